@@ -1,0 +1,96 @@
+/* mmap with MAP_PRIVATE | PROT_READ. A file that shrinks under a mapping raises SIGBUS in whoever touches
+ * the lost pages; system calls that read from the mapping (write, writev) get EFAULT instead. */
+#include "mapping.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct cml_mapping {
+  cml_span span;
+  int fd;
+  bool mapped;
+  atomic_uint references;
+  char path[];
+};
+
+static cml_mapping *mapping_create(const char *path) {
+  size_t n = strlen(path);
+  cml_mapping *m = calloc(1, sizeof *m + n + 1);
+  if (!m) return NULL;
+  memcpy(m->path, path, n + 1);
+  m->fd = -1;
+  atomic_init(&m->references, 1);
+  return m;
+}
+
+cml_status cml_mapping_open_at(int folder_fd, const char *name, cml_mapping **out, cml_error *err) {
+  int flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | (folder_fd == AT_FDCWD ? 0 : O_NOFOLLOW);
+  cml_mapping *m = mapping_create(name);
+  if (!m) return cml_fail_memory(err);
+  struct stat st;
+  cml_status status = CML_OK;
+  m->fd = openat(folder_fd, name, flags);
+  if (m->fd < 0) {
+    int code = errno;
+    status = cml_fail_errno(err, code, "cannot open");
+    if (code == ENOENT) status = cml_fail(err, CML_NOT_FOUND, CML_NO_OFFSET, "no such file");
+    goto done;
+  }
+  if (fstat(m->fd, &st)) {
+    status = cml_fail_errno(err, errno, "cannot read its size");
+    goto done;
+  }
+  if (!S_ISREG(st.st_mode)) {
+    status = cml_fail(err, CML_ARGUMENT, CML_NO_OFFSET, "not a regular file");
+    goto done;
+  }
+  m->span.size = (size_t)st.st_size;
+  if (m->span.size) {
+    void *p = mmap(NULL, m->span.size, PROT_READ, MAP_PRIVATE, m->fd, 0);
+    if (p == MAP_FAILED) {
+      status = cml_fail_errno(err, errno, "cannot map %zu bytes", m->span.size);
+      m->span.size = 0;
+      goto done;
+    }
+    m->span.data = p;
+    m->mapped = true;
+  }
+done:
+  if (status) cml_mapping_unref(m);
+  else *out = m;
+  return status;
+}
+
+cml_status cml_mapping_open(const char *path, cml_mapping **out, cml_error *err) {
+  return cml_mapping_open_at(AT_FDCWD, path, out, err);
+}
+
+cml_status cml_mapping_own(void *data, size_t size, const char *path, cml_mapping **out, cml_error *err) {
+  cml_mapping *m = mapping_create(path);
+  if (!m) return cml_fail_memory(err);
+  m->span = (cml_span){data, size};
+  *out = m;
+  return CML_OK;
+}
+
+cml_mapping *cml_mapping_ref(cml_mapping *m) {
+  atomic_fetch_add_explicit(&m->references, 1, memory_order_relaxed);
+  return m;
+}
+
+void cml_mapping_unref(cml_mapping *m) {
+  if (!m || atomic_fetch_sub_explicit(&m->references, 1, memory_order_acq_rel) != 1) return;
+  if (m->mapped) munmap((void *)(uintptr_t)m->span.data, m->span.size);
+  else free((void *)(uintptr_t)m->span.data);
+  if (m->fd >= 0) close(m->fd);
+  free(m);
+}
+
+cml_span cml_mapping_span(const cml_mapping *m) { return m->span; }
+const char *cml_mapping_path(const cml_mapping *m) { return m->path; }
+int cml_mapping_fd(const cml_mapping *m) { return m->fd; }

@@ -1,0 +1,24 @@
+/* A file mapped once, read-only, and shared by everything that holds a span of it. */
+#ifndef CML_MAPPING_H
+#define CML_MAPPING_H
+
+#include "span.h"
+
+typedef struct cml_mapping cml_mapping;
+
+/* Maps a regular file. An empty file gives an empty span. On success the caller holds one reference. */
+CML_API CML_NODISCARD cml_status cml_mapping_open(const char *path, cml_mapping **out, cml_error *err);
+/* The same below an open folder, without following a symbolic link in the last component. */
+CML_API CML_NODISCARD cml_status cml_mapping_open_at(int folder_fd, const char *name, cml_mapping **out, cml_error *err);
+/* Bytes that are owned instead of mapped (say, an archive's member); takes `data`, which free() will free. */
+CML_API CML_NODISCARD cml_status cml_mapping_own(void *data, size_t size, const char *path, cml_mapping **out, cml_error *err);
+
+CML_API cml_mapping *cml_mapping_ref(cml_mapping *mapping); /* thread-safe */
+CML_API void cml_mapping_unref(cml_mapping *mapping);       /* thread-safe; NULL is accepted */
+
+CML_API cml_span cml_mapping_span(const cml_mapping *mapping);
+CML_API const char *cml_mapping_path(const cml_mapping *mapping); /* as given at open; for messages */
+/* The file's descriptor, kept open for readers that want pread or copy_file_range; -1 for owned bytes. */
+CML_API int cml_mapping_fd(const cml_mapping *mapping);
+
+#endif
