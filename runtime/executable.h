@@ -1,0 +1,57 @@
+/* Load -> prepare -> run.
+ *
+ * An executable is one function of a model, checked by the operator table, folded, packed and planned; it is immutable and
+ * shared. A session runs it: it holds the arena, the state and the inputs of one caller. Several sessions of one executable
+ * run at once from several threads. */
+#ifndef CML_EXECUTABLE_H
+#define CML_EXECUTABLE_H
+
+#include "mil.h"
+#include "parallel.h"
+#include "tensor.h"
+
+typedef struct cml_executable cml_executable;
+typedef struct cml_session cml_session;
+
+typedef struct cml_prepare_options {
+  const char *function;   /* NULL or "": the model's default */
+  const char *passes;     /* NULL: all; "" none; else a comma-separated list ("-name" leaves one out of all) */
+  size_t threads;         /* 0: one per available core */
+  const char *cache_folder; /* for packed weights; NULL none */
+} cml_prepare_options;
+
+/* Refuses a program with everything that it lacks named at once. The model is referenced (cml_model_close waits for it). */
+CML_API CML_NODISCARD cml_status cml_executable_prepare(cml_model *model, const cml_prepare_options *options, cml_executable **out,
+                                                        cml_error *err);
+CML_API cml_executable *cml_executable_ref(cml_executable *executable);
+CML_API void cml_executable_unref(cml_executable *executable);
+
+/* The function's features, by the model's description (or made from the program's types where it says nothing). */
+CML_API const cml_features *cml_executable_inputs(const cml_executable *executable);
+CML_API const cml_features *cml_executable_outputs(const cml_executable *executable);
+CML_API const cml_features *cml_executable_states(const cml_executable *executable);
+CML_API const cml_model *cml_executable_model(const cml_executable *executable);
+/* Bytes of the arena for the default shapes, of packed weights, and of the largest set of values alive at once. */
+CML_API void cml_executable_memory(const cml_executable *executable, uint64_t *arena, uint64_t *packed, uint64_t *live);
+/* The program as it runs, after the passes. */
+CML_API const cml_mil_program *cml_executable_program(const cml_executable *executable);
+
+CML_API CML_NODISCARD cml_status cml_session_create(cml_executable *executable, cml_session **out, cml_error *err);
+CML_API void cml_session_destroy(cml_session *session);
+
+/* Binds an input by its feature's name. Converted to the declared element type; shape checked against the feature (flexible
+ * shapes included; the error says what is allowed). The data is copied. */
+CML_API CML_NODISCARD cml_status cml_session_set_input(cml_session *session, const char *name, const cml_tensor *value, cml_error *err);
+/* Runs with the inputs that were set; optional ones that were not take their default. Inputs are kept for the next run. */
+CML_API CML_NODISCARD cml_status cml_session_run(cml_session *session, cml_error *err);
+/* Output i in the order of cml_executable_outputs; valid until the next run. */
+CML_API const cml_tensor *cml_session_output(const cml_session *session, size_t i);
+/* State i in the order of cml_executable_states, to read or to write; zeros at first. */
+CML_API cml_tensor *cml_session_state(cml_session *session, size_t i);
+
+/* Called after each operation of a run with its outputs; for profiles and traces. NULL switches it off. */
+typedef void cml_observe(void *context, const char *op_type, const char *op_name, uint64_t begin_ns, uint64_t end_ns,
+                         const cml_tensor *const *inputs, size_t input_count, const cml_tensor *const *outputs, size_t output_count);
+CML_API void cml_session_observe(cml_session *session, cml_observe *observe, void *context);
+
+#endif

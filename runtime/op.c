@@ -1,0 +1,135 @@
+/* What operators share: arguments, outputs, broadcasting, and running one operation alone. */
+#include "runner.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* ---- arguments ---- */
+
+int64_t cml_arg_int(const cml_call *c, unsigned param, int64_t otherwise) {
+  return cml_arg_known(c, param) ? cml_tensor_get_int(cml_arg(c, param), 0) : otherwise;
+}
+
+double cml_arg_float(const cml_call *c, unsigned param, double otherwise) {
+  return cml_arg_known(c, param) ? cml_tensor_get(cml_arg(c, param), 0) : otherwise;
+}
+
+bool cml_arg_bool(const cml_call *c, unsigned param, bool otherwise) {
+  return cml_arg_known(c, param) ? cml_tensor_get_int(cml_arg(c, param), 0) != 0 : otherwise;
+}
+
+const char *cml_arg_text(const cml_call *c, unsigned param, const char *otherwise) {
+  const cml_tensor *t = cml_arg(c, param);
+  return t && t->data && t->dtype == CML_STRING ? ((const cml_string *)t->data)->data : otherwise;
+}
+
+size_t cml_arg_ints(const cml_call *c, unsigned param, int64_t *out, size_t room) {
+  const cml_tensor *t = cml_arg(c, param);
+  if (!t || !t->data) return 0;
+  int64_t n = cml_tensor_count(t);
+  for (int64_t i = 0; i < n && (size_t)i < room; i++) out[i] = cml_tensor_get_int(t, i);
+  return (size_t)n;
+}
+
+/* ---- outputs ---- */
+
+void cml_out_set(cml_call *c, size_t i, cml_dtype dtype, int32_t rank, const int64_t *dims) {
+  cml_tensor *t = c->outs[i];
+  t->dtype = dtype;
+  t->rank = rank;
+  for (int32_t k = 0; k < rank && k < CML_MAX_RANK; k++) t->dims[k] = dims[k] < 0 ? CML_DIM_UNKNOWN : dims[k];
+}
+
+void cml_out_like(cml_call *c, size_t i, const cml_tensor *t) {
+  int64_t dims[CML_MAX_RANK];
+  memcpy(dims, t->dims, sizeof dims);
+  cml_out_set(c, i, t->dtype, t->rank, dims);
+}
+
+void cml_out_unknown(cml_call *c, size_t i, cml_dtype dtype, int32_t rank) {
+  c->outs[i]->dtype = dtype;
+  c->outs[i]->rank = rank;
+  for (int32_t k = 0; k < rank && k < CML_MAX_RANK; k++) c->outs[i]->dims[k] = CML_DIM_UNKNOWN;
+}
+
+cml_status cml_call_fail(const cml_call *c, cml_error *err, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  cml_fail_va(err, CML_INVALID, CML_NO_OFFSET, format, args);
+  va_end(args);
+  return cml_error_prefix(err, CML_INVALID, "operation '%s' (%s)", c->name ? c->name : "", c->op->name);
+}
+
+bool cml_broadcast(const cml_tensor *a, const cml_tensor *b, int32_t *rank, int64_t *dims) {
+  if (a->rank < 0 || b->rank < 0) return *rank = CML_RANK_UNKNOWN, true;
+  int32_t r = a->rank > b->rank ? a->rank : b->rank;
+  for (int32_t i = 0; i < r; i++) {
+    int64_t x = i < r - a->rank ? 1 : a->dims[i - (r - a->rank)], y = i < r - b->rank ? 1 : b->dims[i - (r - b->rank)];
+    if (x == 1) dims[i] = y;
+    else if (y == 1 || x == y) dims[i] = x;
+    else if (x < 0) dims[i] = y;
+    else if (y < 0) dims[i] = x;
+    else return false;
+  }
+  *rank = r;
+  return true;
+}
+
+/* ---- one operation alone ---- */
+
+static cml_status eval(cml_call *c, cml_slot *slots, cml_error *err) {
+  CML_TRY(c->op->infer(c, err));
+  for (size_t i = 0; i < c->out_count; i++)
+    if (cml_tensor_known_shape(&slots[i].tensor) && slots[i].tensor.dtype) CML_TRY(cml_slot_reserve(&slots[i], err));
+  if (c->scratch_size && !(c->scratch = aligned_alloc(64, (c->scratch_size + 63) & ~UINT64_C(63)))) return cml_fail_memory(err);
+  return c->op->run(c, err);
+}
+
+cml_status cml_op_eval(const cml_op *op, int opset, const cml_tensor **args, const uint16_t *first, cml_tensor *outs, size_t out_count,
+                       cml_error *err) {
+  cml_slot *slots = calloc(out_count ? out_count : 1, sizeof *slots);
+  cml_tensor **pointers = calloc(out_count ? out_count : 1, sizeof *pointers);
+  cml_status status = slots && pointers ? CML_OK : cml_fail_memory(err);
+  cml_runner runner = {.session = NULL};
+  cml_random_seed(runner.random, 0);
+  if (!status) {
+    for (size_t i = 0; i < out_count; i++) pointers[i] = &slots[i].tensor;
+    cml_call c = {.op = op, .name = op->name, .opset = opset, .args = args, .first = first, .outs = pointers, .out_count = out_count,
+                  .runner = &runner};
+    status = eval(&c, slots, err);
+    free(c.scratch);
+  }
+  for (size_t i = 0; slots && i < out_count; i++) {
+    if (status) cml_slot_clear(&slots[i]);
+    else outs[i] = slots[i].tensor;
+  }
+  free(slots);
+  free(pointers);
+  return status;
+}
+
+void cml_eval_free(cml_tensor *outs, size_t out_count) {
+  for (size_t i = 0; i < out_count; i++) {
+    free(outs[i].data);
+    outs[i].data = NULL;
+  }
+}
+
+/* ---- memory of prepare ---- */
+
+void *cml_call_keep(cml_call *c, size_t size, cml_error *err) {
+  struct cml_kept *k = size > SIZE_MAX - 192 ? NULL : aligned_alloc(64, (size + 64 + 127) & ~(size_t)63);
+  if (!k) return cml_fail_memory(err), NULL;
+  memset(k, 0, size + 64);
+  k->next = *c->kept;
+  k->size = size;
+  *c->kept = k;
+  return (char *)k + 64;
+}
+
+void cml_kept_free(struct cml_kept *kept) {
+  for (struct cml_kept *next; kept; kept = next) {
+    next = kept->next;
+    free(kept);
+  }
+}

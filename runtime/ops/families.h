@@ -1,0 +1,14 @@
+/* The operator families, each a table `cml_ops_NAME` in runtime/ops/ops_NAME.c. */
+#ifndef CML_FAMILIES_H
+#define CML_FAMILIES_H
+
+#include "op.h"
+
+#define CML_FAMILY_MAP(X) \
+  X(basic)
+
+#define CML_FAMILY_DECLARE(name) extern const cml_op_family cml_ops_##name;
+CML_FAMILY_MAP(CML_FAMILY_DECLARE)
+#undef CML_FAMILY_DECLARE
+
+#endif

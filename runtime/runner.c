@@ -1,0 +1,130 @@
+/* Values whose memory the plan could not place: results with data-dependent shapes, lists, and copies across blocks.
+ * Such memory belongs to a slot and is reused as long as it is large enough, so that a loop settles after one round. */
+#include "runner.h"
+
+#include <stdlib.h>
+
+cml_status cml_slot_reserve(cml_slot *slot, cml_error *err) {
+  uint64_t bytes;
+  if (!cml_tensor_bytes(&slot->tensor, &bytes)) return cml_fail(err, CML_LIMIT, CML_NO_OFFSET, "a value is too large");
+  if (!slot->owned || bytes > slot->capacity) {
+    size_t capacity = (size_t)(bytes + 127) & ~(size_t)63; /* room for vectors that read past the end */
+    void *p = aligned_alloc(64, capacity);
+    if (!p) return cml_fail_memory(err);
+    free(slot->owned);
+    slot->owned = p;
+    slot->capacity = capacity - 64;
+  }
+  slot->tensor.data = slot->owned;
+  return CML_OK;
+}
+
+void cml_list_clear(cml_list *list) {
+  for (int64_t i = 0; i < list->capacity; i++) free(list->items[i].data);
+  free(list->items);
+  *list = (cml_list){0};
+}
+
+static cml_status copy_list(cml_list *to, const cml_list *from, cml_error *err) {
+  if (to == from) return CML_OK;
+  cml_list_clear(to);
+  to->dtype = from->dtype;
+  to->element_rank = from->element_rank;
+  memcpy(to->element_dims, from->element_dims, sizeof to->element_dims);
+  for (int64_t i = from->length - 1; i >= 0; i--)
+    if (from->items[i].data) CML_TRY(cml_list_store(to, i, &from->items[i], err));
+  if (from->length > to->length) { /* trailing elements that were never written */
+    cml_tensor *items = realloc(to->items, (size_t)from->length * sizeof *items);
+    if (!items) return cml_fail_memory(err);
+    memset(items + to->capacity, 0, (size_t)(from->length - to->capacity) * sizeof *items);
+    to->items = items;
+    to->length = to->capacity = from->length;
+  }
+  return CML_OK;
+}
+
+cml_status cml_list_store(cml_list *list, int64_t index, const cml_tensor *value, cml_error *err) {
+  uint64_t bytes;
+  if (index < 0 || index > INT32_MAX || !cml_tensor_bytes(value, &bytes))
+    return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "list index %lld is out of range", (long long)index);
+  if (index >= list->capacity) {
+    int64_t capacity = index + 1 > 2 * list->capacity ? index + 1 : 2 * list->capacity;
+    cml_tensor *items = realloc(list->items, (size_t)capacity * sizeof *items);
+    if (!items) return cml_fail_memory(err);
+    memset(items + list->capacity, 0, (size_t)(capacity - list->capacity) * sizeof *items);
+    list->items = items;
+    list->capacity = capacity;
+  }
+  void *data = malloc(bytes ? bytes : 1);
+  if (!data) return cml_fail_memory(err);
+  memcpy(data, value->data, bytes);
+  free(list->items[index].data);
+  list->items[index] = *value;
+  list->items[index].data = data;
+  if (index >= list->length) list->length = index + 1;
+  return CML_OK;
+}
+
+cml_status cml_slot_copy(cml_slot *slot, const cml_tensor *from, cml_error *err) {
+  if (&slot->tensor == from) return CML_OK;
+  if (from->list) {
+    CML_TRY(copy_list(&slot->own_list, from->list, err));
+    slot->tensor = *from;
+    slot->tensor.list = &slot->own_list;
+    return CML_OK;
+  }
+  uint64_t bytes;
+  slot->tensor.dtype = from->dtype;
+  slot->tensor.rank = from->rank;
+  memcpy(slot->tensor.dims, from->dims, sizeof from->dims);
+  CML_TRY(cml_slot_reserve(slot, err));
+  if (cml_tensor_bytes(from, &bytes) && bytes) memmove(slot->tensor.data, from->data, bytes);
+  return CML_OK;
+}
+
+void cml_slot_clear(cml_slot *slot) {
+  free(slot->owned);
+  cml_list_clear(&slot->own_list);
+  *slot = (cml_slot){0};
+}
+
+/* splitmix64 spreads a seed over xoshiro's state (Blackman and Vigna). */
+void cml_random_seed(uint64_t state[4], uint64_t seed) {
+  for (int i = 0; i < 4; i++) {
+    uint64_t z = seed += UINT64_C(0x9e3779b97f4a7c15);
+    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+    state[i] = z ^ z >> 31;
+  }
+}
+
+/* ---- what op.h offers to run ---- */
+
+/* Every output that an operation sees is the first member of a slot. */
+static cml_slot *slot_of(cml_tensor *t) { return (cml_slot *)(void *)t; }
+
+cml_status cml_out_alloc(cml_call *c, size_t i, cml_error *err) { return cml_slot_reserve(slot_of(c->outs[i]), err); }
+
+cml_status cml_out_copy(cml_call *c, size_t i, const cml_tensor *from, cml_error *err) {
+  cml_tensor *out = c->outs[i];
+  uint64_t bytes;
+  if (from->list || !out->data || !cml_tensor_same_shape(out, from)) return cml_slot_copy(slot_of(out), from, err);
+  if (cml_tensor_bytes(from, &bytes) && bytes) memmove(out->data, from->data, bytes);
+  return CML_OK;
+}
+
+cml_list *cml_list_create(cml_call *c, cml_error *err) {
+  (void)err;
+  cml_slot *slot = slot_of(c->outs[0]);
+  cml_list_clear(&slot->own_list);
+  slot->tensor.list = &slot->own_list;
+  return &slot->own_list;
+}
+
+cml_status cml_run_block(cml_call *c, size_t b, const cml_tensor *const *inputs, size_t input_count, const cml_tensor **outputs,
+                         size_t output_count, cml_error *err) {
+  if (!c->runner || !c->runner->run_block) return cml_call_fail(c, err, "control flow needs a program around it");
+  return c->runner->run_block(c, b, inputs, input_count, outputs, output_count, err);
+}
+
+uint64_t *cml_random_state(cml_call *c) { return c->runner->random; }

@@ -1,0 +1,37 @@
+/* What runs operations: slots that hold values, and memory for what could not be planned. Internal to runtime/. */
+#ifndef CML_RUNNER_H
+#define CML_RUNNER_H
+
+#include "op.h"
+
+/* A value's place in a session. cml_call.outs point at the tensor, so that the slot can be found from it. */
+typedef struct cml_slot {
+  cml_tensor tensor;
+  void *owned;      /* grown on demand for values that the plan could not place; NULL else */
+  size_t capacity;
+  cml_list own_list;/* where tensor.list points when the slot made the list */
+} cml_slot;
+
+struct cml_runner {
+  uint64_t random[4];
+  struct cml_session *session;
+  cml_status (*run_block)(cml_call *c, size_t b, const cml_tensor *const *inputs, size_t input_count, const cml_tensor **outputs,
+                          size_t output_count, cml_error *err);
+};
+
+/* Memory from cml_call_keep: a header of 64 bytes, then `size` bytes. */
+struct cml_kept {
+  struct cml_kept *next;
+  size_t size;
+};
+void cml_kept_free(struct cml_kept *kept);
+
+/* Gives the slot memory for its tensor's shape; keeps what it has when that is large enough. */
+cml_status cml_slot_reserve(cml_slot *slot, cml_error *err);
+/* Deep copy of a value with its type and shape. */
+cml_status cml_slot_copy(cml_slot *slot, const cml_tensor *from, cml_error *err);
+void cml_slot_clear(cml_slot *slot);
+void cml_list_clear(cml_list *list);
+void cml_random_seed(uint64_t state[4], uint64_t seed);
+
+#endif
