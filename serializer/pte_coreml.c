@@ -1,0 +1,62 @@
+/* What ExecuTorch's Core ML backend puts into a delegate: the flat blob of a package, or, where several methods share one
+ * package, "CMJR" and a JSON object {version, key, functionName} that leads to it through named data. */
+#include <jansson.h>
+
+#include "pte.h"
+
+static cml_string copy_text(const json_t *object, const char *name, cml_arena *arena) {
+  const json_t *text = json_object_get(object, name);
+  if (!json_is_string(text)) return (cml_string){NULL, 0};
+  size_t size = json_string_length(text);
+  const char *copy = cml_arena_text(arena, json_string_value(text), size);
+  return (cml_string){copy, copy ? size : 0};
+}
+
+static cml_status decode_reference(const cml_pte *pte, cml_span bytes, cml_arena *arena, cml_pte_coreml *out, cml_error *err) {
+  uint64_t at = cml_pte_offset(pte, bytes.data);
+  json_error_t where;
+  json_t *json = json_loadb((const char *)bytes.data + 4, bytes.size - 4, JSON_REJECT_DUPLICATES, &where);
+  if (!json)
+    return cml_fail(err, CML_INVALID, at == CML_NO_OFFSET || where.position < 0 ? at : at + 4 + (uint64_t)where.position,
+                    "the reference to a Core ML model is not JSON: %s", where.text);
+  out->is_reference = true;
+  out->version = json_integer_value(json_object_get(json, "version"));
+  out->key = copy_text(json, "key", arena);
+  out->function = copy_text(json, "functionName", arena);
+  json_decref(json);
+  if (out->version != 1)
+    return cml_fail(err, CML_UNSUPPORTED, at, "the reference to a Core ML model has version %lld, expected 1", (long long)out->version);
+  if (!out->key.size) return cml_fail(err, CML_INVALID, at, "the reference to a Core ML model has no key");
+  if (!cml_pte_find_named(pte, out->key, &out->blob))
+    return cml_fail(err, CML_NOT_FOUND, at, "a Core ML model is referred to as '%s', which is not in the named data", out->key.data);
+  return CML_OK;
+}
+
+static void decode_spec(const cml_pte_spec *spec, cml_pte_coreml *out) {
+  const struct {
+    const char *key;
+    cml_string *field;
+  } rows[] = {
+      {"compute_units", &out->compute_units},
+      {"model_type", &out->model_type},
+      {"min_deployment_target", &out->min_deployment_target},
+      {"model_compute_precision", &out->compute_precision},
+      {"multimethod_weight_sharing_strategy", &out->weight_sharing},
+      {"op_linear_quantizer_config", &out->quantizer_config},
+      {"enumerated_shapes", &out->enumerated_shapes},
+      {"pass_pipeline", &out->pass_pipeline},
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+    if (cml_pte_string_is(spec->key, rows[i].key))
+      *rows[i].field = (cml_string){spec->value.data ? (const char *)spec->value.data : "", spec->value.size};
+}
+
+cml_status cml_pte_coreml_decode(const cml_pte *pte, const cml_pte_delegate *delegate, cml_arena *arena, cml_pte_coreml *out,
+                                 cml_error *err) {
+  cml_pte_coreml r = {.blob = delegate->data};
+  for (uint32_t i = 0; i < delegate->spec_count; i++) decode_spec(&delegate->specs[i], &r);
+  if (delegate->data.size >= 4 && !memcmp(delegate->data.data, "CMJR", 4))
+    CML_TRY(decode_reference(pte, delegate->data, arena, &r, err));
+  *out = r;
+  return CML_OK;
+}
