@@ -109,6 +109,7 @@ typedef struct cml_mil_argument {
   const char *parameter;
   cml_mil_binding *bindings;
   size_t count;
+  bool listed;          /* .mil text had parentheses around a single binding; says nothing else */
 } cml_mil_argument;
 
 struct cml_mil_op {
