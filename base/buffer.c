@@ -1,6 +1,8 @@
 /* Capacity doubles; the NUL behind the text costs one spare byte. */
 #include "buffer.h"
 
+#include "utf8.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -54,23 +56,11 @@ void cml_buffer_printf(cml_buffer *b, const char *format, ...) {
   va_end(again);
 }
 
-/* Length of the UTF-8 sequence at p, or 0: overlong forms, surrogates and values past U+10FFFF are refused (RFC 3629). */
-static size_t utf8_length(const unsigned char *p, size_t left) {
-  if (p[0] < 0x80) return 1;
-  size_t n = p[0] >= 0xf0 ? 4 : p[0] >= 0xe0 ? 3 : 2;
-  if (p[0] < 0xc2 || p[0] > 0xf4 || n > left) return 0;
-  for (size_t i = 1; i < n; i++)
-    if ((p[i] & 0xc0) != 0x80) return 0;
-  if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f)) return 0;
-  if ((p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f)) return 0;
-  return n;
-}
-
 void cml_buffer_json_string(cml_buffer *b, const char *text, size_t size) {
   const unsigned char *p = (const unsigned char *)text;
   cml_buffer_char(b, '"');
   for (size_t i = 0; i < size;) {
-    size_t n = utf8_length(p + i, size - i);
+    size_t n = cml_utf8_length(p + i, size - i);
     if (!n) {
       cml_buffer_text(b, "\xef\xbf\xbd");
       i++;

@@ -28,19 +28,15 @@ static cml_mapping *mapping_create(const char *path) {
   return m;
 }
 
-cml_status cml_mapping_open_at(int folder_fd, const char *name, cml_mapping **out, cml_error *err) {
-  int flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | (folder_fd == AT_FDCWD ? 0 : O_NOFOLLOW);
-  cml_mapping *m = mapping_create(name);
-  if (!m) return cml_fail_memory(err);
+cml_status cml_mapping_from_fd(int fd, const char *path, cml_mapping **out, cml_error *err) {
+  cml_mapping *m = mapping_create(path);
+  if (!m) {
+    close(fd);
+    return cml_fail_memory(err);
+  }
   struct stat st;
   cml_status status = CML_OK;
-  m->fd = openat(folder_fd, name, flags);
-  if (m->fd < 0) {
-    int code = errno;
-    status = cml_fail_errno(err, code, "cannot open");
-    if (code == ENOENT) status = cml_fail(err, CML_NOT_FOUND, CML_NO_OFFSET, "no such file");
-    goto done;
-  }
+  m->fd = fd;
   if (fstat(m->fd, &st)) {
     status = cml_fail_errno(err, errno, "cannot read its size");
     goto done;
@@ -64,6 +60,14 @@ done:
   if (status) cml_mapping_unref(m);
   else *out = m;
   return status;
+}
+
+cml_status cml_mapping_open_at(int folder_fd, const char *name, cml_mapping **out, cml_error *err) {
+  int flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | (folder_fd == AT_FDCWD ? 0 : O_NOFOLLOW);
+  int fd = openat(folder_fd, name, flags);
+  if (fd < 0 && errno == ENOENT) return cml_fail(err, CML_NOT_FOUND, CML_NO_OFFSET, "no such file");
+  if (fd < 0) return cml_fail_errno(err, errno, "cannot open");
+  return cml_mapping_from_fd(fd, name, out, err);
 }
 
 cml_status cml_mapping_open(const char *path, cml_mapping **out, cml_error *err) {

@@ -10,6 +10,8 @@ typedef struct cml_mapping cml_mapping;
 CML_API CML_NODISCARD cml_status cml_mapping_open(const char *path, cml_mapping **out, cml_error *err);
 /* The same below an open folder, without following a symbolic link in the last component. */
 CML_API CML_NODISCARD cml_status cml_mapping_open_at(int folder_fd, const char *name, cml_mapping **out, cml_error *err);
+/* The same for an open descriptor, which the mapping takes: it is closed on failure too. */
+CML_API CML_NODISCARD cml_status cml_mapping_from_fd(int fd, const char *path, cml_mapping **out, cml_error *err);
 /* Bytes that are owned instead of mapped (say, an archive's member); takes `data`, which free() will free. */
 CML_API CML_NODISCARD cml_status cml_mapping_own(void *data, size_t size, const char *path, cml_mapping **out, cml_error *err);
 
