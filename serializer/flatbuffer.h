@@ -95,20 +95,26 @@ static inline const uint8_t *cml_fb_element(const cml_fb *fb, const cml_fb_vecto
 typedef uint32_t cml_fb_ref; /* a node of a writer; 0: none */
 
 typedef struct cml_fb_node cml_fb_node;
+typedef struct cml_fb_slot cml_fb_slot;
 
 typedef struct cml_fb_writer {
   cml_arena arena;
-  cml_fb_node **nodes; /* by ref - 1, malloced */
+  cml_fb_node **nodes; /* by ref - 1 */
   uint32_t count, capacity;
-  cml_fb_node *open; /* the table that is being filled */
-  bool failed;       /* out of memory or misused, sticky */
-  uint64_t size;     /* set by cml_fb_layout */
-  uint64_t minimum_alignment;
-  void *layout;
+  cml_fb_slot *fields; /* of the table that is being filled */
+  uint32_t field_count;
+  cml_status status;    /* sticky: CML_NO_MEMORY, or CML_ARGUMENT after a misuse */
+  uint64_t size;        /* bytes of the whole, set by cml_fb_layout */
+  cml_fb_node *root;    /* what follows is set by cml_fb_layout, too */
+  const char *identifier;
+  uint32_t header_size;
+  bool size_prefix;
 } cml_fb_writer;
 
 /* All zero bytes are an empty writer. */
-#define CML_FB_WRITER_INIT {.failed = false}
+#define CML_FB_WRITER_INIT {.count = 0}
+
+enum { CML_FB_MAX_SLOT = 63 };
 
 /* Text and payload bytes are not copied: they must live until the buffer is written. */
 CML_API cml_fb_ref cml_fb_put_string(cml_fb_writer *w, cml_string s);
@@ -120,7 +126,7 @@ CML_API cml_fb_ref cml_fb_put_vector(cml_fb_writer *w, const void *elements, siz
 /* A vector of tables or strings; no entry may be 0. The refs are copied. */
 CML_API cml_fb_ref cml_fb_put_refs(cml_fb_writer *w, const cml_fb_ref *refs, size_t count);
 
-/* A table: begin, fields in any order, end. Tables do not nest: children are ended first. Scalars that equal
+/* A table: begin, fields in any order (slots up to CML_FB_MAX_SLOT), end. Tables do not nest: children are ended first. Scalars that equal
  * `otherwise` (the schema's default) are left out. */
 CML_API void cml_fb_begin(cml_fb_writer *w);
 CML_API void cml_fb_add_scalar(cml_fb_writer *w, unsigned slot, const void *value, unsigned size);
@@ -139,7 +145,7 @@ typedef struct cml_fb_layout_options {
   bool size_prefix;       /* a u32 with the number of bytes that follow comes first */
 } cml_fb_layout_options;
 
-/* Places all nodes reachable from `root`, which must be the last one put. Afterwards w->size is known.
+/* Places the nodes that are reachable from `root`. Afterwards w->size is known.
  * Fails with CML_LIMIT beyond 2^31 - 1 bytes, the largest FlatBuffer. */
 CML_API CML_NODISCARD cml_status cml_fb_layout(cml_fb_writer *w, cml_fb_ref root, const cml_fb_layout_options *options,
                                                cml_error *err);

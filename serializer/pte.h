@@ -323,6 +323,9 @@ typedef struct cml_pte_write_options {
   uint32_t inline_alignment;  /* of inline delegates and constants; 0: likewise, at least 16 */
 } cml_pte_write_options;
 
+/* Whether an edited model still holds what the parser promises about indices, kinds and names (not the derived fields);
+ * CML_ARGUMENT with words where it does not. cml_pte_serialize asks this first. */
+CML_API CML_NODISCARD cml_status cml_pte_check(const cml_pte *pte, cml_error *err);
 /* Writes the program: the FlatBuffer, then its segments in order, payloads straight from where they lie. Parsing the result
  * gives an equal model (offsets of segments aside). options may be NULL. CML_ARGUMENT when the model contradicts itself
  * (an index out of range); CML_LIMIT when the FlatBuffer would exceed 2 GiB. */
