@@ -72,6 +72,7 @@ typedef enum cml_mil_value_kind {
 typedef enum cml_mil_storage {
   CML_STORAGE_AUTO, CML_STORAGE_FLOATS, CML_STORAGE_INTS, CML_STORAGE_BOOLS, CML_STORAGE_STRINGS,
   CML_STORAGE_LONGS, CML_STORAGE_DOUBLES, CML_STORAGE_BYTES,
+  CML_STORAGE_NONE, /* nothing was stored: only for a tensor without elements */
 } cml_mil_storage;
 
 struct cml_mil_value {
@@ -81,7 +82,7 @@ struct cml_mil_value {
   cml_mil_storage storage;  /* TENSOR */
   cml_span data;            /* TENSOR, bound BLOB: elements packed as the dtype says, little-endian, row-major; bool 1 byte each */
   cml_string *strings;      /* TENSOR of STRING */
-  size_t count;             /* TENSOR: elements; others: items */
+  size_t count;             /* TENSOR: elements (fewer than the type's for packed indices of Apple's constexpr_ ops); others: items */
   cml_mil_value **items;
   cml_mil_value **keys;
   const char *file;         /* BLOB: as written, e.g. "@model_path/weights/weight.bin" */
@@ -148,6 +149,14 @@ struct cml_mil_function {
   cml_span unknown;
 };
 
+/* Unknown fields of a message that became no object with a span of its own (say, a dimension): `owner` is the object or
+ * array element that it became, `place` says which message. */
+typedef struct cml_mil_extra {
+  const void *owner;
+  uint32_t place;
+  cml_span fields;
+} cml_mil_extra;
+
 typedef struct cml_mil_program {
   int64_t version;
   cml_mil_function **functions;
@@ -155,6 +164,8 @@ typedef struct cml_mil_program {
   const char *doc;
   cml_mil_attributes attributes;
   cml_span unknown;
+  cml_mil_extra *extras; /* mostly none */
+  size_t extra_count;
 } cml_mil_program;
 
 /* ---- the model around it ---- */

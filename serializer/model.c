@@ -1,0 +1,112 @@
+/* The Model message: cut at the top level into the program, the description, and the rest, which stays bytes.
+ *
+ * A neural network of a hundred megabytes is thus never unpacked: its field is stepped over. */
+#include "mil.h"
+
+#include <stdlib.h>
+
+#include "mil_fields.h"
+#include "mil_check.h"
+#include "model_features.h"
+#include "wire.h"
+
+enum { F_VERSION = 1, F_DESCRIPTION = 2, F_UPDATABLE = 10, F_PROGRAM = 502 };
+
+/* The alternatives of Model.Type; other numbers are fields that we do not know. */
+static bool is_type(uint32_t n) {
+  return (n >= 200 && n <= 202) || (n >= 300 && n <= 304) || (n >= 400 && n <= 404) || (n >= 500 && n <= 502) || n == 555 ||
+         n == 556 || n == 560 || (n >= 600 && n <= 610 && n != 605 && n != 608) || n == 900 || (n >= 2000 && n <= 2006) || n == 3000;
+}
+
+typedef struct model_parts {
+  uint64_t version, updatable;
+  uint32_t type_number;
+  cml_span description, program, program_field;
+} model_parts;
+
+static cml_status twice(cml_error *err, uint64_t offset, const char *what) {
+  return cml_fail(err, CML_INVALID, offset, "the model holds a second %s", what);
+}
+
+static cml_status find_parts(cml_span bytes, model_parts *parts, cml_error *err) {
+  cml_wire_field f;
+  cml_wire w = cml_wire_over(bytes);
+  while (cml_wire_next(&w, &f)) {
+    uint64_t offset = (uint64_t)(f.raw.data - bytes.data);
+    bool varint = f.number == F_VERSION || f.number == F_UPDATABLE;
+    bool message = f.number == F_DESCRIPTION || is_type(f.number);
+    if ((varint && f.type != CML_WIRE_VARINT) || (message && f.type != CML_WIRE_BYTES))
+      return cml_fail(err, CML_INVALID, offset, "not a Core ML model: field %u has wire type %d", f.number, f.type);
+    if (f.number == F_VERSION) parts->version = f.value;
+    if (f.number == F_UPDATABLE) parts->updatable = f.value;
+    if (f.number == F_DESCRIPTION) {
+      if (parts->description.data) return twice(err, offset, "description");
+      parts->description = f.bytes;
+    }
+    if (!is_type(f.number)) continue;
+    if (parts->type_number) return twice(err, offset, "network");
+    parts->type_number = f.number;
+    if (f.number == F_PROGRAM) parts->program = f.bytes, parts->program_field = f.raw;
+  }
+  if (w.problem) return cml_fail(err, CML_INVALID, (uint64_t)(w.at - bytes.data), "not a Core ML model: %s", w.problem);
+  if (!parts->version || parts->version > INT32_MAX || !parts->type_number)
+    return cml_fail(err, CML_INVALID, 0, "not a Core ML model: it names no %s", parts->type_number ? "specification version" : "type of model");
+  return CML_OK;
+}
+
+/* Everything but the program: one piece of the file, or a copy when the program stands in the middle. */
+static cml_status keep_rest(cml_model *model, cml_span bytes, cml_span program, cml_error *err) {
+  size_t before = program.data ? (size_t)(program.data - bytes.data) : bytes.size, after = bytes.size - before - program.size;
+  if (!after) {
+    model->rest = (cml_span){bytes.data, before};
+  } else if (!before) {
+    model->rest = (cml_span){program.data + program.size, after};
+  } else {
+    uint8_t *copy = cml_arena_alloc(&model->arena, before + after);
+    if (!copy) return cml_fail_memory(err);
+    memcpy(copy, bytes.data, before);
+    memcpy(copy + before, program.data + program.size, after);
+    model->rest = (cml_span){copy, before + after};
+  }
+  return CML_OK;
+}
+
+cml_status cml_model_parse(cml_span bytes, const cml_model_options *options, cml_model *model, cml_error *err) {
+  model_parts parts = {0};
+  CML_TRY(find_parts(bytes, &parts, err));
+  cml_model m = {.specification_version = (int32_t)parts.version, .type_number = parts.type_number, .updatable = parts.updatable != 0,
+                 .tree = model->tree, .root = model->root};
+  size_t parsed = parts.description.size + parts.program.size;
+  m.arena.limit = options && options->max_memory ? (size_t)options->max_memory : parsed < SIZE_MAX / 64 ? parsed * 16 + (1 << 24) : SIZE_MAX;
+  cml_status status = keep_rest(&m, bytes, parts.program_field, err);
+  if (!status) status = cml_model_parse_description(parts.description, bytes.data, &m, err);
+  if (!status && parts.type_number == F_PROGRAM) status = cml_mil_parse_proto(parts.program, bytes.data, &m.arena, &m.program, err);
+  if (!status && m.program) status = cml_mil_check(m.program, err);
+  if (status) {
+    cml_arena_free(&m.arena);
+    return status;
+  }
+  *model = m;
+  return CML_OK;
+}
+
+cml_status cml_model_serialize(const cml_model *model, cml_buffer *out, cml_error *err) {
+  cml_wire_field f;
+  cml_wire w = cml_wire_over(model->rest);
+  const uint8_t *split = w.end;
+  while (model->program && cml_wire_next(&w, &f))
+    if (f.number > F_PROGRAM) {
+      split = f.raw.data;
+      break;
+    }
+  size_t before = (size_t)(split - model->rest.data);
+  cml_buffer_append(out, model->rest.data, before);
+  if (model->program) {
+    size_t mark = cml_wire_begin(out, F_PROGRAM);
+    CML_TRY(cml_mil_write_proto(model->program, out, err));
+    cml_wire_end(out, mark);
+  }
+  cml_buffer_append(out, split, model->rest.size - before);
+  return cml_buffer_check(out, err);
+}
+
