@@ -32,7 +32,7 @@ cml_status cml_fb_check(const cml_fb *fb, cml_error *err) {
   return fb->error.status;
 }
 
-/* True when `size` bytes lie at `at`; else the failure is recorded. */
+/* True when `size` bytes lie at `at`; else the failure is recorded. `at` itself is at most the buffer's end. */
 static bool inside(cml_fb *fb, uint64_t at, uint64_t size, const char *what) {
   if (cml_fb_failed(fb)) return false;
   if (at <= fb->bytes.size && size <= fb->bytes.size - at) return true;
@@ -112,7 +112,11 @@ uint32_t cml_fb_field(cml_fb *fb, const cml_fb_table *t, unsigned slot, unsigned
     cml_fb_fail(fb, t->vtable + entry, "field %u is at byte %u of its table, inside the distance to the vtable", slot, offset);
     return 0;
   }
-  return inside(fb, (uint64_t)t->at + offset, size, "a field") ? t->at + offset : 0;
+  uint64_t at = (uint64_t)t->at + offset;
+  if (at <= fb->bytes.size && size <= fb->bytes.size - at) return (uint32_t)at;
+  cml_fb_fail(fb, t->vtable + entry, "field %u (%u bytes) is at byte %u of the table at %" PRIu32 ", the buffer ends at %zu", slot,
+              size, offset, t->at, fb->bytes.size);
+  return 0;
 }
 
 uint8_t cml_fb_u8(cml_fb *fb, const cml_fb_table *t, unsigned slot, uint8_t otherwise) {

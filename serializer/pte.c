@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+#include "checked.h"
 #include "pte_internal.h"
 #include "pte_schema.h"
 
@@ -46,7 +47,7 @@ const char *cml_pte_opcode_name(cml_pte_opcode opcode) {
 
 void *cml_pte_take(pte_parser *p, size_t count, size_t size) {
   if (cml_fb_failed(&p->fb)) return NULL;
-  void *memory = cml_arena_array(&p->pte->arena, count, size);
+  void *memory = cml_arena_array(p->arena, count, size);
   if (!memory) cml_fb_fail_as(&p->fb, CML_NO_MEMORY, CML_NO_OFFSET, "out of memory");
   return memory;
 }
@@ -98,29 +99,29 @@ static cml_status parse_header(cml_span file, cml_pte_header *h, cml_error *err)
   return CML_OK;
 }
 
-static void parse_segment(pte_parser *p, cml_pte_segment *s, const cml_fb_table *t) {
-  const cml_pte_header *h = &p->pte->header;
+void cml_pte_parse_segment(pte_parser *p, cml_pte_segment *s, const cml_fb_table *t, pte_segment_area area) {
   uint64_t size = cml_fb_u64(&p->fb, t, SEGMENT_SIZE, 0), end;
   s->offset = cml_fb_u64(&p->fb, t, SEGMENT_OFFSET, 0);
   if (cml_fb_failed(&p->fb) || size == 0) return;
-  if (!h->segment_base) {
+  if (!area.base) {
     cml_fb_fail(&p->fb, t->at, "%" PRIu64 " bytes in a segment, but the file has no segments (no extended header)", size);
     return;
   }
-  cml_span all = {p->pte->file.data + h->segment_base, p->pte->file.size - (size_t)h->segment_base};
-  bool in_header = !h->segment_size || (cml_add(s->offset, size, &end) && end <= h->segment_size);
+  cml_span all = {area.file.data + area.base, area.file.size - (size_t)area.base};
+  bool in_header = !area.size || (cml_add(s->offset, size, &end) && end <= area.size);
   if (!in_header || !cml_span_slice(all, s->offset, size, &s->data))
-    cml_fb_fail(&p->fb, t->at, "the segment [%" PRIu64 " + %" PRIu64 ") exceeds the %zu bytes of segments", s->offset, size,
-                h->segment_size && h->segment_size < all.size ? (size_t)h->segment_size : all.size);
+    cml_fb_fail(&p->fb, t->at, "the segment [%" PRIu64 " + %" PRIu64 ") exceeds the %" PRIu64 " bytes of segments", s->offset,
+                size, area.size && area.size < all.size ? area.size : all.size);
 }
 
 static void parse_segments(pte_parser *p, const cml_fb_table *program) {
   cml_pte *pte = p->pte;
+  pte_segment_area area = {pte->file, pte->header.segment_base, pte->header.segment_size};
   cml_fb_vector v = cml_fb_vector_of(&p->fb, program, PROGRAM_SEGMENTS, 4);
   pte->segments = TAKE(p, cml_pte_segment, v.count);
   for (uint32_t i = 0; i < v.count && !cml_fb_failed(&p->fb); i++) {
     cml_fb_table t = cml_fb_table_at(&p->fb, &v, i);
-    parse_segment(p, &pte->segments[i], &t);
+    cml_pte_parse_segment(p, &pte->segments[i], &t, area);
     cml_pte_context(p, "segment", i);
   }
   pte->segment_count = v.count;
@@ -172,7 +173,7 @@ static cml_span *parse_byte_tables(pte_parser *p, const cml_fb_table *program, u
 
 /* ---- named data ---- */
 
-static int compare_strings(cml_string a, cml_string b) {
+int cml_pte_compare_strings(cml_string a, cml_string b) {
   size_t n = a.size < b.size ? a.size : b.size;
   int c = n ? memcmp(a.data, b.data, n) : 0;
   return c ? c : (a.size > b.size) - (a.size < b.size);
@@ -181,7 +182,7 @@ static int compare_strings(cml_string a, cml_string b) {
 static int compare_named(const void *a, const void *b, void *context) {
   const cml_pte_named *named = context;
   uint32_t i = *(const uint32_t *)a, j = *(const uint32_t *)b;
-  int c = compare_strings(named[i].key, named[j].key);
+  int c = cml_pte_compare_strings(named[i].key, named[j].key);
   return c ? c : (i > j) - (i < j);
 }
 
@@ -207,12 +208,12 @@ bool cml_pte_find_named(const cml_pte *pte, cml_string key, cml_span *out) {
   uint32_t low = 0, high = pte->named_count;
   while (low < high) {
     uint32_t middle = low + (high - low) / 2;
-    if (compare_strings(pte->named[pte->named_order[middle]].key, key) < 0) low = middle + 1;
+    if (cml_pte_compare_strings(pte->named[pte->named_order[middle]].key, key) < 0) low = middle + 1;
     else high = middle;
   }
   if (low == pte->named_count) return false;
   const cml_pte_named *n = &pte->named[pte->named_order[low]];
-  if (compare_strings(n->key, key)) return false;
+  if (cml_pte_compare_strings(n->key, key)) return false;
   *out = pte->segments[n->segment].data;
   return true;
 }
@@ -262,7 +263,7 @@ cml_status cml_pte_parse(cml_span file, cml_pte **out, cml_error *err) {
   if (!pte) return cml_fail_memory(err);
   pte->file = file;
   cml_status status = parse_header(file, &pte->header, err);
-  pte_parser p = {.pte = pte};
+  pte_parser p = {.arena = &pte->arena, .pte = pte};
   if (!status) status = parse_program(&p, err);
   if (status) cml_pte_destroy(pte);
   else *out = pte;

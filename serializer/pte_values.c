@@ -8,9 +8,9 @@
 
 /* ---- tensors ---- */
 
-static void parse_sizes(pte_parser *p, cml_pte_tensor *t, const cml_fb_table *f) {
+static void parse_sizes(pte_parser *p, cml_pte_tensor *t, const cml_fb_table *f, unsigned sizes_slot, unsigned order_slot) {
   cml_fb *fb = &p->fb;
-  cml_fb_vector sizes = cml_fb_vector_of(fb, f, TENSOR_SIZES, 4), order = cml_fb_vector_of(fb, f, TENSOR_DIM_ORDER, 1);
+  cml_fb_vector sizes = cml_fb_vector_of(fb, f, sizes_slot, 4), order = cml_fb_vector_of(fb, f, order_slot, 1);
   if (cml_fb_failed(fb)) return;
   if (sizes.count > CML_PTE_MAX_RANK) {
     cml_fb_fail(fb, sizes.at - 4, "a tensor of rank %" PRIu32 ", the limit is %d", sizes.count, CML_PTE_MAX_RANK);
@@ -51,6 +51,16 @@ static void derive_layout(pte_parser *p, cml_pte_tensor *t, uint64_t at) {
   if (!fits) cml_fb_fail(&p->fb, at, "the sizes of a tensor multiply to more than 2^59 elements");
   t->elements = elements;
   t->bytes = elements * cml_pte_scalar_bytes(t->scalar);
+}
+
+void cml_pte_parse_layout(pte_parser *p, cml_pte_tensor *t, const cml_fb_table *f, unsigned scalar, unsigned sizes,
+                          unsigned dim_order) {
+  int8_t number = cml_fb_i8(&p->fb, f, scalar, 0);
+  t->scalar = (uint8_t)number;
+  t->dtype = cml_pte_scalar_dtype(number);
+  if (!cml_pte_scalar_bytes(number)) cml_fb_fail_as(&p->fb, CML_UNSUPPORTED, f->at, "a tensor's scalar type is %d", number);
+  parse_sizes(p, t, f, sizes, dim_order);
+  if (!cml_fb_failed(&p->fb)) derive_layout(p, t, f->at);
 }
 
 static void parse_extra(pte_parser *p, cml_pte_tensor *t, const cml_fb_table *f) {
@@ -127,20 +137,15 @@ static cml_pte_tensor *parse_tensor(pte_parser *p, const cml_pte_method *m, cons
   cml_fb *fb = &p->fb;
   cml_pte_tensor *t = TAKE(p, cml_pte_tensor, 1);
   if (!t) return NULL;
-  int8_t scalar = cml_fb_i8(fb, f, TENSOR_SCALAR, 0);
   int32_t offset = cml_fb_i32(fb, f, TENSOR_STORAGE_OFFSET, 0);
-  t->scalar = (uint8_t)scalar;
   t->dynamism = cml_fb_u8(fb, f, TENSOR_DYNAMISM, 0);
   t->layout = cml_fb_i8(fb, f, TENSOR_LAYOUT, 0);
   t->requires_grad = cml_fb_bool(fb, f, TENSOR_REQUIRES_GRAD, false);
   t->data_index = cml_fb_u32(fb, f, TENSOR_DATA_INDEX, 0);
-  t->dtype = cml_pte_scalar_dtype(scalar);
-  if (!cml_pte_scalar_bytes(scalar)) cml_fb_fail_as(fb, CML_UNSUPPORTED, f->at, "a tensor's scalar type is %d", scalar);
   if (offset) cml_fb_fail_as(fb, CML_UNSUPPORTED, f->at, "a tensor's storage offset is %" PRId32 ", expected 0", offset);
   if (t->dynamism > CML_PTE_UNBOUNDED) cml_fb_fail(fb, f->at, "a tensor's shape dynamism is %u, expected 0 to 2", t->dynamism);
-  parse_sizes(p, t, f);
+  cml_pte_parse_layout(p, t, f, TENSOR_SCALAR, TENSOR_SIZES, TENSOR_DIM_ORDER);
   if (cml_fb_failed(fb)) return NULL;
-  derive_layout(p, t, f->at);
   parse_extra(p, t, f);
   parse_allocation(p, m, t, f);
   if (!cml_fb_failed(fb)) find_data(p, t, f->at);

@@ -5,6 +5,7 @@
 #include "checked.h"
 #include "flatbuffer.h"
 #include "pte.h"
+#include "pte_internal.h"
 #include "pte_schema.h"
 
 enum { HEADER_SIZE = 32, DEFAULT_SEGMENT_ALIGNMENT = 128, LEAST_ALIGNMENT = 16, MOST_ALIGNMENT = 1 << 16 };
@@ -14,6 +15,7 @@ typedef struct pte_writer {
   cml_arena scratch;
   const cml_pte *pte;
   uint32_t inline_alignment, segment_alignment;
+  uint64_t *offsets; /* of the segments */
 } pte_writer;
 
 static cml_fb_ref put_string(pte_writer *p, cml_string s) { return s.data ? cml_fb_put_string(&p->w, s) : 0; }
@@ -242,18 +244,27 @@ static cml_fb_ref put_segment(pte_writer *p, uint64_t offset, uint64_t size) {
   return cml_fb_end(&p->w);
 }
 
-/* Where each segment goes, behind the one before it and aligned; *end is where the last one ends. */
-static cml_fb_ref put_segments(pte_writer *p, uint64_t *end) {
-  cml_fb_ref *refs = take_refs(p, p->pte->segment_count);
-  uint64_t at = 0, next = 0;
-  for (uint32_t i = 0; refs && i < p->pte->segment_count; i++) {
-    uint64_t size = p->pte->segments[i].data.size;
-    if (!cml_align(next, p->segment_alignment, &at) || !cml_add(at, size, &next)) return p->w.status = CML_LIMIT, 0;
-    refs[i] = put_segment(p, at, size);
-    if (size) *end = next;
-    else next = at; /* nothing there to be padded */
+bool cml_pte_place_segments(const cml_pte_segment *segments, uint32_t count, uint64_t alignment, uint64_t *offsets,
+                            uint64_t *out_end) {
+  uint64_t next = 0;
+  *out_end = 0;
+  for (uint32_t i = 0; i < count; i++) {
+    uint64_t size = segments[i].data.size;
+    offsets[i] = next; /* of an empty one, whatever it is */
+    if (!size) continue;
+    if (!cml_align(next, alignment, &offsets[i]) || !cml_add(offsets[i], size, &next)) return false;
+    *out_end = next;
   }
-  return refs ? cml_fb_put_refs(&p->w, refs, p->pte->segment_count) : 0;
+  return true;
+}
+
+static cml_fb_ref put_segments(pte_writer *p, uint64_t *end) {
+  const cml_pte *pte = p->pte;
+  p->offsets = cml_arena_array(&p->scratch, pte->segment_count, sizeof *p->offsets);
+  if (!p->offsets) return p->w.status = CML_NO_MEMORY, 0;
+  if (!cml_pte_place_segments(pte->segments, pte->segment_count, p->segment_alignment, p->offsets, end))
+    return p->w.status = CML_LIMIT, 0;
+  return PUT_EACH(p, pte->segment_count, put_segment(p, p->offsets[i], pte->segments[i].data.size));
 }
 
 static cml_fb_ref put_subsegments(pte_writer *p, const cml_pte_subsegments *s) {
@@ -320,17 +331,14 @@ static cml_status choose_alignments(pte_writer *p, const cml_pte_write_options *
 
 /* ---- bytes ---- */
 
-static cml_status write_segments(const pte_writer *p, uint64_t position, uint64_t base, cml_sink sink, cml_error *err) {
-  uint64_t next = 0;
-  for (uint32_t i = 0; i < p->pte->segment_count; i++) {
-    cml_span data = p->pte->segments[i].data;
+cml_status cml_pte_write_segments(const cml_pte_segment *segments, uint32_t count, const uint64_t *offsets, uint64_t base,
+                                  uint64_t position, cml_sink sink, cml_error *err) {
+  for (uint32_t i = 0; i < count; i++) {
+    cml_span data = segments[i].data;
     if (!data.size) continue;
-    uint64_t at = 0;
-    if (!cml_align(next, p->segment_alignment, &at)) return cml_fail(err, CML_LIMIT, CML_NO_OFFSET, "segments exceed 2^64 bytes");
-    CML_TRY(cml_sink_zeros(sink, base + at - position, err));
+    CML_TRY(cml_sink_zeros(sink, base + offsets[i] - position, err));
     CML_TRY(cml_sink_write(sink, data.data, data.size, err));
-    next = at + data.size;
-    position = base + next;
+    position = base + offsets[i] + data.size;
   }
   return CML_OK;
 }
@@ -347,7 +355,8 @@ static cml_status write_program(pte_writer *p, cml_sink sink, cml_error *err) {
   memcpy(header + 16, &base, 8);
   memcpy(header + 24, &segments_size, 8);
   CML_TRY(cml_fb_write(&p->w, header, sink, err));
-  return segmented ? write_segments(p, p->w.size, base, sink, err) : CML_OK;
+  return segmented ? cml_pte_write_segments(p->pte->segments, p->pte->segment_count, p->offsets, base, p->w.size, sink, err)
+                   : CML_OK;
 }
 
 cml_status cml_pte_serialize(const cml_pte *pte, const cml_pte_write_options *options, cml_sink sink, cml_error *err) {

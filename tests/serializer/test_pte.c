@@ -8,6 +8,7 @@
 
 #include "mapping.h"
 #include "pte.h"
+#include "pte_dump.h"
 
 static const char *shared(const char *below) {
   static char path[4096];
@@ -170,9 +171,140 @@ static void reads_the_reference_cases(void **state) {
   assert_true(cases > 0);
 }
 
+/* ---- writing ---- */
+
+static cml_mapping *open_data(const char *name, cml_pte **out) {
+  char path[4096];
+  cml_mapping *mapping;
+  const char *source = getenv("CML_SOURCE");
+  snprintf(path, sizeof path, "%s/tests/data/fuzz/pte/%s.pte", source ? source : ".", name);
+  assert_ok(cml_mapping_open(path, &mapping, err));
+  assert_ok(cml_pte_parse(cml_mapping_span(mapping), out, err));
+  return mapping;
+}
+
+static void round_trip(const cml_pte *pte, const cml_pte_write_options *options, uint64_t alignment) {
+  cml_buffer file = CML_BUFFER_INIT, a = CML_BUFFER_INIT, b = CML_BUFFER_INIT;
+  cml_pte *again;
+  assert_ok(cml_pte_serialize(pte, options, cml_sink_to_buffer(&file), err));
+  assert_ok(cml_pte_parse(cml_buffer_span(&file), &again, err));
+  dump_pte(&a, pte);
+  dump_pte(&b, again);
+  assert_string_equal((char *)a.data, (char *)b.data);
+  for (uint32_t i = 0; i < again->segment_count; i++)
+    if (again->segments[i].data.size) assert_int_equal(cml_pte_offset(again, again->segments[i].data.data) % alignment, 0);
+  for (uint32_t i = 0; i < again->inline_count; i++)
+    assert_int_equal(cml_pte_offset(again, again->inline_data[i].data) % 16, 0);
+  cml_pte_destroy(again);
+  cml_buffer_free(&file);
+  cml_buffer_free(&a);
+  cml_buffer_free(&b);
+}
+
+static const char *const data_names[] = {"op_abs_f",    "pt_cond",      "pt_map",      "pt_state",     "pt_dynamic", "mutable_named",
+                                         "multi_state", "multi_shared", "inline_blob", "external_ptd", "op_index_Tensor_mask_f"};
+enum { DATA_COUNT = sizeof data_names / sizeof *data_names };
+
+static void writes_what_it_reads(void **state) {
+  (void)state;
+  for (size_t i = 0; i < DATA_COUNT; i++) {
+    cml_pte *pte;
+    cml_mapping *mapping = open_data(data_names[i], &pte);
+    round_trip(pte, NULL, 16);
+    round_trip(pte, &(cml_pte_write_options){.segment_alignment = 4096}, 4096);
+    cml_pte_destroy(pte);
+    cml_mapping_unref(mapping);
+  }
+}
+
+/* A delegate's segment is replaced: everything behind it moves. */
+static void writes_an_edited_program(void **state) {
+  (void)state;
+  cml_pte *pte, *again;
+  cml_mapping *mapping = open_data("multi_shared", &pte);
+  static uint8_t bytes[10000];
+  memset(bytes, 7, sizeof bytes);
+  uint32_t first = pte->methods[0].delegates[0].index;
+  pte->segments[first].data = cml_span_of(bytes, sizeof bytes);
+  cml_buffer file = CML_BUFFER_INIT;
+  assert_ok(cml_pte_serialize(pte, NULL, cml_sink_to_buffer(&file), err));
+  assert_ok(cml_pte_parse(cml_buffer_span(&file), &again, err));
+  assert_true(cml_span_equal(again->methods[0].delegates[0].data, cml_span_of(bytes, sizeof bytes)));
+  for (uint32_t i = 0; i < pte->segment_count; i++)
+    assert_true(cml_span_equal(pte->segments[i].data, again->segments[i].data));
+  cml_pte_destroy(again);
+  cml_buffer_free(&file);
+  cml_error error;
+  pte->methods[0].delegates[0].index = pte->segment_count;
+  assert_int_equal(cml_pte_serialize(pte, NULL, cml_sink_to_buffer(&file), &error), CML_ARGUMENT);
+  cml_buffer_free(&file);
+  cml_pte_destroy(pte);
+  cml_mapping_unref(mapping);
+}
+
+/* ---- bad input ---- */
+
+/* Accepted or refused, but never out of bounds (sanitizer builds see that), and refused with an offset in the file. */
+static void try_bytes(const uint8_t *bytes, size_t size) {
+  uint8_t *copy = malloc(size ? size : 1); /* of its own, so that a read past the end is seen */
+  memcpy(copy, bytes, size);
+  cml_pte *pte = NULL;
+  cml_error error = {.offset = 0};
+  if (cml_pte_parse(cml_span_of(copy, size), &pte, &error)) {
+    assert_null(pte);
+    assert_true(error.status != CML_OK && error.text[0]);
+    assert_in_range(error.offset, 0, size);
+  }
+  cml_pte_destroy(pte);
+  free(copy);
+}
+
+static void survives_damage(void **state) {
+  (void)state;
+  uint32_t random = 1;
+  for (size_t i = 0; i < DATA_COUNT; i++) {
+    cml_pte *pte;
+    cml_mapping *mapping = open_data(data_names[i], &pte);
+    cml_span file = cml_mapping_span(mapping);
+    size_t structure = (size_t)pte->header.program_size;
+    for (size_t cut = 0; cut < 64; cut++) try_bytes(file.data, file.size * cut / 64);
+    uint8_t *bytes = malloc(file.size);
+    memcpy(bytes, file.data, file.size);
+    for (int n = 0; n < 2000; n++) {
+      random = random * 1664525 + 1013904223;
+      size_t at = (random >> 8) % structure;
+      bytes[at] ^= (uint8_t)(1 + n % 255);
+      try_bytes(bytes, file.size);
+      bytes[at] = file.data[at];
+    }
+    free(bytes);
+    cml_pte_destroy(pte);
+    cml_mapping_unref(mapping);
+  }
+}
+
+static void refuses_truncation(void **state) {
+  (void)state;
+  for (size_t i = 0; i < DATA_COUNT; i++) {
+    cml_pte *pte, *cut = NULL;
+    cml_mapping *mapping = open_data(data_names[i], &pte);
+    cml_span file = cml_mapping_span(mapping);
+    cml_error error;
+    if (pte->header.length) /* without segments, a file may end in padding */
+      assert_int_equal(cml_pte_parse(cml_span_of(file.data, file.size - 1), &cut, &error), CML_INVALID);
+    assert_int_equal(cml_pte_parse(cml_span_of(file.data, file.size / 2), &cut, &error), CML_INVALID);
+    cml_pte_destroy(pte);
+    cml_mapping_unref(mapping);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(reads_the_reference_cases),
+      cmocka_unit_test(writes_what_it_reads),
+      cmocka_unit_test(writes_an_edited_program),
+      cmocka_unit_test(survives_damage),
+      cmocka_unit_test(refuses_truncation),
   };
   return cmocka_run_group_tests_name("pte", tests, NULL, NULL);
 }
