@@ -5,7 +5,11 @@
 #include "op.h"
 
 #define CML_FAMILY_MAP(X) \
-  X(basic)
+  X(basic) \
+  X(unary) \
+  X(binary) \
+  X(activation) \
+  X(reduce)
 
 #define CML_FAMILY_DECLARE(name) extern const cml_op_family cml_ops_##name;
 CML_FAMILY_MAP(CML_FAMILY_DECLARE)

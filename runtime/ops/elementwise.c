@@ -1,0 +1,312 @@
+/* The elementwise driver: lanes, broadcasting, chunks and threads. See elementwise.h for the idea. */
+#include "elementwise.h"
+
+#include <stdio.h>
+#include <strings.h>
+
+#include "f16.h"
+
+/* ---- elements in and out of lanes ---- */
+
+/* Sub-byte elements one at a time: low bits first, a value may lie across two bytes. */
+static int64_t packed_element(const uint8_t *p, unsigned bits, bool is_signed, int64_t i) {
+  uint64_t at = (uint64_t)i * bits;
+  unsigned word = p[at / 8];
+  if (at % 8 + bits > 8) word |= (unsigned)p[at / 8 + 1] << 8;
+  int64_t v = word >> (at % 8) & ((1u << bits) - 1);
+  return is_signed && v >> (bits - 1) ? v - (INT64_C(1) << bits) : v;
+}
+
+/* One case of a switch over element types. */
+#define CML_LOAD_CASE(tag, type)                            \
+  case CML_##tag: {                                         \
+    const type *p = (const type *)data + at;                \
+    for (size_t i = 0; i < n; i++) to[i] = (LANE)p[i];      \
+    return;                                                 \
+  }
+#define CML_LOAD_INTEGERS                                                                            \
+  CML_LOAD_CASE(I8, int8_t) CML_LOAD_CASE(I16, int16_t) CML_LOAD_CASE(I32, int32_t) CML_LOAD_CASE(I64, int64_t) \
+  CML_LOAD_CASE(U8, uint8_t) CML_LOAD_CASE(BOOL, uint8_t) CML_LOAD_CASE(U16, uint16_t) CML_LOAD_CASE(U32, uint32_t) \
+  CML_LOAD_CASE(U64, uint64_t)
+
+static void load_packed_i64(int64_t *to, const void *data, cml_dtype dtype, int64_t at, size_t n) {
+  unsigned bits = cml_dtype_bits(dtype);
+  for (size_t i = 0; i < n; i++) to[i] = packed_element(data, bits, dtype == CML_I4, at + (int64_t)i);
+}
+
+void cml_load_f32(float *to, const void *data, cml_dtype dtype, int64_t at, size_t n) {
+#define LANE float
+  switch (dtype) {
+    case CML_F32: memcpy(to, (const float *)data + at, n * sizeof *to); return;
+    case CML_F16:
+      for (size_t i = 0; i < n; i++) to[i] = cml_f16_to_f32(((const cml_f16 *)data)[at + (int64_t)i]);
+      return;
+    case CML_BF16:
+      for (size_t i = 0; i < n; i++) to[i] = cml_bf16_to_f32(((const uint16_t *)data)[at + (int64_t)i]);
+      return;
+    CML_LOAD_CASE(F64, double)
+    CML_LOAD_INTEGERS
+    default:
+      for (size_t i = 0; i < n; i++)
+        to[i] = (float)packed_element(data, cml_dtype_bits(dtype), dtype == CML_I4, at + (int64_t)i);
+  }
+#undef LANE
+}
+
+void cml_load_i64(int64_t *to, const void *data, cml_dtype dtype, int64_t at, size_t n) {
+#define LANE int64_t
+  switch (dtype) {
+    CML_LOAD_INTEGERS
+    case CML_F16: case CML_F32: case CML_F64: case CML_BF16: {
+      const cml_tensor t = {.dtype = dtype, .data = (void *)(uintptr_t)data};
+      for (size_t i = 0; i < n; i++) to[i] = cml_tensor_get_int(&t, at + (int64_t)i);
+      return;
+    }
+    default: load_packed_i64(to, data, dtype, at, n);
+  }
+#undef LANE
+}
+
+/* Truncates toward zero; NaN gives 0, what does not fit the nearest value that does. */
+static int64_t truncate(float x, int64_t low, int64_t high) {
+  if (!(x == x)) return 0;
+  return x <= (float)low ? low : x >= (float)high ? high : (int64_t)x;
+}
+
+#define CML_STORE_CASE(tag, type, low, high)                                              \
+  case CML_##tag: {                                                                       \
+    type *p = (type *)data + at;                                                          \
+    for (size_t i = 0; i < n; i++) p[i] = (type)truncate(from[i], low, high);             \
+    return;                                                                               \
+  }
+
+void cml_store_f32(void *data, cml_dtype dtype, int64_t at, const float *from, size_t n) {
+  switch (dtype) {
+    case CML_F32: memmove((float *)data + at, from, n * sizeof *from); return;
+    case CML_F16:
+      for (size_t i = 0; i < n; i++) ((cml_f16 *)data)[at + (int64_t)i] = cml_f16_from_f32(from[i]);
+      return;
+    case CML_BF16:
+      for (size_t i = 0; i < n; i++) ((uint16_t *)data)[at + (int64_t)i] = cml_bf16_from_f32(from[i]);
+      return;
+    case CML_F64:
+      for (size_t i = 0; i < n; i++) ((double *)data)[at + (int64_t)i] = from[i];
+      return;
+    case CML_BOOL:
+      for (size_t i = 0; i < n; i++) ((uint8_t *)data)[at + (int64_t)i] = from[i] != 0;
+      return;
+    CML_STORE_CASE(I8, int8_t, INT8_MIN, INT8_MAX)
+    CML_STORE_CASE(I16, int16_t, INT16_MIN, INT16_MAX)
+    CML_STORE_CASE(I32, int32_t, INT32_MIN, INT32_MAX)
+    CML_STORE_CASE(I64, int64_t, INT64_MIN, INT64_MAX)
+    CML_STORE_CASE(U8, uint8_t, 0, UINT8_MAX)
+    CML_STORE_CASE(U16, uint16_t, 0, UINT16_MAX)
+    CML_STORE_CASE(U32, uint32_t, 0, UINT32_MAX)
+    CML_STORE_CASE(U64, uint64_t, 0, INT64_MAX)
+    default: return;
+  }
+}
+
+#define CML_WRAP_CASE(tag, type)                                             \
+  case CML_##tag: {                                                          \
+    type *p = (type *)data + at;                                             \
+    for (size_t i = 0; i < n; i++) p[i] = (type)from[i];                     \
+    return;                                                                  \
+  }
+
+void cml_store_i64(void *data, cml_dtype dtype, int64_t at, const int64_t *from, size_t n) {
+  switch (dtype) {
+    CML_WRAP_CASE(I8, int8_t) CML_WRAP_CASE(I16, int16_t) CML_WRAP_CASE(I32, int32_t) CML_WRAP_CASE(I64, int64_t)
+    CML_WRAP_CASE(U8, uint8_t) CML_WRAP_CASE(U16, uint16_t) CML_WRAP_CASE(U32, uint32_t) CML_WRAP_CASE(U64, uint64_t)
+    CML_WRAP_CASE(F32, float) CML_WRAP_CASE(F64, double)
+    default: {
+      cml_tensor t = {.dtype = dtype, .data = data};
+      for (size_t i = 0; i < n; i++) cml_tensor_set_int(&t, at + (int64_t)i, from[i]);
+    }
+  }
+}
+
+cml_lane cml_lane_of(cml_dtype dtype) {
+  return cml_dtype_is_float(dtype) ? CML_LANE_F32 : dtype == CML_BOOL ? CML_LANE_BYTE : CML_LANE_I64;
+}
+
+static void load_lane(cml_lane lane, void *to, const void *data, cml_dtype dtype, int64_t at, size_t n) {
+  if (lane == CML_LANE_F32) cml_load_f32(to, data, dtype, at, n);
+  else if (lane == CML_LANE_I64) cml_load_i64(to, data, dtype, at, n);
+  else memcpy(to, (const uint8_t *)data + at, n); /* bool only */
+}
+
+static void store_lane(cml_lane lane, void *data, cml_dtype dtype, int64_t at, const void *from, size_t n) {
+  if (lane == CML_LANE_F32) cml_store_f32(data, dtype, at, from, n);
+  else if (lane == CML_LANE_I64) cml_store_i64(data, dtype, at, from, n);
+  else memmove((uint8_t *)data + at, from, n);
+}
+
+static size_t lane_size(cml_lane lane) { return lane == CML_LANE_F32 ? 4 : lane == CML_LANE_I64 ? 8 : 1; }
+
+/* The lane's elements are the tensor's own, so that no copy is needed. */
+static bool lane_is_native(cml_lane lane, cml_dtype dtype) {
+  return lane == CML_LANE_F32 ? dtype == CML_F32 : lane == CML_LANE_I64 ? dtype == CML_I64 : dtype == CML_BOOL;
+}
+
+/* ---- operands under broadcasting ---- */
+
+/* An operand over the output's elements: dims with strides in elements (0 where it repeats), neighbouring dims that are
+ * walked alike merged into one. One dim with stride 1 is the output's own shape, with stride 0 a single value. */
+typedef struct operand {
+  const void *data;
+  cml_dtype dtype;
+  cml_lane lane;
+  int32_t rank;
+  int64_t dims[CML_MAX_RANK], strides[CML_MAX_RANK];
+} operand;
+
+static void operand_init(operand *o, const cml_tensor *t, cml_lane lane, const cml_tensor *out) {
+  *o = (operand){.data = t->data, .dtype = t->dtype, .lane = lane, .rank = 0};
+  int64_t dims[CML_MAX_RANK], strides[CML_MAX_RANK], stride = 1;
+  int32_t n = 0; /* from the last dim to the first */
+  for (int32_t i = 0; i < out->rank; i++) {
+    int64_t dim = out->dims[out->rank - 1 - i], own = i < t->rank ? t->dims[t->rank - 1 - i] : 1;
+    if (dim == 1) continue;
+    int64_t step = own == 1 ? 0 : stride;
+    stride *= own;
+    if (n && (step ? strides[n - 1] && step == strides[n - 1] * dims[n - 1] : !strides[n - 1])) dims[n - 1] *= dim;
+    else dims[n] = dim, strides[n++] = step;
+  }
+  if (!n) dims[0] = 1, strides[n++] = 0;
+  for (int32_t i = 0; i < n; i++) o->dims[i] = dims[n - 1 - i], o->strides[i] = strides[n - 1 - i];
+  o->rank = n;
+}
+
+/* n copies of the lane's first element. */
+static void repeat_lane(cml_lane lane, void *buffer, size_t n) {
+  if (lane == CML_LANE_F32)
+    for (size_t i = 1; i < n; i++) ((float *)buffer)[i] = ((float *)buffer)[0];
+  else if (lane == CML_LANE_I64)
+    for (size_t i = 1; i < n; i++) ((int64_t *)buffer)[i] = ((int64_t *)buffer)[0];
+  else memset(buffer, ((uint8_t *)buffer)[0], n);
+}
+
+/* Row by row along the innermost dim, which is contiguous or repeats. */
+static void load_rows(const operand *o, int64_t begin, size_t n, char *buffer) {
+  int64_t index[CML_MAX_RANK], at = 0, rest = begin;
+  for (int32_t i = o->rank - 1; i >= 0; i--) {
+    index[i] = rest % o->dims[i];
+    rest /= o->dims[i];
+    at += index[i] * o->strides[i];
+  }
+  int32_t last = o->rank - 1;
+  size_t size = lane_size(o->lane);
+  for (size_t done = 0; done < n;) {
+    int64_t left = o->dims[last] - index[last];
+    size_t run = (uint64_t)left < n - done ? (size_t)left : n - done;
+    char *to = buffer + done * size;
+    load_lane(o->lane, to, o->data, o->dtype, at, o->strides[last] ? run : 1);
+    if (!o->strides[last]) repeat_lane(o->lane, to, run);
+    done += run;
+    at -= index[last] * o->strides[last];
+    index[last] = 0;
+    for (int32_t i = last - 1; i >= 0; i--) {
+      at += o->strides[i];
+      if (++index[i] < o->dims[i]) break;
+      at -= o->dims[i] * o->strides[i];
+      index[i] = 0;
+    }
+  }
+}
+
+static const void *operand_load(const operand *o, int64_t begin, size_t n, void *buffer) {
+  if (o->rank > 1) {
+    load_rows(o, begin, n, buffer);
+  } else if (o->strides[0]) {
+    if (lane_is_native(o->lane, o->dtype)) return (const char *)o->data + (size_t)begin * lane_size(o->lane);
+    load_lane(o->lane, buffer, o->data, o->dtype, begin, n);
+  } else {
+    load_lane(o->lane, buffer, o->data, o->dtype, 0, 1);
+    repeat_lane(o->lane, buffer, n);
+  }
+  return buffer;
+}
+
+/* ---- the driver ---- */
+
+typedef struct job {
+  const cml_elementwise *e;
+  operand operands[CML_MAX_OPERANDS];
+} job;
+
+static void run_range(void *context, size_t begin, size_t end) {
+  const job *j = context;
+  const cml_elementwise *e = j->e;
+  int64_t buffers[CML_MAX_OPERANDS][CML_CHUNK], result[CML_CHUNK];
+  bool direct = lane_is_native(e->out_lane, e->out->dtype);
+  for (size_t at = begin; at < end; at += CML_CHUNK) {
+    size_t n = end - at < CML_CHUNK ? end - at : CML_CHUNK;
+    const void *in[CML_MAX_OPERANDS];
+    for (size_t k = 0; k < e->arity; k++) in[k] = operand_load(&j->operands[k], (int64_t)at, n, buffers[k]);
+    if (!e->map) {
+      store_lane(e->out_lane, e->out->data, e->out->dtype, (int64_t)at, in[0], n);
+    } else if (direct) {
+      e->map((char *)e->out->data + at * lane_size(e->out_lane), in, n, &e->scalars);
+    } else {
+      e->map(result, in, n, &e->scalars);
+      store_lane(e->out_lane, e->out->data, e->out->dtype, (int64_t)at, result, n);
+    }
+  }
+}
+
+void cml_elementwise_run(const cml_elementwise *e, cml_pool *pool) {
+  job j = {.e = e};
+  for (size_t k = 0; k < e->arity; k++) operand_init(&j.operands[k], e->in[k], e->lanes[k], e->out);
+  cml_parallel(pool, (size_t)cml_tensor_count(e->out), 16 * CML_CHUNK, run_range, &j);
+}
+
+/* ---- checks ---- */
+
+cml_status cml_check_scalars(const cml_call *c, uint32_t params, cml_error *err) {
+  for (unsigned p = 0; p < c->op->param_count; p++) {
+    const cml_tensor *t = params >> p & 1 ? cml_arg(c, p) : NULL;
+    if (!t) continue;
+    if (!t->data) return cml_call_fail(c, err, "parameter '%s' must be a constant", c->op->params[p].name);
+    if (cml_tensor_count(t) != 1)
+      return cml_call_fail(c, err, "parameter '%s' must be one value, found %lld", c->op->params[p].name, (long long)cml_tensor_count(t));
+  }
+  return CML_OK;
+}
+
+cml_status cml_check_output(const cml_call *c, size_t i, cml_error *err) {
+  const cml_tensor *t = c->outs[i];
+  uint64_t bytes;
+  if (!cml_tensor_known_shape(t)) return CML_OK;
+  if (!cml_tensor_bytes(t, &bytes) || bytes > UINT64_C(1) << 40) return cml_call_fail(c, err, "output %zu is too large", i);
+  return CML_OK;
+}
+
+cml_status cml_check_axis(const cml_call *c, unsigned param, int64_t otherwise, int32_t rank, int32_t *out, cml_error *err) {
+  CML_TRY(cml_check_scalars(c, 1u << param, err));
+  int64_t axis = cml_arg_int(c, param, otherwise);
+  *out = -1;
+  if (rank >= 0 && !cml_axis(axis, rank, out))
+    return cml_call_fail(c, err, "axis %lld is out of range for rank %d", (long long)axis, (int)rank);
+  return CML_OK;
+}
+
+const char *cml_shape_text(const cml_tensor *t, char *buffer, size_t size) {
+  size_t n = 0;
+  if (t->rank < 0) snprintf(buffer, size, "[...]");
+  else snprintf(buffer, size, "[");
+  for (int32_t i = 0; i < t->rank; i++) {
+    n = strlen(buffer);
+    if (t->dims[i] < 0) snprintf(buffer + n, size - n, "%s?", i ? ", " : "");
+    else snprintf(buffer + n, size - n, "%s%lld", i ? ", " : "", (long long)t->dims[i]);
+  }
+  n = strlen(buffer);
+  if (t->rank >= 0) snprintf(buffer + n, size - n, "]");
+  return buffer;
+}
+
+int cml_word_index(const char *word, const char *const *words) {
+  for (int i = 0; word && words[i]; i++)
+    if (!strcasecmp(word, words[i])) return i;
+  return -1;
+}

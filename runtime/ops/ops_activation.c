@@ -1,0 +1,261 @@
+/* Activations, and softmax.
+ *
+ * An activation is a map of x and up to two scalars (alpha in s->f[0], beta in s->f[1]); where the scalars belong to
+ * channels (prelu, softplus_parametric), they are operands broadcast over the other dims. From iOS17 on, the
+ * scalars may have another float type than x: two rows of one line. */
+#include "families.h"
+
+#include <math.h>
+
+#include "elementwise.h"
+
+/* ---- the functions ---- */
+
+/* log(1 + e^x) without overflow. */
+static float softplus_one(float x) { return log1pf(expf(-fabsf(x))) + (x > 0 ? x : x < 0 ? 0 : x); }
+static float sigmoid_one(float x) { return 1.0f / (1.0f + expf(-x)); }
+static float at_least(float x, float low) { return x < low ? low : x; } /* NaN comes through */
+static float at_most(float x, float high) { return x > high ? high : x; }
+
+#define MAP(tag, expression) CML_MAP1(tag##_map, float, float, expression)
+MAP(relu, at_least(x, 0))
+MAP(relu6, at_most(at_least(x, 0), 6))
+MAP(sigmoid, sigmoid_one(x))
+MAP(silu, x *sigmoid_one(x))
+MAP(softplus, softplus_one(x))
+MAP(softsign, x / (1.0f + fabsf(x)))
+MAP(elu, x < 0 ? s->f[0] * expm1f(x) : x)
+MAP(leaky_relu, x < 0 ? s->f[0] * x : x)
+MAP(thresholded_relu, x < s->f[0] ? 0 : x)
+MAP(clamped_relu, at_most(x < 0 ? s->f[0] * x : x, s->f[1]))
+MAP(linear_activation, s->f[0] * x + s->f[1])
+MAP(scaled_tanh, s->f[0] * tanhf(s->f[1] * x))
+MAP(sigmoid_hard, at_most(at_least(s->f[0] * x + s->f[1], 0), 1))
+MAP(gelu_exact, 0.5f * x * (1.0f + erff(x * 0.70710678118654752f)))
+MAP(gelu_tanh, 0.5f * x * (1.0f + tanhf(0.79788456080286536f * (x + 0.044715f * x * x * x))))
+MAP(gelu_sigmoid, x *sigmoid_one(1.702f * x))
+CML_MAP2(prelu_map, float, float, x < 0 ? y * x : x)
+
+static void softplus_parametric_map(void *out, const void *const *in, size_t n, const cml_scalars *s) {
+  float *o = out;
+  const float *x = in[0], *alpha = in[1], *beta = in[2];
+  (void)s;
+  for (size_t i = 0; i < n; i++) o[i] = alpha[i] * softplus_one(x[i] * beta[i]);
+}
+
+/* ---- parameters: _15 one type for all, _17 scalars of any float type ---- */
+
+#define FLOAT_PARAM(name, flags, group) {name, CML_M_FLOAT, flags, group}
+static const cml_param plain_params[] = {FLOAT_PARAM("x", 0, 0)};
+static const cml_param alpha_15_params[] = {FLOAT_PARAM("x", 0, 1), FLOAT_PARAM("alpha", CML_CONST, 1)};
+static const cml_param alpha_17_params[] = {FLOAT_PARAM("x", 0, 0), FLOAT_PARAM("alpha", CML_CONST, 0)};
+static const cml_param both_15_params[] = {
+    FLOAT_PARAM("x", 0, 1), FLOAT_PARAM("alpha", CML_CONST, 1), FLOAT_PARAM("beta", CML_CONST, 1)};
+static const cml_param both_17_params[] = {
+    FLOAT_PARAM("x", 0, 0), FLOAT_PARAM("alpha", CML_CONST, 1), FLOAT_PARAM("beta", CML_CONST, 1)};
+static const cml_param gelu_params[] = {FLOAT_PARAM("x", 0, 0), {"mode", CML_M_STRING, CML_OPTIONAL | CML_CONST, 0}};
+
+/* ---- maps with scalars ---- */
+
+#define PLAIN_MAP(X) X(relu) X(relu6) X(sigmoid) X(silu) X(softplus) X(softsign)
+#define ALPHA_MAP(X) X(elu) X(leaky_relu) X(thresholded_relu)
+#define BOTH_MAP(X) X(clamped_relu) X(linear_activation) X(scaled_tanh) X(sigmoid_hard)
+
+/* Beside the rows of the table, in their order. */
+static cml_map *const maps[] = {
+#define ONE(tag) tag##_map,
+#define TWO(tag) tag##_map, tag##_map,
+    PLAIN_MAP(ONE) ALPHA_MAP(TWO) BOTH_MAP(TWO)
+};
+
+extern const cml_op_family cml_ops_activation;
+
+static cml_status infer_scalars(cml_call *c, cml_error *err) {
+  CML_TRY(cml_check_scalars(c, ~1u, err));
+  cml_out_like(c, 0, cml_arg(c, 0));
+  return CML_OK;
+}
+
+static cml_status run_map(cml_call *c, cml_map *map) {
+  cml_elementwise e = {.map = map, .arity = 1, .in = {cml_arg(c, 0)}, .lanes = {CML_LANE_F32}, .out_lane = CML_LANE_F32,
+                       .out = c->outs[0]};
+  for (unsigned p = 1; p < c->op->param_count; p++) e.scalars.f[p - 1] = (float)cml_arg_float(c, p, 0);
+  cml_elementwise_run(&e, c->pool);
+  return CML_OK;
+}
+
+static cml_status run_scalars(cml_call *c, cml_error *err) {
+  (void)err;
+  return run_map(c, maps[c->op - cml_ops_activation.rows]);
+}
+
+static const char *const gelu_modes[] = {"EXACT", "TANH_APPROXIMATION", "SIGMOID_APPROXIMATION", NULL};
+
+static cml_status infer_gelu(cml_call *c, cml_error *err) {
+  CML_TRY(infer_scalars(c, err));
+  const char *mode = cml_arg_text(c, 1, "EXACT");
+  if (cml_word_index(mode, gelu_modes) < 0)
+    return cml_call_fail(c, err, "mode '%s' is none of EXACT, TANH_APPROXIMATION, SIGMOID_APPROXIMATION", mode);
+  return CML_OK;
+}
+
+static cml_status run_gelu(cml_call *c, cml_error *err) {
+  (void)err;
+  static cml_map *const by_mode[] = {gelu_exact_map, gelu_tanh_map, gelu_sigmoid_map};
+  return run_map(c, by_mode[cml_word_index(cml_arg_text(c, 1, "EXACT"), gelu_modes)]);
+}
+
+/* ---- one scalar a channel ---- */
+
+static cml_status infer_channels(cml_call *c, cml_error *err) {
+  const cml_tensor *x = cml_arg(c, 0);
+  bool prelu = c->op->param_count == 2;
+  if (x->rank >= 0 && (x->rank < 3 || (prelu && x->rank > 5)))
+    return cml_call_fail(c, err, "x must have rank 3%s, found %d", prelu ? ", 4 or 5" : " or more", (int)x->rank);
+  for (unsigned p = 1; p < c->op->param_count; p++) {
+    const cml_tensor *t = cml_arg(c, p);
+    const char *name = c->op->params[p].name;
+    if (t->rank >= 0 && t->rank != 1) return cml_call_fail(c, err, "%s must have rank 1, found %d", name, (int)t->rank);
+    if (t->rank == 1 && x->rank >= 0 && t->dims[0] >= 0 && x->dims[1] >= 0 && t->dims[0] != x->dims[1])
+      return cml_call_fail(c, err, "%s has %lld values for %lld channels", name, (long long)t->dims[0], (long long)x->dims[1]);
+  }
+  const cml_tensor *alpha = cml_arg(c, 1);
+  for (int64_t i = 1; prelu && x->rank != 4 && x->rank >= 0 && alpha->data && i < alpha->dims[0]; i++)
+    if (fabs(cml_tensor_get(alpha, i) - cml_tensor_get(alpha, 0)) > 1e-5)
+      return cml_call_fail(c, err, "x of rank %d needs the same alpha for all channels", (int)x->rank);
+  cml_out_like(c, 0, x);
+  return CML_OK;
+}
+
+static cml_status run_channels(cml_call *c, cml_error *err) {
+  (void)err;
+  const cml_tensor *x = cml_arg(c, 0);
+  size_t arity = c->op->param_count;
+  cml_tensor spread[2];
+  cml_elementwise e = {.map = arity == 2 ? prelu_map : softplus_parametric_map, .arity = arity, .in = {x},
+                       .out_lane = CML_LANE_F32, .out = c->outs[0]};
+  for (unsigned p = 1; p < arity; p++) { /* [C] as [C, 1, ...] */
+    spread[p - 1] = *cml_arg(c, p);
+    spread[p - 1].rank = x->rank - 1;
+    for (int32_t i = 1; i < x->rank - 1; i++) spread[p - 1].dims[i] = 1;
+    e.in[p] = &spread[p - 1];
+  }
+  cml_elementwise_run(&e, c->pool);
+  return CML_OK;
+}
+
+/* ---- softmax ---- */
+
+static const cml_param softmax_params[] = {FLOAT_PARAM("x", 0, 0), {"axis", CML_MASK(I32), CML_OPTIONAL | CML_CONST, 0}};
+
+static cml_status infer_softmax(cml_call *c, cml_error *err) {
+  int32_t axis;
+  CML_TRY(cml_check_axis(c, 1, -1, cml_arg(c, 0)->rank, &axis, err));
+  cml_out_like(c, 0, cml_arg(c, 0));
+  return CML_OK;
+}
+
+/* x as [outer, n, inner]; a task is a row, or where inner is not 1 a band of neighbouring columns. */
+typedef struct softmax_job {
+  const cml_tensor *x;
+  cml_tensor *out;
+  int64_t n, inner, bands;
+} softmax_job;
+
+enum { TILE = 4096, BAND = 64 };
+
+/* A row that fits the buffer is read once; a longer one three times. */
+static void softmax_row(const softmax_job *j, int64_t at) {
+  float buffer[TILE], top = -INFINITY;
+  double sum = 0;
+  bool whole = j->n <= TILE;
+  for (int64_t k = 0; k < j->n; k += TILE) {
+    size_t n = j->n - k < TILE ? (size_t)(j->n - k) : TILE;
+    cml_load_f32(buffer, j->x->data, j->x->dtype, at + k, n);
+    for (size_t i = 0; i < n; i++) top = buffer[i] > top || buffer[i] != buffer[i] ? buffer[i] : top;
+  }
+  for (int pass = 0; pass < 2; pass++) {
+    float scale = (float)(1 / sum);
+    for (int64_t k = 0; k < j->n; k += TILE) {
+      size_t n = j->n - k < TILE ? (size_t)(j->n - k) : TILE;
+      if (!whole) cml_load_f32(buffer, j->x->data, j->x->dtype, at + k, n);
+      if (!whole || !pass)
+        for (size_t i = 0; i < n; i++) buffer[i] = expf(buffer[i] - top);
+      if (!pass) {
+        for (size_t i = 0; i < n; i++) sum += (double)buffer[i];
+      } else {
+        for (size_t i = 0; i < n; i++) buffer[i] *= scale;
+        cml_store_f32(j->out->data, j->out->dtype, at + k, buffer, n);
+      }
+    }
+  }
+}
+
+static void softmax_band(const softmax_job *j, int64_t at, size_t width) {
+  float row[BAND], top[BAND], sum[BAND];
+  for (size_t i = 0; i < width; i++) top[i] = -INFINITY, sum[i] = 0;
+  for (int pass = 0; pass < 3; pass++) {
+    for (int64_t k = 0; k < j->n; k++) {
+      cml_load_f32(row, j->x->data, j->x->dtype, at + k * j->inner, width);
+      if (!pass) {
+        for (size_t i = 0; i < width; i++) top[i] = row[i] > top[i] || row[i] != row[i] ? row[i] : top[i];
+        continue;
+      }
+      for (size_t i = 0; i < width; i++) row[i] = expf(row[i] - top[i]);
+      if (pass == 1) {
+        for (size_t i = 0; i < width; i++) sum[i] += row[i];
+      } else {
+        for (size_t i = 0; i < width; i++) row[i] /= sum[i];
+        cml_store_f32(j->out->data, j->out->dtype, at + k * j->inner, row, width);
+      }
+    }
+  }
+}
+
+static void softmax_tasks(void *context, size_t begin, size_t end) {
+  const softmax_job *j = context;
+  for (size_t t = begin; t < end; t++) {
+    int64_t outer = (int64_t)t / j->bands, from = (int64_t)t % j->bands * BAND;
+    if (j->inner == 1) softmax_row(j, outer * j->n);
+    else softmax_band(j, outer * j->n * j->inner + from, j->inner - from < BAND ? (size_t)(j->inner - from) : BAND);
+  }
+}
+
+static cml_status run_softmax(cml_call *c, cml_error *err) {
+  const cml_tensor *x = cml_arg(c, 0);
+  int32_t axis;
+  CML_TRY(cml_check_axis(c, 1, -1, x->rank, &axis, err));
+  softmax_job j = {.x = x, .out = c->outs[0], .n = x->dims[axis], .inner = 1};
+  int64_t outer = 1;
+  for (int32_t i = 0; i < axis; i++) outer *= x->dims[i];
+  for (int32_t i = axis + 1; i < x->rank; i++) j.inner *= x->dims[i];
+  if (!cml_tensor_count(x)) return CML_OK;
+  j.bands = (j.inner + BAND - 1) / BAND;
+  int64_t work = j.n * (j.inner < BAND ? j.inner : BAND);
+  cml_parallel(c->pool, (size_t)(outer * j.bands), (size_t)(work < 8192 ? 8192 / work : 1), softmax_tasks, &j);
+  return CML_OK;
+}
+
+/* ---- the table: first the rows beside `maps` ---- */
+
+#define ROW(text, since_, until_, flags_, parameters, infer_, run_)                                             \
+  {.name = text, .since = since_, .until = until_, .flags = flags_, .min_outputs = 1, .max_outputs = 1,         \
+   CML_PARAMS(parameters), .infer = infer_, .run = run_},
+
+static const cml_op rows[] = {
+#define PLAIN_ROW(tag) ROW(#tag, CML_IOS15, 0, CML_OP_IN_PLACE, plain_params, infer_scalars, run_scalars)
+#define SCALAR_ROWS(tag, group)                                                                                \
+  ROW(#tag, CML_IOS15, CML_IOS16, CML_OP_IN_PLACE, group##_15_params, infer_scalars, run_scalars)              \
+  ROW(#tag, CML_IOS17, 0, CML_OP_IN_PLACE, group##_17_params, infer_scalars, run_scalars)
+#define ALPHA_ROWS(tag) SCALAR_ROWS(tag, alpha)
+#define BOTH_ROWS(tag) SCALAR_ROWS(tag, both)
+    PLAIN_MAP(PLAIN_ROW) ALPHA_MAP(ALPHA_ROWS) BOTH_MAP(BOTH_ROWS)
+    ROW("gelu", CML_IOS15, 0, CML_OP_IN_PLACE, gelu_params, infer_gelu, run_gelu)
+    ROW("prelu", CML_IOS15, CML_IOS16, CML_OP_IN_PLACE, alpha_15_params, infer_channels, run_channels)
+    ROW("prelu", CML_IOS17, 0, CML_OP_IN_PLACE, alpha_17_params, infer_channels, run_channels)
+    ROW("softplus_parametric", CML_IOS15, CML_IOS16, CML_OP_IN_PLACE, both_15_params, infer_channels, run_channels)
+    ROW("softplus_parametric", CML_IOS17, 0, CML_OP_IN_PLACE, both_17_params, infer_channels, run_channels)
+    ROW("softmax", CML_IOS15, 0, 0, softmax_params, infer_softmax, run_softmax)
+};
+
+const cml_op_family cml_ops_activation = {"activation", rows, sizeof rows / sizeof *rows};

@@ -1,0 +1,430 @@
+/* Reductions over any set of axes, and argmax, argmin.
+ *
+ * Neighbouring dims that are all kept or all reduced are merged. Where the last merged dim is reduced, an output is a
+ * fold over contiguous runs; where it is kept, a band of neighbouring outputs is folded together, row by row. Floats
+ * accumulate in double, integers in int64, so that neither the order of the fold nor the number of threads shows.
+ *
+ * FOLD_MAP lists the folds: start value and one step, for floats and for integers. An operator is a fold and what is
+ * done to its result. */
+#include "families.h"
+
+#include <math.h>
+
+#include "elementwise.h"
+
+/* ---- folds ---- */
+
+enum { BAND = 256 };
+
+/* name, start and step (of accumulator a and element x) for floats, the same for integers. NaN stays in max and min. */
+#define FOLD_MAP(X)                                                                                    \
+  X(sum, 0.0, a + x, 0, (int64_t)((uint64_t)a + (uint64_t)x))                                          \
+  X(sum_abs, 0.0, a + fabs(x), 0, (int64_t)((uint64_t)a + (x < 0 ? 0 - (uint64_t)x : (uint64_t)x)))    \
+  X(sum_square, 0.0, a + x * x, 0, (int64_t)((uint64_t)a + (uint64_t)x * (uint64_t)x))                 \
+  X(product, 1.0, a *x, 1, (int64_t)((uint64_t)a * (uint64_t)x))                                       \
+  X(maximum, -INFINITY, x > a || x != x ? x : a, INT64_MIN, x > a ? x : a)                             \
+  X(minimum, INFINITY, x < a || x != x ? x : a, INT64_MAX, x < a ? x : a)
+
+/* Folds a run into one accumulator; eight partial ones break the chain of additions. */
+#define FOLD_RUN(function, type, lane, start, step)                          \
+  static type function##_run(type first, const lane *p, size_t n) {          \
+    type part[8];                                                            \
+    size_t i = 0;                                                            \
+    for (size_t k = 0; k < 8; k++) part[k] = start;                          \
+    for (; i + 8 <= n; i += 8)                                               \
+      for (size_t k = 0; k < 8; k++) {                                       \
+        const type x = (type)p[i + k], a = part[k];                          \
+        part[k] = step;                                                      \
+      }                                                                      \
+    for (; i < n; i++) {                                                     \
+      const type x = (type)p[i], a = part[0];                                \
+      part[0] = step;                                                        \
+    }                                                                        \
+    for (size_t k = 0; k < 8; k++) first = function##_join(first, part[k]);  \
+    return first;                                                            \
+  }
+/* Folds a row of the band into the band's accumulators. */
+#define FOLD_BAND(function, type, lane, step)                                \
+  static void function##_band(type *sums, const lane *p, size_t n) {         \
+    CML_INDEPENDENT for (size_t i = 0; i < n; i++) {                         \
+      const type x = (type)p[i], a = sums[i];                                \
+      sums[i] = step;                                                        \
+    }                                                                        \
+  }
+/* Two partial results: a square or absolute value is not taken twice. */
+#define JOIN_F(name, start, step) static double name##_f_join(double a, double x) { return step; }
+#define JOIN_I(name, start, step) static int64_t name##_i_join(int64_t a, int64_t x) { return step; }
+#define FOLD(name, f_start, f_step, i_start, i_step)        \
+  FOLD_RUN(name##_f, double, float, f_start, f_step)        \
+  FOLD_BAND(name##_f, double, float, f_step)                \
+  FOLD_RUN(name##_i, int64_t, int64_t, i_start, i_step)     \
+  FOLD_BAND(name##_i, int64_t, int64_t, i_step)
+
+#define ADD_I (int64_t)((uint64_t)a + (uint64_t)x)
+JOIN_F(sum, 0, a + x)
+JOIN_I(sum, 0, ADD_I)
+JOIN_F(sum_abs, 0, a + x)
+JOIN_I(sum_abs, 0, ADD_I)
+JOIN_F(sum_square, 0, a + x)
+JOIN_I(sum_square, 0, ADD_I)
+JOIN_F(product, 1, a *x)
+JOIN_I(product, 1, (int64_t)((uint64_t)a * (uint64_t)x))
+JOIN_F(maximum, 0, x > a || x != x ? x : a)
+JOIN_I(maximum, 0, x > a ? x : a)
+JOIN_F(minimum, 0, x < a || x != x ? x : a)
+JOIN_I(minimum, 0, x < a ? x : a)
+FOLD_MAP(FOLD)
+
+typedef struct fold {
+  double f_start;
+  int64_t i_start;
+  double (*f_run)(double, const float *, size_t);
+  void (*f_band)(double *, const float *, size_t);
+  int64_t (*i_run)(int64_t, const int64_t *, size_t);
+  void (*i_band)(int64_t *, const int64_t *, size_t);
+} fold;
+
+enum fold_index {
+#define FOLD_ENUM(name, f_start, f_step, i_start, i_step) FOLD_##name,
+  FOLD_MAP(FOLD_ENUM)
+};
+
+static const fold folds[] = {
+#define FOLD_ENTRY(name, f_start, f_step, i_start, i_step) \
+  {f_start, i_start, name##_f_run, name##_f_band, name##_i_run, name##_i_band},
+    FOLD_MAP(FOLD_ENTRY)
+};
+
+/* ---- operators: a fold, and what becomes of its result ---- */
+
+typedef enum finish { AS_IT_IS, MEAN, ROOT, LOGARITHM, LOG_SUM_EXP } finish;
+
+#define REDUCE_MAP(X)                             \
+  X(reduce_l1_norm, sum_abs, AS_IT_IS)            \
+  X(reduce_l2_norm, sum_square, ROOT)             \
+  X(reduce_log_sum, sum, LOGARITHM)               \
+  X(reduce_log_sum_exp, maximum, LOG_SUM_EXP)     \
+  X(reduce_max, maximum, AS_IT_IS)                \
+  X(reduce_mean, sum, MEAN)                       \
+  X(reduce_min, minimum, AS_IT_IS)                \
+  X(reduce_prod, product, AS_IT_IS)               \
+  X(reduce_sum, sum, AS_IT_IS)                    \
+  X(reduce_sum_square, sum_square, AS_IT_IS)
+
+static const struct reduction {
+  enum fold_index fold;
+  finish finish;
+} reductions[] = {
+#define REDUCE_ENTRY(name, fold_, finish_) {FOLD_##fold_, finish_},
+    REDUCE_MAP(REDUCE_ENTRY)
+};
+
+static double finish_float(finish f, double v, double count) {
+  switch (f) {
+    case MEAN: return v / count;
+    case ROOT: return sqrt(v);
+    case LOGARITHM: return log(v);
+    default: return v;
+  }
+}
+
+/* ---- shapes ---- */
+
+extern const cml_op_family cml_ops_reduce;
+
+/* Bit i: axis i is reduced. All of them when the parameter is absent. */
+static cml_status reduced_axes(const cml_call *c, int32_t rank, uint32_t *out, cml_error *err) {
+  const cml_tensor *t = cml_arg(c, 1);
+  *out = (1u << rank) - 1;
+  if (!t) return CML_OK;
+  if (!t->data) return cml_call_fail(c, err, "axes must be a constant");
+  int64_t axes[CML_MAX_RANK];
+  size_t n = cml_arg_ints(c, 1, axes, CML_MAX_RANK);
+  if (t->rank > 1 || n > CML_MAX_RANK) return cml_call_fail(c, err, "axes must be a vector of at most %d values", CML_MAX_RANK);
+  *out = 0;
+  for (size_t i = 0; i < n; i++) {
+    int32_t axis;
+    if (!cml_axis(axes[i], rank, &axis))
+      return cml_call_fail(c, err, "axis %lld is out of range for rank %d", (long long)axes[i], (int)rank);
+    if (*out >> axis & 1) return cml_call_fail(c, err, "axis %d is given twice", (int)axis);
+    *out |= 1u << axis;
+  }
+  return CML_OK;
+}
+
+static void set_reduced(cml_call *c, const cml_tensor *x, uint32_t reduced, bool keep, cml_dtype dtype) {
+  int64_t dims[CML_MAX_RANK];
+  int32_t rank = 0;
+  for (int32_t i = 0; i < x->rank; i++) {
+    if (!(reduced >> i & 1)) dims[rank++] = x->dims[i];
+    else if (keep) dims[rank++] = 1;
+  }
+  cml_out_set(c, 0, dtype, rank, dims);
+}
+
+static cml_status infer_reduce(cml_call *c, cml_error *err) {
+  const cml_tensor *x = cml_arg(c, 0);
+  uint32_t reduced;
+  CML_TRY(cml_check_scalars(c, 4, err));
+  if (x->rank < 0) return cml_out_unknown(c, 0, x->dtype, CML_RANK_UNKNOWN), CML_OK;
+  CML_TRY(reduced_axes(c, x->rank, &reduced, err));
+  set_reduced(c, x, reduced, cml_arg_bool(c, 2, false), x->dtype);
+  return CML_OK;
+}
+
+/* ---- running ---- */
+
+typedef struct reduce_job {
+  const cml_tensor *x;
+  cml_tensor *out;
+  const fold *fold;
+  finish finish;
+  double count;            /* of elements in one output */
+  bool whole;              /* integers */
+  int32_t kept, inner;     /* merged dims: kept ones, reduced ones, without the last dim */
+  int64_t kept_dims[CML_MAX_RANK], kept_strides[CML_MAX_RANK];
+  int64_t inner_dims[CML_MAX_RANK], inner_strides[CML_MAX_RANK], inner_count;
+  bool last_reduced;
+  int64_t last, bands;     /* length of the last merged dim; bands in it where it is kept */
+} reduce_job;
+
+static void reduce_plan(reduce_job *j, uint32_t reduced) {
+  const cml_tensor *x = j->x;
+  int64_t dims[CML_MAX_RANK + 1], strides[CML_MAX_RANK + 1], stride = 1;
+  bool flags[CML_MAX_RANK + 1];
+  int32_t n = 0; /* from the last dim to the first */
+  for (int32_t i = x->rank - 1; i >= 0; i--) {
+    bool flag = reduced >> i & 1;
+    if (x->dims[i] == 1) continue;
+    if (n && flags[n - 1] == flag) dims[n - 1] *= x->dims[i];
+    else dims[n] = x->dims[i], strides[n] = stride, flags[n++] = flag;
+    stride *= x->dims[i];
+  }
+  if (!n) dims[0] = 1, strides[0] = 1, flags[0] = true, n = 1;
+  j->last = dims[0];
+  j->last_reduced = flags[0];
+  j->inner_count = 1;
+  for (int32_t i = n - 1; i > 0; i--) {
+    if (flags[i]) {
+      j->inner_dims[j->inner] = dims[i], j->inner_strides[j->inner++] = strides[i];
+      j->inner_count *= dims[i];
+    } else {
+      j->kept_dims[j->kept] = dims[i], j->kept_strides[j->kept++] = strides[i];
+    }
+  }
+  j->count = (double)j->inner_count * (j->last_reduced ? (double)j->last : 1.0);
+  j->bands = j->last_reduced ? 1 : (j->last + BAND - 1) / BAND;
+}
+
+/* Offset of the i-th combination of an odometer's dims. */
+static int64_t odometer(int64_t i, int32_t n, const int64_t *dims, const int64_t *strides) {
+  int64_t at = 0;
+  for (int32_t k = n - 1; k >= 0; k--) {
+    at += i % dims[k] * strides[k];
+    i /= dims[k];
+  }
+  return at;
+}
+
+/* Results for integers truncate, as NumPy's astype does. */
+static void store_one(const reduce_job *j, int64_t at, double v) {
+  cml_tensor_set(j->out, at, v);
+}
+
+/* log(sum(exp(x - top))) + top, from the top that the fold gave. */
+static double log_sum_exp_run(const reduce_job *j, int64_t base, double top) {
+  float row[BAND], shift = isinf(top) ? 0 : (float)top;
+  double sum = 0;
+  for (int64_t r = 0; r < j->inner_count; r++) {
+    int64_t at = base + odometer(r, j->inner, j->inner_dims, j->inner_strides);
+    for (int64_t k = 0; k < j->last; k += BAND) {
+      size_t n = j->last - k < BAND ? (size_t)(j->last - k) : BAND;
+      cml_load_f32(row, j->x->data, j->x->dtype, at + k, n);
+      for (size_t i = 0; i < n; i++) sum += (double)expf(row[i] - shift);
+    }
+  }
+  return log(sum) + (double)shift;
+}
+
+static void reduce_run_f32(const reduce_job *j, int64_t o) {
+  float row[CML_CHUNK];
+  int64_t base = odometer(o, j->kept, j->kept_dims, j->kept_strides);
+  double v = j->fold->f_start;
+  for (int64_t r = 0; r < j->inner_count; r++) {
+    int64_t at = base + odometer(r, j->inner, j->inner_dims, j->inner_strides);
+    for (int64_t k = 0; k < j->last; k += CML_CHUNK) {
+      size_t n = j->last - k < CML_CHUNK ? (size_t)(j->last - k) : CML_CHUNK;
+      const float *p = row;
+      if (j->x->dtype == CML_F32) p = (const float *)j->x->data + at + k;
+      else cml_load_f32(row, j->x->data, j->x->dtype, at + k, n);
+      v = j->fold->f_run(v, p, n);
+    }
+  }
+  store_one(j, o, j->finish == LOG_SUM_EXP ? log_sum_exp_run(j, base, v) : finish_float(j->finish, v, j->count));
+}
+
+static void reduce_run_i64(const reduce_job *j, int64_t o) {
+  int64_t row[CML_CHUNK], base = odometer(o, j->kept, j->kept_dims, j->kept_strides), v = j->fold->i_start;
+  for (int64_t r = 0; r < j->inner_count; r++) {
+    int64_t at = base + odometer(r, j->inner, j->inner_dims, j->inner_strides);
+    for (int64_t k = 0; k < j->last; k += CML_CHUNK) {
+      size_t n = j->last - k < CML_CHUNK ? (size_t)(j->last - k) : CML_CHUNK;
+      cml_load_i64(row, j->x->data, j->x->dtype, at + k, n);
+      v = j->fold->i_run(v, row, n);
+    }
+  }
+  if (j->finish == AS_IT_IS) cml_store_i64(j->out->data, j->out->dtype, o, &v, 1);
+  else store_one(j, o, finish_float(j->finish, (double)v, j->count));
+}
+
+static void reduce_band_f32(const reduce_job *j, int64_t base, int64_t out, size_t width) {
+  float row[BAND], top[BAND];
+  double sums[BAND];
+  for (size_t i = 0; i < width; i++) sums[i] = j->fold->f_start;
+  for (int64_t r = 0; r < j->inner_count; r++) {
+    cml_load_f32(row, j->x->data, j->x->dtype, base + odometer(r, j->inner, j->inner_dims, j->inner_strides), width);
+    j->fold->f_band(sums, row, width);
+  }
+  if (j->finish == LOG_SUM_EXP) {
+    for (size_t i = 0; i < width; i++) top[i] = isinf(sums[i]) ? 0 : (float)sums[i], sums[i] = 0;
+    for (int64_t r = 0; r < j->inner_count; r++) {
+      cml_load_f32(row, j->x->data, j->x->dtype, base + odometer(r, j->inner, j->inner_dims, j->inner_strides), width);
+      for (size_t i = 0; i < width; i++) sums[i] += (double)expf(row[i] - top[i]);
+    }
+    for (size_t i = 0; i < width; i++) sums[i] = log(sums[i]) + (double)top[i];
+  }
+  for (size_t i = 0; i < width; i++) row[i] = (float)finish_float(j->finish, sums[i], j->count);
+  cml_store_f32(j->out->data, j->out->dtype, out, row, width);
+}
+
+static void reduce_band_i64(const reduce_job *j, int64_t base, int64_t out, size_t width) {
+  int64_t row[BAND], sums[BAND];
+  for (size_t i = 0; i < width; i++) sums[i] = j->fold->i_start;
+  for (int64_t r = 0; r < j->inner_count; r++) {
+    cml_load_i64(row, j->x->data, j->x->dtype, base + odometer(r, j->inner, j->inner_dims, j->inner_strides), width);
+    j->fold->i_band(sums, row, width);
+  }
+  if (j->finish == AS_IT_IS) cml_store_i64(j->out->data, j->out->dtype, out, sums, width);
+  for (size_t i = 0; i < width && j->finish != AS_IT_IS; i++)
+    store_one(j, out + (int64_t)i, finish_float(j->finish, (double)sums[i], j->count));
+}
+
+static void reduce_tasks(void *context, size_t begin, size_t end) {
+  const reduce_job *j = context;
+  for (size_t t = begin; t < end; t++) {
+    if (j->last_reduced) {
+      if (j->whole) reduce_run_i64(j, (int64_t)t);
+      else reduce_run_f32(j, (int64_t)t);
+      continue;
+    }
+    int64_t o = (int64_t)t / j->bands, from = (int64_t)t % j->bands * BAND;
+    int64_t base = odometer(o, j->kept, j->kept_dims, j->kept_strides) + from;
+    size_t width = j->last - from < BAND ? (size_t)(j->last - from) : BAND;
+    if (j->whole) reduce_band_i64(j, base, o * j->last + from, width);
+    else reduce_band_f32(j, base, o * j->last + from, width);
+  }
+}
+
+static cml_status run_reduce(cml_call *c, cml_error *err) {
+  const struct reduction *r = &reductions[c->op - cml_ops_reduce.rows];
+  reduce_job j = {.x = cml_arg(c, 0), .out = c->outs[0], .fold = &folds[r->fold], .finish = r->finish};
+  uint32_t reduced;
+  CML_TRY(reduced_axes(c, j.x->rank, &reduced, err));
+  j.whole = !cml_dtype_is_float(j.x->dtype) && r->finish != LOG_SUM_EXP;
+  reduce_plan(&j, reduced);
+  int64_t outputs = cml_tensor_count(j.out), work = j.count < 1 ? 1 : (int64_t)j.count * (j.last_reduced ? 1 : BAND);
+  if (!outputs) return CML_OK;
+  size_t tasks = (size_t)(j.last_reduced ? outputs : outputs / j.last * j.bands);
+  cml_parallel(c->pool, tasks, (size_t)(work < 32768 ? 32768 / work : 1), reduce_tasks, &j);
+  return CML_OK;
+}
+
+/* ---- argmax, argmin ---- */
+
+static const char *const index_types[] = {"int32", "uint16", NULL};
+
+static cml_status infer_arg(cml_call *c, cml_error *err) {
+  const cml_tensor *x = cml_arg(c, 0);
+  int32_t axis;
+  CML_TRY(cml_check_scalars(c, ~1u, err));
+  CML_TRY(cml_check_axis(c, 1, -1, x->rank, &axis, err));
+  const char *text = c->op->param_count > 3 ? cml_arg_text(c, 3, "int32") : "int32";
+  int type = cml_word_index(text, index_types);
+  if (type < 0) return cml_call_fail(c, err, "output_dtype '%s' is neither int32 nor uint16", text);
+  cml_dtype dtype = type ? CML_U16 : CML_I32;
+  if (axis < 0) return cml_out_unknown(c, 0, dtype, CML_RANK_UNKNOWN), CML_OK;
+  if (!x->dims[axis]) return cml_call_fail(c, err, "there is nothing along axis %d", (int)axis);
+  set_reduced(c, x, 1u << axis, cml_arg_bool(c, 2, false), dtype);
+  return CML_OK;
+}
+
+typedef struct arg_job {
+  const cml_tensor *x;
+  cml_tensor *out;
+  int64_t n, inner;
+  bool lowest;
+} arg_job;
+
+/* One output. The first of equals wins, and the first NaN over all. */
+static int64_t arg_float(const arg_job *j, int64_t at) {
+  float best = 0, v;
+  int64_t index = 0;
+  for (int64_t k = 0; k < j->n; k++) {
+    cml_load_f32(&v, j->x->data, j->x->dtype, at + k * j->inner, 1);
+    if (!k || (j->lowest ? v < best : v > best) || (v != v && best == best)) best = v, index = k;
+  }
+  return index;
+}
+
+static int64_t arg_int(const arg_job *j, int64_t at) {
+  int64_t best = 0, v, index = 0;
+  for (int64_t k = 0; k < j->n; k++) {
+    cml_load_i64(&v, j->x->data, j->x->dtype, at + k * j->inner, 1);
+    if (!k || (j->lowest ? v < best : v > best)) best = v, index = k;
+  }
+  return index;
+}
+
+static void arg_tasks(void *context, size_t begin, size_t end) {
+  const arg_job *j = context;
+  for (size_t t = begin; t < end; t++) {
+    int64_t at = (int64_t)t / j->inner * j->n * j->inner + (int64_t)t % j->inner;
+    int64_t index = cml_dtype_is_float(j->x->dtype) ? arg_float(j, at) : arg_int(j, at);
+    cml_store_i64(j->out->data, j->out->dtype, (int64_t)t, &index, 1);
+  }
+}
+
+static cml_status run_arg(cml_call *c, cml_error *err) {
+  arg_job j = {.x = cml_arg(c, 0), .out = c->outs[0], .inner = 1, .lowest = !strcmp(c->op->name, "reduce_argmin")};
+  int32_t axis;
+  CML_TRY(cml_check_axis(c, 1, -1, j.x->rank, &axis, err));
+  j.n = j.x->dims[axis];
+  for (int32_t i = axis + 1; i < j.x->rank; i++) j.inner *= j.x->dims[i];
+  cml_parallel(c->pool, (size_t)cml_tensor_count(j.out), (size_t)(16384 / j.n + 1), arg_tasks, &j);
+  return CML_OK;
+}
+
+/* ---- the table: first the rows beside `reductions` ---- */
+
+#define REDUCED {"x", CML_M_FLOAT | CML_MASK(I32), 0, 0}
+#define KEEP_DIMS {"keep_dims", CML_M_BOOL, CML_OPTIONAL | CML_CONST, 0}
+static const cml_param reduce_params[] = {REDUCED, {"axes", CML_MASK(I32), CML_OPTIONAL | CML_CONST, 0}, KEEP_DIMS};
+static const cml_param arg_params_15[] = {REDUCED, {"axis", CML_MASK(I32), CML_OPTIONAL | CML_CONST, 0}, KEEP_DIMS};
+static const cml_param arg_params_17[] = {REDUCED, {"axis", CML_MASK(I32), CML_OPTIONAL | CML_CONST, 0}, KEEP_DIMS,
+                                          {"output_dtype", CML_M_STRING, CML_OPTIONAL | CML_CONST, 0}};
+
+#define ARG_ROWS(text)                                                                                             \
+  {.name = text, .since = CML_IOS15, .until = CML_IOS16, .min_outputs = 1, .max_outputs = 1,                       \
+   CML_PARAMS(arg_params_15), .infer = infer_arg, .run = run_arg},                                                 \
+  {.name = text, .since = CML_IOS17, .min_outputs = 1, .max_outputs = 1, CML_PARAMS(arg_params_17),                \
+   .infer = infer_arg, .run = run_arg},
+
+static const cml_op rows[] = {
+#define REDUCE_ROW(text, fold_, finish_)                                                                           \
+  {.name = #text, .since = CML_IOS15, .min_outputs = 1, .max_outputs = 1, CML_PARAMS(reduce_params),               \
+   .infer = infer_reduce, .run = run_reduce},
+    REDUCE_MAP(REDUCE_ROW)
+    ARG_ROWS("reduce_argmax") ARG_ROWS("reduce_argmin")
+};
+
+const cml_op_family cml_ops_reduce = {"reduce", rows, sizeof rows / sizeof *rows};

@@ -1,0 +1,194 @@
+/* Elementwise operators of one tensor: mathematical functions, clip, threshold, logical_not, cast.
+ *
+ * UNARY_MAP lists them: name, tag of its maps, opsets, the group of parameters, the default of its scalar.
+ * Scalars (epsilon, alpha, beta) reach the map in s->f, and in s->i for integers. */
+#include "families.h"
+
+#include <math.h>
+
+#include "elementwise.h"
+#include "f16.h"
+
+#define NO_UNTIL 0
+
+/* name, tag, since, until, parameters, default of the first scalar */
+#define UNARY_MAP(X)                                                     \
+  X(abs, abs, CML_IOS15, NO_UNTIL, number, 0)                            \
+  X(acos, acos, CML_IOS15, NO_UNTIL, plain, 0)                           \
+  X(asin, asin, CML_IOS15, NO_UNTIL, plain, 0)                           \
+  X(atan, atan, CML_IOS15, NO_UNTIL, plain, 0)                           \
+  X(atanh, atanh, CML_IOS15, NO_UNTIL, plain, 0)                         \
+  X(ceil, ceil, CML_IOS15, NO_UNTIL, plain, 0)                           \
+  X(clip, clip, CML_IOS15, NO_UNTIL, alpha_beta, 0)                      \
+  X(cos, cos, CML_IOS15, NO_UNTIL, plain, 0)                             \
+  X(cosh, cosh, CML_IOS15, NO_UNTIL, plain, 0)                           \
+  X(erf, erf, CML_IOS15, NO_UNTIL, plain, 0)                             \
+  X(exp, exp, CML_IOS15, NO_UNTIL, plain, 0)                             \
+  X(exp2, exp2, CML_IOS15, NO_UNTIL, number, 0)                          \
+  X(floor, floor, CML_IOS15, NO_UNTIL, plain, 0)                         \
+  X(inverse, inverse, CML_IOS15, CML_IOS16, epsilon, 1e-4)               \
+  X(inverse, inverse, CML_IOS17, NO_UNTIL, epsilon_any, 1e-4)            \
+  X(log, log, CML_IOS15, CML_IOS16, epsilon, 1e-45)                      \
+  X(log, log, CML_IOS17, NO_UNTIL, epsilon_any, 1e-45)                   \
+  X(logical_not, logical_not, CML_IOS15, NO_UNTIL, truth, 0)             \
+  X(round, round, CML_IOS15, NO_UNTIL, plain, 0)                         \
+  X(rsqrt, rsqrt, CML_IOS15, CML_IOS16, epsilon, 1e-12)                  \
+  X(rsqrt, rsqrt, CML_IOS17, NO_UNTIL, epsilon_any, 1e-12)               \
+  X(sign, sign, CML_IOS15, NO_UNTIL, number, 0)                          \
+  X(sin, sin, CML_IOS15, NO_UNTIL, plain, 0)                             \
+  X(sinh, sinh, CML_IOS15, NO_UNTIL, plain, 0)                           \
+  X(sqrt, sqrt, CML_IOS15, NO_UNTIL, plain, 0)                           \
+  X(square, square, CML_IOS15, NO_UNTIL, number, 0)                      \
+  X(tan, tan, CML_IOS15, NO_UNTIL, plain, 0)                             \
+  X(tanh, tanh, CML_IOS15, NO_UNTIL, plain, 0)                           \
+  X(threshold, threshold, CML_IOS15, NO_UNTIL, alpha, 0)
+
+/* ---- the functions ---- */
+
+#define FLOAT1(tag, expression) CML_MAP1(tag##_f32, float, float, expression)
+#define INTEGER1(tag, expression) CML_MAP1(tag##_i64, int64_t, int64_t, expression)
+
+FLOAT1(abs, fabsf(x))
+FLOAT1(acos, acosf(x))
+FLOAT1(asin, asinf(x))
+FLOAT1(atan, atanf(x))
+FLOAT1(atanh, atanhf(x))
+FLOAT1(ceil, ceilf(x))
+FLOAT1(cos, cosf(x))
+FLOAT1(cosh, coshf(x))
+FLOAT1(erf, erff(x))
+FLOAT1(exp, expf(x))
+FLOAT1(exp2, exp2f(x))
+FLOAT1(floor, floorf(x))
+FLOAT1(inverse, 1.0f / (x + s->f[0]))
+FLOAT1(log, logf(x + s->f[0]))
+FLOAT1(round, rintf(x)) /* halves to even */
+FLOAT1(rsqrt, 1.0f / sqrtf(x + s->f[0]))
+FLOAT1(sign, x > 0 ? 1.0f : x < 0 ? -1.0f : x)
+FLOAT1(sin, sinf(x))
+FLOAT1(sinh, sinhf(x))
+FLOAT1(sqrt, sqrtf(x))
+FLOAT1(square, x *x)
+FLOAT1(tan, tanf(x))
+FLOAT1(tanh, tanhf(x))
+/* Comparisons are written so that NaN comes through, as NumPy's minimum and maximum let it. */
+FLOAT1(threshold, x < s->f[0] ? s->f[0] : x)
+
+static float clip_one(float x, float low, float high) {
+  x = x < low ? low : x;
+  return x > high ? high : x;
+}
+FLOAT1(clip, clip_one(x, s->f[0], s->f[1]))
+
+INTEGER1(abs, x < 0 ? (int64_t)(0 - (uint64_t)x) : x)
+INTEGER1(exp2, x < 0 || x > 63 ? 0 : (int64_t)(UINT64_C(1) << x))
+INTEGER1(sign, (x > 0) - (x < 0))
+INTEGER1(square, (int64_t)((uint64_t)x * (uint64_t)x))
+INTEGER1(threshold, x < s->i[0] ? s->i[0] : x)
+
+CML_MAP1(logical_not_byte, uint8_t, uint8_t, !x)
+
+/* ---- parameters ---- */
+
+static const cml_param plain_params[] = {{"x", CML_M_FLOAT, 0, 0}};
+static const cml_param number_params[] = {{"x", CML_M_FLOAT | CML_MASK(I32), 0, 0}};
+static const cml_param truth_params[] = {{"x", CML_M_BOOL, 0, 0}};
+static const cml_param epsilon_params[] = {{"x", CML_M_FLOAT, 0, 1}, {"epsilon", CML_M_FLOAT, CML_OPTIONAL | CML_CONST, 1}};
+static const cml_param epsilon_any_params[] = {{"x", CML_M_FLOAT, 0, 0}, {"epsilon", CML_M_FLOAT, CML_OPTIONAL | CML_CONST, 0}};
+static const cml_param alpha_params[] = {{"x", CML_M_FLOAT | CML_MASK(I32), 0, 1}, {"alpha", CML_M_FLOAT | CML_MASK(I32), CML_CONST, 1}};
+static const cml_param alpha_beta_params[] = {
+    {"x", CML_M_FLOAT, 0, 1}, {"alpha", CML_M_FLOAT, CML_CONST, 1}, {"beta", CML_M_FLOAT, CML_CONST, 1}};
+
+/* ---- the rows' functions beside the table ---- */
+
+typedef struct unary {
+  cml_map *f32, *i64, *byte;
+  double otherwise;
+} unary;
+
+/* The maps of each tag; integer or byte maps only where they exist. */
+#define MAPS_plain(tag) .f32 = tag##_f32
+#define MAPS_number(tag) .f32 = tag##_f32, .i64 = tag##_i64
+#define MAPS_truth(tag) .byte = tag##_byte
+#define MAPS_epsilon(tag) MAPS_plain(tag)
+#define MAPS_epsilon_any(tag) MAPS_plain(tag)
+#define MAPS_alpha(tag) MAPS_number(tag)
+#define MAPS_alpha_beta(tag) MAPS_plain(tag)
+
+static const unary functions[] = {
+#define UNARY_FUNCTION(text, tag, since, until, parameters, otherwise_) {MAPS_##parameters(tag), .otherwise = otherwise_},
+    UNARY_MAP(UNARY_FUNCTION)
+#undef UNARY_FUNCTION
+};
+
+extern const cml_op_family cml_ops_unary;
+
+static cml_status infer_unary(cml_call *c, cml_error *err) {
+  CML_TRY(cml_check_scalars(c, ~1u, err));
+  if (c->opset >= CML_IOS17 && !strcmp(c->op->name, "clip") && !(cml_arg_float(c, 1, 0) < cml_arg_float(c, 2, 0)))
+    return cml_call_fail(c, err, "alpha (%g) must be less than beta (%g)", cml_arg_float(c, 1, 0), cml_arg_float(c, 2, 0));
+  cml_out_like(c, 0, cml_arg(c, 0));
+  return CML_OK;
+}
+
+static cml_status run_unary(cml_call *c, cml_error *err) {
+  (void)err;
+  const unary *u = &functions[c->op - cml_ops_unary.rows];
+  const cml_tensor *x = cml_arg(c, 0);
+  cml_lane lane = cml_lane_of(x->dtype);
+  cml_elementwise e = {.arity = 1, .in = {x}, .lanes = {lane}, .out_lane = lane, .out = c->outs[0]};
+  e.map = lane == CML_LANE_F32 ? u->f32 : lane == CML_LANE_I64 ? u->i64 : u->byte;
+  /* A default is a value of the tensor's type: 1e-12 is zero in float16. */
+  float otherwise = x->dtype == CML_F16 ? cml_f16_to_f32(cml_f16_from_f32((float)u->otherwise)) : (float)u->otherwise;
+  for (unsigned p = 1; p < c->op->param_count; p++) {
+    e.scalars.f[p - 1] = (float)cml_arg_float(c, p, (double)otherwise);
+    if (lane == CML_LANE_I64) e.scalars.i[p - 1] = cml_arg_int(c, p, 0);
+  }
+  cml_elementwise_run(&e, c->pool);
+  return CML_OK;
+}
+
+/* ---- cast ---- */
+
+static const cml_param cast_params_15[] = {
+    {"x", CML_M_FLOAT | CML_MASK(I32) | CML_M_BOOL, 0, 0}, {"dtype", CML_M_STRING, CML_CONST, 0}};
+static const cml_param cast_params_17[] = {
+    {"x", CML_M_FLOAT | CML_MASK(I8) | CML_MASK(U8) | CML_MASK(I16) | CML_MASK(U16) | CML_MASK(I32) | CML_M_BOOL, 0, 0},
+    {"dtype", CML_M_STRING, CML_CONST, 0}};
+
+static cml_status infer_cast(cml_call *c, cml_error *err) {
+  CML_TRY(cml_check_scalars(c, 2, err));
+  const char *text = cml_arg_text(c, 1, "");
+  cml_dtype to = cml_dtype_by_name(text, strlen(text));
+  uint32_t allowed = c->op->params[0].types;
+  if (!to || !(allowed >> to & 1)) return cml_call_fail(c, err, "dtype '%s' is not one that cast gives in this opset", text);
+  cml_out_like(c, 0, cml_arg(c, 0));
+  c->outs[0]->dtype = to;
+  return CML_OK;
+}
+
+/* No map: the driver's loads and stores convert. Floats truncate and saturate, integers wrap, bool is != 0. */
+static cml_status run_cast(cml_call *c, cml_error *err) {
+  (void)err;
+  const cml_tensor *x = cml_arg(c, 0);
+  cml_lane lane = cml_lane_of(x->dtype) == CML_LANE_F32 ? CML_LANE_F32 : CML_LANE_I64;
+  const cml_elementwise e = {.arity = 1, .in = {x}, .lanes = {lane}, .out_lane = lane, .out = c->outs[0]};
+  cml_elementwise_run(&e, c->pool);
+  return CML_OK;
+}
+
+/* ---- the table ---- */
+
+static const cml_op rows[] = {
+#define UNARY_ROW(text, tag, since_, until_, parameters, otherwise)                                             \
+  {.name = #text, .since = since_, .until = until_, .flags = CML_OP_IN_PLACE, .min_outputs = 1, .max_outputs = 1, \
+   CML_PARAMS(parameters##_params), .infer = infer_unary, .run = run_unary},
+    UNARY_MAP(UNARY_ROW)
+#undef UNARY_ROW
+    {.name = "cast", .since = CML_IOS15, .until = CML_IOS16, .min_outputs = 1, .max_outputs = 1,
+     CML_PARAMS(cast_params_15), .infer = infer_cast, .run = run_cast},
+    {.name = "cast", .since = CML_IOS17, .min_outputs = 1, .max_outputs = 1,
+     CML_PARAMS(cast_params_17), .infer = infer_cast, .run = run_cast},
+};
+
+const cml_op_family cml_ops_unary = {"unary", rows, sizeof rows / sizeof *rows};

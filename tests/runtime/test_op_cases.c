@@ -1,0 +1,58 @@
+/* Every operator against recorded results of NumPy and torch: tests/data/ops holds one file a family. Further files may be
+ * named on the command line. */
+#include "test.h"
+
+#include <glob.h>
+
+#include "mapping.h"
+#include "op_cases.h"
+
+static int run_file(const char *path) {
+  cml_mapping *mapping = NULL;
+  assert_ok(cml_mapping_open(path, &mapping, err));
+  cml_cursor c = cml_cursor_over(cml_mapping_span(mapping));
+  cml_arena arena = CML_ARENA_INIT;
+  op_case t;
+  int failures = 0, count = 0;
+  while (op_case_next(&c, &arena, &t)) {
+    const char *wrong = op_case_check(&t, &arena);
+    count++;
+    if (wrong && ++failures <= 40) print_message("%s, opset %d, %s: %s\n", t.op, t.opset, t.name, wrong);
+    for (size_t i = 0; i < t.arg_count; i++) free(t.args[i].data);
+    for (size_t i = 0; i < t.output_count; i++) free(t.outputs[i].data);
+  }
+  assert_false(c.failed);
+  assert_true(count > 0);
+  print_message("%s: %d cases, %d wrong\n", path, count, failures);
+  cml_arena_free(&arena);
+  cml_mapping_unref(mapping);
+  return failures;
+}
+
+static void recorded_cases(void **state) {
+  (void)state;
+  char pattern[4096];
+  snprintf(pattern, sizeof pattern, "%s/tests/data/ops/*.cases", getenv("CML_SOURCE") ? getenv("CML_SOURCE") : ".");
+  glob_t g;
+  assert_int_equal(glob(pattern, 0, NULL, &g), 0);
+  int failures = 0;
+  for (size_t i = 0; i < g.gl_pathc; i++) failures += run_file(g.gl_pathv[i]);
+  globfree(&g);
+  assert_int_equal(failures, 0);
+}
+
+static char **extra;
+
+static void named_files(void **state) {
+  (void)state;
+  int failures = 0;
+  for (char **path = extra; *path; path++) failures += run_file(*path);
+  assert_int_equal(failures, 0);
+}
+
+int main(int argc, char **argv) {
+  extra = argv + 1;
+  const struct CMUnitTest recorded[] = {cmocka_unit_test(recorded_cases)};
+  const struct CMUnitTest named[] = {cmocka_unit_test(named_files)};
+  return argc > 1 ? cmocka_run_group_tests(named, NULL, NULL) : cmocka_run_group_tests(recorded, NULL, NULL);
+}
