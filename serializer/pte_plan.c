@@ -61,7 +61,8 @@ static void parse_processed(pte_parser *p, cml_pte_delegate *d, const cml_fb_tab
   uint32_t index = cml_fb_u32(&p->fb, &r, REFERENCE_INDEX, 0);
   if (cml_fb_failed(&p->fb)) return;
   if (!r.at || location > 1) {
-    cml_fb_fail(&p->fb, t->at, r.at ? "the location of the data is %u, expected 0 (inline) or 1 (segment)" : "there is no data", location);
+    if (r.at) cml_fb_fail(&p->fb, r.at, "the location of the data is %u, expected 0 (inline) or 1 (segment)", location);
+    else cml_fb_fail(&p->fb, t->at, "there is no data");
     return;
   }
   d->in_segment = location == 1;

@@ -171,6 +171,38 @@ static void reads_the_reference_cases(void **state) {
   assert_true(cases > 0);
 }
 
+/* Files of other writers and older versions, with what ExecuTorch's Python package says of them. */
+static void reads_older_programs(void **state) {
+  (void)state;
+  static const struct {
+    const char *name;
+    uint32_t segments, constants, offsets;
+    size_t segment_size;
+  } rows[] = {
+      {"add", 1, 0, 1, 0},
+      {"linear-no-constant-segment", 0, 3, 0, 0}, /* the deprecated constant buffer */
+      {"keyword-spotting", 1, 0, 64, 39216},      /* vtables shared between tables of different sizes */
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    char path[200];
+    snprintf(path, sizeof path, "corpus/pte/%s.pte", rows[i].name);
+    cml_mapping *mapping;
+    cml_pte *pte;
+    if (cml_mapping_open(shared(path), &mapping, NULL)) {
+      print_message("no corpus beside the sources\n");
+      skip();
+    }
+    assert_ok(cml_pte_parse(cml_mapping_span(mapping), &pte, err));
+    assert_non_null(cml_pte_find_method(pte, "forward"));
+    assert_int_equal(pte->segment_count, rows[i].segments);
+    assert_int_equal(pte->constant_count, rows[i].constants);
+    assert_int_equal(pte->constant_segment.count, rows[i].offsets);
+    if (rows[i].segments) assert_int_equal(pte->segments[0].data.size, rows[i].segment_size);
+    cml_pte_destroy(pte);
+    cml_mapping_unref(mapping);
+  }
+}
+
 /* ---- writing ---- */
 
 static cml_mapping *open_data(const char *name, cml_pte **out) {
@@ -301,6 +333,7 @@ static void refuses_truncation(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(reads_the_reference_cases),
+      cmocka_unit_test(reads_older_programs),
       cmocka_unit_test(writes_what_it_reads),
       cmocka_unit_test(writes_an_edited_program),
       cmocka_unit_test(survives_damage),
