@@ -279,8 +279,7 @@ cml_status cml_tree_keep(cml_tree *tree, void (*release)(void *), void *object, 
   return CML_OK;
 }
 
-/* What is wrong with a name, in words; NULL when it may stand in a tree. */
-static const char *name_fault(const char *name, size_t size) {
+const char *cml_name_fault(const char *name, size_t size) {
   if (!size) return "is empty";
   if (size > CML_NAME_MAX) return "has over 255 bytes";
   if (memchr(name, '/', size)) return "holds '/'";
@@ -289,17 +288,23 @@ static const char *name_fault(const char *name, size_t size) {
   return cml_utf8_valid(name, size) ? NULL : "is not UTF-8";
 }
 
+/* Names that come in order need no search to tell that they are new. */
+static bool comes_last(const cml_children *c, const char *name, size_t size) {
+  const cml_node *last = c->main_count ? c->main[c->main_count - 1] : NULL;
+  return !c->tail_count && (!last || name_order(last->name, last->name_size, name, size) < 0);
+}
+
 /* Checks everything and gives a node that is not yet linked. */
 static cml_status make_node(cml_tree *tree, cml_node *parent, const char *name, size_t size, cml_node_kind kind, cml_node **out,
                             cml_error *err) {
   if (parent->kind != CML_NODE_FOLDER)
     return cml_node_error(err, cml_fail(err, CML_ARGUMENT, CML_NO_OFFSET, "a file has no children"), parent);
-  const char *fault = name_fault(name, size);
+  const char *fault = cml_name_fault(name, size);
   int shown = size < 80 ? (int)size : 80;
   if (fault)
     return cml_node_error(err, cml_fail(err, CML_INVALID, CML_NO_OFFSET, "the name \"%.*s\" %s", shown, name ? name : "", fault),
                           parent);
-  if (lookup(parent, name, size))
+  if (!comes_last(&parent->folder, name, size) && lookup(parent, name, size))
     return cml_node_error(err, cml_fail(err, CML_EXISTS, CML_NO_OFFSET, "the name \"%.*s\" occurs twice", shown, name), parent);
   if (parent->depth >= CML_TREE_MAX_DEPTH)
     return cml_fail(err, CML_LIMIT, CML_NO_OFFSET, "the tree is over %d folders deep", CML_TREE_MAX_DEPTH);

@@ -85,6 +85,8 @@ int cml_open_below(int fd, const cml_node *top, const cml_node *node, int flags)
 cml_status cml_disk_file_open(const cml_node *file, cml_contents *out, cml_error *err);
 cml_status cml_disk_file_span(const cml_node *file, cml_span *out, cml_error *err);
 
+/* What is wrong with a name, in words; NULL when it may stand in a tree. */
+const char *cml_name_fault(const char *name, size_t size);
 /* Puts "PATH: " before an error, the node's path below the root. */
 cml_status cml_node_error(cml_error *err, cml_status status, const cml_node *node);
 
