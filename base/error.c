@@ -2,6 +2,7 @@
  * no allocation, so that out-of-memory can be reported too. */
 #include "error.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -60,15 +61,16 @@ cml_status cml_error_prefix(cml_error *err, cml_status status, const char *forma
 }
 
 cml_status cml_fail_errno(cml_error *err, int error_number, const char *format, ...) {
+  cml_status status = error_number == ENOMEM ? CML_NO_MEMORY : CML_IO;
   va_list args;
   va_start(args, format);
-  cml_fail_va(err, CML_IO, CML_NO_OFFSET, format, args);
+  cml_fail_va(err, status, CML_NO_OFFSET, format, args);
   va_end(args);
   if (err) {
     size_t n = strlen(err->text);
     snprintf(err->text + n, sizeof err->text - n, ": %s", strerror(error_number));
   }
-  return CML_IO;
+  return status;
 }
 
 cml_status cml_fail_memory(cml_error *err) { return cml_fail(err, CML_NO_MEMORY, CML_NO_OFFSET, "out of memory"); }

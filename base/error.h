@@ -58,7 +58,7 @@ CML_API cml_status cml_fail_va(cml_error *err, cml_status status, uint64_t offse
 /* Puts `prefix: ` before the text of an error that is already set; keeps status and offset. Returns its status. */
 CML_API cml_status cml_error_prefix(cml_error *err, cml_status status, const char *format, ...) CML_PRINTF(3, 4);
 
-/* cml_fail with CML_IO and the words for errno. */
+/* cml_fail with CML_IO (CML_NO_MEMORY for ENOMEM) and the words for errno. */
 CML_API cml_status cml_fail_errno(cml_error *err, int error_number, const char *format, ...) CML_PRINTF(3, 4);
 
 CML_API cml_status cml_fail_memory(cml_error *err);

@@ -11,9 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static cml_status fail_exists(const char *name, cml_error *err) {
-  return cml_fail(err, CML_EXISTS, CML_NO_OFFSET, "%s already exists", name);
-}
+static cml_status fail_exists(cml_error *err) { return cml_fail(err, CML_EXISTS, CML_NO_OFFSET, "already exists"); }
 
 /* "a/b/" is folder "a" and name "b". */
 static cml_status open_parent(cml_output *o, const char *path, cml_error *err) {
@@ -26,7 +24,7 @@ static cml_status open_parent(cml_output *o, const char *path, cml_error *err) {
     return cml_fail(err, CML_ARGUMENT, CML_NO_OFFSET, "the path is empty, too long or has no last component");
   memcpy(o->name, path + start, size);
   o->name[size] = 0;
-  if (!strcmp(o->name, "..") || !strcmp(o->name, ".")) return fail_exists(path, err);
+  if (!strcmp(o->name, "..") || !strcmp(o->name, ".")) return fail_exists(err);
   char parent[PATH_MAX] = ".";
   if (start) {
     memcpy(parent, path, start);
@@ -79,7 +77,7 @@ cml_status cml_output_open(cml_output *o, const char *path, bool folder, bool re
   struct stat st;
   cml_status status = open_parent(o, path, err);
   if (!status && !fstatat(o->parent, o->name, &st, AT_SYMLINK_NOFOLLOW) && (!o->replace || !S_ISREG(st.st_mode)))
-    status = fail_exists(path, err);
+    status = fail_exists(err);
   if (!status) status = folder ? make_folder(o, err) : make_file(o, err);
   if (status) cml_output_abort(o);
   return status;
@@ -125,7 +123,7 @@ cml_status cml_output_commit(cml_output *o, cml_error *err) {
     o->parent = -1;
     return CML_OK;
   }
-  return errno == EEXIST ? fail_exists(o->name, err) : cml_fail_errno(err, errno, "cannot name the result %s", o->name);
+  return errno == EEXIST ? fail_exists(err) : cml_fail_errno(err, errno, "cannot name the result %s", o->name);
 }
 
 void cml_output_abort(cml_output *o) {

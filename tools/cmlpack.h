@@ -6,7 +6,9 @@
 #include "cli.h"
 
 /* name, what it does */
-#define CMLPACK_COMMANDS(X)
+#define CMLPACK_COMMANDS(X)                      \
+  X(flatten, "pack a folder into a flat blob")   \
+  X(unflatten, "unpack a flat blob to a folder")
 
 #define CMLPACK_DECLARE(name, summary) int cmlpack_##name(int argc, char **argv);
 CMLPACK_COMMANDS(CMLPACK_DECLARE)
