@@ -15,9 +15,10 @@
  *
  * There is no separate lexer: the grammar needs one character of look-ahead, so a recursive descent over the bytes is
  * both the shortest and the fastest. What is collected before its count is known lies on one scratch stack, whose top
- * part is copied to the arena when a list closes. What nothing documents is read leniently: parentheses around several
+ * part is copied to the arena when a list closes. Names are checked at the end (mil_check.h). What nothing documents is read leniently: parentheses around several
  * outputs, comments, names of blocks, quoted names, opsets under either name. */
 #include "mil.h"
+#include "mil_check.h"
 #include "mil_text_number.h"
 #include "mil_text_words.h"
 
@@ -37,19 +38,23 @@ typedef struct parser {
 
 /* ---- errors ---- */
 
-/* Fails at `at`: "line 3, column 14: " and the text. Columns count characters. */
-static cml_status fail_at(parser *r, cml_status status, const uint8_t *at, const char *format, ...) CML_PRINTF(4, 5);
-static cml_status fail_at(parser *r, cml_status status, const uint8_t *at, const char *format, ...) {
+/* Puts "line 3, column 14: " before an error at `at`. Columns count characters. */
+static cml_status add_place(const parser *r, cml_status status, const uint8_t *at) {
   size_t line = 1, column = 1;
   for (const uint8_t *p = r->start; p < at; p++) {
     if (*p == '\n') line++, column = 1;
     else column += (*p & 0xc0) != 0x80;
   }
+  return cml_error_prefix(r->err, status, "line %zu, column %zu", line, column);
+}
+
+static cml_status fail_at(parser *r, cml_status status, const uint8_t *at, const char *format, ...) CML_PRINTF(4, 5);
+static cml_status fail_at(parser *r, cml_status status, const uint8_t *at, const char *format, ...) {
   va_list args;
   va_start(args, format);
   cml_status s = cml_fail_va(r->err, status, (uint64_t)(at - r->start), format, args);
   va_end(args);
-  return cml_error_prefix(r->err, s, "line %zu, column %zu", line, column);
+  return add_place(r, s, at);
 }
 
 /* The next few bytes, fit to be printed. */
@@ -459,6 +464,8 @@ static cml_status settle_shape(parser *r, cml_mil_type **type, const literal_sha
   return CML_OK;
 }
 
+/* Elements in brackets. PACKED is ours: a value whose elements are not as many as its type says, as some constexpr_
+ * operations of other tools have. */
 static cml_status parse_tensor_literal(parser *r, cml_mil_value *value) {
   const cml_mil_type *type = value->type;
   literal_shape shape = {.rank = type->rank};
@@ -468,6 +475,13 @@ static cml_status parse_tensor_literal(parser *r, cml_mil_value *value) {
   if (shape.rank < 0)
     for (int i = 0; i < MAX_RANK; i++) shape.dims[i] = -1;
   size_t mark = r->scratch_size;
+  if (accept_word(r, "PACKED")) {
+    shape = (literal_shape){.rank = 1, .dims = {-1}};
+    CML_TRY(expect(r, '('));
+    CML_TRY(parse_level(r, type->dtype, &shape, 0));
+    CML_TRY(expect(r, ')'));
+    return take_elements(r, mark, value);
+  }
   skip(r);
   bool scalar = shape.rank < 0 && !next_is(r, '[');
   if (scalar) shape.rank = 0;
@@ -851,8 +865,14 @@ static cml_status parse_program(parser *r, cml_mil_program **out) {
 cml_status cml_mil_parse_text(cml_span text, cml_arena *arena, cml_mil_program **out, cml_error *err) {
   static const uint8_t nothing[1];
   const uint8_t *start = text.data ? text.data : nothing;
-  parser r = {.start = start, .p = start, .end = start + text.size, .arena = arena, .err = err};
-  cml_status status = parse_program(&r, out);
+  cml_error own;
+  parser r = {.start = start, .p = start, .end = start + text.size, .arena = arena, .err = err ? err : &own};
+  cml_mil_program *program = NULL;
+  cml_status status = parse_program(&r, &program);
   free(r.scratch);
+  if (status) return status;
+  status = cml_mil_check(program, r.err);
+  if (!status) *out = program;
+  else if (r.err->offset <= text.size) add_place(&r, status, start + r.err->offset);
   return status;
 }

@@ -2,7 +2,8 @@
  *
  * The two dialects differ in scalars alone: program(1.0) writes tensor<string, []>, program(1.3) string. What that
  * compiler never has to write has a form of our own that our reader takes back: names that are no identifiers stand in
- * quotes, several opsets of one function follow each other, a tensor type's attributes stand behind its shape.
+ * quotes, several opsets of one function follow each other, a tensor type's attributes stand behind its shape, a value with
+ * another number of elements than its type says is PACKED.
  * A program from a hostile file may be inconsistent (a tuple's value of a list's type, fewer elements than its shape
  * says): everything is compared before it is used. */
 #include "mil.h"
@@ -158,25 +159,27 @@ static void print_level(printer *w, const cml_mil_value *value, const uint64_t *
   text(w, "]");
 }
 
-/* The dimensions of a value: its type's, one unknown dimension from the count of elements. */
+/* The dimensions of a value: its type's, one unknown dimension from the count of elements. *out_rank is -1 when the
+ * elements are not as many as they must be for that: they are then printed as PACKED, without dimensions. */
 static cml_status literal_dims(printer *w, const cml_mil_value *value, uint64_t dims[MAX_PRINT_RANK], int32_t *out_rank) {
   const cml_mil_type *type = value->type;
   if (type->rank > MAX_PRINT_RANK) return malformed(w, "a tensor value with too many dimensions");
   uint64_t product = 1, levels = 1;
   int32_t unknown = -1;
-  if (type->rank < 0) return *out_rank = 1, dims[0] = value->count, CML_OK;
+  if (type->rank < 0) return *out_rank = -1, CML_OK;
   for (int32_t i = 0; i < type->rank; i++) {
-    if (type->dims[i] < 0 && unknown >= 0) return malformed(w, "a tensor value of which several dimensions are unknown");
+    if (type->dims[i] < 0 && unknown >= 0) return *out_rank = -1, CML_OK; /* cannot be told */
     if (type->dims[i] < 0) unknown = i;
-    else if (dims[i] = (uint64_t)type->dims[i], !cml_mul(product, dims[i], &product)) return malformed(w, "a tensor type that is too large");
+    else if (dims[i] = (uint64_t)type->dims[i], !cml_mul(product, dims[i], &product)) product = UINT64_MAX;
   }
   if (unknown >= 0) {
     dims[unknown] = product ? value->count / product : 0;
     product *= dims[unknown];
   }
-  if (product != value->count) return malformed(w, "a tensor value that has not as many elements as its type says");
+  *out_rank = -1;
+  if (product != value->count) return CML_OK;
   for (int32_t i = 0; i + 1 < type->rank; i++) { /* brackets are printed for empty tensors too: a [99999999, 0] is refused */
-    if (!cml_mul(levels, dims[i], &levels) || levels > value->count + 65536) return malformed(w, "an empty tensor value of a huge shape");
+    if (!cml_mul(levels, dims[i], &levels) || levels > value->count + 65536) return CML_OK;
   }
   *out_rank = type->rank;
   return CML_OK;
@@ -191,8 +194,15 @@ static cml_status print_tensor(printer *w, const cml_mil_value *value) {
   bool strings = value->type->dtype == CML_STRING;
   if (strings ? value->count && !value->strings : !cml_dtype_bytes(value->type->dtype, value->count, &bytes) || bytes > value->data.size)
     return malformed(w, "a tensor value with too few bytes");
-  if (rank == 0) print_elements(w, value, 0, 1);
-  else print_level(w, value, dims, rank, &next);
+  if (rank < 0) {
+    text(w, "PACKED([");
+    print_elements(w, value, 0, value->count);
+    text(w, "])");
+  } else if (rank == 0) {
+    print_elements(w, value, 0, 1);
+  } else {
+    print_level(w, value, dims, rank, &next);
+  }
   return CML_OK;
 }
 

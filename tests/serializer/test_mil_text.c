@@ -112,7 +112,7 @@ static void test_integers_keep_to_their_type(void **state) {
 
 /* ---- constructs ---- */
 
-#define OP(line) "program(1.3)\n{\n    func main<ios18>(tensor<fp16, [1]> x) {\n            " line "\n        } -> (x);\n}"
+#define OP(line) "program(1.3)\n{\n    func main<ios18>(tensor<fp16, [1]> x, bool p, int32 i, state<tensor<fp16, [1]>> s) {\n            " line "\n        } -> (x);\n}"
 #define VAL(v) OP("int32 c = const()[val = " v "];")
 
 static void test_constructs_come_back(void **state) {
@@ -126,7 +126,7 @@ static void test_constructs_come_back(void **state) {
       OP("tensor<fp16, [1]> c = concat(values = (x));"),
       OP("tensor<fp16, [1]> c = concat(values = ());"),
       OP("tensor<fp16, [1]> c = concat(values = (x, tensor<fp16, [1]>([0x1p+0])));"),
-      OP("string string = identity(x = string);"),
+      OP("string string = identity(x = x);\n            string list = identity(x = string);"),
       OP("tensor<fp16, [?, ..., 3]> c = identity(x = x);"),
       OP("tensor<fp16, [...]> c = identity(x = x);"),
       OP("list<tensor<int32, [2]>, ?> c = make_list(x = x);"),
@@ -151,9 +151,11 @@ static void test_constructs_come_back(void **state) {
       VAL("list<string, ?>([])"),
       VAL("dict<int64, list<tensor<int32, [2]>, ?>>({{-5, [[1, 2], [3, 4]]}, {6, []}})"),
       VAL("dict<string, int32>({})"),
+      VAL("tensor<uint8, [4, 4]>(PACKED([1, 2]))"),
+      VAL("tensor<int32, [?, ?]>(PACKED([1, 2]))"),
       VAL("tuple<string>((int32(5)))"), /* an item that is not of the container's type */
       OP("tensor<fp16, [1]> y = cond(pred = p)[name = string(\"c\")] {\n                tensor<fp16, [1]> a = relu(x = x);\n            } -> (a) {\n            } -> (x);"),
-      OP("int32 i_out, tensor<fp16, [1]> y = while_loop(loop_vars = (i, x)) (int32 i_1, tensor<fp16, [1]> x_1) {\n            } -> (b) (int32 i_2, tensor<fp16, [1]> x_2) {\n            } -> (i_2, x_2);"),
+      OP("int32 i_out, tensor<fp16, [1]> y = while_loop(loop_vars = (i, x)) (int32 i_1, tensor<fp16, [1]> x_1) {\n            } -> (p) (int32 i_2, tensor<fp16, [1]> x_2) {\n            } -> (i_2, x_2);"),
       "program(1.3)\n{\n    func main<ios18>(state<tensor<fp16, [1, 4]>> k, tensor<fp16, [1]> x) [A = tuple<>()] {\n        } -> (x) [b = int32(1)];\n"
       "    func main<ios16>(state<tensor<fp16, [1, 4]>> k, tensor<fp16, [1]> x) [A = tuple<>()] {\n        } -> (x);\n"
       "    func other<CoreML99>() (int32 inner) {\n        } -> ();\n}",
@@ -230,6 +232,9 @@ static void test_errors_say_where_and_what(void **state) {
       {VAL("fp32(BLOBFILE(path = int32(1), offset = uint64(1)))"), "a BLOBFILE's path must be one string"},
       {"program(1.3)\n{\n} x", "line 3, column 3: expected the end of the text"},
       {"program(1.3)\n{\nfunc f<a>() {} -> ();\nfunc f<a>() {} -> ();}", "function f is defined twice for opset a"},
+      {OP("tensor<fp16, [1]> a = relu(x = y);"), "line 4, column 13: function main: operation a (relu): the name y is used, but not defined before"},
+      {OP("bool p = relu(x = x);"), "the name p is defined twice"},
+      {OP("bool q = relu(x = x, x = x);"), "line 4, column 13: function main: operation q (relu): x is given twice"},
       {"program(1.3)\n[\xc3\xa9", "line 2, column 2: expected an attribute's name"},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

@@ -1,0 +1,92 @@
+/* From a value's file and offset to its bytes. Only metadata records are touched, so binding costs a page a blob at most,
+ * whatever the weights weigh. */
+#include "weights.h"
+
+#define MODEL_PATH "@model_path/"
+
+static const cml_dtype blob_types[] = {CML_DTYPE_NONE, CML_F16, CML_F32, CML_U8, CML_I8, CML_BF16, CML_I16, CML_U16,
+                                       CML_I4, CML_U1, CML_U2, CML_U4, CML_U3, CML_U6, CML_I32, CML_U32};
+
+uint32_t cml_blob_type_number(cml_dtype type) {
+  if (type == CML_BOOL) type = CML_U8;
+  for (uint32_t i = 1; i < sizeof blob_types / sizeof *blob_types; i++)
+    if (blob_types[i] == type) return i;
+  return 0;
+}
+
+cml_dtype cml_blob_type_from_number(uint32_t number) {
+  return number < sizeof blob_types / sizeof *blob_types ? blob_types[number] : CML_DTYPE_NONE;
+}
+
+static cml_status check_size(cml_span record, uint64_t offset, cml_dtype dtype, uint64_t count, bool fewer, cml_error *err) {
+  uint64_t size = cml_load_u64(record.data + 8), padding = cml_load_u64(record.data + 24), need;
+  if (!cml_dtype_bytes(dtype, count, &need)) return cml_fail(err, CML_INVALID, offset, "a blob of %llu elements", (unsigned long long)count);
+  if (fewer && dtype == CML_U8 && size < need) return CML_OK;
+  if (size != need)
+    return cml_fail(err, CML_MISMATCH, offset + 8, "a blob of %llu bytes, where %llu elements of %s take %llu", (unsigned long long)size,
+                    (unsigned long long)count, cml_dtype_name(dtype), (unsigned long long)need);
+  if (cml_dtype_bits(dtype) < 8 && padding != need * 8 - count * cml_dtype_bits(dtype))
+    return cml_fail(err, CML_MISMATCH, offset + 24, "%llu bits of padding behind %llu elements of %s", (unsigned long long)padding,
+                    (unsigned long long)count, cml_dtype_name(dtype));
+  return CML_OK;
+}
+
+cml_status cml_blob_find(cml_span file, uint64_t offset, cml_dtype dtype, uint64_t count, bool fewer, cml_span *out, cml_error *err) {
+  cml_span record;
+  if (file.size < 64 || cml_load_u32(file.data + 4) != CML_BLOB_VERSION)
+    return cml_fail(err, CML_UNSUPPORTED, 4, "not a weight file of storage version %d", CML_BLOB_VERSION);
+  if (offset < 64 || !cml_span_slice(file, offset, 64, &record))
+    return cml_fail(err, CML_INVALID, offset, "no metadata record fits there in a file of %zu bytes", file.size);
+  if (cml_load_u32(record.data) != CML_BLOB_SENTINEL)
+    return cml_fail(err, CML_INVALID, offset, "no metadata record: 0x%08x instead of 0x%08x", cml_load_u32(record.data), CML_BLOB_SENTINEL);
+  uint32_t type = cml_load_u32(record.data + 4);
+  if (type != cml_blob_type_number(dtype) || !type)
+    return cml_fail(err, CML_MISMATCH, offset + 4, "a blob of type %u (%s), where %s is expected", type,
+                    cml_dtype_name(cml_blob_type_from_number(type)), cml_dtype_name(dtype));
+  CML_TRY(check_size(record, offset, dtype, count, fewer, err));
+  uint64_t size = cml_load_u64(record.data + 8), at = cml_load_u64(record.data + 16);
+  if (!cml_span_slice(file, at, size, out))
+    return cml_fail(err, CML_INVALID, offset + 16, "data of %llu bytes at %llu ends behind the file's %zu bytes", (unsigned long long)size,
+                    (unsigned long long)at, file.size);
+  return CML_OK;
+}
+
+typedef struct binder {
+  const cml_node *folder;
+  const char *name; /* of the newest file */
+  cml_span file;
+} binder;
+
+static cml_status open_file(binder *b, const char *name, cml_error *err) {
+  if (b->name && !strcmp(b->name, name)) return CML_OK;
+  const char *path = strncmp(name, MODEL_PATH, strlen(MODEL_PATH)) ? name : name + strlen(MODEL_PATH);
+  const cml_node *node = b->folder ? cml_node_find(b->folder, path) : NULL;
+  if (!node || cml_node_kind_of(node) != CML_NODE_FILE)
+    return cml_fail(err, CML_NOT_FOUND, CML_NO_OFFSET, "the model's weights are missing: no %s beside it", path);
+  cml_status status = cml_node_span(node, &b->file, err);
+  if (status) return cml_error_prefix(err, status, "%s", path);
+  b->name = name;
+  return CML_OK;
+}
+
+static cml_status bind_value(void *context, const cml_mil_op *op, cml_mil_value *value, cml_error *err) {
+  binder *b = context;
+  if (value->kind != CML_VALUE_BLOB) return CML_OK;
+  CML_TRY(open_file(b, value->file, err));
+  bool fewer = op && !strncmp(op->type, "constexpr_", 10);
+  uint64_t count;
+  cml_span data;
+  if (!cml_mil_type_elements(value->type, &count) || value->type->dtype == CML_STRING)
+    return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "a blob for a value that is no tensor of known shape");
+  cml_status status = cml_blob_find(b->file, value->offset, value->type->dtype, count, fewer, &data, err);
+  if (status) return cml_error_prefix(err, status, "%s, at %llu, of %s", value->file, (unsigned long long)value->offset,
+                                      op ? cml_mil_op_name(op) : "the program");
+  value->data = data;
+  value->count = fewer && value->type->dtype == CML_U8 ? data.size : (size_t)count;
+  return CML_OK;
+}
+
+cml_status cml_model_bind_weights(cml_model *model, const cml_node *model_folder, cml_error *err) {
+  binder b = {model_folder, NULL, {NULL, 0}};
+  return model->program ? cml_mil_each_value(model->program, bind_value, &b, err) : CML_OK;
+}
