@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "model_io.h"
 #include "summary.h"
 
 const char *cml_model_type_name(uint32_t type_number) {
@@ -32,46 +33,6 @@ static void print_grouped(cml_buffer *out, uint64_t n, int width) {
   }
   grouped[at] = 0;
   cml_buffer_printf(out, "%*s", width, grouped);
-}
-
-static void print_shape(cml_buffer *out, const cml_feature *f) {
-  cml_buffer_char(out, '[');
-  for (size_t i = 0; i < f->rank; i++) {
-    if (i) cml_buffer_text(out, ", ");
-    bool range = f->flexibility == CML_FLEX_RANGE && f->ranges && f->ranges[i].lower != f->ranges[i].upper;
-    if (!range) cml_buffer_printf(out, "%" PRId64, f->shape[i]);
-    else if (f->ranges[i].upper < 0) cml_buffer_printf(out, "%" PRId64 "..", f->ranges[i].lower);
-    else cml_buffer_printf(out, "%" PRId64 "..%" PRId64, f->ranges[i].lower, f->ranges[i].upper);
-  }
-  cml_buffer_char(out, ']');
-  if (f->flexibility == CML_FLEX_ENUMERATED) cml_buffer_printf(out, " and %zu shapes in all", f->shape_count);
-}
-
-static const char *color_name(cml_color color) {
-  switch (color) {
-    case CML_COLOR_GRAYSCALE: return "grayscale";
-    case CML_COLOR_RGB: return "RGB";
-    case CML_COLOR_BGR: return "BGR";
-    case CML_COLOR_GRAYSCALE_FLOAT16: return "grayscale fp16";
-    default: return "any colour";
-  }
-}
-
-static void print_feature(cml_buffer *out, const char *role, const cml_feature *f) {
-  static const char *const kinds[] = {"int64", "double", "string", "image", "array", "dictionary", "sequence", "state", "nothing"};
-  cml_buffer_printf(out, "  %-7s %-24s %s", role, f->name, kinds[f->kind]);
-  if (f->kind == CML_FEATURE_IMAGE) cml_buffer_printf(out, " %s, height and width ", color_name(f->color));
-  if (f->kind == CML_FEATURE_ARRAY || f->kind == CML_FEATURE_STATE) cml_buffer_printf(out, " %s ", cml_dtype_name(f->dtype));
-  if (f->kind == CML_FEATURE_ARRAY || f->kind == CML_FEATURE_STATE || f->kind == CML_FEATURE_IMAGE) print_shape(out, f);
-  if (f->kind == CML_FEATURE_DICTIONARY) cml_buffer_text(out, f->key_is_string ? " of string keys" : " of int64 keys");
-  if (f->optional) cml_buffer_text(out, ", optional");
-  cml_buffer_char(out, '\n');
-}
-
-static void print_features(cml_buffer *out, const cml_features *inputs, const cml_features *states, const cml_features *outputs) {
-  for (size_t i = 0; i < inputs->count; i++) print_feature(out, "input", &inputs->items[i]);
-  for (size_t i = 0; i < states->count; i++) print_feature(out, "state", &states->items[i]);
-  for (size_t i = 0; i < outputs->count; i++) print_feature(out, "output", &outputs->items[i]);
 }
 
 static void print_type(cml_buffer *out, const cml_mil_type *type) {
@@ -154,12 +115,12 @@ cml_status cml_summary_text(const cml_model *model, cml_buffer *out, cml_error *
   print_word(out, "author", model->author);
   print_word(out, "license", model->license);
   print_word(out, "version", model->version);
-  print_features(out, &model->inputs, &model->states, &model->outputs);
+  cml_model_io_text(&model->inputs, &model->states, &model->outputs, out);
   print_word(out, "class label", model->predicted_feature);
   print_word(out, "probabilities", model->predicted_probabilities);
   for (size_t i = 0; i < model->function_count; i++) {
     cml_buffer_printf(out, "\nfeatures of %s\n", model->functions[i].name);
-    print_features(out, &model->functions[i].inputs, &model->functions[i].states, &model->functions[i].outputs);
+    cml_model_io_text(&model->functions[i].inputs, &model->functions[i].states, &model->functions[i].outputs, out);
   }
   for (size_t i = 0; model->program && i < model->program->function_count; i++) CML_TRY(print_function(model->program->functions[i], out, err));
   return cml_buffer_check(out, err);

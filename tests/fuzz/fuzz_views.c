@@ -1,5 +1,5 @@
 /* A program's views (summary as text and JSON, graph as .dot and SVG) for whatever program the text reader accepts. */
-#include "graph.h"
+#include "mil_graph.h"
 #include "summary.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -1,5 +1,5 @@
 /* Summaries and graphs of small programs, with numbers worked out by hand. */
-#include "graph.h"
+#include "mil_graph.h"
 #include "mil_macs.h"
 #include "summary.h"
 #include "test.h"

@@ -1,6 +1,6 @@
 /* A program's graph for people: as Graphviz text of any size, or drawn as SVG when it is small. */
-#ifndef CML_GRAPH_H
-#define CML_GRAPH_H
+#ifndef CML_MIL_GRAPH_H
+#define CML_MIL_GRAPH_H
 
 #include "mil.h"
 

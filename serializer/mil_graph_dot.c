@@ -1,5 +1,5 @@
 /* The graph of a function: nodes are its inputs, outputs and operations other than constants; edges follow names. */
-#include "graph.h"
+#include "mil_graph.h"
 
 #include <stdlib.h>
 

@@ -4,7 +4,7 @@
  *   2. an edge over several layers is cut by a dummy in each layer between, so that it is routed past the boxes;
  *   3. within a layer nodes are sorted by the mean position of their neighbours, a few sweeps down and up;
  *   4. a few more sweeps move each node towards its neighbours' centre, as far as those beside it allow. */
-#include "graph.h"
+#include "mil_graph.h"
 
 #include <stdlib.h>
 
@@ -276,7 +276,16 @@ static cml_status too_large(const cml_mil_function *function, cml_error *err) {
   return cml_fail(err, CML_LIMIT, CML_NO_OFFSET, "function %s is too large to be drawn; print it as .dot", function->name);
 }
 
+/* Operations other than constants, at the top: so that a large program is told without a look at its edges. */
+static size_t count_boxes(const cml_mil_function *function) {
+  const cml_mil_block *body = cml_mil_body(function);
+  size_t count = 0;
+  for (size_t i = 0; body && i < body->op_count; i++) count += strcmp(body->ops[i]->type, "const") && strncmp(body->ops[i]->type, "constexpr_", 10);
+  return count;
+}
+
 static cml_status lay_out(const cml_mil_function *function, cml_arena *arena, drawing *d, cml_error *err) {
+  if (count_boxes(function) > MAX_NODES) return too_large(function, err);
   CML_TRY(cml_graph_build(function, arena, &d->g, err));
   if (d->g.node_count > MAX_NODES) return too_large(function, err);
   flatten(&d->g);
