@@ -20,7 +20,7 @@ typedef struct cml_prepare_options {
   const char *cache_folder; /* for packed weights; NULL none */
 } cml_prepare_options;
 
-/* Refuses a program with everything that it lacks named at once. The model is referenced (cml_model_close waits for it). */
+/* Refuses a program with everything that it lacks named at once. The model must outlive the executable. */
 CML_API CML_NODISCARD cml_status cml_executable_prepare(cml_model *model, const cml_prepare_options *options, cml_executable **out,
                                                         cml_error *err);
 CML_API cml_executable *cml_executable_ref(cml_executable *executable);

@@ -18,6 +18,7 @@ typedef struct cml_tensor {
   int64_t dims[CML_MAX_RANK];
   void *data;       /* packed elements (sub-byte types low bits first); bool one byte; STRING: cml_string each */
   cml_list *list;   /* a list value (make_list …), else NULL */
+  const struct cml_tensor *keys; /* a dictionary (classify): its keys, strings or int64, one for each element; else NULL */
 } cml_tensor;
 
 /* A list value: tensors of one type. Owned by the session. */

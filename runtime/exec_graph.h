@@ -1,0 +1,105 @@
+/* The executable program: values by index, steps in order. Internal to runtime/.
+ *
+ * Building it from the MIL program resolves names, binds arguments to the parameters of each operator's row, checks types and
+ * infers shapes. What then depends on constants alone is computed at once. */
+#ifndef CML_EXEC_GRAPH_H
+#define CML_EXEC_GRAPH_H
+
+#include <stdatomic.h>
+
+#include "executable.h"
+#include "runner.h"
+
+typedef enum cml_value_role { CML_ROLE_COMPUTED, CML_ROLE_CONSTANT, CML_ROLE_INPUT, CML_ROLE_STATE } cml_value_role;
+
+typedef struct cml_graph_value {
+  const char *name;
+  cml_tensor type;       /* as inferred at load (dims may be -1); a constant's has data */
+  cml_value_role role;
+  uint32_t depth;        /* of the block that defines it; 0 for the function's body */
+} cml_graph_value;
+
+typedef struct cml_step cml_step;
+
+typedef struct cml_graph_block {
+  uint32_t *inputs, *outputs; /* values */
+  size_t input_count, output_count;
+  cml_step *steps;
+  size_t step_count;
+} cml_graph_block;
+
+struct cml_step {
+  const cml_op *op;
+  const char *name;
+  uint32_t index;        /* unique in the graph, in program order */
+  uint32_t *args, *outs; /* values */
+  uint16_t *first;       /* param_count + 1 */
+  size_t arg_count, out_count;
+  bool *arg_constant;
+  cml_tensor *declared;
+  cml_graph_block **blocks;
+  size_t block_count;
+  void *prepared;
+  bool folded;           /* its outputs are constants now */
+};
+
+typedef struct cml_graph {
+  cml_arena arena;
+  const cml_mil_function *function;
+  int opset;
+  cml_graph_value *values;
+  size_t value_count, value_capacity;
+  cml_graph_block body;
+  uint32_t step_total;   /* of all blocks */
+  size_t max_args, max_outs;
+  cml_slot **folded;     /* memory of computed constants */
+  size_t folded_count, folded_capacity;
+  struct cml_kept *kept;
+} cml_graph;
+
+/* Resolves, checks, infers and folds. Errors name the operation; operators that are missing are all named in one error. */
+cml_status cml_exec_build(cml_graph *graph, const cml_mil_function *function, cml_error *err);
+/* Calls each step's prepare. */
+cml_status cml_exec_prepare(cml_graph *graph, cml_pool *pool, cml_error *err);
+void cml_exec_free(cml_graph *graph);
+
+/* The tensor type of a MIL type: a state's wrapped type, a list as dtype NONE, rank unknown for a variadic shape. */
+void cml_tensor_from_type(const cml_mil_type *type, cml_tensor *out);
+/* "[1, 3, ?] fp16" for messages. */
+void cml_tensor_describe(const cml_tensor *t, char *out, size_t room);
+/* True when a step's results follow from what is known of its arguments (values, or for `shape` the shape). */
+bool cml_step_foldable(const cml_step *step, const cml_tensor *const *args);
+
+/* How the values of one set of input shapes lie in memory. */
+typedef struct cml_plan {
+  cml_tensor *types;       /* by value; data for constants and for what was computed while planning */
+  uint64_t *offsets;       /* by value: in the arena, or CML_NO_OFFSET for constants, inputs, states and slots' own memory */
+  uint64_t *scratch;       /* by step */
+  bool *dynamic;           /* by step: infer again right before run, outputs in memory of their slots */
+  bool *skip;              /* by step: computed while planning, or a view */
+  uint64_t arena_size, scratch_size, live_peak;
+  cml_arena arena;
+  cml_slot **computed;
+  size_t computed_count, computed_capacity;
+} cml_plan;
+
+/* input_types: by position of the function's inputs; NULL: the graph's own. */
+cml_status cml_plan_create(const cml_graph *graph, const cml_tensor *input_types, cml_plan **out, cml_error *err);
+void cml_plan_destroy(cml_plan *plan);
+
+/* Runs one step's operator on known arguments into new memory; for folding. */
+cml_status cml_step_evaluate(const cml_graph *graph, const cml_step *step, const cml_tensor **args, cml_slot **slots,
+                             cml_error *err);
+
+struct cml_executable {
+  atomic_uint_least32_t references;
+  cml_model *model;
+  cml_graph graph;
+  cml_plan *plan;          /* for the default shapes, when they are all known */
+  cml_pool *pool;
+  cml_features inputs, outputs, states;
+  uint32_t *input_values, *output_values, *state_values; /* by feature */
+  cml_arena arena;
+};
+
+#endif

@@ -1,0 +1,293 @@
+/* Running: one slot for each value, one call for each step, both made once. A run walks the steps; what the plan placed needs
+ * no work but the operator's own, and steps whose shapes depend on data are inferred again first. Blocks of control flow run
+ * the same way, always inferred again, in memory that their slots keep from one round to the next. */
+#include "session.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+enum { FIRST_SEED = 0x636d6c };
+
+/* ---- construction ---- */
+
+static void make_calls(cml_session *s, cml_graph_block *block, const cml_tensor ***args, cml_tensor ***outs) {
+  const cml_graph *g = &s->executable->graph;
+  for (size_t i = 0; i < block->step_count; i++) {
+    const cml_step *step = &block->steps[i];
+    cml_call *c = &s->calls[step->index];
+    *c = (cml_call){.op = step->op, .name = step->name, .opset = g->opset, .args = *args, .first = step->first, .outs = *outs,
+                    .out_count = step->out_count, .arg_constant = step->arg_constant, .prepared = step->prepared,
+                    .declared = step->declared, .pool = s->executable->pool, .runner = &s->runner, .step = step};
+    for (size_t k = 0; k < step->arg_count; k++) *(*args)++ = &s->slots[step->args[k]].tensor;
+    for (size_t k = 0; k < step->out_count; k++) *(*outs)++ = &s->slots[step->outs[k]].tensor;
+    for (size_t k = 0; k < step->block_count; k++) make_calls(s, step->blocks[k], args, outs);
+  }
+}
+
+static void count_operands(const cml_graph_block *block, size_t *args, size_t *outs) {
+  for (size_t i = 0; i < block->step_count; i++) {
+    *args += block->steps[i].arg_count;
+    *outs += block->steps[i].out_count;
+    for (size_t k = 0; k < block->steps[i].block_count; k++) count_operands(block->steps[i].blocks[k], args, outs);
+  }
+}
+
+static cml_status make_states(cml_session *s, cml_error *err) {
+  const cml_graph *g = &s->executable->graph;
+  for (size_t v = 0; v < g->value_count; v++) {
+    uint64_t bytes;
+    s->slots[v].tensor = g->values[v].type;
+    if (g->values[v].role != CML_ROLE_STATE) continue;
+    if (!cml_tensor_known_shape(&s->slots[v].tensor))
+      return cml_fail(err, CML_UNSUPPORTED, CML_NO_OFFSET, "state '%s' has no fixed shape", g->values[v].name);
+    CML_TRY(cml_slot_reserve(&s->slots[v], err));
+    if (cml_tensor_bytes(&s->slots[v].tensor, &bytes)) memset(s->slots[v].tensor.data, 0, bytes);
+  }
+  return CML_OK;
+}
+
+static cml_status session_build(cml_session *s, cml_error *err) {
+  const cml_graph *g = &s->executable->graph;
+  size_t arg_total = 0, out_total = 0;
+  count_operands(&g->body, &arg_total, &out_total);
+  s->slots = calloc(g->value_count + 1, sizeof *s->slots);
+  s->calls = calloc(g->step_total + 1, sizeof *s->calls);
+  s->args = calloc(arg_total + 1, sizeof *s->args);
+  s->outs = calloc(out_total + 1, sizeof *s->outs);
+  s->input_set = calloc(s->executable->inputs.count + 1, sizeof *s->input_set);
+  s->results = calloc(s->executable->outputs.count + 1, sizeof *s->results);
+  if (!s->slots || !s->calls || !s->args || !s->outs || !s->input_set || !s->results) return cml_fail_memory(err);
+  const cml_tensor **args = s->args;
+  cml_tensor **outs = s->outs;
+  make_calls(s, &s->executable->graph.body, &args, &outs);
+  return make_states(s, err);
+}
+
+static cml_status run_block(cml_call *c, size_t b, const cml_tensor *const *inputs, size_t input_count, const cml_tensor **outputs,
+                            size_t output_count, cml_error *err);
+
+cml_status cml_session_create(cml_executable *executable, cml_session **out, cml_error *err) {
+  cml_session *s = calloc(1, sizeof *s);
+  if (!s) return cml_fail_memory(err);
+  s->executable = cml_executable_ref(executable);
+  s->runner.session = s;
+  s->runner.run_block = run_block;
+  cml_random_seed(s->runner.random, FIRST_SEED);
+  cml_status status = session_build(s, err);
+  if (status) cml_session_destroy(s);
+  else *out = s;
+  return status;
+}
+
+void cml_session_destroy(cml_session *s) {
+  if (!s) return;
+  for (size_t v = 0; s->slots && v < s->executable->graph.value_count; v++) cml_slot_clear(&s->slots[v]);
+  for (size_t i = 0; s->results && i < s->executable->outputs.count; i++) cml_slot_clear(&s->results[i]);
+  free(s->slots);
+  free(s->calls);
+  free(s->args);
+  free(s->outs);
+  free(s->input_set);
+  free(s->results);
+  free(s->arena);
+  free(s->scratch);
+  if (s->own_plan) cml_plan_destroy(s->plan);
+  cml_executable_unref(s->executable);
+  free(s);
+}
+
+void cml_session_observe(cml_session *s, cml_observe *observe, void *context) {
+  s->observe = observe;
+  s->observe_context = context;
+}
+
+/* ---- plans ---- */
+
+static cml_status grow(void **memory, size_t *capacity, uint64_t size, cml_error *err) {
+  if (size <= *capacity) return CML_OK;
+  void *p = size > SIZE_MAX - 128 ? NULL : aligned_alloc(64, ((size_t)size + 127) & ~(size_t)63);
+  if (!p) return cml_fail(err, CML_NO_MEMORY, CML_NO_OFFSET, "out of memory: the values need %llu bytes", (unsigned long long)size);
+  free(*memory);
+  *memory = p;
+  *capacity = (size_t)size;
+  return CML_OK;
+}
+
+/* Points every planned value at its place. */
+static cml_status apply_plan(cml_session *s, cml_error *err) {
+  const cml_graph *g = &s->executable->graph;
+  const cml_plan *plan = s->plan;
+  CML_TRY(grow(&s->arena, &s->arena_capacity, plan->arena_size, err));
+  CML_TRY(grow(&s->scratch, &s->scratch_capacity, plan->scratch_size, err));
+  for (size_t v = 0; v < g->value_count; v++) {
+    const cml_graph_value *value = &g->values[v];
+    if (value->role == CML_ROLE_INPUT || value->role == CML_ROLE_STATE || value->depth) continue;
+    s->slots[v].tensor = plan->types[v];
+    if (plan->offsets[v] != CML_NO_OFFSET) s->slots[v].tensor.data = (char *)s->arena + plan->offsets[v];
+  }
+  for (size_t i = 0; i < g->body.step_count; i++) s->calls[g->body.steps[i].index].scratch = s->scratch;
+  return CML_OK;
+}
+
+static bool plan_fits(const cml_session *s) {
+  const cml_graph *g = &s->executable->graph;
+  for (size_t i = 0; i < g->function->input_count; i++)
+    if (g->values[i].role == CML_ROLE_INPUT && !cml_tensor_same_shape(&s->plan->types[i], &s->slots[i].tensor)) return false;
+  return true;
+}
+
+/* The executable's plan when the inputs have its shapes, else one of our own, kept until the shapes change. */
+static cml_status choose_plan(cml_session *s, cml_error *err) {
+  const cml_graph *g = &s->executable->graph;
+  if (s->plan && plan_fits(s)) return CML_OK;
+  if (s->own_plan) cml_plan_destroy(s->plan);
+  s->own_plan = false;
+  s->plan = s->executable->plan;
+  if (!s->plan || !plan_fits(s)) {
+    s->plan = NULL;
+    cml_tensor *types = calloc(g->function->input_count + 1, sizeof *types);
+    if (!types) return cml_fail_memory(err);
+    for (size_t i = 0; i < g->function->input_count; i++) {
+      types[i] = s->slots[i].tensor;
+      types[i].data = NULL;
+    }
+    cml_status status = cml_plan_create(g, types, &s->plan, err);
+    free(types);
+    CML_TRY(status);
+    s->own_plan = true;
+  }
+  cml_status status = apply_plan(s, err);
+  if (status) {
+    if (s->own_plan) cml_plan_destroy(s->plan);
+    s->own_plan = false;
+    s->plan = NULL;
+  }
+  return status;
+}
+
+/* ---- steps ---- */
+
+static uint64_t now_ns(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static cml_status infer_now(cml_session *s, cml_call *c, cml_error *err) {
+  for (size_t i = 0; i < c->out_count; i++) {
+    cml_tensor *t = c->outs[i];
+    *t = (cml_tensor){.rank = CML_RANK_UNKNOWN};
+  }
+  c->scratch_size = 0;
+  CML_TRY(c->op->infer(c, err));
+  for (size_t i = 0; i < c->out_count; i++) {
+    if (i == 0 && (c->op->flags & CML_OP_VIEW)) continue;
+    if (c->op->flags & CML_OP_CONTROL || !c->outs[i]->dtype || !cml_tensor_known_shape(c->outs[i])) continue;
+    CML_TRY(cml_slot_reserve((cml_slot *)(void *)c->outs[i], err));
+  }
+  if (c->scratch_size <= s->scratch_capacity) {
+    c->scratch = s->scratch;
+    return CML_OK;
+  }
+  CML_TRY(grow(&s->scratch, &s->scratch_capacity, c->scratch_size, err));
+  c->scratch = s->scratch;
+  const cml_graph *g = &s->executable->graph; /* it moved */
+  for (size_t i = 0; i < g->body.step_count; i++) s->calls[g->body.steps[i].index].scratch = s->scratch;
+  return CML_OK;
+}
+
+static void observe(cml_session *s, const cml_call *c, uint64_t begin) {
+  s->observe(s->observe_context, c->op->name, c->name, begin, now_ns(), c->args, c->step->arg_count,
+             (const cml_tensor *const *)c->outs, c->out_count);
+}
+
+static cml_status run_step(cml_session *s, const cml_step *step, bool dynamic, cml_error *err) {
+  cml_call *c = &s->calls[step->index];
+  uint64_t begin = s->observe ? now_ns() : 0;
+  if (dynamic) CML_TRY(infer_now(s, c, err));
+  if (c->op->flags & CML_OP_VIEW && !c->args[0]->list) {
+    c->outs[0]->data = c->args[0]->data;
+    c->outs[0]->keys = c->args[0]->keys;
+  } else {
+    CML_TRY(c->op->run(c, err));
+  }
+  if (s->observe) observe(s, c, begin);
+  return CML_OK;
+}
+
+static cml_status name_step(const cml_step *step, cml_status status, cml_error *err) {
+  if (err && !strncmp(err->text, "operation '", 11)) return status;
+  return cml_error_prefix(err, status, "operation '%s' (%s)", step->name, step->op->name);
+}
+
+static cml_status run_inner_steps(cml_session *s, const cml_graph_block *block, cml_error *err) {
+  for (size_t i = 0; i < block->step_count; i++) {
+    const cml_step *step = &block->steps[i];
+    if (step->folded) continue;
+    cml_status status = run_step(s, step, true, err);
+    if (status) return name_step(step, status, err);
+  }
+  return CML_OK;
+}
+
+/* ---- control flow ---- */
+
+/* Inputs may be this block's own earlier outputs, or its inputs in another order: what a copy would overwrite too early is
+ * set aside first. */
+static cml_status set_block_inputs(cml_session *s, const cml_graph_block *block, const cml_tensor *const *inputs, cml_error *err) {
+  cml_slot *aside = calloc(block->input_count + 1, sizeof *aside);
+  if (!aside) return cml_fail_memory(err);
+  cml_status status = CML_OK;
+  for (size_t i = 0; !status && i < block->input_count; i++)
+    for (size_t j = 0; !status && j < i; j++) {
+      const cml_slot *earlier = &s->slots[block->inputs[j]];
+      bool clobbered = inputs[i]->list ? inputs[i]->list == &earlier->own_list : inputs[i]->data && inputs[i]->data == earlier->owned;
+      if (clobbered && inputs[i] != &aside[i].tensor && !aside[i].tensor.data && !aside[i].tensor.list)
+        status = cml_slot_copy(&aside[i], inputs[i], err);
+    }
+  for (size_t i = 0; !status && i < block->input_count; i++) {
+    bool moved = aside[i].tensor.data || aside[i].tensor.list;
+    status = cml_slot_copy(&s->slots[block->inputs[i]], moved ? &aside[i].tensor : inputs[i], err);
+  }
+  for (size_t i = 0; i < block->input_count; i++) cml_slot_clear(&aside[i]);
+  free(aside);
+  return status;
+}
+
+static cml_status run_block(cml_call *c, size_t b, const cml_tensor *const *inputs, size_t input_count, const cml_tensor **outputs,
+                            size_t output_count, cml_error *err) {
+  cml_session *s = c->runner->session;
+  if (b >= c->step->block_count) return cml_call_fail(c, err, "has no block %zu", b);
+  const cml_graph_block *block = c->step->blocks[b];
+  if (input_count != block->input_count || output_count != block->output_count)
+    return cml_call_fail(c, err, "block %zu takes %zu inputs and gives %zu outputs, not %zu and %zu", b, block->input_count,
+                         block->output_count, input_count, output_count);
+  CML_TRY(set_block_inputs(s, block, inputs, err));
+  CML_TRY(run_inner_steps(s, block, err));
+  for (size_t i = 0; i < output_count; i++) outputs[i] = &s->slots[block->outputs[i]].tensor;
+  return CML_OK;
+}
+
+/* ---- a run ---- */
+
+static cml_status run_body(cml_session *s, cml_error *err) {
+  const cml_graph *g = &s->executable->graph;
+  for (size_t i = 0; i < g->body.step_count; i++) {
+    const cml_step *step = &g->body.steps[i];
+    if (step->folded || s->plan->skip[step->index]) continue;
+    cml_status status = run_step(s, step, s->plan->dynamic[step->index], err);
+    if (status) return name_step(step, status, err);
+  }
+  return CML_OK;
+}
+
+cml_status cml_session_run(cml_session *s, cml_error *err) {
+  CML_TRY(cml_session_complete_inputs(s, err));
+  CML_TRY(choose_plan(s, err));
+  CML_TRY(run_body(s, err));
+  return cml_session_collect_outputs(s, err);
+}
+
+const cml_tensor *cml_session_output(const cml_session *s, size_t i) { return &s->results[i].tensor; }
+
+cml_tensor *cml_session_state(cml_session *s, size_t i) { return &s->slots[s->executable->state_values[i]].tensor; }

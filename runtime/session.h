@@ -1,0 +1,31 @@
+/* A session's insides, shared by session.c (running) and features.c (inputs and outputs). Internal to runtime/. */
+#ifndef CML_SESSION_H
+#define CML_SESSION_H
+
+#include "exec_graph.h"
+
+struct cml_session {
+  cml_executable *executable;
+  cml_runner runner;
+  cml_slot *slots;         /* by value */
+  cml_call *calls;         /* by step index */
+  const cml_tensor **args; /* of all calls */
+  cml_tensor **outs;
+  cml_plan *plan;
+  bool own_plan;
+  void *arena, *scratch;
+  size_t arena_capacity, scratch_capacity;
+  bool *input_set;         /* by input feature */
+  cml_slot *results;       /* by output feature: what the caller sees */
+  cml_observe *observe;
+  void *observe_context;
+};
+
+/* Optional inputs that were not set get their default; a required one that was not set is an error. */
+cml_status cml_session_complete_inputs(cml_session *s, cml_error *err);
+/* Converts the program's outputs to what their features declare. */
+cml_status cml_session_collect_outputs(cml_session *s, cml_error *err);
+/* Fills the executable's features and the values behind them. */
+cml_status cml_executable_bind_features(cml_executable *e, cml_error *err);
+
+#endif

@@ -1,0 +1,29 @@
+/* What cmlrun's commands share: a model opened for running. */
+#ifndef CMLRUN_H
+#define CMLRUN_H
+
+#include "cli.h"
+#include "container.h"
+#include "executable.h"
+
+int cmlrun_predict(int argc, char **argv);
+int cmlrun_describe(int argc, char **argv);
+int cmlrun_bench(int argc, char **argv);
+
+typedef struct cmlrun_options {
+  const char *method, *function, *passes, *data;
+  uint64_t threads;
+} cmlrun_options;
+
+/* An open model with its executable; close with cmlrun_close. */
+typedef struct cmlrun_model {
+  cml_container *container;
+  cml_tree *tree;
+  cml_model *model;
+  cml_executable *executable;
+} cmlrun_model;
+
+CML_NODISCARD cml_status cmlrun_open(const char *path, const cmlrun_options *options, cmlrun_model *out, cml_error *err);
+void cmlrun_close(cmlrun_model *m);
+
+#endif

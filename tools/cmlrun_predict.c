@@ -1,0 +1,148 @@
+/* cmlrun predict: inputs from .npz files or images, outputs to .npz files, a state kept between steps. */
+#include "cmlrun.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "npy.h"
+
+static const cli_page page = {
+    "cmlrun predict MODEL --input in.npz [--input next.npz ...] --output out.npz",
+    "Runs a model. Inputs go by the model's feature names. Several inputs are steps of one sequence: the state is kept\n"
+    "between them, and {step} in the output's name becomes 0, 1, ...",
+    "An image comes as an array, height x width x 3 (red, green, blue) or height x width. What a model declares as a dictionary\n"
+    "is written as two arrays, NAME.keys and NAME.values.",
+    "cmlrun predict model.mlpackage --input in.npz --output out.npz\n"
+    "cmlrun predict model.mlpackage --input a.npz --input b.npz --output 'out_{step}.npz' --state state.npz\n",
+    1, 1};
+
+typedef struct predict {
+  const char *path, *output, *state;
+  cli_list inputs;
+  cmlrun_options options;
+  cmlrun_model model;
+  cml_session *session;
+} predict;
+
+static cml_tensor tensor_of(const cml_array *a) {
+  cml_tensor t = {.dtype = a->dtype, .rank = (int32_t)a->rank, .data = a->data};
+  for (size_t i = 0; i < a->rank && i < CML_MAX_RANK; i++) t.dims[i] = a->dims[i];
+  return t;
+}
+
+static cml_status set_inputs(predict *p, const char *path, cml_error *err) {
+  cml_npz *npz = NULL;
+  cml_status status = cml_npz_open(path, &npz, err);
+  if (status) return cml_error_prefix(err, status, "%s", path);
+  for (size_t i = 0; !status && i < cml_npz_count(npz); i++) {
+    const cml_array *a = cml_npz_at(npz, i);
+    if (a->rank > CML_MAX_RANK) status = cml_fail(err, CML_LIMIT, CML_NO_OFFSET, "%s: array '%s' has %zu dimensions", path, a->name, a->rank);
+    cml_tensor t = tensor_of(a);
+    if (!status) status = cml_session_set_input(p->session, a->name, &t, err);
+  }
+  cml_npz_close(npz);
+  return status;
+}
+
+static cml_status add_tensor(cml_npz_writer *w, const char *name, const cml_tensor *t, cml_error *err) {
+  return cml_npz_add(w, name, t->dtype, (size_t)t->rank, t->dims, t->data, err);
+}
+
+static cml_status add_output(cml_npz_writer *w, const char *name, const cml_tensor *t, cml_error *err) {
+  if (!t->keys) return add_tensor(w, name, t, err);
+  char part[1024];
+  snprintf(part, sizeof part, "%s.keys", name);
+  CML_TRY(add_tensor(w, part, t->keys, err));
+  snprintf(part, sizeof part, "%s.values", name);
+  return add_tensor(w, part, t, err);
+}
+
+/* The output's path for a step: {step} replaced. */
+static void step_path(const char *pattern, size_t step, char *out, size_t room) {
+  const char *at = strstr(pattern, "{step}");
+  if (!at) snprintf(out, room, "%s", pattern);
+  else snprintf(out, room, "%.*s%zu%s", (int)(at - pattern), pattern, step, at + 6);
+}
+
+static cml_status write_outputs(predict *p, size_t step, cml_error *err) {
+  char path[4096];
+  cml_npz_writer *w = NULL;
+  const cml_features *outputs = cml_executable_outputs(p->model.executable);
+  step_path(p->output, step, path, sizeof path);
+  cml_status status = cml_npz_create(path, &w, err);
+  if (status) return cml_error_prefix(err, status, "%s", path);
+  for (size_t i = 0; !status && i < outputs->count; i++)
+    status = add_output(w, outputs->items[i].name, cml_session_output(p->session, i), err);
+  if (status) (void)!cml_npz_finish(w, false, NULL);
+  else status = cml_npz_finish(w, true, err);
+  return status ? cml_error_prefix(err, status, "%s", path) : status;
+}
+
+/* ---- states ---- */
+
+static cml_status read_state(predict *p, cml_error *err) {
+  cml_npz *npz = NULL;
+  if (access(p->state, F_OK)) return CML_OK; /* starts at zeros */
+  cml_status status = cml_npz_open(p->state, &npz, err);
+  const cml_features *states = cml_executable_states(p->model.executable);
+  for (size_t i = 0; !status && i < states->count; i++) {
+    const cml_array *a = cml_npz_find(npz, states->items[i].name);
+    cml_tensor *t = cml_session_state(p->session, i), from;
+    if (!a) continue;
+    from = tensor_of(a);
+    if (a->rank > CML_MAX_RANK || a->dtype == CML_STRING || !cml_tensor_same_shape(t, &from))
+      status = cml_fail(err, CML_MISMATCH, CML_NO_OFFSET, "state '%s' has another shape or type than the model's", a->name);
+    else cml_convert(t->data, t->dtype, from.data, from.dtype, cml_tensor_count(t));
+  }
+  cml_npz_close(npz);
+  return status ? cml_error_prefix(err, status, "%s", p->state) : status;
+}
+
+static cml_status write_state(predict *p, cml_error *err) {
+  cml_npz_writer *w = NULL;
+  const cml_features *states = cml_executable_states(p->model.executable);
+  cml_status status = cml_npz_create(p->state, &w, err);
+  if (status) return cml_error_prefix(err, status, "%s", p->state);
+  for (size_t i = 0; !status && i < states->count; i++) status = add_tensor(w, states->items[i].name, cml_session_state(p->session, i), err);
+  if (status) (void)!cml_npz_finish(w, false, NULL);
+  else status = cml_npz_finish(w, true, err);
+  return status ? cml_error_prefix(err, status, "%s", p->state) : status;
+}
+
+static cml_status run(predict *p, cml_error *err) {
+  CML_TRY(cmlrun_open(p->path, &p->options, &p->model, err));
+  CML_TRY(cml_session_create(p->model.executable, &p->session, err));
+  if (p->state) CML_TRY(read_state(p, err));
+  for (size_t i = 0; i < (p->inputs.count ? p->inputs.count : 1); i++) {
+    if (p->inputs.count) CML_TRY(set_inputs(p, p->inputs.items[i], err));
+    CML_TRY(cml_session_run(p->session, err));
+    CML_TRY(write_outputs(p, i, err));
+  }
+  return p->state ? write_state(p, err) : CML_OK;
+}
+
+int cmlrun_predict(int argc, char **argv) {
+  predict p = {.path = NULL};
+  cli_option options[] = {
+      CLI_LIST('i', "input", "FILE.npz", &p.inputs, "arrays by input name; again for each further step"),
+      CLI_TEXT('o', "output", "FILE.npz", &p.output, "where the outputs go; {step} is the step's number"),
+      CLI_TEXT(0, "state", "FILE.npz", &p.state, "read the state from FILE when it exists, write it there afterwards"),
+      CLI_TEXT(0, "function", "NAME", &p.options.function, "function of the model (default: its default function)"),
+      CLI_TEXT(0, "method", "NAME", &p.options.method, "method of a .pte"),
+      CLI_TEXT(0, "data", "FILE.ptd", &p.options.data, "external tensors of a .pte"),
+      CLI_TEXT(0, "passes", "LIST", &p.options.passes, "graph passes to run: all by default, \"\" none"),
+      CLI_NUMBER('t', "threads", "N", &p.options.threads, "threads (default: one for each core)"),
+      CLI_END};
+  int code = cli_parse(&page, options, &argc, argv);
+  if (code != CLI_GO_ON) return code;
+  if (!p.output) return cli_usage_error("predict needs --output FILE.npz");
+  p.path = argv[0];
+  if (p.inputs.count > 1 && !strstr(p.output, "{step}"))
+    return cli_usage_error("several inputs need {step} in the name of --output");
+  cml_error err = {0};
+  cml_status status = run(&p, &err);
+  cml_session_destroy(p.session);
+  cmlrun_close(&p.model);
+  return status ? cli_error(p.path, &err) : CLI_OK;
+}
