@@ -157,7 +157,7 @@ static void reads_the_reference_cases(void **state) {
   const char *folder = shared("reference/pte");
   DIR *d = opendir(folder);
   if (!d) {
-    print_message("no reference cases beside the sources\n");
+    print_message("# no reference cases beside the sources\n");
     skip();
   }
   size_t cases = 0;
@@ -167,7 +167,7 @@ static void reads_the_reference_cases(void **state) {
     cases++;
   }
   closedir(d);
-  print_message("%zu cases\n", cases);
+  print_message("# %zu cases\n", cases);
   assert_true(cases > 0);
 }
 
@@ -189,7 +189,7 @@ static void reads_older_programs(void **state) {
     cml_mapping *mapping;
     cml_pte *pte;
     if (cml_mapping_open(shared(path), &mapping, NULL)) {
-      print_message("no corpus beside the sources\n");
+      print_message("# no corpus beside the sources\n");
       skip();
     }
     assert_ok(cml_pte_parse(cml_mapping_span(mapping), &pte, err));
