@@ -42,7 +42,22 @@ cml_mil_storage cml_mil_storage_for(cml_dtype type);
 
 /* Fields that are not the program's are not looked at; `origin` is the byte from which offsets in errors count. */
 cml_status cml_mil_parse_proto(cml_span bytes, const uint8_t *origin, cml_arena *arena, cml_mil_program **out, cml_error *err);
-/* Appends the Program message. */
-cml_status cml_mil_write_proto(const cml_mil_program *program, cml_buffer *out, cml_error *err);
+/* Where a BLOB value is to be found in a file that is about to be written. */
+typedef struct cml_mil_move {
+  const cml_mil_value *value;
+  uint64_t offset;
+} cml_mil_move;
+
+/* All BLOB values' new places, sorted by address, in one file; NULL stands for the places that the values name. */
+typedef struct cml_mil_moves {
+  const char *file;
+  const cml_mil_move *items;
+  size_t count;
+} cml_mil_moves;
+
+/* Appends the Program message. moves may be NULL. */
+cml_status cml_mil_write_proto(const cml_mil_program *program, const cml_mil_moves *moves, cml_buffer *out, cml_error *err);
+cml_status cml_model_serialize_moved(const cml_model *model, const cml_mil_moves *moves, cml_buffer *out, cml_error *err);
+int cml_mil_compare_moves(const void *a, const void *b);
 
 #endif

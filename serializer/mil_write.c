@@ -8,6 +8,7 @@
 
 typedef struct writer {
   const cml_mil_program *program;
+  const cml_mil_moves *moves;
   cml_mil_extra *extras; /* sorted by owner and place */
   unsigned depth;
   cml_buffer *out;
@@ -172,6 +173,19 @@ static cml_status put_collection(writer *w, const cml_mil_value *value) {
   return CML_OK;
 }
 
+int cml_mil_compare_moves(const void *a, const void *b) {
+  uintptr_t x = (uintptr_t)((const cml_mil_move *)a)->value, y = (uintptr_t)((const cml_mil_move *)b)->value;
+  return (x > y) - (x < y);
+}
+
+static void put_blob(writer *w, const cml_mil_value *value) {
+  const cml_mil_moves *m = w->moves;
+  const cml_mil_move key = {value, 0};
+  const cml_mil_move *move = m && m->count ? bsearch(&key, m->items, m->count, sizeof key, cml_mil_compare_moves) : NULL;
+  put_text_unless_empty(w, CML_F_BLOB_FILE, move ? m->file : value->file);
+  put_number_unless_zero(w, CML_F_BLOB_OFFSET, move ? move->offset : value->offset);
+}
+
 static cml_status put_value(writer *w, uint32_t number, const cml_mil_value *value) {
   CML_TRY(enter(w));
   size_t outer = cml_wire_begin(w->out, number);
@@ -179,8 +193,7 @@ static cml_status put_value(writer *w, uint32_t number, const cml_mil_value *val
   CML_TRY(put_type(w, CML_F_VALUE_TYPE, value->type));
   size_t inner = cml_wire_begin(w->out, value->kind == CML_VALUE_BLOB ? CML_F_VALUE_BLOB : CML_F_VALUE_IMMEDIATE);
   if (value->kind == CML_VALUE_BLOB) {
-    put_text_unless_empty(w, CML_F_BLOB_FILE, value->file);
-    put_number_unless_zero(w, CML_F_BLOB_OFFSET, value->offset);
+    put_blob(w, value);
   } else {
     CML_TRY(value->kind == CML_VALUE_TENSOR ? put_tensor(w, value) : put_collection(w, value));
   }
@@ -279,8 +292,8 @@ static cml_status put_program(writer *w) {
   return CML_OK;
 }
 
-cml_status cml_mil_write_proto(const cml_mil_program *program, cml_buffer *out, cml_error *err) {
-  writer w = {.program = program, .out = out, .err = err};
+cml_status cml_mil_write_proto(const cml_mil_program *program, const cml_mil_moves *moves, cml_buffer *out, cml_error *err) {
+  writer w = {.program = program, .moves = moves, .out = out, .err = err};
   if (program->extra_count) {
     w.extras = malloc(program->extra_count * sizeof *w.extras);
     if (!w.extras) return cml_fail_memory(err);

@@ -90,7 +90,9 @@ cml_status cml_model_parse(cml_span bytes, const cml_model_options *options, cml
   return CML_OK;
 }
 
-cml_status cml_model_serialize(const cml_model *model, cml_buffer *out, cml_error *err) {
+cml_status cml_model_serialize_moved(const cml_model *model, const cml_mil_moves *moves, cml_buffer *out, cml_error *err) {
+  if (model->type_number != F_PROGRAM && !model->rest.size)
+    return cml_fail(err, CML_UNSUPPORTED, CML_NO_OFFSET, "only an ML Program can be written");
   cml_wire_field f;
   cml_wire w = cml_wire_over(model->rest);
   const uint8_t *split = w.end;
@@ -103,10 +105,13 @@ cml_status cml_model_serialize(const cml_model *model, cml_buffer *out, cml_erro
   cml_buffer_append(out, model->rest.data, before);
   if (model->program) {
     size_t mark = cml_wire_begin(out, F_PROGRAM);
-    CML_TRY(cml_mil_write_proto(model->program, out, err));
+    CML_TRY(cml_mil_write_proto(model->program, moves, out, err));
     cml_wire_end(out, mark);
   }
   cml_buffer_append(out, split, model->rest.size - before);
   return cml_buffer_check(out, err);
 }
 
+cml_status cml_model_serialize(const cml_model *model, cml_buffer *out, cml_error *err) {
+  return cml_model_serialize_moved(model, NULL, out, err);
+}
