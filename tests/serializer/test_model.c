@@ -282,7 +282,7 @@ static void test_real_files(void **state) {
   char *real = realpath(path, NULL);
   if (!real) {
     print_message("# skipped: no ../shared\n");
-    skip();
+    return;
   }
   nftw(real, check_file, 16, FTW_PHYS);
   free(real);

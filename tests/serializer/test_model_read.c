@@ -32,7 +32,7 @@ static cml_status read_path(const char *path, cml_model **out, cml_error *error)
   do {                                               \
     if (!shared(name)) {                             \
       print_message("# skipped: no ../shared\n");    \
-      skip();                                        \
+      return;                                        \
     }                                                \
   } while (0)
 
