@@ -168,7 +168,7 @@ static cml_status write_file(const cml_ptd *ptd, cml_fb_writer *w, uint32_t alig
   cml_fb_ref root = put_root(w, ptd, offsets, refs);
   CML_TRY(cml_fb_layout(w, root, &(cml_fb_layout_options){"FT01", HEADER_SIZE, false}, err));
   if (!cml_align(w->size, alignment, &base)) return cml_fail(err, CML_LIMIT, CML_NO_OFFSET, "the file is too large");
-  uint64_t fields[] = {HEADER_AT + HEADER_SIZE, w->size - HEADER_AT - HEADER_SIZE, base, end};
+  uint64_t fields[] = {HEADER_AT + HEADER_SIZE, w->size - HEADER_AT - HEADER_SIZE, end ? base : 0, end};
   uint8_t header[HEADER_SIZE] = "FH01";
   memcpy(header + 4, &(uint32_t){HEADER_SIZE}, 4);
   memcpy(header + 8, fields, sizeof fields);

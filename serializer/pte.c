@@ -159,7 +159,8 @@ static void parse_data_tables(pte_parser *p, const cml_fb_table *program) {
 }
 
 /* A vector of tables that each hold bytes. */
-static cml_span *parse_byte_tables(pte_parser *p, const cml_fb_table *program, unsigned slot, const char *what, uint32_t *out_count) {
+static cml_span *parse_byte_tables(pte_parser *p, const cml_fb_table *program, unsigned slot, const char *what,
+                                   uint32_t *out_count) {
   cml_fb_vector v = cml_fb_vector_of(&p->fb, program, slot, 4);
   cml_span *spans = TAKE(p, cml_span, v.count);
   for (uint32_t i = 0; i < v.count && !cml_fb_failed(&p->fb); i++) {

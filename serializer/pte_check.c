@@ -105,8 +105,9 @@ static cml_status check_method(const cml_pte *pte, const cml_pte_method *m, cml_
       if (!d->specs[s].key.data) return wrong(err, "the key of compile spec", s);
   }
   for (uint32_t i = 0; i < m->chain_count; i++) CML_TRY(check_chain(m, &m->chains[i], err));
-  if (!all_below(m->inputs.items, m->inputs.count, m->value_count)) return wrong(err, "an input of method", (uint64_t)(m - pte->methods));
-  if (!all_below(m->outputs.items, m->outputs.count, m->value_count)) return wrong(err, "an output of method", (uint64_t)(m - pte->methods));
+  if (!all_below(m->inputs.items, m->inputs.count, m->value_count) ||
+      !all_below(m->outputs.items, m->outputs.count, m->value_count))
+    return wrong(err, "an input or output of method", (uint64_t)(m - pte->methods));
   return CML_OK;
 }
 

@@ -25,10 +25,12 @@ static cml_status decode_reference(const cml_pte *pte, cml_span bytes, cml_arena
   out->function = copy_text(json, "functionName", arena);
   json_decref(json);
   if (out->version != 1)
-    return cml_fail(err, CML_UNSUPPORTED, at, "the reference to a Core ML model has version %lld, expected 1", (long long)out->version);
+    return cml_fail(err, CML_UNSUPPORTED, at, "the reference to a Core ML model has version %lld, expected 1",
+                    (long long)out->version);
   if (!out->key.size) return cml_fail(err, CML_INVALID, at, "the reference to a Core ML model has no key");
   if (!cml_pte_find_named(pte, out->key, &out->blob))
-    return cml_fail(err, CML_NOT_FOUND, at, "a Core ML model is referred to as '%s', which is not in the named data", out->key.data);
+    return cml_fail(err, CML_NOT_FOUND, at, "a Core ML model is referred to as '%s', which is not in the named data",
+                    out->key.data);
   return CML_OK;
 }
 

@@ -32,7 +32,8 @@ static void parse_sizes(pte_parser *p, cml_pte_tensor *t, const cml_fb_table *f,
     t->dim_order[i] = *cml_fb_element(fb, &order, i);
     if (t->sizes[i] < 0) cml_fb_fail(fb, sizes.at + 4 * i, "dimension %" PRIu32 " has size %" PRId32, i, t->sizes[i]);
     if (t->dim_order[i] >= t->rank || seen >> t->dim_order[i] & 1)
-      cml_fb_fail(fb, order.at + i, "the dim order is no permutation: entry %" PRIu32 " is %u of %u", i, t->dim_order[i], t->rank);
+      cml_fb_fail(fb, order.at + i, "the dim order is no permutation: entry %" PRIu32 " is %u of %u", i, t->dim_order[i],
+                  t->rank);
     else seen |= 1u << t->dim_order[i];
   }
 }
@@ -128,8 +129,11 @@ static void find_data(pte_parser *p, cml_pte_tensor *t, uint64_t at) {
   } else {
     t->storage = CML_PTE_MUTABLE;
     uint64_t k = t->extra ? t->extra->mutable_segment : 0;
-    if (k < p->pte->mutable_count) find_in(p, t, &p->pte->mutable_segments[k], at);
-    else cml_fb_fail(&p->fb, at, "the index of a tensor's mutable data is %" PRIu64 ", there are %" PRIu32, k, p->pte->mutable_count);
+    if (k < p->pte->mutable_count) {
+      find_in(p, t, &p->pte->mutable_segments[k], at);
+    } else {
+      cml_fb_fail(&p->fb, at, "the index of a tensor's mutable data is %" PRIu64 ", there are %" PRIu32, k, p->pte->mutable_count);
+    }
   }
 }
 

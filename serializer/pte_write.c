@@ -20,19 +20,17 @@ typedef struct pte_writer {
 
 static cml_fb_ref put_string(pte_writer *p, cml_string s) { return s.data ? cml_fb_put_string(&p->w, s) : 0; }
 
-/* A list of refs to be filled by the caller; NULL (and a sticky failure) when memory is out. */
-static cml_fb_ref *take_refs(pte_writer *p, size_t count) {
+typedef cml_fb_ref put_function(pte_writer *p, const void *item);
+
+/* A vector of what `put` makes of each item of an array. */
+static cml_fb_ref put_each(pte_writer *p, const void *items, uint32_t count, size_t item_size, put_function *put) {
   cml_fb_ref *refs = cml_arena_array(&p->scratch, count, sizeof *refs);
-  if (!refs && !p->w.status) p->w.status = CML_NO_MEMORY;
-  return refs;
+  if (!refs) return p->w.status = CML_NO_MEMORY, 0;
+  for (uint32_t i = 0; i < count; i++) refs[i] = put(p, (const char *)items + i * item_size);
+  return cml_fb_put_refs(&p->w, refs, count);
 }
 
-#define PUT_EACH(p, count, put_one)                                            \
-  __extension__({                                                              \
-    cml_fb_ref *put_refs = take_refs((p), (count));                            \
-    for (uint32_t i = 0; put_refs && i < (count); i++) put_refs[i] = (put_one); \
-    put_refs ? cml_fb_put_refs(&(p)->w, put_refs, (count)) : 0;                \
-  })
+#define PUT_EACH(p, items, count, put) put_each((p), (items), (count), sizeof *(items), (put))
 
 static cml_fb_ref put_indices(pte_writer *p, cml_pte_indices v) { return cml_fb_put_vector(&p->w, v.items, v.count, 4, 4); }
 
@@ -115,11 +113,15 @@ static cml_fb_ref put_union(pte_writer *p, uint8_t type, cml_fb_ref content) {
   return cml_fb_end(&p->w);
 }
 
-static cml_fb_ref put_value(pte_writer *p, const cml_pte_value *v) { return put_union(p, (uint8_t)v->kind, put_content(p, v)); }
+static cml_fb_ref put_value(pte_writer *p, const void *item) {
+  const cml_pte_value *v = item;
+  return put_union(p, (uint8_t)v->kind, put_content(p, v));
+}
 
 /* ---- chains ---- */
 
-static cml_fb_ref put_instruction(pte_writer *p, const cml_pte_instruction *in) {
+static cml_fb_ref put_instruction(pte_writer *p, const void *item) {
+  const cml_pte_instruction *in = item;
   bool call = in->opcode == CML_PTE_KERNEL_CALL || in->opcode == CML_PTE_DELEGATE_CALL;
   cml_fb_ref args = call ? put_indices(p, (cml_pte_indices){in->arg_count, in->args}) : 0;
   cml_fb_begin(&p->w);
@@ -129,7 +131,8 @@ static cml_fb_ref put_instruction(pte_writer *p, const cml_pte_instruction *in) 
   return put_union(p, (uint8_t)in->opcode, cml_fb_end(&p->w));
 }
 
-static cml_fb_ref put_frame(pte_writer *p, const cml_pte_frame *f) {
+static cml_fb_ref put_frame(pte_writer *p, const void *item) {
+  const cml_pte_frame *f = item;
   cml_fb_ref filename = put_string(p, f->filename), name = put_string(p, f->name), context = put_string(p, f->context);
   cml_fb_begin(&p->w);
   cml_fb_add_ref(&p->w, FRAME_FILENAME, filename);
@@ -139,17 +142,19 @@ static cml_fb_ref put_frame(pte_writer *p, const cml_pte_frame *f) {
   return cml_fb_end(&p->w);
 }
 
-static cml_fb_ref put_frames(pte_writer *p, const cml_pte_frames *list) {
-  cml_fb_ref items = PUT_EACH(p, list->count, put_frame(p, &list->frames[i]));
+static cml_fb_ref put_frames(pte_writer *p, const void *item) {
+  const cml_pte_frames *list = item;
+  cml_fb_ref items = PUT_EACH(p, list->frames, list->count, put_frame);
   cml_fb_begin(&p->w);
   cml_fb_add_ref(&p->w, FRAMES_ITEMS, items);
   return cml_fb_end(&p->w);
 }
 
-static cml_fb_ref put_chain(pte_writer *p, const cml_pte_chain *c) {
+static cml_fb_ref put_chain(pte_writer *p, const void *item) {
+  const cml_pte_chain *c = item;
   cml_fb_ref inputs = put_indices(p, c->inputs), outputs = put_indices(p, c->outputs);
-  cml_fb_ref instructions = PUT_EACH(p, c->count, put_instruction(p, &c->instructions[i]));
-  cml_fb_ref stacktraces = c->stacktrace_count ? PUT_EACH(p, c->stacktrace_count, put_frames(p, &c->stacktraces[i])) : 0;
+  cml_fb_ref instructions = PUT_EACH(p, c->instructions, c->count, put_instruction);
+  cml_fb_ref stacktraces = c->stacktrace_count ? PUT_EACH(p, c->stacktraces, c->stacktrace_count, put_frames) : 0;
   cml_fb_begin(&p->w);
   cml_fb_add_ref(&p->w, CHAIN_INPUTS, inputs);
   cml_fb_add_ref(&p->w, CHAIN_OUTPUTS, outputs);
@@ -168,7 +173,8 @@ static cml_fb_ref put_container(pte_writer *p, const cml_pte_method *m) {
   return cml_fb_end(&p->w);
 }
 
-static cml_fb_ref put_operator(pte_writer *p, const cml_pte_operator *o) {
+static cml_fb_ref put_operator(pte_writer *p, const void *item) {
+  const cml_pte_operator *o = item;
   cml_fb_ref name = put_string(p, o->name), overload = put_string(p, o->overload);
   cml_fb_begin(&p->w);
   cml_fb_add_ref(&p->w, OPERATOR_NAME, name);
@@ -176,7 +182,8 @@ static cml_fb_ref put_operator(pte_writer *p, const cml_pte_operator *o) {
   return cml_fb_end(&p->w);
 }
 
-static cml_fb_ref put_spec(pte_writer *p, const cml_pte_spec *s) {
+static cml_fb_ref put_spec(pte_writer *p, const void *item) {
+  const cml_pte_spec *s = item;
   cml_fb_ref key = put_string(p, s->key), value = s->value.data ? cml_fb_put_bytes(&p->w, s->value, 1) : 0;
   cml_fb_begin(&p->w);
   cml_fb_add_ref(&p->w, SPEC_KEY, key);
@@ -184,8 +191,9 @@ static cml_fb_ref put_spec(pte_writer *p, const cml_pte_spec *s) {
   return cml_fb_end(&p->w);
 }
 
-static cml_fb_ref put_delegate(pte_writer *p, const cml_pte_delegate *d) {
-  cml_fb_ref id = put_string(p, d->id), specs = PUT_EACH(p, d->spec_count, put_spec(p, &d->specs[i]));
+static cml_fb_ref put_delegate(pte_writer *p, const void *item) {
+  const cml_pte_delegate *d = item;
+  cml_fb_ref id = put_string(p, d->id), specs = PUT_EACH(p, d->specs, d->spec_count, put_spec);
   cml_fb_begin(&p->w);
   cml_fb_add_u8(&p->w, REFERENCE_LOCATION, d->in_segment, 0);
   cml_fb_add_u32(&p->w, REFERENCE_INDEX, d->index, 0);
@@ -197,7 +205,8 @@ static cml_fb_ref put_delegate(pte_writer *p, const cml_pte_delegate *d) {
   return cml_fb_end(&p->w);
 }
 
-static cml_fb_ref put_device(pte_writer *p, const cml_pte_memory_device *d) {
+static cml_fb_ref put_device(pte_writer *p, const void *item) {
+  const cml_pte_memory_device *d = item;
   cml_fb_begin(&p->w);
   cml_fb_add_u32(&p->w, DEVICE_MEMORY, (uint32_t)d->memory, 0);
   cml_fb_add_u8(&p->w, DEVICE_TYPE, (uint8_t)d->type, 0);
@@ -205,15 +214,16 @@ static cml_fb_ref put_device(pte_writer *p, const cml_pte_memory_device *d) {
   return cml_fb_end(&p->w);
 }
 
-static cml_fb_ref put_method(pte_writer *p, const cml_pte_method *m) {
+static cml_fb_ref put_method(pte_writer *p, const void *item) {
+  const cml_pte_method *m = item;
   cml_fb_ref name = put_string(p, m->name), container = m->has_container ? put_container(p, m) : 0;
-  cml_fb_ref values = PUT_EACH(p, m->value_count, put_value(p, &m->values[i]));
+  cml_fb_ref values = PUT_EACH(p, m->values, m->value_count, put_value);
   cml_fb_ref inputs = put_indices(p, m->inputs), outputs = put_indices(p, m->outputs);
-  cml_fb_ref chains = PUT_EACH(p, m->chain_count, put_chain(p, &m->chains[i]));
-  cml_fb_ref operators = PUT_EACH(p, m->operator_count, put_operator(p, &m->operators[i]));
-  cml_fb_ref delegates = PUT_EACH(p, m->delegate_count, put_delegate(p, &m->delegates[i]));
+  cml_fb_ref chains = PUT_EACH(p, m->chains, m->chain_count, put_chain);
+  cml_fb_ref operators = PUT_EACH(p, m->operators, m->operator_count, put_operator);
+  cml_fb_ref delegates = PUT_EACH(p, m->delegates, m->delegate_count, put_delegate);
   cml_fb_ref memory = cml_fb_put_vector(&p->w, m->memory_sizes, m->memory_count, 8, 8);
-  cml_fb_ref devices = m->device_count ? PUT_EACH(p, m->device_count, put_device(p, &m->devices[i])) : 0;
+  cml_fb_ref devices = m->device_count ? PUT_EACH(p, m->devices, m->device_count, put_device) : 0;
   cml_fb_begin(&p->w);
   cml_fb_add_ref(&p->w, PLAN_NAME, name);
   cml_fb_add_ref(&p->w, PLAN_CONTAINER, container);
@@ -230,17 +240,19 @@ static cml_fb_ref put_method(pte_writer *p, const cml_pte_method *m) {
 
 /* ---- the program ---- */
 
-static cml_fb_ref put_byte_table(pte_writer *p, cml_span bytes) {
-  cml_fb_ref data = bytes.data ? cml_fb_put_bytes(&p->w, bytes, p->inline_alignment) : 0;
+static cml_fb_ref put_byte_table(pte_writer *p, const void *item) {
+  const cml_span *bytes = item;
+  cml_fb_ref data = bytes->data ? cml_fb_put_bytes(&p->w, *bytes, p->inline_alignment) : 0;
   cml_fb_begin(&p->w);
   cml_fb_add_ref(&p->w, BYTES_DATA, data);
   return cml_fb_end(&p->w);
 }
 
-static cml_fb_ref put_segment(pte_writer *p, uint64_t offset, uint64_t size) {
+static cml_fb_ref put_segment(pte_writer *p, const void *item) {
+  const cml_pte_segment *s = item;
   cml_fb_begin(&p->w);
-  cml_fb_add_u64(&p->w, SEGMENT_OFFSET, offset, 0);
-  cml_fb_add_u64(&p->w, SEGMENT_SIZE, size, 0);
+  cml_fb_add_u64(&p->w, SEGMENT_OFFSET, p->offsets[s - p->pte->segments], 0);
+  cml_fb_add_u64(&p->w, SEGMENT_SIZE, s->data.size, 0);
   return cml_fb_end(&p->w);
 }
 
@@ -264,10 +276,11 @@ static cml_fb_ref put_segments(pte_writer *p, uint64_t *end) {
   if (!p->offsets) return p->w.status = CML_NO_MEMORY, 0;
   if (!cml_pte_place_segments(pte->segments, pte->segment_count, p->segment_alignment, p->offsets, end))
     return p->w.status = CML_LIMIT, 0;
-  return PUT_EACH(p, pte->segment_count, put_segment(p, p->offsets[i], pte->segments[i].data.size));
+  return PUT_EACH(p, pte->segments, pte->segment_count, put_segment);
 }
 
-static cml_fb_ref put_subsegments(pte_writer *p, const cml_pte_subsegments *s) {
+static cml_fb_ref put_subsegments(pte_writer *p, const void *item) {
+  const cml_pte_subsegments *s = item;
   cml_fb_ref offsets = cml_fb_put_vector(&p->w, s->offsets, s->count, 8, 8);
   cml_fb_begin(&p->w);
   cml_fb_add_u32(&p->w, SUBSEGMENT_SEGMENT, s->segment, 0);
@@ -275,7 +288,8 @@ static cml_fb_ref put_subsegments(pte_writer *p, const cml_pte_subsegments *s) {
   return cml_fb_end(&p->w);
 }
 
-static cml_fb_ref put_named(pte_writer *p, const cml_pte_named *n) {
+static cml_fb_ref put_named(pte_writer *p, const void *item) {
+  const cml_pte_named *n = item;
   cml_fb_ref key = put_string(p, n->key);
   cml_fb_begin(&p->w);
   cml_fb_add_ref(&p->w, NAMED_KEY, key);
@@ -285,13 +299,13 @@ static cml_fb_ref put_named(pte_writer *p, const cml_pte_named *n) {
 
 static cml_fb_ref put_program(pte_writer *p, uint64_t *segments_end) {
   const cml_pte *pte = p->pte;
-  cml_fb_ref methods = PUT_EACH(p, pte->method_count, put_method(p, &pte->methods[i]));
-  cml_fb_ref constants = PUT_EACH(p, pte->constant_count, put_byte_table(p, pte->constants[i]));
-  cml_fb_ref inlines = PUT_EACH(p, pte->inline_count, put_byte_table(p, pte->inline_data[i]));
+  cml_fb_ref methods = PUT_EACH(p, pte->methods, pte->method_count, put_method);
+  cml_fb_ref constants = PUT_EACH(p, pte->constants, pte->constant_count, put_byte_table);
+  cml_fb_ref inlines = PUT_EACH(p, pte->inline_data, pte->inline_count, put_byte_table);
   cml_fb_ref segments = put_segments(p, segments_end);
   cml_fb_ref constant_segment = pte->has_constant_segment ? put_subsegments(p, &pte->constant_segment) : 0;
-  cml_fb_ref mutables = pte->mutable_count ? PUT_EACH(p, pte->mutable_count, put_subsegments(p, &pte->mutable_segments[i])) : 0;
-  cml_fb_ref named = pte->named_count ? PUT_EACH(p, pte->named_count, put_named(p, &pte->named[i])) : 0;
+  cml_fb_ref mutables = pte->mutable_count ? PUT_EACH(p, pte->mutable_segments, pte->mutable_count, put_subsegments) : 0;
+  cml_fb_ref named = pte->named_count ? PUT_EACH(p, pte->named, pte->named_count, put_named) : 0;
   cml_fb_begin(&p->w);
   cml_fb_add_u32(&p->w, PROGRAM_VERSION, pte->version, 0);
   cml_fb_add_ref(&p->w, PROGRAM_PLANS, methods);
@@ -323,10 +337,13 @@ static cml_status choose_alignments(pte_writer *p, const cml_pte_write_options *
   for (uint32_t i = 0; i < p->pte->segment_count; i++) common_alignment(p->pte, p->pte->segments[i].data, &segments);
   for (uint32_t i = 0; i < p->pte->inline_count; i++) common_alignment(p->pte, p->pte->inline_data[i], &inlines);
   for (uint32_t i = 0; i < p->pte->constant_count; i++) common_alignment(p->pte, p->pte->constants[i], &inlines);
-  p->segment_alignment = options && options->segment_alignment ? options->segment_alignment : clamp_alignment(segments, DEFAULT_SEGMENT_ALIGNMENT);
-  p->inline_alignment = options && options->inline_alignment ? options->inline_alignment : clamp_alignment(inlines, LEAST_ALIGNMENT);
+  p->segment_alignment = options ? options->segment_alignment : 0;
+  p->inline_alignment = options ? options->inline_alignment : 0;
+  if (!p->segment_alignment) p->segment_alignment = clamp_alignment(segments, DEFAULT_SEGMENT_ALIGNMENT);
+  if (!p->inline_alignment) p->inline_alignment = clamp_alignment(inlines, LEAST_ALIGNMENT);
   if (cml_is_power_of_two(p->segment_alignment) && cml_is_power_of_two(p->inline_alignment)) return CML_OK;
-  return cml_fail(err, CML_ARGUMENT, CML_NO_OFFSET, "an alignment of %u or %u is no power of two", p->segment_alignment, p->inline_alignment);
+  return cml_fail(err, CML_ARGUMENT, CML_NO_OFFSET, "an alignment of %u or %u is no power of two", p->segment_alignment,
+                  p->inline_alignment);
 }
 
 /* ---- bytes ---- */
