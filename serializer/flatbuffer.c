@@ -109,7 +109,8 @@ uint32_t cml_fb_field(cml_fb *fb, const cml_fb_table *t, unsigned slot, unsigned
   uint16_t offset = cml_load_u16(fb->bytes.data + t->vtable + entry);
   if (!offset) return 0;
   if (offset < 4) {
-    cml_fb_fail(fb, t->vtable + entry, "field %u is at byte %u of its table, inside the distance to the vtable", slot, offset);
+    cml_fb_fail(fb, t->vtable + entry, "field %u is at byte %u of its table, inside the distance to the vtable", slot,
+                offset);
     return 0;
   }
   uint64_t at = (uint64_t)t->at + offset;

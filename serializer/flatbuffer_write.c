@@ -67,13 +67,15 @@ static cml_fb_ref add_node(cml_fb_writer *w, cml_fb_node node) {
 
 cml_fb_ref cml_fb_put_string(cml_fb_writer *w, cml_string s) {
   if (s.size > INT32_MAX) return fail(w, CML_LIMIT), 0;
-  return add_node(w, (cml_fb_node){.kind = NODE_STRING, .alignment = 4, .count = (uint32_t)s.size, .bytes = {(const uint8_t *)s.data, s.size}});
+  return add_node(w, (cml_fb_node){
+      .kind = NODE_STRING, .alignment = 4, .count = (uint32_t)s.size, .bytes = cml_span_of(s.data, s.size)});
 }
 
 cml_fb_ref cml_fb_put_bytes(cml_fb_writer *w, cml_span bytes, uint32_t alignment) {
   if (bytes.size > INT32_MAX) return fail(w, CML_LIMIT), 0;
   if (!cml_is_power_of_two(alignment)) return fail(w, CML_ARGUMENT), 0;
-  return add_node(w, (cml_fb_node){.kind = NODE_BYTES, .alignment = alignment < 4 ? 4 : alignment, .count = (uint32_t)bytes.size, .bytes = bytes});
+  return add_node(w, (cml_fb_node){
+      .kind = NODE_BYTES, .alignment = alignment < 4 ? 4 : alignment, .count = (uint32_t)bytes.size, .bytes = bytes});
 }
 
 cml_fb_ref cml_fb_put_vector(cml_fb_writer *w, const void *elements, size_t count, uint32_t element_size, uint32_t alignment) {
@@ -172,7 +174,8 @@ cml_fb_ref cml_fb_end(cml_fb_writer *w) {
   }
   if (size > UINT16_MAX) return fail(w, CML_ARGUMENT), 0;
   uint32_t alignment = count && fields[0].alignment > 4 ? fields[0].alignment : 4;
-  return add_node(w, (cml_fb_node){.kind = NODE_TABLE, .alignment = alignment, .count = count, .table_size = (uint16_t)size, .fields = fields});
+  return add_node(w, (cml_fb_node){
+      .kind = NODE_TABLE, .alignment = alignment, .count = count, .table_size = (uint16_t)size, .fields = fields});
 }
 
 /* ---- placing ---- */
