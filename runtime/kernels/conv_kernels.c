@@ -1,0 +1,59 @@
+/* Convolution kernels that are no matrix products, compiled once for each instruction set; see kernels.h. */
+#include "kernels_internal.h"
+#include "simd.h"
+
+VINLINE vf load_some(const float *p, size_t n) { return n >= W ? vf_load(p) : vf_load_n(p, n); }
+
+/* One vector of channels over a row: `together` outputs at a time share each weight. */
+VINLINE void depthwise_outputs(const int together, size_t n, size_t kh, size_t kw, const float *const *rows, size_t column, size_t step,
+                               size_t dilation, size_t pixel, const float *w, size_t channels, vf bias, vf low, vf high, float *y) {
+  vf acc[4] = {bias, bias, bias, bias};
+  for (size_t r = 0; r < kh; r++) {
+    if (!rows[r]) continue;
+    const float *x = rows[r] + column;
+    for (size_t t = 0; t < kw; t++, x += dilation * pixel) {
+      vf weight = load_some(w + (r * kw + t) * channels, n);
+      for (int o = 0; o < together; o++) acc[o] = vf_fma(load_some(x + (size_t)o * step, n), weight, acc[o]);
+    }
+  }
+  for (int o = 0; o < together; o++) {
+    vf v = vf_min(high, vf_max(low, acc[o]));
+    if (n >= W) vf_store(y + (size_t)o * channels, v);
+    else vf_store_n(y + (size_t)o * channels, v, n);
+  }
+}
+
+static void depthwise_row(size_t outputs, size_t channels, size_t kh, size_t kw, const float *const *rows, size_t stride, size_t dilation,
+                          size_t pixel, const float *w, const float *bias, float low, float high, float *y) {
+  vf lo = vf_set1(low), hi = vf_set1(high);
+  size_t step = stride * pixel;
+  for (size_t c = 0; c < channels; c += W) {
+    size_t n = channels - c, o = 0;
+    vf b = bias ? load_some(bias + c, n) : vf_zero();
+    if (n >= W) {
+      for (; o + 4 <= outputs; o += 4)
+        depthwise_outputs(4, W, kh, kw, rows, o * step + c, step, dilation, pixel, w + c, channels, b, lo, hi, y + o * channels + c);
+      for (; o < outputs; o++)
+        depthwise_outputs(1, W, kh, kw, rows, o * step + c, step, dilation, pixel, w + c, channels, b, lo, hi, y + o * channels + c);
+    } else {
+      for (; o < outputs; o++)
+        depthwise_outputs(1, n, kh, kw, rows, o * step + c, step, dilation, pixel, w + c, channels, b, lo, hi, y + o * channels + c);
+    }
+  }
+}
+
+/* Blocks of W x W through registers would be faster; 8 rows at a time keep the reads and the writes in whole cache lines. */
+static void transpose(size_t rows, size_t columns, const float *x, size_t x_stride, float *y, size_t y_stride) {
+  enum { B = 16 };
+  for (size_t r = 0; r < rows; r += B)
+    for (size_t c = 0; c < columns; c += B) {
+      size_t rn = rows - r < B ? rows - r : B, cn = columns - c < B ? columns - c : B;
+      for (size_t j = 0; j < cn; j++)
+        for (size_t i = 0; i < rn; i++) y[(c + j) * y_stride + r + i] = x[(r + i) * x_stride + c + j];
+    }
+}
+
+void CML_SIMD(cml_fill_conv)(cml_kernels *k) {
+  k->depthwise_row = depthwise_row;
+  k->transpose = transpose;
+}

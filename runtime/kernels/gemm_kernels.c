@@ -1,0 +1,169 @@
+/* The matrix product's inner kernels, compiled once for each instruction set.
+ *
+ * A tile of the result, tile_rows x tile_columns, stays in registers while the depth is walked: each step loads one row of the
+ * packed b (contiguous) and broadcasts one element of each row of a. a is read in place, its rows at a constant distance, so
+ * that neither linear layers nor channels-last convolutions copy it; b, mostly weights, is packed in panels. */
+#include "kernels_internal.h"
+#include "simd.h"
+
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+enum { MR = CML_TILE_ROWS, NV = CML_TILE_VECTORS, NR = NV * W };
+
+VINLINE void b_row(vf *to, const void *b, bool half, size_t k) {
+  UNROLL for (int j = 0; j < NV; j++)
+    to[j] = half ? vh_load((const cml_f16 *)b + k * NR + (size_t)j * W) : vf_load((const float *)b + k * NR + (size_t)j * W);
+}
+
+VINLINE void finish(const int rows, vf (*acc)[NV], size_t columns, float *c, size_t c_stride, const float *bias, float low, float high) {
+  vf lo = vf_set1(low), hi = vf_set1(high);
+  if (columns == NR) {
+    vf add[NV];
+    UNROLL for (int j = 0; j < NV; j++) add[j] = bias ? vf_load(bias + j * W) : vf_zero();
+    UNROLL for (int i = 0; i < rows; i++)
+      UNROLL for (int j = 0; j < NV; j++)
+        vf_store(c + (size_t)i * c_stride + j * W, vf_min(hi, vf_max(lo, acc[i][j] + add[j])));
+    return;
+  }
+  UNROLL for (int j = 0; j < NV; j++) {
+    size_t n = columns > (size_t)j * W ? columns - (size_t)j * W : 0;
+    if (!n) break;
+    n = n < W ? n : W;
+    vf add = bias ? vf_load_n(bias + j * W, n) : vf_zero();
+    UNROLL for (int i = 0; i < rows; i++)
+      vf_store_n(c + (size_t)i * c_stride + j * W, vf_min(hi, vf_max(lo, acc[i][j] + add)), n);
+  }
+}
+
+VINLINE void begin(const int rows, vf (*acc)[NV], size_t columns, const float *c, size_t c_stride, bool accumulate) {
+  UNROLL for (int i = 0; i < rows; i++)
+    UNROLL for (int j = 0; j < NV; j++) acc[i][j] = vf_zero();
+  if (!accumulate) return;
+  UNROLL for (int j = 0; j < NV; j++) {
+    size_t n = columns > (size_t)j * W ? columns - (size_t)j * W : 0;
+    if (!n) break;
+    if (n >= W) {
+      UNROLL for (int i = 0; i < rows; i++) acc[i][j] = vf_load(c + (size_t)i * c_stride + j * W);
+    } else {
+      UNROLL for (int i = 0; i < rows; i++) acc[i][j] = vf_load_n(c + (size_t)i * c_stride + j * W, n);
+    }
+  }
+}
+
+VINLINE void tile(const int rows, const bool half, size_t columns, size_t depth, const float *a, size_t a_stride, const void *b, float *c,
+                  size_t c_stride, bool accumulate, const float *bias, float low, float high) {
+  vf acc[MR][NV];
+  begin(rows, acc, columns, c, c_stride, accumulate);
+  /* one pointer for three rows, the others by index: sixteen integer registers do for all */
+  const float *p[(MR + 2) / 3];
+  UNROLL for (int i = 0; i < rows; i += 3) p[i / 3] = a + (size_t)i * a_stride;
+  for (size_t k = 0; k < depth; k++) {
+    vf bv[NV];
+    b_row(bv, b, half, k);
+    UNROLL for (int i = 0; i < rows; i++) {
+      vf av = vf_set1(p[i / 3][(size_t)(i % 3) * a_stride + k]);
+      UNROLL for (int j = 0; j < NV; j++) acc[i][j] = vf_fma(av, bv[j], acc[i][j]);
+    }
+  }
+  finish(rows, acc, columns, c, c_stride, bias, low, high);
+}
+
+#define TILE_CASE(r)                                                                                                        \
+  case r:                                                                                                                   \
+    if (r > MR) break;                                                                                                      \
+    if (b_half) tile(r > MR ? MR : r, true, columns, depth, a, a_stride, b, c, c_stride, accumulate, bias, low, high);      \
+    else tile(r > MR ? MR : r, false, columns, depth, a, a_stride, b, c, c_stride, accumulate, bias, low, high);            \
+    break;
+
+static void gemm_tile(size_t rows, size_t columns, size_t depth, const float *a, size_t a_stride, const void *b, bool b_half, float *c,
+                      size_t c_stride, bool accumulate, const float *bias, float low, float high) {
+  switch (rows) {
+    TILE_CASE(1) TILE_CASE(2) TILE_CASE(3) TILE_CASE(4)
+#if CML_TILE_MAX > 4
+    TILE_CASE(5) TILE_CASE(6)
+#endif
+#if CML_TILE_MAX > 6
+    TILE_CASE(7) TILE_CASE(8) TILE_CASE(9) TILE_CASE(10) TILE_CASE(11) TILE_CASE(12) TILE_CASE(13) TILE_CASE(14)
+#endif
+    default: break;
+  }
+}
+
+/* Several chains of additions, so that the latency of an FMA does not bound a product that memory should. */
+VINLINE void panel_product(bool half, size_t columns, size_t depth, const float *x, const void *b, float *y) {
+  enum { CHAINS = 4 };
+  vf acc[CHAINS][NV] = {{{0}}};
+  size_t k = 0;
+  for (; k + CHAINS <= depth; k += CHAINS) {
+    UNROLL for (int u = 0; u < CHAINS; u++) {
+      vf bv[NV], xv = vf_set1(x[k + (size_t)u]);
+      b_row(bv, b, half, k + (size_t)u);
+      UNROLL for (int j = 0; j < NV; j++) acc[u][j] = vf_fma(xv, bv[j], acc[u][j]);
+    }
+  }
+  for (; k < depth; k++) {
+    vf bv[NV];
+    b_row(bv, b, half, k);
+    UNROLL for (int j = 0; j < NV; j++) acc[0][j] = vf_fma(vf_set1(x[k]), bv[j], acc[0][j]);
+  }
+  for (size_t j = 0; j * W < columns; j++) {
+    vf s = (acc[0][j] + acc[1][j]) + (acc[2][j] + acc[3][j]);
+    size_t n = columns - j * W;
+    if (n >= W) vf_store(y + j * W, s);
+    else vf_store_n(y + j * W, s, n);
+  }
+}
+
+static void gemv_panel(size_t columns, size_t depth, const float *x, const void *b, bool b_half, float *y) {
+  if (b_half) panel_product(true, columns, depth, x, b, y);
+  else panel_product(false, columns, depth, x, b, y);
+}
+
+VINLINE vf w_load(const void *w, bool half, size_t i) { return half ? vh_load((const cml_f16 *)w + i) : vf_load((const float *)w + i); }
+
+/* Four rows at a time: four streams of memory, two chains each. */
+VINLINE void rows_product(const int rows, const bool half, size_t depth, const void *w, size_t at, size_t stride, const float *x, float *y) {
+  vf s[4][2] = {{{0}}};
+  size_t k = 0;
+  for (; k + 2 * W <= depth; k += 2 * W) {
+    vf x0 = vf_load(x + k), x1 = vf_load(x + k + W);
+    UNROLL for (int i = 0; i < rows; i++) {
+      size_t o = at + (size_t)i * stride + k;
+      s[i][0] = vf_fma(w_load(w, half, o), x0, s[i][0]);
+      s[i][1] = vf_fma(w_load(w, half, o + W), x1, s[i][1]);
+    }
+  }
+  for (; k < depth; k += W) {
+    size_t n = depth - k < W ? depth - k : W;
+    vf xv = vf_load_n(x + k, n);
+    UNROLL for (int i = 0; i < rows; i++) {
+      size_t o = at + (size_t)i * stride + k;
+      s[i][0] = vf_fma(half ? vh_load_n((const cml_f16 *)w + o, n) : vf_load_n((const float *)w + o, n), xv, s[i][0]);
+    }
+  }
+  UNROLL for (int i = 0; i < rows; i++) y[i] = vf_sum(s[i][0] + s[i][1]);
+}
+
+static void gemv_rows(size_t rows, size_t depth, const void *w, bool half, size_t stride, const float *x, float *y) {
+  size_t i = 0;
+  for (; i + 4 <= rows; i += 4) {
+    if (half) rows_product(4, true, depth, w, i * stride, stride, x, y + i);
+    else rows_product(4, false, depth, w, i * stride, stride, x, y + i);
+  }
+  for (; i < rows; i++) {
+    if (half) rows_product(1, true, depth, w, i * stride, stride, x, y + i);
+    else rows_product(1, false, depth, w, i * stride, stride, x, y + i);
+  }
+}
+
+void CML_SIMD(cml_fill_gemm)(cml_kernels *k) {
+  k->tile_rows = MR;
+  k->tile_columns = NR;
+  k->gemm_tile = gemm_tile;
+  k->gemv_panel = gemv_panel;
+  k->gemv_rows = gemv_rows;
+}

@@ -1,0 +1,109 @@
+/* The kernels: what the operators spend their time in, one table of function pointers for each instruction set.
+ *
+ * Every kernel is written once over vectors of whatever width (simd.h) and compiled for portable C (4 lanes), AVX2 with FMA
+ * and F16C (8), AVX-512 F/BW/DQ/VL (16) and NEON (4). cml_kernels_get gives the best table that this CPU can run; tests take
+ * each in turn by cml_kernels_at. All kernels are pure functions of their arguments: no allocation, no state, any thread.
+ * Pointers need no alignment. Nothing outside the named elements is read or written. Outputs may be the inputs themselves
+ * (y == x) but must not overlap them otherwise.
+ *
+ * Errors of the vector functions, in units in the last place of float32 against the exact value, over all finite inputs
+ * (tests/runtime/test_kernels.c measures them): exp 1.5, log 1.5, tanh 3, erf 2, sigmoid 3, silu 4; gelu (both modes) within
+ * 4 ulp or 1e-7 absolute, whichever is larger. Infinities and NaN go where C's functions send them. */
+#ifndef CML_KERNELS_H
+#define CML_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "error.h"
+#include "f16.h"
+
+/* Functions of one float array: y[i] = f(x[i]); a, b: parameters. */
+#define CML_UNARY_MAP(X)                                                                         \
+  X(EXP) X(LOG) X(TANH) X(ERF) X(SIGMOID) X(SQRT) X(ABS) X(NEG) X(SQUARE) X(RECIPROCAL) X(FLOOR) \
+  X(CEIL) X(ROUND) /* half to even */ X(COPY)                                                    \
+  X(RELU) X(CLIP) /* [a, b] */ X(LEAKY_RELU) /* a x below 0 */ X(ELU) /* a (e^x - 1) */          \
+  X(SILU) X(GELU) X(GELU_TANH) X(GELU_SIGMOID) /* x sigmoid(1.702 x) */                          \
+  X(SOFTPLUS) X(SOFTSIGN) X(HARD_SIGMOID) /* clamp(a x + b, 0, 1) */ X(HARD_SWISH) /* x clamp(a x + b, 0, 1) */ \
+  X(SCALE) /* a x + b, one rounding each */
+
+typedef enum cml_unary {
+#define CML_UNARY_ENUM(name) CML_UNARY_##name,
+  CML_UNARY_MAP(CML_UNARY_ENUM)
+#undef CML_UNARY_ENUM
+  CML_UNARY_COUNT
+} cml_unary;
+
+/* Functions of two float arrays. MAX and MIN give NaN when either is NaN. */
+typedef enum cml_binary {
+  CML_BINARY_ADD, CML_BINARY_SUB, CML_BINARY_MUL, CML_BINARY_DIV, CML_BINARY_MAX, CML_BINARY_MIN, CML_BINARY_COUNT
+} cml_binary;
+
+typedef struct cml_kernels {
+  const char *name;      /* "portable", "avx2", "avx512", "neon" */
+  size_t width;          /* floats in a vector */
+  size_t tile_rows, tile_columns; /* of the matrix product */
+
+  void (*f16_to_f32)(const cml_f16 *x, float *y, size_t n);
+  void (*f32_to_f16)(const float *x, cml_f16 *y, size_t n); /* to nearest even */
+  void (*bf16_to_f32)(const uint16_t *x, float *y, size_t n);
+  void (*f32_to_bf16)(const float *x, uint16_t *y, size_t n);
+
+  void (*unary)(cml_unary f, const float *x, float *y, size_t n, float a, float b);
+  void (*unary_f16)(cml_unary f, const cml_f16 *x, cml_f16 *y, size_t n, float a, float b);
+  void (*binary)(cml_binary f, const float *x1, const float *x2, float *y, size_t n);
+  void (*binary_f16)(cml_binary f, const cml_f16 *x1, const cml_f16 *x2, cml_f16 *y, size_t n);
+  /* y = x1 f s, or s f x1 when reversed */
+  void (*binary_scalar)(cml_binary f, const float *x, float s, bool reversed, float *y, size_t n);
+  void (*binary_scalar_f16)(cml_binary f, const cml_f16 *x, float s, bool reversed, cml_f16 *y, size_t n);
+
+  float (*sum)(const float *x, size_t n);
+  float (*max)(const float *x, size_t n);  /* -inf for n 0; NaN when there is one */
+  float (*min)(const float *x, size_t n);
+  float (*dot)(const float *x1, const float *x2, size_t n);
+  /* sum and sum of squares of (x - shift) */
+  void (*moments)(const float *x, size_t n, float shift, float *sum, float *squares);
+  /* y += a * x */
+  void (*axpy)(float a, const float *x, float *y, size_t n);
+
+  /* Rows of n: y = softmax(x) along a row. */
+  void (*softmax)(const float *x, float *y, size_t n);
+  void (*softmax_f16)(const cml_f16 *x, cml_f16 *y, size_t n);
+  /* y = (x - mean) / sqrt(variance + epsilon) * gamma + beta along a row; gamma, beta may be NULL. */
+  void (*layer_norm)(const float *x, float *y, size_t n, const float *gamma, const float *beta, float epsilon);
+  void (*layer_norm_f16)(const cml_f16 *x, cml_f16 *y, size_t n, const float *gamma, const float *beta, float epsilon);
+
+  /* ---- the matrix product; gemm.h drives these ---- */
+
+  /* c[rows][columns] = a b (+ c when accumulate): rows <= tile_rows, columns <= tile_columns. Row r of a lies at a[r * a_stride];
+   * b is packed: depth steps of tile_columns floats, or halves when b_half (columns beyond `columns` present). After the last
+   * step bias[columns] is added (NULL: none) and values are kept within [low, high]. */
+  void (*gemm_tile)(size_t rows, size_t columns, size_t depth, const float *a, size_t a_stride, const void *b, bool b_half, float *c,
+                    size_t c_stride, bool accumulate, const float *bias, float low, float high);
+  /* y[columns] = x[depth] b, b packed as for gemm_tile, columns <= tile_columns. */
+  void (*gemv_panel)(size_t columns, size_t depth, const float *x, const void *b, bool b_half, float *y);
+  /* y[rows] = w x for row-major w[rows][depth], float or half. */
+  void (*gemv_rows)(size_t rows, size_t depth, const void *w, bool half, size_t row_stride, const float *x, float *y);
+
+  /* ---- convolution ---- */
+
+  /* One row of a channels-last depthwise convolution: y[o][c] = sum over taps of rows[t / kw][(o * stride + (t % kw) * dilation)
+   * * pixel + c] * w[t * channels + c] + bias[c], kept within [low, high]. rows[kh]: the input rows, NULL where padding.
+   * All columns touched are inside the rows. */
+  void (*depthwise_row)(size_t outputs, size_t channels, size_t kh, size_t kw, const float *const *rows, size_t stride, size_t dilation,
+                        size_t pixel, const float *w, const float *bias, float low, float high, float *y);
+  /* y[c * y_stride + r] = x[r * x_stride + c] */
+  void (*transpose)(size_t rows, size_t columns, const float *x, size_t x_stride, float *y, size_t y_stride);
+} cml_kernels;
+
+/* The best table for this CPU, or the one chosen by cml_kernels_use. */
+CML_API const cml_kernels *cml_kernels_get(void);
+/* Tables that this CPU can run, slowest ("portable") first; NULL after the last. */
+CML_API const cml_kernels *cml_kernels_at(size_t i);
+/* Chooses a table by name for all that is prepared afterwards; NULL or "": the best. For tests and measurements, before any
+ * model is prepared: packed weights have the shape of the table they were packed for. CML_NOT_FOUND when this CPU or build
+ * has none of the name. */
+CML_API CML_NODISCARD cml_status cml_kernels_use(const char *name, cml_error *err);
+
+#endif

@@ -1,0 +1,17 @@
+/* How the tables are filled: each source of kernels, compiled for an instruction set, has one function that sets its entries. */
+#ifndef CML_KERNELS_INTERNAL_H
+#define CML_KERNELS_INTERNAL_H
+
+#include "kernels.h"
+
+#define CML_KERNEL_FILLS(variant)                 \
+  void cml_fill_vector_##variant(cml_kernels *k); \
+  void cml_fill_gemm_##variant(cml_kernels *k);   \
+  void cml_fill_conv_##variant(cml_kernels *k);
+
+CML_KERNEL_FILLS(portable)
+CML_KERNEL_FILLS(avx2)
+CML_KERNEL_FILLS(avx512)
+CML_KERNEL_FILLS(neon)
+
+#endif

@@ -1,0 +1,204 @@
+/* A vector of floats, as wide as the instruction set that this file is compiled for: 16 with AVX-512, 8 with AVX2, 4 with
+ * NEON and in portable C (compiler vectors of 4). The kernels are written once on top of this; the build compiles them once
+ * for each instruction set. Everything here is static inline; nothing but the kernels' sources includes it.
+ *
+ *   vf, vi     W floats, W 32-bit integers; compiler vectors, so that + - * / & | < and so on work on them
+ *   *_n        the first n lanes only (0 < n <= W): the others are read as zero and not written
+ *   vh_*       lanes are float16 in memory, float32 in the register; stores round to nearest even */
+#ifndef CML_SIMD_H
+#define CML_SIMD_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "f16.h"
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#define CML_TILE_MAX 14
+enum { W = 16, CML_TILE_ROWS = 14, CML_TILE_VECTORS = 2 };
+#define CML_SIMD(name) name##_avx512
+#elif defined(__AVX2__)
+#include <immintrin.h>
+#define CML_TILE_MAX 6
+enum { W = 8, CML_TILE_ROWS = 6, CML_TILE_VECTORS = 2 };
+#define CML_SIMD(name) name##_avx2
+#elif defined(__aarch64__) && !defined(CML_PORTABLE)
+#include <arm_neon.h>
+#define CML_TILE_MAX 6
+enum { W = 4, CML_TILE_ROWS = 6, CML_TILE_VECTORS = 4 };
+#define CML_SIMD(name) name##_neon
+#else
+#define CML_TILE_MAX 4
+enum { W = 4, CML_TILE_ROWS = 4, CML_TILE_VECTORS = 2 };
+#define CML_SIMD(name) name##_portable
+#endif
+
+typedef float vf __attribute__((vector_size(W * 4)));
+typedef int32_t vi __attribute__((vector_size(W * 4)));
+typedef uint32_t vu __attribute__((vector_size(W * 4)));
+typedef float vf_any __attribute__((vector_size(W * 4), aligned(4), may_alias));
+
+#define VINLINE static inline __attribute__((always_inline, unused))
+
+VINLINE vf vf_load(const float *p) { return *(const vf_any *)p; }
+VINLINE void vf_store(float *p, vf x) { *(vf_any *)p = x; }
+VINLINE vf vf_set1(float x) { return x - (vf){0}; } /* x + 0 would turn -0 into 0 */
+VINLINE vi vi_set1(int32_t x) { return x + (vi){0}; }
+VINLINE vi vf_bits(vf x) { return (vi)x; }
+VINLINE vf vi_float(vi x) { return (vf)x; } /* the same bits */
+VINLINE vf vf_zero(void) { return (vf){0}; }
+/* mask ? a : b, lanes of mask all ones or zeros */
+VINLINE vf vf_select(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
+VINLINE vf vf_abs(vf x) { return (vf)((vi)x & 0x7fffffff); }
+VINLINE vf vf_copysign(vf magnitude, vf sign) { return (vf)(((vi)magnitude & 0x7fffffff) | ((vi)sign & INT32_MIN)); }
+
+#if defined(__AVX512F__)
+
+VINLINE __mmask16 v_mask(size_t n) { return (__mmask16)((1u << n) - 1); }
+VINLINE vf vf_load_n(const float *p, size_t n) { return (vf)_mm512_maskz_loadu_ps(v_mask(n), p); }
+VINLINE void vf_store_n(float *p, vf x, size_t n) { _mm512_mask_storeu_ps(p, v_mask(n), (__m512)x); }
+VINLINE vf vf_fma(vf a, vf b, vf c) { return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
+VINLINE vf vf_max(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); } /* b when either is NaN */
+VINLINE vf vf_min(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
+VINLINE vf vf_round(vf x) { return (vf)_mm512_roundscale_ps((__m512)x, 8); } /* to nearest even */
+VINLINE vf vf_floor(vf x) { return (vf)_mm512_roundscale_ps((__m512)x, 9); }
+VINLINE vf vf_ceil(vf x) { return (vf)_mm512_roundscale_ps((__m512)x, 10); }
+VINLINE vf vf_trunc(vf x) { return (vf)_mm512_roundscale_ps((__m512)x, 11); }
+VINLINE vf vf_sqrt(vf x) { return (vf)_mm512_sqrt_ps((__m512)x); }
+VINLINE vi vf_int(vf x) { return (vi)_mm512_cvtps_epi32((__m512)x); } /* x must be whole */
+VINLINE vf vf_from_int(vi x) { return (vf)_mm512_cvtepi32_ps((__m512i)x); }
+VINLINE vf vh_load(const cml_f16 *p) { return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p)); }
+VINLINE vf vh_load_n(const cml_f16 *p, size_t n) { return (vf)_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(v_mask(n), p)); }
+VINLINE void vh_store(cml_f16 *p, vf x) { _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtps_ph((__m512)x, 8)); }
+VINLINE void vh_store_n(cml_f16 *p, vf x, size_t n) { _mm256_mask_storeu_epi16(p, v_mask(n), _mm512_cvtps_ph((__m512)x, 8)); }
+VINLINE float vf_sum(vf x) { return _mm512_reduce_add_ps((__m512)x); }
+VINLINE float vf_hmax(vf x) { return _mm512_reduce_max_ps((__m512)x); }
+VINLINE float vf_hmin(vf x) { return _mm512_reduce_min_ps((__m512)x); }
+
+#elif defined(__AVX2__)
+
+VINLINE __m256i v_mask(size_t n) {
+  static const int32_t ones[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+  return _mm256_loadu_si256((const __m256i *)(const void *)(ones + 8 - n));
+}
+VINLINE vf vf_load_n(const float *p, size_t n) { return (vf)_mm256_maskload_ps(p, v_mask(n)); }
+VINLINE void vf_store_n(float *p, vf x, size_t n) { _mm256_maskstore_ps(p, v_mask(n), (__m256)x); }
+VINLINE vf vf_fma(vf a, vf b, vf c) { return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
+VINLINE vf vf_max(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
+VINLINE vf vf_min(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m256)b); }
+VINLINE vf vf_round(vf x) { return (vf)_mm256_round_ps((__m256)x, 8); }
+VINLINE vf vf_floor(vf x) { return (vf)_mm256_round_ps((__m256)x, 9); }
+VINLINE vf vf_ceil(vf x) { return (vf)_mm256_round_ps((__m256)x, 10); }
+VINLINE vf vf_trunc(vf x) { return (vf)_mm256_round_ps((__m256)x, 11); }
+VINLINE vf vf_sqrt(vf x) { return (vf)_mm256_sqrt_ps((__m256)x); }
+VINLINE vi vf_int(vf x) { return (vi)_mm256_cvtps_epi32((__m256)x); }
+VINLINE vf vf_from_int(vi x) { return (vf)_mm256_cvtepi32_ps((__m256i)x); }
+VINLINE vf vh_load(const cml_f16 *p) { return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p)); }
+VINLINE void vh_store(cml_f16 *p, vf x) { _mm_storeu_si128((__m128i *)(void *)p, _mm256_cvtps_ph((__m256)x, 8)); }
+VINLINE vf vh_load_n(const cml_f16 *p, size_t n) {
+  cml_f16 t[8] = {0};
+  for (size_t i = 0; i < n; i++) t[i] = p[i];
+  return vh_load(t);
+}
+VINLINE void vh_store_n(cml_f16 *p, vf x, size_t n) {
+  cml_f16 t[8];
+  vh_store(t, x);
+  for (size_t i = 0; i < n; i++) p[i] = t[i];
+}
+VINLINE float vf_sum(vf x) {
+  __m128 a = _mm_add_ps(_mm256_castps256_ps128((__m256)x), _mm256_extractf128_ps((__m256)x, 1));
+  a = _mm_add_ps(a, _mm_movehl_ps(a, a));
+  return _mm_cvtss_f32(_mm_add_ss(a, _mm_movehdup_ps(a)));
+}
+VINLINE float vf_hmax(vf x) {
+  __m128 a = _mm_max_ps(_mm256_castps256_ps128((__m256)x), _mm256_extractf128_ps((__m256)x, 1));
+  a = _mm_max_ps(a, _mm_movehl_ps(a, a));
+  return _mm_cvtss_f32(_mm_max_ss(a, _mm_movehdup_ps(a)));
+}
+VINLINE float vf_hmin(vf x) {
+  __m128 a = _mm_min_ps(_mm256_castps256_ps128((__m256)x), _mm256_extractf128_ps((__m256)x, 1));
+  a = _mm_min_ps(a, _mm_movehl_ps(a, a));
+  return _mm_cvtss_f32(_mm_min_ss(a, _mm_movehdup_ps(a)));
+}
+
+#else /* NEON and portable: lanes by lanes where there is no instruction */
+
+VINLINE vf vf_load_n(const float *p, size_t n) {
+  vf x = {0};
+  for (size_t i = 0; i < n; i++) x[i] = p[i];
+  return x;
+}
+VINLINE void vf_store_n(float *p, vf x, size_t n) {
+  for (size_t i = 0; i < n; i++) p[i] = x[i];
+}
+VINLINE vf vf_max(vf a, vf b) { return vf_select(a > b, a, b); }
+VINLINE vf vf_min(vf a, vf b) { return vf_select(a < b, a, b); }
+VINLINE float vf_sum(vf x) { return (x[0] + x[2]) + (x[1] + x[3]); }
+VINLINE float vf_hmax(vf x) {
+  float a = x[0] > x[1] ? x[0] : x[1], b = x[2] > x[3] ? x[2] : x[3];
+  return a > b ? a : b;
+}
+VINLINE float vf_hmin(vf x) {
+  float a = x[0] < x[1] ? x[0] : x[1], b = x[2] < x[3] ? x[2] : x[3];
+  return a < b ? a : b;
+}
+
+#if defined(__aarch64__) && !defined(CML_PORTABLE)
+VINLINE vf vf_fma(vf a, vf b, vf c) { return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
+VINLINE vf vf_round(vf x) { return (vf)vrndnq_f32((float32x4_t)x); }
+VINLINE vf vf_floor(vf x) { return (vf)vrndmq_f32((float32x4_t)x); }
+VINLINE vf vf_ceil(vf x) { return (vf)vrndpq_f32((float32x4_t)x); }
+VINLINE vf vf_trunc(vf x) { return (vf)vrndq_f32((float32x4_t)x); }
+VINLINE vf vf_sqrt(vf x) { return (vf)vsqrtq_f32((float32x4_t)x); }
+VINLINE vi vf_int(vf x) { return (vi)vcvtnq_s32_f32((float32x4_t)x); }
+VINLINE vf vf_from_int(vi x) { return (vf)vcvtq_f32_s32((int32x4_t)x); }
+VINLINE vf vh_load(const cml_f16 *p) { return (vf)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
+VINLINE void vh_store(cml_f16 *p, vf x) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32((float32x4_t)x))); }
+#else
+VINLINE vf vf_fma(vf a, vf b, vf c) { return a * b + c; }
+VINLINE vi vf_int(vf x) { return __builtin_convertvector(x, vi); }
+VINLINE vf vf_from_int(vi x) { return __builtin_convertvector(x, vf); }
+VINLINE vf vf_round(vf x) { /* adding 2^23 leaves no room for a fraction; larger values are whole already */
+  vf magic = vf_copysign(vf_set1(0x1p23f), x), r = vf_copysign((x + magic) - magic, x);
+  return vf_select(vf_abs(x) < 0x1p23f, r, x);
+}
+VINLINE vf vf_floor(vf x) {
+  vf r = vf_round(x);
+  return vf_select(r > x, r - 1, r);
+}
+VINLINE vf vf_ceil(vf x) {
+  vf r = vf_round(x);
+  return vf_copysign(vf_select(r < x, r + 1, r), x);
+}
+VINLINE vf vf_trunc(vf x) { return vf_copysign(vf_floor(vf_abs(x)), x); }
+VINLINE vf vf_sqrt(vf x) {
+  for (int i = 0; i < W; i++) x[i] = __builtin_sqrtf(x[i]);
+  return x;
+}
+VINLINE vf vh_load(const cml_f16 *p) {
+  vf x;
+  for (int i = 0; i < W; i++) x[i] = cml_f16_to_f32(p[i]);
+  return x;
+}
+VINLINE void vh_store(cml_f16 *p, vf x) {
+  for (int i = 0; i < W; i++) p[i] = cml_f16_from_f32(x[i]);
+}
+#endif
+
+VINLINE vf vh_load_n(const cml_f16 *p, size_t n) {
+  vf x = {0};
+  for (size_t i = 0; i < n; i++) x[i] = cml_f16_to_f32(p[i]);
+  return x;
+}
+VINLINE void vh_store_n(cml_f16 *p, vf x, size_t n) {
+  for (size_t i = 0; i < n; i++) p[i] = cml_f16_from_f32(x[i]);
+}
+#endif
+
+/* Signed zeros and NaN as torch has them: NaN in either operand gives NaN. */
+VINLINE vf vf_max_nan(vf a, vf b) { return vf_select(a != a, a, vf_max(a, b)); }
+VINLINE vf vf_min_nan(vf a, vf b) { return vf_select(a != a, a, vf_min(a, b)); }
+
+#endif

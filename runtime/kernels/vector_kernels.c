@@ -1,0 +1,328 @@
+/* Elementwise functions, reductions and rows (softmax, layer norm), compiled once for each instruction set; see kernels.h. */
+#include "kernels_internal.h"
+#include "vector_math.h"
+
+/* ---- loads and stores that serve both element types ---- */
+
+VINLINE vf ld(const void *p, bool half, size_t i) { return half ? vh_load((const cml_f16 *)p + i) : vf_load((const float *)p + i); }
+VINLINE vf ld_n(const void *p, bool half, size_t i, size_t n) {
+  return half ? vh_load_n((const cml_f16 *)p + i, n) : vf_load_n((const float *)p + i, n);
+}
+VINLINE void st(void *p, bool half, size_t i, vf x) {
+  if (half) vh_store((cml_f16 *)p + i, x);
+  else vf_store((float *)p + i, x);
+}
+VINLINE void st_n(void *p, bool half, size_t i, vf x, size_t n) {
+  if (half) vh_store_n((cml_f16 *)p + i, x, n);
+  else vf_store_n((float *)p + i, x, n);
+}
+
+static void f16_to_f32(const cml_f16 *x, float *y, size_t n) {
+  size_t i = 0;
+  for (; i + W <= n; i += W) vf_store(y + i, vh_load(x + i));
+  if (i < n) vf_store_n(y + i, vh_load_n(x + i, n - i), n - i);
+}
+
+static void f32_to_f16(const float *x, cml_f16 *y, size_t n) {
+  size_t i = 0;
+  for (; i + W <= n; i += W) vh_store(y + i, vf_load(x + i));
+  if (i < n) vh_store_n(y + i, vf_load_n(x + i, n - i), n - i);
+}
+
+static void bf16_to_f32(const uint16_t *x, float *y, size_t n) {
+  for (size_t i = 0; i < n; i++) y[i] = cml_bf16_to_f32(x[i]);
+}
+
+static void f32_to_bf16(const float *x, uint16_t *y, size_t n) {
+  for (size_t i = 0; i < n; i++) y[i] = cml_bf16_from_f32(x[i]);
+}
+
+/* ---- one operand ---- */
+
+VINLINE vf apply(cml_unary f, vf x, vf a, vf b) {
+  switch (f) {
+    case CML_UNARY_EXP: return v_exp(x);
+    case CML_UNARY_LOG: return v_log(x);
+    case CML_UNARY_TANH: return v_tanh(x);
+    case CML_UNARY_ERF: return v_erf(x);
+    case CML_UNARY_SIGMOID: return v_sigmoid(x);
+    case CML_UNARY_SQRT: return vf_sqrt(x);
+    case CML_UNARY_ABS: return vf_abs(x);
+    case CML_UNARY_NEG: return -x;
+    case CML_UNARY_SQUARE: return x * x;
+    case CML_UNARY_RECIPROCAL: return 1.0f / x;
+    case CML_UNARY_FLOOR: return vf_floor(x);
+    case CML_UNARY_CEIL: return vf_ceil(x);
+    case CML_UNARY_ROUND: return vf_round(x);
+    case CML_UNARY_COPY: return x;
+    case CML_UNARY_RELU: return vf_max(vf_zero(), x);
+    case CML_UNARY_CLIP: return vf_min(b, vf_max(a, x));
+    case CML_UNARY_LEAKY_RELU: return vf_select(x < vf_zero(), a * x, x);
+    case CML_UNARY_ELU: return vf_select(x < vf_zero(), a * (v_exp(x) - 1.0f), x);
+    case CML_UNARY_SILU: return v_silu(x);
+    case CML_UNARY_GELU: return v_gelu(x);
+    case CML_UNARY_GELU_TANH: return v_gelu_tanh(x);
+    case CML_UNARY_GELU_SIGMOID: return vf_select(x < V(-51.0f), V(-0.0f), x / (1.0f + v_exp(x * -1.702f)));
+    case CML_UNARY_SOFTPLUS: return v_softplus(x);
+    case CML_UNARY_SOFTSIGN: return x / (1.0f + vf_abs(x));
+    case CML_UNARY_HARD_SIGMOID: return vf_min(V(1.0f), vf_max(vf_zero(), a * x + b));
+    case CML_UNARY_HARD_SWISH: return x * vf_min(V(1.0f), vf_max(vf_zero(), a * x + b));
+    case CML_UNARY_SCALE: return a * x + b;
+    case CML_UNARY_COUNT: break;
+  }
+  return x;
+}
+
+VINLINE void unary_loop(cml_unary f, bool half, const void *x, void *y, size_t n, float a, float b) {
+  vf va = vf_set1(a), vb = vf_set1(b);
+  size_t i = 0;
+  for (; i + W <= n; i += W) st(y, half, i, apply(f, ld(x, half, i), va, vb));
+  if (i < n) st_n(y, half, i, apply(f, ld_n(x, half, i, n - i), va, vb), n - i);
+}
+
+#define UNARY_CASE(name) case CML_UNARY_##name: unary_loop(CML_UNARY_##name, HALF, x, y, n, a, b); break;
+
+static void unary(cml_unary f, const float *x, float *y, size_t n, float a, float b) {
+#define HALF false
+  switch (f) {
+    CML_UNARY_MAP(UNARY_CASE)
+    case CML_UNARY_COUNT: break;
+  }
+#undef HALF
+}
+
+static void unary_f16(cml_unary f, const cml_f16 *x, cml_f16 *y, size_t n, float a, float b) {
+#define HALF true
+  switch (f) {
+    CML_UNARY_MAP(UNARY_CASE)
+    case CML_UNARY_COUNT: break;
+  }
+#undef HALF
+}
+
+/* ---- two operands ---- */
+
+VINLINE vf apply2(cml_binary f, vf x, vf y) {
+  switch (f) {
+    case CML_BINARY_ADD: return x + y;
+    case CML_BINARY_SUB: return x - y;
+    case CML_BINARY_MUL: return x * y;
+    case CML_BINARY_DIV: return x / y;
+    case CML_BINARY_MAX: return vf_max_nan(x, y);
+    case CML_BINARY_MIN: return vf_min_nan(x, y);
+    case CML_BINARY_COUNT: break;
+  }
+  return x;
+}
+
+VINLINE void binary_loop(cml_binary f, bool half, const void *x1, const void *x2, void *y, size_t n) {
+  size_t i = 0;
+  for (; i + W <= n; i += W) st(y, half, i, apply2(f, ld(x1, half, i), ld(x2, half, i)));
+  if (i < n) st_n(y, half, i, apply2(f, ld_n(x1, half, i, n - i), ld_n(x2, half, i, n - i)), n - i);
+}
+
+VINLINE void scalar_loop(cml_binary f, bool half, const void *x, float s, bool reversed, void *y, size_t n) {
+  vf v = vf_set1(s);
+  for (size_t i = 0; i < n; i += W) {
+    size_t m = n - i < W ? n - i : W;
+    vf e = m == W ? ld(x, half, i) : ld_n(x, half, i, m);
+    e = reversed ? apply2(f, v, e) : apply2(f, e, v);
+    if (m == W) st(y, half, i, e);
+    else st_n(y, half, i, e, m);
+  }
+}
+
+#define EACH_BINARY(CALL) \
+  switch (f) { \
+    case CML_BINARY_ADD: CALL(CML_BINARY_ADD); break; \
+    case CML_BINARY_SUB: CALL(CML_BINARY_SUB); break; \
+    case CML_BINARY_MUL: CALL(CML_BINARY_MUL); break; \
+    case CML_BINARY_DIV: CALL(CML_BINARY_DIV); break; \
+    case CML_BINARY_MAX: CALL(CML_BINARY_MAX); break; \
+    case CML_BINARY_MIN: CALL(CML_BINARY_MIN); break; \
+    case CML_BINARY_COUNT: break; \
+  }
+
+static void binary(cml_binary f, const float *x1, const float *x2, float *y, size_t n) {
+#define CALL(f) binary_loop(f, false, x1, x2, y, n)
+  EACH_BINARY(CALL)
+#undef CALL
+}
+static void binary_f16(cml_binary f, const cml_f16 *x1, const cml_f16 *x2, cml_f16 *y, size_t n) {
+#define CALL(f) binary_loop(f, true, x1, x2, y, n)
+  EACH_BINARY(CALL)
+#undef CALL
+}
+static void binary_scalar(cml_binary f, const float *x, float s, bool reversed, float *y, size_t n) {
+#define CALL(f) scalar_loop(f, false, x, s, reversed, y, n)
+  EACH_BINARY(CALL)
+#undef CALL
+}
+static void binary_scalar_f16(cml_binary f, const cml_f16 *x, float s, bool reversed, cml_f16 *y, size_t n) {
+#define CALL(f) scalar_loop(f, true, x, s, reversed, y, n)
+  EACH_BINARY(CALL)
+#undef CALL
+}
+
+/* ---- reductions: four accumulators hide the latency of an addition ---- */
+
+static float sum(const float *x, size_t n) {
+  vf s[4] = {{0}};
+  size_t i = 0;
+  for (; i + 4 * W <= n; i += 4 * W)
+    for (size_t j = 0; j < 4; j++) s[j] += vf_load(x + i + j * W);
+  for (; i + W <= n; i += W) s[0] += vf_load(x + i);
+  if (i < n) s[1] += vf_load_n(x + i, n - i);
+  return vf_sum((s[0] + s[1]) + (s[2] + s[3]));
+}
+
+static float dot(const float *x1, const float *x2, size_t n) {
+  vf s[4] = {{0}};
+  size_t i = 0;
+  for (; i + 4 * W <= n; i += 4 * W)
+    for (size_t j = 0; j < 4; j++) s[j] = vf_fma(vf_load(x1 + i + j * W), vf_load(x2 + i + j * W), s[j]);
+  for (; i + W <= n; i += W) s[0] = vf_fma(vf_load(x1 + i), vf_load(x2 + i), s[0]);
+  if (i < n) s[1] = vf_fma(vf_load_n(x1 + i, n - i), vf_load_n(x2 + i, n - i), s[1]);
+  return vf_sum((s[0] + s[1]) + (s[2] + s[3]));
+}
+
+static void moments(const float *x, size_t n, float shift, float *out_sum, float *out_squares) {
+  vf s[2] = {{0}}, q[2] = {{0}}, m = vf_set1(shift);
+  size_t i = 0;
+  for (; i + 2 * W <= n; i += 2 * W)
+    for (size_t j = 0; j < 2; j++) {
+      vf d = vf_load(x + i + j * W) - m;
+      s[j] += d;
+      q[j] = vf_fma(d, d, q[j]);
+    }
+  float sums = vf_sum(s[0] + s[1]), squares = vf_sum(q[0] + q[1]);
+  for (; i < n; i++) {
+    float d = x[i] - shift;
+    sums += d;
+    squares += d * d;
+  }
+  *out_sum = sums;
+  *out_squares = squares;
+}
+
+static void axpy(float a, const float *x, float *y, size_t n) {
+  vf s = vf_set1(a);
+  size_t i = 0;
+  for (; i + W <= n; i += W) vf_store(y + i, vf_fma(s, vf_load(x + i), vf_load(y + i)));
+  if (i < n) vf_store_n(y + i, vf_fma(s, vf_load_n(x + i, n - i), vf_load_n(y + i, n - i)), n - i);
+}
+
+VINLINE float extreme(const void *x, bool half, size_t n, bool largest) {
+  float none = largest ? -__builtin_inff() : __builtin_inff();
+  vf m = vf_set1(none), nan = vf_zero();
+  size_t i = 0;
+  for (; i + W <= n; i += W) {
+    vf e = ld(x, half, i);
+    m = largest ? vf_max(e, m) : vf_min(e, m);
+    nan += e - e; /* NaN for NaN; for an infinity too, which is looked at below */
+  }
+  float r = largest ? vf_hmax(m) : vf_hmin(m), bad = vf_sum(nan);
+  for (; i < n; i++) {
+    float e = half ? cml_f16_to_f32(((const cml_f16 *)x)[i]) : ((const float *)x)[i];
+    r = largest ? (e > r ? e : r) : (e < r ? e : r);
+    bad += e - e;
+  }
+  if (bad != bad)
+    for (size_t k = 0; k < n; k++) {
+      float e = half ? cml_f16_to_f32(((const cml_f16 *)x)[k]) : ((const float *)x)[k];
+      if (e != e) return e;
+    }
+  return r;
+}
+
+static float max_of(const float *x, size_t n) { return extreme(x, false, n, true); }
+static float min_of(const float *x, size_t n) { return extreme(x, false, n, false); }
+
+/* ---- rows ---- */
+
+/* e^(x - max) is written to y and summed, then scaled. In float16 the exponentials are computed twice, so that they are
+ * rounded once. */
+VINLINE void softmax_row(const void *x, void *y, bool half, size_t n) {
+  float top = extreme(x, half, n, true);
+  vf m = vf_set1(top), s = vf_zero();
+  size_t i = 0;
+  for (; i + W <= n; i += W) {
+    vf e = v_exp(ld(x, half, i) - m);
+    s += e;
+    if (!half) st(y, half, i, e);
+  }
+  float total = vf_sum(s);
+  if (i < n) {
+    vf e = v_exp(ld_n(x, half, i, n - i) - m);
+    float lanes[W];
+    vf_store(lanes, e);
+    for (size_t k = 0; k < n - i; k++) total += lanes[k];
+    if (!half) st_n(y, half, i, e, n - i);
+  }
+  vf r = vf_set1(1.0f / total);
+  for (i = 0; i + W <= n; i += W) st(y, half, i, half ? v_exp(ld(x, half, i) - m) * r : ld(y, half, i) * r);
+  if (i < n) st_n(y, half, i, half ? v_exp(ld_n(x, half, i, n - i) - m) * r : ld_n(y, half, i, n - i) * r, n - i);
+}
+
+static void softmax(const float *x, float *y, size_t n) { softmax_row(x, y, false, n); }
+static void softmax_f16(const cml_f16 *x, cml_f16 *y, size_t n) { softmax_row(x, y, true, n); }
+
+/* Two passes, so that the variance of a row with a large mean does not cancel. */
+VINLINE void layer_norm_row(const void *x, void *y, bool half, size_t n, const float *gamma, const float *beta, float epsilon) {
+  vf s = vf_zero(), q = vf_zero();
+  size_t i = 0, whole = n / W * W;
+  for (; i < whole; i += W) s += ld(x, half, i);
+  if (i < n) s += ld_n(x, half, i, n - i);
+  float mean = vf_sum(s) / (float)n;
+  vf m = vf_set1(mean);
+  for (i = 0; i < whole; i += W) {
+    vf d = ld(x, half, i) - m;
+    q = vf_fma(d, d, q);
+  }
+  float squares = vf_sum(q);
+  for (; i < n; i++) {
+    float d = (half ? cml_f16_to_f32(((const cml_f16 *)x)[i]) : ((const float *)x)[i]) - mean;
+    squares += d * d;
+  }
+  vf r = vf_set1(1.0f / __builtin_sqrtf(squares / (float)n + epsilon));
+  for (i = 0; i < n; i += W) {
+    size_t k = n - i < W ? n - i : W;
+    bool full = k == W;
+    vf e = ((full ? ld(x, half, i) : ld_n(x, half, i, k)) - m) * r;
+    if (gamma) e *= full ? vf_load(gamma + i) : vf_load_n(gamma + i, k);
+    if (beta) e += full ? vf_load(beta + i) : vf_load_n(beta + i, k);
+    if (full) st(y, half, i, e);
+    else st_n(y, half, i, e, k);
+  }
+}
+
+static void layer_norm(const float *x, float *y, size_t n, const float *gamma, const float *beta, float epsilon) {
+  layer_norm_row(x, y, false, n, gamma, beta, epsilon);
+}
+static void layer_norm_f16(const cml_f16 *x, cml_f16 *y, size_t n, const float *gamma, const float *beta, float epsilon) {
+  layer_norm_row(x, y, true, n, gamma, beta, epsilon);
+}
+
+void CML_SIMD(cml_fill_vector)(cml_kernels *k) {
+  k->width = W;
+  k->f16_to_f32 = f16_to_f32;
+  k->f32_to_f16 = f32_to_f16;
+  k->bf16_to_f32 = bf16_to_f32;
+  k->f32_to_bf16 = f32_to_bf16;
+  k->unary = unary;
+  k->unary_f16 = unary_f16;
+  k->binary = binary;
+  k->binary_f16 = binary_f16;
+  k->binary_scalar = binary_scalar;
+  k->binary_scalar_f16 = binary_scalar_f16;
+  k->sum = sum;
+  k->dot = dot;
+  k->max = max_of;
+  k->min = min_of;
+  k->moments = moments;
+  k->axpy = axpy;
+  k->softmax = softmax;
+  k->softmax_f16 = softmax_f16;
+  k->layer_norm = layer_norm;
+  k->layer_norm_f16 = layer_norm_f16;
+}

@@ -1,0 +1,382 @@
+/* Every table of kernels that this CPU can run, against C's own functions in double precision: random sizes with ragged
+ * tails, buffers that end at an unmapped page, special values. With --bench it prints what each kernel reaches. */
+#include "test.h"
+
+#include <math.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "kernels.h"
+
+/* ---- memory that ends where the process may not read ---- */
+
+enum { GUARDED = 1 << 22, BUFFERS = 6 };
+static char *guarded[BUFFERS];
+
+static void guard_buffers(void) {
+  for (int i = 0; i < BUFFERS; i++) {
+    guarded[i] = mmap(NULL, GUARDED + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_true(guarded[i] != MAP_FAILED);
+    assert_int_equal(mprotect(guarded[i] + GUARDED, 4096, PROT_NONE), 0);
+  }
+}
+static void *at_end(int buffer, size_t bytes) {
+  assert_true(bytes <= GUARDED);
+  return guarded[buffer] + GUARDED - bytes;
+}
+
+static uint64_t seed = 88172645463325252u;
+static uint32_t rnd(void) {
+  seed ^= seed << 13;
+  seed ^= seed >> 7;
+  seed ^= seed << 17;
+  return (uint32_t)(seed >> 32);
+}
+static size_t between(size_t low, size_t high) { return low + rnd() % (high - low + 1); }
+static float uniform(void) { return (float)rnd() * 0x1p-31f - 1.0f; }
+static void fill(float *x, size_t n) {
+  for (size_t i = 0; i < n; i++) x[i] = uniform();
+}
+
+#define EACH_TABLE(k) for (size_t table = 0; (k = cml_kernels_at(table)); table++)
+
+/* ---- conversions ---- */
+
+static void test_f16(void **state) {
+  (void)state;
+  const cml_kernels *k;
+  EACH_TABLE(k) {
+    for (size_t n = 1; n < 70; n++) {
+      cml_f16 *h = at_end(0, n * 2), *back = at_end(2, n * 2);
+      float *f = at_end(1, n * 4);
+      for (size_t i = 0; i < n; i++) h[i] = (cml_f16)rnd();
+      k->f16_to_f32(h, f, n);
+      for (size_t i = 0; i < n; i++) {
+        float want = cml_f16_to_f32(h[i]);
+        assert_true(isnan(want) ? isnan(f[i]) : !memcmp(&want, &f[i], 4));
+      }
+      for (size_t i = 0; i < n; i++) {
+        uint32_t bits = rnd();
+        memcpy(&f[i], &bits, 4);
+      }
+      if (n > 4) f[0] = 65519.99f, f[1] = 65520.0f, f[2] = 0x1p-25f, f[3] = 0x1.8p-25f;
+      k->f32_to_f16(f, back, n);
+      for (size_t i = 0; i < n; i++) {
+        cml_f16 want = cml_f16_from_f32(f[i]);
+        if (isnan(f[i])) assert_true((back[i] & 0x7fff) > 0x7c00);
+        else assert_int_equal(back[i], want);
+      }
+    }
+  }
+}
+
+/* ---- functions of one array ---- */
+
+static double gelu(double x) { return 0.5 * x * erfc(-x * M_SQRT1_2); }
+
+static double exact(cml_unary f, double x, double a, double b) {
+  switch (f) {
+    case CML_UNARY_EXP: return exp(x);
+    case CML_UNARY_LOG: return log(x);
+    case CML_UNARY_TANH: return tanh(x);
+    case CML_UNARY_ERF: return erf(x);
+    case CML_UNARY_SIGMOID: return 1 / (1 + exp(-x));
+    case CML_UNARY_SQRT: return sqrt(x);
+    case CML_UNARY_ABS: return fabs(x);
+    case CML_UNARY_NEG: return -x;
+    case CML_UNARY_SQUARE: return x * x;
+    case CML_UNARY_RECIPROCAL: return 1 / x;
+    case CML_UNARY_FLOOR: return floor(x);
+    case CML_UNARY_CEIL: return ceil(x);
+    case CML_UNARY_ROUND: return rint(x);
+    case CML_UNARY_COPY: return x;
+    case CML_UNARY_RELU: return isnan(x) ? x : fmax(x, 0);
+    case CML_UNARY_CLIP: return isnan(x) ? x : fmin(fmax(x, a), b);
+    case CML_UNARY_LEAKY_RELU: return x < 0 ? (float)a * x : x;
+    case CML_UNARY_ELU: return x < 0 ? a * expm1(x) : x;
+    case CML_UNARY_SILU: return x < -700 ? -0.0 : x / (1 + exp(-x));
+    case CML_UNARY_GELU: return x < -30 ? -0.0 : gelu(x);
+    case CML_UNARY_GELU_TANH: return x < -30 ? -0.0 : 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
+    case CML_UNARY_GELU_SIGMOID: return x < -400 ? -0.0 : x / (1 + exp(-1.702 * x));
+    case CML_UNARY_SOFTPLUS: return isnan(x) ? x : fmax(x, 0) + log1p(exp(-fabs(x)));
+    case CML_UNARY_SOFTSIGN: return x / (1 + fabs(x));
+    case CML_UNARY_HARD_SIGMOID: return isnan(x) ? x : fmin(fmax(a * x + b, 0), 1);
+    case CML_UNARY_HARD_SWISH: return x * fmin(fmax(a * x + b, 0), 1);
+    case CML_UNARY_SCALE: return a * x + b;
+    case CML_UNARY_COUNT: break;
+  }
+  return NAN;
+}
+
+/* ulp: the bound; absolute: what is allowed beside it */
+static const struct bound {
+  double ulp, absolute;
+} bounds[CML_UNARY_COUNT] = {
+    [CML_UNARY_EXP] = {1.5, 0}, [CML_UNARY_LOG] = {1.5, 0}, [CML_UNARY_TANH] = {3, 0}, [CML_UNARY_ERF] = {2, 0},
+    [CML_UNARY_SIGMOID] = {3, 1e-37}, [CML_UNARY_SILU] = {4, 1e-36}, [CML_UNARY_GELU] = {4, 1e-7}, [CML_UNARY_GELU_TANH] = {4, 1e-7},
+    [CML_UNARY_GELU_SIGMOID] = {4, 1e-6}, [CML_UNARY_SOFTPLUS] = {3, 0}, [CML_UNARY_SOFTSIGN] = {2, 0}, [CML_UNARY_ELU] = {2, 1e-7},
+    [CML_UNARY_HARD_SIGMOID] = {1, 2e-7}, [CML_UNARY_HARD_SWISH] = {4, 2e-7}, [CML_UNARY_SCALE] = {2, 4e-7},
+    [CML_UNARY_SQUARE] = {0.51, 0}, [CML_UNARY_RECIPROCAL] = {0.51, 0}, [CML_UNARY_SQRT] = {0.51, 0}, [CML_UNARY_LEAKY_RELU] = {0.51, 0},
+};
+static const char *const unary_names[] = {
+#define NAME(name) #name,
+    CML_UNARY_MAP(NAME)
+#undef NAME
+};
+
+static double ulps(float got, double want) {
+  if (isnan(want)) return isnan(got) ? 0 : INFINITY;
+  if ((double)got == want) return 0;
+  if (isinf(got) || fabs(want) > 3.5e38) return (float)want == got || (isinf(got) && fabs(want) > 3.40282e38) ? 0 : INFINITY;
+  int e = want == 0 ? -126 : ilogb(want);
+  return fabs((double)got - want) / ldexp(1, (e < -126 ? -126 : e) - 23);
+}
+
+static float sample(size_t i) {
+  static const float special[] = {0.0f, -0.0f, INFINITY, -INFINITY, NAN, 1.0f, -1.0f, 0x1p-149f, -0x1p-149f, 88.7f, -87.3f, -103.0f, 0.5f, 1.5f,
+                                  2.5f, -0.5f, 0x1.fffffep127f, 0x1p-126f, 8388609.0f, -8388607.5f};
+  if (i < sizeof special / sizeof *special) return special[i];
+  if (i % 4 == 0) {
+    uint32_t bits = rnd();
+    float f;
+    memcpy(&f, &bits, 4);
+    return f;
+  }
+  return uniform() * (i % 4 == 1 ? 1.0f : i % 4 == 2 ? 10.0f : 100.0f);
+}
+
+static void test_unary(void **state) {
+  (void)state;
+  const cml_kernels *k;
+  enum { N = 60013 };
+  float *x = at_end(0, N * 4), *y = at_end(1, N * 4), a = 0.2f, b = 0.5f;
+  EACH_TABLE(k) {
+    for (int f = 0; f < CML_UNARY_COUNT; f++) {
+      double worst = 0;
+      for (size_t i = 0; i < N; i++) x[i] = sample(i);
+      k->unary((cml_unary)f, x, y, N, a, b);
+      for (size_t i = 0; i < N; i++) {
+        double want = exact((cml_unary)f, (double)x[i], (double)a, (double)b), u = ulps(y[i], want);
+        if (fabs((double)y[i] - want) <= bounds[f].absolute * fmax(1, fabs((double)x[i]))) continue;
+        if (u > worst) worst = u;
+        if (u > bounds[f].ulp) fail_msg("%s %s(%a) is %a, should be %a: %g ulp", k->name, unary_names[f], (double)x[i], (double)y[i], want, u);
+      }
+      if (getenv("CML_TEST_VERBOSE")) print_message("# %s %s: %.2f ulp\n", k->name, unary_names[f], worst);
+    }
+  }
+}
+
+/* All float16 values; the result may be off by one unit of float16 where the float32 result is next to a tie. */
+static void test_unary_f16(void **state) {
+  (void)state;
+  const cml_kernels *k;
+  static cml_f16 x[65536], y[65536];
+  for (size_t i = 0; i < 65536; i++) x[i] = (cml_f16)i;
+  EACH_TABLE(k) {
+    for (int f = 0; f < CML_UNARY_COUNT; f++) {
+      k->unary_f16((cml_unary)f, x, y, 65536, 0.25f, 0.5f);
+      for (size_t i = 0; i < 65536; i++) {
+        double want = exact((cml_unary)f, (double)cml_f16_to_f32(x[i]), 0.25, 0.5);
+        cml_f16 w = cml_f16_from_f32((float)want);
+        float got = cml_f16_to_f32(y[i]), rounded = cml_f16_to_f32(w);
+        if (isnan(want) ? isnan(got) : got == rounded) continue;
+        if (fabs((double)got - want) <= 1.01 * fabs((double)rounded - want) + 1e-7) continue;
+        fail_msg("%s %s(%a) is %a, should be %a", k->name, unary_names[f], (double)cml_f16_to_f32(x[i]), (double)got, want);
+      }
+    }
+  }
+}
+
+static void test_binary(void **state) {
+  (void)state;
+  const cml_kernels *k;
+  EACH_TABLE(k) {
+    for (size_t n = 1; n < 50; n++) {
+      float *x = at_end(0, n * 4), *z = at_end(1, n * 4), *y = at_end(2, n * 4);
+      fill(x, n);
+      fill(z, n);
+      if (n > 3) x[0] = NAN, z[1] = NAN;
+      for (int f = 0; f < CML_BINARY_COUNT; f++)
+        for (int mode = 0; mode < 3; mode++) {
+          float s = 0.75f;
+          if (mode == 0) k->binary((cml_binary)f, x, z, y, n);
+          else k->binary_scalar((cml_binary)f, x, s, mode == 2, y, n);
+          for (size_t i = 0; i < n; i++) {
+            float p = mode == 2 ? s : x[i], q = mode == 0 ? z[i] : mode == 2 ? x[i] : s;
+            float want = f == CML_BINARY_ADD ? p + q : f == CML_BINARY_SUB ? p - q : f == CML_BINARY_MUL ? p * q : f == CML_BINARY_DIV ? p / q
+                         : isnan(p) || isnan(q) ? NAN : f == CML_BINARY_MAX ? fmaxf(p, q) : fminf(p, q);
+            assert_true(isnan(want) ? isnan(y[i]) : y[i] == want);
+          }
+        }
+    }
+  }
+}
+
+/* ---- reductions and rows ---- */
+
+static void test_rows(void **state) {
+  (void)state;
+  const cml_kernels *k;
+  EACH_TABLE(k) {
+    for (size_t n = 1; n < 200; n += 1 + n / 16) {
+      float *x = at_end(0, n * 4), *y = at_end(1, n * 4), *g = at_end(2, n * 4), *b = at_end(3, n * 4);
+      fill(x, n), fill(g, n), fill(b, n);
+      double sum = 0, dot = 0, squares = 0, e = 0;
+      float top = -INFINITY, low = INFINITY;
+      for (size_t i = 0; i < n; i++) sum += (double)x[i], dot += (double)x[i] * (double)g[i], top = fmaxf(top, x[i]), low = fminf(low, x[i]);
+      for (size_t i = 0; i < n; i++) squares += ((double)x[i] - sum / n) * ((double)x[i] - sum / n), e += exp((double)x[i] - (double)top);
+      assert_true(fabs((double)k->sum(x, n) - sum) < 1e-5 * (double)n);
+      assert_true(fabs((double)k->dot(x, g, n) - dot) < 1e-5 * (double)n);
+      assert_true(k->max(x, n) == top && k->min(x, n) == low);
+      float s, q;
+      k->moments(x, n, (float)(sum / n), &s, &q);
+      assert_true(fabs((double)q - squares) < 1e-5 * (double)n);
+      k->softmax(x, y, n);
+      for (size_t i = 0; i < n; i++) assert_true(fabs((double)y[i] - exp((double)x[i] - (double)top) / e) < 1e-6);
+      k->layer_norm(x, y, n, g, b, 1e-3f);
+      for (size_t i = 0; i < n; i++) {
+        double want = ((double)x[i] - sum / n) / sqrt(squares / n + 1e-3) * (double)g[i] + (double)b[i];
+        assert_true(fabs((double)y[i] - want) < 2e-5);
+      }
+      x[n / 2] = NAN;
+      assert_true(isnan(k->max(x, n)) && isnan(k->min(x, n)));
+      x[n / 2] = INFINITY;
+      assert_true(k->max(x, n) == INFINITY);
+    }
+  }
+}
+
+/* ---- the matrix product ---- */
+
+static void test_gemm(void **state) {
+  (void)state;
+  const cml_kernels *k;
+  EACH_TABLE(k) {
+    for (int round = 0; round < 300; round++) {
+      size_t m = between(1, k->tile_rows), n = between(1, k->tile_columns), depth = between(0, 40), stride = depth + between(0, 5);
+      bool half = rnd() % 2, accumulate = rnd() % 2, biased = rnd() % 2, clipped = rnd() % 2;
+      float *a = at_end(0, ((m - 1) * stride + depth) * 4), *c = at_end(2, m * n * 4), *bias = at_end(3, n * 4);
+      void *b = at_end(1, depth * k->tile_columns * (half ? 2 : 4));
+      float before[64 * 64], low = clipped ? -1.0f : -INFINITY, high = clipped ? 1.0f : INFINITY;
+      fill(a, (m - 1) * stride + depth), fill(c, m * n), fill(bias, n);
+      memcpy(before, c, m * n * 4);
+      for (size_t i = 0; i < depth * k->tile_columns; i++) {
+        cml_f16 h = cml_f16_from_f32(uniform());
+        if (half) ((cml_f16 *)b)[i] = h;
+        else ((float *)b)[i] = cml_f16_to_f32(h);
+      }
+      k->gemm_tile(m, n, depth, a, stride, b, half, c, n, accumulate, biased ? bias : NULL, low, high);
+      for (size_t i = 0; i < m; i++)
+        for (size_t j = 0; j < n; j++) {
+          double want = (accumulate ? (double)before[i * n + j] : 0) + (biased ? (double)bias[j] : 0);
+          for (size_t d = 0; d < depth; d++) {
+            size_t at = d * k->tile_columns + j;
+            want += (double)a[i * stride + d] * (double)(half ? cml_f16_to_f32(((cml_f16 *)b)[at]) : ((float *)b)[at]);
+          }
+          want = fmin(fmax(want, (double)low), (double)high);
+          assert_true(fabs((double)c[i * n + j] - want) < 1e-4);
+        }
+      if (m == 1 && !accumulate) {
+        k->gemv_panel(n, depth, a, b, half, c);
+        for (size_t j = 0; j < n; j++) {
+          double want = 0;
+          for (size_t d = 0; d < depth; d++) {
+            size_t at = d * k->tile_columns + j;
+            want += (double)a[d] * (double)(half ? cml_f16_to_f32(((cml_f16 *)b)[at]) : ((float *)b)[at]);
+          }
+          assert_true(fabs((double)c[j] - want) < 1e-4);
+        }
+      }
+    }
+  }
+}
+
+static void test_gemv_rows(void **state) {
+  (void)state;
+  const cml_kernels *k;
+  EACH_TABLE(k) {
+    for (size_t depth = 1; depth < 90; depth += 3)
+      for (int half = 0; half < 2; half++) {
+        size_t rows = between(1, 11);
+        void *w = at_end(0, rows * depth * (half ? 2 : 4));
+        float *x = at_end(1, depth * 4), *y = at_end(2, rows * 4);
+        fill(x, depth);
+        for (size_t i = 0; i < rows * depth; i++) {
+          if (half) ((cml_f16 *)w)[i] = cml_f16_from_f32(uniform());
+          else ((float *)w)[i] = uniform();
+        }
+        k->gemv_rows(rows, depth, w, half, depth, x, y);
+        for (size_t r = 0; r < rows; r++) {
+          double want = 0;
+          for (size_t d = 0; d < depth; d++)
+            want += (double)x[d] * (double)(half ? cml_f16_to_f32(((cml_f16 *)w)[r * depth + d]) : ((float *)w)[r * depth + d]);
+          assert_true(fabs((double)y[r] - want) < 1e-4);
+        }
+      }
+  }
+}
+
+static void test_depthwise(void **state) {
+  (void)state;
+  const cml_kernels *k;
+  EACH_TABLE(k) {
+    for (int round = 0; round < 200; round++) {
+      size_t channels = between(1, 40), kh = between(1, 4), kw = between(1, 5), stride = between(1, 3), dilation = between(1, 2), outputs = between(1, 9);
+      size_t columns = (outputs - 1) * stride + (kw - 1) * dilation + 1, count = columns * channels;
+      float *x = at_end(0, kh * count * 4), *w = at_end(1, kh * kw * channels * 4), *bias = at_end(2, channels * 4), *y = at_end(3, outputs * channels * 4);
+      const float *rows[4];
+      fill(x, kh * count), fill(w, kh * kw * channels), fill(bias, channels);
+      for (size_t r = 0; r < kh; r++) rows[r] = rnd() % 4 ? x + r * count : NULL;
+      k->depthwise_row(outputs, channels, kh, kw, rows, stride, dilation, channels, w, bias, -0.5f, 0.75f, y);
+      for (size_t o = 0; o < outputs; o++)
+        for (size_t c = 0; c < channels; c++) {
+          double want = (double)bias[c];
+          for (size_t t = 0; t < kh * kw; t++)
+            if (rows[t / kw]) want += (double)rows[t / kw][(o * stride + t % kw * dilation) * channels + c] * (double)w[t * channels + c];
+          assert_true(fabs((double)y[o * channels + c] - fmin(fmax(want, -0.5), 0.75)) < 1e-5);
+        }
+    }
+  }
+}
+
+/* ---- speed ---- */
+
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static int bench(void) {
+  const cml_kernels *k;
+  static float x[1 << 16], y[1 << 16], c[64 * 64];
+  fill(x, 1 << 16), fill(y, 1 << 16);
+  EACH_TABLE(k) {
+    for (size_t depth = 64; depth <= 512; depth *= 2) {
+      double begin = now(), spent;
+      size_t n = 0;
+      for (; (spent = now() - begin) < 0.1; n += 100)
+        for (int i = 0; i < 100; i++)
+          k->gemm_tile(k->tile_rows, k->tile_columns, depth, x, depth + 16, y, false, c, k->tile_columns, true, NULL, -INFINITY, INFINITY);
+      printf("%s gemm_tile %zux%zu depth %zu: %.1f GFLOP/s\n", k->name, k->tile_rows, k->tile_columns, depth,
+             2e-9 * (double)(k->tile_rows * k->tile_columns * depth * n) / spent);
+    }
+    for (int f = 0; f < CML_UNARY_COUNT; f++) {
+      double begin = now(), spent;
+      size_t n = 0;
+      for (; (spent = now() - begin) < 0.02; n += 4096) k->unary((cml_unary)f, x, y, 4096, 0.2f, 0.5f);
+      printf("%s %s: %.2f ns a float\n", k->name, unary_names[f], 1e9 * spent / (double)n);
+    }
+  }
+  return 0;
+}
+
+int main(int argc, char **argv) {
+  if (argc > 1 && !strcmp(argv[1], "--bench")) return bench();
+  guard_buffers();
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_f16),  cmocka_unit_test(test_unary), cmocka_unit_test(test_unary_f16), cmocka_unit_test(test_binary),
+      cmocka_unit_test(test_rows), cmocka_unit_test(test_gemm),  cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_depthwise),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
