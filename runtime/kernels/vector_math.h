@@ -120,13 +120,14 @@ VINLINE vf v_gelu_tanh(vf x) {
 
 VINLINE vf v_silu(vf x) {
   vf y = x / (1.0f + v_exp(-x));
-  return vf_select(x < V(-88.0f), x * v_exp(x), y) ;
+  vf least = vf_max(V(-110.0f), x); /* there e^-x overflows; x e^x is as good, and -inf 0 is kept out */
+  return vf_select(x < V(-88.0f), least * v_exp(least), y);
 }
 
-/* max(x, 0) + log(1 + e^-|x|); log1p by Kahan's correction is not needed: the sum's error is that of its larger part. */
+/* max(x, 0) + log(1 + e), e = e^-|x|; what 1 + e loses to rounding is put back to first order. */
 VINLINE vf v_softplus(vf x) {
   vf e = v_exp(-vf_abs(x)), s = 1.0f + e;
-  vf l = vf_select(e < V(0x1p-12f), e - e * e * 0.5f, v_log(s));
+  vf l = v_log(s) + (e - (s - 1.0f)) / s;
   return vf_select(x != x, x, vf_max(x, V(0.0f)) + l);
 }
 

@@ -112,7 +112,7 @@ static double exact(cml_unary f, double x, double a, double b) {
 static const struct bound {
   double ulp, absolute;
 } bounds[CML_UNARY_COUNT] = {
-    [CML_UNARY_EXP] = {1.5, 0}, [CML_UNARY_LOG] = {1.5, 0}, [CML_UNARY_TANH] = {3, 0}, [CML_UNARY_ERF] = {2, 0},
+    [CML_UNARY_EXP] = {1.5, 0}, [CML_UNARY_LOG] = {1.5, 0}, [CML_UNARY_TANH] = {3, 0}, [CML_UNARY_ERF] = {2.5, 0},
     [CML_UNARY_SIGMOID] = {3, 1e-37}, [CML_UNARY_SILU] = {4, 1e-36}, [CML_UNARY_GELU] = {4, 1e-7}, [CML_UNARY_GELU_TANH] = {4, 1e-7},
     [CML_UNARY_GELU_SIGMOID] = {4, 1e-6}, [CML_UNARY_SOFTPLUS] = {3, 0}, [CML_UNARY_SOFTSIGN] = {2, 0}, [CML_UNARY_ELU] = {2, 1e-7},
     [CML_UNARY_HARD_SIGMOID] = {1, 2e-7}, [CML_UNARY_HARD_SWISH] = {4, 2e-7}, [CML_UNARY_SCALE] = {2, 4e-7},
@@ -221,21 +221,21 @@ static void test_rows(void **state) {
     for (size_t n = 1; n < 200; n += 1 + n / 16) {
       float *x = at_end(0, n * 4), *y = at_end(1, n * 4), *g = at_end(2, n * 4), *b = at_end(3, n * 4);
       fill(x, n), fill(g, n), fill(b, n);
-      double sum = 0, dot = 0, squares = 0, e = 0;
+      double sum = 0, dot = 0, squares = 0, e = 0, count = (double)n;
       float top = -INFINITY, low = INFINITY;
       for (size_t i = 0; i < n; i++) sum += (double)x[i], dot += (double)x[i] * (double)g[i], top = fmaxf(top, x[i]), low = fminf(low, x[i]);
-      for (size_t i = 0; i < n; i++) squares += ((double)x[i] - sum / n) * ((double)x[i] - sum / n), e += exp((double)x[i] - (double)top);
+      for (size_t i = 0; i < n; i++) squares += ((double)x[i] - sum / count) * ((double)x[i] - sum / count), e += exp((double)x[i] - (double)top);
       assert_true(fabs((double)k->sum(x, n) - sum) < 1e-5 * (double)n);
       assert_true(fabs((double)k->dot(x, g, n) - dot) < 1e-5 * (double)n);
       assert_true(k->max(x, n) == top && k->min(x, n) == low);
       float s, q;
-      k->moments(x, n, (float)(sum / n), &s, &q);
+      k->moments(x, n, (float)(sum / count), &s, &q);
       assert_true(fabs((double)q - squares) < 1e-5 * (double)n);
       k->softmax(x, y, n);
       for (size_t i = 0; i < n; i++) assert_true(fabs((double)y[i] - exp((double)x[i] - (double)top) / e) < 1e-6);
       k->layer_norm(x, y, n, g, b, 1e-3f);
       for (size_t i = 0; i < n; i++) {
-        double want = ((double)x[i] - sum / n) / sqrt(squares / n + 1e-3) * (double)g[i] + (double)b[i];
+        double want = ((double)x[i] - sum / count) / sqrt(squares / count + 1e-3) * (double)g[i] + (double)b[i];
         assert_true(fabs((double)y[i] - want) < 2e-5);
       }
       x[n / 2] = NAN;
@@ -343,7 +343,7 @@ static void test_depthwise(void **state) {
 
 static double now(void) {
   struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
