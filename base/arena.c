@@ -16,7 +16,10 @@ static unsigned char *chunk_bytes(cml_arena_chunk *c) { return (unsigned char *)
 static cml_arena_chunk *chunk_create(cml_arena *arena, size_t size) {
   if (size > SIZE_MAX - sizeof(cml_arena_chunk)) return NULL;
   size_t bytes = size + sizeof(cml_arena_chunk);
-  if (arena->limit && (bytes > arena->limit || arena->total > arena->limit - bytes)) return NULL;
+  if (arena->limit && (bytes > arena->limit || arena->total > arena->limit - bytes)) {
+    arena->limited = true;
+    return NULL;
+  }
   cml_arena_chunk *c = calloc(1, bytes);
   if (c) arena->total += bytes;
   return c;

@@ -12,10 +12,11 @@ typedef struct cml_arena {
   size_t used, capacity;   /* of the newest chunk */
   size_t total;            /* bytes asked of the system so far */
   size_t limit;            /* 0: none; else no more than this many bytes in all */
+  bool limited;            /* an allocation failed because of the limit */
 } cml_arena;
 
 /* All zero bytes are an empty arena without a limit. */
-#define CML_ARENA_INIT {NULL, 0, 0, 0, 0}
+#define CML_ARENA_INIT {NULL, 0, 0, 0, 0, false}
 
 /* Zeroed memory, or NULL when memory (or the limit) is exhausted. size 0 gives a valid pointer. */
 CML_API void *cml_arena_alloc(cml_arena *arena, size_t size);

@@ -62,7 +62,7 @@ static uint64_t offset_of(const reader *r, const void *at) {
 
 static cml_status out_of_memory(reader *r) {
   const cml_arena *a = r->arena;
-  if (a->limit && a->total + (a->limit >> 4) > a->limit)
+  if (a->limited)
     return cml_fail(r->err, CML_LIMIT, CML_NO_OFFSET, "the program needs more than the limit of %zu bytes of memory", a->limit);
   return cml_fail_memory(r->err);
 }

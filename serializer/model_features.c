@@ -15,14 +15,29 @@ typedef struct description_reader {
   cml_error *err;
 } description_reader;
 
-static void *scratch_alloc(void *arena, size_t size) { return cml_arena_alloc(arena, size); }
-static void scratch_free(void *arena, void *p) { (void)arena, (void)p; }
+typedef struct scratch {
+  cml_arena arena;
+  bool failed; /* protobuf-c does not tell a lack of memory from malformed data */
+} scratch;
+
+static void *scratch_alloc(void *context, size_t size) {
+  scratch *s = context;
+  void *p = cml_arena_alloc(&s->arena, size);
+  s->failed |= !p;
+  return p;
+}
+static void scratch_free(void *context, void *p) { (void)context, (void)p; }
+
+static cml_status out_of_memory(const cml_arena *arena, cml_error *err) {
+  if (!arena->limited) return cml_fail_memory(err);
+  return cml_fail(err, CML_LIMIT, CML_NO_OFFSET, "the description needs more than the limit of %zu bytes of memory", arena->limit);
+}
 
 static cml_status read_text(description_reader *r, ProtobufCBinaryData text, const char **out) {
   if (!cml_wire_is_text(cml_span_of(text.data, text.len)))
     return cml_fail(r->err, CML_INVALID, r->offset, "the description holds a text that is not UTF-8, or holds a NUL");
   *out = cml_arena_text(&r->model->arena, (const char *)text.data, text.len);
-  return *out ? CML_OK : cml_fail_memory(r->err);
+  return *out ? CML_OK : out_of_memory(&r->model->arena, r->err);
 }
 
 static cml_dtype array_dtype(int32_t number) { /* ArrayFeatureType.ArrayDataType: kind << 16 | bits */
@@ -52,11 +67,11 @@ static cml_status array_ranges(description_reader *r, const Cml__Proto__ArrayTyp
   if (f->rank && f->rank != n) return bad_feature(r, f, "as many ranges as dimensions are expected");
   f->flexibility = CML_FLEX_RANGE;
   f->ranges = CML_ARENA_NEW_ARRAY(&r->model->arena, cml_range, n);
-  if (!f->ranges) return cml_fail_memory(r->err);
+  if (!f->ranges) return out_of_memory(&r->model->arena, r->err);
   for (size_t i = 0; i < n; i++) CML_TRY(make_range(r, f, a->range->ranges[i], &f->ranges[i]));
   if (f->rank || !n) return CML_OK;
   f->shape = CML_ARENA_NEW_ARRAY(&r->model->arena, int64_t, n); /* no default shape: the smallest */
-  if (!f->shape) return cml_fail_memory(r->err);
+  if (!f->shape) return out_of_memory(&r->model->arena, r->err);
   for (size_t i = 0; i < n; i++) f->shape[i] = f->ranges[i].lower;
   f->rank = n;
   return CML_OK;
@@ -69,7 +84,7 @@ static cml_status array_shapes(description_reader *r, const Cml__Proto__ArrayTyp
   if (!f->rank && shapes[0]->n_dims) { /* no default shape: the first */
     f->rank = shapes[0]->n_dims;
     f->shape = CML_ARENA_NEW_ARRAY(&r->model->arena, int64_t, f->rank);
-    if (!f->shape) return cml_fail_memory(r->err);
+    if (!f->shape) return out_of_memory(&r->model->arena, r->err);
     memcpy(f->shape, shapes[0]->dims, f->rank * sizeof(int64_t));
   }
   for (size_t i = 0; i < n; i++) {
@@ -81,7 +96,7 @@ static cml_status array_shapes(description_reader *r, const Cml__Proto__ArrayTyp
   f->flexibility = CML_FLEX_ENUMERATED;
   f->shape_count = n;
   f->shapes = cml_mul(n, f->rank, &count) ? CML_ARENA_NEW_ARRAY(&r->model->arena, int64_t, count) : NULL;
-  if (!f->shapes) return cml_fail_memory(r->err);
+  if (!f->shapes) return out_of_memory(&r->model->arena, r->err);
   for (size_t i = 0; i < n && f->rank; i++) memcpy(f->shapes + i * f->rank, shapes[i]->dims, f->rank * sizeof(int64_t));
   return CML_OK;
 }
@@ -91,7 +106,7 @@ static cml_status read_array(description_reader *r, const Cml__Proto__ArrayType 
   if (!f->dtype && a->element) return bad_feature(r, f, "an array of an unknown element type");
   f->rank = a->n_shape;
   f->shape = CML_ARENA_NEW_ARRAY(&r->model->arena, int64_t, a->n_shape);
-  if (!f->shape) return cml_fail_memory(r->err);
+  if (!f->shape) return out_of_memory(&r->model->arena, r->err);
   for (size_t i = 0; i < a->n_shape; i++)
     if ((f->shape[i] = a->shape[i]) < 0 && a->shape[i] != -1) return bad_feature(r, f, "a negative dimension");
   if (a->range) CML_TRY(array_ranges(r, a, f));
@@ -111,19 +126,19 @@ static cml_status read_image(description_reader *r, const Cml__Proto__ImageType 
   if (image->width < 0 || image->height < 0) return bad_feature(r, f, "a negative image size");
   f->rank = 2;
   f->shape = CML_ARENA_NEW_ARRAY(arena, int64_t, 2);
-  if (!f->shape) return cml_fail_memory(r->err);
+  if (!f->shape) return out_of_memory(&r->model->arena, r->err);
   f->shape[0] = image->height, f->shape[1] = image->width;
   if (image->range) {
     f->flexibility = CML_FLEX_RANGE;
     f->ranges = CML_ARENA_NEW_ARRAY(arena, cml_range, 2);
-    if (!f->ranges) return cml_fail_memory(r->err);
+    if (!f->ranges) return out_of_memory(&r->model->arena, r->err);
     CML_TRY(make_range(r, f, image->range->height, &f->ranges[0]));
     CML_TRY(make_range(r, f, image->range->width, &f->ranges[1]));
   } else if (image->enumerated && image->enumerated->n_sizes) {
     f->flexibility = CML_FLEX_ENUMERATED;
     f->shape_count = image->enumerated->n_sizes;
     f->shapes = cml_arena_array(arena, f->shape_count, 2 * sizeof(int64_t));
-    if (!f->shapes) return cml_fail_memory(r->err);
+    if (!f->shapes) return out_of_memory(&r->model->arena, r->err);
     for (size_t i = 0; i < f->shape_count; i++) {
       const Cml__Proto__ImageSize *size = image->enumerated->sizes[i];
       if (size->height > INT64_MAX || size->width > INT64_MAX) return bad_feature(r, f, "an image size out of range");
@@ -164,7 +179,7 @@ static cml_status read_feature(description_reader *r, const Cml__Proto__Feature 
 
 static cml_status read_features(description_reader *r, Cml__Proto__Feature *const *in, size_t count, cml_features *out) {
   out->items = CML_ARENA_NEW_ARRAY(&r->model->arena, cml_feature, count);
-  if (!out->items) return cml_fail_memory(r->err);
+  if (!out->items) return out_of_memory(&r->model->arena, r->err);
   for (size_t i = 0; i < count; i++) CML_TRY(read_feature(r, in[i], &out->items[i]));
   out->count = count;
   return CML_OK;
@@ -173,7 +188,7 @@ static cml_status read_features(description_reader *r, Cml__Proto__Feature *cons
 static cml_status read_functions(description_reader *r, const Cml__Proto__Description *in) {
   cml_model *m = r->model;
   m->functions = CML_ARENA_NEW_ARRAY(&m->arena, cml_function_description, in->n_functions);
-  if (!m->functions) return cml_fail_memory(r->err);
+  if (!m->functions) return out_of_memory(&r->model->arena, r->err);
   for (size_t i = 0; i < in->n_functions; i++) {
     const Cml__Proto__FunctionDescription *f = in->functions[i];
     cml_function_description *out = &m->functions[i];
@@ -195,7 +210,7 @@ static cml_status read_metadata(description_reader *r, const Cml__Proto__Metadat
   CML_TRY(read_text(r, in->author, &m->author));
   CML_TRY(read_text(r, in->license, &m->license));
   m->metadata = CML_ARENA_NEW_ARRAY(&m->arena, cml_metadata_item, in->n_user);
-  if (!m->metadata) return cml_fail_memory(r->err);
+  if (!m->metadata) return out_of_memory(&r->model->arena, r->err);
   for (size_t i = 0; i < in->n_user; i++) {
     CML_TRY(read_text(r, in->user[i]->key, &m->metadata[i].key));
     CML_TRY(read_text(r, in->user[i]->value, &m->metadata[i].value));
@@ -218,13 +233,13 @@ static cml_status read_description(description_reader *r, const Cml__Proto__Desc
 }
 
 cml_status cml_model_parse_description(cml_span bytes, const uint8_t *origin, cml_model *model, cml_error *err) {
-  cml_arena scratch = CML_ARENA_INIT;
+  scratch memory = {.arena = {.limit = bytes.size < SIZE_MAX / 64 ? bytes.size * 16 + (1 << 24) : SIZE_MAX}};
   description_reader r = {model, bytes.data ? (uint64_t)(bytes.data - origin) : 0, err};
-  scratch.limit = bytes.size < SIZE_MAX / 64 ? bytes.size * 16 + (1 << 24) : SIZE_MAX;
-  ProtobufCAllocator allocator = {scratch_alloc, scratch_free, &scratch};
+  ProtobufCAllocator allocator = {scratch_alloc, scratch_free, &memory};
   Cml__Proto__Description *description = cml__proto__description__unpack(&allocator, bytes.size, bytes.data ? bytes.data : (const uint8_t *)"");
-  cml_status status = description ? read_description(&r, description)
-                                  : cml_fail(err, CML_INVALID, r.offset, "the model's description is malformed");
-  cml_arena_free(&scratch);
+  cml_status status = description     ? read_description(&r, description)
+                      : memory.failed ? out_of_memory(&memory.arena, err)
+                                      : cml_fail(err, CML_INVALID, r.offset, "the model's description is malformed");
+  cml_arena_free(&memory.arena);
   return status;
 }

@@ -38,6 +38,7 @@ static cml_status find_package_model(const cml_node *root, const cml_node *manif
   json_error_t problem;
   CML_TRY(named_error(manifest, cml_node_span(manifest, &text, err), err));
   json_t *json = json_loadb((const char *)text.data, text.size, JSON_REJECT_DUPLICATES, &problem);
+  if (!json && (!*problem.text || json_error_code(&problem) == json_error_out_of_memory)) return cml_fail_memory(err);
   if (!json) return cml_fail(err, CML_INVALID, (uint64_t)problem.position, "Manifest.json: line %d: %s", problem.line, problem.text);
   cml_status status = find_root_item(json, root, out, err);
   json_decref(json);

@@ -153,6 +153,7 @@ static void test_unknown_fields_of_the_program(void **state) {
   bytes function = CAT(msg(1, CAT(str(1, "x"), msg(2, t), u)), str(2, "CoreML7"), msg(3, CAT(str(1, "CoreML7"), msg(2, block), u)), u);
   bytes program = CAT(num(1, 1), msg(2, CAT(str(1, "main"), msg(2, function), u)), u);
   assert_ok(parse(CAT(num(1, 8), msg(502, program), u), &m, err));
+  cml_arena_free(&m.arena);
 }
 
 static void test_names(void **state) {
