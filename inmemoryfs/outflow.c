@@ -23,7 +23,7 @@ static const uint8_t zeros[ZEROS];
 
 cml_status cml_outflow_open(cml_outflow *s, const cml_write_options *options, uint64_t total, cml_error *err) {
   memset(s, 0, sizeof *s);
-  s->fd = -1;
+  s->fd = s->near_fd = -1;
   s->total = total;
   s->kernel_copies = true;
   if (options) s->options = *options;
@@ -35,6 +35,8 @@ cml_status cml_outflow_open(cml_outflow *s, const cml_write_options *options, ui
 void cml_outflow_close(cml_outflow *s) {
   free(s->staging);
   s->staging = NULL;
+  if (s->near_fd >= 0) close(s->near_fd);
+  s->near_fd = -1;
 }
 
 void cml_outflow_target(cml_outflow *s, int fd, bool sparse) {
@@ -270,10 +272,19 @@ static cml_status put_large(cml_outflow *s, int from, uint64_t size) {
   return copy_runs(s, from, 0, size);
 }
 
+static int open_near(cml_outflow *s, const cml_node *file) {
+  if (s->near != file->parent) {
+    if (s->near_fd >= 0) close(s->near_fd);
+    s->near_fd = cml_disk_open(file->file.disk.disk, file->parent, O_PATH | O_DIRECTORY);
+    s->near = s->near_fd >= 0 ? file->parent : NULL;
+  }
+  return s->near_fd < 0 ? -1 : openat(s->near_fd, file->name, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+}
+
 static cml_status put_disk_file(cml_outflow *s, const cml_node *file) {
   uint64_t size = file->file.size;
   if (!size) return CML_OK;
-  int from = cml_disk_open(file->file.disk.disk, file, O_RDONLY | O_NONBLOCK);
+  int from = open_near(s, file);
   if (from < 0) return cml_fail_errno(s->err, errno, "cannot open");
   cml_status status = size <= STAGED_FILE_MAX ? stage_small(s, from, (size_t)size) : put_large(s, from, size);
   close(from);

@@ -27,6 +27,9 @@ typedef struct cml_outflow {
   const cml_mapping *run_mapping;
   uint64_t run_start, run_end;
   bool run_is_data;
+  /* The folder on disk of the newest file: its neighbours are opened from there. */
+  const cml_node *near;
+  int near_fd;
   cml_write_options options;
   cml_error *err;
 } cml_outflow;
