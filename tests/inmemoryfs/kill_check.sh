@@ -1,7 +1,7 @@
 #!/bin/sh
 # flatten and unflatten killed at any moment leave the whole result under its name, or none; stopped by SIGINT, nothing at all.
 # usage: kill_check.sh CMLPACK. Prints TAP.
-cmlpack=$1
+cmlpack=$(realpath "$1") || exit 99
 top=$(mktemp -d "${TMPDIR:-/tmp}/cml-kill-XXXXXX") || exit 99
 trap 'rm -rf "$top"' EXIT
 cd "$top" || exit 99
