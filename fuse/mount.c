@@ -322,6 +322,7 @@ static cml_status start_session(cml_mount *m, cml_error *err) {
   fuse_opt_free_args(&args);
   cml_buffer_free(&o);
   if (!m->session) return cml_fail(err, CML_NO_MEMORY, CML_NO_OFFSET, "cannot start a FUSE session");
+  m->handlers = !fuse_set_signal_handlers(m->session); /* before there is a mount to leave behind */
   if (fuse_session_mount(m->session, m->folder))
     return cml_fail(err, CML_UNSUPPORTED, CML_NO_OFFSET, "cannot mount at %s: is /dev/fuse there, and may this user mount?", m->folder);
   m->mounted = true;
@@ -351,9 +352,7 @@ cml_status cml_mount_create(cml_tree *tree, const char *folder, const cml_mount_
 cml_status cml_mount_serve(cml_mount *m, cml_error *err) {
   struct sigaction bus = {.sa_handler = on_sigbus}, old;
   sigaction(SIGBUS, &bus, &old);
-  m->handlers = !fuse_set_signal_handlers(m->session);
   int code = fuse_session_loop(m->session);
-  if (m->handlers) fuse_remove_signal_handlers(m->session);
   sigaction(SIGBUS, &old, NULL);
   if (code < 0) return cml_fail_errno(err, -code, "the mount ended");
   return CML_OK; /* unmounted, or a signal's number */
@@ -363,6 +362,7 @@ void cml_mount_destroy(cml_mount *m) {
   if (!m) return;
   if (m->open_node) cml_contents_close(&m->contents);
   if (m->mounted) fuse_session_unmount(m->session);
+  if (m->handlers) fuse_remove_signal_handlers(m->session);
   if (m->session) fuse_session_destroy(m->session);
   if (m->created && m->folder) rmdir(m->folder);
   free(m->folder);

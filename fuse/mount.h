@@ -18,7 +18,8 @@ typedef struct cml_mount_options {
 typedef struct cml_mount cml_mount;
 
 /* Mounts the tree at `folder`, which is created when it is absent (and then removed again at the end). When this returns the
- * mount is there; requests wait until cml_mount_serve answers them. The tree is referenced.
+ * mount is there; requests wait until cml_mount_serve answers them. SIGINT, SIGTERM and SIGHUP end the mount from here on,
+ * unless they had handlers: one mount a process. The tree is referenced.
  * CML_UNSUPPORTED: there is no FUSE here (no /dev/fuse, or no right to mount). */
 CML_API CML_NODISCARD cml_status cml_mount_create(cml_tree *tree, const char *folder, const cml_mount_options *options,
                                                   cml_mount **out, cml_error *err);
