@@ -32,6 +32,8 @@ typedef struct cml_container_model {
   cml_tree *tree;        /* the restored tree, held by the container */
   const cml_node *folder;/* holds metadata.json, for a delegate; NULL else */
   const cml_node *root;  /* what cml_model_read takes */
+  const char **input_names, **output_names; /* of a delegate: features in the order of its arguments; NULL when not known */
+  size_t input_count, output_count;
 } cml_container_model;
 
 /* options may be NULL. Opening costs what the structure costs, whatever the weights weigh. */
@@ -47,5 +49,8 @@ CML_API const cml_container_model *cml_container_model_at(const cml_container *c
 /* The parsed .pte (for BPTE the nested one), or NULL for other kinds; see pte.h. */
 struct cml_pte;
 CML_API const struct cml_pte *cml_container_pte(const cml_container *container);
+/* A .ptd that was opened, or that came with a .pte (options.data_path, or beside it in a folder or archive); or NULL. */
+struct cml_ptd;
+CML_API const struct cml_ptd *cml_container_ptd(const cml_container *container);
 
 #endif

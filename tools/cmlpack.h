@@ -4,14 +4,22 @@
 #define CML_CMLPACK_H
 
 #include "cli.h"
+#include "container.h"
 
 /* name, what it does */
 #define CMLPACK_COMMANDS(X)                      \
+  X(ls, "list what a file holds")                \
+  X(cat, "print one of the files within")        \
+  X(extract, "write the files within to a folder") \
   X(flatten, "pack a folder into a flat blob")   \
   X(unflatten, "unpack a flat blob to a folder")
 
 #define CMLPACK_DECLARE(name, summary) int cmlpack_##name(int argc, char **argv);
 CMLPACK_COMMANDS(CMLPACK_DECLARE)
 #undef CMLPACK_DECLARE
+
+/* Opens FILE and finds PATH in its view ("": the root; out_node NULL: not wanted). Returns 0, or reports and returns the
+ * exit code. data: an external .ptd, or NULL. */
+int cmlpack_open(const char *file, const char *data, const char *path, cml_container **out, const cml_node **out_node);
 
 #endif
