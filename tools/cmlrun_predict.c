@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "image.h"
 #include "npy.h"
 
 static const cli_page page = {
@@ -14,11 +15,13 @@ static const cli_page page = {
     "An image comes as an array, height x width x 3 (red, green, blue) or height x width. What a model declares as a dictionary\n"
     "is written as two arrays, NAME.keys and NAME.values.",
     "cmlrun predict model.mlpackage --input in.npz --output out.npz\n"
+    "cmlrun predict classifier.mlpackage --input image=cat.png      # prints labels and probabilities\n"
     "cmlrun predict model.mlpackage --input a.npz --input b.npz --output 'out_{step}.npz' --state state.npz\n",
     1, 1};
 
 typedef struct predict {
   const char *path, *output, *state;
+  bool resize;
   cli_list inputs;
   cmlrun_options options;
   cmlrun_model model;
@@ -43,6 +46,36 @@ static cml_status set_inputs(predict *p, const char *path, cml_error *err) {
   }
   cml_npz_close(npz);
   return status;
+}
+
+/* NAME=picture. Resized only with --resize. */
+static cml_status set_picture(predict *p, const char *name, const char *path, cml_error *err) {
+  const cml_features *inputs = cml_executable_inputs(p->model.executable);
+  const cml_feature *f = NULL;
+  for (size_t i = 0; !f && i < inputs->count; i++)
+    if (!strcmp(inputs->items[i].name, name)) f = &inputs->items[i];
+  bool color = !f || f->color == CML_COLOR_RGB || f->color == CML_COLOR_BGR;
+  cml_image image = {0}, resized = {0};
+  cml_status status = cml_image_read(path, color ? 3 : 1, &image, err);
+  if (status) return cml_error_prefix(err, status, "%s", path);
+  if (p->resize && f && f->rank >= 2 && (f->shape[0] != image.height || f->shape[1] != image.width)) {
+    status = cml_image_resize(&image, (uint32_t)f->shape[0], (uint32_t)f->shape[1], &resized, err);
+    cml_image_free(&image);
+    image = resized;
+  }
+  cml_tensor t = {.dtype = CML_U8, .rank = color ? 3 : 2, .dims = {image.height, image.width, 3}, .data = image.pixels};
+  if (!status) status = cml_session_set_input(p->session, name, &t, err);
+  cml_image_free(&image);
+  return status;
+}
+
+/* Inputs of the form NAME=PATH belong to the step before them; all of them to one step when there is no .npz. */
+static const char *picture_path(const char *input, char *name, size_t room) {
+  const char *at = strchr(input, '=');
+  if (!at || at == input || (size_t)(at - input) >= room || !access(input, F_OK)) return NULL;
+  memcpy(name, input, (size_t)(at - input));
+  name[at - input] = 0;
+  return at + 1;
 }
 
 static cml_status add_tensor(cml_npz_writer *w, const char *name, const cml_tensor *t, cml_error *err) {
@@ -110,23 +143,80 @@ static cml_status write_state(predict *p, cml_error *err) {
   return status ? cml_error_prefix(err, status, "%s", p->state) : status;
 }
 
+/* ---- what a classifier says ---- */
+
+static void print_best(const cml_tensor *values) {
+  int64_t n = cml_tensor_count(values);
+  bool *shown = calloc((size_t)n + 1, sizeof *shown);
+  for (int rank = 0; shown && rank < 5 && rank < n; rank++) {
+    int64_t best = -1;
+    for (int64_t i = 0; i < n; i++)
+      if (!shown[i] && (best < 0 || cml_tensor_get(values, i) > cml_tensor_get(values, best))) best = i;
+    shown[best] = true;
+    printf("  %-24s %.4f\n", values->keys->dtype == CML_STRING ? ((const cml_string *)values->keys->data)[best].data : "", cml_tensor_get(values, best));
+  }
+  free(shown);
+}
+
+/* Small results in words, for a run without --output. */
+static void print_outputs(const predict *p) {
+  const cml_features *outputs = cml_executable_outputs(p->model.executable);
+  for (size_t i = 0; i < outputs->count; i++) {
+    const cml_tensor *t = cml_session_output(p->session, i);
+    int64_t n = cml_tensor_count(t);
+    printf("%s:", outputs->items[i].name);
+    if (t->keys) {
+      printf("\n");
+      print_best(t);
+      continue;
+    }
+    if (t->rank) {
+      printf(" [");
+      for (int32_t k = 0; k < t->rank; k++) printf("%s%lld", k ? ", " : "", (long long)t->dims[k]);
+      printf("] %s:", cml_dtype_name(t->dtype));
+    }
+    for (int64_t k = 0; k < n && k < 10; k++) {
+      if (t->dtype == CML_STRING) printf(" %s", ((const cml_string *)t->data)[k].data);
+      else printf(" %.7g", cml_tensor_get(t, k));
+    }
+    printf(n > 10 ? " ...\n" : "\n");
+  }
+}
+
+static cml_status run_step(predict *p, size_t step, cml_error *err) {
+  CML_TRY(cml_session_run(p->session, err));
+  if (p->output) return write_outputs(p, step, err);
+  print_outputs(p);
+  return CML_OK;
+}
+
 static cml_status run(predict *p, cml_error *err) {
   CML_TRY(cmlrun_open(p->path, &p->options, &p->model, err));
   CML_TRY(cml_session_create(p->model.executable, &p->session, err));
   if (p->state) CML_TRY(read_state(p, err));
-  for (size_t i = 0; i < (p->inputs.count ? p->inputs.count : 1); i++) {
-    if (p->inputs.count) CML_TRY(set_inputs(p, p->inputs.items[i], err));
-    CML_TRY(cml_session_run(p->session, err));
-    CML_TRY(write_outputs(p, i, err));
+  size_t step = 0;
+  bool waiting = true; /* a step's inputs are being set */
+  for (size_t i = 0; i < p->inputs.count; i++) {
+    char name[256];
+    const char *path = picture_path(p->inputs.items[i], name, sizeof name);
+    if (path) {
+      CML_TRY(set_picture(p, name, path, err));
+      continue;
+    }
+    if (i && !waiting) CML_TRY(run_step(p, step++, err));
+    CML_TRY(set_inputs(p, p->inputs.items[i], err));
+    waiting = false;
   }
+  CML_TRY(run_step(p, step, err));
   return p->state ? write_state(p, err) : CML_OK;
 }
 
 int cmlrun_predict(int argc, char **argv) {
   predict p = {.path = NULL};
   cli_option options[] = {
-      CLI_LIST('i', "input", "FILE.npz", &p.inputs, "arrays by input name; again for each further step"),
-      CLI_TEXT('o', "output", "FILE.npz", &p.output, "where the outputs go; {step} is the step's number"),
+      CLI_LIST('i', "input", "FILE.npz|NAME=PICTURE", &p.inputs, "arrays by input name, again for each further step; or a PNG, JPEG or PNM file"),
+      CLI_TEXT('o', "output", "FILE.npz", &p.output, "where the outputs go; {step} is the step's number (default: print them)"),
+      CLI_FLAG(0, "resize", &p.resize, "resize pictures to the model's size (bilinear)"),
       CLI_TEXT(0, "state", "FILE.npz", &p.state, "read the state from FILE when it exists, write it there afterwards"),
       CLI_TEXT(0, "function", "NAME", &p.options.function, "function of the model (default: its default function)"),
       CLI_TEXT(0, "method", "NAME", &p.options.method, "method of a .pte"),
@@ -136,9 +226,11 @@ int cmlrun_predict(int argc, char **argv) {
       CLI_END};
   int code = cli_parse(&page, options, &argc, argv);
   if (code != CLI_GO_ON) return code;
-  if (!p.output) return cli_usage_error("predict needs --output FILE.npz");
   p.path = argv[0];
-  if (p.inputs.count > 1 && !strstr(p.output, "{step}"))
+  size_t steps = 0;
+  char name[256];
+  for (size_t i = 0; i < p.inputs.count; i++) steps += !picture_path(p.inputs.items[i], name, sizeof name);
+  if (p.output && steps > 1 && !strstr(p.output, "{step}"))
     return cli_usage_error("several inputs need {step} in the name of --output");
   cml_error err = {0};
   cml_status status = run(&p, &err);
