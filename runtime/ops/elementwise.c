@@ -29,10 +29,34 @@ static int64_t packed_element(const uint8_t *p, unsigned bits, bool is_signed, i
   CML_LOAD_CASE(U8, uint8_t) CML_LOAD_CASE(BOOL, uint8_t) CML_LOAD_CASE(U16, uint16_t) CML_LOAD_CASE(U32, uint32_t) \
   CML_LOAD_CASE(U64, uint64_t)
 
-static void load_packed_i64(int64_t *to, const void *data, cml_dtype dtype, int64_t at, size_t n) {
-  unsigned bits = cml_dtype_bits(dtype);
-  for (size_t i = 0; i < n; i++) to[i] = packed_element(data, bits, dtype == CML_I4, at + (int64_t)i);
+/* Eight elements lie in as many bytes as one has bits: whole words are cut with constant shifts. */
+#define CML_UNPACK(bits)                                                                    \
+  case bits:                                                                                \
+    for (; i + 8 <= n; i += 8) {                                                            \
+      uint64_t word = 0;                                                                    \
+      memcpy(&word, p + i / 8 * bits, bits);                                                \
+      for (unsigned k = 0; k < 8; k++) to[i + k] = (uint8_t)(word >> (k * bits) & ((1u << bits) - 1)); \
+    }                                                                                       \
+    break;
+
+void cml_unpack(uint8_t *to, const void *data, unsigned bits, int64_t at, size_t n) {
+  size_t i = 0;
+  const uint8_t *p = (const uint8_t *)data + (uint64_t)at / 8 * bits;
+  if (at % 8 == 0) switch (bits) { CML_UNPACK(1) CML_UNPACK(2) CML_UNPACK(3) CML_UNPACK(4) CML_UNPACK(6) }
+  if (bits == 8) memcpy(to, (const uint8_t *)data + at, n);
+  else for (; i < n; i++) to[i] = (uint8_t)packed_element(data, bits, false, at + (int64_t)i);
 }
+
+/* int4's sign is bit 3 of the unpacked byte. */
+#define CML_LOAD_PACKED(type)                                                              \
+  for (size_t done = 0; done < n;) {                                                       \
+    uint8_t bytes[256];                                                                    \
+    size_t m = n - done < sizeof bytes ? n - done : sizeof bytes;                          \
+    cml_unpack(bytes, data, cml_dtype_bits(dtype), at + (int64_t)done, m);                 \
+    if (dtype == CML_I4) for (size_t i = 0; i < m; i++) to[done + i] = (type)((bytes[i] ^ 8) - 8); \
+    else for (size_t i = 0; i < m; i++) to[done + i] = (type)bytes[i];                     \
+    done += m;                                                                             \
+  }
 
 void cml_load_f32(float *to, const void *data, cml_dtype dtype, int64_t at, size_t n) {
 #define LANE float
@@ -46,9 +70,7 @@ void cml_load_f32(float *to, const void *data, cml_dtype dtype, int64_t at, size
       return;
     CML_LOAD_CASE(F64, double)
     CML_LOAD_INTEGERS
-    default:
-      for (size_t i = 0; i < n; i++)
-        to[i] = (float)packed_element(data, cml_dtype_bits(dtype), dtype == CML_I4, at + (int64_t)i);
+    default: CML_LOAD_PACKED(float)
   }
 #undef LANE
 }
@@ -62,7 +84,7 @@ void cml_load_i64(int64_t *to, const void *data, cml_dtype dtype, int64_t at, si
       for (size_t i = 0; i < n; i++) to[i] = cml_tensor_get_int(&t, at + (int64_t)i);
       return;
     }
-    default: load_packed_i64(to, data, dtype, at, n);
+    default: CML_LOAD_PACKED(int64_t)
   }
 #undef LANE
 }

@@ -57,6 +57,8 @@ typedef void cml_map(void *out, const void *const *in, size_t n, const cml_scala
 /* Elements [at, at + n) of a tensor's data as floats; any numeric type, packed ones too. */
 void cml_load_f32(float *to, const void *data, cml_dtype dtype, int64_t at, size_t n);
 void cml_load_i64(int64_t *to, const void *data, cml_dtype dtype, int64_t at, size_t n);
+/* Elements [at, at + n) of packed unsigned integers of 1, 2, 3, 4, 6 or 8 bits, low bits first; fast where at is a multiple of 8. */
+void cml_unpack(uint8_t *to, const void *data, unsigned bits, int64_t at, size_t n);
 /* The other way: float16 rounds to nearest even, integers truncate and saturate; bool is != 0. */
 void cml_store_f32(void *data, cml_dtype dtype, int64_t at, const float *from, size_t n);
 /* Integers wrap; floats round. */

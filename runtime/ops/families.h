@@ -9,7 +9,13 @@
   X(unary) \
   X(binary) \
   X(activation) \
-  X(reduce)
+  X(reduce) \
+  X(norm) \
+  X(constexpr) \
+  X(image) \
+  X(image_sample) \
+  X(random) \
+  X(sort)
 
 #define CML_FAMILY_DECLARE(name) extern const cml_op_family cml_ops_##name;
 CML_FAMILY_MAP(CML_FAMILY_DECLARE)

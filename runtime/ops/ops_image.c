@@ -1,0 +1,358 @@
+/* Resizing: bilinear and nearest, by target size, by scale, or by a shape that is a tensor.
+ *
+ * All are one thing. For each resized axis a table gives the two neighbours of each output point and the weight of the
+ * second. A band of an output row is made by adding the input rows that its outer axes select, each with its weight, and
+ * then interpolating along the last axis. Nearest copies elements of any type by the same tables.
+ * Grids: coremltools' iOS15 resize_bilinear and iOS16 upsample_bilinear. */
+#include "image.h"
+
+#include <math.h>
+
+#include "elementwise.h"
+#include "families.h"
+
+/* ---- grids ---- */
+
+int cml_grid_by_name(const char *name) {
+  static const char *const names[] = {"STRICT_ALIGN_CORNERS", "ALIGN_CORNERS", "DEFAULT", "OFFSET_CORNERS", "UNALIGN_CORNERS", NULL};
+  return cml_word_index(name, names);
+}
+
+double cml_grid_point(cml_grid grid, int64_t i, double from, int64_t to) {
+  double n = (double)to, x = (double)i, p = 0;
+  switch (grid) {
+    case CML_GRID_STRICT_ALIGN_CORNERS: p = to > 1 ? x * (from - 1) / (n - 1) : 0; break;
+    case CML_GRID_ALIGN_CORNERS: p = to > 1 ? x * (from - 1) / (n - 1) : (from - 1) / 2; break;
+    case CML_GRID_DEFAULT: p = x * from / n; break;
+    case CML_GRID_OFFSET_CORNERS: p = (x + 0.5) * fmax(1, from - 1) / n; break;
+    case CML_GRID_UNALIGN_CORNERS: p = (x + 0.5) * from / n - 0.5; break;
+  }
+  return fmin(fmax(p, 0), fmax(from - 1, 0));
+}
+
+/* ---- the tables ---- */
+
+typedef struct tap {
+  int32_t low, high; /* neighbours */
+  float weight;      /* of high */
+} tap;
+
+enum rule { LINEAR, NEAREST, FLOOR };
+
+static void fill_taps(tap *taps, cml_grid grid, enum rule rule, int64_t from, int64_t to) {
+  for (int64_t i = 0; i < to; i++) {
+    tap *t = &taps[i];
+    if (rule == FLOOR) { /* in integers: exact */
+      t->low = t->high = (int32_t)(i * from / to);
+      t->weight = 0;
+      continue;
+    }
+    double p = cml_grid_point(grid, i, (double)from, to);
+    if (rule == NEAREST) p = fmin(floor(p + 0.5), (double)(from - 1));
+    t->low = (int32_t)p;
+    t->high = t->low + 1 < from ? t->low + 1 : t->low;
+    t->weight = (float)(p - t->low);
+  }
+}
+
+/* ---- running ---- */
+
+typedef struct resize_job {
+  const cml_tensor *x;
+  cml_tensor *out;
+  int32_t axes;                         /* resized ones, the last of the shape */
+  int64_t from[CML_MAX_RANK], to[CML_MAX_RANK];
+  tap *taps[CML_MAX_RANK];
+  bool nearest;
+} resize_job;
+
+/* Adds up the input rows of one output row over input columns [first, first + n). */
+static void gather_rows(const resize_job *j, int64_t plane, const int64_t *index, int64_t first, size_t n, float *to) {
+  float row[CML_CHUNK];
+  int32_t outer = j->axes - 1;
+  bool begun = false;
+  for (uint32_t corner = 0; corner < 1u << outer; corner++) {
+    float weight = 1;
+    int64_t at = plane;
+    for (int32_t k = 0; k < outer; k++) {
+      const tap *t = &j->taps[k][index[k]];
+      bool high = corner >> k & 1;
+      weight *= high ? t->weight : 1 - t->weight;
+      at = at * j->from[k] + (high ? t->high : t->low);
+    }
+    if (weight == 0) continue;
+    cml_load_f32(begun ? row : to, j->x->data, j->x->dtype, at * j->from[outer] + first, n);
+    if (!begun && weight != 1)
+      for (size_t i = 0; i < n; i++) to[i] *= weight;
+    else if (begun)
+      for (size_t i = 0; i < n; i++) to[i] += weight * row[i];
+    begun = true;
+  }
+}
+
+static void linear_row(const resize_job *j, int64_t plane, const int64_t *index, int64_t out) {
+  float columns[CML_CHUNK], result[CML_CHUNK];
+  const tap *taps = j->taps[j->axes - 1];
+  int64_t width = j->to[j->axes - 1];
+  for (int64_t begin = 0, end; begin < width; begin = end) {
+    int64_t first = taps[begin].low;
+    for (end = begin; end < width && end - begin < CML_CHUNK && taps[end].high - first < CML_CHUNK; end++) {}
+    gather_rows(j, plane, index, first, (size_t)(taps[end - 1].high - first + 1), columns);
+    for (int64_t i = begin; i < end; i++) {
+      float a = columns[taps[i].low - first], b = columns[taps[i].high - first];
+      result[i - begin] = taps[i].weight == 0 ? a : a + taps[i].weight * (b - a);
+    }
+    cml_store_f32(j->out->data, j->out->dtype, out + begin, result, (size_t)(end - begin));
+  }
+}
+
+static void nearest_row(const resize_job *j, int64_t plane, const int64_t *index, int64_t out) {
+  int64_t at = plane, width = j->to[j->axes - 1];
+  const tap *taps = j->taps[j->axes - 1];
+  for (int32_t k = 0; k < j->axes - 1; k++) at = at * j->from[k] + j->taps[k][index[k]].low;
+  at *= j->from[j->axes - 1];
+  if (cml_dtype_bits(j->x->dtype) == 16)
+    for (int64_t i = 0; i < width; i++) ((uint16_t *)j->out->data)[out + i] = ((const uint16_t *)j->x->data)[at + taps[i].low];
+  else
+    for (int64_t i = 0; i < width; i++) ((uint32_t *)j->out->data)[out + i] = ((const uint32_t *)j->x->data)[at + taps[i].low];
+}
+
+static void resize_tasks(void *context, size_t begin, size_t end) {
+  const resize_job *j = context;
+  for (size_t t = begin; t < end; t++) {
+    int64_t index[CML_MAX_RANK], rest = (int64_t)t;
+    for (int32_t k = j->axes - 2; k >= 0; k--) {
+      index[k] = rest % j->to[k];
+      rest /= j->to[k];
+    }
+    (j->nearest ? nearest_row : linear_row)(j, rest, index, (int64_t)t * j->to[j->axes - 1]);
+  }
+}
+
+/* The last `axes` dims of x become those of out. */
+static cml_status run_resize_job(cml_call *c, int32_t axes, cml_grid grid, enum rule rule) {
+  resize_job j = {.x = cml_arg(c, 0), .out = c->outs[0], .axes = axes, .nearest = rule != LINEAR};
+  int64_t rows = 1;
+  tap *taps = c->scratch;
+  uint64_t bytes;
+  if (!cml_tensor_count(j.out)) return CML_OK;
+  if (!axes) { /* nothing is resized */
+    if (cml_tensor_bytes(j.x, &bytes)) memcpy(j.out->data, j.x->data, bytes);
+    return CML_OK;
+  }
+  for (int32_t i = 0; i < j.x->rank; i++) {
+    int32_t k = i - (j.x->rank - axes);
+    if (i < j.x->rank - 1) rows *= j.out->dims[i];
+    if (k < 0) continue;
+    j.from[k] = j.x->dims[i];
+    j.to[k] = j.out->dims[i];
+    j.taps[k] = taps;
+    fill_taps(taps, grid, rule, j.from[k], j.to[k]);
+    taps += j.to[k];
+  }
+  cml_parallel(c->pool, (size_t)rows, (size_t)(8192 / j.to[axes - 1] + 1), resize_tasks, &j);
+  return CML_OK;
+}
+
+/* Output dims are set; asks for room for the tables and refuses what cannot be. */
+static cml_status finish_infer(cml_call *c, int32_t axes, cml_error *err) {
+  const cml_tensor *x = cml_arg(c, 0), *out = c->outs[0];
+  CML_TRY(cml_check_output(c, 0, err));
+  c->scratch_size = 0;
+  for (int32_t i = out->rank < 0 ? 0 : out->rank - axes; i < out->rank; i++) {
+    if (out->dims[i] < 0) continue;
+    if (x->dims[i] == 0 && out->dims[i] > 0) return cml_call_fail(c, err, "dim %d of x is empty", (int)i);
+    if (out->dims[i] > INT32_MAX || x->dims[i] > INT32_MAX) return cml_call_fail(c, err, "dim %d is too large", (int)i);
+    c->scratch_size += (uint64_t)out->dims[i] * sizeof(tap);
+  }
+  return CML_OK;
+}
+
+static cml_status check_rank(const cml_call *c, cml_error *err) {
+  const cml_tensor *x = cml_arg(c, 0);
+  return x->rank >= 0 && x->rank < 3 ? cml_call_fail(c, err, "x must have rank 3 or more, found %d", (int)x->rank) : CML_OK;
+}
+
+/* ---- by target size ---- */
+
+#define FLOAT_X {"x", CML_M_FLOAT, 0, 0}
+#define SIZES(flags) \
+  {"target_size_height", CML_MASK(I32), (flags) | CML_CONST, 0}, {"target_size_width", CML_MASK(I32), (flags) | CML_CONST, 0}
+static const cml_param resize_nearest_params[] = {FLOAT_X, SIZES(0)};
+static const cml_param resize_bilinear_params[] = {FLOAT_X, SIZES(CML_OPTIONAL), {"sampling_mode", CML_M_STRING, CML_OPTIONAL | CML_CONST, 0}};
+
+static cml_status infer_by_size(cml_call *c, cml_error *err) {
+  const cml_tensor *x = cml_arg(c, 0);
+  CML_TRY(cml_check_scalars(c, ~1u, err));
+  CML_TRY(check_rank(c, err));
+  int64_t height = cml_arg_int(c, 1, 1), width = cml_arg_int(c, 2, 1);
+  if (height < 1 || width < 1) return cml_call_fail(c, err, "a target size of %lld x %lld is not possible", (long long)height, (long long)width);
+  if (c->op->param_count > 3 && cml_grid_by_name(cml_arg_text(c, 3, "DEFAULT")) < 0)
+    return cml_call_fail(c, err, "sampling_mode '%s' is not known", cml_arg_text(c, 3, ""));
+  cml_out_like(c, 0, x);
+  if (x->rank < 0) return CML_OK;
+  c->outs[0]->dims[x->rank - 2] = height;
+  c->outs[0]->dims[x->rank - 1] = width;
+  return finish_infer(c, 2, err);
+}
+
+static cml_status run_resize_bilinear(cml_call *c, cml_error *err) {
+  (void)err;
+  return run_resize_job(c, 2, (cml_grid)cml_grid_by_name(cml_arg_text(c, 3, "DEFAULT")), LINEAR);
+}
+
+/* The pixel whose area holds the output pixel's centre. */
+static cml_status run_resize_nearest(cml_call *c, cml_error *err) {
+  (void)err;
+  return run_resize_job(c, 2, CML_GRID_UNALIGN_CORNERS, NEAREST);
+}
+
+/* ---- by scale ---- */
+
+#define SCALES                                                                                     \
+  {"scale_factor_height", CML_MASK(F32) | CML_MASK(I32), CML_OPTIONAL | CML_CONST, 1},             \
+  {"scale_factor_width", CML_MASK(F32) | CML_MASK(I32), CML_OPTIONAL | CML_CONST, 1}
+#define ALIGN {"align_corners", CML_M_BOOL, CML_OPTIONAL | CML_CONST, 0}
+static const cml_param upsample_nearest_params[] = {FLOAT_X, SCALES};
+static const cml_param upsample_bilinear_params_15[] = {FLOAT_X, SCALES, ALIGN};
+static const cml_param upsample_bilinear_params_16[] = {FLOAT_X, SCALES, ALIGN, {"half_pixel_centers", CML_M_BOOL, CML_OPTIONAL | CML_CONST, 0}};
+
+/* floor(dim * scale). The product was rounded to float32 or not, by whoever wrote the model; what it declares decides. */
+static int64_t scaled(const cml_call *c, int64_t dim, double scale, int32_t axis) {
+  if (dim < 0) return CML_DIM_UNKNOWN;
+  double narrow = floor((double)((float)dim * (float)scale)), wide = floor((double)dim * scale);
+  const cml_tensor *d = c->declared;
+  double chosen = d && d->rank > axis && (double)d->dims[axis] == wide ? wide : narrow;
+  return chosen < (double)INT32_MAX ? (int64_t)chosen : INT32_MAX;
+}
+
+static cml_status infer_by_scale(cml_call *c, cml_error *err) {
+  const cml_tensor *x = cml_arg(c, 0);
+  CML_TRY(cml_check_scalars(c, ~1u, err));
+  CML_TRY(check_rank(c, err));
+  double height = cml_arg_float(c, 1, 1), width = cml_arg_float(c, 2, 1);
+  if (!(height > 0 && width > 0)) return cml_call_fail(c, err, "scales of %g and %g are not possible", height, width);
+  cml_out_like(c, 0, x);
+  if (x->rank < 0) return CML_OK;
+  c->outs[0]->dims[x->rank - 2] = scaled(c, x->dims[x->rank - 2], height, x->rank - 2);
+  c->outs[0]->dims[x->rank - 1] = scaled(c, x->dims[x->rank - 1], width, x->rank - 1);
+  return finish_infer(c, 2, err);
+}
+
+static cml_status run_upsample_nearest(cml_call *c, cml_error *err) {
+  (void)err;
+  return run_resize_job(c, 2, CML_GRID_DEFAULT, FLOOR);
+}
+
+static cml_status run_upsample_bilinear(cml_call *c, cml_error *err) {
+  (void)err;
+  bool align = cml_arg_bool(c, 3, true), half = c->op->param_count > 4 ? cml_arg_bool(c, 4, !align) : !align;
+  return run_resize_job(c, 2, align ? CML_GRID_STRICT_ALIGN_CORNERS : half ? CML_GRID_UNALIGN_CORNERS : CML_GRID_DEFAULT, LINEAR);
+}
+
+/* ---- by a shape ---- */
+
+static const cml_param resize_params[] = {
+    {"x", CML_M_FLOAT | CML_MASK(I32), 0, 0},
+    {"shape", CML_MASK(I32) | CML_MASK(I16) | CML_MASK(U16) | CML_MASK(U32), 0, 0},
+    {"resized_dims", CML_MASK(U32), CML_CONST, 0},
+    {"interpolation_mode", CML_M_STRING, CML_OPTIONAL | CML_CONST, 0},
+    {"sampling_mode", CML_M_STRING, CML_OPTIONAL | CML_CONST, 0},
+};
+static const char *const interpolations[] = {"LINEAR", "NEAREST_NEIGHBOR", NULL};
+
+static cml_status infer_resize(cml_call *c, cml_error *err) {
+  const cml_tensor *x = cml_arg(c, 0), *shape = cml_arg(c, 1);
+  CML_TRY(cml_check_scalars(c, ~3u, err));
+  int64_t axes = cml_arg_int(c, 2, 0), sizes[CML_MAX_RANK];
+  if (cml_word_index(cml_arg_text(c, 3, "LINEAR"), interpolations) < 0)
+    return cml_call_fail(c, err, "interpolation_mode '%s' is not known", cml_arg_text(c, 3, ""));
+  if (cml_grid_by_name(cml_arg_text(c, 4, "DEFAULT")) < 0)
+    return cml_call_fail(c, err, "sampling_mode '%s' is not known", cml_arg_text(c, 4, ""));
+  if (shape->rank >= 0 && shape->rank != 1) return cml_call_fail(c, err, "shape must have rank 1, found %d", (int)shape->rank);
+  int64_t count = shape->rank == 1 ? shape->dims[0] : CML_DIM_UNKNOWN;
+  if (count >= 0 && axes > count) return cml_call_fail(c, err, "resized_dims is %lld, and shape has %lld values", (long long)axes, (long long)count);
+  if (count > CML_MAX_RANK || axes > CML_MAX_RANK) return cml_call_fail(c, err, "shape has too many values");
+  cml_out_like(c, 0, x);
+  if (x->rank < 0) return CML_OK;
+  if (count > x->rank || axes > x->rank) return cml_call_fail(c, err, "shape has %lld values for rank %d", (long long)count, (int)x->rank);
+  bool known = shape->data && count >= 0;
+  if (known) cml_arg_ints(c, 1, sizes, CML_MAX_RANK);
+  for (int64_t k = 0; k < axes; k++) {
+    int64_t size = known ? sizes[count - axes + k] : CML_DIM_UNKNOWN;
+    if (known && size < 0) return cml_call_fail(c, err, "a size of %lld is not possible", (long long)size);
+    if (size) c->outs[0]->dims[x->rank - axes + k] = size; /* 0: as x has it */
+  }
+  return finish_infer(c, (int32_t)axes, err);
+}
+
+/* NEAREST_NEIGHBOR with DEFAULT takes the pixel that holds the centre, as resize_nearest_neighbor does. */
+static cml_status run_resize(cml_call *c, cml_error *err) {
+  (void)err;
+  enum rule rule = cml_word_index(cml_arg_text(c, 3, "LINEAR"), interpolations) ? NEAREST : LINEAR;
+  cml_grid grid = (cml_grid)cml_grid_by_name(cml_arg_text(c, 4, "DEFAULT"));
+  if (rule == NEAREST && grid == CML_GRID_DEFAULT) grid = CML_GRID_UNALIGN_CORNERS;
+  return run_resize_job(c, (int32_t)cml_arg_int(c, 2, 0), grid, rule);
+}
+
+/* ---- crop ---- */
+
+static const cml_param crop_params[] = {FLOAT_X, {"crop_height", CML_MASK(I32), CML_CONST, 0}, {"crop_width", CML_MASK(I32), CML_CONST, 0}};
+
+static cml_status crop_amounts(const cml_call *c, unsigned param, int64_t amounts[2], cml_error *err) {
+  size_t n = cml_arg_known(c, param) ? cml_arg_ints(c, param, amounts, 2) : 0;
+  if (n != 2) return cml_call_fail(c, err, "%s must have 2 values, found %zu", c->op->params[param].name, n);
+  if (amounts[0] < 0 || amounts[1] < 0) return cml_call_fail(c, err, "%s is negative", c->op->params[param].name);
+  return CML_OK;
+}
+
+static cml_status infer_crop(cml_call *c, cml_error *err) {
+  const cml_tensor *x = cml_arg(c, 0);
+  int64_t amounts[2];
+  CML_TRY(check_rank(c, err));
+  cml_out_like(c, 0, x);
+  for (unsigned p = 1; p < 3; p++) {
+    CML_TRY(crop_amounts(c, p, amounts, err));
+    if (x->rank < 0) continue;
+    int64_t *dim = &c->outs[0]->dims[x->rank - 3 + (int32_t)p];
+    if (*dim >= 0 && amounts[0] + amounts[1] > *dim)
+      return cml_call_fail(c, err, "%s takes %lld from %lld", c->op->params[p].name, (long long)(amounts[0] + amounts[1]), (long long)*dim);
+    if (*dim >= 0) *dim -= amounts[0] + amounts[1];
+  }
+  return CML_OK;
+}
+
+static cml_status run_crop(cml_call *c, cml_error *err) {
+  const cml_tensor *x = cml_arg(c, 0);
+  cml_tensor *out = c->outs[0];
+  int64_t vertical[2], horizontal[2];
+  CML_TRY(crop_amounts(c, 1, vertical, err));
+  CML_TRY(crop_amounts(c, 2, horizontal, err));
+  if (!cml_tensor_count(out)) return CML_OK;
+  int64_t height = x->dims[x->rank - 2], width = x->dims[x->rank - 1], rows = out->dims[x->rank - 2], columns = out->dims[x->rank - 1];
+  int64_t planes = cml_tensor_count(out) / (rows * columns);
+  size_t size = cml_dtype_bits(x->dtype) / 8;
+  for (int64_t i = 0; i < planes * rows; i++) {
+    int64_t from = (i / rows * height + vertical[0] + i % rows) * width + horizontal[0];
+    memcpy((char *)out->data + (size_t)(i * columns) * size, (const char *)x->data + (size_t)from * size, (size_t)columns * size);
+  }
+  return CML_OK;
+}
+
+/* ---- the table ---- */
+
+#define ROW(text, since_, until_, parameters, infer_, run_)                                                    \
+  {.name = text, .since = since_, .until = until_, .min_outputs = 1, .max_outputs = 1, CML_PARAMS(parameters), \
+   .infer = infer_, .run = run_},
+
+static const cml_op rows[] = {
+    ROW("resize_nearest_neighbor", CML_IOS15, 0, resize_nearest_params, infer_by_size, run_resize_nearest)
+    ROW("resize_bilinear", CML_IOS15, 0, resize_bilinear_params, infer_by_size, run_resize_bilinear)
+    ROW("upsample_nearest_neighbor", CML_IOS15, 0, upsample_nearest_params, infer_by_scale, run_upsample_nearest)
+    ROW("upsample_bilinear", CML_IOS15, CML_IOS15, upsample_bilinear_params_15, infer_by_scale, run_upsample_bilinear)
+    ROW("upsample_bilinear", CML_IOS16, 0, upsample_bilinear_params_16, infer_by_scale, run_upsample_bilinear)
+    ROW("resize", CML_IOS17, 0, resize_params, infer_resize, run_resize)
+    ROW("crop", CML_IOS15, 0, crop_params, infer_crop, run_crop)
+};
+
+const cml_op_family cml_ops_image = {"image", rows, sizeof rows / sizeof *rows};

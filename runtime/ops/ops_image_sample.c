@@ -1,0 +1,382 @@
+/* Sampling an image at given points: crop_resize, resample, affine.
+ *
+ * A point becomes up to four neighbours with weights, found once and used for all channels. What differs is where points
+ * come from (a box and a grid, coordinates, a matrix) and what stands outside the image: a padding value, the border, or
+ * the image mirrored. */
+#include <math.h>
+
+#include "elementwise.h"
+#include "families.h"
+#include "image.h"
+
+/* ---- points ---- */
+
+enum padding { CONSTANT, BORDER, REFLECTION, SYMMETRIC };
+
+/* Neighbours of one coordinate: index -1 is outside, where the padding value stands. */
+typedef struct neighbours {
+  int64_t index[2];
+  float weight[2];
+} neighbours;
+
+/* A whole number to an index by the padding rule. Any double is allowed. */
+static int64_t resolve(double v, int64_t n, enum padding padding) {
+  double last = (double)(n - 1);
+  if (v >= 0 && v <= last) return (int64_t)v;
+  if (padding == CONSTANT || !(v == v)) return padding == CONSTANT ? -1 : 0;
+  if (padding == BORDER || isinf(v)) return v < 0 ? 0 : n - 1;
+  if (padding == REFLECTION) {
+    if (n == 1) return 0;
+    double r = fmod(fabs(v), 2 * last);
+    return (int64_t)(r > last ? 2 * last - r : r);
+  }
+  double r = fmod(v < 0 ? -v - 1 : v, 2 * (double)n);
+  return (int64_t)(r > last ? 2 * (double)n - 1 - r : r);
+}
+
+static neighbours neighbours_of(double v, int64_t n, enum padding padding, bool nearest) {
+  double low = nearest ? floor(v + 0.5) : floor(v);
+  float weight = nearest || !(v == v) || isinf(v) ? 0 : (float)(v - low);
+  return (neighbours){{resolve(low, n, padding), resolve(low + 1, n, padding)}, {1 - weight, weight}};
+}
+
+/* One output pixel of all channels: from x's planes of height x width, to planes of `step` elements. */
+typedef struct sampler {
+  const cml_tensor *x;
+  cml_tensor *out;
+  int64_t channels, height, width, step;
+  float pad;
+} sampler;
+
+static void sample(const sampler *s, int64_t image, neighbours v, neighbours h, int64_t out) {
+  int64_t offsets[4];
+  float weights[4], outside = 0, value;
+  size_t n = 0;
+  for (int a = 0; a < 2; a++)
+    for (int b = 0; b < 2; b++) {
+      float weight = v.weight[a] * h.weight[b];
+      if (weight == 0) continue;
+      if (v.index[a] < 0 || h.index[b] < 0) outside += weight * s->pad;
+      else offsets[n] = v.index[a] * s->width + h.index[b], weights[n++] = weight;
+    }
+  for (int64_t c = 0; c < s->channels; c++) {
+    float sum = outside;
+    for (size_t k = 0; k < n; k++) {
+      cml_load_f32(&value, s->x->data, s->x->dtype, (image * s->channels + c) * s->height * s->width + offsets[k], 1);
+      sum += weights[k] * value;
+    }
+    cml_store_f32(s->out->data, s->out->dtype, out + c * s->step, &sum, 1);
+  }
+}
+
+static sampler sampler_of(cml_call *c, int64_t step, float pad) {
+  const cml_tensor *x = cml_arg(c, 0);
+  return (sampler){.x = x, .out = c->outs[0], .channels = x->dims[1], .height = x->dims[2], .width = x->dims[3], .step = step, .pad = pad};
+}
+
+static cml_status check_image(const cml_call *c, cml_error *err) {
+  const cml_tensor *x = cml_arg(c, 0);
+  if (x->rank < 0) return CML_OK;
+  if (x->rank != 4) return cml_call_fail(c, err, "x must have rank 4, found %d", (int)x->rank);
+  if (x->dims[2] == 0 || x->dims[3] == 0) return cml_call_fail(c, err, "x is empty");
+  return CML_OK;
+}
+
+/* ---- crop_resize ---- */
+
+enum box_mode { CORNERS_HEIGHT_FIRST, CORNERS_WIDTH_FIRST, CENTER_SIZE_HEIGHT_FIRST, CENTER_SIZE_WIDTH_FIRST };
+static const char *const box_modes[] = {"CORNERS_HEIGHT_FIRST", "CORNERS_WIDTH_FIRST", "CENTER_SIZE_HEIGHT_FIRST", "CENTER_SIZE_WIDTH_FIRST", NULL};
+
+#define X_PARAM(group) {"x", CML_M_FLOAT, 0, group}
+#define CROP_OPTIONS                                                        \
+  {"target_height", CML_MASK(I32), CML_OPTIONAL | CML_CONST, 0},            \
+  {"target_width", CML_MASK(I32), CML_OPTIONAL | CML_CONST, 0},             \
+  {"normalized_coordinates", CML_M_BOOL, CML_OPTIONAL | CML_CONST, 0},      \
+  {"spatial_scale", CML_MASK(F32), CML_OPTIONAL | CML_CONST, 0},            \
+  {"box_coordinate_mode", CML_M_STRING, CML_OPTIONAL | CML_CONST, 0},       \
+  {"sampling_mode", CML_M_STRING, CML_OPTIONAL | CML_CONST, 0}
+#define PAD_VALUE {"pad_value", CML_M_FLOAT, CML_OPTIONAL | CML_CONST, 1}
+static const cml_param crop_resize_15[] = {X_PARAM(1), {"roi", CML_M_FLOAT, 0, 1}, CROP_OPTIONS};
+static const cml_param crop_resize_16[] = {X_PARAM(1), {"roi", CML_M_FLOAT, 0, 1}, CROP_OPTIONS, PAD_VALUE};
+static const cml_param crop_resize_17[] = {X_PARAM(1), {"boxes", CML_M_FLOAT | CML_MASK(U16), 0, 0},
+                                           {"box_indices", CML_MASK(U16) | CML_MASK(I32), CML_OPTIONAL, 0}, CROP_OPTIONS, PAD_VALUE};
+
+/* Checks the options, which begin at parameter `first`; gives the target's size. */
+static cml_status crop_options(const cml_call *c, unsigned first, int64_t size[2], cml_error *err) {
+  CML_TRY(cml_check_scalars(c, ~UINT32_C(0) << first, err));
+  CML_TRY(check_image(c, err));
+  size[0] = cml_arg_int(c, first, 1);
+  size[1] = cml_arg_int(c, first + 1, 1);
+  if (size[0] < 1 || size[1] < 1) return cml_call_fail(c, err, "a target of %lld x %lld is not possible", (long long)size[0], (long long)size[1]);
+  if (cml_word_index(cml_arg_text(c, first + 4, box_modes[0]), box_modes) < 0)
+    return cml_call_fail(c, err, "box_coordinate_mode '%s' is not known", cml_arg_text(c, first + 4, ""));
+  if (cml_grid_by_name(cml_arg_text(c, first + 5, "DEFAULT")) < 0)
+    return cml_call_fail(c, err, "sampling_mode '%s' is not known", cml_arg_text(c, first + 5, ""));
+  return CML_OK;
+}
+
+/* roi: [N, 1, 4, 1, 1] applies each box to all images, [N, 1, 5, 1, 1] begins with the image's index. */
+static cml_status infer_crop_resize_15(cml_call *c, cml_error *err) {
+  const cml_tensor *x = cml_arg(c, 0), *roi = cml_arg(c, 1);
+  int64_t size[2];
+  CML_TRY(crop_options(c, 2, size, err));
+  if (roi->rank >= 0 && roi->rank != 5) return cml_call_fail(c, err, "roi must have rank 5, found %d", (int)roi->rank);
+  int64_t dims[5] = {-1, -1, -1, size[0], size[1]};
+  if (roi->rank == 5) {
+    bool good = (roi->dims[2] == 4 || roi->dims[2] == 5 || roi->dims[2] < 0) && (roi->dims[1] == 1 || roi->dims[1] < 0) &&
+                (roi->dims[3] == 1 || roi->dims[3] < 0) && (roi->dims[4] == 1 || roi->dims[4] < 0);
+    char text[128];
+    if (!good) return cml_call_fail(c, err, "roi has shape %s, expected [N, 1, 4 or 5, 1, 1]", cml_shape_text(roi, text, sizeof text));
+    dims[0] = roi->dims[0];
+    dims[1] = roi->dims[2] == 5 ? 1 : roi->dims[2] == 4 && x->rank == 4 ? x->dims[0] : CML_DIM_UNKNOWN;
+  }
+  if (x->rank == 4) dims[2] = x->dims[1];
+  cml_out_set(c, 0, x->dtype, 5, dims);
+  return cml_check_output(c, 0, err);
+}
+
+static cml_status infer_crop_resize_17(cml_call *c, cml_error *err) {
+  const cml_tensor *x = cml_arg(c, 0), *boxes = cml_arg(c, 1), *indices = cml_arg(c, 2);
+  int64_t size[2];
+  CML_TRY(crop_options(c, 3, size, err));
+  if (boxes->rank >= 0 && (boxes->rank != 2 || (boxes->dims[1] >= 0 && boxes->dims[1] != 4)))
+    return cml_call_fail(c, err, "boxes must have shape [N, 4]");
+  int64_t count = boxes->rank == 2 ? boxes->dims[0] : CML_DIM_UNKNOWN;
+  if (indices && indices->rank >= 0 && (indices->rank != 1 || (indices->dims[0] >= 0 && count >= 0 && indices->dims[0] != count)))
+    return cml_call_fail(c, err, "box_indices must have shape [%lld]", (long long)count);
+  if (!indices && x->rank == 4 && x->dims[0] >= 0 && count > x->dims[0])
+    return cml_call_fail(c, err, "%lld boxes for %lld images need box_indices", (long long)count, (long long)x->dims[0]);
+  if (cml_arg_bool(c, 5, false) && boxes->dtype == CML_U16) return cml_call_fail(c, err, "normalized boxes must be fp16 or fp32");
+  int64_t dims[4] = {count, x->rank == 4 ? x->dims[1] : CML_DIM_UNKNOWN, size[0], size[1]};
+  cml_out_set(c, 0, x->dtype, 4, dims);
+  return cml_check_output(c, 0, err);
+}
+
+typedef struct crop_job {
+  sampler sampler;
+  cml_grid grid;
+  int64_t size[2];
+  double scale[2]; /* coordinates to pixels */
+  enum box_mode mode;
+} crop_job;
+
+/* First and last point of the box along height and width, in pixels. */
+static void box_ends(const crop_job *j, const double box[4], double start[2], double end[2]) {
+  bool width_first = j->mode == CORNERS_WIDTH_FIRST || j->mode == CENTER_SIZE_WIDTH_FIRST;
+  for (int axis = 0; axis < 2; axis++) {
+    double a = box[axis ^ width_first], b = box[2 + (axis ^ width_first)];
+    bool center = j->mode >= CENTER_SIZE_HEIGHT_FIRST;
+    start[axis] = (center ? a - b / 2 : a) * j->scale[axis];
+    end[axis] = (center ? a + b / 2 : b) * j->scale[axis];
+  }
+}
+
+/* Both ends belong to the box; one that runs backwards is sampled backwards. Points outside the image are padding. */
+static neighbours box_point(const crop_job *j, int axis, int64_t i, double start, double end) {
+  double length = fabs(end - start) + 1, step = cml_grid_point(j->grid, i, length, j->size[axis]);
+  double v = end < start ? start - step : start + step, last = (double)((axis ? j->sampler.width : j->sampler.height) - 1);
+  if (!(v >= 0 && v <= last)) return (neighbours){{-1, -1}, {1, 0}};
+  return neighbours_of(v, (int64_t)last + 1, BORDER, false);
+}
+
+static void crop_box(const crop_job *j, int64_t image, const double box[4], int64_t out) {
+  double start[2], end[2];
+  box_ends(j, box, start, end);
+  for (int64_t y = 0; y < j->size[0]; y++) {
+    neighbours v = box_point(j, 0, y, start[0], end[0]);
+    for (int64_t x = 0; x < j->size[1]; x++)
+      sample(&j->sampler, image, v, box_point(j, 1, x, start[1], end[1]), out + y * j->size[1] + x);
+  }
+}
+
+static crop_job crop_job_of(cml_call *c, unsigned first) {
+  const cml_tensor *x = cml_arg(c, 0);
+  crop_job j = {.size = {cml_arg_int(c, first, 1), cml_arg_int(c, first + 1, 1)}};
+  j.sampler = sampler_of(c, j.size[0] * j.size[1], c->op->param_count > first + 6 ? (float)cml_arg_float(c, first + 6, 0) : 0);
+  j.mode = (enum box_mode)cml_word_index(cml_arg_text(c, first + 4, box_modes[0]), box_modes);
+  j.grid = (cml_grid)cml_grid_by_name(cml_arg_text(c, first + 5, "DEFAULT"));
+  bool normalized = cml_arg_bool(c, first + 2, false);
+  for (int axis = 0; axis < 2; axis++)
+    j.scale[axis] = cml_arg_float(c, first + 3, 1) * (normalized ? (double)(x->dims[2 + axis] - 1) : 1);
+  return j;
+}
+
+static cml_status image_index(const cml_call *c, double v, int64_t images, int64_t *out, cml_error *err) {
+  if (!(v >= 0 && v < (double)images)) return cml_call_fail(c, err, "a box is for image %g of %lld", v, (long long)images);
+  *out = (int64_t)v;
+  return CML_OK;
+}
+
+static cml_status run_crop_resize_15(cml_call *c, cml_error *err) {
+  const cml_tensor *x = cml_arg(c, 0), *roi = cml_arg(c, 1);
+  crop_job j = crop_job_of(c, 2);
+  int64_t fields = roi->dims[2], images = fields == 5 ? 1 : x->dims[0], crop = j.sampler.channels * j.sampler.step;
+  for (int64_t n = 0; n < roi->dims[0]; n++) {
+    double box[4];
+    for (int64_t k = 0; k < 4; k++) box[k] = cml_tensor_get(roi, n * fields + fields - 4 + k);
+    int64_t only = 0;
+    if (fields == 5) CML_TRY(image_index(c, cml_tensor_get(roi, n * fields), x->dims[0], &only, err));
+    for (int64_t b = 0; b < images; b++) crop_box(&j, fields == 5 ? only : b, box, (n * images + b) * crop);
+  }
+  return CML_OK;
+}
+
+static cml_status run_crop_resize_17(cml_call *c, cml_error *err) {
+  const cml_tensor *x = cml_arg(c, 0), *boxes = cml_arg(c, 1), *indices = cml_arg(c, 2);
+  crop_job j = crop_job_of(c, 3);
+  for (int64_t n = 0; n < boxes->dims[0]; n++) {
+    double box[4];
+    int64_t image = 0;
+    for (int64_t k = 0; k < 4; k++) box[k] = cml_tensor_get(boxes, n * 4 + k);
+    CML_TRY(image_index(c, indices ? cml_tensor_get(indices, n) : (double)n, x->dims[0], &image, err));
+    crop_box(&j, image, box, n * j.sampler.channels * j.sampler.step);
+  }
+  return CML_OK;
+}
+
+/* ---- resample and affine ---- */
+
+#define SAMPLING                                                  \
+  {"sampling_mode", CML_M_STRING, CML_CONST, 0},                  \
+  {"padding_mode", CML_M_STRING, CML_CONST, 0},                   \
+  {"padding_value", CML_M_FLOAT, CML_CONST, 1},                   \
+  {"coordinates_mode", CML_M_STRING, CML_CONST, 0},               \
+  {"align_corners", CML_M_BOOL, CML_CONST, 0}
+#define INT_COORDINATES (CML_MASK(I8) | CML_MASK(U8) | CML_MASK(I16) | CML_MASK(U16) | CML_MASK(I32))
+static const cml_param resample_15[] = {X_PARAM(1), {"coordinates", CML_MASK(I32) | CML_MASK(F32), 0, 0}, SAMPLING};
+static const cml_param resample_16[] = {X_PARAM(1), {"coordinates", CML_MASK(I32) | CML_M_FLOAT, 0, 0}, SAMPLING};
+static const cml_param resample_17[] = {X_PARAM(1), {"coordinates", INT_COORDINATES | CML_M_FLOAT, 0, 0}, SAMPLING};
+static const cml_param affine_params[] = {
+    X_PARAM(1), {"transform_matrix", CML_M_FLOAT, 0, 1}, {"output_height", CML_MASK(I32), CML_CONST, 0},
+    {"output_width", CML_MASK(I32), CML_CONST, 0}, SAMPLING};
+
+enum coordinates { UNNORMALIZED, MINUS_ONE_TO_ONE, ZERO_TO_ONE };
+static const char *const samplings[] = {"bilinear", "nearest", NULL};
+static const char *const paddings[] = {"constant", "border", "reflection", "symmetric", NULL};
+static const char *const coordinate_modes[] = {"unnormalized", "normalized_minus_one_to_one", "normalized_zero_to_one", NULL};
+
+/* A word of the parameter, which must be in the list. */
+static cml_status check_word(const cml_call *c, unsigned param, const char *const *words, cml_error *err) {
+  const char *word = cml_arg_text(c, param, "");
+  if (cml_word_index(word, words) < 0) return cml_call_fail(c, err, "%s '%s' is not known", c->op->params[param].name, word);
+  return CML_OK;
+}
+
+static double pixel(double v, int64_t n, enum coordinates mode, bool align) {
+  double size = (double)n;
+  if (mode == UNNORMALIZED) return v;
+  if (mode == MINUS_ONE_TO_ONE) v = (v + 1) / 2;
+  return align ? v * (size - 1) : v * size - 0.5;
+}
+
+static cml_status infer_resample(cml_call *c, cml_error *err) {
+  const cml_tensor *x = cml_arg(c, 0), *coordinates = cml_arg(c, 1);
+  CML_TRY(cml_check_scalars(c, ~3u, err));
+  CML_TRY(check_image(c, err));
+  CML_TRY(check_word(c, 2, samplings, err));
+  CML_TRY(check_word(c, 3, paddings, err));
+  CML_TRY(check_word(c, 5, coordinate_modes, err));
+  if (coordinates->rank >= 0 && coordinates->rank != 4) return cml_call_fail(c, err, "coordinates must have rank 4, found %d", (int)coordinates->rank);
+  bool known = coordinates->rank == 4;
+  if (known && coordinates->dims[3] >= 0 && coordinates->dims[3] != 2)
+    return cml_call_fail(c, err, "coordinates must end in 2, found %lld", (long long)coordinates->dims[3]);
+  if (known && x->rank == 4 && coordinates->dims[0] >= 0 && x->dims[0] >= 0 && coordinates->dims[0] != x->dims[0])
+    return cml_call_fail(c, err, "%lld images, and coordinates for %lld", (long long)x->dims[0], (long long)coordinates->dims[0]);
+  int64_t dims[4] = {x->rank == 4 ? x->dims[0] : -1, x->rank == 4 ? x->dims[1] : -1, known ? coordinates->dims[1] : -1, known ? coordinates->dims[2] : -1};
+  if (known && dims[0] < 0) dims[0] = coordinates->dims[0];
+  cml_out_set(c, 0, x->dtype, 4, dims);
+  return cml_check_output(c, 0, err);
+}
+
+typedef struct resample_job {
+  sampler sampler;
+  const cml_tensor *coordinates; /* or the matrix */
+  enum padding padding;
+  bool nearest, align;
+  enum coordinates mode;
+  int64_t rows, columns;
+} resample_job;
+
+static void resample_point(const resample_job *j, int64_t image, double x, double y, int64_t at) {
+  const sampler *s = &j->sampler;
+  neighbours h = neighbours_of(pixel(x, s->width, j->mode, j->align), s->width, j->padding, j->nearest);
+  neighbours v = neighbours_of(pixel(y, s->height, j->mode, j->align), s->height, j->padding, j->nearest);
+  sample(s, image, v, h, image * s->channels * s->step + at);
+}
+
+static void resample_tasks(void *context, size_t begin, size_t end) {
+  const resample_job *j = context;
+  for (size_t t = begin; t < end; t++)
+    resample_point(j, (int64_t)t / j->sampler.step, cml_tensor_get(j->coordinates, (int64_t)t * 2), cml_tensor_get(j->coordinates, (int64_t)t * 2 + 1),
+                   (int64_t)t % j->sampler.step);
+}
+
+static cml_status run_resample(cml_call *c, cml_error *err) {
+  (void)err;
+  const cml_tensor *coordinates = cml_arg(c, 1);
+  resample_job j = {.coordinates = coordinates, .padding = (enum padding)cml_word_index(cml_arg_text(c, 3, ""), paddings),
+                    .nearest = cml_word_index(cml_arg_text(c, 2, ""), samplings) == 1, .align = cml_arg_bool(c, 6, true),
+                    .mode = (enum coordinates)cml_word_index(cml_arg_text(c, 5, ""), coordinate_modes)};
+  j.sampler = sampler_of(c, coordinates->dims[1] * coordinates->dims[2], (float)cml_arg_float(c, 4, 0));
+  cml_parallel(c->pool, (size_t)(coordinates->dims[0] * j.sampler.step), 1024, resample_tasks, &j);
+  return CML_OK;
+}
+
+static cml_status infer_affine(cml_call *c, cml_error *err) {
+  const cml_tensor *x = cml_arg(c, 0), *matrix = cml_arg(c, 1);
+  CML_TRY(cml_check_scalars(c, ~3u, err));
+  CML_TRY(check_image(c, err));
+  CML_TRY(check_word(c, 4, (const char *const[]){"bilinear", NULL}, err));
+  CML_TRY(check_word(c, 5, (const char *const[]){"constant", NULL}, err));
+  CML_TRY(check_word(c, 7, (const char *const[]){"normalized_minus_one_to_one", NULL}, err));
+  if (cml_arg_float(c, 6, 0) != 0) return cml_call_fail(c, err, "padding_value must be 0");
+  int64_t height = cml_arg_int(c, 2, 0), width = cml_arg_int(c, 3, 0);
+  if (height < 1 || width < 1) return cml_call_fail(c, err, "an output of %lld x %lld is not possible", (long long)height, (long long)width);
+  if (matrix->rank >= 0 && (matrix->rank != 2 || (matrix->dims[1] >= 0 && matrix->dims[1] != 6)))
+    return cml_call_fail(c, err, "transform_matrix must have shape [B or 1, 6]");
+  if (matrix->rank == 2 && x->rank == 4 && matrix->dims[0] >= 0 && x->dims[0] >= 0 && matrix->dims[0] != 1 && matrix->dims[0] != x->dims[0])
+    return cml_call_fail(c, err, "%lld matrices for %lld images", (long long)matrix->dims[0], (long long)x->dims[0]);
+  int64_t dims[4] = {x->rank == 4 ? x->dims[0] : -1, x->rank == 4 ? x->dims[1] : -1, height, width};
+  cml_out_set(c, 0, x->dtype, 4, dims);
+  return cml_check_output(c, 0, err);
+}
+
+/* -1 to 1 over n points, the middle where there is one. */
+static double unit_point(int64_t i, int64_t n) { return n > 1 ? 2 * (double)i / (double)(n - 1) - 1 : 0; }
+
+static void affine_tasks(void *context, size_t begin, size_t end) {
+  const resample_job *j = context;
+  for (size_t t = begin; t < end; t++) {
+    int64_t image = (int64_t)t / j->sampler.step, at = (int64_t)t % j->sampler.step;
+    double x = unit_point(at % j->columns, j->columns), y = unit_point(at / j->columns, j->rows), m[6];
+    for (int k = 0; k < 6; k++) m[k] = cml_tensor_get(j->coordinates, (j->coordinates->dims[0] == 1 ? 0 : image) * 6 + k);
+    resample_point(j, image, m[0] * x + m[1] * y + m[2], m[3] * x + m[4] * y + m[5], at);
+  }
+}
+
+static cml_status run_affine(cml_call *c, cml_error *err) {
+  (void)err;
+  resample_job j = {.coordinates = cml_arg(c, 1), .padding = CONSTANT, .align = cml_arg_bool(c, 8, true), .mode = MINUS_ONE_TO_ONE,
+                    .rows = c->outs[0]->dims[2], .columns = c->outs[0]->dims[3]};
+  j.sampler = sampler_of(c, j.rows * j.columns, 0);
+  cml_parallel(c->pool, (size_t)(c->outs[0]->dims[0] * j.sampler.step), 1024, affine_tasks, &j);
+  return CML_OK;
+}
+
+/* ---- the table ---- */
+
+#define ROW(text, since_, until_, parameters, infer_, run_)                                                    \
+  {.name = text, .since = since_, .until = until_, .min_outputs = 1, .max_outputs = 1, CML_PARAMS(parameters), \
+   .infer = infer_, .run = run_},
+
+static const cml_op rows[] = {
+    ROW("crop_resize", CML_IOS15, CML_IOS15, crop_resize_15, infer_crop_resize_15, run_crop_resize_15)
+    ROW("crop_resize", CML_IOS16, CML_IOS16, crop_resize_16, infer_crop_resize_15, run_crop_resize_15)
+    ROW("crop_resize", CML_IOS17, 0, crop_resize_17, infer_crop_resize_17, run_crop_resize_17)
+    ROW("resample", CML_IOS15, CML_IOS15, resample_15, infer_resample, run_resample)
+    ROW("resample", CML_IOS16, CML_IOS16, resample_16, infer_resample, run_resample)
+    ROW("resample", CML_IOS17, 0, resample_17, infer_resample, run_resample)
+    ROW("affine", CML_IOS15, 0, affine_params, infer_affine, run_affine)
+};
+
+const cml_op_family cml_ops_image_sample = {"image_sample", rows, sizeof rows / sizeof *rows};

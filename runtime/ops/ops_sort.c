@@ -1,0 +1,225 @@
+/* argsort and topk.
+ *
+ * Every element type here has at most 32 bits, so an element becomes a 32-bit key whose unsigned order is the wanted
+ * one, and key and index together one 64-bit number. Sorting those numbers is stable without further thought: equal
+ * elements keep their order. All of a line is sorted by radix; a few largest are kept in a heap. NaN comes last. */
+#include "elementwise.h"
+#include "families.h"
+
+/* ---- keys ---- */
+
+static uint32_t key_of_float(float v, bool descending) {
+  uint32_t bits;
+  if (!(v == v)) return UINT32_MAX;
+  if (v == 0) v = 0; /* -0 equals 0 */
+  memcpy(&bits, &v, 4);
+  bits = bits >> 31 ? ~bits : bits | UINT32_C(0x80000000);
+  return descending ? ~bits : bits;
+}
+
+static uint32_t key_of_int(int64_t v, bool descending) {
+  uint32_t bits = (uint32_t)(v + (INT64_C(1) << 31));
+  return descending ? ~bits : bits;
+}
+
+/* A line of n elements, `step` apart, as keys with their indices. */
+static void load_keys(const cml_tensor *x, int64_t at, int64_t step, int64_t n, bool descending, uint64_t *keys) {
+  float f;
+  int64_t v;
+  bool floats = cml_dtype_is_float(x->dtype);
+  for (int64_t i = 0; i < n; i++) {
+    uint32_t key;
+    if (floats) cml_load_f32(&f, x->data, x->dtype, at + i * step, 1), key = key_of_float(f, descending);
+    else cml_load_i64(&v, x->data, x->dtype, at + i * step, 1), key = key_of_int(v, descending);
+    keys[i] = (uint64_t)key << 32 | (uint64_t)i;
+  }
+}
+
+/* ---- sorting ---- */
+
+static void insertion_sort(uint64_t *keys, int64_t n) {
+  for (int64_t i = 1; i < n; i++) {
+    uint64_t v = keys[i];
+    int64_t k = i;
+    for (; k > 0 && keys[k - 1] > v; k--) keys[k] = keys[k - 1];
+    keys[k] = v;
+  }
+}
+
+/* By the four bytes of the key, least first; the indices are in order already. Four passes: the result is in `keys`. */
+static void radix_sort(uint64_t *keys, uint64_t *other, int64_t n) {
+  if (n < 64) {
+    insertion_sort(keys, n);
+    return;
+  }
+  for (unsigned shift = 32; shift < 64; shift += 8) {
+    size_t starts[256] = {0}, sum = 0;
+    for (int64_t i = 0; i < n; i++) starts[keys[i] >> shift & 255]++;
+    for (size_t b = 0; b < 256; b++) {
+      size_t count = starts[b];
+      starts[b] = sum;
+      sum += count;
+    }
+    for (int64_t i = 0; i < n; i++) other[starts[keys[i] >> shift & 255]++] = keys[i];
+    uint64_t *t = keys;
+    keys = other;
+    other = t;
+  }
+}
+
+static void sift_down(uint64_t *heap, int64_t n, int64_t at) {
+  for (int64_t child; (child = 2 * at + 1) < n; at = child) {
+    if (child + 1 < n && heap[child + 1] > heap[child]) child++;
+    if (heap[at] >= heap[child]) return;
+    uint64_t t = heap[at];
+    heap[at] = heap[child];
+    heap[child] = t;
+  }
+}
+
+/* The k least of n come first, in order: a heap with the greatest of them on top. */
+static void select_least(uint64_t *keys, int64_t n, int64_t k) {
+  for (int64_t i = k / 2 - 1; i >= 0; i--) sift_down(keys, k, i);
+  for (int64_t i = k; i < n; i++)
+    if (keys[i] < keys[0]) keys[0] = keys[i], sift_down(keys, k, 0);
+  for (int64_t i = k - 1; i > 0; i--) {
+    uint64_t t = keys[0];
+    keys[0] = keys[i];
+    keys[i] = t;
+    sift_down(keys, i, 0);
+  }
+}
+
+/* Two lines of keys. */
+static cml_status ask_scratch(cml_call *c, int64_t n, cml_error *err) {
+  if (n > INT32_MAX) return cml_call_fail(c, err, "%lld elements are too many to sort", (long long)n);
+  c->scratch_size = n > 0 ? 2 * (uint64_t)n * sizeof(uint64_t) : 0;
+  return CML_OK;
+}
+
+/* Calls emit with the first k of each sorted line. */
+typedef struct line {
+  int64_t in, out, step; /* offsets of the line's first element, and from one to the next */
+  const uint64_t *keys;
+  int64_t k;
+} line;
+
+static void sort_lines(cml_call *c, int32_t axis, int64_t k, bool descending, void (*emit)(cml_call *c, const line *l)) {
+  const cml_tensor *x = cml_arg(c, 0);
+  int64_t n = x->dims[axis], inner = 1, outer = 1;
+  uint64_t *keys = c->scratch;
+  for (int32_t i = 0; i < axis; i++) outer *= x->dims[i];
+  for (int32_t i = axis + 1; i < x->rank; i++) inner *= x->dims[i];
+  if (!n || !k) return;
+  for (int64_t i = 0; i < outer * inner; i++) {
+    line l = {.in = i / inner * n * inner + i % inner, .out = i / inner * k * inner + i % inner, .step = inner, .keys = keys, .k = k};
+    load_keys(x, l.in, inner, n, descending, keys);
+    if (k < n / 8) select_least(keys, n, k);
+    else radix_sort(keys, keys + n, n);
+    emit(c, &l);
+  }
+}
+
+/* ---- argsort ---- */
+
+#define ASCENDING {"ascending", CML_M_BOOL, CML_OPTIONAL | CML_CONST, 0}
+#define AXIS {"axis", CML_MASK(I32), CML_OPTIONAL | CML_CONST, 0}
+#define NUMBERS_15 (CML_M_FLOAT | CML_MASK(I32))
+#define NUMBERS_17 (NUMBERS_15 | CML_MASK(I8) | CML_MASK(U8) | CML_MASK(I16) | CML_MASK(U16))
+
+static const cml_param argsort_params[] = {{"x", NUMBERS_15, 0, 0}, AXIS, ASCENDING};
+
+static cml_status infer_argsort(cml_call *c, cml_error *err) {
+  const cml_tensor *x = cml_arg(c, 0);
+  int32_t axis;
+  CML_TRY(cml_check_scalars(c, ~1u, err));
+  CML_TRY(cml_check_axis(c, 1, -1, x->rank, &axis, err));
+  cml_out_like(c, 0, x);
+  c->outs[0]->dtype = CML_I32;
+  return axis < 0 ? CML_OK : ask_scratch(c, x->dims[axis], err);
+}
+
+static void emit_indices(cml_call *c, const line *l) {
+  for (int64_t i = 0; i < l->k; i++) ((int32_t *)c->outs[0]->data)[l->out + i * l->step] = (int32_t)(uint32_t)l->keys[i];
+}
+
+static cml_status run_argsort(cml_call *c, cml_error *err) {
+  int32_t axis;
+  CML_TRY(cml_check_axis(c, 1, -1, cml_arg(c, 0)->rank, &axis, err));
+  sort_lines(c, axis, cml_arg(c, 0)->dims[axis], !cml_arg_bool(c, 2, false), emit_indices);
+  return CML_OK;
+}
+
+/* ---- topk ---- */
+
+#define K(types) {"k", types, CML_OPTIONAL | CML_CONST, 0}
+#define SORT_AND_INDICES \
+  {"sort", CML_M_BOOL, CML_OPTIONAL | CML_CONST, 0}, {"return_indices", CML_M_BOOL, CML_OPTIONAL | CML_CONST, 0}
+static const cml_param topk_params_15[] = {{"x", NUMBERS_15, 0, 0}, K(CML_MASK(I32)), AXIS, ASCENDING};
+static const cml_param topk_params_16[] = {{"x", NUMBERS_15, 0, 0}, K(CML_MASK(I32)), AXIS, ASCENDING, SORT_AND_INDICES};
+static const cml_param topk_params_17[] = {{"x", NUMBERS_17, 0, 0}, K(CML_MASK(I8) | CML_MASK(I16) | CML_MASK(I32)), AXIS, ASCENDING,
+                                           SORT_AND_INDICES, {"output_indices_dtype", CML_M_STRING, CML_OPTIONAL | CML_CONST, 0}};
+
+static bool with_indices(const cml_call *c) { return c->op->param_count < 6 || cml_arg_bool(c, 5, true); }
+
+static cml_status indices_type(const cml_call *c, cml_dtype *out, cml_error *err) {
+  static const char *const types[] = {"int32", "uint16", NULL};
+  bool given = c->op->param_count > 6 && cml_arg(c, 6);
+  if (given && !with_indices(c)) return cml_call_fail(c, err, "output_indices_dtype is given, but no indices are asked for");
+  int type = given ? cml_word_index(cml_arg_text(c, 6, ""), types) : 0;
+  if (type < 0) return cml_call_fail(c, err, "output_indices_dtype '%s' is neither int32 nor uint16", cml_arg_text(c, 6, ""));
+  *out = type ? CML_U16 : CML_I32;
+  return CML_OK;
+}
+
+static cml_status infer_topk(cml_call *c, cml_error *err) {
+  const cml_tensor *x = cml_arg(c, 0);
+  int32_t axis;
+  cml_dtype type = CML_I32;
+  CML_TRY(cml_check_scalars(c, ~1u, err));
+  CML_TRY(cml_check_axis(c, 2, -1, x->rank, &axis, err));
+  CML_TRY(indices_type(c, &type, err));
+  int64_t k = cml_arg_int(c, 1, 1), n = axis < 0 ? CML_DIM_UNKNOWN : x->dims[axis];
+  if (k < -1 || (n >= 0 && k > n)) return cml_call_fail(c, err, "k is %lld for %lld elements", (long long)k, (long long)n);
+  size_t outputs = with_indices(c) ? 2 : 1;
+  if (c->out_count != outputs) return cml_call_fail(c, err, "there must be %zu outputs, found %zu", outputs, c->out_count);
+  for (size_t i = 0; i < outputs; i++) {
+    cml_out_like(c, i, x);
+    c->outs[i]->dtype = i ? type : x->dtype;
+    if (axis >= 0) c->outs[i]->dims[axis] = k < 0 ? n : k; /* -1: all */
+  }
+  return axis < 0 ? CML_OK : ask_scratch(c, n, err);
+}
+
+static void emit_top(cml_call *c, const line *l) {
+  const cml_tensor *x = cml_arg(c, 0);
+  size_t size = cml_dtype_bits(x->dtype) / 8;
+  for (int64_t i = 0; i < l->k; i++) {
+    int64_t index = (int64_t)(uint32_t)l->keys[i], to = l->out + i * l->step;
+    memcpy((char *)c->outs[0]->data + (size_t)to * size, (const char *)x->data + (size_t)(l->in + index * l->step) * size, size);
+    if (c->out_count > 1) cml_tensor_set_int(c->outs[1], to, index);
+  }
+}
+
+static cml_status run_topk(cml_call *c, cml_error *err) {
+  int32_t axis;
+  CML_TRY(cml_check_axis(c, 2, -1, cml_arg(c, 0)->rank, &axis, err));
+  sort_lines(c, axis, c->outs[0]->dims[axis], !cml_arg_bool(c, 3, false), emit_top);
+  return CML_OK;
+}
+
+/* ---- the table ---- */
+
+#define TOPK_ROW(since_, until_, least, parameters)                                                             \
+  {.name = "topk", .since = since_, .until = until_, .min_outputs = least, .max_outputs = 2,                    \
+   CML_PARAMS(parameters), .infer = infer_topk, .run = run_topk},
+
+static const cml_op rows[] = {
+    {.name = "argsort", .since = CML_IOS15, .min_outputs = 1, .max_outputs = 1, CML_PARAMS(argsort_params), .infer = infer_argsort,
+     .run = run_argsort},
+    TOPK_ROW(CML_IOS15, CML_IOS15, 2, topk_params_15)
+    TOPK_ROW(CML_IOS16, CML_IOS16, 1, topk_params_16)
+    TOPK_ROW(CML_IOS17, 0, 1, topk_params_17)
+};
+
+const cml_op_family cml_ops_sort = {"sort", rows, sizeof rows / sizeof *rows};
