@@ -32,6 +32,25 @@ const char *cml_mil_op_name(const cml_mil_op *op) {
   return op->output_count ? op->outputs[0].name : "";
 }
 
+/* The value of the constant of that name, among the operations before `end`. */
+static const cml_mil_value *find_constant(const cml_mil_block *block, size_t end, const char *name) {
+  for (size_t i = end; i-- > 0;) {
+    const cml_mil_op *op = block->ops[i];
+    if (op->output_count && !strcmp(op->outputs[0].name, name)) return cml_mil_attribute_find(&op->attributes, "val");
+  }
+  return NULL;
+}
+
+const cml_mil_value *cml_mil_class_labels(const cml_mil_function *function) {
+  const cml_mil_block *body = cml_mil_body(function);
+  for (size_t i = body ? body->op_count : 0; i-- > 0;) {
+    const cml_mil_argument *classes = strcmp(body->ops[i]->type, "classify") ? NULL : cml_mil_input(body->ops[i], "classes");
+    if (!classes || classes->count != 1) continue;
+    return classes->bindings[0].value ? classes->bindings[0].value : find_constant(body, i, classes->bindings[0].name);
+  }
+  return NULL;
+}
+
 cml_mil_type *cml_mil_type_tensor(cml_arena *arena, cml_dtype dtype, int32_t rank, const int64_t *dims) {
   cml_mil_type *type = CML_ARENA_NEW(arena, cml_mil_type);
   if (!type) return NULL;

@@ -264,6 +264,8 @@ CML_API cml_mil_value *cml_mil_attribute_find(const cml_mil_attributes *attribut
 CML_API const cml_mil_argument *cml_mil_input(const cml_mil_op *op, const char *parameter);
 CML_API const char *cml_mil_op_name(const cml_mil_op *op); /* attribute "name", else the first output's name, else "" */
 CML_API cml_mil_type *cml_mil_type_tensor(cml_arena *arena, cml_dtype dtype, int32_t rank, const int64_t *dims);
+/* The labels of a classifier: what its classify operation has as `classes`, a LIST of string or int64 scalars; NULL for others. */
+CML_API const cml_mil_value *cml_mil_class_labels(const cml_mil_function *function);
 /* Elements of a tensor type; false when a dimension is unknown or the product overflows. */
 CML_API bool cml_mil_type_elements(const cml_mil_type *type, uint64_t *out);
 CML_API bool cml_mil_type_equal(const cml_mil_type *a, const cml_mil_type *b);

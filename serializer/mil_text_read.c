@@ -20,325 +20,95 @@
 #include "mil.h"
 #include "mil_check.h"
 #include "mil_text_number.h"
+#include "mil_text_parser.h"
 #include "mil_text_words.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_DEPTH = 64, MAX_RANK = 32 };
-
-typedef struct parser {
-  const uint8_t *start, *p, *end;
-  cml_arena *arena;
-  cml_error *err;
-  uint8_t *scratch;
-  size_t scratch_size, scratch_capacity;
-  unsigned depth;
-} parser;
-
-/* ---- errors ---- */
-
-/* Puts "line 3, column 14: " before an error at `at`. Columns count characters. */
-static cml_status add_place(const parser *r, cml_status status, const uint8_t *at) {
-  size_t line = 1, column = 1;
-  for (const uint8_t *p = r->start; p < at; p++) {
-    if (*p == '\n') line++, column = 1;
-    else column += (*p & 0xc0) != 0x80;
-  }
-  return cml_error_prefix(r->err, status, "line %zu, column %zu", line, column);
-}
-
-static cml_status fail_at(parser *r, cml_status status, const uint8_t *at, const char *format, ...) CML_PRINTF(4, 5);
-static cml_status fail_at(parser *r, cml_status status, const uint8_t *at, const char *format, ...) {
-  va_list args;
-  va_start(args, format);
-  cml_status s = cml_fail_va(r->err, status, (uint64_t)(at - r->start), format, args);
-  va_end(args);
-  return add_place(r, s, at);
-}
-
-/* The next few bytes, fit to be printed. */
-static void quote_found(const parser *r, char out[48]) {
-  if (r->p == r->end) {
-    strcpy(out, "the end of the text");
-    return;
-  }
-  size_t n = 0;
-  out[n++] = '"';
-  for (const uint8_t *p = r->p; p < r->end && n < 30; p++) {
-    if (*p == '\n' || (n > 1 && strchr(" ,;()[]{}<>=", *p) && *p)) break;
-    out[n++] = *p >= 0x20 && *p < 0x7f ? (char)*p : '?';
-  }
-  out[n++] = '"';
-  out[n] = 0;
-}
-
-static cml_status fail_expected(parser *r, const char *what) {
-  char found[48];
-  quote_found(r, found);
-  return fail_at(r, CML_INVALID, r->p, "expected %s, found %s", what, found);
-}
-
-static cml_status deeper(parser *r) {
-  if (r->depth == MAX_DEPTH) return fail_at(r, CML_LIMIT, r->p, "nested more than %d deep", MAX_DEPTH);
-  r->depth++;
-  return CML_OK;
-}
-
-/* ---- the scratch stack ---- */
-
-/* Room for one more item on top; the pointer holds until the next push. */
-static void *push(parser *r, size_t size) {
-  if (size > r->scratch_capacity - r->scratch_size) {
-    size_t capacity = r->scratch_capacity ? r->scratch_capacity * 2 : 4096;
-    uint8_t *data = realloc(r->scratch, capacity);
-    if (!data) return NULL;
-    r->scratch = data;
-    r->scratch_capacity = capacity;
-  }
-  void *top = r->scratch + r->scratch_size;
-  r->scratch_size += size;
-  return top;
-}
-
-#define PUSH(r, item) \
-  do { \
-    void *push_top = push((r), sizeof(item)); \
-    if (!push_top) return cml_fail_memory((r)->err); \
-    memcpy(push_top, &(item), sizeof(item)); \
-  } while (0)
-
-/* Moves what lies above `mark` to the arena. */
-static cml_status pop(parser *r, size_t mark, size_t item, void *out_items, size_t *out_count) {
-  size_t bytes = r->scratch_size - mark;
-  r->scratch_size = mark;
-  *out_count = bytes / item;
-  void *items = NULL;
-  if (bytes) {
-    if (!(items = cml_arena_alloc(r->arena, bytes))) return cml_fail_memory(r->err);
-    memcpy(items, r->scratch + mark, bytes);
-  }
-  memcpy(out_items, &items, sizeof items);
-  return CML_OK;
-}
-
-/* ---- words ---- */
-
-static void skip_slow(parser *r) {
-  for (; r->p < r->end; r->p++) {
-    uint8_t c = *r->p;
-    bool comment = c == '#' || (c == '/' && r->end - r->p > 1 && r->p[1] == '/');
-    if (comment) {
-      const uint8_t *newline = memchr(r->p, '\n', (size_t)(r->end - r->p));
-      r->p = newline ? newline : r->end - 1;
-    } else if (c != ' ' && c != '\n' && c != '\t' && c != '\r') {
-      return;
-    }
-  }
-}
-
-static inline void skip(parser *r) {
-  if (r->p < r->end && *r->p == ' ') r->p++;
-  if (r->p < r->end && (*r->p <= ' ' || *r->p == '#' || *r->p == '/')) skip_slow(r);
-}
-
-static inline bool next_is(parser *r, char c) {
-  skip(r);
-  return r->p < r->end && *r->p == (uint8_t)c;
-}
-
-static inline bool accept(parser *r, char c) {
-  if (!next_is(r, c)) return false;
-  r->p++;
-  return true;
-}
-
-static cml_status expect(parser *r, char c) {
-  if (accept(r, c)) return CML_OK;
-  char what[4] = {'"', c, '"', 0};
-  return fail_expected(r, what);
-}
-
-static cml_status expect_arrow(parser *r) {
-  skip(r);
-  if (r->end - r->p < 2 || r->p[0] != '-' || r->p[1] != '>') return fail_expected(r, "\"->\"");
-  r->p += 2;
-  return CML_OK;
-}
-
-/* The identifier that comes next, not taken; empty when there is none. */
-static cml_span peek_word(parser *r) {
-  skip(r);
-  const uint8_t *p = r->p;
-  if (p < r->end && cml_mil_name_start(*p))
-    while (p < r->end && cml_mil_name_part(*p)) p++;
-  return (cml_span){r->p, (size_t)(p - r->p)};
-}
-
-static bool word_is(cml_span word, const char *text) { return cml_span_equal(word, cml_span_text(text)); }
-
-static bool accept_word(parser *r, const char *text) {
-  cml_span word = peek_word(r);
-  if (!word_is(word, text)) return false;
-  r->p += word.size;
-  return true;
-}
-
-/* ---- strings ---- */
-
-/* One escape behind the backslash; appends its bytes to *out. */
-static cml_status parse_escape(parser *r, char **out) {
-  static const char from[] = "nrtabfv0\"\\'", to[] = "\n\r\t\a\b\f\v\0\"\\'";
-  if (r->p == r->end) return fail_expected(r, "an escaped character");
-  uint8_t c = *r->p++;
-  if (c == 'x') {
-    size_t size = (size_t)(r->end - r->p) < 2 ? (size_t)(r->end - r->p) : 2;
-    uint64_t value;
-    if (size < 2 || !cml_mil_hex(r->p, 2, &value)) return fail_at(r, CML_INVALID, r->p - 2, "\\x needs two hexadecimal digits");
-    *(*out)++ = (char)value;
-    r->p += 2;
-    return CML_OK;
-  }
-  const char *found = c ? strchr(from, c) : NULL;
-  if (!found) return fail_at(r, CML_INVALID, r->p - 2, "unknown escape \\%c in a string", c >= 0x20 && c < 0x7f ? c : '?');
-  *(*out)++ = to[found - from];
-  return CML_OK;
-}
-
-/* A string in quotes, copied to the arena with its escapes undone. */
-static cml_status parse_string(parser *r, cml_string *out) {
-  CML_TRY(expect(r, '"'));
-  const uint8_t *start = r->p, *q = start;
-  while (q < r->end && *q != '"') q += *q == '\\' ? 2 : 1;
-  if (q >= r->end) return fail_at(r, CML_INVALID, start - 1, "a string does not end");
-  char *text = cml_arena_alloc(r->arena, (size_t)(q - start) + 1), *to = text;
-  if (!text) return cml_fail_memory(r->err);
-  while (r->p < q) {
-    const uint8_t *escape = memchr(r->p, '\\', (size_t)(q - r->p));
-    size_t plain = (size_t)((escape ? escape : q) - r->p);
-    memcpy(to, r->p, plain);
-    to += plain;
-    r->p += plain;
-    if (!escape) break;
-    r->p++;
-    CML_TRY(parse_escape(r, &to));
-  }
-  r->p = q + 1;
-  *to = 0;
-  *out = (cml_string){text, (size_t)(to - text)};
-  return CML_OK;
-}
-
-/* A name: an identifier, or a string for names that are none. */
-static cml_status parse_name(parser *r, const char *what, const char **out) {
-  cml_span word = peek_word(r);
-  if (!word.size) {
-    if (!next_is(r, '"')) return fail_expected(r, what);
-    const uint8_t *at = r->p;
-    cml_string s;
-    CML_TRY(parse_string(r, &s));
-    if (strlen(s.data) != s.size) return fail_at(r, CML_INVALID, at, "a name holds a zero byte");
-    *out = s.data;
-    return CML_OK;
-  }
-  r->p += word.size;
-  *out = cml_arena_text(r->arena, (const char *)word.data, word.size);
-  return *out ? CML_OK : cml_fail_memory(r->err);
-}
-
-static cml_status parse_unsigned(parser *r, const char *what, int64_t *out) {
-  skip(r);
-  uint64_t bits;
-  bool range;
-  const uint8_t *p = cml_mil_number_integer(r->p, r->end, CML_I64, &bits, &range);
-  if (!p && !range) return fail_at(r, CML_INVALID, r->p, "a number is too large");
-  if (!p || (int64_t)bits < 0) return fail_expected(r, what);
-  *out = (int64_t)bits;
-  r->p = p;
-  return CML_OK;
-}
+enum { MAX_RANK = 32 };
 
 /* ---- types ---- */
 
-static cml_status parse_type(parser *r, cml_mil_type **out);
-static cml_status parse_attributes(parser *r, cml_mil_attributes *out);
+static cml_status parse_type(cml_mil_parser *r, cml_mil_type **out);
+static cml_status parse_attributes(cml_mil_parser *r, cml_mil_attributes *out);
 
-static cml_status parse_dimension(parser *r, int64_t *out) {
+static cml_status parse_dimension(cml_mil_parser *r, int64_t *out) {
   skip(r);
   if (accept(r, '?')) return *out = CML_DIM_UNKNOWN, CML_OK;
   if (r->end - r->p >= 3 && !memcmp(r->p, "...", 3)) return r->p += 3, *out = CML_DIM_VARIADIC, CML_OK;
-  return parse_unsigned(r, "a dimension (a number, ? or ...)", out);
+  return cml_mil_text_unsigned(r, "a dimension (a number, ? or ...)", out);
 }
 
 /* "[1, ?, 3]"; "[...]" alone is a tensor of unknown rank. */
-static cml_status parse_dimensions(parser *r, cml_mil_type *type) {
-  CML_TRY(expect(r, '['));
+static cml_status parse_dimensions(cml_mil_parser *r, cml_mil_type *type) {
+  CML_TRY(cml_mil_text_expect(r, '['));
   size_t mark = r->scratch_size, count = 0;
   while (!accept(r, ']')) {
-    if (count && !accept(r, ',')) return fail_expected(r, "\",\" or \"]\" in a shape");
+    if (count && !accept(r, ',')) return cml_mil_text_expected(r, "\",\" or \"]\" in a shape");
     int64_t dim = 0;
     CML_TRY(parse_dimension(r, &dim));
-    if (++count > MAX_RANK) return fail_at(r, CML_LIMIT, r->p, "a tensor of more than %d dimensions", MAX_RANK);
+    if (++count > MAX_RANK) return cml_mil_text_fail(r, CML_LIMIT, r->p, "a tensor of more than %d dimensions", MAX_RANK);
     PUSH(r, dim);
   }
-  CML_TRY(pop(r, mark, sizeof(int64_t), &type->dims, &count));
+  CML_TRY(cml_mil_text_pop(r, mark, sizeof(int64_t), &type->dims, &count));
   type->rank = (int32_t)count;
   if (count == 1 && type->dims[0] == CML_DIM_VARIADIC) type->rank = CML_RANK_UNKNOWN, type->dims = NULL;
   return CML_OK;
 }
 
 /* "<fp16, [1, 3]>" */
-static cml_status parse_tensor_type(parser *r, cml_mil_type *type) {
-  CML_TRY(expect(r, '<'));
-  cml_span word = peek_word(r);
+static cml_status parse_tensor_type(cml_mil_parser *r, cml_mil_type *type) {
+  CML_TRY(cml_mil_text_expect(r, '<'));
+  cml_span word = cml_mil_text_peek(r);
   type->dtype = cml_dtype_by_name((const char *)word.data, word.size);
-  if (type->dtype == CML_DTYPE_NONE) return fail_expected(r, "an element type (fp16, int32, string, ...)");
+  if (type->dtype == CML_DTYPE_NONE) return cml_mil_text_expected(r, "an element type (fp16, int32, string, ...)");
   r->p += word.size;
-  CML_TRY(expect(r, ','));
+  CML_TRY(cml_mil_text_expect(r, ','));
   CML_TRY(parse_dimensions(r, type));
   if (accept(r, ',')) CML_TRY(parse_attributes(r, &type->attributes));
-  return expect(r, '>');
+  return cml_mil_text_expect(r, '>');
 }
 
 /* "<A, B>" with `least` to `most` types; a list's length comes last. */
-static cml_status parse_type_arguments(parser *r, cml_mil_type *type, size_t least, size_t most) {
-  CML_TRY(expect(r, '<'));
+static cml_status parse_type_arguments(cml_mil_parser *r, cml_mil_type *type, size_t least, size_t most) {
+  CML_TRY(cml_mil_text_expect(r, '<'));
   size_t mark = r->scratch_size, count = 0;
   while (!next_is(r, '>') && !(type->kind == CML_TYPE_LIST && count)) {
-    if (count == most) return fail_expected(r, "\">\"");
-    if (count++) CML_TRY(expect(r, ','));
+    if (count == most) return cml_mil_text_expected(r, "\">\"");
+    if (count++) CML_TRY(cml_mil_text_expect(r, ','));
     cml_mil_type *arg = NULL;
     CML_TRY(parse_type(r, &arg));
     PUSH(r, arg);
   }
-  if (count < least) return fail_expected(r, "a type");
-  CML_TRY(pop(r, mark, sizeof(cml_mil_type *), &type->args, &type->arg_count));
+  if (count < least) return cml_mil_text_expected(r, "a type");
+  CML_TRY(cml_mil_text_pop(r, mark, sizeof(cml_mil_type *), &type->args, &type->arg_count));
   if (type->kind == CML_TYPE_LIST) {
-    CML_TRY(expect(r, ','));
+    CML_TRY(cml_mil_text_expect(r, ','));
     if (accept(r, '?')) type->length = CML_DIM_UNKNOWN;
-    else CML_TRY(parse_unsigned(r, "a list's length (a number or ?)", &type->length));
+    else CML_TRY(cml_mil_text_unsigned(r, "a list's length (a number or ?)", &type->length));
   }
-  return expect(r, '>');
+  return cml_mil_text_expect(r, '>');
 }
 
-static cml_status parse_type_body(parser *r, cml_mil_type *type) {
-  cml_span word = peek_word(r);
+static cml_status parse_type_body(cml_mil_parser *r, cml_mil_type *type) {
+  cml_span word = cml_mil_text_peek(r);
   r->p += word.size;
-  if (word_is(word, "tensor")) return type->kind = CML_TYPE_TENSOR, parse_tensor_type(r, type);
-  if (word_is(word, "list")) return type->kind = CML_TYPE_LIST, parse_type_arguments(r, type, 1, 1);
-  if (word_is(word, "tuple")) return type->kind = CML_TYPE_TUPLE, parse_type_arguments(r, type, 0, SIZE_MAX);
-  if (word_is(word, "dict")) return type->kind = CML_TYPE_DICTIONARY, parse_type_arguments(r, type, 2, 2);
-  if (word_is(word, "state")) return type->kind = CML_TYPE_STATE, parse_type_arguments(r, type, 1, 1);
+  if (cml_mil_text_is(word, "tensor")) return type->kind = CML_TYPE_TENSOR, parse_tensor_type(r, type);
+  if (cml_mil_text_is(word, "list")) return type->kind = CML_TYPE_LIST, parse_type_arguments(r, type, 1, 1);
+  if (cml_mil_text_is(word, "tuple")) return type->kind = CML_TYPE_TUPLE, parse_type_arguments(r, type, 0, SIZE_MAX);
+  if (cml_mil_text_is(word, "dict")) return type->kind = CML_TYPE_DICTIONARY, parse_type_arguments(r, type, 2, 2);
+  if (cml_mil_text_is(word, "state")) return type->kind = CML_TYPE_STATE, parse_type_arguments(r, type, 1, 1);
   type->dtype = cml_dtype_by_name((const char *)word.data, word.size); /* program(1.3): a scalar */
   if (word.size && type->dtype != CML_DTYPE_NONE) return CML_OK;
   r->p -= word.size;
-  return fail_expected(r, "a type");
+  return cml_mil_text_expected(r, "a type");
 }
 
-static cml_status parse_type(parser *r, cml_mil_type **out) {
+static cml_status parse_type(cml_mil_parser *r, cml_mil_type **out) {
   cml_mil_type *type = CML_ARENA_NEW(r->arena, cml_mil_type);
   if (!type) return cml_fail_memory(r->err);
-  CML_TRY(deeper(r));
+  CML_TRY(cml_mil_text_deeper(r));
   CML_TRY(parse_type_body(r, type));
   r->depth--;
   *out = type;
@@ -346,13 +116,13 @@ static cml_status parse_type(parser *r, cml_mil_type **out) {
 }
 
 static bool is_type_word(cml_span word) {
-  return word_is(word, "tensor") || word_is(word, "list") || word_is(word, "tuple") || word_is(word, "dict") ||
-         word_is(word, "state") || cml_dtype_by_name((const char *)word.data, word.size) != CML_DTYPE_NONE;
+  return cml_mil_text_is(word, "tensor") || cml_mil_text_is(word, "list") || cml_mil_text_is(word, "tuple") || cml_mil_text_is(word, "dict") ||
+         cml_mil_text_is(word, "state") || cml_dtype_by_name((const char *)word.data, word.size) != CML_DTYPE_NONE;
 }
 
 /* Whether a type with its value comes next: a name that is also a type's is followed by neither. */
-static bool at_typed_value(parser *r) {
-  cml_span word = peek_word(r);
+static bool at_typed_value(cml_mil_parser *r) {
+  cml_span word = cml_mil_text_peek(r);
   if (!word.size || !is_type_word(word)) return false;
   const uint8_t *back = r->p;
   r->p += word.size;
@@ -363,27 +133,27 @@ static bool at_typed_value(parser *r) {
 
 /* ---- tensor literals ---- */
 
-static cml_status parse_element(parser *r, cml_dtype type) {
+static cml_status parse_element(cml_mil_parser *r, cml_dtype type) {
   if (type == CML_STRING) {
     cml_string s;
-    CML_TRY(parse_string(r, &s));
+    CML_TRY(cml_mil_text_string(r, &s));
     PUSH(r, s);
     return CML_OK;
   }
   uint64_t bits = 0;
   bool range = true;
   if (type == CML_BOOL) {
-    if (accept_word(r, "true")) bits = 1;
-    else if (!accept_word(r, "false")) return fail_expected(r, "true or false");
+    if (cml_mil_text_accept_word(r, "true")) bits = 1;
+    else if (!cml_mil_text_accept_word(r, "false")) return cml_mil_text_expected(r, "true or false");
   } else {
     const uint8_t *p = cml_dtype_is_float(type) ? cml_mil_number_float(r->p, r->end, type, &bits)
                                                 : cml_mil_number_integer(r->p, r->end, type, &bits, &range);
-    if (!range) return fail_at(r, CML_INVALID, r->p, "a number does not fit %s", cml_dtype_name(type));
-    if (!p) return fail_expected(r, cml_dtype_is_float(type) ? "a number" : "an integer");
+    if (!range) return cml_mil_text_fail(r, CML_INVALID, r->p, "a number does not fit %s", cml_dtype_name(type));
+    if (!p) return cml_mil_text_expected(r, cml_dtype_is_float(type) ? "a number" : "an integer");
     r->p = p;
   }
   size_t bytes = (cml_dtype_bits(type) + 7) / 8;
-  void *top = push(r, bytes);
+  void *top = cml_mil_text_push(r, bytes);
   if (!top) return cml_fail_memory(r->err);
   memcpy(top, &bits, bytes);
   return CML_OK;
@@ -395,11 +165,11 @@ typedef struct literal_shape {
   int rank; /* -1: to be found */
 } literal_shape;
 
-static cml_status parse_level(parser *r, cml_dtype type, literal_shape *shape, int level) {
+static cml_status parse_level(cml_mil_parser *r, cml_dtype type, literal_shape *shape, int level) {
   skip(r);
   const uint8_t *open = r->p;
-  CML_TRY(expect(r, '['));
-  if (level == MAX_RANK) return fail_at(r, CML_LIMIT, open, "a tensor of more than %d dimensions", MAX_RANK);
+  CML_TRY(cml_mil_text_expect(r, '['));
+  if (level == MAX_RANK) return cml_mil_text_fail(r, CML_LIMIT, open, "a tensor of more than %d dimensions", MAX_RANK);
   bool nested = shape->rank >= 0 ? level + 1 < shape->rank : next_is(r, '[');
   int64_t n = 0;
   if (!accept(r, ']')) {
@@ -408,12 +178,12 @@ static cml_status parse_level(parser *r, cml_dtype type, literal_shape *shape, i
       CML_TRY(nested ? parse_level(r, type, shape, level + 1) : parse_element(r, type));
       n++;
     } while (accept(r, ','));
-    if (!accept(r, ']')) return fail_expected(r, "\",\" or \"]\" in a tensor");
+    if (!accept(r, ']')) return cml_mil_text_expected(r, "\",\" or \"]\" in a tensor");
   }
   if (shape->rank < 0 && !nested) shape->rank = level + 1;
   if (shape->dims[level] < 0) shape->dims[level] = n;
   if (shape->dims[level] == n) return CML_OK;
-  return fail_at(r, CML_INVALID, open, "dimension %d has %lld elements, expected %lld", level, (long long)n,
+  return cml_mil_text_fail(r, CML_INVALID, open, "dimension %d has %lld elements, expected %lld", level, (long long)n,
                  (long long)shape->dims[level]);
 }
 
@@ -427,13 +197,13 @@ static void pack(uint8_t *to, const uint8_t *from, size_t count, unsigned bits) 
   }
 }
 
-static cml_status take_elements(parser *r, size_t mark, cml_mil_value *value) {
+static cml_status take_elements(cml_mil_parser *r, size_t mark, cml_mil_value *value) {
   cml_dtype type = value->type->dtype;
-  if (type == CML_STRING) return pop(r, mark, sizeof(cml_string), &value->strings, &value->count);
+  if (type == CML_STRING) return cml_mil_text_pop(r, mark, sizeof(cml_string), &value->strings, &value->count);
   unsigned bits = cml_dtype_bits(type);
   uint8_t *data = NULL;
   if (bits >= 8) {
-    CML_TRY(pop(r, mark, bits / 8, &data, &value->count));
+    CML_TRY(cml_mil_text_pop(r, mark, bits / 8, &data, &value->count));
     value->data = cml_span_of(data, value->count * (bits / 8));
     return CML_OK;
   }
@@ -449,7 +219,7 @@ static cml_status take_elements(parser *r, size_t mark, cml_mil_value *value) {
 
 /* One unknown dimension is told by the elements' count and stays unknown, as Apple's compiler wrote it; where the count
  * cannot tell (several unknown, a known 0), the type takes the literal's shape. */
-static cml_status settle_shape(parser *r, cml_mil_type **type, const literal_shape *shape) {
+static cml_status settle_shape(cml_mil_parser *r, cml_mil_type **type, const literal_shape *shape) {
   int unknown = shape->rank == (*type)->rank ? 0 : 2;
   bool empty = false;
   for (int32_t i = 0; i < (*type)->rank; i++) {
@@ -466,7 +236,7 @@ static cml_status settle_shape(parser *r, cml_mil_type **type, const literal_sha
 
 /* Elements in brackets. PACKED is ours: a value whose elements are not as many as its type says, as some constexpr_
  * operations of other tools have. */
-static cml_status parse_tensor_literal(parser *r, cml_mil_value *value) {
+static cml_status parse_tensor_literal(cml_mil_parser *r, cml_mil_value *value) {
   const cml_mil_type *type = value->type;
   literal_shape shape = {.rank = type->rank};
   for (int i = 0; i < MAX_RANK; i++) shape.dims[i] = i < type->rank && type->dims[i] >= 0 ? type->dims[i] : -1;
@@ -475,11 +245,11 @@ static cml_status parse_tensor_literal(parser *r, cml_mil_value *value) {
   if (shape.rank < 0)
     for (int i = 0; i < MAX_RANK; i++) shape.dims[i] = -1;
   size_t mark = r->scratch_size;
-  if (accept_word(r, "PACKED")) {
+  if (cml_mil_text_accept_word(r, "PACKED")) {
     shape = (literal_shape){.rank = 1, .dims = {-1}};
-    CML_TRY(expect(r, '('));
+    CML_TRY(cml_mil_text_expect(r, '('));
     CML_TRY(parse_level(r, type->dtype, &shape, 0));
-    CML_TRY(expect(r, ')'));
+    CML_TRY(cml_mil_text_expect(r, ')'));
     return take_elements(r, mark, value);
   }
   skip(r);
@@ -492,74 +262,74 @@ static cml_status parse_tensor_literal(parser *r, cml_mil_value *value) {
 
 /* ---- values ---- */
 
-static cml_status parse_typed(parser *r, cml_mil_value **out);
+static cml_status parse_typed(cml_mil_parser *r, cml_mil_value **out);
 
 /* "BLOBFILE(path = string("…"), offset = uint64(64))", the word taken. */
-static cml_status parse_blob(parser *r, cml_mil_value *value) {
+static cml_status parse_blob(cml_mil_parser *r, cml_mil_value *value) {
   value->kind = CML_VALUE_BLOB;
-  CML_TRY(expect(r, '('));
+  CML_TRY(cml_mil_text_expect(r, '('));
   bool has_offset = false;
   for (int i = 0; i < 2; i++) {
-    if (i) CML_TRY(expect(r, ','));
-    bool path = accept_word(r, "path");
-    if (!path && !accept_word(r, "offset")) return fail_expected(r, "path or offset");
-    CML_TRY(expect(r, '='));
+    if (i) CML_TRY(cml_mil_text_expect(r, ','));
+    bool path = cml_mil_text_accept_word(r, "path");
+    if (!path && !cml_mil_text_accept_word(r, "offset")) return cml_mil_text_expected(r, "path or offset");
+    CML_TRY(cml_mil_text_expect(r, '='));
     skip(r);
     const uint8_t *at = r->p;
     cml_mil_value *part = NULL;
     CML_TRY(parse_typed(r, &part));
     if (part->kind != CML_VALUE_TENSOR || part->count != 1 || part->type->dtype != (path ? CML_STRING : CML_U64))
-      return fail_at(r, CML_INVALID, at, "a BLOBFILE's %s must be one %s", path ? "path" : "offset", path ? "string" : "uint64");
+      return cml_mil_text_fail(r, CML_INVALID, at, "a BLOBFILE's %s must be one %s", path ? "path" : "offset", path ? "string" : "uint64");
     if (path) value->file = part->strings[0].data;
     else value->offset = cml_load_u64(part->data.data), has_offset = true;
   }
-  if (!value->file || !has_offset) return fail_expected(r, "both path and offset");
-  return expect(r, ')');
+  if (!value->file || !has_offset) return cml_mil_text_expected(r, "both path and offset");
+  return cml_mil_text_expect(r, ')');
 }
 
-static cml_status parse_literal(parser *r, cml_mil_type *type, cml_mil_value **out);
+static cml_status parse_literal(cml_mil_parser *r, cml_mil_type *type, cml_mil_value **out);
 
 /* An item of a list, tuple or dictionary: typed by the container, or by itself. */
-static cml_status parse_item(parser *r, cml_mil_type *type, cml_mil_value **out) {
+static cml_status parse_item(cml_mil_parser *r, cml_mil_type *type, cml_mil_value **out) {
   if (at_typed_value(r)) return parse_typed(r, out);
-  if (!type) return fail_expected(r, "a typed value");
+  if (!type) return cml_mil_text_expected(r, "a typed value");
   return parse_literal(r, type, out);
 }
 
 /* "[a, b]" of a list or "(a, b)" of a tuple. */
-static cml_status parse_items(parser *r, cml_mil_value *value, char open, char close) {
+static cml_status parse_items(cml_mil_parser *r, cml_mil_value *value, char open, char close) {
   const cml_mil_type *type = value->type;
-  CML_TRY(expect(r, open));
+  CML_TRY(cml_mil_text_expect(r, open));
   size_t mark = r->scratch_size, n = 0;
   while (!accept(r, close)) {
-    if (n) CML_TRY(expect(r, ','));
+    if (n) CML_TRY(cml_mil_text_expect(r, ','));
     cml_mil_value *item = NULL;
     bool list = type->kind == CML_TYPE_LIST;
-    if (!list && n >= type->arg_count) return fail_at(r, CML_INVALID, r->p, "more values than the tuple has types (%zu)", type->arg_count);
+    if (!list && n >= type->arg_count) return cml_mil_text_fail(r, CML_INVALID, r->p, "more values than the tuple has types (%zu)", type->arg_count);
     CML_TRY(parse_item(r, type->args[list ? 0 : n], &item));
     PUSH(r, item);
     n++;
   }
-  return pop(r, mark, sizeof(cml_mil_value *), &value->items, &value->count);
+  return cml_mil_text_pop(r, mark, sizeof(cml_mil_value *), &value->items, &value->count);
 }
 
 /* "{{key, value}, …}" */
-static cml_status parse_dictionary(parser *r, cml_mil_value *value) {
+static cml_status parse_dictionary(cml_mil_parser *r, cml_mil_value *value) {
   const cml_mil_type *type = value->type;
-  CML_TRY(expect(r, '{'));
+  CML_TRY(cml_mil_text_expect(r, '{'));
   size_t mark = r->scratch_size, n = 0;
   while (!accept(r, '}')) {
-    if (n++) CML_TRY(expect(r, ','));
+    if (n++) CML_TRY(cml_mil_text_expect(r, ','));
     cml_mil_value *pair[2];
-    CML_TRY(expect(r, '{'));
+    CML_TRY(cml_mil_text_expect(r, '{'));
     CML_TRY(parse_item(r, type->args[0], &pair[0]));
-    CML_TRY(expect(r, ','));
+    CML_TRY(cml_mil_text_expect(r, ','));
     CML_TRY(parse_item(r, type->args[1], &pair[1]));
-    CML_TRY(expect(r, '}'));
+    CML_TRY(cml_mil_text_expect(r, '}'));
     PUSH(r, pair);
   }
   cml_mil_value **both = NULL;
-  CML_TRY(pop(r, mark, sizeof(cml_mil_value *), &both, &value->count));
+  CML_TRY(cml_mil_text_pop(r, mark, sizeof(cml_mil_value *), &both, &value->count));
   value->count /= 2;
   value->keys = cml_arena_array(r->arena, value->count, sizeof(cml_mil_value *));
   value->items = cml_arena_array(r->arena, value->count, sizeof(cml_mil_value *));
@@ -568,8 +338,8 @@ static cml_status parse_dictionary(parser *r, cml_mil_value *value) {
   return CML_OK;
 }
 
-static cml_status parse_literal_body(parser *r, cml_mil_value *value) {
-  if (accept_word(r, "BLOBFILE")) return parse_blob(r, value);
+static cml_status parse_literal_body(cml_mil_parser *r, cml_mil_value *value) {
+  if (cml_mil_text_accept_word(r, "BLOBFILE")) return parse_blob(r, value);
   switch (value->type->kind) {
     case CML_TYPE_TENSOR: return value->kind = CML_VALUE_TENSOR, parse_tensor_literal(r, value);
     case CML_TYPE_LIST: return value->kind = CML_VALUE_LIST, parse_items(r, value, '[', ']');
@@ -577,14 +347,14 @@ static cml_status parse_literal_body(parser *r, cml_mil_value *value) {
     case CML_TYPE_DICTIONARY: return value->kind = CML_VALUE_DICTIONARY, parse_dictionary(r, value);
     case CML_TYPE_STATE: break;
   }
-  return fail_at(r, CML_INVALID, r->p, "a state has no literal value");
+  return cml_mil_text_fail(r, CML_INVALID, r->p, "a state has no literal value");
 }
 
-static cml_status parse_literal(parser *r, cml_mil_type *type, cml_mil_value **out) {
+static cml_status parse_literal(cml_mil_parser *r, cml_mil_type *type, cml_mil_value **out) {
   cml_mil_value *value = CML_ARENA_NEW(r->arena, cml_mil_value);
   if (!value) return cml_fail_memory(r->err);
   value->type = type;
-  CML_TRY(deeper(r));
+  CML_TRY(cml_mil_text_deeper(r));
   CML_TRY(parse_literal_body(r, value));
   r->depth--;
   *out = value;
@@ -592,10 +362,10 @@ static cml_status parse_literal(parser *r, cml_mil_type *type, cml_mil_value **o
 }
 
 /* "TYPE(literal)" */
-static cml_status parse_typed(parser *r, cml_mil_value **out) {
+static cml_status parse_typed(cml_mil_parser *r, cml_mil_value **out) {
   cml_mil_type *type = NULL;
   CML_TRY(parse_type(r, &type));
-  CML_TRY(expect(r, '('));
+  CML_TRY(cml_mil_text_expect(r, '('));
   if (type->kind == CML_TYPE_TUPLE && accept(r, ')')) { /* nothing at all within */
     cml_mil_value *value = CML_ARENA_NEW(r->arena, cml_mil_value);
     if (!value) return cml_fail_memory(r->err);
@@ -604,62 +374,62 @@ static cml_status parse_typed(parser *r, cml_mil_value **out) {
     return CML_OK;
   }
   CML_TRY(parse_literal(r, type, out));
-  return expect(r, ')');
+  return cml_mil_text_expect(r, ')');
 }
 
 /* "[name = VALUE, name = VALUE]" */
-static cml_status parse_attributes(parser *r, cml_mil_attributes *out) {
-  CML_TRY(expect(r, '['));
+static cml_status parse_attributes(cml_mil_parser *r, cml_mil_attributes *out) {
+  CML_TRY(cml_mil_text_expect(r, '['));
   size_t mark = r->scratch_size, n = 0;
   while (!accept(r, ']')) {
-    if (n++) CML_TRY(expect(r, ','));
+    if (n++) CML_TRY(cml_mil_text_expect(r, ','));
     cml_mil_attribute attribute;
-    CML_TRY(parse_name(r, "an attribute's name", &attribute.name));
-    CML_TRY(expect(r, '='));
+    CML_TRY(cml_mil_text_name(r, "an attribute's name", &attribute.name));
+    CML_TRY(cml_mil_text_expect(r, '='));
     CML_TRY(parse_typed(r, &attribute.value));
     PUSH(r, attribute);
   }
-  return pop(r, mark, sizeof(cml_mil_attribute), &out->items, &out->count);
+  return cml_mil_text_pop(r, mark, sizeof(cml_mil_attribute), &out->items, &out->count);
 }
 
 /* ---- operations ---- */
 
 /* "TYPE name"; of a block's or function's inputs and an operation's outputs. */
-static cml_status parse_named(parser *r, cml_mil_named *out) {
+static cml_status parse_named(cml_mil_parser *r, cml_mil_named *out) {
   *out = (cml_mil_named){0};
   CML_TRY(parse_type(r, &out->type));
-  return parse_name(r, "a value's name", &out->name);
+  return cml_mil_text_name(r, "a value's name", &out->name);
 }
 
 /* "(TYPE name, TYPE name)" */
-static cml_status parse_inputs(parser *r, cml_mil_named **out, size_t *out_count) {
-  CML_TRY(expect(r, '('));
+static cml_status parse_inputs(cml_mil_parser *r, cml_mil_named **out, size_t *out_count) {
+  CML_TRY(cml_mil_text_expect(r, '('));
   size_t mark = r->scratch_size, n = 0;
   while (!accept(r, ')')) {
-    if (n++) CML_TRY(expect(r, ','));
+    if (n++) CML_TRY(cml_mil_text_expect(r, ','));
     cml_mil_named input;
     CML_TRY(parse_named(r, &input));
     PUSH(r, input);
   }
-  return pop(r, mark, sizeof(cml_mil_named), out, out_count);
+  return cml_mil_text_pop(r, mark, sizeof(cml_mil_named), out, out_count);
 }
 
-static cml_status parse_binding(parser *r, cml_mil_binding *out) {
+static cml_status parse_binding(cml_mil_parser *r, cml_mil_binding *out) {
   *out = (cml_mil_binding){0};
   if (at_typed_value(r)) return parse_typed(r, &out->value);
-  return parse_name(r, "a value or a value's name", &out->name);
+  return cml_mil_text_name(r, "a value or a value's name", &out->name);
 }
 
 /* "parameter = binding" or "parameter = (binding, binding)" */
-static cml_status parse_argument(parser *r, cml_mil_argument *out) {
+static cml_status parse_argument(cml_mil_parser *r, cml_mil_argument *out) {
   *out = (cml_mil_argument){0};
-  CML_TRY(parse_name(r, "a parameter's name", &out->parameter));
-  CML_TRY(expect(r, '='));
+  CML_TRY(cml_mil_text_name(r, "a parameter's name", &out->parameter));
+  CML_TRY(cml_mil_text_expect(r, '='));
   size_t mark = r->scratch_size, n = 0;
   cml_mil_binding binding;
   if (accept(r, '(')) {
     while (!accept(r, ')')) {
-      if (n++) CML_TRY(expect(r, ','));
+      if (n++) CML_TRY(cml_mil_text_expect(r, ','));
       CML_TRY(parse_binding(r, &binding));
       PUSH(r, binding);
     }
@@ -668,26 +438,26 @@ static cml_status parse_argument(parser *r, cml_mil_argument *out) {
     CML_TRY(parse_binding(r, &binding));
     PUSH(r, binding);
   }
-  return pop(r, mark, sizeof(cml_mil_binding), &out->bindings, &out->count);
+  return cml_mil_text_pop(r, mark, sizeof(cml_mil_binding), &out->bindings, &out->count);
 }
 
-static cml_status parse_arguments(parser *r, cml_mil_op *op) {
-  CML_TRY(expect(r, '('));
+static cml_status parse_arguments(cml_mil_parser *r, cml_mil_op *op) {
+  CML_TRY(cml_mil_text_expect(r, '('));
   size_t mark = r->scratch_size, n = 0;
   while (!accept(r, ')')) {
-    if (n++) CML_TRY(expect(r, ','));
+    if (n++) CML_TRY(cml_mil_text_expect(r, ','));
     cml_mil_argument argument;
     CML_TRY(parse_argument(r, &argument));
     PUSH(r, argument);
   }
-  return pop(r, mark, sizeof(cml_mil_argument), &op->inputs, &op->input_count);
+  return cml_mil_text_pop(r, mark, sizeof(cml_mil_argument), &op->inputs, &op->input_count);
 }
 
 /* "TYPE a, TYPE b =", perhaps in parentheses; nothing for an operation without outputs, which starts with "type(". */
-static cml_status parse_outputs(parser *r, cml_mil_op *op) {
+static cml_status parse_outputs(cml_mil_parser *r, cml_mil_op *op) {
   bool parentheses = accept(r, '(');
   const uint8_t *back = r->p;
-  cml_span word = peek_word(r);
+  cml_span word = cml_mil_text_peek(r);
   r->p += word.size;
   bool none = !parentheses && word.size && next_is(r, '(');
   r->p = back;
@@ -698,42 +468,42 @@ static cml_status parse_outputs(parser *r, cml_mil_op *op) {
     CML_TRY(parse_named(r, &output));
     PUSH(r, output);
   } while (accept(r, ','));
-  if (parentheses) CML_TRY(expect(r, ')'));
-  CML_TRY(expect(r, '='));
-  return pop(r, mark, sizeof(cml_mil_named), &op->outputs, &op->output_count);
+  if (parentheses) CML_TRY(cml_mil_text_expect(r, ')'));
+  CML_TRY(cml_mil_text_expect(r, '='));
+  return cml_mil_text_pop(r, mark, sizeof(cml_mil_named), &op->outputs, &op->output_count);
 }
 
-static cml_status parse_block(parser *r, cml_mil_block **out);
+static cml_status parse_block(cml_mil_parser *r, cml_mil_block **out);
 
 /* Attributes and nested blocks up to the semicolon, in any order. */
-static cml_status parse_op_tail(parser *r, cml_mil_op *op) {
+static cml_status parse_op_tail(cml_mil_parser *r, cml_mil_op *op) {
   size_t mark = r->scratch_size;
   bool has_attributes = false;
   while (!accept(r, ';')) {
     if (next_is(r, '[') && !has_attributes) {
       CML_TRY(parse_attributes(r, &op->attributes));
       has_attributes = true;
-    } else if (next_is(r, '{') || next_is(r, '(') || next_is(r, ',') || peek_word(r).size) {
-      if (accept(r, ',') && !op->block_count) return fail_expected(r, "\";\"");
-      r->p += peek_word(r).size; /* a block's name says nothing */
+    } else if (next_is(r, '{') || next_is(r, '(') || next_is(r, ',') || cml_mil_text_peek(r).size) {
+      if (accept(r, ',') && !op->block_count) return cml_mil_text_expected(r, "\";\"");
+      r->p += cml_mil_text_peek(r).size; /* a block's name says nothing */
       cml_mil_block *block = NULL;
       CML_TRY(parse_block(r, &block));
       PUSH(r, block);
       op->block_count++;
     } else {
-      return fail_expected(r, "\";\"");
+      return cml_mil_text_expected(r, "\";\"");
     }
   }
-  return pop(r, mark, sizeof(cml_mil_block *), &op->blocks, &op->block_count);
+  return cml_mil_text_pop(r, mark, sizeof(cml_mil_block *), &op->blocks, &op->block_count);
 }
 
-static cml_status parse_op(parser *r, cml_mil_op **out) {
+static cml_status parse_op(cml_mil_parser *r, cml_mil_op **out) {
   cml_mil_op *op = CML_ARENA_NEW(r->arena, cml_mil_op);
   if (!op) return cml_fail_memory(r->err);
   skip(r);
   op->source_offset = (uint64_t)(r->p - r->start);
   CML_TRY(parse_outputs(r, op));
-  CML_TRY(parse_name(r, "an operation", &op->type));
+  CML_TRY(cml_mil_text_name(r, "an operation", &op->type));
   CML_TRY(parse_arguments(r, op));
   CML_TRY(parse_op_tail(r, op));
   *out = op;
@@ -741,31 +511,31 @@ static cml_status parse_op(parser *r, cml_mil_op **out) {
 }
 
 /* "{ operations } -> (a, b)", the part that functions and nested blocks share. */
-static cml_status parse_body(parser *r, cml_mil_block *block) {
-  CML_TRY(deeper(r));
-  CML_TRY(expect(r, '{'));
+static cml_status parse_body(cml_mil_parser *r, cml_mil_block *block) {
+  CML_TRY(cml_mil_text_deeper(r));
+  CML_TRY(cml_mil_text_expect(r, '{'));
   size_t mark = r->scratch_size;
   while (!accept(r, '}')) {
     cml_mil_op *op = NULL;
     CML_TRY(parse_op(r, &op));
     PUSH(r, op);
   }
-  CML_TRY(pop(r, mark, sizeof(cml_mil_op *), &block->ops, &block->op_count));
-  CML_TRY(expect_arrow(r));
-  CML_TRY(expect(r, '('));
+  CML_TRY(cml_mil_text_pop(r, mark, sizeof(cml_mil_op *), &block->ops, &block->op_count));
+  CML_TRY(cml_mil_text_expect_arrow(r));
+  CML_TRY(cml_mil_text_expect(r, '('));
   mark = r->scratch_size;
   size_t n = 0;
   while (!accept(r, ')')) {
-    if (n++) CML_TRY(expect(r, ','));
+    if (n++) CML_TRY(cml_mil_text_expect(r, ','));
     const char *name = NULL;
-    CML_TRY(parse_name(r, "an output's name", &name));
+    CML_TRY(cml_mil_text_name(r, "an output's name", &name));
     PUSH(r, name);
   }
   r->depth--;
-  return pop(r, mark, sizeof(char *), &block->outputs, &block->output_count);
+  return cml_mil_text_pop(r, mark, sizeof(char *), &block->outputs, &block->output_count);
 }
 
-static cml_status parse_block(parser *r, cml_mil_block **out) {
+static cml_status parse_block(cml_mil_parser *r, cml_mil_block **out) {
   cml_mil_block *block = CML_ARENA_NEW(r->arena, cml_mil_block);
   if (!block) return cml_fail_memory(r->err);
   if (next_is(r, '(')) CML_TRY(parse_inputs(r, &block->inputs, &block->input_count));
@@ -776,14 +546,14 @@ static cml_status parse_block(parser *r, cml_mil_block **out) {
 
 /* ---- functions ---- */
 
-static cml_status parse_opset(parser *r, const char **out) {
-  CML_TRY(expect(r, '<'));
-  CML_TRY(parse_name(r, "an opset", out));
+static cml_status parse_opset(cml_mil_parser *r, const char **out) {
+  CML_TRY(cml_mil_text_expect(r, '<'));
+  CML_TRY(cml_mil_text_name(r, "an opset", out));
   *out = cml_mil_opset_from_text(*out);
-  return expect(r, '>');
+  return cml_mil_text_expect(r, '>');
 }
 
-static cml_status add_specialization(parser *r, cml_mil_function *f, const char *opset, cml_mil_block *block) {
+static cml_status add_specialization(cml_mil_parser *r, cml_mil_function *f, const char *opset, cml_mil_block *block) {
   struct cml_mil_specialization *all = cml_arena_array(r->arena, f->specialization_count + 1, sizeof *all);
   if (!all) return cml_fail_memory(r->err);
   if (f->specialization_count) memcpy(all, f->specializations, f->specialization_count * sizeof *all);
@@ -793,7 +563,7 @@ static cml_status add_specialization(parser *r, cml_mil_function *f, const char 
   return CML_OK;
 }
 
-static cml_mil_function *function_so_far(parser *r, size_t mark, const char *name) {
+static cml_mil_function *function_so_far(cml_mil_parser *r, size_t mark, const char *name) {
   for (size_t at = mark; at < r->scratch_size; at += sizeof(cml_mil_function *)) {
     cml_mil_function *f;
     memcpy(&f, r->scratch + at, sizeof f);
@@ -804,12 +574,12 @@ static cml_mil_function *function_so_far(parser *r, size_t mark, const char *nam
 
 /* "func NAME<OPSET>(inputs) [attributes] { … } -> (outputs);"; one more opset of a function that stood before, or a
  * new function. */
-static cml_status parse_function(parser *r, size_t mark) {
+static cml_status parse_function(cml_mil_parser *r, size_t mark) {
   cml_mil_function f = {0};
   cml_mil_block *block = CML_ARENA_NEW(r->arena, cml_mil_block);
   if (!block) return cml_fail_memory(r->err);
-  if (!accept_word(r, "func")) return fail_expected(r, "\"func\" or \"}\"");
-  CML_TRY(parse_name(r, "a function's name", &f.name));
+  if (!cml_mil_text_accept_word(r, "func")) return cml_mil_text_expected(r, "\"func\" or \"}\"");
+  CML_TRY(cml_mil_text_name(r, "a function's name", &f.name));
   skip(r);
   const uint8_t *at = r->p;
   CML_TRY(parse_opset(r, &f.opset));
@@ -818,7 +588,7 @@ static cml_status parse_function(parser *r, size_t mark) {
   if (next_is(r, '(')) CML_TRY(parse_inputs(r, &block->inputs, &block->input_count));
   CML_TRY(parse_body(r, block));
   if (next_is(r, '[')) CML_TRY(parse_attributes(r, &block->attributes));
-  CML_TRY(expect(r, ';'));
+  CML_TRY(cml_mil_text_expect(r, ';'));
   cml_mil_function *function = function_so_far(r, mark, f.name);
   if (!function) {
     if (!(function = CML_ARENA_NEW(r->arena, cml_mil_function))) return cml_fail_memory(r->err);
@@ -827,37 +597,37 @@ static cml_status parse_function(parser *r, size_t mark) {
   }
   for (size_t i = 0; i < function->specialization_count; i++)
     if (!strcmp(function->specializations[i].opset, f.opset))
-      return fail_at(r, CML_INVALID, at, "function %s is defined twice for opset %s", f.name, f.opset);
+      return cml_mil_text_fail(r, CML_INVALID, at, "function %s is defined twice for opset %s", f.name, f.opset);
   return add_specialization(r, function, f.opset, block);
 }
 
 /* "program(1.3)": the minor number is the dialect, which the text itself shows. */
-static cml_status parse_version(parser *r, int64_t *out) {
+static cml_status parse_version(cml_mil_parser *r, int64_t *out) {
   int64_t minor;
-  if (!accept_word(r, "program")) return fail_expected(r, "\"program(1.0)\" or \"program(1.3)\"");
-  CML_TRY(expect(r, '('));
+  if (!cml_mil_text_accept_word(r, "program")) return cml_mil_text_expected(r, "\"program(1.0)\" or \"program(1.3)\"");
+  CML_TRY(cml_mil_text_expect(r, '('));
   skip(r);
   const uint8_t *at = r->p;
-  CML_TRY(parse_unsigned(r, "a version", out));
+  CML_TRY(cml_mil_text_unsigned(r, "a version", out));
   if (r->p < r->end && *r->p == '.') {
     r->p++;
-    CML_TRY(parse_unsigned(r, "a minor version", &minor));
+    CML_TRY(cml_mil_text_unsigned(r, "a minor version", &minor));
   }
-  if (*out != 1) return fail_at(r, CML_UNSUPPORTED, at, "version %lld of the text form, expected 1", (long long)*out);
-  return expect(r, ')');
+  if (*out != 1) return cml_mil_text_fail(r, CML_UNSUPPORTED, at, "version %lld of the text form, expected 1", (long long)*out);
+  return cml_mil_text_expect(r, ')');
 }
 
-static cml_status parse_program(parser *r, cml_mil_program **out) {
+static cml_status parse_program(cml_mil_parser *r, cml_mil_program **out) {
   cml_mil_program *program = CML_ARENA_NEW(r->arena, cml_mil_program);
   if (!program) return cml_fail_memory(r->err);
   CML_TRY(parse_version(r, &program->version));
   if (next_is(r, '[')) CML_TRY(parse_attributes(r, &program->attributes));
-  CML_TRY(expect(r, '{'));
+  CML_TRY(cml_mil_text_expect(r, '{'));
   size_t mark = r->scratch_size;
   while (!accept(r, '}')) CML_TRY(parse_function(r, mark));
-  CML_TRY(pop(r, mark, sizeof(cml_mil_function *), &program->functions, &program->function_count));
+  CML_TRY(cml_mil_text_pop(r, mark, sizeof(cml_mil_function *), &program->functions, &program->function_count));
   skip(r);
-  if (r->p != r->end) return fail_expected(r, "the end of the text");
+  if (r->p != r->end) return cml_mil_text_expected(r, "the end of the text");
   *out = program;
   return CML_OK;
 }
@@ -866,13 +636,13 @@ cml_status cml_mil_parse_text(cml_span text, cml_arena *arena, cml_mil_program *
   static const uint8_t nothing[1];
   const uint8_t *start = text.data ? text.data : nothing;
   cml_error own;
-  parser r = {.start = start, .p = start, .end = start + text.size, .arena = arena, .err = err ? err : &own};
+  cml_mil_parser r = {.start = start, .p = start, .end = start + text.size, .arena = arena, .err = err ? err : &own};
   cml_mil_program *program = NULL;
   cml_status status = parse_program(&r, &program);
   free(r.scratch);
   if (status) return status;
   status = cml_mil_check(program, r.err);
   if (!status) *out = program;
-  else if (r.err->offset <= text.size) add_place(&r, status, start + r.err->offset);
+  else if (r.err->offset <= text.size) cml_mil_text_place(&r, status, start + r.err->offset);
   return status;
 }

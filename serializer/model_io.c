@@ -131,6 +131,27 @@ static void json_optional(cml_buffer *out, const char *key, const char *value) {
   json_text(out, key, value);
 }
 
+/* A scalar of a list of labels. */
+static void json_label(cml_buffer *out, const cml_mil_value *label) {
+  if (label->kind == CML_VALUE_TENSOR && label->count == 1 && label->strings)
+    cml_buffer_json_string(out, label->strings[0].data, label->strings[0].size);
+  else if (label->kind == CML_VALUE_TENSOR && label->type->dtype == CML_I64 && label->data.size == 8)
+    cml_buffer_printf(out, "%" PRId64, (int64_t)cml_load_u64(label->data.data));
+  else cml_buffer_text(out, "null");
+}
+
+static void json_labels(cml_buffer *out, const cml_model *model, const char *function) {
+  const cml_mil_function *f = model->program ? cml_mil_find_function(model->program, function) : NULL;
+  const cml_mil_value *labels = f ? cml_mil_class_labels(f) : NULL;
+  if (!labels || labels->kind != CML_VALUE_LIST) return;
+  cml_buffer_text(out, ",\n \"classLabels\": [");
+  for (size_t i = 0; i < labels->count; i++) {
+    cml_buffer_text(out, i ? ", " : "");
+    json_label(out, labels->items[i]);
+  }
+  cml_buffer_char(out, ']');
+}
+
 static void json_functions(cml_buffer *out, const cml_model *model) {
   cml_buffer_text(out, ",\n \"functions\": [");
   for (size_t i = 0; i < model->function_count; i++) {
@@ -142,6 +163,7 @@ static void json_functions(cml_buffer *out, const cml_model *model) {
     json_features(out, "outputs", &f->outputs);
     json_optional(out, "predictedFeature", f->predicted_feature);
     json_optional(out, "predictedProbabilities", f->predicted_probabilities);
+    json_labels(out, model, f->name);
     cml_buffer_char(out, '}');
   }
   cml_buffer_char(out, ']');
@@ -155,6 +177,7 @@ cml_status cml_model_io_json(const cml_model *model, cml_buffer *out, cml_error 
   json_features(out, "outputs", &model->outputs);
   json_optional(out, "predictedFeature", model->predicted_feature);
   json_optional(out, "predictedProbabilities", model->predicted_probabilities);
+  if (!model->function_count) json_labels(out, model, "main");
   if (model->function_count) json_functions(out, model);
   json_optional(out, "defaultFunction", model->default_function);
   json_optional(out, "description", model->short_description);

@@ -6,6 +6,7 @@
 #include "f16.h"
 #include "mapping.h"
 #include "mil.h"
+#include "model_io.h"
 #include "test.h"
 
 /* ---- a protobuf by hand ---- */
@@ -192,6 +193,115 @@ static void test_hostile(void **state) {
          CML_INVALID, "2 elements where the type asks for 1");
 }
 
+/* The seeds are small models of coremltools'; what is expected here was read with its own protobuf classes. */
+static void parse_seed(const char *name, uint8_t data[8192], cml_model *m) {
+  char path[4096];
+  const char *source = getenv("CML_SOURCE");
+  snprintf(path, sizeof path, "%s/tests/data/fuzz/model/%s", source ? source : ".", name);
+  FILE *f = fopen(path, "rb");
+  assert_non_null(f);
+  size_t size = fread(data, 1, 8192, f);
+  fclose(f);
+  memset(m, 0, sizeof *m);
+  assert_ok(cml_model_parse(cml_span_of(data, size), NULL, m, err));
+}
+
+static void test_class_labels(void **state) {
+  (void)state;
+  uint8_t data[8192];
+  cml_model m;
+  cml_buffer json = CML_BUFFER_INIT;
+  parse_seed("classify", data, &m);
+  const cml_mil_value *labels = cml_mil_class_labels(m.program->functions[0]);
+  assert_non_null(labels);
+  assert_int_equal(labels->kind, CML_VALUE_LIST);
+  assert_int_equal(labels->count, 3); /* a, b, c */
+  assert_string_equal(labels->items[1]->strings[0].data, "b");
+  assert_string_equal(m.predicted_feature, "classLabel");
+  assert_ok(cml_model_io_json(&m, &json, err));
+  json_t *io = json_loadb((char *)json.data, json.size, 0, NULL);
+  assert_non_null(io);
+  assert_int_equal(json_array_size(json_object_get(io, "classLabels")), 3);
+  for (size_t i = 0; i < 3; i++)
+    assert_string_equal(json_string_value(json_array_get(json_object_get(io, "classLabels"), i)), labels->items[i]->strings[0].data);
+  json_decref(io);
+  cml_buffer_free(&json);
+  cml_arena_free(&m.arena);
+}
+
+static void test_features(void **state) {
+  (void)state;
+  uint8_t data[8192];
+  cml_model m;
+  parse_seed("image", data, &m);
+  const cml_feature *f = m.inputs.items;
+  assert_string_equal(f->name, "picture");
+  assert_int_equal(f->kind, CML_FEATURE_IMAGE);
+  assert_int_equal(f->color, CML_COLOR_GRAYSCALE);
+  assert_memory_equal(f->shape, ((int64_t[]){6, 9}), 16); /* height, width */
+  cml_arena_free(&m.arena);
+  parse_seed("enum", data, &m);
+  f = m.inputs.items;
+  assert_int_equal(f->flexibility, CML_FLEX_ENUMERATED);
+  assert_int_equal(f->shape_count, 3);
+  assert_memory_equal(f->shapes, ((int64_t[]){1, 4, 6, 1, 2, 6, 1, 9, 6}), 72);
+  assert_int_equal(m.outputs.items[0].rank, 0);
+  cml_arena_free(&m.arena);
+  parse_seed("state", data, &m);
+  assert_int_equal(m.states.count, 1);
+  assert_string_equal(m.states.items[0].name, "accumulator");
+  assert_int_equal(m.states.items[0].kind, CML_FEATURE_STATE);
+  assert_int_equal(m.states.items[0].dtype, CML_F16);
+  assert_int_equal(m.states.items[0].shape[0], 1);
+  cml_arena_free(&m.arena);
+  parse_seed("functions", data, &m);
+  assert_int_equal(m.function_count, 3);
+  assert_string_equal(m.default_function, "classify");
+  assert_string_equal(m.functions[1].name, "locate");
+  assert_memory_equal(m.functions[2].outputs.items[0].shape, ((int64_t[]){3, 8}), 16);
+  cml_arena_free(&m.arena);
+}
+
+/* Kinds of features that no seed has, from FeatureTypes' field numbers. */
+static void test_other_features(void **state) {
+  (void)state;
+  cml_model m;
+  double half = 0.5;
+  bytes real = CAT(varint(61 << 3 | 1), raw(&half, 8));
+  bytes array = CAT(msg(1, CAT(varint(2), varint(3))), num(2, 0x10040), real);
+  bytes sizes = msg(31, CAT(msg(1, CAT(num(1, 16), num(2, 64))), msg(2, CAT(num(1, 8), num(2, UINT64_MAX)))));
+  bytes image = CAT(num(1, 32), num(2, 24), num(3, 30), sizes);
+  bytes in = CAT(msg(1, CAT(str(1, "a"), msg(3, CAT(msg(5, array), num(1000, 1))))), msg(1, CAT(str(1, "i"), msg(3, msg(4, image)))),
+                 msg(1, CAT(str(1, "d"), msg(3, msg(6, msg(2, none))))), msg(1, CAT(str(1, "s"), msg(3, msg(7, msg(1, none))))),
+                 msg(1, CAT(str(1, "n"), str(2, "how many"), msg(3, msg(1, none)))));
+  bytes meta = msg(100, CAT(str(1, "short"), str(3, "me"), msg(100, CAT(str(1, "k"), str(2, "v")))));
+  assert_ok(parse(CAT(num(1, 4), msg(2, CAT(in, str(11, "label"), meta)), num(10, 1), msg(500, none)), &m, err));
+  assert_int_equal(m.type_number, 500);
+  assert_true(m.updatable);
+  assert_int_equal(m.inputs.count, 5);
+  const cml_feature *f = m.inputs.items;
+  assert_true(f[0].optional && f[0].has_default && f[0].default_value == 0.5);
+  assert_int_equal(f[0].dtype, CML_F64);
+  assert_memory_equal(f[0].shape, ((int64_t[]){2, 3}), 16);
+  assert_int_equal(f[1].color, CML_COLOR_BGR);
+  assert_memory_equal(f[1].shape, ((int64_t[]){24, 32}), 16);
+  assert_int_equal(f[1].flexibility, CML_FLEX_RANGE);
+  assert_memory_equal(f[1].ranges, ((cml_range[]){{8, -1}, {16, 64}}), sizeof(cml_range) * 2);
+  assert_true(f[2].kind == CML_FEATURE_DICTIONARY && f[2].key_is_string);
+  assert_true(f[3].kind == CML_FEATURE_SEQUENCE && !f[3].key_is_string);
+  assert_int_equal(f[4].kind, CML_FEATURE_INT64);
+  assert_string_equal(f[4].doc, "how many");
+  assert_string_equal(m.predicted_feature, "label");
+  assert_string_equal(m.short_description, "short");
+  assert_string_equal(m.author, "me");
+  assert_string_equal(m.metadata[0].value, "v");
+  cml_arena_free(&m.arena);
+  bytes odd = CAT(num(1, 4), msg(2, msg(1, CAT(str(1, "a"), msg(3, msg(5, CAT(num(1, 2), msg(31, none))))))), msg(500, none));
+  refuse(odd, CML_INVALID, "feature a: as many ranges as dimensions");
+  refuse(CAT(num(1, 4), msg(2, raw("\x0a\x7f", 2)), msg(500, none)), CML_INVALID, "description is malformed");
+  refuse(CAT(num(1, 4), msg(2, msg(1, msg(1, raw("a\0b", 3)))), msg(500, none)), CML_INVALID, "holds a NUL");
+}
+
 /* ---- real files ---- */
 
 static size_t files_seen, programs_seen;
@@ -294,7 +404,8 @@ static void test_real_files(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_values), cmocka_unit_test(test_unknown_fields), cmocka_unit_test(test_unknown_fields_of_the_program),
-      cmocka_unit_test(test_names), cmocka_unit_test(test_hostile), cmocka_unit_test(test_real_files),
+      cmocka_unit_test(test_names), cmocka_unit_test(test_hostile), cmocka_unit_test(test_class_labels), cmocka_unit_test(test_features),
+      cmocka_unit_test(test_other_features), cmocka_unit_test(test_real_files),
   };
   return cmocka_run_group_tests_name("model", tests, NULL, NULL);
 }

@@ -54,6 +54,32 @@ static void test_writer(void **state) {
   cml_blob_writer_destroy(w);
 }
 
+/* Three elements of each type, as coremltools 9.0's _BlobStorageWriter records them: type, bytes, padding. */
+static void test_types(void **state) {
+  (void)state;
+  static const struct { cml_dtype dtype; uint32_t number; uint64_t size, padding; } types[] = {
+      {CML_F16, 1, 6, 0}, {CML_F32, 2, 12, 0}, {CML_U8, 3, 3, 0}, {CML_I8, 4, 3, 0}, {CML_I16, 6, 6, 0}, {CML_U16, 7, 6, 0},
+      {CML_I4, 8, 2, 4}, {CML_U1, 9, 1, 5}, {CML_U2, 10, 1, 2}, {CML_U3, 12, 2, 7}, {CML_U4, 11, 2, 4}, {CML_U6, 13, 3, 6},
+      {CML_I32, 14, 12, 0}, {CML_U32, 15, 12, 0}};
+  cml_blob_writer *w = NULL;
+  cml_buffer out = CML_BUFFER_INIT;
+  uint64_t at[14];
+  assert_ok(cml_blob_writer_create(false, &w, err));
+  for (size_t i = 0; i < 14; i++)
+    assert_ok(cml_blob_writer_add(w, types[i].dtype, 3, cml_span_of("\1\2\3\4\5\6\7\10\11\12\13\14", types[i].size), &at[i], err));
+  assert_ok(cml_blob_writer_write(w, cml_sink_to_buffer(&out), err));
+  for (size_t i = 0; i < 14; i++) {
+    assert_int_equal(at[i], 64 + 128 * i);
+    assert_int_equal(cml_load_u32(out.data + at[i] + 4), types[i].number);
+    assert_int_equal(cml_load_u64(out.data + at[i] + 8), types[i].size);
+    assert_int_equal(cml_load_u64(out.data + at[i] + 16), at[i] + 64);
+    assert_int_equal(cml_load_u64(out.data + at[i] + 24), types[i].padding);
+    assert_int_equal(cml_blob_type_from_number(types[i].number), types[i].dtype);
+  }
+  cml_buffer_free(&out);
+  cml_blob_writer_destroy(w);
+}
+
 static void write_and_compare(const char *name, const char *out) {
   char path[8300];
   snprintf(path, sizeof path, "%s/%s/model.mlpackage", reference, name);
@@ -130,7 +156,7 @@ static void test_coremltools_loads(void **state) {
 
 int main(void) {
   find_reference();
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_writer), cmocka_unit_test(test_packages),
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_writer), cmocka_unit_test(test_types), cmocka_unit_test(test_packages),
                                      cmocka_unit_test(test_compiled_to_package), cmocka_unit_test(test_coremltools_loads)};
   return cmocka_run_group_tests_name("model-write", tests, scratch_enter, scratch_leave);
 }
