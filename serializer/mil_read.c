@@ -543,6 +543,21 @@ static cml_status read_tensor_value(reader *r, cml_span bytes, void *object) {
   return CML_OK;
 }
 
+/* Whether an item may stand in a collection; unknown dimensions make shapes no matter of equality. */
+static bool item_fits(const cml_mil_value *item, const cml_mil_type *type) {
+  return item->type->kind == type->kind && item->type->dtype == type->dtype;
+}
+
+static cml_status check_items(reader *r, cml_span bytes, const cml_mil_value *value) {
+  const cml_mil_type *type = value->type;
+  for (size_t i = 0; i < value->count; i++) {
+    const cml_mil_type *wanted = type->args[value->kind == CML_VALUE_TUPLE ? i : value->kind == CML_VALUE_DICTIONARY];
+    if (!item_fits(value->items[i], wanted) || (value->keys && !item_fits(value->keys[i], type->args[0])))
+      return cml_fail(r->err, CML_INVALID, offset_of(r, bytes.data), "item %zu is of another type than its collection says", i);
+  }
+  return CML_OK;
+}
+
 static cml_status check_collection(reader *r, cml_span bytes, const cml_mil_value *value, cml_mil_type_kind kind) {
   const cml_mil_type *type = value->type;
   if (type->kind != kind)
@@ -550,7 +565,7 @@ static cml_status check_collection(reader *r, cml_span bytes, const cml_mil_valu
   if (kind == CML_TYPE_TUPLE ? value->count != type->arg_count
                              : kind == CML_TYPE_LIST && type->length >= 0 && (uint64_t)type->length != value->count)
     return cml_fail(r->err, CML_INVALID, offset_of(r, bytes.data), "%zu items where the type asks for another number", value->count);
-  return CML_OK;
+  return check_items(r, bytes, value);
 }
 
 static const row collection_rows[] = {MANY(1, cml_mil_value, items, count, read_value)};

@@ -72,7 +72,7 @@ static cml_status open_file(binder *b, const char *name, cml_error *err) {
 static cml_status bind_value(void *context, const cml_mil_op *op, cml_mil_value *value, cml_error *err) {
   binder *b = context;
   if (value->kind != CML_VALUE_BLOB) return CML_OK;
-  CML_TRY(open_file(b, value->file, err));
+  CML_TRY(open_file(b, value->file ? value->file : "", err));
   bool fewer = op && !strncmp(op->type, "constexpr_", 10);
   uint64_t count;
   cml_span data;

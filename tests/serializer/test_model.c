@@ -176,6 +176,37 @@ static void test_names(void **state) {
   refuse(model_of_block(CAT(str(2, "c"), msg(3, cond))), CML_INVALID, "the name c is used");
 }
 
+static void test_collections(void **state) {
+  (void)state;
+  cml_model m;
+  bytes text = tensor_type(2, 0, NULL), whole = tensor_type(24, 0, NULL);
+  bytes a = tensor_value(text, 4, str(1, "a")), one = tensor_value(whole, 5, msg(1, varint(1)));
+  bytes list = msg(2, CAT(msg(1, text), msg(2, msg(1, num(1, 2))))), dict = msg(4, CAT(msg(1, text), msg(2, whole)));
+  bytes tuple = msg(3, CAT(msg(1, text), msg(1, whole)));
+#define IMMEDIATE(type, number, items) CAT(msg(2, type), msg(3, msg(number, items)))
+  assert_ok(parse(model_of_value(list, IMMEDIATE(list, 3, CAT(msg(1, a), msg(1, a)))), &m, err));
+  assert_int_equal(only_value(&m)->kind, CML_VALUE_LIST);
+  assert_string_equal(only_value(&m)->items[1]->strings[0].data, "a");
+  cml_arena_free(&m.arena);
+  assert_ok(parse(model_of_value(dict, IMMEDIATE(dict, 4, msg(1, CAT(msg(1, a), msg(2, one))))), &m, err));
+  assert_int_equal(only_value(&m)->kind, CML_VALUE_DICTIONARY);
+  assert_string_equal(only_value(&m)->keys[0]->strings[0].data, "a");
+  assert_int_equal(cml_load_u64(only_value(&m)->items[0]->data.data), 1);
+  cml_arena_free(&m.arena);
+  assert_ok(parse(model_of_value(tuple, IMMEDIATE(tuple, 2, CAT(msg(1, a), msg(1, one)))), &m, err));
+  cml_buffer words = CML_BUFFER_INIT;
+  cml_mil_type_print(only_value(&m)->type, &words);
+  assert_string_equal((char *)words.data, "tuple<tensor<string, []>, tensor<int64, []>>");
+  cml_buffer_free(&words);
+  cml_arena_free(&m.arena);
+  refuse(model_of_value(list, IMMEDIATE(list, 3, msg(1, a))), CML_INVALID, "1 items where the type asks for another number");
+  refuse(model_of_value(list, IMMEDIATE(list, 3, CAT(msg(1, a), msg(1, one)))), CML_INVALID, "item 1 is of another type");
+  refuse(model_of_value(tuple, IMMEDIATE(tuple, 2, CAT(msg(1, one), msg(1, a)))), CML_INVALID, "item 0 is of another type");
+  refuse(model_of_value(dict, IMMEDIATE(dict, 4, msg(1, CAT(msg(1, one), msg(2, one))))), CML_INVALID, "item 0 is of another type");
+  refuse(model_of_value(dict, IMMEDIATE(dict, 4, msg(1, msg(1, a)))), CML_INVALID, "lacks its key or its value");
+  refuse(model_of_value(dict, IMMEDIATE(dict, 3, msg(1, a))), CML_INVALID, "another type");
+}
+
 static void test_hostile(void **state) {
   (void)state;
   refuse(none, CML_INVALID, "not a Core ML model");
@@ -404,7 +435,7 @@ static void test_real_files(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_values), cmocka_unit_test(test_unknown_fields), cmocka_unit_test(test_unknown_fields_of_the_program),
-      cmocka_unit_test(test_names), cmocka_unit_test(test_hostile), cmocka_unit_test(test_class_labels), cmocka_unit_test(test_features),
+      cmocka_unit_test(test_names), cmocka_unit_test(test_collections), cmocka_unit_test(test_hostile), cmocka_unit_test(test_class_labels), cmocka_unit_test(test_features),
       cmocka_unit_test(test_other_features), cmocka_unit_test(test_real_files),
   };
   return cmocka_run_group_tests_name("model", tests, NULL, NULL);
