@@ -360,13 +360,14 @@ static cml_status check_edge(reader *r, size_t parent, const edge *e) {
 
 static cml_status check_row(reader *r, size_t i) {
   const flat_row *row = &r->rows[i];
-  edge *edges = r->edges + row->edges;
   if (!row->folder && row->edge_count)
     return cml_fail(r->err, CML_INVALID, row->at, "flat blob: node %zu is a file with children", i);
   if (!row->folder && (row->offset > r->data_end || row->size > r->data_end - row->offset))
     return cml_fail(r->err, CML_INVALID, row->at,
                     "flat blob: node %zu holds bytes %" PRIu64 " to %" PRIu64 " + %" PRIu64 " of %" PRIu64 " that there are", i,
                     row->offset, row->offset, row->size, r->data_end);
+  if (!row->edge_count) return CML_OK;
+  edge *edges = r->edges + row->edges;
   if (row->edge_count > 1) qsort(edges, row->edge_count, sizeof *edges, edge_order);
   for (size_t k = 0; k < row->edge_count; k++) {
     if (k && !edge_order(&edges[k - 1], &edges[k]))

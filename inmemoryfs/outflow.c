@@ -51,7 +51,7 @@ void cml_outflow_target(cml_outflow *s, int fd, bool sparse) {
 bool cml_outflow_may_be_sparse(int fd) {
   struct stat st;
   int flags = fcntl(fd, F_GETFL);
-  return !fstat(fd, &st) && S_ISREG(st.st_mode) && flags >= 0 && !(flags & O_APPEND);
+  return !fstat(fd, &st) && S_ISREG(st.st_mode) && flags >= 0 && !(flags & O_APPEND) && lseek(fd, 0, SEEK_CUR) == st.st_size;
 }
 
 cml_status cml_outflow_report(cml_outflow *s) {

@@ -47,7 +47,7 @@ cml_status cml_outflow_zeros(cml_outflow *s, uint64_t size);
 cml_status cml_outflow_file(cml_outflow *s, const cml_node *file, uint64_t *out_size);
 /* Everything out, and the file as long as it must be. */
 cml_status cml_outflow_finish(cml_outflow *s);
-/* True when a regular file that is not opened for appending. */
+/* True for a regular file at its end that is not opened for appending: what is skipped there reads as zeros. */
 bool cml_outflow_may_be_sparse(int fd);
 /* CML_CANCELLED when the progress function says so; to be called now and then. */
 cml_status cml_outflow_report(cml_outflow *s);

@@ -47,8 +47,10 @@ static void choose_temporary(cml_output *o) {
 }
 
 static cml_status make_file(cml_output *o, cml_error *err) {
-  o->fd = openat(o->parent, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
-  if (o->fd >= 0) return CML_OK;
+  if (!access("/proc/self/fd", X_OK)) { /* else a nameless file could not be given a name */
+    o->fd = openat(o->parent, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
+    if (o->fd >= 0) return CML_OK;
+  }
   for (int tries = 0; tries < 8; tries++) {
     choose_temporary(o);
     o->fd = openat(o->parent, o->temporary, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0666);
