@@ -150,7 +150,9 @@ CML_API CML_NODISCARD cml_status cml_run_block(cml_call *c, size_t b, const cml_
 CML_API CML_NODISCARD cml_status cml_out_copy(cml_call *c, size_t i, const cml_tensor *from, cml_error *err);
 /* An empty list owned by the session. */
 CML_API cml_list *cml_list_create(cml_call *c, cml_error *err);
-CML_API CML_NODISCARD cml_status cml_list_store(cml_list *list, int64_t index, const cml_tensor *value, cml_error *err); /* grows; copies */
+/* Copies the value in as element `index` (0 and up); the list grows to hold it. */
+CML_API CML_NODISCARD cml_status cml_list_store(cml_list *list, int64_t index, const cml_tensor *value, cml_error *err);
+CML_API CML_NODISCARD cml_status cml_list_resize(cml_list *list, int64_t length, cml_error *err); /* new elements are not written yet */
 /* The session's random stream: xoshiro, seeded once per session unless the operation has a seed of its own. */
 CML_API uint64_t *cml_random_state(cml_call *c); /* 4 words */
 

@@ -19,49 +19,71 @@ cml_status cml_slot_reserve(cml_slot *slot, cml_error *err) {
   return CML_OK;
 }
 
+/* An element's data follows a count of the lists that hold it: copies of a list share elements, which never change. */
+enum { ITEM_HEADER = 64 };
+
+static cml_status item_create(cml_tensor *item, const cml_tensor *value, cml_error *err) {
+  uint64_t bytes;
+  if (!cml_tensor_bytes(value, &bytes)) return cml_fail(err, CML_LIMIT, CML_NO_OFFSET, "a list's element is too large");
+  size_t *count = aligned_alloc(64, (ITEM_HEADER + bytes + 127) & ~UINT64_C(63));
+  if (!count) return cml_fail_memory(err);
+  *count = 1;
+  *item = *value;
+  item->data = (char *)count + ITEM_HEADER;
+  if (bytes) memcpy(item->data, value->data, bytes);
+  return CML_OK;
+}
+
+static size_t *item_count(const cml_tensor *item) { return (size_t *)(void *)((char *)item->data - ITEM_HEADER); }
+
+static void item_release(cml_tensor *item) {
+  if (item->data && --*item_count(item) == 0) free(item_count(item));
+  item->data = NULL;
+}
+
 void cml_list_clear(cml_list *list) {
-  for (int64_t i = 0; i < list->capacity; i++) free(list->items[i].data);
+  for (int64_t i = 0; i < list->length; i++) item_release(&list->items[i]);
   free(list->items);
   *list = (cml_list){0};
 }
 
+cml_status cml_list_resize(cml_list *list, int64_t length, cml_error *err) {
+  if (length > list->capacity) {
+    int64_t capacity = length > 2 * list->capacity ? length : 2 * list->capacity;
+    cml_tensor *items = realloc(list->items, (size_t)capacity * sizeof *items);
+    if (!items) return cml_fail_memory(err);
+    list->items = items;
+    list->capacity = capacity;
+  }
+  for (; list->length > length; list->length--) item_release(&list->items[list->length - 1]);
+  for (; list->length < length; list->length++) list->items[list->length] = (cml_tensor){0};
+  return CML_OK;
+}
+
 static cml_status copy_list(cml_list *to, const cml_list *from, cml_error *err) {
   if (to == from) return CML_OK;
-  cml_list_clear(to);
+  CML_TRY(cml_list_resize(to, 0, err));
+  CML_TRY(cml_list_resize(to, from->length, err));
   to->dtype = from->dtype;
   to->element_rank = from->element_rank;
   memcpy(to->element_dims, from->element_dims, sizeof to->element_dims);
-  for (int64_t i = from->length - 1; i >= 0; i--)
-    if (from->items[i].data) CML_TRY(cml_list_store(to, i, &from->items[i], err));
-  if (from->length > to->length) { /* trailing elements that were never written */
-    cml_tensor *items = realloc(to->items, (size_t)from->length * sizeof *items);
-    if (!items) return cml_fail_memory(err);
-    memset(items + to->capacity, 0, (size_t)(from->length - to->capacity) * sizeof *items);
-    to->items = items;
-    to->length = to->capacity = from->length;
+  for (int64_t i = 0; i < from->length; i++) {
+    to->items[i] = from->items[i];
+    if (from->items[i].data) ++*item_count(&from->items[i]);
   }
   return CML_OK;
 }
 
 cml_status cml_list_store(cml_list *list, int64_t index, const cml_tensor *value, cml_error *err) {
-  uint64_t bytes;
-  if (index < 0 || index > INT32_MAX || !cml_tensor_bytes(value, &bytes))
-    return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "list index %lld is out of range", (long long)index);
-  if (index >= list->capacity) {
-    int64_t capacity = index + 1 > 2 * list->capacity ? index + 1 : 2 * list->capacity;
-    cml_tensor *items = realloc(list->items, (size_t)capacity * sizeof *items);
-    if (!items) return cml_fail_memory(err);
-    memset(items + list->capacity, 0, (size_t)(capacity - list->capacity) * sizeof *items);
-    list->items = items;
-    list->capacity = capacity;
+  cml_tensor item;
+  CML_TRY(item_create(&item, value, err));
+  cml_status status = index >= list->length ? cml_list_resize(list, index + 1, err) : CML_OK;
+  if (status) {
+    item_release(&item);
+    return status;
   }
-  void *data = malloc(bytes ? bytes : 1);
-  if (!data) return cml_fail_memory(err);
-  memcpy(data, value->data, bytes);
-  free(list->items[index].data);
-  list->items[index] = *value;
-  list->items[index].data = data;
-  if (index >= list->length) list->length = index + 1;
+  item_release(&list->items[index]);
+  list->items[index] = item;
   return CML_OK;
 }
 

@@ -24,7 +24,7 @@ typedef struct cml_tensor {
 /* A list value: tensors of one type. Owned by the session. */
 struct cml_list {
   cml_dtype dtype;
-  cml_tensor *items; /* each with data of its own (malloc), or data NULL where nothing was written yet */
+  cml_tensor *items; /* data NULL where nothing was written yet; else shared with copies of the list: never changed */
   int64_t length, capacity;
   int32_t element_rank; /* shape of elements as declared; dims may be -1 */
   int64_t element_dims[CML_MAX_RANK];

@@ -6,6 +6,10 @@
 
 #define CML_FAMILY_MAP(X) \
   X(basic) \
+  X(classify) \
+  X(control) \
+  X(list) \
+  X(state) \
   X(unary) \
   X(binary) \
   X(activation) \
