@@ -3,11 +3,11 @@
  *
  * coremldata.bin: u32 at 0 is the field number of the model's type; at 0x1c u64 length and text "generic"; u64
  * specification version at 0x2b; u64 length at 0x4b and the ModelDescription at 0x53. What follows depends on the type. */
-#include <jansson.h>
 #include <stdlib.h>
 
 #include "mil.h"
 #include "mil_check.h"
+#include "mlpackage.h"
 #include "model_compiled.h"
 #include "model_features.h"
 #include "wire.h"
@@ -16,33 +16,6 @@ enum { TYPE_ML_PROGRAM = 502 };
 
 static cml_status named_error(const cml_node *node, cml_status status, cml_error *err) {
   return status ? cml_error_prefix(err, status, "%s", cml_node_name(node)) : CML_OK;
-}
-
-/* ---- .mlpackage ---- */
-
-static cml_status find_root_item(json_t *manifest, const cml_node *root, const cml_node **out, cml_error *err) {
-  const char *id = json_string_value(json_object_get(manifest, "rootModelIdentifier"));
-  if (!id) return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "Manifest.json: no rootModelIdentifier");
-  const json_t *item = json_object_get(json_object_get(manifest, "itemInfoEntries"), id);
-  const char *path = json_string_value(json_object_get(item, "path"));
-  if (!path) return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "Manifest.json: the root model %s has no entry with a path", id);
-  const cml_node *data = cml_node_find(root, "Data");
-  const cml_node *node = data ? cml_node_find(data, path) : NULL;
-  if (!node) return cml_fail(err, CML_NOT_FOUND, CML_NO_OFFSET, "the package holds no Data/%s, which Manifest.json names as its model", path);
-  *out = node;
-  return CML_OK;
-}
-
-static cml_status find_package_model(const cml_node *root, const cml_node *manifest, const cml_node **out, cml_error *err) {
-  cml_span text;
-  json_error_t problem;
-  CML_TRY(named_error(manifest, cml_node_span(manifest, &text, err), err));
-  json_t *json = json_loadb((const char *)text.data, text.size, JSON_REJECT_DUPLICATES, &problem);
-  if (!json && (!*problem.text || json_error_code(&problem) == json_error_out_of_memory)) return cml_fail_memory(err);
-  if (!json) return cml_fail(err, CML_INVALID, (uint64_t)problem.position, "Manifest.json: line %d: %s", problem.line, problem.text);
-  cml_status status = find_root_item(json, root, out, err);
-  json_decref(json);
-  return status;
 }
 
 static cml_status read_file(cml_model *model, const cml_node *file, const cml_model_options *options, cml_error *err) {
@@ -105,13 +78,12 @@ static cml_status read_compiled(cml_model *model, const cml_node *root, const cm
 
 static cml_status read_node(cml_model *model, const cml_node *root, const cml_model_options *options, cml_error *err) {
   if (cml_node_kind_of(root) == CML_NODE_FILE) return read_file(model, root, options, err);
-  const cml_node *manifest = cml_node_find(root, "Manifest.json");
-  if (!manifest) {
+  if (!cml_node_find(root, "Manifest.json")) {
     if (cml_node_find(root, "coremldata.bin") || cml_node_find(root, "model.mil")) return read_compiled(model, root, options, err);
     return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "the folder is no Core ML model: it holds neither Manifest.json nor coremldata.bin");
   }
   const cml_node *file;
-  CML_TRY(find_package_model(root, manifest, &file, err));
+  CML_TRY(cml_mlpackage_model(root, &file, err));
   if (cml_node_kind_of(file) == CML_NODE_FOLDER)
     return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "Manifest.json names a folder, %s, as the model", cml_node_name(file));
   return read_file(model, file, options, err);

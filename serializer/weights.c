@@ -2,6 +2,8 @@
  * whatever the weights weigh. */
 #include "weights.h"
 
+#include "blob.h"
+
 #define MODEL_PATH "@model_path/"
 
 static const cml_dtype blob_types[] = {CML_DTYPE_NONE, CML_F16, CML_F32, CML_U8, CML_I8, CML_BF16, CML_I16, CML_U16,
@@ -18,36 +20,18 @@ cml_dtype cml_blob_type_from_number(uint32_t number) {
   return number < sizeof blob_types / sizeof *blob_types ? blob_types[number] : CML_DTYPE_NONE;
 }
 
-static cml_status check_size(cml_span record, uint64_t offset, cml_dtype dtype, uint64_t count, bool fewer, cml_error *err) {
-  uint64_t size = cml_load_u64(record.data + 8), padding = cml_load_u64(record.data + 24), need;
-  if (!cml_dtype_bytes(dtype, count, &need)) return cml_fail(err, CML_INVALID, offset, "a blob of %llu elements", (unsigned long long)count);
-  if (fewer && dtype == CML_U8 && size < need) return CML_OK;
-  if (size != need)
-    return cml_fail(err, CML_MISMATCH, offset + 8, "a blob of %llu bytes, where %llu elements of %s take %llu", (unsigned long long)size,
-                    (unsigned long long)count, cml_dtype_name(dtype), (unsigned long long)need);
-  if (cml_dtype_bits(dtype) < 8 && padding != need * 8 - count * cml_dtype_bits(dtype))
-    return cml_fail(err, CML_MISMATCH, offset + 24, "%llu bits of padding behind %llu elements of %s", (unsigned long long)padding,
-                    (unsigned long long)count, cml_dtype_name(dtype));
-  return CML_OK;
-}
-
 cml_status cml_blob_find(cml_span file, uint64_t offset, cml_dtype dtype, uint64_t count, bool fewer, cml_span *out, cml_error *err) {
-  cml_span record;
-  if (file.size < 64 || cml_load_u32(file.data + 4) != CML_BLOB_VERSION)
-    return cml_fail(err, CML_UNSUPPORTED, 4, "not a weight file of storage version %d", CML_BLOB_VERSION);
-  if (offset < 64 || !cml_span_slice(file, offset, 64, &record))
-    return cml_fail(err, CML_INVALID, offset, "no metadata record fits there in a file of %zu bytes", file.size);
-  if (cml_load_u32(record.data) != CML_BLOB_SENTINEL)
-    return cml_fail(err, CML_INVALID, offset, "no metadata record: 0x%08x instead of 0x%08x", cml_load_u32(record.data), CML_BLOB_SENTINEL);
-  uint32_t type = cml_load_u32(record.data + 4);
-  if (type != cml_blob_type_number(dtype) || !type)
-    return cml_fail(err, CML_MISMATCH, offset + 4, "a blob of type %u (%s), where %s is expected", type,
-                    cml_dtype_name(cml_blob_type_from_number(type)), cml_dtype_name(dtype));
-  CML_TRY(check_size(record, offset, dtype, count, fewer, err));
-  uint64_t size = cml_load_u64(record.data + 8), at = cml_load_u64(record.data + 16);
-  if (!cml_span_slice(file, at, size, out))
-    return cml_fail(err, CML_INVALID, offset + 16, "data of %llu bytes at %llu ends behind the file's %zu bytes", (unsigned long long)size,
-                    (unsigned long long)at, file.size);
+  cml_blobs blobs;
+  cml_blob blob;
+  CML_TRY(cml_blobs_begin(file, &blobs, err));
+  if (offset < blobs.next) return cml_fail(err, CML_INVALID, offset, "no metadata record can stand in the file's header");
+  CML_TRY(cml_blob_at(file, offset, &blob, err));
+  if (blob.type != cml_blob_type_number(dtype))
+    return cml_fail(err, CML_MISMATCH, offset + 4, "a blob of %s, where %s is expected", blob.name, cml_dtype_name(dtype));
+  if (blob.count != count && !(fewer && dtype == CML_U8 && blob.count < count))
+    return cml_fail(err, CML_MISMATCH, offset + 8, "a blob of %llu elements of %s, where %llu are expected", (unsigned long long)blob.count,
+                    blob.name, (unsigned long long)count);
+  *out = blob.data;
   return CML_OK;
 }
 
