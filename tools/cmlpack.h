@@ -8,9 +8,11 @@
 
 /* name, what it does */
 #define CMLPACK_COMMANDS(X)                      \
+  X(info, "say what a file is")                  \
   X(ls, "list what a file holds")                \
   X(cat, "print one of the files within")        \
   X(extract, "write the files within to a folder") \
+  X(verify, "check everything that can be checked") \
   X(flatten, "pack a folder into a flat blob")   \
   X(unflatten, "unpack a flat blob to a folder")
 
