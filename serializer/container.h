@@ -22,6 +22,7 @@ typedef struct cml_container_options {
   const char *data_path;         /* an external .ptd for a .pte, or NULL */
   uint64_t max_archive_bytes;    /* unpacked; 0: 16 GiB */
   uint64_t max_archive_entries;  /* 0: one million */
+  bool only_exact;               /* leave out NAME.view/: for those who want the models, not the tree */
 } cml_container_options;
 
 /* A Core ML model in the container. */

@@ -37,6 +37,7 @@ typedef struct cml_view_constant {
 typedef struct cml_view_pte {
   cml_tree *view; /* not referenced: this lies in its arena */
   cml_view_source source;
+  bool only_exact; /* no NAME.view/ */
   cml_pte *pte;
   const cml_bpte *bpte;
   cml_view_method *methods;

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 
 #include "blob.h"
-#include "checked.h"
+#include "model_view.h"
 #include "npy.h"
 #include "view.h"
 #include "wire.h"
@@ -244,12 +244,13 @@ cml_status cml_view_add_decoded(cml_tree *view, cml_node *parent, const char *ex
                                 cml_error *err) {
   cml_node *folder;
   const char *name = cml_arena_printf(cml_tree_arena(view), "%s.view", exact_name);
-  (void)tree;
   if (!name) return cml_fail_memory(err);
   CML_TRY(cml_tree_escape_name(view, parent, name, strlen(name), &name, err));
   CML_TRY(cml_tree_add_folder(view, parent, name, strlen(name), &folder, err));
   const cml_node *metadata = cml_node_lookup(node, "metadata.json", 13);
   if (metadata && cml_node_kind_of(metadata) == CML_NODE_FILE)
     CML_TRY(cml_tree_add_generated(view, folder, "metadata.json", 13, generate_pretty, (void *)(uintptr_t)metadata, NULL, err));
-  return add_weights(view, folder, node, err);
+  CML_TRY(add_weights(view, folder, node, err));
+  const cml_node *model = cml_view_find_model(node);
+  return model ? cml_model_view_add(view, folder, tree, model, NULL, err) : CML_OK;
 }

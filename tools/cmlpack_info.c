@@ -81,7 +81,7 @@ static void say_method(const cml_pte_method *m) {
   say_tensors(m, m->inputs);
   fputs(") -> (", stdout);
   say_tensors(m, m->outputs);
-  printf("): %llu instructions, %u operators, delegates:", (unsigned long long)count_instructions(m), m->operator_count);
+  printf("): instructions %llu, operators %u, delegates:", (unsigned long long)count_instructions(m), m->operator_count);
   for (uint32_t i = 0; i < m->delegate_count; i++) putchar(' '), cli_print_text(stdout, m->delegates[i].id.data);
   puts(m->delegate_count ? "" : " none");
 }
