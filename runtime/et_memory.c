@@ -1,0 +1,156 @@
+/* Temporaries come from one block that is kept between calls: a call that wants more gets the rest from malloc, and the
+ * block grows to what was wanted once the call is over, so that a program settles after its first run. Blocks larger than
+ * MAX_KEPT are given back at once: they would stay in memory for the sake of one operator. */
+#include "et_memory.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { MAX_KEPT = 1 << 20, SLACK = 64 };
+
+struct cml_et_chunk {
+  _Alignas(64) cml_et_chunk *next;
+  uint64_t size;
+};
+
+void *cml_et_memory_get(struct cml_et_memory *m, uint64_t size) {
+  uint64_t whole, total;
+  if (!cml_align(size, 64, &whole) || !cml_add(whole, SLACK, &whole) || !cml_add(m->total, size, &total)) return NULL;
+  if ((m->limit && total > m->limit) || whole > PTRDIFF_MAX) return NULL;
+  void *p = aligned_alloc(64, (size_t)whole);
+  if (p) m->total = total;
+  return p;
+}
+
+void cml_et_memory_give(struct cml_et_memory *m, void *p, uint64_t size) {
+  if (!p) return;
+  free(p);
+  m->total -= size;
+}
+
+static void *chain(struct cml_et_memory *m, cml_et_chunk **list, uint64_t size) {
+  uint64_t whole;
+  if (!cml_add(size, sizeof(cml_et_chunk), &whole)) return NULL;
+  cml_et_chunk *c = cml_et_memory_get(m, whole);
+  if (!c) return NULL;
+  c->next = *list;
+  c->size = whole;
+  *list = c;
+  return c + 1;
+}
+
+static void unchain(struct cml_et_memory *m, cml_et_chunk **list) {
+  for (cml_et_chunk *c = *list, *next; c; c = next) {
+    next = c->next;
+    cml_et_memory_give(m, c, c->size);
+  }
+  *list = NULL;
+}
+
+void *cml_et_temp(cml_et_call *call, uint64_t size) {
+  struct cml_et_memory *m = call->memory;
+  uint64_t whole;
+  if (!cml_align(size ? size : 1, 64, &whole)) return NULL;
+  if (whole <= m->temp_size - m->temp_used) {
+    void *p = m->temp + m->temp_used;
+    m->temp_used += whole;
+    m->temp_wanted += whole;
+    return p;
+  }
+  void *p = chain(m, &m->overflow, whole);
+  if (p) m->temp_wanted += whole;
+  return p;
+}
+
+void *cml_et_keep(cml_et_call *call, uint64_t size) {
+  void *p = chain(call->memory, &call->memory->kept, size);
+  if (p) memset(p, 0, (size_t)size);
+  return p;
+}
+
+void cml_et_memory_reset(struct cml_et_memory *m) {
+  if (m->overflow) {
+    unchain(m, &m->overflow);
+    if (m->temp_wanted <= MAX_KEPT) {
+      cml_et_memory_give(m, m->temp, m->temp_size);
+      m->temp = cml_et_memory_get(m, m->temp_wanted);
+      m->temp_size = m->temp ? m->temp_wanted : 0;
+    }
+  }
+  m->temp_used = m->temp_wanted = 0;
+}
+
+void cml_et_memory_free(struct cml_et_memory *m) {
+  unchain(m, &m->overflow);
+  unchain(m, &m->kept);
+  cml_et_memory_give(m, m->temp, m->temp_size);
+  m->temp = NULL;
+  m->temp_size = m->temp_used = m->temp_wanted = 0;
+}
+
+/* ---- an output's sizes ---- */
+
+void cml_et_tensor_free(cml_et_tensor *t) {
+  if (!t->owned) return;
+  free(t->data);
+  t->data = NULL;
+  t->capacity = 0;
+}
+
+static cml_status grow(cml_et_call *c, cml_et_tensor *t, uint64_t bytes, cml_error *err) {
+  if (!t->owned) {
+    char text[128];
+    return cml_et_fail(c, err, "the output of shape %s needs %llu bytes and has %llu", cml_et_shape_text(t, text, sizeof text),
+                       (unsigned long long)bytes, (unsigned long long)t->capacity);
+  }
+  void *p = cml_et_memory_get(c->memory, bytes);
+  if (!p) return cml_fail(err, CML_NO_MEMORY, CML_NO_OFFSET, "%s: no memory for an output of %llu bytes", c->name, (unsigned long long)bytes);
+  cml_et_memory_give(c->memory, t->data, t->capacity);
+  t->data = p;
+  t->capacity = bytes;
+  return CML_OK;
+}
+
+static cml_status wrong_shape(cml_et_call *c, const cml_et_tensor *t, size_t rank, const int64_t *sizes, const char *why, cml_error *err) {
+  char has[128], wants[128] = "a shape of more dimensions than any tensor has";
+  cml_et_tensor wanted = {.rank = (uint8_t)rank, .sizes = (int64_t *)(uintptr_t)sizes};
+  if (rank <= CML_PTE_MAX_RANK) cml_et_shape_text(&wanted, wants, sizeof wants);
+  return cml_et_fail(c, err, "the result's shape is %s, but the output is %s %s", wants, why, cml_et_shape_text(t, has, sizeof has));
+}
+
+cml_status cml_et_resize(cml_et_call *c, cml_et_tensor *t, size_t rank, const int64_t *sizes, cml_error *err) {
+  uint64_t count = 1, bytes;
+  bool changed = false;
+  if (rank != t->rank) return wrong_shape(c, t, rank, sizes, "declared as", err);
+  for (size_t k = 0; k < rank; k++) {
+    if (sizes[k] < 0 || !cml_mul(count, (uint64_t)sizes[k], &count)) return wrong_shape(c, t, rank, sizes, "declared as", err);
+    changed |= sizes[k] != t->sizes[k];
+  }
+  if (changed && t->dynamism == CML_PTE_STATIC) return wrong_shape(c, t, rank, sizes, "static", err);
+  if (!cml_dtype_bytes(t->dtype, count, &bytes) || bytes > INT64_MAX) return wrong_shape(c, t, rank, sizes, "declared as", err);
+  if (bytes > t->capacity) {
+    if (t->dynamism == CML_PTE_BOUNDED && !t->owned) return wrong_shape(c, t, rank, sizes, "bounded; its memory is full, now", err);
+    CML_TRY(grow(c, t, bytes, err));
+  }
+  if (!changed) return CML_OK;
+  memcpy(t->sizes, sizes, rank * sizeof *sizes);
+  cml_et_strides(t);
+  return CML_OK;
+}
+
+/* ---- one operator alone ---- */
+
+cml_status cml_et_op_eval(const cml_et_op *op, cml_et_value **args, size_t arg_count, cml_error *err) {
+  struct cml_et_memory memory = {0};
+  uint64_t random[4] = {1, 2, 3, 4};
+  void *memo = NULL;
+  char name[128];
+  size_t n = strcspn(op->names, " ");
+  snprintf(name, sizeof name, "%.*s", (int)n, op->names);
+  cml_et_call call = {.op = op, .name = name, .args = args, .arg_count = arg_count, .random = random, .memory = &memory, .memo = &memo};
+  cml_status status = cml_et_check_args(op, args, arg_count, true, err);
+  if (status) status = cml_error_prefix(err, status, "%s", name);
+  else status = op->run(&call, err);
+  cml_et_memory_free(&memory);
+  return status;
+}

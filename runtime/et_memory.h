@@ -1,0 +1,32 @@
+/* Memory of a loaded method beside its planned arenas: temporaries of one kernel call, what kernels keep, and the growing
+ * data of tensors that no plan has. Internal to runtime/. */
+#ifndef CML_ET_MEMORY_H
+#define CML_ET_MEMORY_H
+
+#include "et_op.h"
+
+typedef struct cml_et_chunk cml_et_chunk; /* a block from malloc with a header */
+
+struct cml_et_memory {
+  char *temp;          /* kept between calls */
+  uint64_t temp_size, temp_used, temp_wanted; /* wanted: by this call in all */
+  cml_et_chunk *overflow; /* of this call: what temp had no room for */
+  cml_et_chunk *kept;
+  uint64_t limit;      /* of everything here together; 0: none */
+  uint64_t total;
+};
+
+/* After a call: its temporaries are gone. */
+void cml_et_memory_reset(struct cml_et_memory *m);
+void cml_et_memory_free(struct cml_et_memory *m);
+/* 64-byte aligned memory that counts against the limit, with some readable bytes behind it; NULL when there is none. */
+void *cml_et_memory_get(struct cml_et_memory *m, uint64_t size);
+void cml_et_memory_give(struct cml_et_memory *m, void *p, uint64_t size);
+/* Strides of sizes in a dim order. */
+void cml_et_strides(cml_et_tensor *t);
+
+/* Whether args fit the signature: count and kinds; with `err` in words that name the argument. full: also that tensors have
+ * data and that outputs may be written. */
+cml_status cml_et_check_args(const cml_et_op *op, cml_et_value *const *args, size_t count, bool full, cml_error *err);
+
+#endif
