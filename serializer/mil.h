@@ -80,7 +80,8 @@ struct cml_mil_value {
   cml_mil_type *type;
   const char *doc;          /* docString, or NULL */
   cml_mil_storage storage;  /* TENSOR */
-  cml_span data;            /* TENSOR, bound BLOB: elements packed as the dtype says, little-endian, row-major; bool 1 byte each */
+  cml_span data;            /* TENSOR, bound BLOB: elements packed as the dtype says, little-endian, row-major; bool 1 byte each;
+                             * a BLOB's bytes need not be aligned in memory (a flat blob may start anywhere in a .pte) */
   cml_string *strings;      /* TENSOR of STRING */
   size_t count;             /* TENSOR: elements (fewer than the type's for packed indices of Apple's constexpr_ ops); others: items */
   cml_mil_value **items;
