@@ -100,6 +100,9 @@ static int fill_attributes(const cml_mount *m, const cml_node *node, struct stat
                       .st_uid = m->options.uid,
                       .st_gid = m->options.gid,
                       .st_size = (off_t)size,
+                      .st_atim = m->options.time,
+                      .st_mtim = m->options.time,
+                      .st_ctim = m->options.time,
                       .st_blksize = 1 << 17,
                       .st_blocks = (blkcnt_t)((size + 511) / 512)};
   return 0;

@@ -3,6 +3,7 @@
 #define CML_MOUNT_H
 
 #include <sys/types.h>
+#include <time.h>
 
 #include "tree.h"
 
@@ -11,6 +12,7 @@ typedef struct cml_mount_options {
   uid_t uid;          /* owner of everything */
   gid_t gid;
   mode_t umask;       /* bits taken from 0444 for files and 0555 for folders */
+  struct timespec time; /* of everything: the container's own */
   bool allow_other;   /* let other users in */
   bool debug;         /* print each request to standard error */
 } cml_mount_options;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
@@ -92,9 +93,14 @@ static int run_mount(int argc, char **argv) {
   free(lists.items);
   cml_error err = {0};
   cml_container *container = NULL;
-  if (cml_container_open(argv[0], NULL, &container, &err)) return cli_error(argv[0], &err);
-  char *source = realpath(argv[0], NULL);
+  struct stat st;
+  char *source = realpath(argv[0], NULL); /* the server works in another folder */
   options.source = source ? source : argv[0];
+  if (!stat(options.source, &st)) options.time = st.st_mtim;
+  if (cml_container_open(options.source, NULL, &container, &err)) {
+    free(source);
+    return cli_error(argv[0], &err);
+  }
   code = serve(argv[0], cml_container_view(container), argv[1], &options, foreground || options.debug);
   cml_container_close(container);
   free(source);

@@ -18,7 +18,6 @@ typedef struct cmlrun_options {
 /* An open model with its executable; close with cmlrun_close. */
 typedef struct cmlrun_model {
   cml_container *container;
-  cml_tree *tree;
   cml_model *model;
   cml_executable *executable;
 } cmlrun_model;

@@ -1,35 +1,35 @@
 /* Opens whatever holds a model and prepares it. */
 #include "cmlrun.h"
 
-#include <sys/stat.h>
+#include <string.h>
 
-static cml_status open_file(const char *path, cml_tree **tree, const cml_node **root, cml_error *err) {
-  cml_mapping *mapping = NULL;
-  cml_node *node = NULL;
-  CML_TRY(cml_mapping_open(path, &mapping, err));
-  cml_span span = cml_mapping_span(mapping);
-  cml_piece piece = {span.data, span.size, mapping, 0};
-  cml_status status = cml_tree_create("", tree, err);
-  if (!status) status = cml_tree_add_file(*tree, cml_tree_root_mutable(*tree), "model.mlmodel", 13, &piece, 1, &node, err);
-  cml_mapping_unref(mapping);
-  *root = node;
-  return status;
+/* The model of the wanted method; without one, the only model there is. */
+static cml_status choose_model(const cml_container *c, const char *method, const cml_container_model **out, cml_error *err) {
+  size_t count = cml_container_model_count(c), fitting = 0;
+  for (size_t i = 0; i < count; i++) {
+    const cml_container_model *m = cml_container_model_at(c, i);
+    if (method && strcmp(m->method, method)) continue;
+    *out = m;
+    fitting++;
+  }
+  if (fitting == 1) return CML_OK;
+  if (!count) return cml_fail(err, CML_NOT_FOUND, CML_NO_OFFSET, "there is no Core ML model in it");
+  if (!fitting) return cml_fail(err, CML_NOT_FOUND, CML_NO_OFFSET, "no model belongs to a method '%s'", method);
+  return cml_fail(err, CML_ARGUMENT, CML_NO_OFFSET, "there are %zu models in it: name one with --method", fitting);
 }
 
 cml_status cmlrun_open(const char *path, const cmlrun_options *options, cmlrun_model *out, cml_error *err) {
-  struct stat st;
-  const cml_node *root = NULL;
-  cml_status status;
+  const cml_container_options where = {.data_path = options->data};
+  const cml_container_model *chosen = NULL;
   *out = (cmlrun_model){NULL};
-  if (!stat(path, &st) && S_ISDIR(st.st_mode)) {
-    status = cml_tree_from_folder(path, NULL, &out->tree, err);
-    if (!status) root = cml_tree_root(out->tree);
-  } else {
-    status = open_file(path, &out->tree, &root, err);
+  cml_status status = cml_container_open(path, &where, &out->container, err);
+  if (!status) status = choose_model(out->container, options->method, &chosen, err);
+  if (!status) status = cml_model_read(chosen->tree, chosen->root, NULL, &out->model, err);
+  if (!status) {
+    const char *function = options->function ? options->function : chosen->function;
+    const cml_prepare_options prepare = {.function = function, .passes = options->passes, .threads = options->threads};
+    status = cml_executable_prepare(out->model, &prepare, &out->executable, err);
   }
-  if (!status) status = cml_model_read(out->tree, root, NULL, &out->model, err);
-  const cml_prepare_options prepare = {.function = options->function, .passes = options->passes, .threads = options->threads};
-  if (!status) status = cml_executable_prepare(out->model, &prepare, &out->executable, err);
   if (status) cmlrun_close(out);
   return status;
 }
@@ -37,6 +37,6 @@ cml_status cmlrun_open(const char *path, const cmlrun_options *options, cmlrun_m
 void cmlrun_close(cmlrun_model *m) {
   cml_executable_unref(m->executable);
   cml_model_close(m->model);
-  cml_tree_unref(m->tree);
+  cml_container_close(m->container);
   *m = (cmlrun_model){NULL};
 }
