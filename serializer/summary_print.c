@@ -65,7 +65,7 @@ static void print_layers(cml_buffer *out, const cml_summary *s) {
   int type_width = 5, name_width = 4;
   for (size_t i = 0; i < s->layer_count; i++) {
     type_width = width_of(s->layers[i].op->type, type_width, 36);
-    name_width = width_of(cml_mil_op_name(s->layers[i].op), name_width, 48);
+    name_width = width_of(cml_mil_op_name(s->layers[i].op), name_width, 72);
   }
   cml_buffer_printf(out, "\n  %-*s %-*s %15s %15s %20s  output\n", type_width, "layer", name_width, "name", "parameters", "weight bytes",
                     "multiply-adds");

@@ -7,8 +7,8 @@
 #include <stdlib.h>
 
 #include "blob.h"
-#include "model_view.h"
 #include "npy.h"
+#include "model_view.h"
 #include "view.h"
 #include "wire.h"
 

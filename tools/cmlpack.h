@@ -13,6 +13,8 @@
   X(cat, "print one of the files within")        \
   X(extract, "write the files within to a folder") \
   X(verify, "check everything that can be checked") \
+  X(describe, "show what a model is made of")    \
+  X(diff, "compare two files or models")         \
   X(flatten, "pack a folder into a flat blob")   \
   X(unflatten, "unpack a flat blob to a folder")
 
