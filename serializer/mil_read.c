@@ -6,18 +6,7 @@
  * they are contiguous. Memory is bounded by the arena's limit, the stack by CML_MIL_MAX_DEPTH. */
 #include <stdlib.h>
 
-#include "mil_fields.h"
-#include "wire.h"
-
-typedef struct reader {
-  cml_arena *arena;
-  const uint8_t *origin;
-  cml_mil_program *program;
-  size_t extra_capacity;
-  const cml_mil_op *op; /* being read */
-  unsigned depth;
-  cml_error *err;
-} reader;
+#include "mil_reader.h"
 
 typedef enum row_kind {
   ROW_TEXT,   /* const char * */
@@ -55,17 +44,6 @@ typedef struct message {
   {number, ROW_MANY, false, offsetof(type, member), offsetof(type, counter), sizeof *((type *)0)->member, read}
 
 enum { MAX_ROWS = 8 };
-
-static uint64_t offset_of(const reader *r, const void *at) {
-  return at ? (uint64_t)((const uint8_t *)at - r->origin) : CML_NO_OFFSET;
-}
-
-static cml_status out_of_memory(reader *r) {
-  const cml_arena *a = r->arena;
-  if (a->limited)
-    return cml_fail(r->err, CML_LIMIT, CML_NO_OFFSET, "the program needs more than the limit of %zu bytes of memory", a->limit);
-  return cml_fail_memory(r->err);
-}
 
 static cml_status read_text(reader *r, cml_span bytes, void *out) {
   if (!cml_wire_is_text(bytes))
@@ -344,145 +322,7 @@ static cml_status read_type(reader *r, cml_span bytes, void *object) {
   return CML_OK;
 }
 
-/* ---- numbers ---- */
-
-typedef struct numbers {
-  cml_wire_type wire; /* of one element that is not packed */
-  unsigned fixed;     /* bytes of one element in the file; 0: a varint */
-} numbers;
-
-static const numbers number_kinds[] = {
-    [CML_STORAGE_FLOATS] = {CML_WIRE_FIXED32, 4}, [CML_STORAGE_DOUBLES] = {CML_WIRE_FIXED64, 8},
-    [CML_STORAGE_INTS] = {CML_WIRE_VARINT, 0},    [CML_STORAGE_LONGS] = {CML_WIRE_VARINT, 0},
-    [CML_STORAGE_BOOLS] = {CML_WIRE_VARINT, 0},   [CML_STORAGE_STRINGS] = {CML_WIRE_BYTES, 0},
-    [CML_STORAGE_BYTES] = {CML_WIRE_BYTES, 0},
-};
-
-/* Which element types may be stored so. */
-static bool storage_fits(cml_mil_storage storage, cml_dtype type) {
-  switch (storage) {
-  case CML_STORAGE_FLOATS: return type == CML_F32;
-  case CML_STORAGE_DOUBLES: return type == CML_F64;
-  case CML_STORAGE_BOOLS: return type == CML_BOOL;
-  case CML_STORAGE_STRINGS: return type == CML_STRING;
-  case CML_STORAGE_INTS: return type >= CML_I8 && type <= CML_U64 && cml_dtype_bits(type) <= 32;
-  case CML_STORAGE_LONGS: return type >= CML_I8 && type <= CML_U64;
-  case CML_STORAGE_BYTES: return type != CML_STRING;
-  default: return true;
-  }
-}
-
-/* Elements in one RepeatedInts or the like. */
-static size_t packed_count(cml_span s, numbers kind) {
-  if (kind.fixed) return s.size / kind.fixed;
-  size_t n = 0;
-  for (size_t i = 0; i < s.size; i++) n += s.data[i] < 0x80;
-  return n;
-}
-
-static bool store_integer(cml_dtype type, uint64_t raw, uint8_t *out) {
-  unsigned bits = cml_dtype_bits(type);
-  int64_t v = (int64_t)raw;
-  if (type == CML_BOOL) {
-    *out = raw != 0;
-    return true;
-  }
-  if (type == CML_U32 && v < 0 && v >= INT32_MIN) raw &= UINT32_MAX; /* stored in an int32 field */
-  else if (type == CML_I32) raw = (uint32_t)raw; /* protobuf keeps the low bits of an int32 */
-  else if (bits < 64 && cml_dtype_is_signed(type) && (v < -(INT64_C(1) << (bits - 1)) || v >= INT64_C(1) << (bits - 1))) return false;
-  else if (bits < 64 && !cml_dtype_is_signed(type) && raw >> bits) return false;
-  memcpy(out, &raw, bits / 8);
-  return true;
-}
-
-static cml_status store_packed(reader *r, cml_span s, numbers kind, cml_dtype type, uint8_t **at) {
-  if (kind.fixed) {
-    if (s.size % kind.fixed) return cml_fail(r->err, CML_INVALID, offset_of(r, s.data), "numbers that end within one");
-    if (s.size) memcpy(*at, s.data, s.size);
-    *at += s.size;
-    return CML_OK;
-  }
-  cml_wire w = cml_wire_over(s);
-  while (w.at < w.end) {
-    const uint8_t *start = w.at;
-    uint64_t raw;
-    if (!cml_wire_varint(&w, &raw)) return cml_fail(r->err, CML_INVALID, offset_of(r, start), "%s", w.problem);
-    if (!store_integer(type, raw, *at))
-      return cml_fail(r->err, CML_INVALID, offset_of(r, start), "%lld does not fit in %s", (long long)raw, cml_dtype_name(type));
-    *at += cml_dtype_bits(type) / 8;
-  }
-  return CML_OK;
-}
-
-/* Numbers, packed or one by one, into one array. */
-static cml_status read_numbers(reader *r, cml_span bytes, cml_mil_value *value) {
-  numbers kind = number_kinds[value->storage];
-  cml_dtype type = value->type->dtype;
-  size_t width = cml_dtype_bits(type) / 8, count = 0;
-  cml_wire_field f;
-  for (cml_wire w = cml_wire_over(bytes); cml_wire_next(&w, &f);)
-    if (f.number == 1) count += f.type == CML_WIRE_BYTES ? packed_count(f.bytes, kind) : 1;
-  uint8_t *data = cml_arena_array(r->arena, count, width), *at = data;
-  if (!data) return out_of_memory(r);
-  for (cml_wire w = cml_wire_over(bytes); cml_wire_next(&w, &f);) {
-    if (f.number != 1) continue;
-    if (f.type == CML_WIRE_BYTES) {
-      CML_TRY(store_packed(r, f.bytes, kind, type, &at));
-    } else if (f.type != kind.wire) {
-      return cml_fail(r->err, CML_INVALID, offset_of(r, f.raw.data), "a number of wire type %d", f.type);
-    } else if (kind.fixed) {
-      memcpy(at, &f.value, kind.fixed);
-      at += kind.fixed;
-    } else {
-      if (!store_integer(type, f.value, at))
-        return cml_fail(r->err, CML_INVALID, offset_of(r, f.raw.data), "a number that does not fit in %s", cml_dtype_name(type));
-      at += width;
-    }
-  }
-  value->data = cml_span_of(data, (size_t)(at - data));
-  value->count = count;
-  return CML_OK;
-}
-
-static cml_status read_strings(reader *r, cml_span bytes, cml_mil_value *value) {
-  cml_wire_field f;
-  size_t count = 0;
-  for (cml_wire w = cml_wire_over(bytes); cml_wire_next(&w, &f);) count += f.number == 1;
-  value->strings = CML_ARENA_NEW_ARRAY(r->arena, cml_string, count);
-  if (!value->strings) return out_of_memory(r);
-  for (cml_wire w = cml_wire_over(bytes); cml_wire_next(&w, &f);) {
-    if (f.number != 1) continue;
-    if (f.type != CML_WIRE_BYTES || !cml_wire_is_text(f.bytes))
-      return cml_fail(r->err, CML_INVALID, offset_of(r, f.raw.data), "a string that is not UTF-8, or holds a NUL");
-    const char *text = cml_arena_text(r->arena, (const char *)f.bytes.data, f.bytes.size);
-    if (!text) return out_of_memory(r);
-    value->strings[value->count++] = (cml_string){text, f.bytes.size};
-  }
-  return CML_OK;
-}
-
-/* Elements as raw bytes, packed as blob storage packs them. How many there are follows from the type. */
-static cml_status read_bytes(reader *r, cml_span bytes, cml_mil_value *value) {
-  cml_wire_field f;
-  cml_span raw = {0};
-  for (cml_wire w = cml_wire_over(bytes); cml_wire_next(&w, &f);)
-    if (f.number == 1) raw = f.bytes;
-  uint8_t *copy = cml_arena_alloc(r->arena, raw.size);
-  if (!copy) return out_of_memory(r);
-  if (raw.size) memcpy(copy, raw.data, raw.size);
-  value->data = cml_span_of(copy, raw.size);
-  uint64_t count, need;
-  unsigned bits = cml_dtype_bits(value->type->dtype);
-  if (!cml_mil_type_elements(value->type, &count)) count = (uint64_t)raw.size * 8 / bits;
-  /* Apple's compiler gives packed indices the type of unpacked ones; whoever expands them goes by the bytes. */
-  bool packed = value->type->dtype == CML_U8 && raw.size < count && r->op && r->op->type && !strncmp(r->op->type, "constexpr_", 10);
-  if (packed) count = raw.size;
-  if (!cml_dtype_bytes(value->type->dtype, count, &need) || need != raw.size)
-    return cml_fail(r->err, CML_INVALID, offset_of(r, bytes.data), "%zu bytes for %llu elements of %s", raw.size,
-                    (unsigned long long)count, cml_dtype_name(value->type->dtype));
-  value->count = (size_t)count;
-  return CML_OK;
-}
+/* ---- values ---- */
 
 static cml_status read_elements(reader *r, cml_span bytes, cml_mil_value *value) {
   static const row none[] = {{1, ROW_TEXTS, false, 0, 0, 0, NULL}};
@@ -502,12 +342,8 @@ static cml_status read_elements(reader *r, cml_span bytes, cml_mil_value *value)
     }
     CML_TRY(keep_unknown(r, &m, bytes, &t, value, value));
   }
-  if (value->storage == CML_STORAGE_STRINGS) return read_strings(r, bytes, value);
-  if (value->storage == CML_STORAGE_BYTES) return read_bytes(r, bytes, value);
-  return read_numbers(r, bytes, value);
+  return cml_mil_read_elements(r, bytes, value);
 }
-
-/* ---- values ---- */
 
 typedef struct tensor_value_fields {
   cml_span kinds[7];
@@ -530,7 +366,7 @@ static cml_status read_tensor_value(reader *r, cml_span bytes, void *object) {
   for (size_t i = 0; i < 7; i++) {
     if (!fields.kinds[i].data) continue;
     value->storage = (cml_mil_storage)(CML_STORAGE_FLOATS + i);
-    if (!storage_fits(value->storage, value->type->dtype))
+    if (!cml_mil_storage_fits(value->storage, value->type->dtype))
       return cml_fail(r->err, CML_INVALID, offset_of(r, fields.kinds[i].data), "elements of %s stored in field %zu of TensorValue",
                       cml_dtype_name(value->type->dtype), i + 1);
     CML_TRY(read_elements(r, fields.kinds[i], value));
@@ -810,31 +646,4 @@ cml_status cml_mil_parse_proto(cml_span bytes, const uint8_t *origin, cml_arena 
   CML_TRY(read_message(&r, &m, bytes, r.program, r.program));
   *out = r.program;
   return CML_OK;
-}
-
-/* ---- element types ---- */
-
-static const uint8_t dtype_numbers[CML_DTYPE_COUNT] = {
-    [CML_BOOL] = 1, [CML_STRING] = 2, [CML_F16] = 10, [CML_F32] = 11, [CML_F64] = 12, [CML_BF16] = 13, [CML_I8] = 21,
-    [CML_I16] = 22, [CML_I32] = 23,   [CML_I64] = 24, [CML_I4] = 25,  [CML_U8] = 31,  [CML_U16] = 32,  [CML_U32] = 33,
-    [CML_U64] = 34, [CML_U4] = 35,    [CML_U2] = 36,  [CML_U1] = 37,  [CML_U6] = 38,  [CML_U3] = 39};
-
-uint32_t cml_mil_dtype_number(cml_dtype type) { return (unsigned)type < CML_DTYPE_COUNT ? dtype_numbers[type] : 0; }
-
-cml_dtype cml_mil_dtype_from_number(uint64_t number) {
-  for (unsigned i = 1; i < CML_DTYPE_COUNT; i++)
-    if (dtype_numbers[i] == number) return (cml_dtype)i;
-  return CML_DTYPE_NONE;
-}
-
-cml_mil_storage cml_mil_storage_for(cml_dtype type) {
-  switch (type) {
-  case CML_F32: return CML_STORAGE_FLOATS;
-  case CML_F64: return CML_STORAGE_DOUBLES;
-  case CML_I16: case CML_U16: case CML_I32: return CML_STORAGE_INTS;
-  case CML_I64: case CML_U64: return CML_STORAGE_LONGS;
-  case CML_BOOL: return CML_STORAGE_BOOLS;
-  case CML_STRING: return CML_STORAGE_STRINGS;
-  default: return CML_STORAGE_BYTES;
-  }
 }
