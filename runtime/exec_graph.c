@@ -217,7 +217,7 @@ static cml_status check_argument(const cml_graph *g, const cml_step *s, unsigned
 
 static cml_status bind_arguments(builder *b, cml_step *s, const cml_mil_op *source, uint32_t depth, cml_error *err) {
   cml_graph *g = b->g;
-  size_t total = 0;
+  size_t total = source->attributes.count; /* iOS16's constexpr operators have attributes in place of inputs */
   for (size_t i = 0; i < source->input_count; i++) {
     total += source->inputs[i].count;
     if (find_param(s->op, source->inputs[i].parameter) < 0)
@@ -233,6 +233,12 @@ static cml_status bind_arguments(builder *b, cml_step *s, const cml_mil_op *sour
   for (unsigned p = 0; p < s->op->param_count; p++) {
     const cml_param *param = &s->op->params[p];
     const cml_mil_argument *argument = cml_mil_input(source, param->name);
+    cml_mil_argument from_attribute;
+    cml_mil_binding attribute = {.value = argument ? NULL : cml_mil_attribute_find(&source->attributes, param->name)};
+    if (attribute.value) {
+      from_attribute = (cml_mil_argument){.parameter = param->name, .bindings = &attribute, .count = 1};
+      argument = &from_attribute;
+    }
     s->first[p] = (uint16_t)at;
     if (argument && at + argument->count > total) return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "a parameter is given twice");
     if (argument) CML_TRY(bind_argument(b, s, param, argument, &at, depth, err));

@@ -37,13 +37,22 @@ typedef struct tap {
   float weight;      /* of high */
 } tap;
 
-enum rule { LINEAR, NEAREST, FLOOR };
+enum rule { LINEAR, NEAREST, BY_SCALE };
 
-static void fill_taps(tap *taps, cml_grid grid, enum rule rule, int64_t from, int64_t to) {
+/* Nearest by scale: a size that is a whole multiple (but for the 1e-4 that converters add) divides evenly, and an equal
+ * one stays as it is; else the scale itself divides, as in torch. In float, since a product may be exactly whole. */
+static int64_t scaled_index(int64_t i, int64_t from, int64_t to, float scale) {
+  double product = (double)from * (double)scale;
+  if (from == to || product - floor(product) < 1e-3) return i * from / to;
+  int64_t index = (int64_t)floorf((float)i * (1.0f / scale));
+  return index < from ? index : from - 1;
+}
+
+static void fill_taps(tap *taps, cml_grid grid, enum rule rule, int64_t from, int64_t to, float scale) {
   for (int64_t i = 0; i < to; i++) {
     tap *t = &taps[i];
-    if (rule == FLOOR) { /* in integers: exact */
-      t->low = t->high = (int32_t)(i * from / to);
+    if (rule == BY_SCALE) {
+      t->low = t->high = (int32_t)scaled_index(i, from, to, scale);
       t->weight = 0;
       continue;
     }
@@ -129,8 +138,8 @@ static void resize_tasks(void *context, size_t begin, size_t end) {
   }
 }
 
-/* The last `axes` dims of x become those of out. */
-static cml_status run_resize_job(cml_call *c, int32_t axes, cml_grid grid, enum rule rule) {
+/* The last `axes` dims of x become those of out; scales: for each, where the rule is BY_SCALE. */
+static cml_status run_resize_job(cml_call *c, int32_t axes, cml_grid grid, enum rule rule, const float *scales) {
   resize_job j = {.x = cml_arg(c, 0), .out = c->outs[0], .axes = axes, .nearest = rule != LINEAR};
   int64_t rows = 1;
   tap *taps = c->scratch;
@@ -147,7 +156,7 @@ static cml_status run_resize_job(cml_call *c, int32_t axes, cml_grid grid, enum 
     j.from[k] = j.x->dims[i];
     j.to[k] = j.out->dims[i];
     j.taps[k] = taps;
-    fill_taps(taps, grid, rule, j.from[k], j.to[k]);
+    fill_taps(taps, grid, rule, j.from[k], j.to[k], scales ? scales[k] : 1);
     taps += j.to[k];
   }
   cml_parallel(c->pool, (size_t)rows, (size_t)(8192 / j.to[axes - 1] + 1), resize_tasks, &j);
@@ -198,13 +207,13 @@ static cml_status infer_by_size(cml_call *c, cml_error *err) {
 
 static cml_status run_resize_bilinear(cml_call *c, cml_error *err) {
   (void)err;
-  return run_resize_job(c, 2, (cml_grid)cml_grid_by_name(cml_arg_text(c, 3, "DEFAULT")), LINEAR);
+  return run_resize_job(c, 2, (cml_grid)cml_grid_by_name(cml_arg_text(c, 3, "DEFAULT")), LINEAR, NULL);
 }
 
 /* The pixel whose area holds the output pixel's centre. */
 static cml_status run_resize_nearest(cml_call *c, cml_error *err) {
   (void)err;
-  return run_resize_job(c, 2, CML_GRID_UNALIGN_CORNERS, NEAREST);
+  return run_resize_job(c, 2, CML_GRID_UNALIGN_CORNERS, NEAREST, NULL);
 }
 
 /* ---- by scale ---- */
@@ -241,13 +250,14 @@ static cml_status infer_by_scale(cml_call *c, cml_error *err) {
 
 static cml_status run_upsample_nearest(cml_call *c, cml_error *err) {
   (void)err;
-  return run_resize_job(c, 2, CML_GRID_DEFAULT, FLOOR);
+  const float scales[2] = {(float)cml_arg_float(c, 1, 1), (float)cml_arg_float(c, 2, 1)};
+  return run_resize_job(c, 2, CML_GRID_DEFAULT, BY_SCALE, scales);
 }
 
 static cml_status run_upsample_bilinear(cml_call *c, cml_error *err) {
   (void)err;
   bool align = cml_arg_bool(c, 3, true), half = c->op->param_count > 4 ? cml_arg_bool(c, 4, !align) : !align;
-  return run_resize_job(c, 2, align ? CML_GRID_STRICT_ALIGN_CORNERS : half ? CML_GRID_UNALIGN_CORNERS : CML_GRID_DEFAULT, LINEAR);
+  return run_resize_job(c, 2, align ? CML_GRID_STRICT_ALIGN_CORNERS : half ? CML_GRID_UNALIGN_CORNERS : CML_GRID_DEFAULT, LINEAR, NULL);
 }
 
 /* ---- by a shape ---- */
@@ -292,7 +302,7 @@ static cml_status run_resize(cml_call *c, cml_error *err) {
   enum rule rule = cml_word_index(cml_arg_text(c, 3, "LINEAR"), interpolations) ? NEAREST : LINEAR;
   cml_grid grid = (cml_grid)cml_grid_by_name(cml_arg_text(c, 4, "DEFAULT"));
   if (rule == NEAREST && grid == CML_GRID_DEFAULT) grid = CML_GRID_UNALIGN_CORNERS;
-  return run_resize_job(c, (int32_t)cml_arg_int(c, 2, 0), grid, rule);
+  return run_resize_job(c, (int32_t)cml_arg_int(c, 2, 0), grid, rule, NULL);
 }
 
 /* ---- crop ---- */

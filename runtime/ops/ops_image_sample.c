@@ -129,6 +129,8 @@ static cml_status infer_crop_resize_15(cml_call *c, cml_error *err) {
     if (!good) return cml_call_fail(c, err, "roi has shape %s, expected [N, 1, 4 or 5, 1, 1]", cml_shape_text(roi, text, sizeof text));
     dims[0] = roi->dims[0];
     dims[1] = roi->dims[2] == 5 ? 1 : roi->dims[2] == 4 && x->rank == 4 ? x->dims[0] : CML_DIM_UNKNOWN;
+    /* coremltools declares all images also where each box names one; then run says what the output is. */
+    if (roi->dims[2] == 5 && c->declared && c->declared[0].rank == 5 && c->declared[0].dims[1] > 1) dims[1] = CML_DIM_UNKNOWN;
   }
   if (x->rank == 4) dims[2] = x->dims[1];
   cml_out_set(c, 0, x->dtype, 5, dims);
@@ -210,6 +212,10 @@ static cml_status image_index(const cml_call *c, double v, int64_t images, int64
 static cml_status run_crop_resize_15(cml_call *c, cml_error *err) {
   const cml_tensor *x = cml_arg(c, 0), *roi = cml_arg(c, 1);
   crop_job j = crop_job_of(c, 2);
+  if (c->outs[0]->dims[1] < 0) {
+    c->outs[0]->dims[1] = 1;
+    CML_TRY(cml_out_alloc(c, 0, err));
+  }
   int64_t fields = roi->dims[2], images = fields == 5 ? 1 : x->dims[0], crop = j.sampler.channels * j.sampler.step;
   for (int64_t n = 0; n < roi->dims[0]; n++) {
     double box[4];

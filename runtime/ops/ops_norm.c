@@ -11,18 +11,19 @@
 
 enum { TILE = 2048, BAND = 128 };
 
-/* ---- parameters: iOS15 one float type for all, from iOS17 on x may have another ---- */
+/* ---- parameters: iOS15 one float type for all, from iOS17 on x may have another; epsilon in fp32 occurs beside either ---- */
 
 #define X(group) {"x", CML_M_FLOAT, 0, group}
 #define CONSTANT(name, flags) {name, CML_M_FLOAT, (flags) | CML_CONST, 1}
+#define EPSILON {"epsilon", CML_M_FLOAT, CML_OPTIONAL | CML_CONST, 0}
 #define TWO_VERSIONS(name, ...)                                   \
   static const cml_param name##_15[] = {X(1), __VA_ARGS__};       \
   static const cml_param name##_17[] = {X(0), __VA_ARGS__};
 
-#define SCALE_AND_SHIFT CONSTANT("gamma", CML_OPTIONAL), CONSTANT("beta", CML_OPTIONAL), CONSTANT("epsilon", CML_OPTIONAL)
+#define SCALE_AND_SHIFT CONSTANT("gamma", CML_OPTIONAL), CONSTANT("beta", CML_OPTIONAL), EPSILON
 TWO_VERSIONS(batch_norm_params, CONSTANT("mean", 0), CONSTANT("variance", 0), SCALE_AND_SHIFT)
 TWO_VERSIONS(instance_norm_params, SCALE_AND_SHIFT)
-TWO_VERSIONS(l2_norm_params, CONSTANT("epsilon", CML_OPTIONAL))
+TWO_VERSIONS(l2_norm_params, EPSILON)
 TWO_VERSIONS(layer_norm_params, {"axes", CML_MASK(I32), CML_OPTIONAL | CML_CONST, 0}, SCALE_AND_SHIFT)
 TWO_VERSIONS(local_response_norm_params, {"size", CML_MASK(I32), CML_CONST, 0}, CONSTANT("alpha", CML_OPTIONAL),
              CONSTANT("beta", CML_OPTIONAL), CONSTANT("k", CML_OPTIONAL))
@@ -307,7 +308,9 @@ static cml_status run_layer_norm(cml_call *c, cml_error *err) {
   return CML_OK;
 }
 
-/* ---- local_response_norm: over neighbouring channels ---- */
+/* ---- local_response_norm: over neighbouring channels ----
+ *
+ * They are dim 1; but a tensor of rank 3 is (C, H, W) to Core ML, as the values that coremltools' tests record show. */
 
 static cml_status infer_local_response_norm(cml_call *c, cml_error *err) {
   const cml_tensor *x = cml_arg(c, 0);
@@ -351,11 +354,12 @@ static void response_tasks(void *context, size_t begin, size_t end) {
 static cml_status run_local_response_norm(cml_call *c, cml_error *err) {
   (void)err;
   const cml_tensor *x = cml_arg(c, 0);
-  response_job j = {.c = c, .channels = x->dims[1], .plane = product(x, 2, x->rank), .size = cml_arg_int(c, 1, 1),
+  int32_t axis = x->rank == 3 ? 0 : 1;
+  response_job j = {.c = c, .channels = x->dims[axis], .plane = product(x, axis + 1, x->rank), .size = cml_arg_int(c, 1, 1),
                     .alpha = (float)cml_arg_float(c, 2, 1e-4), .beta = (float)cml_arg_float(c, 3, 0.75), .k = (float)cml_arg_float(c, 4, 1)};
   if (!cml_tensor_count(x)) return CML_OK;
   j.bands = (j.plane + BAND - 1) / BAND;
-  cml_parallel(c->pool, (size_t)(x->dims[0] * j.bands), 1, response_tasks, &j);
+  cml_parallel(c->pool, (size_t)(product(x, 0, axis) * j.bands), 1, response_tasks, &j);
   return CML_OK;
 }
 

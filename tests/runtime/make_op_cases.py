@@ -428,6 +428,12 @@ def norm(f):
         f.add("l2_norm", opset, {"x": x, "epsilon": eps}, [stored(y, dtype)], **tol(dtype))
         for size in (1, 2, 3, 4, 5):
             a, bb, k = [(None, None, None), (other(0.5), other(0.75), other(2))][size % 2]
+            if len(shape) == 3:  # (C, H, W)
+                square = np.pad(np.square(d), [(size // 2, (size - 1) // 2), (0, 0), (0, 0)])
+                total = sum(square[j:j + shape[0]] for j in range(size))
+                y = d / (float(k if k is not None else 1) + float(a if a is not None else 1e-4) / size * total) ** float(bb if bb is not None else 0.75)
+                f.add("local_response_norm", opset, {"x": x, "size": I32(size), "alpha": a, "beta": bb, "k": k}, [stored(y, dtype)], **tol(dtype))
+                continue
             square = np.pad(np.square(d), [(0, 0), (size // 2, (size - 1) // 2)] + [(0, 0)] * (len(shape) - 2))
             total = sum(square[:, j:j + c] for j in range(size))
             y = d / (float(k if k is not None else 1) + float(a if a is not None else 1e-4) / size * total) ** float(bb if bb is not None else 0.75)
@@ -717,7 +723,11 @@ def image(f):
             continue
         tol = dict(atol=3e-6, rtol=3e-6) if dtype == F32 else dict(atol=1e-3, rtol=1e-3)
         scales = {"scale_factor_height": kind(scale[0]), "scale_factor_width": kind(scale[1])}
-        y = torch.nn.functional.interpolate(torch.tensor(d.reshape((-1,) + (1,) * (4 - x.ndim) + shape[1:])), size=size, mode="nearest").numpy().reshape(shape[:-2] + tuple(size))
+        y = d
+        for axis, by in ((-2, scale[0]), (-1, scale[1])):  # the scale divides, unless it comes to the same size
+            n = shape[axis]
+            picked = torch.nn.functional.interpolate(torch.arange(n, dtype=torch.float32)[None, None], scale_factor=float(by), mode="nearest")[0, 0].long().numpy()
+            y = y if len(picked) == n else np.take(y, picked, axis)
         f.add("upsample_nearest_neighbor", 15 + i % 4, {"x": x, **scales}, [y.astype(dtype)])
         for opset, align, half, mode in ((15, None, None, "STRICT_ALIGN_CORNERS"), (15, True, None, "STRICT_ALIGN_CORNERS"), (15, False, None, "UNALIGN_CORNERS"),
                                          (16, False, True, "UNALIGN_CORNERS"), (17, False, False, "DEFAULT"), (18, True, False, "STRICT_ALIGN_CORNERS")):
