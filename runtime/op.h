@@ -58,6 +58,7 @@ enum cml_op_flags {
   CML_OP_CONTROL = 8,  /* has blocks */
   CML_OP_INTERNAL = 16,/* made by graph passes; not in any opset */
   CML_OP_CONSTEXPR = 32, /* decompresses a constant */
+  CML_OP_IN_PLACE_FIRST = 64, /* output 0 may be in the memory of argument 0, when it has its shape and type; of no other */
 };
 
 struct cml_op {

@@ -126,8 +126,9 @@ static const cml_step *step_at(const planner *p, uint32_t i) { return &p->g->bod
 /* The dying argument whose memory output 0 may take, or the output itself. */
 static uint32_t in_place_source(const planner *p, const cml_step *s, uint32_t step) {
   uint32_t out = s->outs[0];
-  if (!(s->op->flags & CML_OP_IN_PLACE)) return out;
-  for (size_t i = 0; i < s->arg_count; i++) {
+  if (!(s->op->flags & (CML_OP_IN_PLACE | CML_OP_IN_PLACE_FIRST))) return out;
+  size_t candidates = s->op->flags & CML_OP_IN_PLACE ? s->arg_count : s->arg_count > 0;
+  for (size_t i = 0; i < candidates; i++) {
     uint32_t v = s->args[i], r = p->root_of[v];
     const cml_tensor *t = &p->plan->types[v];
     if (p->pinned[r] || p->last[r] != step || r == out || t->dtype != p->plan->types[out].dtype ||

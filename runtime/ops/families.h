@@ -19,7 +19,14 @@
   X(image) \
   X(image_sample) \
   X(random) \
-  X(sort)
+  X(sort) \
+  X(shape) \
+  X(make) \
+  X(move) \
+  X(join) \
+  X(slice) \
+  X(gather) \
+  X(scatter)
 
 #define CML_FAMILY_DECLARE(name) extern const cml_op_family cml_ops_##name;
 CML_FAMILY_MAP(CML_FAMILY_DECLARE)
