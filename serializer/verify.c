@@ -195,7 +195,9 @@ static void check_manifest(checker *c, const cml_node *root) {
     const cml_node *data = cml_node_lookup(root, "Data", 4);
     for (size_t i = 0; i < m.count; i++)
       if (!cml_manifest_node(root, &m.items[i]))
-        find(c, CML_SEVERITY_ERROR, "Manifest.json", CML_NO_OFFSET, "restore the file or take the item out of the manifest",
+        /* Empty folders get lost on the way; weights that are missed are found when the model is read. */
+        find(c, &m.items[i] == m.root_model ? CML_SEVERITY_ERROR : CML_SEVERITY_WARNING, "Manifest.json", CML_NO_OFFSET,
+             "restore it or take the item out of the manifest",
              "item %s is missing: there is no Data/%s", m.items[i].identifier, m.items[i].path);
     if (data && m.count < 4096) check_covered(c, data, &m, "", 0);
   }
