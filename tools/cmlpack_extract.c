@@ -19,7 +19,8 @@ static const cli_page page = {
 static int write_node(const char *file, const cml_node *node, const char *path) {
   cml_error err = {0};
   if (!cml_node_write(node, path, &err)) return CLI_OK;
-  return err.status == CML_EXISTS ? cli_fail("%s: exists already; name a new folder or remove it", path) : cli_error(file, &err);
+  if (err.status == CML_EXISTS) return cli_fail("%s: exists already; name a new folder or remove it", path);
+  return cli_error(err.status == CML_IO || err.status == CML_ARGUMENT ? path : file, &err);
 }
 
 static int extract_path(const char *file, const cml_node *root, const char *dir, const char *path) {
