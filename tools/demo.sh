@@ -27,7 +27,8 @@ say cmlrun describe $data/digits.pte
 say cmlrun predict $data/digits.pte --input $data/inputs.npz
 right=0 all=0
 for image in $data/images/*.pgm; do
-  label=$(sed -n "$((all + 1))p" $data/labels.txt)
+  label=${image##*/digit}
+  label=${label%%_*}
   all=$((all + 1))
   guess=$(cmlrun predict $data/digits-classifier.mlpackage --input image="$image" | sed -n 's/^classLabel: *//p')
   [ "$guess" = "$label" ] && right=$((right + 1))
