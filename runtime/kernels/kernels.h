@@ -64,6 +64,8 @@ typedef struct cml_kernels {
   float (*dot)(const float *x1, const float *x2, size_t n);
   /* sum and sum of squares of (x - shift) */
   void (*moments)(const float *x, size_t n, float shift, float *sum, float *squares);
+  /* x = e^(x - shift); returns the sum of the results */
+  float (*exp_sum)(float *x, size_t n, float shift);
   /* y += a * x */
   void (*axpy)(float a, const float *x, float *y, size_t n);
 

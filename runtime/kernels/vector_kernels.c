@@ -212,6 +212,27 @@ static void axpy(float a, const float *x, float *y, size_t n) {
   if (i < n) vf_store_n(y + i, vf_fma(s, vf_load_n(x + i, n - i), vf_load_n(y + i, n - i)), n - i);
 }
 
+static float exp_sum(float *x, size_t n, float shift) {
+  vf m = vf_set1(shift), s[2] = {{0}};
+  size_t i = 0;
+  for (; i + 2 * W <= n; i += 2 * W)
+    for (size_t j = 0; j < 2; j++) {
+      vf e = v_exp(vf_load(x + i + j * W) - m);
+      vf_store(x + i + j * W, e);
+      s[j] += e;
+    }
+  float total = vf_sum(s[0] + s[1]);
+  for (; i < n; i += W) {
+    size_t k = n - i < W ? n - i : W;
+    float lanes[W];
+    vf e = v_exp(vf_load_n(x + i, k) - m);
+    vf_store(lanes, e);
+    vf_store_n(x + i, e, k);
+    for (size_t j = 0; j < k; j++) total += lanes[j];
+  }
+  return total;
+}
+
 VINLINE float extreme(const void *x, bool half, size_t n, bool largest) {
   float none = largest ? -__builtin_inff() : __builtin_inff();
   vf m = vf_set1(none), nan = vf_zero();
@@ -321,6 +342,7 @@ void CML_SIMD(cml_fill_vector)(cml_kernels *k) {
   k->min = min_of;
   k->moments = moments;
   k->axpy = axpy;
+  k->exp_sum = exp_sum;
   k->softmax = softmax;
   k->softmax_f16 = softmax_f16;
   k->layer_norm = layer_norm;

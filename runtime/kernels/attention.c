@@ -1,0 +1,196 @@
+/* One thread takes a head and a part of its queries: packs the head's keys (as columns) and values once, then goes through the
+ * queries in blocks of a few tiles. Few queries (decoding) read keys and values where they lie. */
+#include "attention.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { KEY_BLOCK = 256, FEW_QUERIES = 4, QUERY_TILES = 3 };
+
+static size_t least(size_t a, size_t b) { return a < b ? a : b; }
+static size_t up16(size_t x) { return (x + 15) / 16 * 16; }
+static size_t query_block(const cml_kernels *k) { return k->tile_rows * (k->tile_rows > 8 ? QUERY_TILES : 2 * QUERY_TILES); }
+
+/* floats of each part of one thread's scratch */
+typedef struct parts {
+  size_t keys, values, query, scores, sums, rows, total;
+} parts;
+
+static parts measure(const cml_kernels *k, const cml_attention *a) {
+  parts p;
+  size_t n = query_block(k);
+  p.keys = up16(cml_pack_bytes(k, a->depth, a->keys, false) / 4);
+  p.values = up16(cml_pack_bytes(k, a->keys, a->value_depth, false) / 4);
+  p.query = up16(n * a->depth + 16);
+  p.scores = up16(a->queries <= FEW_QUERIES && a->keys > n * KEY_BLOCK ? a->keys : n * KEY_BLOCK);
+  p.sums = up16(n * a->value_depth + 16);
+  p.rows = up16(2 * n + a->value_depth + a->keys);
+  p.total = p.keys + p.values + p.query + p.scores + p.sums + p.rows;
+  return p;
+}
+
+size_t cml_attention_scratch(const cml_kernels *k, const cml_attention *a) { return measure(k, a).total * 4 + 64; }
+
+static int64_t base_of(const cml_attention *a, const cml_attention_view *v, size_t head) {
+  int64_t at = 0, h = (int64_t)head;
+  for (int i = CML_ATTENTION_DIMS - 1; i >= 0; i--) {
+    at += h % a->dims[i] * v->batch[i];
+    h /= a->dims[i];
+  }
+  return at;
+}
+
+static void load_row(const cml_kernels *k, const cml_attention *a, const void *data, int64_t at, float *to, size_t n) {
+  if (a->half) k->f16_to_f32((const cml_f16 *)data + at, to, n);
+  else memcpy(to, (const float *)data + at, n * 4);
+}
+
+/* Adds the mask to scores of one query and keys [first, first + n). */
+static void add_mask(const cml_kernels *k, const cml_attention *a, int64_t base, size_t query, size_t first, float *scores, size_t n) {
+  if (a->mask_type == CML_MASK_NONE) return;
+  int64_t at = base + (int64_t)query * a->mask.row + (int64_t)first * a->mask_column;
+  if (a->mask_type == CML_MASK_F32 && a->mask_column) {
+    k->binary(CML_BINARY_ADD, scores, (const float *)a->mask.data + at, scores, n);
+    return;
+  }
+  for (size_t i = 0; i < n; i++) {
+    int64_t m = at + (int64_t)i * a->mask_column;
+    if (a->mask_type == CML_MASK_BOOL) scores[i] = ((const uint8_t *)a->mask.data)[m] ? scores[i] : -INFINITY;
+    else if (a->mask_type == CML_MASK_F16) scores[i] += cml_f16_to_f32(((const cml_f16 *)a->mask.data)[m]);
+    else scores[i] += ((const float *)a->mask.data)[m];
+  }
+}
+
+static void store_row(const cml_kernels *k, const cml_attention *a, size_t head, size_t query, const float *x) {
+  int64_t at = base_of(a, &a->out, head) + (int64_t)query * a->out.row;
+  char *out = (char *)(uintptr_t)a->out.data;
+  if (a->half) k->f32_to_f16(x, (cml_f16 *)(void *)out + at, a->value_depth);
+  else memcpy((float *)(void *)out + at, x, a->value_depth * 4);
+}
+
+/* ---- few queries ---- */
+
+static void decode(const cml_kernels *k, const cml_attention *a, size_t head, size_t query, float *scratch) {
+  float *q = scratch, *scores = q + up16(a->depth), *sum = scores + up16(a->keys), *row = sum + up16(a->value_depth);
+  size_t size = a->half ? 2 : 4;
+  int64_t key = base_of(a, &a->k, head), value = base_of(a, &a->v, head);
+  load_row(k, a, a->q.data, base_of(a, &a->q, head) + (int64_t)query * a->q.row, q, a->depth);
+  k->binary_scalar(CML_BINARY_MUL, q, a->scale, false, q, a->depth);
+  k->gemv_rows(a->keys, a->depth, (const char *)a->k.data + (size_t)key * size, a->half, (size_t)a->k.row, q, scores);
+  add_mask(k, a, base_of(a, &a->mask, head), query, 0, scores, a->keys);
+  k->softmax(scores, scores, a->keys);
+  memset(sum, 0, a->value_depth * 4);
+  for (size_t s = 0; s < a->keys; s++) {
+    int64_t at = value + (int64_t)s * a->v.row;
+    if (a->half) load_row(k, a, a->v.data, at, row, a->value_depth);
+    k->axpy(scores[s], a->half ? row : (const float *)a->v.data + at, sum, a->value_depth);
+  }
+  store_row(k, a, head, query, sum);
+}
+
+/* ---- blocks ---- */
+
+typedef struct head_work {
+  const cml_kernels *k;
+  const cml_attention *a;
+  size_t head;
+  float *keys, *values, *query, *scores, *sums, *tops, *totals;
+} head_work;
+
+/* One row of scores to e^(score - top), correcting what was summed for an earlier top. */
+static void soften(const head_work *w, size_t r, size_t n) {
+  const cml_kernels *k = w->k;
+  float *s = w->scores + r * KEY_BLOCK, top = k->max(s, n);
+  if (top > w->tops[r] || top != top) {
+    float correction = expf(w->tops[r] - top);
+    if (w->totals[r] != 0) {
+      w->totals[r] *= correction;
+      k->binary_scalar(CML_BINARY_MUL, w->sums + r * w->a->value_depth, correction, false, w->sums + r * w->a->value_depth, w->a->value_depth);
+    }
+    w->tops[r] = top;
+  }
+  if (w->tops[r] == -INFINITY) memset(s, 0, n * 4); /* all left out so far */
+  else w->totals[r] += k->exp_sum(s, n, w->tops[r]);
+}
+
+static void query_rows(const head_work *w, size_t q0, size_t rows) {
+  const cml_kernels *k = w->k;
+  const cml_attention *a = w->a;
+  size_t nr = k->tile_columns, mr = k->tile_rows, e = a->depth, ev = a->value_depth;
+  int64_t mask = base_of(a, &a->mask, w->head), at = base_of(a, &a->q, w->head);
+  for (size_t r = 0; r < rows; r++) {
+    load_row(k, a, a->q.data, at + (int64_t)(q0 + r) * a->q.row, w->query + r * e, e);
+    w->tops[r] = -INFINITY;
+    w->totals[r] = 0;
+  }
+  k->binary_scalar(CML_BINARY_MUL, w->query, a->scale, false, w->query, rows * e);
+  memset(w->sums, 0, rows * ev * 4);
+  for (size_t s0 = 0; s0 < a->keys; s0 += KEY_BLOCK) {
+    size_t n = least(a->keys - s0, KEY_BLOCK);
+    for (size_t j = 0; j < n; j += nr)
+      for (size_t r = 0; r < rows; r += mr)
+        k->gemm_tile(least(rows - r, mr), least(n - j, nr), e, w->query + r * e, e, w->keys + (s0 + j) * e, false,
+                     w->scores + r * KEY_BLOCK + j, KEY_BLOCK, false, NULL, -INFINITY, INFINITY);
+    for (size_t r = 0; r < rows; r++) {
+      add_mask(k, a, mask, q0 + r, s0, w->scores + r * KEY_BLOCK, n);
+      soften(w, r, n);
+    }
+    for (size_t j = 0; j < ev; j += nr)
+      for (size_t r = 0; r < rows; r += mr)
+        k->gemm_tile(least(rows - r, mr), least(ev - j, nr), n, w->scores + r * KEY_BLOCK, KEY_BLOCK, w->values + j * a->keys + s0 * nr, false,
+                     w->sums + r * ev + j, ev, true, NULL, -INFINITY, INFINITY);
+  }
+  for (size_t r = 0; r < rows; r++) {
+    k->binary_scalar(CML_BINARY_MUL, w->sums + r * ev, 1.0f / w->totals[r], false, w->sums + r * ev, ev);
+    if (w->totals[r] == 0) /* every key left out: 0 / 0, as torch has it */
+      for (size_t i = 0; i < ev; i++) w->sums[r * ev + i] = NAN;
+    store_row(k, a, w->head, q0 + r, w->sums + r * ev);
+  }
+}
+
+typedef struct job {
+  const cml_kernels *k;
+  const cml_attention *a;
+  size_t splits; /* parts of a head's queries */
+  char *scratch;
+  size_t slot;
+} job;
+
+static void run_range(void *context, size_t thread, size_t begin, size_t end) {
+  const job *j = context;
+  const cml_attention *a = j->a;
+  const cml_kernels *k = j->k;
+  float *scratch = (float *)(void *)(j->scratch + thread * j->slot);
+  size_t size = a->half ? 2 : 4, packed = SIZE_MAX;
+  parts p = measure(k, a);
+  head_work w = {.k = k, .a = a, .keys = scratch};
+  w.values = w.keys + p.keys, w.query = w.values + p.values, w.scores = w.query + p.query, w.sums = w.scores + p.scores;
+  w.tops = w.sums + p.sums, w.totals = w.tops + query_block(k);
+  for (size_t i = begin; i < end; i++) {
+    w.head = i / j->splits;
+    size_t part = (a->queries + j->splits - 1) / j->splits, q = i % j->splits * part, last = least(q + part, a->queries);
+    if (a->queries <= FEW_QUERIES) {
+      for (; q < last; q++) decode(k, a, w.head, q, scratch);
+      continue;
+    }
+    if (packed != w.head) {
+      cml_pack_panels(k, w.keys, false, (const char *)a->k.data + (size_t)base_of(a, &a->k, w.head) * size, a->half, a->depth, a->keys, 1,
+                      (size_t)a->k.row, 0, cml_panel_count(k, a->keys));
+      cml_pack_panels(k, w.values, false, (const char *)a->v.data + (size_t)base_of(a, &a->v, w.head) * size, a->half, a->keys, a->value_depth,
+                      (size_t)a->v.row, 1, 0, cml_panel_count(k, a->value_depth));
+      packed = w.head;
+    }
+    for (; q < last; q += query_block(k)) query_rows(&w, q, least(last - q, query_block(k)));
+  }
+}
+
+void cml_attention_run(const cml_kernels *k, const cml_attention *a, cml_pool *pool, void *scratch, size_t slots) {
+  size_t heads = 1, threads = cml_pool_threads(pool);
+  for (int i = 0; i < CML_ATTENTION_DIMS; i++) heads *= (size_t)a->dims[i];
+  if (!heads || !a->queries || !a->value_depth) return;
+  if (slots < threads) pool = NULL, threads = 1;
+  job j = {k, a, 1, scratch, cml_attention_scratch(k, a)};
+  if (threads > 1 && heads % threads) /* heads do not divide evenly: parts of them do */
+    j.splits = least(threads, (a->queries + k->tile_rows - 1) / k->tile_rows);
+  cml_parallel_with_thread(pool, heads * j.splits, 1, run_range, &j);
+}

@@ -1,0 +1,31 @@
+/* softmax(scale Q K^T + mask) V for many heads, without the matrix of scores: blocks of queries meet blocks of keys, and running
+ * maxima and sums correct what was added before (the streaming softmax). */
+#ifndef CML_ATTENTION_H
+#define CML_ATTENTION_H
+
+#include "gemm.h"
+
+enum { CML_ATTENTION_DIMS = 4 };
+
+/* Rows of `depth` neighbouring elements; the row of head h and position s begins at base + sum of index[i] * batch[i] + s * row, where
+ * index are h's coordinates in the batch dims. */
+typedef struct cml_attention_view {
+  const void *data;
+  int64_t batch[CML_ATTENTION_DIMS], row;
+} cml_attention_view;
+
+typedef struct cml_attention {
+  int64_t dims[CML_ATTENTION_DIMS]; /* of the heads; unused ones 1 */
+  size_t queries, keys, depth, value_depth;
+  float scale;
+  bool half;                        /* q, k, v, out are float16 */
+  cml_attention_view q, k, v, out;
+  cml_attention_view mask;          /* data NULL: none; row 0: the same for all queries */
+  int64_t mask_column;              /* 1, or 0 when one value serves all keys */
+  enum { CML_MASK_NONE, CML_MASK_BOOL, CML_MASK_F16, CML_MASK_F32 } mask_type; /* bool: false leaves out; floats are added */
+} cml_attention;
+
+size_t cml_attention_scratch(const cml_kernels *k, const cml_attention *a); /* bytes, for one thread */
+void cml_attention_run(const cml_kernels *k, const cml_attention *a, cml_pool *pool, void *scratch, size_t slots);
+
+#endif

@@ -1,0 +1,51 @@
+/* Convolutions of one to three spatial dimensions, computed with the channels last.
+ *
+ * A block of output pixels is one thread's work. What it needs of the input is used in place where it lies there as it should
+ * (channels last, float, nothing of it in the padding), else brought into scratch memory that way. Then each tap of the kernel
+ * is a matrix product of pixels x channels with channels x outputs, whose sums stay in the block; neighbouring taps of a row
+ * join into one product, and convolutions with few channels gather all taps of a pixel first. Depthwise ones have kernels of
+ * their own. Other layouts and float16 are met at the borders of a block only.
+ *
+ * A transposed convolution is stride^dims ordinary ones, each of which makes every stride-th output pixel. So a cml_conv may
+ * start anywhere in the input (a negative padding) and places its pixels at any distance. */
+#ifndef CML_CONV_H
+#define CML_CONV_H
+
+#include "gemm.h"
+
+typedef struct cml_conv {
+  size_t batch, channels, outputs, groups; /* channels, outputs: of all groups */
+  int64_t in[3];        /* size of the input; unused leading dimensions are 1 */
+  int64_t out[3];       /* pixels that this convolution makes */
+  int64_t kernel[3], stride[3], dilation[3];
+  int64_t offset[3];    /* input coordinate of output 0, tap 0: the negative padding */
+  int64_t place[3], step[3], full[3]; /* pixel q goes to place + q * step of an output of size full */
+  bool in_last, out_last; /* channels last in memory; else right after the batch */
+  bool in_half, out_half;
+} cml_conv;
+
+typedef struct cml_conv_weights {
+  const void *packed;
+  bool half;
+} cml_conv_weights;
+
+/* Where weight (output o of its group, channel c of its group, tap) lies: at group * group_stride + o * output_stride +
+ * c * channel_stride + start + sum of tap[i] * tap_stride[i], in elements. */
+typedef struct cml_conv_source {
+  const void *data;
+  bool half;
+  int64_t group_stride, output_stride, channel_stride, start, tap_stride[3];
+} cml_conv_source;
+
+bool cml_conv_is_depthwise(const cml_conv *v);
+/* Fills the placement of an ordinary convolution, whose pixels are the whole output. */
+void cml_conv_place_all(cml_conv *v);
+size_t cml_conv_packed_bytes(const cml_kernels *k, const cml_conv *v, bool half);
+/* Packs all weights; half only when the source is (depthwise ones are widened anyhow). */
+void cml_conv_pack(const cml_kernels *k, const cml_conv *v, const cml_conv_source *from, bool half, void *to, cml_pool *pool);
+size_t cml_conv_scratch(const cml_kernels *k, const cml_conv *v); /* bytes, for one thread */
+/* Residual of `after`: channels last, only with out_last. */
+void cml_conv_run(const cml_kernels *k, const cml_conv *v, const cml_conv_weights *w, const cml_epilogue *after, const void *x, void *y,
+                  cml_pool *pool, void *scratch, size_t slots);
+
+#endif

@@ -1,0 +1,392 @@
+/* conv and conv_transpose: arguments to cml_conv, weights packed when they are constant. One transposed convolution is a list
+ * of ordinary ones, one for each phase of its output. */
+#include "conv.h"
+#include "families.h"
+#include "windows.h"
+
+enum { X, WEIGHT, BIAS };
+enum { STRIDES = 3, PAD_TYPE, PAD, DILATIONS, GROUPS };                              /* conv */
+enum { T_PAD = 3, T_OUTPUT_SHAPE, T_PAD_TYPE, T_STRIDES, T_DILATIONS, T_GROUPS };    /* conv_transpose */
+
+#define CONV_PARAMS(weight_group, x_group)                          \
+  {"x", CML_M_FLOAT, 0, x_group},                                   \
+  {"weight", CML_M_FLOAT, 0, weight_group},                         \
+  {"bias", CML_M_FLOAT, CML_OPTIONAL, weight_group},                \
+  {"strides", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},          \
+  {"pad_type", CML_M_STRING, CML_CONST | CML_OPTIONAL, 0},          \
+  {"pad", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},              \
+  {"dilations", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},        \
+  {"groups", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},
+
+#define TRANSPOSE_PARAMS(weight_group, x_group)                     \
+  {"x", CML_M_FLOAT, 0, x_group},                                   \
+  {"weight", CML_M_FLOAT, 0, weight_group},                         \
+  {"bias", CML_M_FLOAT, CML_OPTIONAL, weight_group},                \
+  {"pad", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},              \
+  {"output_shape", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},     \
+  {"pad_type", CML_M_STRING, CML_CONST | CML_OPTIONAL, 0},          \
+  {"strides", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},          \
+  {"dilations", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},        \
+  {"groups", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},
+
+static const cml_param conv_params[] = {CONV_PARAMS(1, 1)};
+static const cml_param conv_params_17[] = {CONV_PARAMS(2, 0)};
+static const cml_param transpose_params[] = {TRANSPOSE_PARAMS(1, 1)};
+static const cml_param transpose_params_17[] = {TRANSPOSE_PARAMS(2, 0)};
+/* What passes make of a convolution and its neighbours: channels last, bias, residual and activation in one. */
+enum { F_LAYOUT = 8, F_RESIDUAL, F_ACTIVATION, F_ALPHA, F_BETA };
+static const cml_param fused_params[] = {
+    CONV_PARAMS(2, 0)
+    {"layout", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0}, /* 1: x and the output have their channels last */
+    {"residual", CML_M_FLOAT, CML_OPTIONAL, 0},
+    {"activation", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},
+    {"alpha", CML_MASK(F32), CML_CONST | CML_OPTIONAL, 0},
+    {"beta", CML_MASK(F32), CML_CONST | CML_OPTIONAL, 0},
+};
+
+/* The call, understood. */
+typedef struct conv_call {
+  cml_conv conv;       /* of an ordinary convolution; of a transposed one, what its phases share */
+  cml_windows windows;
+  bool transposed, known, last; /* known: all sizes; last: channels last */
+  int64_t outputs;
+  size_t phases;
+} conv_call;
+
+typedef struct conv_prepared {
+  const cml_kernels *kernels;
+  bool half;
+  const float *bias;
+  const void **packed; /* by phase */
+} conv_prepared;
+
+static uint64_t up(uint64_t x) { return (x + 63) & ~UINT64_C(63); }
+static size_t slots(const cml_call *c) { return cml_pool_threads(c->pool); }
+
+/* ---- understanding the call ---- */
+
+static cml_status read_groups(const cml_call *c, unsigned param, int64_t channels, int64_t *groups, cml_error *err) {
+  *groups = cml_arg_int(c, param, 1);
+  if (*groups < 1 || (channels >= 0 && (channels % *groups || *groups > channels)))
+    return cml_call_fail(c, err, "%lld channels do not divide into %lld groups", (long long)channels, (long long)*groups);
+  return CML_OK;
+}
+
+static cml_status check_ranks(const cml_call *c, cml_error *err) {
+  const cml_tensor *x = cml_arg(c, X), *w = cml_arg(c, WEIGHT), *bias = cml_arg(c, BIAS);
+  if (x->rank >= 0 && (x->rank < 3 || x->rank > 5)) return cml_call_fail(c, err, "x has rank %d, expected 3 to 5", x->rank);
+  if (w->rank >= 0 && x->rank >= 0 && w->rank != x->rank) return cml_call_fail(c, err, "x has rank %d but weight %d", x->rank, w->rank);
+  if (w->rank >= 0 && (w->rank < 3 || w->rank > 5)) return cml_call_fail(c, err, "weight has rank %d, expected 3 to 5", w->rank);
+  if (bias && bias->rank >= 0 && bias->rank != 1) return cml_call_fail(c, err, "bias has rank %d, expected 1", bias->rank);
+  return CML_OK;
+}
+
+static void fill_spatial(conv_call *v, const cml_windows *w) {
+  for (int i = 0; i < 3; i++) {
+    int d = i - (3 - w->dims);
+    v->conv.in[i] = d < 0 ? 1 : w->in[d];
+    v->conv.out[i] = d < 0 ? 1 : w->out[d];
+    v->conv.kernel[i] = d < 0 ? 1 : w->kernel[d];
+    v->conv.stride[i] = d < 0 ? 1 : w->stride[d];
+    v->conv.dilation[i] = d < 0 ? 1 : w->dilation[d];
+    v->conv.offset[i] = d < 0 ? 0 : -w->before[d];
+  }
+}
+
+/* The channels' place in x's dims, and those of its spatial dims. */
+static int32_t channel_axis(const conv_call *v, const cml_tensor *x) { return v->last ? x->rank - 1 : 1; }
+
+static cml_status read_conv(const cml_call *c, conv_call *v, cml_error *err) {
+  const cml_tensor *x = cml_arg(c, X), *w = cml_arg(c, WEIGHT), *bias = cml_arg(c, BIAS);
+  *v = (conv_call){.phases = 1};
+  v->last = c->op->param_count > F_LAYOUT && cml_arg_int(c, F_LAYOUT, 0) == 1;
+  CML_TRY(check_ranks(c, err));
+  if (x->rank < 0 || w->rank < 0) return CML_OK;
+  int64_t channels = x->dims[channel_axis(v, x)], groups;
+  CML_TRY(read_groups(c, GROUPS, channels, &groups, err));
+  v->outputs = w->dims[0];
+  if (v->outputs >= 0 && v->outputs % groups) return cml_call_fail(c, err, "%lld outputs do not divide into %lld groups", (long long)v->outputs, (long long)groups);
+  if (channels >= 0 && w->dims[1] >= 0 && channels / groups != w->dims[1])
+    return cml_call_fail(c, err, "x has %lld channels in %lld groups, but weight takes %lld a group", (long long)channels, (long long)groups, (long long)w->dims[1]);
+  if (bias && bias->rank == 1 && bias->dims[0] >= 0 && v->outputs >= 0 && bias->dims[0] != v->outputs)
+    return cml_call_fail(c, err, "bias has %lld elements for %lld outputs", (long long)bias->dims[0], (long long)v->outputs);
+  v->windows.dims = x->rank - 2;
+  for (int32_t i = 0; i < v->windows.dims; i++) v->windows.in[i] = x->dims[i + (v->last ? 1 : 2)], v->windows.kernel[i] = w->dims[i + 2];
+  CML_TRY(cml_windows_read(c, &(cml_window_params){STRIDES, PAD_TYPE, PAD, DILATIONS, -1}, &v->windows, err));
+  if (channels < 0) channels = w->dims[1] < 0 ? -1 : w->dims[1] * groups;
+  v->known = cml_tensor_known_shape(x) && cml_tensor_known_shape(w);
+  v->conv = (cml_conv){.batch = (size_t)x->dims[0], .channels = (size_t)channels, .outputs = (size_t)v->outputs, .groups = (size_t)groups,
+                       .in_last = v->last, .out_last = v->last, .in_half = x->dtype == CML_F16, .out_half = x->dtype == CML_F16};
+  fill_spatial(v, &v->windows);
+  cml_conv_place_all(&v->conv);
+  return CML_OK;
+}
+
+/* "same" crops the full result, k - s elements, the odd one at the end. */
+static cml_status transpose_sizes(const cml_call *c, conv_call *v, cml_error *err) {
+  cml_windows *w = &v->windows;
+  const char *type = cml_arg_text(c, T_PAD_TYPE, "valid");
+  bool same = !strcmp(type, "same"), custom = !strcmp(type, "custom");
+  if (!same && !custom && strcmp(type, "valid")) return cml_call_fail(c, err, "pad_type '%s' is unknown", type);
+  int64_t pad[6], shape[8];
+  CML_TRY(cml_window_list(c, T_STRIDES, w->dims, 1, 1, w->stride, err));
+  CML_TRY(cml_window_list(c, T_DILATIONS, w->dims, 1, 1, w->dilation, err));
+  CML_TRY(cml_window_list(c, custom ? T_PAD : -1, 2 * w->dims, 0, 0, pad, err));
+  size_t given = cml_arg_ints(c, T_OUTPUT_SHAPE, shape, 8);
+  if (given && given != (size_t)w->dims + 2) return cml_call_fail(c, err, "output_shape has %zu elements, expected %d", given, w->dims + 2);
+  for (int32_t i = 0; i < w->dims; i++) {
+    int64_t effective = w->kernel[i] < 0 ? -1 : (w->kernel[i] - 1) * w->dilation[i] + 1;
+    if (w->kernel[i] == 0) return cml_call_fail(c, err, "a kernel without elements");
+    w->before[i] = pad[2 * i];
+    w->after[i] = pad[2 * i + 1];
+    w->out[i] = w->in[i] < 0 || effective < 0 ? -1
+                : same                        ? w->in[i] * w->stride[i]
+                                              : (w->in[i] - 1) * w->stride[i] + effective - w->before[i] - w->after[i];
+    if (given) w->out[i] = shape[i + 2];
+    if (given ? w->out[i] < 1 : w->out[i] < 1 && w->in[i] > 0 && effective > 0)
+      return cml_call_fail(c, err, "spatial dimension %d has the invalid size %lld", i, (long long)w->out[i]);
+    if (same && w->in[i] >= 0 && effective >= 0) {
+      int64_t crop = (w->in[i] - 1) * w->stride[i] + effective - w->out[i];
+      w->before[i] = crop > 0 ? crop / 2 : 0;
+    }
+  }
+  return CML_OK;
+}
+
+static cml_status read_transpose(const cml_call *c, conv_call *v, cml_error *err) {
+  const cml_tensor *x = cml_arg(c, X), *w = cml_arg(c, WEIGHT), *bias = cml_arg(c, BIAS);
+  *v = (conv_call){.transposed = true, .phases = 1};
+  CML_TRY(check_ranks(c, err));
+  if (x->rank < 0 || w->rank < 0) return CML_OK;
+  int64_t channels = x->dims[1], groups;
+  CML_TRY(read_groups(c, T_GROUPS, channels, &groups, err));
+  v->outputs = cml_dim_mul(w->dims[1], groups);
+  if (channels >= 0 && w->dims[0] >= 0 && channels != w->dims[0])
+    return cml_call_fail(c, err, "x has %lld channels, weight takes %lld", (long long)channels, (long long)w->dims[0]);
+  if (bias && bias->rank == 1 && bias->dims[0] >= 0 && v->outputs >= 0 && bias->dims[0] != v->outputs)
+    return cml_call_fail(c, err, "bias has %lld elements for %lld outputs", (long long)bias->dims[0], (long long)v->outputs);
+  v->windows.dims = x->rank - 2;
+  for (int32_t i = 0; i < v->windows.dims; i++) v->windows.in[i] = x->dims[i + 2], v->windows.kernel[i] = w->dims[i + 2];
+  CML_TRY(transpose_sizes(c, v, err));
+  v->known = cml_tensor_known_shape(x) && cml_tensor_known_shape(w);
+  v->conv = (cml_conv){.batch = (size_t)x->dims[0], .channels = (size_t)(channels < 0 ? w->dims[0] : channels), .outputs = (size_t)v->outputs,
+                       .groups = (size_t)groups, .in_half = x->dtype == CML_F16, .out_half = x->dtype == CML_F16};
+  fill_spatial(v, &v->windows);
+  cml_conv_place_all(&v->conv);
+  for (int i = 0; i < 3; i++) {
+    if (v->phases > 4096 / (size_t)v->conv.stride[i]) return cml_call_fail(c, err, "the product of the strides is too large");
+    v->phases *= (size_t)v->conv.stride[i];
+  }
+  return CML_OK;
+}
+
+static int64_t gcd(int64_t a, int64_t b) {
+  while (b) {
+    int64_t r = a % b;
+    a = b;
+    b = r;
+  }
+  return a;
+}
+
+/* The convolution that makes the outputs o = phase + q s of one dimension. Output o gets x[i] w[k] where o + pad = i s + k d, so
+ * its taps are those k with k d = o + pad (mod s): every s / gcd(s, d)-th. They are taken from the last to the first, so that
+ * the inputs ascend. Returns false when no tap falls on this phase. */
+static bool phase_dimension(const conv_call *v, int i, int64_t phase, cml_conv *out, int64_t *first_tap, int64_t *tap_step) {
+  const cml_conv *t = &v->conv;
+  int64_t s = t->stride[i], d = t->dilation[i], every = s / gcd(s, d), pad = -t->offset[i], k = 0;
+  out->place[i] = phase;
+  out->step[i] = s;
+  out->full[i] = t->out[i];
+  out->out[i] = phase < t->out[i] ? (t->out[i] - phase + s - 1) / s : 0;
+  out->stride[i] = 1;
+  while (k < t->kernel[i] && k < every && (phase + pad - k * d) % s) k++;
+  if (k >= t->kernel[i] || k >= every) {
+    out->kernel[i] = 0;
+    return false;
+  }
+  int64_t count = (t->kernel[i] - 1 - k) / every + 1, last = k + (count - 1) * every;
+  out->kernel[i] = count;
+  out->dilation[i] = every * d / s;
+  out->offset[i] = (phase + pad - last * d) / s;
+  *first_tap = last;
+  *tap_step = -every;
+  return true;
+}
+
+/* Convolution number `phase` of the call and where its weights are. False when there is nothing to sum: the output is the bias. */
+static bool phase_conv(const conv_call *v, const cml_tensor *weight, size_t phase, cml_conv *out, cml_conv_source *from) {
+  *out = v->conv;
+  int64_t size[3] = {v->conv.kernel[1] * v->conv.kernel[2], v->conv.kernel[2], 1}, n_taps = v->conv.kernel[0] * size[0];
+  int64_t channels = (int64_t)(v->conv.channels / v->conv.groups), outputs = (int64_t)(v->conv.outputs / v->conv.groups);
+  *from = (cml_conv_source){.data = weight->data, .half = weight->dtype == CML_F16};
+  if (!v->transposed) {
+    from->group_stride = outputs * channels * n_taps;
+    from->output_stride = channels * n_taps;
+    from->channel_stride = n_taps;
+    memcpy(from->tap_stride, size, sizeof size);
+    return true;
+  }
+  from->group_stride = channels * outputs * n_taps;
+  from->output_stride = n_taps;
+  from->channel_stride = outputs * n_taps;
+  bool any = true;
+  for (int i = 2; i >= 0; i--) {
+    int64_t first = 0, step = 0, p = (int64_t)phase % v->conv.stride[i];
+    phase /= (size_t)v->conv.stride[i];
+    any = phase_dimension(v, i, p, out, &first, &step) && any;
+    from->start += first * size[i];
+    from->tap_stride[i] = step * size[i];
+  }
+  return any;
+}
+
+/* ---- weights ---- */
+
+static uint64_t phase_bytes(const cml_kernels *k, const conv_call *v, const cml_tensor *weight, size_t phase, bool half) {
+  cml_conv conv;
+  cml_conv_source from;
+  return phase_conv(v, weight, phase, &conv, &from) ? up(cml_conv_packed_bytes(k, &conv, half)) : 0;
+}
+
+static void widen_bias(const cml_kernels *k, const cml_tensor *t, float *to) {
+  if (t->dtype == CML_F16) k->f16_to_f32(t->data, to, (size_t)cml_tensor_count(t));
+  else memcpy(to, t->data, (size_t)cml_tensor_count(t) * 4);
+}
+
+static cml_status read_call(const cml_call *c, conv_call *v, cml_error *err) {
+  return !strcmp(c->op->name, "conv_transpose") ? read_transpose(c, v, err) : read_conv(c, v, err);
+}
+
+static bool weights_constant(const cml_call *c) {
+  return cml_arg_is_constant(c, WEIGHT) && (!cml_arg(c, BIAS) || cml_arg_is_constant(c, BIAS));
+}
+
+static cml_status prepare(cml_call *c, cml_error *err) {
+  conv_call v;
+  const cml_tensor *w = cml_arg(c, WEIGHT), *bias = cml_arg(c, BIAS);
+  CML_TRY(read_call(c, &v, err));
+  if (!weights_constant(c) || !w->data || !cml_tensor_known_shape(w) || cml_arg(c, X)->rank < 0) return CML_OK;
+  const cml_kernels *k = cml_kernels_get();
+  conv_prepared *p = cml_call_keep(c, sizeof *p, err);
+  if (!p || !(p->packed = cml_call_keep(c, v.phases * sizeof *p->packed, err))) return CML_NO_MEMORY;
+  p->kernels = k;
+  p->half = w->dtype == CML_F16;
+  if (bias) {
+    float *b = cml_call_keep(c, (size_t)v.outputs * 4, err);
+    if (!b) return CML_NO_MEMORY;
+    widen_bias(k, bias, b);
+    p->bias = b;
+  }
+  for (size_t i = 0; i < v.phases; i++) {
+    cml_conv conv;
+    cml_conv_source from;
+    if (!phase_conv(&v, w, i, &conv, &from)) continue;
+    void *to = cml_call_keep(c, cml_conv_packed_bytes(k, &conv, p->half), err);
+    if (!to) return CML_NO_MEMORY;
+    cml_conv_pack(k, &conv, &from, p->half, to, c->pool);
+    p->packed[i] = to;
+  }
+  c->prepared = p;
+  return CML_OK;
+}
+
+/* ---- infer and run ---- */
+
+static cml_status infer(cml_call *c, cml_error *err) {
+  conv_call v;
+  const cml_tensor *x = cml_arg(c, X), *w = cml_arg(c, WEIGHT);
+  int64_t dims[5];
+  CML_TRY(read_call(c, &v, err));
+  if (x->rank < 0 || w->rank < 0) return cml_out_unknown(c, 0, x->dtype, x->rank < 0 ? w->rank : x->rank), CML_OK;
+  dims[0] = x->dims[0];
+  dims[v.last ? x->rank - 1 : 1] = v.outputs;
+  for (int32_t i = 0; i < v.windows.dims; i++) dims[i + (v.last ? 1 : 2)] = v.windows.out[i];
+  cml_out_set(c, 0, x->dtype, x->rank, dims);
+  const cml_tensor *residual = c->op->param_count > F_RESIDUAL ? cml_arg(c, F_RESIDUAL) : NULL;
+  if (residual && cml_tensor_known_shape(residual) && cml_tensor_known_shape(c->outs[0]) &&
+      (!cml_tensor_same_shape(residual, c->outs[0]) || residual->dtype != x->dtype))
+    return cml_call_fail(c, err, "the residual does not have the output's shape and type");
+  if (!v.known) return CML_OK;
+  const cml_kernels *k = cml_kernels_get();
+  uint64_t most = 0, packed = 0;
+  for (size_t i = 0; i < v.phases; i++) {
+    cml_conv conv;
+    cml_conv_source from;
+    if (!phase_conv(&v, w, i, &conv, &from)) continue;
+    uint64_t need = up(cml_conv_scratch(k, &conv)), bytes = phase_bytes(k, &v, w, i, w->dtype == CML_F16);
+    if (need > most) most = need;
+    if (bytes > packed) packed = bytes;
+  }
+  c->scratch_size = slots(c) * most;
+  if (!weights_constant(c)) c->scratch_size += packed + up((uint64_t)v.outputs * 4);
+  return CML_OK;
+}
+
+/* A phase without taps: the bias alone. */
+static void fill_phase(const conv_call *v, const cml_conv *p, const float *bias, cml_tensor *y) {
+  for (size_t n = 0; n < p->batch * p->outputs; n++)
+    for (int64_t d = p->place[0]; d < p->full[0]; d += p->step[0])
+      for (int64_t h = p->place[1]; h < p->full[1]; h += p->step[1])
+        for (int64_t w = p->place[2]; w < p->full[2]; w += p->step[2])
+          cml_tensor_set(y, (((int64_t)n * p->full[0] + d) * p->full[1] + h) * p->full[2] + w, bias ? (double)bias[n % p->outputs] : 0);
+  (void)v;
+}
+
+static cml_status run(cml_call *c, cml_error *err) {
+  conv_call v;
+  const cml_tensor *x = cml_arg(c, X), *w = cml_arg(c, WEIGHT), *bias = cml_arg(c, BIAS);
+  cml_tensor *y = c->outs[0];
+  CML_TRY(read_call(c, &v, err));
+  if (!cml_tensor_count(y)) return CML_OK;
+  const conv_prepared *p = c->prepared;
+  const cml_kernels *k = p ? p->kernels : cml_kernels_get();
+  uint64_t most = 0;
+  for (size_t i = 0; i < v.phases; i++) {
+    cml_conv conv;
+    cml_conv_source from;
+    if (!phase_conv(&v, w, i, &conv, &from)) continue;
+    uint64_t need = up(cml_conv_scratch(k, &conv));
+    if (need > most) most = need;
+  }
+  char *packed = (char *)c->scratch + slots(c) * most;
+  cml_epilogue after = {.bias = p ? p->bias : NULL, .activation = CML_UNARY_COPY};
+  if (!p && bias) {
+    widen_bias(k, bias, (float *)(void *)packed);
+    after.bias = (float *)(void *)packed;
+    packed += up((uint64_t)v.outputs * 4);
+  }
+  if (c->op->param_count > F_RESIDUAL) {
+    const cml_tensor *residual = cml_arg(c, F_RESIDUAL);
+    if (residual) after.residual = residual->data, after.residual_stride = (size_t)v.outputs;
+    after.activation = (cml_unary)cml_arg_int(c, F_ACTIVATION, CML_UNARY_COPY);
+    after.a = (float)cml_arg_float(c, F_ALPHA, 0);
+    after.b = (float)cml_arg_float(c, F_BETA, 0);
+  }
+  for (size_t i = 0; i < v.phases; i++) {
+    cml_conv conv;
+    cml_conv_source from;
+    if (!phase_conv(&v, w, i, &conv, &from)) {
+      if (conv.out[0] > 0 && conv.out[1] > 0 && conv.out[2] > 0) fill_phase(&v, &conv, after.bias, y);
+      continue;
+    }
+    if (conv.out[0] <= 0 || conv.out[1] <= 0 || conv.out[2] <= 0) continue;
+    bool half = w->dtype == CML_F16;
+    if (!p) cml_conv_pack(k, &conv, &from, half, packed, c->pool);
+    cml_conv_weights weights = {p ? p->packed[i] : packed, half};
+    cml_conv_run(k, &conv, &weights, &after, x->data, y->data, c->pool, c->scratch, slots(c));
+  }
+  return CML_OK;
+}
+
+#define CONV_ROW .min_outputs = 1, .max_outputs = 1, .infer = infer, .prepare = prepare, .run = run
+
+static const cml_op rows[] = {
+    {.name = "conv", .since = CML_IOS15, .until = CML_IOS16, CML_PARAMS(conv_params), CONV_ROW},
+    {.name = "conv", .since = CML_IOS17, CML_PARAMS(conv_params_17), CONV_ROW},
+    {.name = "conv_transpose", .since = CML_IOS15, .until = CML_IOS16, CML_PARAMS(transpose_params), CONV_ROW},
+    {.name = "conv_transpose", .since = CML_IOS17, CML_PARAMS(transpose_params_17), CONV_ROW},
+    {.name = "cml_conv", .since = CML_IOS15, .flags = CML_OP_INTERNAL, CML_PARAMS(fused_params), CONV_ROW},
+};
+
+const cml_op_family cml_ops_conv = {"conv", rows, sizeof rows / sizeof *rows};

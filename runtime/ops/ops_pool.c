@@ -1,0 +1,204 @@
+/* max_pool, avg_pool, l2_pool over one to three spatial dimensions, channels first or (made by passes) last.
+ *
+ * Channels last, a window's pixels are vectors of channels that are combined one after the other. Channels first, each plane
+ * is pooled along one dimension after the other, which a window's maximum and sum allow: first along the rows' direction into a
+ * buffer, then along the columns. */
+#include "families.h"
+#include "kernels.h"
+#include "windows.h"
+
+#include <math.h>
+
+enum { X, KERNEL_SIZES, STRIDES, PAD_TYPE, PAD, CEIL_MODE, EXCLUDE };
+typedef enum pool_kind { POOL_MAX, POOL_AVERAGE, POOL_L2 } pool_kind;
+
+#define POOL_PARAMS                                             \
+  {"x", CML_M_FLOAT, 0, 1},                                     \
+  {"kernel_sizes", CML_MASK(I32), CML_CONST, 0},                \
+  {"strides", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},      \
+  {"pad_type", CML_M_STRING, CML_CONST | CML_OPTIONAL, 0},      \
+  {"pad", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},          \
+  {"ceil_mode", CML_M_BOOL, CML_CONST | CML_OPTIONAL, 0},
+static const cml_param pool_params[] = {POOL_PARAMS};
+static const cml_param average_params[] = {POOL_PARAMS{"exclude_padding_from_average", CML_M_BOOL, CML_CONST | CML_OPTIONAL, 0}};
+
+typedef struct pool_call {
+  cml_windows w; /* three dimensions, leading ones 1 */
+  pool_kind kind;
+  bool last, exclude, half;
+  size_t batch, channels;
+} pool_call;
+
+static bool ends_with(const char *text, const char *end) {
+  size_t n = strlen(text), m = strlen(end);
+  return n >= m && !strcmp(text + n - m, end);
+}
+
+static cml_status read_pool(const cml_call *c, pool_call *p, cml_error *err) {
+  const cml_tensor *x = cml_arg(c, X);
+  const char *name = c->op->name;
+  *p = (pool_call){.kind = strstr(name, "max") ? POOL_MAX : strstr(name, "avg") ? POOL_AVERAGE : POOL_L2, .last = ends_with(name, "_last")};
+  if (x->rank < 0) return CML_OK;
+  if (x->rank < 3 || x->rank > 5) return cml_call_fail(c, err, "x has rank %d, expected 3 to 5", x->rank);
+  if (p->kind == POOL_L2 && x->rank > 4) return cml_call_fail(c, err, "x has rank %d, expected 3 or 4", x->rank);
+  p->w.dims = x->rank - 2;
+  for (int32_t i = 0; i < p->w.dims; i++) p->w.in[i] = x->dims[i + (p->last ? 1 : 2)];
+  CML_TRY(cml_window_list(c, KERNEL_SIZES, p->w.dims, 1, 1, p->w.kernel, err));
+  CML_TRY(cml_windows_read(c, &(cml_window_params){STRIDES, PAD_TYPE, PAD, -1, CEIL_MODE}, &p->w, err));
+  p->exclude = p->kind == POOL_AVERAGE && cml_arg_bool(c, EXCLUDE, false);
+  p->half = x->dtype == CML_F16;
+  p->batch = (size_t)x->dims[0];
+  p->channels = (size_t)x->dims[p->last ? x->rank - 1 : 1];
+  return CML_OK;
+}
+
+static void to_three(cml_windows *w) {
+  cml_windows t = {.dims = 3};
+  for (int i = 0; i < 3; i++) {
+    int d = i - (3 - w->dims);
+    t.in[i] = d < 0 ? 1 : w->in[d], t.out[i] = d < 0 ? 1 : w->out[d], t.kernel[i] = d < 0 ? 1 : w->kernel[d];
+    t.stride[i] = d < 0 ? 1 : w->stride[d], t.dilation[i] = 1, t.before[i] = d < 0 ? 0 : w->before[d], t.after[i] = d < 0 ? 0 : w->after[d];
+  }
+  *w = t;
+}
+
+static cml_status infer(cml_call *c, cml_error *err) {
+  pool_call p;
+  const cml_tensor *x = cml_arg(c, X);
+  int64_t dims[5];
+  CML_TRY(read_pool(c, &p, err));
+  if (x->rank < 0) return cml_out_unknown(c, 0, x->dtype, CML_RANK_UNKNOWN), CML_OK;
+  memcpy(dims, x->dims, sizeof dims);
+  for (int32_t i = 0; i < p.w.dims; i++) dims[i + (p.last ? 1 : 2)] = p.w.out[i];
+  cml_out_set(c, 0, x->dtype, x->rank, dims);
+  /* an accumulator of floats and a widened pixel for each thread; or a widened plane */
+  if (cml_tensor_known_shape(x)) {
+    uint64_t plane = 1, one = (uint64_t)p.channels;
+    for (int32_t i = 0; i < p.w.dims; i++) plane *= (uint64_t)p.w.in[i];
+    if (!p.last) one = plane;
+    c->scratch_size = cml_pool_threads(c->pool) * ((2 * one * 4 + 127) & ~UINT64_C(63));
+  }
+  return CML_OK;
+}
+
+typedef struct pool_job {
+  const cml_kernels *k;
+  const pool_call *p;
+  const char *x;
+  char *y;
+  char *scratch;
+  size_t slot;
+} pool_job;
+
+/* The part of a window that lies inside, and how many elements (padding included, as far as it was asked for) it counts. */
+static void window(const cml_windows *w, int i, int64_t o, int64_t *begin, int64_t *end, int64_t *counted) {
+  int64_t from = o * w->stride[i] - w->before[i], to = from + w->kernel[i], limit = w->in[i] + w->after[i];
+  *counted = (to < limit ? to : limit) - from;
+  *begin = from < 0 ? 0 : from;
+  *end = to < w->in[i] ? to : w->in[i];
+}
+
+static void combine(const cml_kernels *k, pool_kind kind, float *sum, const float *x, size_t n) {
+  if (kind == POOL_MAX) {
+    k->binary(CML_BINARY_MAX, sum, x, sum, n);
+  } else if (kind == POOL_AVERAGE) {
+    k->binary(CML_BINARY_ADD, sum, x, sum, n);
+  } else {
+    for (size_t i = 0; i < n; i++) sum[i] += x[i] * x[i];
+  }
+}
+
+static void pixels_last(void *context, size_t thread, size_t begin, size_t end) {
+  const pool_job *j = context;
+  const pool_call *p = j->p;
+  const cml_windows *w = &p->w;
+  size_t n = p->channels, size = p->half ? 2 : 4;
+  float *wide = (float *)(void *)(j->scratch + thread * j->slot), *sums = wide + n;
+  for (size_t i = begin; i < end; i++) {
+    int64_t o[3], b[3], e[3], counted[3], at = (int64_t)i;
+    for (int d = 2; d >= 0; d--) o[d] = at % w->out[d], at /= w->out[d];
+    for (int d = 0; d < 3; d++) window(w, d, o[d], &b[d], &e[d], &counted[d]);
+    int64_t inside = (e[0] - b[0]) * (e[1] - b[1]) * (e[2] - b[2]), all = counted[0] * counted[1] * counted[2];
+    float *sum = p->half ? sums : (float *)(void *)(j->y + i * n * size);
+    for (size_t c = 0; c < n; c++) sum[c] = p->kind == POOL_MAX ? -INFINITY : 0;
+    for (int64_t d = b[0]; d < e[0]; d++)
+      for (int64_t h = b[1]; h < e[1]; h++)
+        for (int64_t v = b[2]; v < e[2]; v++) {
+          const char *from = j->x + (size_t)(((at * w->in[0] + d) * w->in[1] + h) * w->in[2] + v) * n * size;
+          if (p->half) j->k->f16_to_f32((const cml_f16 *)(const void *)from, wide, n);
+          combine(j->k, p->kind, sum, p->half ? wide : (const float *)(const void *)from, n);
+        }
+    if (p->kind == POOL_AVERAGE) {
+      float divisor = (float)(p->exclude ? inside : all);
+      for (size_t c = 0; c < n; c++) sum[c] /= divisor;
+    }
+    if (p->kind == POOL_L2) j->k->unary(CML_UNARY_SQRT, sum, sum, n, 0, 0);
+    if (p->half) j->k->f32_to_f16(sum, (cml_f16 *)(void *)(j->y + i * n * size), n);
+  }
+}
+
+static float pool_plane_at(const pool_call *p, const float *x, const int64_t *o) {
+  const cml_windows *w = &p->w;
+  int64_t b[3], e[3], counted[3];
+  for (int d = 0; d < 3; d++) window(w, d, o[d], &b[d], &e[d], &counted[d]);
+  float sum = p->kind == POOL_MAX ? -INFINITY : 0;
+  for (int64_t d = b[0]; d < e[0]; d++)
+    for (int64_t h = b[1]; h < e[1]; h++) {
+      const float *line = x + (d * w->in[1] + h) * w->in[2];
+      for (int64_t v = b[2]; v < e[2]; v++) {
+        if (p->kind == POOL_MAX) sum = line[v] > sum || line[v] != line[v] ? line[v] : sum;
+        else sum += p->kind == POOL_L2 ? line[v] * line[v] : line[v];
+      }
+    }
+  if (p->kind == POOL_L2) return sqrtf(sum);
+  if (p->kind == POOL_MAX) return sum;
+  int64_t inside = (e[0] - b[0]) * (e[1] - b[1]) * (e[2] - b[2]), all = counted[0] * counted[1] * counted[2];
+  return sum / (float)(p->exclude ? inside : all);
+}
+
+static void planes(void *context, size_t thread, size_t begin, size_t end) {
+  const pool_job *j = context;
+  const pool_call *p = j->p;
+  const cml_windows *w = &p->w;
+  size_t in = (size_t)(w->in[0] * w->in[1] * w->in[2]), out = (size_t)(w->out[0] * w->out[1] * w->out[2]);
+  float *wide = (float *)(void *)(j->scratch + thread * j->slot);
+  for (size_t i = begin; i < end; i++) {
+    const float *x = (const float *)(const void *)j->x + i * in;
+    if (p->half) j->k->f16_to_f32((const cml_f16 *)(const void *)j->x + i * in, wide, in), x = wide;
+    size_t at = i * out;
+    int64_t o[3];
+    for (o[0] = 0; o[0] < w->out[0]; o[0]++)
+      for (o[1] = 0; o[1] < w->out[1]; o[1]++)
+        for (o[2] = 0; o[2] < w->out[2]; o[2]++, at++) {
+          float v = pool_plane_at(p, x, o);
+          if (p->half) ((cml_f16 *)(void *)j->y)[at] = cml_f16_from_f32(v);
+          else ((float *)(void *)j->y)[at] = v;
+        }
+  }
+}
+
+static cml_status run(cml_call *c, cml_error *err) {
+  pool_call p;
+  CML_TRY(read_pool(c, &p, err));
+  to_three(&p.w);
+  size_t plane = (size_t)(p.w.in[0] * p.w.in[1] * p.w.in[2]), one = p.last ? p.channels : plane;
+  pool_job j = {cml_kernels_get(), &p, cml_arg(c, X)->data, c->outs[0]->data, c->scratch, (2 * one * 4 + 127) & ~(size_t)63};
+  cml_pool *pool = c->scratch_size / j.slot < cml_pool_threads(c->pool) && p.half ? NULL : c->pool;
+  size_t pixels = (size_t)(p.w.out[0] * p.w.out[1] * p.w.out[2]);
+  if (p.last) cml_parallel_with_thread(pool, p.batch * pixels, 16, pixels_last, &j);
+  else cml_parallel_with_thread(pool, p.batch * p.channels, 1 + 4096 / (pixels + 1), planes, &j);
+  return CML_OK;
+}
+
+#define POOL_ROW(title, params, flag) \
+  {.name = title, .since = CML_IOS15, .flags = flag, .min_outputs = 1, .max_outputs = 1, CML_PARAMS(params), .infer = infer, .run = run}
+
+static const cml_op rows[] = {
+    POOL_ROW("max_pool", pool_params, 0),
+    POOL_ROW("avg_pool", average_params, 0),
+    POOL_ROW("l2_pool", pool_params, 0),
+    POOL_ROW("cml_max_pool_last", pool_params, CML_OP_INTERNAL),
+    POOL_ROW("cml_avg_pool_last", average_params, CML_OP_INTERNAL),
+};
+
+const cml_op_family cml_ops_pool = {"pool", rows, sizeof rows / sizeof *rows};
