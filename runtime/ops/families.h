@@ -6,6 +6,10 @@
 
 #define CML_FAMILY_MAP(X) \
   X(basic) \
+  X(linear) \
+  X(conv) \
+  X(pool) \
+  X(attention) \
   X(classify) \
   X(control) \
   X(list) \

@@ -466,7 +466,7 @@ static cml_status einsum_shapes(const cml_call *c, product *p, int32_t *rank, in
 
 static cml_status infer_einsum(cml_call *c, cml_error *err) {
   product p = {0};
-  int32_t rank;
+  int32_t rank = CML_RANK_UNKNOWN;
   int64_t dims[4];
   CML_TRY(einsum_shapes(c, &p, &rank, dims, err));
   cml_dtype type = cml_arg(c, VALUES)->dtype;

@@ -1,0 +1,329 @@
+/* Convolutions, pools, matrix products and attention against the definitions written out as loops in double precision, over
+ * random arguments: ranks, strides, dilations, groups, paddings, both float types, every kernel table. */
+#include "test.h"
+
+#include <math.h>
+
+#include "f16.h"
+#include "kernels.h"
+#include "op.h"
+
+static uint64_t seed = 88172645463325252u;
+static uint32_t rnd(void) {
+  seed ^= seed << 13;
+  seed ^= seed >> 7;
+  seed ^= seed << 17;
+  return (uint32_t)(seed >> 32);
+}
+static int64_t between(int64_t low, int64_t high) { return low + rnd() % (uint32_t)(high - low + 1); }
+
+/* ---- arguments by name ---- */
+
+enum { ARGS = 12 };
+typedef struct call {
+  const cml_op *op;
+  int opset;
+  cml_tensor tensors[ARGS];
+  cml_string text;
+  const cml_tensor *args[ARGS];
+  uint16_t first[32];
+  const char *names[ARGS];
+  size_t count;
+} call;
+
+static call start(const char *name, int opset) {
+  call c = {.op = cml_op_find(name, opset), .opset = opset};
+  assert_non_null(c.op);
+  return c;
+}
+static cml_tensor *add(call *c, const char *name, cml_dtype type, int32_t rank, const int64_t *dims) {
+  cml_tensor *t = &c->tensors[c->count];
+  *t = (cml_tensor){.dtype = type, .rank = rank};
+  for (int32_t i = 0; i < rank; i++) t->dims[i] = dims[i];
+  t->data = calloc((size_t)cml_tensor_count(t) + 1, 8);
+  assert_non_null(t->data);
+  c->names[c->count++] = name;
+  return t;
+}
+static cml_tensor *add_floats(call *c, const char *name, cml_dtype type, int32_t rank, const int64_t *dims) {
+  cml_tensor *t = add(c, name, type, rank, dims);
+  for (int64_t i = 0; i < cml_tensor_count(t); i++) cml_tensor_set(t, i, (double)((int32_t)rnd()) * 0x1p-31);
+  return t;
+}
+static void add_ints(call *c, const char *name, int64_t n, const int64_t *values) {
+  cml_tensor *t = add(c, name, CML_I32, n < 0 ? 0 : 1, &n);
+  for (int64_t i = 0; i < (n < 0 ? 1 : n); i++) cml_tensor_set_int(t, i, values[i]);
+}
+static void add_bool(call *c, const char *name, bool value) { *(uint8_t *)add(c, name, CML_BOOL, 0, NULL)->data = value; }
+static void add_text(call *c, const char *name, const char *value) {
+  *(cml_string *)add(c, name, CML_STRING, 0, NULL)->data = (cml_string){value, strlen(value)};
+}
+static void evaluate(call *c, cml_tensor *out) {
+  size_t n = 0;
+  for (size_t p = 0; p < c->op->param_count; p++) {
+    c->first[p] = (uint16_t)n;
+    for (size_t i = 0; i < c->count; i++)
+      if (!strcmp(c->names[i], c->op->params[p].name)) c->args[n++] = &c->tensors[i];
+  }
+  c->first[c->op->param_count] = (uint16_t)n;
+  assert_int_equal(n, c->count);
+  assert_ok(cml_op_eval(c->op, c->opset, c->args, c->first, out, 1, err));
+}
+static void done(call *c, cml_tensor *out) {
+  for (size_t i = 0; i < c->count; i++) free(c->tensors[i].data);
+  cml_eval_free(out, 1);
+}
+static void close_to(const cml_tensor *t, int64_t i, double want, double scale) {
+  double got = cml_tensor_get(t, i), tolerance = (t->dtype == CML_F16 ? 1e-3 : 3e-6) * (scale + fabs(want)) + 1e-6;
+  if (!(fabs(got - want) <= tolerance)) fail_msg("%s: element %lld is %g, should be %g", cml_kernels_get()->name, (long long)i, got, want);
+}
+
+static void each_table(void (*test)(void)) {
+  const cml_kernels *k;
+  for (size_t i = 0; (k = cml_kernels_at(i)); i++) {
+    assert_ok(cml_kernels_use(k->name, err));
+    test();
+  }
+  assert_ok(cml_kernels_use(NULL, err));
+}
+
+/* ---- convolution: every output looks at every input that the definition names ---- */
+
+typedef struct geometry {
+  int64_t in[3], out[3], kernel[3], stride[3], dilation[3], before[3];
+} geometry;
+
+static void one_conv(bool transposed) {
+  int32_t dims = (int32_t)between(1, 3);
+  int64_t groups = between(0, 3) ? 1 : between(2, 4), cg = between(1, rnd() % 3 ? 6 : 40), og = between(1, rnd() % 3 ? 7 : 45), n = between(1, 2);
+  if (rnd() % 4 == 0) groups = between(2, 40), cg = og = 1;
+  int64_t in[3], kernel[3], stride[3], dilation[3], pad[6];
+  geometry g;
+  for (int i = 0; i < 3; i++) g = g, g.in[i] = g.out[i] = g.kernel[i] = g.stride[i] = g.dilation[i] = 1, g.before[i] = 0;
+  for (int i = 0; i < dims; i++) {
+    int at = i + 3 - dims;
+    kernel[i] = g.kernel[at] = between(1, 4);
+    stride[i] = g.stride[at] = between(1, 3);
+    dilation[i] = g.dilation[at] = between(0, 2) ? 1 : between(1, 3);
+    pad[2 * i] = between(0, 2), pad[2 * i + 1] = between(0, 2);
+    g.before[at] = pad[2 * i];
+    in[i] = g.in[at] = (kernel[i] - 1) * dilation[i] + 1 + between(0, dims == 1 ? 160 : 14);
+  }
+  cml_dtype type = rnd() % 2 ? CML_F32 : CML_F16, weight_type = rnd() % 2 ? CML_F32 : CML_F16;
+  int64_t x_dims[5] = {n, groups * cg}, w_dims[5] = {transposed ? groups * cg : groups * og, transposed ? og : cg};
+  memcpy(x_dims + 2, in, sizeof in);
+  memcpy(w_dims + 2, kernel, sizeof kernel);
+  call c = start(transposed ? "conv_transpose" : "conv", CML_IOS17);
+  cml_tensor *x = add_floats(&c, "x", type, dims + 2, x_dims), *w = add_floats(&c, "weight", weight_type, dims + 2, w_dims), *bias = NULL, y;
+  int64_t outputs = groups * og;
+  if (rnd() % 2) bias = add_floats(&c, "bias", weight_type, 1, &outputs);
+  add_ints(&c, "strides", dims, stride);
+  add_ints(&c, "dilations", dims, dilation);
+  add_ints(&c, "groups", -1, &groups);
+  add_text(&c, "pad_type", "custom");
+  add_ints(&c, "pad", 2 * dims, pad);
+  bool empty = false;
+  for (int i = 0; i < dims; i++)
+    empty = empty || (transposed && (in[i] - 1) * stride[i] + (kernel[i] - 1) * dilation[i] + 1 - pad[2 * i] - pad[2 * i + 1] < 1);
+  if (empty) {
+    done(&c, &(cml_tensor){0});
+    return;
+  }
+  evaluate(&c, &y);
+  for (int i = 0; i < dims; i++) g.out[i + 3 - dims] = y.dims[i + 2];
+  int64_t plane = g.out[0] * g.out[1] * g.out[2], n_taps = g.kernel[0] * g.kernel[1] * g.kernel[2];
+  for (int64_t i = 0; i < cml_tensor_count(&y); i++) {
+    int64_t image = i / (plane * outputs), o = i / plane % outputs, at = i % plane, group = o / og;
+    int64_t p[3] = {at / (g.out[1] * g.out[2]), at / g.out[2] % g.out[1], at % g.out[2]};
+    double sum = bias ? cml_tensor_get(bias, o) : 0;
+    for (int64_t t = 0; t < n_taps; t++) {
+      int64_t k[3] = {t / (g.kernel[1] * g.kernel[2]), t / g.kernel[2] % g.kernel[1], t % g.kernel[2]}, q[3];
+      bool inside = true;
+      for (int d = 0; d < 3; d++) {
+        if (transposed) {
+          int64_t v = p[d] + g.before[d] - k[d] * g.dilation[d];
+          inside = inside && v >= 0 && v % g.stride[d] == 0;
+          q[d] = v / g.stride[d];
+        } else {
+          q[d] = p[d] * g.stride[d] + k[d] * g.dilation[d] - g.before[d];
+        }
+        inside = inside && q[d] >= 0 && q[d] < g.in[d];
+      }
+      if (!inside) continue;
+      for (int64_t ch = 0; ch < cg; ch++) {
+        int64_t xi = (((image * groups * cg + group * cg + ch) * g.in[0] + q[0]) * g.in[1] + q[1]) * g.in[2] + q[2];
+        int64_t wi = transposed ? ((group * cg + ch) * og + o % og) * n_taps + t : (o * cg + ch) * n_taps + t;
+        sum += cml_tensor_get(x, xi) * cml_tensor_get(w, wi);
+      }
+    }
+    close_to(&y, i, sum, sqrt((double)(n_taps * cg)));
+  }
+  done(&c, &y);
+}
+
+static void convs(void) {
+  for (int i = 0; i < 60; i++) one_conv(false);
+}
+static void transposed_convs(void) {
+  for (int i = 0; i < 60; i++) one_conv(true);
+}
+static void test_conv(void **state) {
+  (void)state;
+  each_table(convs);
+}
+static void test_conv_transpose(void **state) {
+  (void)state;
+  each_table(transposed_convs);
+}
+
+/* ---- matmul and linear ---- */
+
+static void one_matmul(void) {
+  int64_t m = between(1, 150), n = between(1, 90), k = between(1, rnd() % 2 ? 600 : 20), a = between(1, 3), b = between(1, 3);
+  bool tx = rnd() % 2, ty = rnd() % 2, a1 = rnd() % 3 == 0, b1 = rnd() % 3 == 0;
+  cml_dtype type = rnd() % 2 ? CML_F32 : CML_F16;
+  int64_t x_dims[4] = {a, b1 ? 1 : b, tx ? k : m, tx ? m : k}, y_dims[4] = {a1 ? 1 : a, b, ty ? n : k, ty ? k : n};
+  call c = start("matmul", CML_IOS15);
+  cml_tensor *x = add_floats(&c, "x", type, 4, x_dims), *y = add_floats(&c, "y", type, 4, y_dims), out;
+  add_bool(&c, "transpose_x", tx);
+  add_bool(&c, "transpose_y", ty);
+  evaluate(&c, &out);
+  assert_int_equal(out.rank, 4);
+  assert_int_equal(cml_tensor_count(&out), a * b * m * n);
+  for (int64_t s = 0; s < 400; s++) {
+    int64_t i = between(0, cml_tensor_count(&out) - 1), col = i % n, row = i / n % m, bi = i / (n * m) % b, ai = i / (n * m * b);
+    double sum = 0;
+    for (int64_t d = 0; d < k; d++) {
+      int64_t xi = (ai * x_dims[1] + (b1 ? 0 : bi)) * m * k + (tx ? d * m + row : row * k + d);
+      int64_t yi = ((a1 ? 0 : ai) * b + bi) * n * k + (ty ? col * k + d : d * n + col);
+      sum += cml_tensor_get(x, xi) * cml_tensor_get(y, yi);
+    }
+    close_to(&out, i, sum, sqrt((double)k));
+  }
+  done(&c, &out);
+}
+
+static void one_linear(void) {
+  int64_t m = between(1, 60), n = between(1, 700), k = between(1, 300), x_dims[2] = {m, k}, w_dims[2] = {n, k};
+  cml_dtype type = rnd() % 2 ? CML_F32 : CML_F16, weight_type = rnd() % 2 ? CML_F32 : CML_F16;
+  call c = start("linear", CML_IOS17);
+  cml_tensor *x = add_floats(&c, "x", type, 2, x_dims), *w = add_floats(&c, "weight", weight_type, 2, w_dims), *bias = NULL, out;
+  if (rnd() % 2) bias = add_floats(&c, "bias", weight_type, 1, &n);
+  evaluate(&c, &out);
+  for (int64_t s = 0; s < 300; s++) {
+    int64_t i = between(0, m * n - 1);
+    double sum = bias ? cml_tensor_get(bias, i % n) : 0;
+    for (int64_t d = 0; d < k; d++) sum += cml_tensor_get(x, i / n * k + d) * cml_tensor_get(w, i % n * k + d);
+    close_to(&out, i, sum, sqrt((double)k));
+  }
+  done(&c, &out);
+}
+
+static void products(void) {
+  for (int i = 0; i < 30; i++) one_matmul(), one_linear();
+}
+static void test_products(void **state) {
+  (void)state;
+  each_table(products);
+}
+
+/* ---- attention ---- */
+
+static void one_attention(void) {
+  int64_t b = between(1, 2), h = between(1, 3), l = between(1, 70), s = between(1, rnd() % 2 ? 600 : 20), e = between(1, 40), ev = between(1, 40);
+  int64_t q_dims[4] = {b, h, l, e}, k_dims[4] = {b, h, s, e}, v_dims[4] = {b, h, s, ev}, m_dims[4] = {rnd() % 2 ? b : 1, rnd() % 2 ? h : 1, rnd() % 2 ? l : 1, s};
+  cml_dtype type = rnd() % 2 ? CML_F32 : CML_F16;
+  call c = start("scaled_dot_product_attention", CML_IOS18);
+  cml_tensor *q = add_floats(&c, "query", type, 4, q_dims), *k = add_floats(&c, "key", type, 4, k_dims), *v = add_floats(&c, "value", type, 4, v_dims);
+  cml_tensor *mask = NULL, out;
+  int masked = (int)between(0, 2);
+  if (masked) mask = add_floats(&c, "attn_mask", masked == 1 ? type : CML_BOOL, 4, m_dims);
+  if (masked == 2)
+    for (int64_t i = 0; i < cml_tensor_count(mask); i++) ((uint8_t *)mask->data)[i] = i % s == 0 || rnd() % 2;
+  evaluate(&c, &out);
+  static double scores[1000];
+  for (int64_t row = 0; row < b * h * l; row++) {
+    int64_t bi = row / (h * l), hi = row / l % h, li = row % l;
+    double top = -INFINITY, total = 0;
+    for (int64_t j = 0; j < s; j++) {
+      scores[j] = 0;
+      for (int64_t d = 0; d < e; d++) scores[j] += cml_tensor_get(q, row * e + d) * cml_tensor_get(k, ((bi * h + hi) * s + j) * e + d);
+      scores[j] /= sqrt((double)e);
+      if (mask) {
+        int64_t mi = (((m_dims[0] == 1 ? 0 : bi) * m_dims[1] + (m_dims[1] == 1 ? 0 : hi)) * m_dims[2] + (m_dims[2] == 1 ? 0 : li)) * s + j;
+        if (masked == 2) scores[j] = ((uint8_t *)mask->data)[mi] ? scores[j] : -INFINITY;
+        else scores[j] += cml_tensor_get(mask, mi);
+      }
+      top = fmax(top, scores[j]);
+    }
+    for (int64_t j = 0; j < s; j++) total += scores[j] = exp(scores[j] - top);
+    for (int64_t d = 0; d < ev; d++) {
+      double sum = 0;
+      for (int64_t j = 0; j < s; j++) sum += scores[j] / total * cml_tensor_get(v, ((bi * h + hi) * s + j) * ev + d);
+      close_to(&out, row * ev + d, sum, 1);
+    }
+  }
+  done(&c, &out);
+}
+
+static void attentions(void) {
+  for (int i = 0; i < 25; i++) one_attention();
+}
+static void test_attention(void **state) {
+  (void)state;
+  each_table(attentions);
+}
+
+/* ---- pools ---- */
+
+static void one_pool(int kind) {
+  static const char *const names[] = {"max_pool", "avg_pool", "l2_pool"};
+  int32_t dims = (int32_t)between(1, kind == 2 ? 2 : 3);
+  int64_t x_dims[5] = {between(1, 2), between(1, 20)}, kernel[3] = {0}, stride[3] = {0}, pad[6] = {0}, o3[3], k3[3] = {1, 1, 1}, s3[3] = {1, 1, 1}, b3[3] = {0}, a3[3] = {0}, i3[3] = {1, 1, 1};
+  for (int i = 0; i < dims; i++) {
+    int at = i + 3 - dims;
+    kernel[i] = k3[at] = between(1, 4), stride[i] = s3[at] = between(1, 3);
+    pad[2 * i] = b3[at] = between(0, kernel[i] / 2), pad[2 * i + 1] = a3[at] = between(0, kernel[i] / 2);
+    x_dims[i + 2] = i3[at] = kernel[i] + between(0, 12);
+  }
+  call c = start(names[kind], CML_IOS15);
+  cml_tensor *x = add_floats(&c, "x", rnd() % 2 ? CML_F32 : CML_F16, dims + 2, x_dims), y;
+  bool exclude = rnd() % 2;
+  add_ints(&c, "kernel_sizes", dims, kernel);
+  add_ints(&c, "strides", dims, stride);
+  add_text(&c, "pad_type", "custom");
+  add_ints(&c, "pad", 2 * dims, pad);
+  if (kind == 1) add_bool(&c, "exclude_padding_from_average", exclude);
+  evaluate(&c, &y);
+  for (int i = 0; i < 3; i++) o3[i] = i < 3 - dims ? 1 : y.dims[i - (3 - dims) + 2];
+  int64_t plane = o3[0] * o3[1] * o3[2];
+  for (int64_t i = 0; i < cml_tensor_count(&y); i++) {
+    int64_t p[3] = {i % plane / (o3[1] * o3[2]), i % plane / o3[2] % o3[1], i % plane % o3[2]}, inside = 0, all = k3[0] * k3[1] * k3[2];
+    double sum = kind ? 0 : -INFINITY;
+    for (int64_t t = 0; t < all; t++) {
+      int64_t q[3] = {p[0] * s3[0] - b3[0] + t / (k3[1] * k3[2]), p[1] * s3[1] - b3[1] + t / k3[2] % k3[1], p[2] * s3[2] - b3[2] + t % k3[2]};
+      if (q[0] < 0 || q[1] < 0 || q[2] < 0 || q[0] >= i3[0] || q[1] >= i3[1] || q[2] >= i3[2]) continue;
+      double v = cml_tensor_get(x, ((i / plane * i3[0] + q[0]) * i3[1] + q[1]) * i3[2] + q[2]);
+      inside++;
+      sum = kind == 0 ? fmax(sum, v) : kind == 1 ? sum + v : sum + v * v;
+    }
+    close_to(&y, i, kind == 0 ? sum : kind == 1 ? sum / (double)(exclude ? inside : all) : sqrt(sum), 1);
+  }
+  done(&c, &y);
+}
+
+static void pools(void) {
+  for (int i = 0; i < 60; i++) one_pool(i % 3);
+}
+static void test_pools(void **state) {
+  (void)state;
+  each_table(pools);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_conv),      cmocka_unit_test(test_conv_transpose), cmocka_unit_test(test_products),
+      cmocka_unit_test(test_attention), cmocka_unit_test(test_pools),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
