@@ -19,6 +19,7 @@
 struct cml_container {
   cml_container_kind kind;
   bool only_exact;
+  cml_model_decompress *decompress;
   cml_tree *view;
   cml_arena arena;
   const cml_pte *pte;   /* kept by the view, as all below */
@@ -173,7 +174,7 @@ static cml_status keep_mapping(cml_container *c, const cml_view_source *s, cml_e
 static cml_status open_pte(cml_container *c, cml_view_source s, cml_bpte *bpte, cml_error *err) {
   cml_view_pte *v = CML_ARENA_NEW(cml_tree_arena(c->view), cml_view_pte);
   if (!v) return cml_fail_memory(err);
-  *v = (cml_view_pte){.view = c->view, .source = s, .bpte = bpte, .only_exact = c->only_exact};
+  *v = (cml_view_pte){.view = c->view, .source = s, .bpte = bpte, .only_exact = c->only_exact, .decompress = c->decompress};
   CML_TRY(keep_mapping(c, &s, err));
   CML_TRY(cml_pte_parse(s.bytes, &v->pte, err));
   CML_TRY(cml_tree_keep(c->view, destroy_pte, v->pte, err));
@@ -215,7 +216,7 @@ static cml_status open_exact(cml_container *c, cml_container_kind kind, cml_tree
   CML_TRY(cml_tree_keep(c->view, unref_tree, tree, err));
   CML_TRY(cml_tree_escape_name(c->view, root, name, strlen(name), &name, err));
   CML_TRY(cml_tree_graft(c->view, root, name, strlen(name), tree, node, err));
-  if (!c->only_exact) CML_TRY(cml_view_add_decoded(c->view, root, name, tree, node, err));
+  if (!c->only_exact) CML_TRY(cml_view_add_decoded(c->view, root, name, tree, node, c->decompress, err));
   return add_folder_model(c, tree, node, err);
 }
 
@@ -409,6 +410,7 @@ cml_status cml_container_open(const char *path, const cml_container_options *opt
   cml_container *c = calloc(1, sizeof *c);
   if (!c) return cml_fail_memory(err);
   c->only_exact = options && options->only_exact;
+  c->decompress = options ? options->decompress : NULL;
   cml_status status = cml_tree_create("", &c->view, err);
   if (!status) status = open_path(c, path, options, err);
   if (!status && options && options->data_path) status = open_data(c, options->data_path, err);

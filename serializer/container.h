@@ -3,7 +3,7 @@
 #ifndef CML_CONTAINER_H
 #define CML_CONTAINER_H
 
-#include "tree.h"
+#include "model_view.h"
 
 typedef enum cml_container_kind {
   CML_CONTAINER_PTE,       /* ExecuTorch program */
@@ -22,6 +22,7 @@ typedef struct cml_container_options {
   const char *data_path;         /* an external .ptd for a .pte, or NULL */
   uint64_t max_archive_bytes;    /* unpacked; 0: 16 GiB */
   uint64_t max_archive_entries;  /* 0: one million */
+  cml_model_decompress *decompress; /* for NAME.view/dense/ (cml_decompress of decompress.h), or NULL: then there is none */
   bool only_exact;               /* leave out NAME.view/: for those who want the models, not the tree */
 } cml_container_options;
 

@@ -43,7 +43,9 @@ void cml_diff_free(cml_diff *diff) {
   if (!diff) return;
   free(diff->entries);
   cml_arena_free(&diff->arena);
+  cml_model_decompress *decompress = diff->decompress;
   *diff = (cml_diff)CML_DIFF_INIT;
+  diff->decompress = decompress;
 }
 
 /* ---- trees ---- */

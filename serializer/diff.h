@@ -2,7 +2,7 @@
 #ifndef CML_DIFF_H
 #define CML_DIFF_H
 
-#include "mil.h"
+#include "model_view.h"
 
 typedef enum cml_diff_section {
   CML_DIFF_FILES,       /* the tree of exact files */
@@ -24,15 +24,17 @@ typedef struct cml_diff_entry {
 typedef struct cml_diff {
   cml_diff_entry *entries; /* by section, in the order of the files and programs; empty: no difference */
   size_t count, capacity;
+  cml_model_decompress *decompress; /* set by the caller (cml_decompress of decompress.h): compressed weights are measured too */
   cml_arena arena;
 } cml_diff;
 
-#define CML_DIFF_INIT {NULL, 0, 0, CML_ARENA_INIT}
+#define CML_DIFF_INIT {NULL, 0, 0, NULL, CML_ARENA_INIT}
 
 /* Compares names, kinds and contents below two nodes; folders whose name ends in ".view" (generated) are left out. */
 CML_API CML_NODISCARD cml_status cml_diff_trees(cml_diff *diff, const cml_node *a, const cml_node *b, cml_error *err);
 /* Compares descriptions and programs. Operations are matched by the name of their first output, and where that fails by
- * their type between two matched ones (a renamed operation). `where` stands before each place, "" or "forward/". */
+ * their type between two matched ones (a renamed operation). A constant that one of them compresses is measured where it is
+ * used. `where` stands before each place, "" or "forward/". */
 CML_API CML_NODISCARD cml_status cml_diff_models(cml_diff *diff, const char *where, const cml_model *a, const cml_model *b, cml_error *err);
 /* One more entry, for callers that compare more. */
 CML_API CML_NODISCARD cml_status cml_diff_add(cml_diff *diff, cml_diff_section section, char change, const char *where, const char *what,

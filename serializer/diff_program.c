@@ -21,6 +21,10 @@ typedef struct comparing {
   const char *where; /* "FUNCTION/" */
   renaming *renamed;
   size_t renamed_count, renamed_capacity;
+  struct side { /* the two functions */
+    const cml_mil_function *function;
+    cml_mil_names names;
+  } a, b;
   cml_error *err;
 } comparing;
 
@@ -178,9 +182,56 @@ static bool same_argument(const comparing *c, const cml_mil_argument *a, const c
   return true;
 }
 
+/* ---- compressed constants ---- */
+
+static bool is_constexpr(const cml_mil_op *op) { return !strncmp(op->type, "constexpr_", 10); }
+
+/* What defines an argument's one value, when that is a constant, compressed or not. */
+static const cml_mil_op *constant_of(const struct side *s, const cml_mil_argument *argument) {
+  const cml_mil_definition *d = argument && argument->count == 1 ? cml_mil_names_find(&s->names, argument->bindings[0].name) : NULL;
+  return d && d->op && (d->value || is_constexpr(d->op)) ? d->op : NULL;
+}
+
+/* A constant's elements: its own, or decompressed into `room`. False when they cannot be had. */
+static bool dense_of(const comparing *c, const struct side *s, const cml_mil_op *op, cml_buffer *room, cml_mil_value *out) {
+  const cml_mil_value *value = cml_mil_const_value(op);
+  uint64_t count;
+  if (value) return *out = *value, true;
+  if (!c->diff->decompress || !op->output_count || !op->outputs[0].type || !cml_mil_type_elements(op->outputs[0].type, &count)) return false;
+  if (c->diff->decompress(op, s->function, room, NULL)) return false;
+  *out = (cml_mil_value){.kind = CML_VALUE_TENSOR, .type = op->outputs[0].type, .data = cml_buffer_span(room), .count = (size_t)count};
+  return true;
+}
+
+/* Two constants, at least one of them compressed: an entry with their distance, unless they are equal or cannot be measured. */
+static cml_status compare_dense(comparing *c, const char *place, const cml_mil_op *a, const cml_mil_op *b) {
+  cml_buffer a_room = CML_BUFFER_INIT, b_room = CML_BUFFER_INIT, words = CML_BUFFER_INIT;
+  cml_mil_value x, y;
+  double most = 0, snr = 0;
+  cml_status status = CML_OK;
+  bool measured = dense_of(c, &c->a, a, &a_room, &x) && dense_of(c, &c->b, b, &b_room, &y) && cml_diff_measure(&x, &y, &most, &snr);
+  if (measured && most > 0) {
+    cml_buffer_printf(&words, "%s -> %s, ", a->type, b->type);
+    type_words(b->outputs[0].type, &words);
+    status = words.data ? cml_diff_add(c->diff, CML_DIFF_WEIGHTS, '~', place, (const char *)words.data, c->err) : cml_fail_memory(c->err);
+    cml_diff_entry *entry = status ? NULL : &c->diff->entries[c->diff->count - 1];
+    if (entry) entry->measured = true, entry->max_difference = most, entry->snr = snr;
+  }
+  cml_buffer_free(&a_room);
+  cml_buffer_free(&b_room);
+  cml_buffer_free(&words);
+  return status;
+}
+
 static cml_status compare_argument(comparing *c, const cml_mil_op *op, const char *parameter, const cml_mil_argument *a, const cml_mil_argument *b) {
   cml_buffer before = CML_BUFFER_INIT, after = CML_BUFFER_INIT;
   if (same_argument(c, a, b)) return CML_OK;
+  const cml_mil_op *x = constant_of(&c->a, a), *y = constant_of(&c->b, b);
+  if (x && y && (is_constexpr(x) || is_constexpr(y))) {
+    char *place = cml_arena_printf(&c->diff->arena, "%s%s.%s", c->where, first_output(op), parameter);
+    if (!place) return cml_fail_memory(c->err);
+    CML_TRY(compare_dense(c, place, x, y));
+  }
   argument_words(a, &before);
   argument_words(b, &after);
   return note_change(c, op, parameter, &before, &after);
@@ -247,6 +298,11 @@ static cml_status compare_ops(comparing *c, const cml_mil_op *a, const cml_mil_o
     op_words(a, &before);
     op_words(b, &after);
     CML_TRY(note_change(c, a, "was", &before, &after));
+    if ((cml_mil_const_value(a) || is_constexpr(a)) && (cml_mil_const_value(b) || is_constexpr(b)) && b->output_count) {
+      char *place = place_of(c, a);
+      if (!place) return cml_fail_memory(c->err);
+      CML_TRY(compare_dense(c, place, a, b));
+    }
     return compare_outputs(c, a, b);
   }
   if (strcmp(first_output(a), first_output(b)) != 0) {
@@ -260,6 +316,11 @@ static cml_status compare_ops(comparing *c, const cml_mil_op *a, const cml_mil_o
     if (!cml_mil_input(a, b->inputs[i].parameter)) CML_TRY(compare_argument(c, a, b->inputs[i].parameter, NULL, &b->inputs[i]));
   CML_TRY(compare_attributes(c, a, b));
   for (size_t i = 0; i < a->block_count; i++) CML_TRY(compare_blocks(c, a->blocks[i], b->blocks[i]));
+  if (is_constexpr(a) && a->output_count) {
+    char *place = place_of(c, a);
+    if (!place) return cml_fail_memory(c->err);
+    CML_TRY(compare_dense(c, place, a, b));
+  }
   return compare_outputs(c, a, b);
 }
 
@@ -381,6 +442,10 @@ static cml_status compare_functions(cml_diff *diff, const char *where, const cml
   comparing c = {.diff = diff, .where = prefix, .err = err};
   const cml_mil_block *x = cml_mil_body(a), *y = cml_mil_body(b);
   if (!prefix) return cml_fail_memory(err);
+  c.a.function = a;
+  c.b.function = b;
+  if (x) CML_TRY(cml_mil_names_build(&c.a.names, &diff->arena, a, x, err));
+  if (y) CML_TRY(cml_mil_names_build(&c.b.names, &diff->arena, b, y, err));
   cml_status status = compare_interface(&c, a, b);
   if (!status && x && y) status = compare_blocks(&c, x, y);
   free(c.renamed);

@@ -38,6 +38,7 @@ typedef struct cml_view_pte {
   cml_tree *view; /* not referenced: this lies in its arena */
   cml_view_source source;
   bool only_exact; /* no NAME.view/ */
+  cml_model_decompress *decompress;
   cml_pte *pte;
   const cml_bpte *bpte;
   cml_view_method *methods;
@@ -64,7 +65,7 @@ cml_status cml_view_add_tensor(cml_tree *view, cml_node *folder, const char *ste
                                const cml_pte_tensor *tensor, const char **out_name, cml_error *err);
 /* The decoded siblings of a folder or file that holds a model: metadata.json pretty-printed, weights/, the program. */
 cml_status cml_view_add_decoded(cml_tree *view, cml_node *parent, const char *exact_name, cml_tree *tree, const cml_node *node,
-                                cml_error *err);
+                                cml_model_decompress *decompress, cml_error *err);
 /* The one model in a folder: itself, or the one below it; NULL when there is none or more than one. */
 const cml_node *cml_view_find_model(const cml_node *node);
 

@@ -241,7 +241,7 @@ const cml_node *cml_view_find_model(const cml_node *node) {
 }
 
 cml_status cml_view_add_decoded(cml_tree *view, cml_node *parent, const char *exact_name, cml_tree *tree, const cml_node *node,
-                                cml_error *err) {
+                                cml_model_decompress *decompress, cml_error *err) {
   cml_node *folder;
   const char *name = cml_arena_printf(cml_tree_arena(view), "%s.view", exact_name);
   if (!name) return cml_fail_memory(err);
@@ -252,5 +252,6 @@ cml_status cml_view_add_decoded(cml_tree *view, cml_node *parent, const char *ex
     CML_TRY(cml_tree_add_generated(view, folder, "metadata.json", 13, generate_pretty, (void *)(uintptr_t)metadata, NULL, err));
   CML_TRY(add_weights(view, folder, node, err));
   const cml_node *model = cml_view_find_model(node);
-  return model ? cml_model_view_add(view, folder, tree, model, NULL, err) : CML_OK;
+  const cml_model_view_options options = {.decompress = decompress};
+  return model ? cml_model_view_add(view, folder, tree, model, &options, err) : CML_OK;
 }

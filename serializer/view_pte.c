@@ -105,7 +105,7 @@ static cml_status add_coreml(builder *b, cml_node *folder, const cml_pte_delegat
   CML_TRY(cml_tree_escape_name(b->view, folder, name, strlen(name), &out->name, err));
   const cml_node *root = cml_tree_root(out->tree);
   CML_TRY(cml_tree_graft(b->view, folder, out->name, strlen(out->name), out->tree, root, err));
-  return b->v->only_exact ? CML_OK : cml_view_add_decoded(b->view, folder, out->name, out->tree, root, err);
+  return b->v->only_exact ? CML_OK : cml_view_add_decoded(b->view, folder, out->name, out->tree, root, b->v->decompress, err);
 }
 
 /* How many of the delegates before `i` are of the same backend; a method has few. */

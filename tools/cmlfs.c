@@ -13,6 +13,7 @@
 
 #include "cli.h"
 #include "container.h"
+#include "decompress.h"
 #include "mount.h"
 
 static const cli_page mount_page = {
@@ -97,7 +98,8 @@ static int run_mount(int argc, char **argv) {
   char *source = realpath(argv[0], NULL); /* the server works in another folder */
   options.source = source ? source : argv[0];
   if (!stat(options.source, &st)) options.time = st.st_mtim;
-  if (cml_container_open(options.source, NULL, &container, &err)) {
+  const cml_container_options what = {.decompress = cml_decompress};
+  if (cml_container_open(options.source, &what, &container, &err)) {
     free(source);
     return cli_error(argv[0], &err);
   }

@@ -3,6 +3,7 @@
 
 #include "cmlpack.h"
 #include "cmlpack_models.h"
+#include "decompress.h"
 #include "diff.h"
 
 static const cli_page page = {
@@ -71,6 +72,7 @@ int cmlpack_diff(int argc, char **argv) {
   cmlpack_models a, b;
   cml_error err = {0};
   cml_diff diff = CML_DIFF_INIT;
+  diff.decompress = cml_decompress;
   cml_buffer out = CML_BUFFER_INIT;
   if (cmlpack_models_open(argv[0], NULL, &a, &err)) return failed(argv[0], &err);
   if (cmlpack_models_open(argv[1], NULL, &b, &err)) {

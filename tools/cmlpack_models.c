@@ -39,7 +39,8 @@ static cml_status read_models(const cml_model_options *options, cmlpack_models *
 
 cml_status cmlpack_models_open(const char *path, const cml_model_options *options, cmlpack_models *out, cml_error *err) {
   *out = (cmlpack_models){NULL, NULL, 0};
-  cml_status status = cml_container_open(path, NULL, &out->container, err);
+  const cml_container_options where = {.only_exact = true};
+  cml_status status = cml_container_open(path, &where, &out->container, err);
   if (!status) status = read_models(options, out, err);
   if (status) cmlpack_models_close(out);
   return status;

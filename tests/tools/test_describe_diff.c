@@ -68,6 +68,9 @@ static void test_diff(void **state) {
   expect(0, "", "diff '%s' '%s'", a, a);
   expect(1, "~ specification version: 7 -> 8", "diff '%s' '%s'", a, b);
   expect(1, "+ main/const_0_to_fp16_quantized: constexpr_affine_dequantize", "diff '%s' '%s'", a, b);
+  /* by NumPy: a = the one's const_0_to_fp16, b = float16(quantized_data) * scale of the other, per output channel */
+  expect(1, "main/var_29_cast_fp16.weight: const -> constexpr_affine_dequantize, tensor<fp16, [16, 1, 3, 3]>: max difference 0.00927734, SNR 48.7 dB",
+         "diff '%s' '%s'", a, b);
   expect(1, "{\"equal\": false", "diff --json '%s' '%s'", a, b);
   expect(0, "{\"equal\": true, \"differences\": []}", "diff --json '%s' '%s'", a, a);
   expect(2, "/nonexistent/x: ", "diff '%s' %s", a, "/nonexistent/x");
@@ -91,8 +94,21 @@ static void test_a_compiled_pair_differs_in_files_alone(void **state) {
   free(out);
 }
 
+/* The sixteen by nine halves behind a header of 128 bytes. */
+static void test_dense_weights_are_shown(void **state) {
+  (void)state;
+  const char *package = shared("reference/digits/digits-int8.mlpackage");
+  if (access(package, F_OK)) {
+    print_message("no %s here\n", package);
+    skip();
+  }
+  expect(0, "digits-int8.mlpackage.view/dense/const_0_to_fp16_quantized.npy", "ls -R '%s'%s", package, "");
+  expect(0, "\x93NUMPY", "cat '%s' %s", package, "digits-int8.mlpackage.view/dense/const_0_to_fp16_quantized.npy");
+  expect(0, "constexpr_affine_dequantize", "cat '%s' %s", package, "digits-int8.mlpackage.view/summary.txt");
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_describe), cmocka_unit_test(test_diff),
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_describe), cmocka_unit_test(test_diff), cmocka_unit_test(test_dense_weights_are_shown),
                                      cmocka_unit_test(test_a_compiled_pair_differs_in_files_alone)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
