@@ -55,6 +55,7 @@ typedef struct cml_graph {
   cml_slot **folded;     /* memory of computed constants */
   size_t folded_count, folded_capacity;
   struct cml_kept *kept;
+  cml_pool *pool;        /* the executable's: scratch depends on its threads */
 } cml_graph;
 
 /* Resolves, checks, infers and folds. Errors name the operation; operators that are missing are all named in one error. */

@@ -40,6 +40,7 @@ cml_status cml_executable_prepare(cml_model *model, const cml_prepare_options *o
   atomic_init(&e->references, 1);
   e->model = model;
   cml_status status = cml_pool_create(options->threads, &e->pool, err);
+  e->graph.pool = e->pool;
   if (!status) status = cml_exec_build(&e->graph, function, err);
   if (!status) status = cml_executable_bind_features(e, err);
   if (!status) status = cml_exec_prepare(&e->graph, e->pool, err);

@@ -67,7 +67,7 @@ static cml_status infer_step(planner *p, const cml_step *s, cml_error *err) {
     *p->outs[i] = (cml_tensor){.rank = CML_RANK_UNKNOWN};
   }
   cml_call c = {.op = s->op, .name = s->name, .opset = p->g->opset, .args = p->args, .first = s->first, .outs = p->outs,
-                .out_count = s->out_count, .arg_constant = s->arg_constant, .declared = s->declared, .prepared = s->prepared, .step = s};
+                .out_count = s->out_count, .arg_constant = s->arg_constant, .declared = s->declared, .prepared = s->prepared, .pool = p->g->pool, .step = s};
   CML_TRY(s->op->infer(&c, err));
   for (size_t i = 0; i < s->out_count; i++)
     if (!cml_tensor_known_shape(p->outs[i]) || !p->outs[i]->dtype) plan->dynamic[s->index] = true;
