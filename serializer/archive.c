@@ -1,9 +1,13 @@
 /* Two passes in one: while members are unpacked behind each other into the temporary file, their names and places are
- * noted; once all is there the file is mapped and the tree is built. Holes of sparse members are skipped, not written. */
+ * noted; once all is there the file is mapped and the tree is built. Holes of sparse members are skipped, not written.
+ *
+ * libarchive is loaded when the first archive is met: with what it needs itself (libxml2, ICU) it would triple the time in
+ * which every program starts. */
 #include "archive.h"
 
 #include <archive.h>
 #include <archive_entry.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -15,6 +19,32 @@
 #define DEFAULT_BYTES (UINT64_C(16) << 30)
 enum { DEFAULT_ENTRIES = 1000000, MAX_DEPTH = 256 };
 
+/* The functions of libarchive that are called, without their common start. */
+#define FUNCTIONS(X)                                                                                                    \
+  X(error_string) X(read_new) X(read_free) X(read_open_memory) X(read_next_header) X(read_data_block)                    \
+  X(read_support_format_tar) X(read_support_format_zip) X(read_support_filter_gzip) X(read_support_filter_xz)            \
+  X(read_support_filter_zstd) X(entry_pathname) X(entry_pathname_utf8) X(entry_hardlink) X(entry_symlink)                 \
+  X(entry_filetype) X(entry_is_encrypted) X(entry_size) X(entry_size_is_set)
+
+typedef struct functions {
+#define FUNCTION_FIELD(name) __typeof__(archive_##name) *name;
+  FUNCTIONS(FUNCTION_FIELD)
+#undef FUNCTION_FIELD
+} functions;
+
+/* Stays loaded; loading it twice at once gives the same pointers. */
+static cml_status load_functions(functions *f, cml_error *err) {
+  void *library = dlopen("libarchive.so.13", RTLD_NOW | RTLD_LOCAL);
+  if (!library) library = dlopen("libarchive.so", RTLD_NOW | RTLD_LOCAL);
+  if (!library) return cml_fail(err, CML_UNSUPPORTED, CML_NO_OFFSET, "an archive, but libarchive is not installed (%s)", dlerror());
+#define FUNCTION_LOAD(name)                                                                                              \
+  *(void **)&f->name = dlsym(library, "archive_" #name);                                                                \
+  if (!f->name) return cml_fail(err, CML_UNSUPPORTED, CML_NO_OFFSET, "an archive, but libarchive lacks archive_" #name);
+  FUNCTIONS(FUNCTION_LOAD)
+#undef FUNCTION_LOAD
+  return CML_OK;
+}
+
 typedef struct member {
   const char *path; /* normalised: no empty or "." components */
   bool folder;
@@ -22,6 +52,7 @@ typedef struct member {
 } member;
 
 typedef struct unpacker {
+  functions f;
   struct archive *archive;
   cml_arena arena;
   member *members;
@@ -50,7 +81,7 @@ static int open_temporary(void) {
 }
 
 static cml_status archive_error(unpacker *u, const char *path, cml_error *err) {
-  const char *words = archive_error_string(u->archive);
+  const char *words = u->f.error_string(u->archive);
   return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "archive%s%s: %s", path ? " member " : "", path ? path : "",
                   words ? words : "cannot be read");
 }
@@ -92,9 +123,9 @@ static cml_status unpack_data(unpacker *u, struct archive_entry *entry, member *
   size_t size;
   int64_t offset;
   int r;
-  if (archive_entry_size_is_set(entry)) m->size = (uint64_t)archive_entry_size(entry);
+  if (u->f.entry_size_is_set(entry)) m->size = (uint64_t)u->f.entry_size(entry);
   if (m->size > u->max_bytes - u->end) goto too_large;
-  while ((r = archive_read_data_block(u->archive, &block, &size, &offset)) == ARCHIVE_OK) {
+  while ((r = u->f.read_data_block(u->archive, &block, &size, &offset)) == ARCHIVE_OK) {
     uint64_t end;
     if (offset < 0 || !cml_add((uint64_t)offset, size, &end) || end > u->max_bytes - u->end) goto too_large;
     if (end > m->size) m->size = end;
@@ -128,18 +159,18 @@ static cml_status add_member(unpacker *u, member m, cml_error *err) {
 }
 
 static cml_status unpack_entry(unpacker *u, struct archive_entry *entry, cml_error *err) {
-  const char *path = archive_entry_pathname_utf8(entry);
-  if (!path) path = archive_entry_pathname(entry);
+  const char *path = u->f.entry_pathname_utf8(entry);
+  if (!path) path = u->f.entry_pathname(entry);
   if (!path) return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "archive member %llu has no name", (unsigned long long)u->entries);
   if (++u->entries > u->max_entries)
     return cml_fail(err, CML_LIMIT, CML_NO_OFFSET, "the archive has over %llu members", (unsigned long long)u->max_entries);
   member m = {.offset = u->end};
   CML_TRY(normalise(&u->arena, path, &m.path, err));
   if (is_resource_fork(m.path)) return CML_OK;
-  unsigned type = archive_entry_filetype(entry);
-  if (archive_entry_hardlink(entry) || archive_entry_symlink(entry) || (type != AE_IFREG && type != AE_IFDIR))
+  unsigned type = u->f.entry_filetype(entry);
+  if (u->f.entry_hardlink(entry) || u->f.entry_symlink(entry) || (type != AE_IFREG && type != AE_IFDIR))
     return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "archive member %s is a link or special file, expected files and folders", m.path);
-  if (archive_entry_is_encrypted(entry)) return cml_fail(err, CML_UNSUPPORTED, CML_NO_OFFSET, "archive member %s is encrypted", m.path);
+  if (u->f.entry_is_encrypted(entry)) return cml_fail(err, CML_UNSUPPORTED, CML_NO_OFFSET, "archive member %s is encrypted", m.path);
   m.folder = type == AE_IFDIR;
   if (!*m.path) return m.folder ? CML_OK : cml_fail(err, CML_INVALID, CML_NO_OFFSET, "an archive member has an empty path");
   if (!m.folder) CML_TRY(unpack_data(u, entry, &m, err));
@@ -149,14 +180,14 @@ static cml_status unpack_entry(unpacker *u, struct archive_entry *entry, cml_err
 static cml_status unpack(unpacker *u, cml_span file, cml_error *err) {
   struct archive *a = u->archive;
   struct archive_entry *entry;
-  if (archive_read_support_format_tar(a) || archive_read_support_format_zip(a)) return archive_error(u, NULL, err);
+  if (u->f.read_support_format_tar(a) || u->f.read_support_format_zip(a)) return archive_error(u, NULL, err);
   /* These warn where libarchive was built to call a program instead; an error shows when such a file is read. */
-  archive_read_support_filter_gzip(a);
-  archive_read_support_filter_xz(a);
-  archive_read_support_filter_zstd(a);
-  if (archive_read_open_memory(a, file.data, file.size)) return archive_error(u, NULL, err);
+  u->f.read_support_filter_gzip(a);
+  u->f.read_support_filter_xz(a);
+  u->f.read_support_filter_zstd(a);
+  if (u->f.read_open_memory(a, file.data, file.size)) return archive_error(u, NULL, err);
   for (;;) {
-    int r = archive_read_next_header(a, &entry);
+    int r = u->f.read_next_header(a, &entry);
     if (r == ARCHIVE_EOF) break;
     if (r != ARCHIVE_OK && r != ARCHIVE_WARN) return archive_error(u, NULL, err);
     CML_TRY(unpack_entry(u, entry, err));
@@ -217,10 +248,11 @@ cml_status cml_archive_open(cml_span file, const cml_archive_options *options, c
                 .max_entries = options && options->max_entries ? options->max_entries : DEFAULT_ENTRIES};
   u.fd = open_temporary();
   if (u.fd < 0) return cml_fail_errno(err, errno, "cannot make a temporary file to unpack an archive");
-  u.archive = archive_read_new();
-  cml_status status = u.archive ? unpack(&u, file, err) : cml_fail_memory(err);
+  cml_status status = load_functions(&u.f, err);
+  if (!status && !(u.archive = u.f.read_new())) status = cml_fail_memory(err);
+  if (!status) status = unpack(&u, file, err);
   if (!status) status = build_tree(&u, out, err);
-  if (u.archive) archive_read_free(u.archive);
+  if (u.archive) u.f.read_free(u.archive);
   if (u.fd >= 0) close(u.fd);
   free(u.members);
   cml_arena_free(&u.arena);
