@@ -29,20 +29,30 @@ static int64_t packed_element(const uint8_t *p, unsigned bits, bool is_signed, i
   CML_LOAD_CASE(U8, uint8_t) CML_LOAD_CASE(BOOL, uint8_t) CML_LOAD_CASE(U16, uint16_t) CML_LOAD_CASE(U32, uint32_t) \
   CML_LOAD_CASE(U64, uint64_t)
 
-/* Eight elements lie in as many bytes as one has bits: whole words are cut with constant shifts. */
-#define CML_UNPACK(bits)                                                                    \
-  case bits:                                                                                \
-    for (; i + 8 <= n; i += 8) {                                                            \
-      uint64_t word = 0;                                                                    \
-      memcpy(&word, p + i / 8 * bits, bits);                                                \
-      for (unsigned k = 0; k < 8; k++) to[i + k] = (uint8_t)(word >> (k * bits) & ((1u << bits) - 1)); \
-    }                                                                                       \
+/* Eight elements lie in as many bytes as one has bits. They are spread to a byte each by halving: four and four to 32-bit
+ * places, two and two to 16-bit places, one and one to bytes. */
+#define CML_UNPACK(bits)                                                                        \
+  case bits:                                                                                    \
+    for (; i + 8 <= n; i += 8) {                                                                \
+      const uint64_t four = (UINT64_C(1) << (4 * bits)) - 1;                                    \
+      const uint64_t two = ((UINT64_C(1) << (2 * bits)) - 1) * UINT64_C(0x0000000100000001);    \
+      const uint64_t one = ((UINT64_C(1) << bits) - 1) * UINT64_C(0x0001000100010001);          \
+      uint64_t w = 0;                                                                           \
+      memcpy(&w, p + i / 8 * bits, bits);                                                       \
+      w = (w & four) | (w & four << (4 * bits)) << (32 - 4 * bits);                             \
+      w = (w & two) | (w & two << (2 * bits)) << (16 - 2 * bits);                               \
+      w = (w & one) | (w & one << bits) << (8 - bits);                                          \
+      memcpy(to + i, &w, 8);                                                                    \
+    }                                                                                           \
     break;
 
 void cml_unpack(uint8_t *to, const void *data, unsigned bits, int64_t at, size_t n) {
   size_t i = 0;
   const uint8_t *p = (const uint8_t *)data + (uint64_t)at / 8 * bits;
-  if (at % 8 == 0) switch (bits) { CML_UNPACK(1) CML_UNPACK(2) CML_UNPACK(3) CML_UNPACK(4) CML_UNPACK(6) }
+  if (at % 8 == 0) switch (bits) {
+    CML_UNPACK(1) CML_UNPACK(2) CML_UNPACK(3) CML_UNPACK(4) CML_UNPACK(6)
+    default: break;
+  }
   if (bits == 8) memcpy(to, (const uint8_t *)data + at, n);
   else for (; i < n; i++) to[i] = (uint8_t)packed_element(data, bits, false, at + (int64_t)i);
 }
@@ -63,11 +73,10 @@ void cml_load_f32(float *to, const void *data, cml_dtype dtype, int64_t at, size
   switch (dtype) {
     case CML_F32: memcpy(to, (const float *)data + at, n * sizeof *to); return;
     case CML_F16:
-      for (size_t i = 0; i < n; i++) to[i] = cml_f16_to_f32(((const cml_f16 *)data)[at + (int64_t)i]);
+      if (n == 1) *to = cml_f16_to_f32(((const cml_f16 *)data)[at]);
+      else cml_kernels_get()->f16_to_f32((const cml_f16 *)data + at, to, n);
       return;
-    case CML_BF16:
-      for (size_t i = 0; i < n; i++) to[i] = cml_bf16_to_f32(((const uint16_t *)data)[at + (int64_t)i]);
-      return;
+    case CML_BF16: cml_kernels_get()->bf16_to_f32((const uint16_t *)data + at, to, n); return;
     CML_LOAD_CASE(F64, double)
     CML_LOAD_INTEGERS
     default: CML_LOAD_PACKED(float)
@@ -106,11 +115,10 @@ void cml_store_f32(void *data, cml_dtype dtype, int64_t at, const float *from, s
   switch (dtype) {
     case CML_F32: memmove((float *)data + at, from, n * sizeof *from); return;
     case CML_F16:
-      for (size_t i = 0; i < n; i++) ((cml_f16 *)data)[at + (int64_t)i] = cml_f16_from_f32(from[i]);
+      if (n == 1) ((cml_f16 *)data)[at] = cml_f16_from_f32(*from);
+      else cml_kernels_get()->f32_to_f16(from, (cml_f16 *)data + at, n);
       return;
-    case CML_BF16:
-      for (size_t i = 0; i < n; i++) ((uint16_t *)data)[at + (int64_t)i] = cml_bf16_from_f32(from[i]);
-      return;
+    case CML_BF16: cml_kernels_get()->f32_to_bf16(from, (uint16_t *)data + at, n); return;
     case CML_F64:
       for (size_t i = 0; i < n; i++) ((double *)data)[at + (int64_t)i] = from[i];
       return;
@@ -209,6 +217,15 @@ static void repeat_lane(cml_lane lane, void *buffer, size_t n) {
   else memset(buffer, ((uint8_t *)buffer)[0], n);
 }
 
+/* A short row that repeats: its first round from where the chunk begins, then by doubling. */
+static void load_period(const operand *o, int64_t begin, size_t n, char *buffer) {
+  size_t size = lane_size(o->lane), period = (size_t)o->dims[1], phase = (size_t)(begin % o->dims[1]);
+  size_t first = period - phase < n ? period - phase : n, filled = n < period ? n : period;
+  load_lane(o->lane, buffer, o->data, o->dtype, (int64_t)phase, first);
+  if (first < filled) load_lane(o->lane, buffer + first * size, o->data, o->dtype, 0, filled - first);
+  for (; filled < n; filled *= 2) memcpy(buffer + filled * size, buffer, (filled < n - filled ? filled : n - filled) * size);
+}
+
 /* Row by row along the innermost dim, which is contiguous or repeats. */
 static void load_rows(const operand *o, int64_t begin, size_t n, char *buffer) {
   int64_t index[CML_MAX_RANK], at = 0, rest = begin;
@@ -238,17 +255,18 @@ static void load_rows(const operand *o, int64_t begin, size_t n, char *buffer) {
 }
 
 static const void *operand_load(const operand *o, int64_t begin, size_t n, void *buffer) {
-  if (o->rank > 1) {
+  if (o->rank == 2 && !o->strides[0] && o->dims[1] < 256) {
+    load_period(o, begin, n, buffer);
+  } else if (o->rank > 1) {
     load_rows(o, begin, n, buffer);
   } else if (o->strides[0]) {
     if (lane_is_native(o->lane, o->dtype)) return (const char *)o->data + (size_t)begin * lane_size(o->lane);
     load_lane(o->lane, buffer, o->data, o->dtype, begin, n);
-  } else {
-    load_lane(o->lane, buffer, o->data, o->dtype, 0, 1);
-    repeat_lane(o->lane, buffer, n);
   }
-  return buffer;
+  return buffer; /* a single value is there already */
 }
+
+static bool operand_is_single(const operand *o) { return o->rank == 1 && !o->strides[0]; }
 
 /* ---- the driver ---- */
 
@@ -262,6 +280,12 @@ static void run_range(void *context, size_t begin, size_t end) {
   const cml_elementwise *e = j->e;
   int64_t buffers[CML_MAX_OPERANDS][CML_CHUNK], result[CML_CHUNK];
   bool direct = lane_is_native(e->out_lane, e->out->dtype);
+  for (size_t k = 0; k < e->arity; k++) {
+    const operand *o = &j->operands[k];
+    if (!operand_is_single(o)) continue;
+    load_lane(o->lane, buffers[k], o->data, o->dtype, 0, 1);
+    repeat_lane(o->lane, buffers[k], end - begin < CML_CHUNK ? end - begin : CML_CHUNK);
+  }
   for (size_t at = begin; at < end; at += CML_CHUNK) {
     size_t n = end - at < CML_CHUNK ? end - at : CML_CHUNK;
     const void *in[CML_MAX_OPERANDS];

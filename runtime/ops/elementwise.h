@@ -8,6 +8,7 @@
 #ifndef CML_ELEMENTWISE_H
 #define CML_ELEMENTWISE_H
 
+#include "kernels.h"
 #include "op.h"
 
 enum { CML_CHUNK = 1024, CML_MAX_OPERANDS = 3 };
@@ -50,6 +51,18 @@ typedef void cml_map(void *out, const void *const *in, size_t n, const cml_scala
       const from x = xs[i], y = ys[i];                                                                  \
       o[i] = (to)(expression);                                                                          \
     }                                                                                                   \
+  }
+
+/* A map that is a kernel's function with two of the scalars for parameters. */
+#define CML_KERNEL1(function, name, a, b)                                                               \
+  static void function(void *out, const void *const *in, size_t n, const cml_scalars *s) {              \
+    (void)s;                                                                                            \
+    cml_kernels_get()->unary(CML_UNARY_##name, in[0], out, n, a, b);                                    \
+  }
+#define CML_KERNEL2(function, name)                                                                     \
+  static void function(void *out, const void *const *in, size_t n, const cml_scalars *s) {              \
+    (void)s;                                                                                            \
+    cml_kernels_get()->binary(CML_BINARY_##name, in[0], in[1], out, n);                                 \
   }
 
 /* ---- elements in and out of lanes ---- */

@@ -13,28 +13,32 @@
 
 /* log(1 + e^x) without overflow. */
 static float softplus_one(float x) { return log1pf(expf(-fabsf(x))) + (x > 0 ? x : x < 0 ? 0 : x); }
-static float sigmoid_one(float x) { return 1.0f / (1.0f + expf(-x)); }
-static float at_least(float x, float low) { return x < low ? low : x; } /* NaN comes through */
-static float at_most(float x, float high) { return x > high ? high : x; }
+static float at_most(float x, float high) { return x > high ? high : x; } /* NaN comes through */
 
 #define MAP(tag, expression) CML_MAP1(tag##_map, float, float, expression)
-MAP(relu, at_least(x, 0))
-MAP(relu6, at_most(at_least(x, 0), 6))
-MAP(sigmoid, sigmoid_one(x))
-MAP(silu, x *sigmoid_one(x))
-MAP(softplus, softplus_one(x))
-MAP(softsign, x / (1.0f + fabsf(x)))
-MAP(elu, x < 0 ? s->f[0] * expm1f(x) : x)
-MAP(leaky_relu, x < 0 ? s->f[0] * x : x)
+CML_KERNEL1(relu_map, RELU, 0, 0)
+CML_KERNEL1(relu6_map, CLIP, 0, 6)
+CML_KERNEL1(sigmoid_map, SIGMOID, 0, 0)
+CML_KERNEL1(silu_map, SILU, 0, 0)
+CML_KERNEL1(softplus_map, SOFTPLUS, 0, 0)
+CML_KERNEL1(softsign_map, SOFTSIGN, 0, 0)
+CML_KERNEL1(elu_map, ELU, s->f[0], 0)
+CML_KERNEL1(leaky_relu_map, LEAKY_RELU, s->f[0], 0)
 MAP(thresholded_relu, x < s->f[0] ? 0 : x)
 MAP(clamped_relu, at_most(x < 0 ? s->f[0] * x : x, s->f[1]))
-MAP(linear_activation, s->f[0] * x + s->f[1])
-MAP(scaled_tanh, s->f[0] * tanhf(s->f[1] * x))
-MAP(sigmoid_hard, at_most(at_least(s->f[0] * x + s->f[1], 0), 1))
-MAP(gelu_exact, 0.5f * x * (1.0f + erff(x * 0.70710678118654752f)))
-MAP(gelu_tanh, 0.5f * x * (1.0f + tanhf(0.79788456080286536f * (x + 0.044715f * x * x * x))))
-MAP(gelu_sigmoid, x *sigmoid_one(1.702f * x))
+CML_KERNEL1(linear_activation_map, SCALE, s->f[0], s->f[1])
+CML_KERNEL1(sigmoid_hard_map, HARD_SIGMOID, s->f[0], s->f[1])
+CML_KERNEL1(gelu_exact_map, GELU, 0, 0)
+CML_KERNEL1(gelu_tanh_map, GELU_TANH, 0, 0)
+CML_KERNEL1(gelu_sigmoid_map, GELU_SIGMOID, 0, 0)
 CML_MAP2(prelu_map, float, float, x < 0 ? y * x : x)
+
+static void scaled_tanh_map(void *out, const void *const *in, size_t n, const cml_scalars *s) {
+  const cml_kernels *k = cml_kernels_get();
+  k->unary(CML_UNARY_SCALE, in[0], out, n, s->f[1], 0);
+  k->unary(CML_UNARY_TANH, out, out, n, 0, 0);
+  k->unary(CML_UNARY_SCALE, out, out, n, s->f[0], 0);
+}
 
 static void softplus_parametric_map(void *out, const void *const *in, size_t n, const cml_scalars *s) {
   float *o = out;
@@ -162,54 +166,39 @@ typedef struct softmax_job {
   int64_t n, inner, bands;
 } softmax_job;
 
-enum { TILE = 4096, BAND = 64 };
+enum { BAND = 256 };
 
-/* A row that fits the buffer is read once; a longer one three times. */
-static void softmax_row(const softmax_job *j, int64_t at) {
-  float buffer[TILE], top = -INFINITY;
-  double sum = 0;
-  bool whole = j->n <= TILE;
-  for (int64_t k = 0; k < j->n; k += TILE) {
-    size_t n = j->n - k < TILE ? (size_t)(j->n - k) : TILE;
-    cml_load_f32(buffer, j->x->data, j->x->dtype, at + k, n);
-    for (size_t i = 0; i < n; i++) top = buffer[i] > top || buffer[i] != buffer[i] ? buffer[i] : top;
-  }
-  for (int pass = 0; pass < 2; pass++) {
-    float scale = (float)(1 / sum);
-    for (int64_t k = 0; k < j->n; k += TILE) {
-      size_t n = j->n - k < TILE ? (size_t)(j->n - k) : TILE;
-      if (!whole) cml_load_f32(buffer, j->x->data, j->x->dtype, at + k, n);
-      if (!whole || !pass)
-        for (size_t i = 0; i < n; i++) buffer[i] = expf(buffer[i] - top);
+/* Columns side by side, row by row: their maxima, then the sums of exponentials, which wait in `out` where it is float32,
+ * then the quotients. */
+static void softmax_band(const softmax_job *j, int64_t at, size_t width) {
+  const cml_kernels *kernels = cml_kernels_get();
+  float row[BAND], top[BAND], sum[BAND];
+  bool keep = j->out->dtype == CML_F32;
+  for (size_t i = 0; i < width; i++) top[i] = -INFINITY, sum[i] = 0;
+  for (int pass = 0; pass < 3; pass++) {
+    for (int64_t k = 0; k < j->n; k++) {
+      int64_t here = at + k * j->inner;
+      const cml_tensor *from = pass == 2 && keep ? j->out : j->x;
+      cml_load_f32(row, from->data, from->dtype, here, width);
       if (!pass) {
-        for (size_t i = 0; i < n; i++) sum += (double)buffer[i];
-      } else {
-        for (size_t i = 0; i < n; i++) buffer[i] *= scale;
-        cml_store_f32(j->out->data, j->out->dtype, at + k, buffer, n);
+        kernels->binary(CML_BINARY_MAX, row, top, top, width);
+        continue;
       }
+      if (pass == 1 || !keep) {
+        kernels->binary(CML_BINARY_SUB, row, top, row, width);
+        kernels->unary(CML_UNARY_EXP, row, row, width, 0, 0);
+      }
+      kernels->binary(pass == 1 ? CML_BINARY_ADD : CML_BINARY_DIV, row, sum, pass == 1 ? sum : row, width);
+      if (pass == 2 || keep) cml_store_f32(j->out->data, j->out->dtype, here, row, width);
     }
   }
 }
 
-static void softmax_band(const softmax_job *j, int64_t at, size_t width) {
-  float row[BAND], top[BAND], sum[BAND];
-  for (size_t i = 0; i < width; i++) top[i] = -INFINITY, sum[i] = 0;
-  for (int pass = 0; pass < 3; pass++) {
-    for (int64_t k = 0; k < j->n; k++) {
-      cml_load_f32(row, j->x->data, j->x->dtype, at + k * j->inner, width);
-      if (!pass) {
-        for (size_t i = 0; i < width; i++) top[i] = row[i] > top[i] || row[i] != row[i] ? row[i] : top[i];
-        continue;
-      }
-      for (size_t i = 0; i < width; i++) row[i] = expf(row[i] - top[i]);
-      if (pass == 1) {
-        for (size_t i = 0; i < width; i++) sum[i] += row[i];
-      } else {
-        for (size_t i = 0; i < width; i++) row[i] /= sum[i];
-        cml_store_f32(j->out->data, j->out->dtype, at + k * j->inner, row, width);
-      }
-    }
-  }
+static void softmax_row(const softmax_job *j, int64_t at) {
+  const cml_kernels *kernels = cml_kernels_get();
+  size_t n = (size_t)j->n;
+  if (j->x->dtype == CML_F32) kernels->softmax((const float *)j->x->data + at, (float *)j->out->data + at, n);
+  else kernels->softmax_f16((const cml_f16 *)j->x->data + at, (cml_f16 *)j->out->data + at, n);
 }
 
 static void softmax_tasks(void *context, size_t begin, size_t end) {
@@ -255,7 +244,7 @@ static const cml_op rows[] = {
     ROW("prelu", CML_IOS17, 0, CML_OP_IN_PLACE, alpha_17_params, infer_channels, run_channels)
     ROW("softplus_parametric", CML_IOS15, CML_IOS16, CML_OP_IN_PLACE, both_15_params, infer_channels, run_channels)
     ROW("softplus_parametric", CML_IOS17, 0, CML_OP_IN_PLACE, both_17_params, infer_channels, run_channels)
-    ROW("softmax", CML_IOS15, 0, 0, softmax_params, infer_softmax, run_softmax)
+    ROW("softmax", CML_IOS15, 0, CML_OP_IN_PLACE, softmax_params, infer_softmax, run_softmax)
 };
 
 const cml_op_family cml_ops_activation = {"activation", rows, sizeof rows / sizeof *rows};

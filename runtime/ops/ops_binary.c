@@ -55,17 +55,19 @@ static float floor_div_float(float x, float y) {
 
 /* ---- the table ---- */
 
-/* name, what float x and y give, what integers give; both of the operands' type */
-#define ARITHMETIC_MAP(X)                                                              \
-  X(add, x + y, (int64_t)((uint64_t)x + (uint64_t)y))                                  \
-  X(sub, x - y, (int64_t)((uint64_t)x - (uint64_t)y))                                  \
-  X(mul, x *y, (int64_t)((uint64_t)x * (uint64_t)y))                                   \
-  X(real_div, x / y, real_div_int(x, y))                                               \
-  X(floor_div, floor_div_float(x, y), floor_div_int(x, y))                             \
-  X(mod, floor_mod_float(x, y), floor_mod_int(x, y))                                   \
-  X(pow, powf(x, y), pow_int(x, y))                                                    \
-  X(maximum, x > y || x != x ? x : y, x > y ? x : y)                                   \
-  X(minimum, x < y || x != x ? x : y, x < y ? x : y)
+/* name, the kernel or the expression for floats, what integers give; both of the operands' type */
+#define ARITHMETIC_MAP(X)                                                                     \
+  X(add, KERNEL, ADD, (int64_t)((uint64_t)x + (uint64_t)y))                                   \
+  X(sub, KERNEL, SUB, (int64_t)((uint64_t)x - (uint64_t)y))                                   \
+  X(mul, KERNEL, MUL, (int64_t)((uint64_t)x * (uint64_t)y))                                   \
+  X(real_div, KERNEL, DIV, real_div_int(x, y))                                                \
+  X(floor_div, EXPRESSION, floor_div_float(x, y), floor_div_int(x, y))                        \
+  X(mod, EXPRESSION, floor_mod_float(x, y), floor_mod_int(x, y))                              \
+  X(pow, EXPRESSION, powf(x, y), pow_int(x, y))                                               \
+  X(maximum, KERNEL, MAX, x > y ? x : y)                                                      \
+  X(minimum, KERNEL, MIN, x < y ? x : y)
+#define BY_KERNEL(name, kernel) CML_KERNEL2(name##_f32, kernel)
+#define BY_EXPRESSION(name, e) CML_MAP2(name##_f32, float, float, e)
 
 /* name, what x and y give; bool from any type */
 #define COMPARISON_MAP(X)   \
@@ -81,7 +83,7 @@ static float floor_div_float(float x, float y) {
   X(logical_or, x || y)           \
   X(logical_xor, !x != !y)
 
-#define ARITHMETIC(name, f, i) CML_MAP2(name##_f32, float, float, f) CML_MAP2(name##_i64, int64_t, int64_t, i)
+#define ARITHMETIC(name, how, f, i) BY_##how(name, f) CML_MAP2(name##_i64, int64_t, int64_t, i)
 ARITHMETIC_MAP(ARITHMETIC)
 #define COMPARISON(name, expression) \
   CML_MAP2(name##_f32, uint8_t, float, expression) CML_MAP2(name##_i64, uint8_t, int64_t, expression)
@@ -95,7 +97,7 @@ typedef struct binary {
 } binary;
 
 static const binary functions[] = {
-#define ARITHMETIC_ENTRY(name, f, i) {name##_f32, name##_i64, NULL, false},
+#define ARITHMETIC_ENTRY(name, how, f, i) {name##_f32, name##_i64, NULL, false},
 #define COMPARISON_ENTRY(name, e) {name##_f32, name##_i64, NULL, true},
 #define LOGICAL_ENTRY(name, e) {NULL, NULL, name##_byte, true},
     ARITHMETIC_MAP(ARITHMETIC_ENTRY) COMPARISON_MAP(COMPARISON_ENTRY) LOGICAL_MAP(LOGICAL_ENTRY)
@@ -230,7 +232,7 @@ static const cml_op rows[] = {
 #define BINARY_ROW(text, parameters)                                                                                    \
   {.name = #text, .since = CML_IOS15, .flags = CML_OP_IN_PLACE, .min_outputs = 1, .max_outputs = 1, CML_PARAMS(parameters), \
    .infer = infer_binary, .run = run_binary},
-#define ARITHMETIC_ROW(name, f, i) BINARY_ROW(name, number_params)
+#define ARITHMETIC_ROW(name, how, f, i) BINARY_ROW(name, number_params)
 #define COMPARISON_ROW(name, e) BINARY_ROW(name, number_params)
 #define LOGICAL_ROW(name, e) BINARY_ROW(name, truth_params)
     ARITHMETIC_MAP(ARITHMETIC_ROW) COMPARISON_MAP(COMPARISON_ROW) LOGICAL_MAP(LOGICAL_ROW)

@@ -75,23 +75,22 @@ typedef struct scale_job {
   bool quantize;
 } scale_job;
 
-/* The entries of `table` for n elements from position p on. */
+/* The entries of `table` for n elements from position p on. Along a row, blocks follow one another and so do entries. */
 static void spread(const cml_blocks *b, cml_block_position p, const cml_tensor *table, size_t n, float *to) {
+  float values[CML_CHUNK];
   int32_t last = b->rank - 1;
   for (size_t done = 0; done < n;) {
-    int64_t run, entry = cml_blocks_entry(b, &p, &run);
-    if (b->sizes[last] == 1) { /* neighbours have neighbouring entries up to the end of the row */
-      run = b->dims[last] - p.index[last];
-      run = (uint64_t)run < n - done ? run : (int64_t)(n - done);
-      cml_load_f32(to + done, table->data, table->dtype, entry, (size_t)run);
-    } else {
-      run = (uint64_t)run < n - done ? run : (int64_t)(n - done);
-      float v;
-      cml_load_f32(&v, table->data, table->dtype, entry, 1);
-      for (int64_t i = 0; i < run; i++) to[done + (size_t)i] = v;
+    int64_t run, entry = cml_blocks_entry(b, &p, &run), size = b->sizes[last], left = b->dims[last] - p.index[last];
+    if ((uint64_t)left > n - done) left = (int64_t)(n - done);
+    int64_t count = left <= run ? 1 : 1 + (left - run + size - 1) / size;
+    cml_load_f32(size == 1 ? to + done : values, table->data, table->dtype, entry, (size_t)count);
+    for (int64_t k = 0, at = 0; size > 1 && k < count; k++, run = size) {
+      if (run > left - at) run = left - at;
+      for (int64_t i = 0; i < run; i++) to[done + (size_t)(at + i)] = values[k];
+      at += run;
     }
-    done += (size_t)run;
-    cml_blocks_step(b, &p, run);
+    done += (size_t)left;
+    cml_blocks_step(b, &p, left);
   }
 }
 

@@ -50,7 +50,7 @@ typedef struct sampler {
 
 static void sample(const sampler *s, int64_t image, neighbours v, neighbours h, int64_t out) {
   int64_t offsets[4];
-  float weights[4], outside = 0, value;
+  float weights[4], outside = 0;
   size_t n = 0;
   for (int a = 0; a < 2; a++)
     for (int b = 0; b < 2; b++) {
@@ -59,13 +59,22 @@ static void sample(const sampler *s, int64_t image, neighbours v, neighbours h, 
       if (v.index[a] < 0 || h.index[b] < 0) outside += weight * s->pad;
       else offsets[n] = v.index[a] * s->width + h.index[b], weights[n++] = weight;
     }
-  for (int64_t c = 0; c < s->channels; c++) {
-    float sum = outside;
-    for (size_t k = 0; k < n; k++) {
-      cml_load_f32(&value, s->x->data, s->x->dtype, (image * s->channels + c) * s->height * s->width + offsets[k], 1);
-      sum += weights[k] * value;
+  int64_t plane = s->height * s->width, first = image * s->channels * plane;
+  if (s->x->dtype == CML_F32) {
+    const float *x = (const float *)s->x->data + first;
+    float *to = (float *)s->out->data + out;
+    for (int64_t c = 0; c < s->channels; c++, x += plane, to += s->step) {
+      *to = outside;
+      for (size_t k = 0; k < n; k++) *to += weights[k] * x[offsets[k]];
     }
-    cml_store_f32(s->out->data, s->out->dtype, out + c * s->step, &sum, 1);
+    return;
+  }
+  const cml_f16 *x = (const cml_f16 *)s->x->data + first;
+  cml_f16 *to = (cml_f16 *)s->out->data + out;
+  for (int64_t c = 0; c < s->channels; c++, x += plane, to += s->step) {
+    float sum = outside;
+    for (size_t k = 0; k < n; k++) sum += weights[k] * cml_f16_to_f32(x[offsets[k]]);
+    *to = cml_f16_from_f32(sum);
   }
 }
 

@@ -32,26 +32,14 @@ TWO_VERSIONS(local_response_norm_params, {"size", CML_MASK(I32), CML_CONST, 0}, 
 
 static float value_or(const cml_tensor *t, int64_t i, float otherwise) { return t ? (float)cml_tensor_get(t, i) : otherwise; }
 
-static double sum_of(const float *p, size_t n) {
-  double part[4] = {0};
-  size_t i = 0;
-  for (; i + 4 <= n; i += 4)
-    for (size_t k = 0; k < 4; k++) part[k] += (double)p[i + k];
-  for (; i < n; i++) part[0] += (double)p[i];
-  return part[0] + part[1] + part[2] + part[3];
-}
+/* Of a tile: in float with many partial sums; tiles add up in double. */
+static double sum_of(const float *p, size_t n) { return (double)cml_kernels_get()->sum(p, n); }
 
 /* Sum of (p - mean)^2. */
 static double squares_of(const float *p, size_t n, double mean) {
-  double part[4] = {0};
-  size_t i = 0;
-  for (; i + 4 <= n; i += 4)
-    for (size_t k = 0; k < 4; k++) {
-      double d = (double)p[i + k] - mean;
-      part[k] += d * d;
-    }
-  for (; i < n; i++) part[0] += ((double)p[i] - mean) * ((double)p[i] - mean);
-  return part[0] + part[1] + part[2] + part[3];
+  float sum, squares;
+  cml_kernels_get()->moments(p, n, (float)mean, &sum, &squares);
+  return (double)squares;
 }
 
 /* A run of x, tile by tile; one that fits the buffer is loaded once. */
@@ -214,6 +202,11 @@ static cml_status infer_layer_norm(cml_call *c, cml_error *err) {
   cml_tensor shape = {.rank = 0};
   for (int32_t i = 0; i < x->rank; i++)
     if (axes >> i & 1) shape.dims[shape.rank++] = x->dims[i];
+  c->scratch_size = 0;
+  for (unsigned p = 2; p < 4; p++) { /* gamma and beta as floats */
+    const cml_tensor *t = cml_arg(c, p);
+    if (t && t->dtype != CML_F32 && cml_tensor_known_shape(t)) c->scratch_size += (uint64_t)cml_tensor_count(t) * sizeof(float);
+  }
   for (unsigned p = 2; p < 4; p++) {
     const cml_tensor *t = cml_arg(c, p);
     bool fits = !t || t->rank < 0 || t->rank == shape.rank;
@@ -236,8 +229,22 @@ typedef struct layer_job {
   int64_t kept_dims[CML_MAX_RANK], kept_strides[CML_MAX_RANK], inner_dims[CML_MAX_RANK], inner_strides[CML_MAX_RANK];
 } layer_job;
 
+/* Rows by the kernel; longer ones, whose mean would suffer in float, tile by tile. */
 static void layer_runs(void *context, size_t begin, size_t end) {
   const layer_job *j = context;
+  const cml_kernels *kernels = cml_kernels_get();
+  const cml_tensor *x = cml_arg(j->c, 0);
+  const float *gamma = j->gamma ? j->gamma->data : NULL, *beta = j->beta ? j->beta->data : NULL;
+  if (j->n <= TILE) {
+    for (size_t i = begin; i < end; i++) {
+      size_t at = i * (size_t)j->n;
+      if (x->dtype == CML_F32)
+        kernels->layer_norm((const float *)x->data + at, (float *)j->c->outs[0]->data + at, (size_t)j->n, gamma, beta, (float)j->epsilon);
+      else
+        kernels->layer_norm_f16((const cml_f16 *)x->data + at, (cml_f16 *)j->c->outs[0]->data + at, (size_t)j->n, gamma, beta, (float)j->epsilon);
+    }
+    return;
+  }
   tiles t = {.x = cml_arg(j->c, 0), .n = j->n};
   for (size_t i = begin; i < end; i++) {
     t.at = (int64_t)i * j->n;
@@ -290,6 +297,19 @@ static cml_status run_layer_norm(cml_call *c, cml_error *err) {
   CML_TRY(normalised_axes(c, x->rank, &axes, err));
   layer_job j = {.c = c, .gamma = cml_arg(c, 2), .beta = cml_arg(c, 3), .epsilon = cml_arg_float(c, 4, 1e-5), .n = 1, .width = 1};
   if (!cml_tensor_count(x)) return CML_OK;
+  cml_tensor room[2];
+  float *scratch = c->scratch;
+  for (int k = 0; k < 2; k++) {
+    const cml_tensor **t = k ? &j.beta : &j.gamma;
+    if (!*t || (*t)->dtype == CML_F32) continue;
+    int64_t n = cml_tensor_count(*t);
+    cml_load_f32(scratch, (*t)->data, (*t)->dtype, 0, (size_t)n);
+    room[k] = **t;
+    room[k].dtype = CML_F32;
+    room[k].data = scratch;
+    *t = &room[k];
+    scratch += n;
+  }
   int64_t stride = cml_tensor_count(x), outputs = 1, run = 1;
   for (int32_t i = 0; i < x->rank; i++) {
     stride /= x->dims[i];

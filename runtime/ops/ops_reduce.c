@@ -27,7 +27,7 @@ enum { BAND = 256 };
 
 /* Folds a run into one accumulator; eight partial ones break the chain of additions. */
 #define FOLD_RUN(function, type, lane, start, step)                          \
-  static type function##_run(type first, const lane *p, size_t n) {          \
+  static inline type function##_run(type first, const lane *p, size_t n) {          \
     type part[8];                                                            \
     size_t i = 0;                                                            \
     for (size_t k = 0; k < 8; k++) part[k] = start;                          \
@@ -75,6 +75,18 @@ JOIN_F(minimum, 0, x < a || x != x ? x : a)
 JOIN_I(minimum, 0, x < a ? x : a)
 FOLD_MAP(FOLD)
 
+/* Where the kernels have the fold of a run, they do it: floats over at most a chunk, which then joins in double. */
+static double kernel_sum(double a, const float *p, size_t n) { return a + (double)cml_kernels_get()->sum(p, n); }
+static double kernel_maximum(double a, const float *p, size_t n) { return maximum_f_join(a, (double)cml_kernels_get()->max(p, n)); }
+static double kernel_minimum(double a, const float *p, size_t n) { return minimum_f_join(a, (double)cml_kernels_get()->min(p, n)); }
+static double kernel_sum_square(double a, const float *p, size_t n) { return a + (double)cml_kernels_get()->dot(p, p, n); }
+#define RUN_OF_sum kernel_sum
+#define RUN_OF_sum_abs sum_abs_f_run
+#define RUN_OF_sum_square kernel_sum_square
+#define RUN_OF_product product_f_run
+#define RUN_OF_maximum kernel_maximum
+#define RUN_OF_minimum kernel_minimum
+
 typedef struct fold {
   double f_start;
   int64_t i_start;
@@ -91,7 +103,7 @@ enum fold_index {
 
 static const fold folds[] = {
 #define FOLD_ENTRY(name, f_start, f_step, i_start, i_step) \
-  {f_start, i_start, name##_f_run, name##_f_band, name##_i_run, name##_i_band},
+  {f_start, i_start, RUN_OF_##name, name##_f_band, name##_i_run, name##_i_band},
     FOLD_MAP(FOLD_ENTRY)
 };
 
@@ -233,6 +245,7 @@ static void store_one(const reduce_job *j, int64_t at, double v) {
 
 /* log(sum(exp(x - top))) + top, from the top that the fold gave. */
 static double log_sum_exp_run(const reduce_job *j, int64_t base, double top) {
+  const cml_kernels *kernels = cml_kernels_get();
   float row[BAND], shift = isinf(top) ? 0 : (float)top;
   double sum = 0;
   for (int64_t r = 0; r < j->inner_count; r++) {
@@ -240,7 +253,9 @@ static double log_sum_exp_run(const reduce_job *j, int64_t base, double top) {
     for (int64_t k = 0; k < j->last; k += BAND) {
       size_t n = j->last - k < BAND ? (size_t)(j->last - k) : BAND;
       cml_load_f32(row, j->x->data, j->x->dtype, at + k, n);
-      for (size_t i = 0; i < n; i++) sum += (double)expf(row[i] - shift);
+      kernels->binary_scalar(CML_BINARY_SUB, row, shift, false, row, n);
+      kernels->unary(CML_UNARY_EXP, row, row, n, 0, 0);
+      sum += (double)kernels->sum(row, n);
     }
   }
   return log(sum) + (double)shift;
@@ -289,7 +304,9 @@ static void reduce_band_f32(const reduce_job *j, int64_t base, int64_t out, size
     for (size_t i = 0; i < width; i++) top[i] = isinf(sums[i]) ? 0 : (float)sums[i], sums[i] = 0;
     for (int64_t r = 0; r < j->inner_count; r++) {
       cml_load_f32(row, j->x->data, j->x->dtype, base + odometer(r, j->inner, j->inner_dims, j->inner_strides), width);
-      for (size_t i = 0; i < width; i++) sums[i] += (double)expf(row[i] - top[i]);
+      cml_kernels_get()->binary(CML_BINARY_SUB, row, top, row, width);
+      cml_kernels_get()->unary(CML_UNARY_EXP, row, row, width, 0, 0);
+      for (size_t i = 0; i < width; i++) sums[i] += (double)row[i];
     }
     for (size_t i = 0; i < width; i++) sums[i] = log(sums[i]) + (double)top[i];
   }
@@ -365,13 +382,24 @@ typedef struct arg_job {
   bool lowest;
 } arg_job;
 
-/* One output. The first of equals wins, and the first NaN over all. */
+/* One output. The first of equals wins, and the first NaN over all. A contiguous line is looked through in chunks: one
+ * whose extreme value is not better than the best so far is passed over. */
 static int64_t arg_float(const arg_job *j, int64_t at) {
-  float best = 0, v;
-  int64_t index = 0;
-  for (int64_t k = 0; k < j->n; k++) {
-    cml_load_f32(&v, j->x->data, j->x->dtype, at + k * j->inner, 1);
-    if (!k || (j->lowest ? v < best : v > best) || (v != v && best == best)) best = v, index = k;
+  const cml_kernels *kernels = cml_kernels_get();
+  float best = 0, chunk[BAND];
+  int64_t index = -1;
+  for (int64_t k = 0; k < j->n;) {
+    size_t n = j->inner > 1 ? 1 : j->n - k < BAND ? (size_t)(j->n - k) : BAND;
+    cml_load_f32(chunk, j->x->data, j->x->dtype, at + k * j->inner, n);
+    float extreme = n == 1 ? chunk[0] : j->lowest ? kernels->min(chunk, n) : kernels->max(chunk, n);
+    bool better = index < 0 || (j->lowest ? extreme < best : extreme > best) || extreme != extreme;
+    for (size_t i = 0; better && i < n; i++)
+      if (chunk[i] == extreme || chunk[i] != chunk[i]) {
+        best = chunk[i], index = k + (int64_t)i;
+        break;
+      }
+    if (best != best) break;
+    k += (int64_t)n;
   }
   return index;
 }

@@ -24,14 +24,16 @@ static uint32_t key_of_int(int64_t v, bool descending) {
 
 /* A line of n elements, `step` apart, as keys with their indices. */
 static void load_keys(const cml_tensor *x, int64_t at, int64_t step, int64_t n, bool descending, uint64_t *keys) {
-  float f;
-  int64_t v;
+  enum { CHUNK = 256 };
+  float f[CHUNK];
+  int64_t v[CHUNK];
   bool floats = cml_dtype_is_float(x->dtype);
-  for (int64_t i = 0; i < n; i++) {
-    uint32_t key;
-    if (floats) cml_load_f32(&f, x->data, x->dtype, at + i * step, 1), key = key_of_float(f, descending);
-    else cml_load_i64(&v, x->data, x->dtype, at + i * step, 1), key = key_of_int(v, descending);
-    keys[i] = (uint64_t)key << 32 | (uint64_t)i;
+  for (int64_t i = 0; i < n;) {
+    size_t m = step > 1 ? 1 : n - i < CHUNK ? (size_t)(n - i) : CHUNK;
+    if (floats) cml_load_f32(f, x->data, x->dtype, at + i * step, m);
+    else cml_load_i64(v, x->data, x->dtype, at + i * step, m);
+    for (size_t k = 0; k < m; k++, i++)
+      keys[i] = (uint64_t)(floats ? key_of_float(f[k], descending) : key_of_int(v[k], descending)) << 32 | (uint64_t)i;
   }
 }
 

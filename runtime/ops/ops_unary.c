@@ -46,33 +46,39 @@
 /* ---- the functions ---- */
 
 #define FLOAT1(tag, expression) CML_MAP1(tag##_f32, float, float, expression)
+#define KERNEL1(tag, name) CML_KERNEL1(tag##_f32, name, 0, 0)
 #define INTEGER1(tag, expression) CML_MAP1(tag##_i64, int64_t, int64_t, expression)
 
-FLOAT1(abs, fabsf(x))
+KERNEL1(abs, ABS)
 FLOAT1(acos, acosf(x))
 FLOAT1(asin, asinf(x))
 FLOAT1(atan, atanf(x))
 FLOAT1(atanh, atanhf(x))
-FLOAT1(ceil, ceilf(x))
+KERNEL1(ceil, CEIL)
 FLOAT1(cos, cosf(x))
 FLOAT1(cosh, coshf(x))
-FLOAT1(erf, erff(x))
-FLOAT1(exp, expf(x))
+KERNEL1(erf, ERF)
+KERNEL1(exp, EXP)
 FLOAT1(exp2, exp2f(x))
-FLOAT1(floor, floorf(x))
+KERNEL1(floor, FLOOR)
 FLOAT1(inverse, 1.0f / (x + s->f[0]))
-FLOAT1(log, logf(x + s->f[0]))
-FLOAT1(round, rintf(x)) /* halves to even */
+KERNEL1(round, ROUND) /* halves to even */
 FLOAT1(rsqrt, 1.0f / sqrtf(x + s->f[0]))
 FLOAT1(sign, x > 0 ? 1.0f : x < 0 ? -1.0f : x)
 FLOAT1(sin, sinf(x))
 FLOAT1(sinh, sinhf(x))
-FLOAT1(sqrt, sqrtf(x))
-FLOAT1(square, x *x)
+KERNEL1(sqrt, SQRT)
+KERNEL1(square, SQUARE)
 FLOAT1(tan, tanf(x))
-FLOAT1(tanh, tanhf(x))
+KERNEL1(tanh, TANH)
 /* Comparisons are written so that NaN comes through, as NumPy's minimum and maximum let it. */
 FLOAT1(threshold, x < s->f[0] ? s->f[0] : x)
+
+CML_MAP1(add_epsilon, float, float, x + s->f[0])
+static void log_f32(void *out, const void *const *in, size_t n, const cml_scalars *s) {
+  add_epsilon(out, in, n, s);
+  cml_kernels_get()->unary(CML_UNARY_LOG, out, out, n, 0, 0);
+}
 
 static float clip_one(float x, float low, float high) {
   x = x < low ? low : x;
