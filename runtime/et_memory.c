@@ -80,7 +80,49 @@ void cml_et_memory_reset(struct cml_et_memory *m) {
   m->temp_used = m->temp_wanted = 0;
 }
 
+/* ---- data of tensors that no plan places ---- */
+
+struct cml_et_retired {
+  struct cml_et_retired *next;
+  void *data;
+  uint64_t size;
+};
+
+void cml_et_memory_drop(struct cml_et_memory *m, cml_et_tensor *t) {
+  struct cml_et_retired *r;
+  if (!t->owned || !t->data) return;
+  if (!t->viewed) {
+    cml_et_memory_give(m, t->data, t->capacity);
+  } else if ((r = malloc(sizeof *r))) { /* else it leaks rather than dangles */
+    *r = (struct cml_et_retired){m->retired, t->data, t->capacity};
+    m->retired = r;
+  }
+  t->data = NULL;
+  t->capacity = 0;
+  t->viewed = false;
+}
+
+void cml_et_memory_release(struct cml_et_memory *m) {
+  for (struct cml_et_retired *r = m->retired, *next; r; r = next) {
+    next = r->next;
+    cml_et_memory_give(m, r->data, r->size);
+    free(r);
+  }
+  m->retired = NULL;
+}
+
+void cml_et_alias(cml_et_call *c, cml_et_tensor *view, cml_et_tensor *of) {
+  cml_et_memory_drop(c->memory, view);
+  of->viewed = true;
+  view->owned = false;
+  view->view = true;
+  view->data = of->data;
+  view->capacity = of->capacity;
+  view->constant = of->constant;
+}
+
 void cml_et_memory_free(struct cml_et_memory *m) {
+  cml_et_memory_release(m);
   unchain(m, &m->overflow);
   unchain(m, &m->kept);
   cml_et_memory_give(m, m->temp, m->temp_size);
@@ -105,7 +147,7 @@ static cml_status grow(cml_et_call *c, cml_et_tensor *t, uint64_t bytes, cml_err
   }
   void *p = cml_et_memory_get(c->memory, bytes);
   if (!p) return cml_fail(err, CML_NO_MEMORY, CML_NO_OFFSET, "%s: no memory for an output of %llu bytes", c->name, (unsigned long long)bytes);
-  cml_et_memory_give(c->memory, t->data, t->capacity);
+  cml_et_memory_drop(c->memory, t);
   t->data = p;
   t->capacity = bytes;
   return CML_OK;

@@ -12,12 +12,17 @@ struct cml_et_memory {
   uint64_t temp_size, temp_used, temp_wanted; /* wanted: by this call in all */
   cml_et_chunk *overflow; /* of this call: what temp had no room for */
   cml_et_chunk *kept;
+  struct cml_et_retired *retired; /* data that views may still point to */
   uint64_t limit;      /* of everything here together; 0: none */
   uint64_t total;
 };
 
 /* After a call: its temporaries are gone. */
 void cml_et_memory_reset(struct cml_et_memory *m);
+/* Frees t's own data, or keeps it until cml_et_memory_release where views may point to it. */
+void cml_et_memory_drop(struct cml_et_memory *m, cml_et_tensor *t);
+/* Frees what was dropped under views; the caller has unset the views. */
+void cml_et_memory_release(struct cml_et_memory *m);
 void cml_et_memory_free(struct cml_et_memory *m);
 /* 64-byte aligned memory that counts against the limit, with some readable bytes behind it; NULL when there is none. */
 void *cml_et_memory_get(struct cml_et_memory *m, uint64_t size);

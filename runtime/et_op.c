@@ -47,7 +47,7 @@ const cml_et_op *cml_et_op_find(const char *name, size_t size) {
 /* Kinds that a letter takes. */
 static unsigned letter_kinds(char letter) {
   switch (letter) {
-    case 't': case 'o': case 'w': return KIND(TENSOR);
+    case 't': case 'x': case 'o': case 'w': return KIND(TENSOR);
     case 'i': return KIND(INTEGER) | KIND(BOOLEAN);
     case 'b': return KIND(BOOLEAN) | KIND(INTEGER);
     case 'd': case 'n': case 'v': return KIND(INTEGER) | KIND(BOOLEAN) | KIND(REAL);
@@ -56,7 +56,7 @@ static unsigned letter_kinds(char letter) {
     case 'D': return KIND(REALS);
     case 'B': return KIND(BOOLEANS);
     case 'T': case 'W': return KIND(TENSORS);
-    case 'O': return KIND(OPTIONAL_TENSORS) | KIND(TENSORS);
+    case 'O': case 'X': return KIND(OPTIONAL_TENSORS) | KIND(TENSORS);
     case 'a': return ~0u;
     default: return 0;
   }
@@ -64,7 +64,7 @@ static unsigned letter_kinds(char letter) {
 
 static const char *letter_words(char letter) {
   switch (letter) {
-    case 't': case 'w': return "a tensor";
+    case 't': case 'x': case 'w': return "a tensor";
     case 'o': return "a tensor to write to";
     case 'i': return "an integer";
     case 'b': return "a bool";
@@ -96,7 +96,7 @@ static cml_status check_arg(const cml_et_value *v, char letter, bool optional, b
   if (v->kind == CML_PTE_TENSORS || v->kind == CML_PTE_OPTIONAL_TENSORS)
     for (uint32_t k = 0; k < v->count; k++) {
       if (v->items[k]->kind == CML_PTE_TENSOR) CML_TRY(check_tensor(v->items[k]->tensor, letter == 'W', i, err));
-      else if (v->items[k]->kind != CML_PTE_NONE || letter != 'O')
+      else if (v->items[k]->kind != CML_PTE_NONE || (letter != 'O' && letter != 'X'))
         return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "item %u of argument %zu is of kind %s where a tensor is wanted", k, i,
                         cml_pte_kind_name(v->items[k]->kind));
     }
@@ -108,8 +108,37 @@ static cml_status check_arg(const cml_et_value *v, char letter, bool optional, b
   return CML_OK;
 }
 
+/* Whether two tensors share bytes. */
+static bool overlap(const cml_et_tensor *a, const cml_et_tensor *b) {
+  uintptr_t x = (uintptr_t)a->data, y = (uintptr_t)b->data;
+  uint64_t n = (uint64_t)cml_et_numel(a) * cml_et_width(a), m = b->capacity;
+  return a->data && b->data && n && m && x < y + m && y < x + n;
+}
+
+static cml_status check_apart(const cml_et_tensor *indices, const cml_et_op *op, cml_et_value *const *args, size_t count, cml_error *err) {
+  size_t i = 0;
+  for (const char *s = op->signature; *s && i < count; s++) {
+    if (*s == '?' || *s == '*') continue;
+    bool list = *s == 'W', one = *s == 'o';
+    for (uint32_t k = 0; (one || list) && args[i]->kind != CML_PTE_NONE && k < (one ? 1 : args[i]->count); k++)
+      if (overlap(indices, one ? args[i]->tensor : args[i]->items[k]->tensor))
+        return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "the indices lie in the memory of output %zu", i);
+    i++;
+  }
+  return CML_OK;
+}
+
+static cml_status check_indices(char letter, size_t i, const cml_et_op *op, cml_et_value *const *args, size_t count, cml_error *err) {
+  const cml_et_value *v = args[i];
+  if (letter == 'x') return v->kind == CML_PTE_TENSOR ? check_apart(v->tensor, op, args, count, err) : CML_OK;
+  for (uint32_t k = 0; v->kind != CML_PTE_NONE && k < v->count; k++)
+    if (v->items[k]->kind == CML_PTE_TENSOR) CML_TRY(check_apart(v->items[k]->tensor, op, args, count, err));
+  return CML_OK;
+}
+
 cml_status cml_et_check_args(const cml_et_op *op, cml_et_value *const *args, size_t count, bool full, cml_error *err) {
   size_t i = 0;
+  bool indices = false;
   for (const char *s = op->signature; *s;) {
     bool optional = s[1] == '?';
     bool many = s[1 + optional] == '*';
@@ -118,9 +147,17 @@ cml_status cml_et_check_args(const cml_et_op *op, cml_et_value *const *args, siz
     do {
       if (i >= count) break;
       CML_TRY(check_arg(args[i], *s, optional, full, i, err));
+      if (full && (*s == 'x' || *s == 'X')) indices = true;
       i++;
     } while (many);
     s += 1 + optional + many;
+  }
+  if (!indices) return CML_OK;
+  i = 0;
+  for (const char *s = op->signature; *s; s++) { /* such rows have no `*` */
+    if (*s == '?') continue;
+    if (*s == 'x' || *s == 'X') CML_TRY(check_indices(*s, i, op, args, count, err));
+    i++;
   }
   return CML_OK;
 }

@@ -8,6 +8,8 @@
  *     o  tensor to     d  float (an int or bool will do)              D  list of float   O  list of optional tensors
  *        write to      b  bool                                        B  list of bool    W  list of tensors to write to
  *     s  string        n  Scalar: int, float or bool                  v  number to write to (prim operators)
+ *     x  tensor of indices: like t, and its memory is apart from the outputs' (the machine refuses others), so that an
+ *        index that was checked keeps its value while outputs are written; X the same for O
  *     w  tensor that becomes a view of another: may have no data yet
  *     a  any value     ?  behind a letter: or None                    *  behind the last: any number of such arguments
  *
@@ -48,6 +50,7 @@ typedef struct cml_et_tensor {
   uint8_t dynamism;  /* cml_pte_dynamism */
   bool constant;     /* its memory must not be written: never an output (the machine checks) */
   bool owned;        /* the machine allocated data (unplanned or unbounded) and may grow it */
+  bool viewed, view; /* others point into its data; its data is another's */
   void *data;
   uint64_t capacity; /* bytes at data */
   int64_t *sizes, *strides; /* rank each; strides in elements */
@@ -258,6 +261,8 @@ CML_API const cml_et_op *cml_et_op_at(size_t i);
 /* Runs one operator outside any program, for tests. Outputs are cml_et_tensor values of dynamism UNBOUNDED and owned, or
  * whatever memory the caller gives. Checks the signature. */
 CML_API CML_NODISCARD cml_status cml_et_op_eval(const cml_et_op *op, cml_et_value **args, size_t arg_count, cml_error *err);
+/* Makes `view` (see w) share another tensor's data; sizes are for cml_et_resize. */
+CML_API void cml_et_alias(cml_et_call *c, cml_et_tensor *view, cml_et_tensor *of);
 /* Frees data that cml_et_resize gave to an owned tensor. */
 CML_API void cml_et_tensor_free(cml_et_tensor *t);
 

@@ -6,17 +6,19 @@
 #include <unistd.h>
 
 #include "image.h"
-#include "npy.h"
+#include "cmlrun_program.h"
 
 static const cli_page page = {
     "cmlrun predict MODEL --input in.npz [--input next.npz ...] --output out.npz",
     "Runs a model. Inputs go by the model's feature names. Several inputs are steps of one sequence: the state is kept\n"
     "between them, and {step} in the output's name becomes 0, 1, ...",
     "An image comes as an array, height x width x 3 (red, green, blue) or height x width. What a model declares as a dictionary\n"
-    "is written as two arrays, NAME.keys and NAME.values.",
+    "is written as two arrays, NAME.keys and NAME.values.\n"
+    "The inputs of an ExecuTorch program are input_0, input_1, ... in the order of the method's tensors, its outputs output_0, ...",
     "cmlrun predict model.mlpackage --input in.npz --output out.npz\n"
     "cmlrun predict classifier.mlpackage --input image=cat.png      # prints labels and probabilities\n"
-    "cmlrun predict model.mlpackage --input a.npz --input b.npz --output 'out_{step}.npz' --state state.npz\n",
+    "cmlrun predict model.mlpackage --input a.npz --input b.npz --output 'out_{step}.npz' --state state.npz\n"
+    "cmlrun predict model.pte --method forward --data model.ptd --input in.npz --output out.npz\n",
     1, 1};
 
 typedef struct predict {
@@ -26,6 +28,8 @@ typedef struct predict {
   cmlrun_options options;
   cmlrun_model model;
   cml_session *session;
+  cmlrun_program program;
+  bool skip_delegates;
 } predict;
 
 static cml_tensor tensor_of(const cml_array *a) {
@@ -91,18 +95,11 @@ static cml_status add_output(cml_npz_writer *w, const char *name, const cml_tens
   return add_tensor(w, part, t, err);
 }
 
-/* The output's path for a step: {step} replaced. */
-static void step_path(const char *pattern, size_t step, char *out, size_t room) {
-  const char *at = strstr(pattern, "{step}");
-  if (!at) snprintf(out, room, "%s", pattern);
-  else snprintf(out, room, "%.*s%zu%s", (int)(at - pattern), pattern, step, at + 6);
-}
-
 static cml_status write_outputs(predict *p, size_t step, cml_error *err) {
   char path[4096];
   cml_npz_writer *w = NULL;
   const cml_features *outputs = cml_executable_outputs(p->model.executable);
-  step_path(p->output, step, path, sizeof path);
+  cmlrun_step_path(p->output, step, path, sizeof path);
   cml_status status = cml_npz_create(path, &w, err);
   if (status) return cml_error_prefix(err, status, "%s", path);
   for (size_t i = 0; !status && i < outputs->count; i++)
@@ -211,6 +208,20 @@ static cml_status run(predict *p, cml_error *err) {
   return p->state ? write_state(p, err) : CML_OK;
 }
 
+/* ---- ExecuTorch programs ---- */
+
+static cml_status run_program(predict *p, cml_error *err) {
+  char path[4096];
+  CML_TRY(cmlrun_program_open(p->path, &p->options, p->skip_delegates, &p->program, err));
+  for (size_t i = 0; i < (p->inputs.count ? p->inputs.count : 1); i++) {
+    if (p->inputs.count) CML_TRY(cmlrun_program_inputs(&p->program, p->inputs.items[i], err));
+    CML_TRY(cml_et_method_run(p->program.method, err));
+    cmlrun_step_path(p->output, i, path, sizeof path);
+    CML_TRY(cmlrun_program_outputs(&p->program, path, err));
+  }
+  return CML_OK;
+}
+
 int cmlrun_predict(int argc, char **argv) {
   predict p = {.path = NULL};
   cli_option options[] = {
@@ -221,6 +232,7 @@ int cmlrun_predict(int argc, char **argv) {
       CLI_TEXT(0, "function", "NAME", &p.options.function, "function of the model (default: its default function)"),
       CLI_TEXT(0, "method", "NAME", &p.options.method, "method of a .pte"),
       CLI_TEXT(0, "data", "FILE.ptd", &p.options.data, "external tensors of a .pte"),
+      CLI_FLAG(0, "skip-delegates", &p.skip_delegates, "run a .pte around its delegates; their outputs are inputs delegate_K/output_J"),
       CLI_TEXT(0, "passes", "LIST", &p.options.passes, "graph passes to run: all by default, \"\" none"),
       CLI_NUMBER('t', "threads", "N", &p.options.threads, "threads (default: one for each core)"),
       CLI_END};
@@ -233,8 +245,9 @@ int cmlrun_predict(int argc, char **argv) {
   if (p.output && steps > 1 && !strstr(p.output, "{step}"))
     return cli_usage_error("several inputs need {step} in the name of --output");
   cml_error err = {0};
-  cml_status status = run(&p, &err);
+  cml_status status = cmlrun_is_program(p.path) ? run_program(&p, &err) : run(&p, &err);
   cml_session_destroy(p.session);
   cmlrun_close(&p.model);
+  cmlrun_program_close(&p.program);
   return status ? cli_error(p.path, &err) : CLI_OK;
 }

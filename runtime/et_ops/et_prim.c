@@ -177,18 +177,14 @@ static cml_status view_sizes(cml_et_call *c, const cml_et_tensor *t, size_t rank
 
 /* The output's data becomes the input's: the memory plan gives it none of its own. */
 static cml_status et_view(cml_et_call *c, cml_error *err) {
-  const cml_et_tensor *t = cml_et_arg(c, 0);
-  cml_et_tensor *out = cml_et_arg(c, 2);
+  cml_et_tensor *t = cml_et_arg(c, 0), *out = cml_et_arg(c, 2);
   int64_t sizes[CML_PTE_MAX_RANK];
   size_t rank;
   CML_TRY(cml_et_ints(c, 1, sizes, CML_PTE_MAX_RANK, &rank, err));
   CML_TRY(view_sizes(c, t, rank, sizes, err));
   if (t->dtype != out->dtype) return cml_et_fail(c, err, "the view is of another type than the tensor");
-  cml_et_tensor_free(out);
-  out->owned = false;
-  out->data = t->data;
-  out->capacity = t->capacity;
-  out->constant = t->constant;
+  if (out == t) return cml_et_fail(c, err, "a tensor cannot be a view of itself");
+  cml_et_alias(c, out, t);
   return cml_et_resize(c, out, rank, sizes, err);
 }
 

@@ -1,0 +1,278 @@
+/* Running: inputs in, the chain's instructions one after another, outputs out.
+ *
+ * Kernel arguments are checked against the operator's signature at every call, for values change kind and memory while a
+ * program runs (MoveCall, views, FreeCall); the rest was checked at load. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "et_internal.h"
+
+static uint64_t now_ns(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+cml_status cml_et_at(const cml_et_method *m, size_t chain, size_t i, cml_status status, cml_error *err) {
+  const cml_et_step *s = &m->steps[chain][i];
+  const char *name = s->name ? s->name : cml_pte_opcode_name(m->pte->chains[chain].instructions[i].opcode);
+  if (err && s->name && !strncmp(err->text, s->name, strlen(s->name)))
+    return cml_error_prefix(err, status, "method '%.*s', instruction %zu", (int)m->pte->name.size, m->pte->name.data, i);
+  return cml_error_prefix(err, status, "method '%.*s', instruction %zu (%s)", (int)m->pte->name.size, m->pte->name.data, i, name);
+}
+
+/* ---- inputs ---- */
+
+static void print_wanted(const cml_et_method *m, size_t i, char *text, size_t room) {
+  const cml_pte_tensor *t = m->pte->values[m->pte->inputs.items[i]].tensor;
+  size_t at = (size_t)snprintf(text, room, "%s [", cml_pte_scalar_name(t->scalar));
+  for (int k = 0; k < t->rank && at < room; k++) at += (size_t)snprintf(text + at, room - at, "%s%d", k ? ", " : "", t->sizes[k]);
+  const char *words = t->dynamism == CML_PTE_BOUNDED ? "] at most" : t->dynamism == CML_PTE_UNBOUNDED ? "], any sizes" : "]";
+  if (at < room) snprintf(text + at, room - at, "%s", words);
+}
+
+static cml_status refuse_input(const cml_et_method *m, size_t i, const cml_tensor *v, cml_error *err) {
+  char wanted[200], shape[200];
+  const cml_et_tensor given = {.rank = (uint8_t)v->rank, .sizes = (int64_t *)(uintptr_t)v->dims};
+  print_wanted(m, i, wanted, sizeof wanted);
+  return cml_fail(err, CML_MISMATCH, CML_NO_OFFSET, "input %zu takes %s; given is %s %s", i, wanted, cml_dtype_name(v->dtype),
+                  cml_et_shape_text(&given, shape, sizeof shape));
+}
+
+/* Copies a contiguous tensor into t: types converted, rank 0 and [1] the same. */
+static cml_status fill(cml_et_method *m, cml_et_tensor *t, const cml_tensor *v, cml_error *err) {
+  cml_et_local from;
+  size_t rank = (size_t)v->rank;
+  int64_t one = 1;
+  const int64_t *sizes = v->dims;
+  if (rank != t->rank && rank <= 1 && t->rank <= 1 && cml_tensor_count(v) == 1) rank = t->rank, sizes = &one;
+  CML_TRY(cml_et_resize(&m->call, t, rank, sizes, err));
+  cml_et_make(&from, v->dtype, rank, sizes, v->data);
+  cml_et_copy(t, &from.t);
+  return CML_OK;
+}
+
+/* Upper bounds hold dim by dim: what a program does with a larger one is not planned for. */
+static bool within_bounds(const cml_pte_tensor *t, const cml_tensor *v) {
+  if (t->dynamism != CML_PTE_BOUNDED) return true;
+  for (int k = 0; k < t->rank && v->rank == t->rank; k++)
+    if (v->dims[k] > t->sizes[k]) return false;
+  return true;
+}
+
+cml_status cml_et_method_set_tensor(cml_et_method *m, size_t i, const cml_tensor *v, cml_error *err) {
+  if (i >= m->pte->inputs.count) return cml_fail(err, CML_ARGUMENT, CML_NO_OFFSET, "there is no input %zu", i);
+  cml_et_value *value = &m->values[m->pte->inputs.items[i]];
+  if (value->kind != CML_PTE_TENSOR)
+    return cml_fail(err, CML_MISMATCH, CML_NO_OFFSET, "input %zu takes %s, not a tensor", i, cml_pte_kind_name(value->kind));
+  cml_et_tensor *t = value->tensor;
+  if (v->rank < 0 || v->rank > CML_PTE_MAX_RANK || !t->dtype || t->constant || v->dtype == CML_STRING || cml_dtype_bits(v->dtype) < 8 ||
+      !within_bounds(m->pte->values[m->pte->inputs.items[i]].tensor, v))
+    return refuse_input(m, i, v, err);
+  m->call.name = "input";
+  if (fill(m, t, v, NULL)) return refuse_input(m, i, v, err);
+  m->input_set[i] = true;
+  return CML_OK;
+}
+
+cml_status cml_et_method_set_number(cml_et_method *m, size_t i, cml_et_number n, cml_error *err) {
+  if (i >= m->pte->inputs.count) return cml_fail(err, CML_ARGUMENT, CML_NO_OFFSET, "there is no input %zu", i);
+  cml_et_value *v = &m->values[m->pte->inputs.items[i]];
+  switch (v->kind) {
+    case CML_PTE_INTEGER: v->integer = n.i; break;
+    case CML_PTE_BOOLEAN: v->boolean = n.i != 0; break;
+    case CML_PTE_REAL: v->real = n.d; break;
+    default: return cml_fail(err, CML_MISMATCH, CML_NO_OFFSET, "input %zu takes %s, not a number", i, cml_pte_kind_name(v->kind));
+  }
+  m->input_set[i] = true;
+  return CML_OK;
+}
+
+cml_status cml_et_method_set_skipped(cml_et_method *m, const char *name, const cml_tensor *v, cml_error *err) {
+  unsigned call, output;
+  int end = 0;
+  uint64_t bytes;
+  bool ok = sscanf(name, "delegate_%u/output_%u%n", &call, &output, &end) == 2 && !name[end] && v->rank >= 0 && v->rank <= CML_PTE_MAX_RANK;
+  for (size_t i = 0; ok && i < m->skipped_count; i++) {
+    cml_et_skipped *s = &m->skipped[i];
+    if (s->call != call || s->output != output) continue;
+    if ((size_t)v->rank != s->tensor->rank || v->dtype != s->tensor->dtype || !cml_tensor_bytes(v, &bytes))
+      return cml_fail(err, CML_MISMATCH, CML_NO_OFFSET, "'%s' takes %s of rank %d", name, cml_dtype_name(s->tensor->dtype), s->tensor->rank);
+    void *data = malloc(bytes ? bytes : 1);
+    if (!data) return cml_fail_memory(err);
+    memcpy(data, v->data, bytes);
+    free(s->data);
+    s->data = data;
+    memcpy(s->sizes, v->dims, (size_t)v->rank * sizeof *s->sizes);
+    s->given = true;
+    return CML_OK;
+  }
+  return cml_fail(err, CML_NOT_FOUND, CML_NO_OFFSET, "there is no '%s' among the outputs of skipped delegate calls", name);
+}
+
+/* ---- instructions ---- */
+
+static void tell(cml_et_method *m, size_t chain, size_t i, uint64_t begin) {
+  const cml_et_step *s = &m->steps[chain][i];
+  cml_pte_opcode opcode = m->pte->chains[chain].instructions[i].opcode;
+  const cml_et_event event = {.chain = chain, .instruction = i, .opcode = opcode, .name = s->name ? s->name : cml_pte_opcode_name(opcode),
+                              .delegate = opcode == CML_PTE_DELEGATE_CALL ? s->name : NULL, .begin_ns = begin, .end_ns = now_ns(),
+                              .args = (const cml_et_value *const *)s->args, .arg_count = s->arg_count, .out_mask = s->out_mask};
+  m->observe(m->observe_context, &event);
+}
+
+static cml_status run_kernel(cml_et_method *m, cml_et_step *s, cml_error *err) {
+  CML_TRY(cml_et_check_args(s->op, s->args, s->arg_count, true, err));
+  m->call.op = s->op;
+  m->call.name = s->name;
+  m->call.args = s->args;
+  m->call.arg_count = s->arg_count;
+  m->call.memo = &s->memo;
+  cml_status status = s->op->run(&m->call, err);
+  cml_et_memory_reset(&m->memory);
+  return status;
+}
+
+static cml_status run_skipped(cml_et_method *m, cml_et_step *s, cml_error *err) {
+  for (size_t i = 0; i < m->skipped_count; i++) {
+    cml_et_skipped *k = &m->skipped[i];
+    char shape[200];
+    if (k->call != s->ordinal) continue;
+    if (!k->given)
+      return cml_fail(err, CML_ARGUMENT, CML_NO_OFFSET, "the delegate is skipped: give 'delegate_%u/output_%u', %s %s", k->call, k->output,
+                      cml_dtype_name(k->tensor->dtype), cml_et_shape_text(k->tensor, shape, sizeof shape));
+    cml_tensor v = {.dtype = k->tensor->dtype, .rank = k->tensor->rank, .data = k->data};
+    memcpy(v.dims, k->sizes, k->tensor->rank * sizeof *k->sizes);
+    CML_TRY(fill(m, k->tensor, &v, err));
+  }
+  return CML_OK;
+}
+
+static cml_status run_delegate(cml_et_method *m, size_t chain, size_t i, cml_error *err) {
+  cml_et_step *s = &m->steps[chain][i];
+  cml_et_handle *h = &m->handles[m->pte->chains[chain].instructions[i].index];
+  m->call.op = NULL;
+  m->call.name = s->name;
+  m->call.args = s->args;
+  m->call.arg_count = s->arg_count;
+  m->call.memo = &s->memo;
+  if (m->program->options.skip_delegates) return run_skipped(m, s, err);
+  const cml_et_event now = {.chain = chain, .instruction = i, .opcode = CML_PTE_DELEGATE_CALL, .delegate = s->name};
+  bool watched = h->backend == &cml_et_coreml_backend;
+  m->current = &now;
+  if (watched) cml_et_coreml_observe(h->handle, m->observe ? m : NULL);
+  cml_status status = h->backend->execute(h->handle, &m->call, err);
+  m->current = NULL;
+  cml_et_memory_reset(&m->memory);
+  return status;
+}
+
+/* A bool, or a bool tensor all of whose elements are true. */
+static cml_status condition(const cml_et_value *v, bool *out, cml_error *err) {
+  if (v->kind == CML_PTE_BOOLEAN) return *out = v->boolean, CML_OK;
+  if (v->kind != CML_PTE_TENSOR || v->tensor->dtype != CML_BOOL)
+    return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "the condition is neither a bool nor a tensor of them");
+  int64_t n = cml_et_numel(v->tensor);
+  const uint8_t *p = v->tensor->data;
+  if (n && !p) return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "the condition has no data");
+  *out = true;
+  for (int64_t i = 0; i < n; i++) *out &= p[i] != 0;
+  return CML_OK;
+}
+
+static void free_value(cml_et_method *m, cml_et_value *v) {
+  if (v->kind == CML_PTE_TENSOR) cml_et_memory_drop(&m->memory, v->tensor);
+}
+
+static cml_status run_step(cml_et_method *m, size_t chain, size_t *at, cml_error *err) {
+  const cml_pte_instruction *in = &m->pte->chains[chain].instructions[*at];
+  bool yes = true;
+  switch (in->opcode) {
+    case CML_PTE_KERNEL_CALL: CML_TRY(run_kernel(m, &m->steps[chain][*at], err)); break;
+    case CML_PTE_DELEGATE_CALL: CML_TRY(run_delegate(m, chain, *at, err)); break;
+    case CML_PTE_MOVE_CALL: m->values[in->target] = m->values[in->index]; break;
+    case CML_PTE_FREE_CALL: free_value(m, &m->values[in->index]); break;
+    case CML_PTE_JUMP_FALSE_CALL:
+      CML_TRY(condition(&m->values[in->index], &yes, err));
+      if (!yes) {
+        *at = in->target;
+        return CML_OK;
+      }
+      break;
+  }
+  ++*at;
+  return CML_OK;
+}
+
+static cml_status run_chain(cml_et_method *m, size_t chain, uint64_t *left, cml_error *err) {
+  for (size_t at = 0; at < m->pte->chains[chain].count;) {
+    size_t i = at;
+    uint64_t begin = m->observe ? now_ns() : 0;
+    if (!(*left)--) return cml_et_at(m, chain, i, cml_fail(err, CML_LIMIT, CML_NO_OFFSET, "too many instructions"), err);
+    cml_status status = run_step(m, chain, &at, err);
+    if (status) return cml_et_at(m, chain, i, status, err);
+    if (m->observe) tell(m, chain, i, begin);
+  }
+  return CML_OK;
+}
+
+static cml_status need_inputs(const cml_et_method *m, cml_error *err) {
+  char wanted[200];
+  for (uint32_t i = 0; i < m->pte->inputs.count; i++) {
+    if (m->input_set[i] || m->values[m->pte->inputs.items[i]].kind != CML_PTE_TENSOR) continue;
+    if (m->pte->values[m->pte->inputs.items[i]].kind != CML_PTE_TENSOR) continue;
+    print_wanted(m, i, wanted, sizeof wanted);
+    return cml_fail(err, CML_ARGUMENT, CML_NO_OFFSET, "input %u was not given: %s", i, wanted);
+  }
+  return CML_OK;
+}
+
+/* Views of the last run point to what may be gone. */
+static void forget_views(cml_et_method *m) {
+  for (uint32_t i = 0; i < m->pte->value_count; i++) {
+    cml_et_tensor *t = m->tensors[i];
+    if (!t || !t->view) continue;
+    t->view = t->constant = false;
+    t->data = NULL;
+    t->capacity = 0;
+  }
+  cml_et_memory_release(&m->memory);
+}
+
+cml_status cml_et_method_run(cml_et_method *m, cml_error *err) {
+  uint64_t left = m->program->options.instruction_limit ? m->program->options.instruction_limit : UINT64_MAX;
+  CML_TRY(need_inputs(m, err));
+  forget_views(m);
+  for (uint32_t c = 0; c < m->pte->chain_count; c++) CML_TRY(run_chain(m, c, &left, err));
+  return CML_OK;
+}
+
+/* ---- results ---- */
+
+cml_status cml_et_method_export(cml_et_method *m, const cml_et_value *v, cml_tensor *out, cml_error *err) {
+  if (v->kind != CML_PTE_TENSOR) return cml_fail(err, CML_ARGUMENT, CML_NO_OFFSET, "the value is of kind %s", cml_pte_kind_name(v->kind));
+  const cml_et_tensor *t = v->tensor;
+  if (!t->dtype) return cml_fail(err, CML_UNSUPPORTED, CML_NO_OFFSET, "the tensor's element type has no name outside the program");
+  if (!t->data && cml_et_numel(t)) return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "the tensor has no data: nothing has written it");
+  *out = (cml_tensor){.dtype = t->dtype, .rank = t->rank, .data = t->data};
+  memcpy(out->dims, t->sizes, t->rank * sizeof *t->sizes);
+  if (cml_et_is_contiguous(t)) return CML_OK;
+  uint64_t bytes = (uint64_t)cml_et_numel(t) * cml_et_width(t);
+  if (bytes > m->exported_size) {
+    free(m->exported);
+    m->exported_size = 0;
+    if (!(m->exported = malloc(bytes))) return cml_fail_memory(err);
+    m->exported_size = bytes;
+  }
+  cml_et_local local;
+  cml_et_make(&local, t->dtype, t->rank, t->sizes, m->exported);
+  cml_et_copy(&local.t, t);
+  out->data = m->exported;
+  return CML_OK;
+}
+
+void cml_et_method_observe(cml_et_method *m, cml_et_observe *observe, void *context) {
+  m->observe = observe;
+  m->observe_context = context;
+}

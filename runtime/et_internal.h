@@ -1,0 +1,87 @@
+/* The virtual machine's insides, shared by et_program.c (files, backends), et_method.c (loading), et_exec.c (running) and
+ * et_coreml.c. Internal to runtime/. */
+#ifndef CML_ET_INTERNAL_H
+#define CML_ET_INTERNAL_H
+
+#include <pthread.h>
+
+#include "bpte.h"
+#include "et_memory.h"
+#include "et_program.h"
+#include "executable.h"
+
+typedef struct cml_et_coreml_model cml_et_coreml_model;
+
+struct cml_et_program {
+  cml_mapping *mapping, *data_mapping;
+  cml_pte *pte;
+  cml_bpte *bpte;
+  cml_ptd *ptd;
+  cml_et_options options;
+  cml_pool *pool;
+  pthread_mutex_t mutex;         /* for models */
+  cml_et_coreml_model *models;   /* Core ML models loaded so far, each shared by the delegates that name it */
+};
+
+/* An instruction made ready to run. */
+typedef struct cml_et_step {
+  const cml_et_op *op;   /* of a kernel call */
+  const char *name;
+  cml_et_value **args;
+  uint32_t arg_count;
+  uint32_t ordinal;      /* of a delegate call: among the method's */
+  void *memo;
+  uint64_t out_mask;
+} cml_et_step;
+
+typedef struct cml_et_handle {
+  const cml_et_backend *backend;
+  void *handle;
+} cml_et_handle;
+
+/* An output of a skipped delegate call. */
+typedef struct cml_et_skipped {
+  uint32_t call, output;
+  cml_et_tensor *tensor;
+  bool given;
+  void *data;            /* a copy of what was given: planned memory is reused by others */
+  uint64_t bytes;
+  int64_t sizes[CML_PTE_MAX_RANK];
+} cml_et_skipped;
+
+struct cml_et_method {
+  cml_et_program *program;
+  const cml_pte_method *pte;
+  cml_arena arena;
+  char **arenas;         /* memory_count: aligned */
+  void **raw;            /* as allocated */
+  uint64_t planned;
+  cml_et_value *values;
+  cml_et_value none;
+  cml_et_tensor **tensors; /* all that were made, by value; NULL for other kinds */
+  cml_et_step **steps;   /* by chain */
+  cml_et_handle *handles;/* by delegate */
+  bool *input_set;
+  cml_et_skipped *skipped;
+  size_t skipped_count;
+  struct cml_et_memory memory;
+  uint64_t random[4];
+  cml_et_call call;
+  cml_et_observe *observe;
+  void *observe_context;
+  void *exported;
+  uint64_t exported_size;
+  const cml_et_event *current; /* the delegate call that runs, for events within it */
+};
+
+/* Words before an error: "method 'M', instruction N (NAME)". */
+cml_status cml_et_at(const cml_et_method *m, size_t chain, size_t i, cml_status status, cml_error *err);
+
+/* The backend of an id as registered, or NULL. */
+const cml_et_backend *cml_et_backend_find(cml_string id);
+extern const cml_et_backend cml_et_coreml_backend;
+void cml_et_coreml_models_free(cml_et_coreml_model *models);
+/* Tells the method's observer of operations within a Core ML delegate that is about to run; NULL: of none. */
+void cml_et_coreml_observe(void *handle, cml_et_method *method);
+
+#endif

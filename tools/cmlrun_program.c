@@ -1,0 +1,102 @@
+/* ExecuTorch programs for cmlrun: opening, inputs by number, outputs by number. */
+#include "cmlrun_program.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+bool cmlrun_is_program(const char *path) {
+  char head[8] = {0};
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) return false;
+  bool is = pread(fd, head, 8, 0) == 8 && (!memcmp(head + 4, "ET", 2) || !memcmp(head + 4, "BP08", 4));
+  close(fd);
+  return is;
+}
+
+cml_status cmlrun_program_open(const char *path, const cmlrun_options *options, bool skip_delegates, cmlrun_program *out, cml_error *err) {
+  const cml_et_options how = {.threads = options->threads, .passes = options->passes, .skip_delegates = skip_delegates};
+  *out = (cmlrun_program){NULL};
+  cml_status status = cml_et_program_open(path, options->data, &how, &out->program, err);
+  if (!status) status = cml_et_method_load(out->program, options->method, &out->method, err);
+  if (status) cmlrun_program_close(out);
+  return status;
+}
+
+void cmlrun_program_close(cmlrun_program *p) {
+  cml_et_method_unload(p->method);
+  cml_et_program_close(p->program);
+  *p = (cmlrun_program){NULL};
+}
+
+static cml_tensor tensor_of(const cml_array *a) {
+  cml_tensor t = {.dtype = a->dtype, .rank = (int32_t)a->rank, .data = a->data};
+  for (size_t i = 0; i < a->rank && i < CML_MAX_RANK; i++) t.dims[i] = a->dims[i];
+  return t;
+}
+
+/* The input with that number among the method's tensors; the count of inputs when there is none. */
+static size_t tensor_input(const cml_et_method *m, const char *name) {
+  char *end;
+  size_t count = cml_et_method_input_count(m);
+  if (strncmp(name, "input_", 6) || name[6] < '0' || name[6] > '9') return count;
+  unsigned long wanted = strtoul(name + 6, &end, 10);
+  if (*end) return count;
+  for (size_t i = 0; i < count; i++)
+    if (cml_et_method_input(m, i)->kind == CML_PTE_TENSOR && wanted-- == 0) return i;
+  return count;
+}
+
+static cml_status set_input(cmlrun_program *p, const cml_array *a, cml_error *err) {
+  if (a->rank > CML_MAX_RANK) return cml_fail(err, CML_LIMIT, CML_NO_OFFSET, "array '%s' has %zu dimensions", a->name, a->rank);
+  cml_tensor t = tensor_of(a);
+  size_t i = tensor_input(p->method, a->name), tensors = 0;
+  if (!strncmp(a->name, "delegate_", 9)) return cml_et_method_set_skipped(p->method, a->name, &t, err);
+  if (i < cml_et_method_input_count(p->method)) return cml_et_method_set_tensor(p->method, i, &t, err);
+  for (i = 0; i < cml_et_method_input_count(p->method); i++) tensors += cml_et_method_input(p->method, i)->kind == CML_PTE_TENSOR;
+  return cml_fail(err, CML_NOT_FOUND, CML_NO_OFFSET, "there is no input '%s'; the method takes %zu tensors, input_0 and so on", a->name, tensors);
+}
+
+cml_status cmlrun_program_inputs(cmlrun_program *p, const char *path, cml_error *err) {
+  cml_npz *npz = NULL;
+  cml_status status = cml_npz_open(path, &npz, err);
+  for (size_t i = 0; !status && i < cml_npz_count(npz); i++) status = set_input(p, cml_npz_at(npz, i), err);
+  cml_npz_close(npz);
+  return status ? cml_error_prefix(err, status, "%s", path) : status;
+}
+
+static cml_status add_output(cml_npz_writer *w, cmlrun_program *p, const char *name, const cml_et_value *v, cml_error *err) {
+  cml_tensor t;
+  CML_TRY(cml_et_method_export(p->method, v, &t, err));
+  if (t.dtype != CML_BF16) return cml_npz_add(w, name, t.dtype, (size_t)t.rank, t.dims, t.data, err);
+  float *wide = malloc((size_t)(cml_tensor_count(&t) + 1) * sizeof *wide); /* NumPy has no bfloat16 */
+  if (!wide) return cml_fail_memory(err);
+  cml_convert(wide, CML_F32, t.data, CML_BF16, cml_tensor_count(&t));
+  cml_status status = cml_npz_add(w, name, CML_F32, (size_t)t.rank, t.dims, wide, err);
+  free(wide);
+  return status;
+}
+
+cml_status cmlrun_program_outputs(cmlrun_program *p, const char *path, cml_error *err) {
+  cml_npz_writer *w = NULL;
+  char name[32];
+  size_t number = 0;
+  cml_status status = cml_npz_create(path, &w, err);
+  if (status) return cml_error_prefix(err, status, "%s", path);
+  for (size_t i = 0; !status && i < cml_et_method_output_count(p->method); i++) {
+    const cml_et_value *v = cml_et_method_output(p->method, i);
+    if (v->kind != CML_PTE_TENSOR) continue;
+    snprintf(name, sizeof name, "output_%zu", number++);
+    status = add_output(w, p, name, v, err);
+  }
+  if (status) (void)!cml_npz_finish(w, false, NULL);
+  else status = cml_npz_finish(w, true, err);
+  return status ? cml_error_prefix(err, status, "%s", path) : status;
+}
+
+void cmlrun_step_path(const char *pattern, size_t step, char *out, size_t room) {
+  const char *at = strstr(pattern, "{step}");
+  if (!at) snprintf(out, room, "%s", pattern);
+  else snprintf(out, room, "%.*s%zu%s", (int)(at - pattern), pattern, step, at + 6);
+}

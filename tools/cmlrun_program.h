@@ -1,0 +1,30 @@
+/* What cmlrun's commands share for ExecuTorch programs. */
+#ifndef CMLRUN_PROGRAM_H
+#define CMLRUN_PROGRAM_H
+
+#include "cmlrun.h"
+#include "et_program.h"
+#include "npy.h"
+
+/* Whether the file is a .pte or a .bpte, by its first bytes. */
+bool cmlrun_is_program(const char *path);
+
+/* An open program with one loaded method. */
+typedef struct cmlrun_program {
+  cml_et_program *program;
+  cml_et_method *method;
+} cmlrun_program;
+
+CML_NODISCARD cml_status cmlrun_program_open(const char *path, const cmlrun_options *options, bool skip_delegates, cmlrun_program *out,
+                                             cml_error *err);
+void cmlrun_program_close(cmlrun_program *p);
+/* Sets inputs from arrays input_0, input_1, … in the order of the method's tensor inputs, and delegate_K/output_J for
+ * delegates that are skipped. */
+CML_NODISCARD cml_status cmlrun_program_inputs(cmlrun_program *p, const char *path, cml_error *err);
+/* Writes output_0, output_1, … in the order of the method's tensor outputs. */
+CML_NODISCARD cml_status cmlrun_program_outputs(cmlrun_program *p, const char *path, cml_error *err);
+
+/* The output's path for a step: {step} replaced. */
+void cmlrun_step_path(const char *pattern, size_t step, char *out, size_t room);
+
+#endif
