@@ -30,7 +30,9 @@
   X(join) \
   X(slice) \
   X(gather) \
-  X(scatter)
+  X(scatter) \
+  X(detect) \
+  X(recurrent)
 
 #define CML_FAMILY_DECLARE(name) extern const cml_op_family cml_ops_##name;
 CML_FAMILY_MAP(CML_FAMILY_DECLARE)

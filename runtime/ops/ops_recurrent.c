@@ -1,0 +1,369 @@
+/* rnn, gru, lstm.
+ *
+ * What depends on the input alone, W x + bias, is computed for all steps at once; a step then adds R h and applies the gates.
+ * All arithmetic is in float32, the state between steps included; results are rounded once, as they are stored. Weights are
+ * row-major [gates * H, columns] as the program holds them, float or half, read in place.
+ *
+ * A layer of direction `reverse` gives its results in the order in which it works, last step first; the backward half of a
+ * bidirectional one gives them in the order of its input. So coremltools' and torch's expectations have it. */
+#include <math.h>
+
+#include "elementwise.h"
+#include "families.h"
+#include "kernels.h"
+
+#define M CML_M_FLOAT
+#define OPTIONAL (CML_OPTIONAL | CML_CONST)
+#define WEIGHTS(types) {"weight_ih", types, CML_CONST, 1}, {"weight_hh", types, CML_CONST, 1}, {"bias", types, OPTIONAL, 1}
+#define CHOICES {"direction", CML_M_STRING, OPTIONAL, 0}, {"output_sequence", CML_M_BOOL, OPTIONAL, 0}
+#define RECURRENT_ACTIVATION {"recurrent_activation", CML_M_STRING, OPTIONAL, 0}
+#define ACTIVATION {"activation", CML_M_STRING, OPTIONAL, 0}
+
+/* Each operator's parameters for each element type that an opset allows. */
+#define RNN_PARAMS(types) {{"x", types, 0, 1}, {"initial_h", types, 0, 1}, WEIGHTS(types), CHOICES, ACTIVATION}
+#define GRU_PARAMS(types) {"x", types, 0, 1}, {"initial_h", types, 0, 1}, WEIGHTS(types), CHOICES, RECURRENT_ACTIVATION, ACTIVATION
+#define LSTM_PARAMS(types)                                                                                                    \
+  {{"x", types, 0, 1}, {"initial_h", types, 0, 1}, {"initial_c", types, 0, 1}, WEIGHTS(types), {"peephole", types, OPTIONAL, 1}, \
+   {"weight_ih_back", types, OPTIONAL, 1}, {"weight_hh_back", types, OPTIONAL, 1}, {"bias_back", types, OPTIONAL, 1},           \
+   {"peephole_back", types, OPTIONAL, 1}, CHOICES, RECURRENT_ACTIVATION, {"cell_activation", CML_M_STRING, OPTIONAL, 0},        \
+   ACTIVATION, {"clip", types, OPTIONAL, 1}}
+static const cml_param rnn_15[] = RNN_PARAMS(CML_MASK(F32));
+static const cml_param rnn_17[] = RNN_PARAMS(M);
+static const cml_param gru_15[] = {GRU_PARAMS(CML_MASK(F32))};
+static const cml_param gru_17[] = {GRU_PARAMS(M)};
+static const cml_param gru_18[] = {GRU_PARAMS(M), {"reset_after", CML_M_BOOL, OPTIONAL, 0}, {"input_bias", M, OPTIONAL, 1}};
+static const cml_param lstm_15[] = LSTM_PARAMS(CML_MASK(F32));
+static const cml_param lstm_17[] = LSTM_PARAMS(M);
+
+/* ---- arguments ---- */
+
+enum kind { RNN, GRU, LSTM };
+static enum kind kind_of(const cml_call *c) { return c->op->name[0] == 'r' ? RNN : c->op->name[0] == 'g' ? GRU : LSTM; }
+
+static const cml_tensor *argument(const cml_call *c, const char *name) {
+  for (unsigned i = 0; i < c->op->param_count; i++)
+    if (!strcmp(c->op->params[i].name, name)) return cml_arg(c, i);
+  return NULL;
+}
+
+static const char *text_argument(const cml_call *c, const char *name, const char *otherwise) {
+  const cml_tensor *t = argument(c, name);
+  return t && t->data && t->dtype == CML_STRING && cml_tensor_count(t) == 1 ? ((const cml_string *)t->data)->data : otherwise;
+}
+
+static bool bool_argument(const cml_call *c, const char *name) {
+  const cml_tensor *t = argument(c, name);
+  return t && t->data && cml_tensor_count(t) == 1 && cml_tensor_get_int(t, 0) != 0;
+}
+
+typedef struct function {
+  cml_unary f;
+  float a, b;
+} function;
+
+static bool find_function(const char *name, function *out) {
+  static const char *const names[] = {"tanh", "scaled_tanh", "sigmoid", "hard_sigmoid", "sigmoid_hard", "relu", "linear", NULL};
+  static const function functions[] = {{CML_UNARY_TANH, 0, 0},  {CML_UNARY_TANH, 0, 0},
+                                       {CML_UNARY_SIGMOID, 0, 0}, {CML_UNARY_HARD_SIGMOID, 0.2f, 0.5f},
+                                       {CML_UNARY_HARD_SIGMOID, 0.2f, 0.5f}, {CML_UNARY_RELU, 0, 0}, {CML_UNARY_COPY, 0, 0}};
+  int i = cml_word_index(name, names);
+  if (i >= 0) *out = functions[i];
+  return i >= 0;
+}
+
+/* Weights of one direction. */
+typedef struct direction {
+  const cml_tensor *w, *r, *bias, *peephole, *input_bias;
+  bool backward;
+} direction;
+
+typedef struct layer {
+  enum kind kind;
+  int64_t gates, directions, steps, batch, inputs, hidden; /* -1 while unknown: steps, batch, inputs */
+  bool sequence, reset_after;
+  function recurrent, cell, output;
+  float clip;
+  direction dir[2];
+} layer;
+
+static cml_status check_vector(const cml_call *c, const cml_tensor *t, const char *name, int64_t length, cml_error *err) {
+  if (!t || (t->rank == 1 && t->dims[0] == length)) return CML_OK;
+  return cml_call_fail(c, err, "%s must be a vector of %lld elements", name, (long long)length);
+}
+
+static cml_status check_direction(const cml_call *c, const layer *l, const direction *d, cml_error *err) {
+  if (!d->w || !d->r) return cml_call_fail(c, err, "a bidirectional layer needs weight_ih_back and weight_hh_back");
+  if (d->w->rank != 2 || d->r->rank != 2 || d->r->dims[1] != l->hidden || d->r->dims[0] != l->gates * l->hidden ||
+      d->w->dims[0] != l->gates * l->hidden || (l->inputs >= 0 && d->w->dims[1] != l->inputs)) {
+    char a[160], b[160];
+    return cml_call_fail(c, err, "weights of shapes %s and %s do not fit %lld inputs and %lld hidden values in %lld gates",
+                         d->w->rank >= 0 ? cml_shape_text(d->w, a, sizeof a) : "?", d->r->rank >= 0 ? cml_shape_text(d->r, b, sizeof b) : "?",
+                         (long long)l->inputs, (long long)l->hidden, (long long)l->gates);
+  }
+  CML_TRY(check_vector(c, d->bias, "bias", l->gates * l->hidden, err));
+  CML_TRY(check_vector(c, d->input_bias, "input_bias", l->gates * l->hidden, err));
+  return check_vector(c, d->peephole, "peephole", 3 * l->hidden, err);
+}
+
+static cml_status read_functions(const cml_call *c, layer *l, cml_error *err) {
+  const char *names[3] = {text_argument(c, "recurrent_activation", "sigmoid"), text_argument(c, "cell_activation", "tanh"),
+                          text_argument(c, "activation", "tanh")};
+  function *functions[3] = {&l->recurrent, &l->cell, &l->output};
+  for (int i = 0; i < 3; i++)
+    if (!find_function(names[i], functions[i]))
+      return cml_call_fail(c, err, "activation '%s' is none of tanh, scaled_tanh, sigmoid, hard_sigmoid, relu, linear", names[i]);
+  return CML_OK;
+}
+
+static cml_status check_state(const cml_call *c, const cml_tensor *t, const char *name, const layer *l, cml_error *err) {
+  int64_t width = l->directions * l->hidden;
+  bool fits = t->rank < 0 || (t->rank == 2 && (t->dims[0] < 0 || l->batch < 0 || t->dims[0] == l->batch) && (t->dims[1] < 0 || t->dims[1] == width));
+  if (fits) return CML_OK;
+  char a[160];
+  return cml_call_fail(c, err, "%s has shape %s and must have [%lld, %lld]", name, cml_shape_text(t, a, sizeof a), (long long)l->batch, (long long)width);
+}
+
+/* Reads and checks everything but the inputs' values. */
+static cml_status read_layer(const cml_call *c, layer *l, cml_error *err) {
+  const cml_tensor *x = cml_arg(c, 0), *r = argument(c, "weight_hh"), *clip = argument(c, "clip");
+  const char *way = text_argument(c, "direction", "forward");
+  enum kind kind = kind_of(c);
+  *l = (layer){.kind = kind, .gates = kind == RNN ? 1 : kind == GRU ? 3 : 4, .directions = 1, .steps = -1, .batch = -1, .inputs = -1,
+               .sequence = bool_argument(c, "output_sequence"), .reset_after = bool_argument(c, "reset_after"), .clip = INFINITY};
+  bool both = !strcmp(way, "bidirectional") && kind == LSTM;
+  if (!both && strcmp(way, "forward") && strcmp(way, "reverse")) return cml_call_fail(c, err, "direction '%s' is not known", way);
+  if (x->rank >= 0 && x->rank != 3) return cml_call_fail(c, err, "x has rank %d and needs 3", x->rank);
+  if (x->rank == 3) l->steps = x->dims[0], l->batch = x->dims[1], l->inputs = x->dims[2];
+  if (r->rank != 2 || r->dims[1] <= 0) return cml_call_fail(c, err, "weight_hh must be a matrix");
+  l->hidden = r->dims[1];
+  l->directions = both ? 2 : 1;
+  l->dir[0] = (direction){argument(c, "weight_ih"), r, argument(c, "bias"), argument(c, "peephole"), argument(c, "input_bias"), !strcmp(way, "reverse")};
+  l->dir[1] = (direction){argument(c, "weight_ih_back"), argument(c, "weight_hh_back"), argument(c, "bias_back"), argument(c, "peephole_back"), NULL, true};
+  for (int64_t d = 0; d < l->directions; d++) CML_TRY(check_direction(c, l, &l->dir[d], err));
+  CML_TRY(read_functions(c, l, err));
+  if (clip && cml_tensor_count(clip) != 1) return cml_call_fail(c, err, "clip must be a scalar");
+  if (clip && clip->data) l->clip = fabsf((float)cml_tensor_get(clip, 0));
+  CML_TRY(check_state(c, cml_arg(c, 1), "initial_h", l, err));
+  return kind == LSTM ? check_state(c, cml_arg(c, 2), "initial_c", l, err) : CML_OK;
+}
+
+/* ---- shapes and memory ---- */
+
+/* Scratch, in floats. */
+typedef struct places {
+  uint64_t x, projection, gates, bias, peephole, h, c, t, total;
+} places;
+
+static bool reserve(uint64_t *at, uint64_t a, uint64_t b, uint64_t c, uint64_t *place) {
+  uint64_t n;
+  *place = *at;
+  return cml_mul(a, b, &n) && cml_mul(n, c, &n) && cml_align(n, 16, &n) && cml_add(*at, n, at) && *at < UINT64_C(1) << 44;
+}
+
+static bool place_scratch(const layer *l, places *p) {
+  uint64_t at = 0, b = (uint64_t)l->batch, h = (uint64_t)l->hidden, g = (uint64_t)l->gates * h, s = (uint64_t)l->steps;
+  bool ok = reserve(&at, s, b, (uint64_t)l->inputs, &p->x) && reserve(&at, s, b, g, &p->projection) && reserve(&at, b, g, 1, &p->gates) &&
+            reserve(&at, 2 * g, 1, 1, &p->bias) && reserve(&at, 3 * h, 1, 1, &p->peephole) && reserve(&at, b, h, 1, &p->h) &&
+            reserve(&at, b, h, 1, &p->c) && reserve(&at, b, h, 1, &p->t);
+  p->total = at;
+  return ok;
+}
+
+static cml_status infer_recurrent(cml_call *c, cml_error *err) {
+  layer l;
+  places p;
+  CML_TRY(read_layer(c, &l, err));
+  cml_dtype type = cml_arg(c, 0)->dtype;
+  int64_t dims[3] = {l.sequence ? l.steps : 1, l.batch, l.directions * l.hidden};
+  cml_out_set(c, 0, type, 3, dims);
+  if (c->out_count > 1) cml_out_set(c, 1, type, 2, dims + 1);
+  if (c->out_count > 2) cml_out_set(c, 2, type, 2, dims + 1);
+  if (l.steps < 0 || l.batch < 0 || l.inputs < 0) return CML_OK;
+  if (!place_scratch(&l, &p)) return cml_call_fail(c, err, "the sequence is too long");
+  c->scratch_size = p.total * sizeof(float);
+  return CML_OK;
+}
+
+/* ---- matrix times vectors, on several threads ---- */
+
+typedef struct product {
+  const cml_kernels *k;
+  const cml_tensor *w;
+  size_t first_row, vectors, x_stride, y_stride;
+  const float *x;
+  float *y;
+} product;
+
+static void multiply_rows(void *context, size_t begin, size_t end) {
+  const product *p = context;
+  size_t depth = (size_t)p->w->dims[1], size = p->w->dtype == CML_F16 ? 2 : 4;
+  for (size_t row = begin; row < end; row += 32) { /* few rows stay in cache for all vectors */
+    size_t n = end - row < 32 ? end - row : 32;
+    for (size_t v = 0; v < p->vectors; v++)
+      p->k->gemv_rows(n, depth, (const char *)p->w->data + (p->first_row + row) * depth * size, size == 2, depth, p->x + v * p->x_stride,
+                      p->y + v * p->y_stride + row);
+  }
+}
+
+/* y[v] = W[first_row ... first_row + rows) x[v] */
+static void multiply(const cml_call *c, const cml_tensor *w, int64_t first_row, int64_t rows, int64_t vectors, const float *x, float *y, int64_t y_stride) {
+  product p = {cml_kernels_get(), w, (size_t)first_row, (size_t)vectors, (size_t)w->dims[1], (size_t)y_stride, x, y};
+  if (vectors) cml_parallel(c->pool, (size_t)rows, (size_t)(32768 / (w->dims[1] * vectors + 1) + 1), multiply_rows, &p);
+}
+
+static void apply(function f, float *x, int64_t n) {
+  if (f.f != CML_UNARY_COPY) cml_kernels_get()->unary(f.f, x, x, (size_t)n, f.a, f.b);
+}
+
+/* ---- one step ---- */
+
+typedef struct pass {
+  const cml_call *call;
+  const layer *l;
+  const direction *d;
+  float *projection, *gates, *bias, *recurrent_bias, *peephole, *h, *c, *t;
+} pass;
+
+/* gates[b] = R h[b] + what the input gives at this step. */
+static void recur(const pass *p, const float *step, int64_t first_gate, int64_t gate_count, const float *h) {
+  const layer *l = p->l;
+  int64_t width = l->gates * l->hidden, first = first_gate * l->hidden, n = gate_count * l->hidden;
+  multiply(p->call, p->d->r, first, n, l->batch, h, p->gates + first, width);
+  for (int64_t b = 0; b < l->batch; b++)
+    for (int64_t i = first; i < first + n; i++) p->gates[b * width + i] += step[b * width + i];
+}
+
+static void step_rnn(const pass *p, const float *step) {
+  int64_t n = p->l->batch * p->l->hidden;
+  recur(p, step, 0, 1, p->h);
+  memcpy(p->h, p->gates, (size_t)n * sizeof(float));
+  apply(p->l->output, p->h, n);
+}
+
+/* Gates r, o, z. The reset acts on h before the matrix, or on R h + bias after it. */
+static void step_gru(const pass *p, const float *step) {
+  const layer *l = p->l;
+  int64_t n = l->hidden;
+  recur(p, step, 0, l->reset_after ? 3 : 1, p->h);
+  if (!l->reset_after) recur(p, step, 2, 1, p->h);
+  for (int64_t b = 0; b < l->batch; b++) {
+    float *r = p->gates + b * 3 * n, *z = r + 2 * n;
+    apply(l->recurrent, r, n);
+    apply(l->recurrent, z, n);
+    for (int64_t i = 0; i < n; i++) p->t[b * n + i] = r[i] * p->h[b * n + i];
+  }
+  if (!l->reset_after) recur(p, step, 1, 1, p->t);
+  for (int64_t b = 0; b < l->batch; b++) {
+    float *r = p->gates + b * 3 * n, *o = r + n, *z = o + n, *h = p->h + b * n;
+    const float *input = step + b * 3 * n + n;
+    for (int64_t i = 0; l->reset_after && i < n; i++) o[i] = input[i] + r[i] * (o[i] - input[i] + p->recurrent_bias[n + i]);
+    apply(l->output, o, n);
+    for (int64_t i = 0; i < n; i++) h[i] = (1 - z[i]) * o[i] + z[i] * h[i];
+  }
+}
+
+/* Gates i, f, o, z. Peepholes of i and f see the old cell, that of o the new one. */
+static void step_lstm(const pass *p, const float *step) {
+  const layer *l = p->l;
+  int64_t n = l->hidden;
+  recur(p, step, 0, 4, p->h);
+  for (int64_t b = 0; b < l->batch; b++) {
+    float *gi = p->gates + b * 4 * n, *gf = gi + n, *go = gf + n, *gz = go + n, *cell = p->c + b * n, *h = p->h + b * n;
+    for (int64_t i = 0; p->d->peephole && i < n; i++) {
+      gi[i] += p->peephole[i] * cell[i];
+      gf[i] += p->peephole[n + i] * cell[i];
+    }
+    apply(l->recurrent, gi, 2 * n);
+    apply(l->cell, gz, n);
+    for (int64_t i = 0; i < n; i++) cell[i] = gf[i] * cell[i] + gi[i] * gz[i];
+    for (int64_t i = 0; l->clip < INFINITY && i < n; i++) cell[i] = cell[i] > l->clip ? l->clip : cell[i] < -l->clip ? -l->clip : cell[i];
+    for (int64_t i = 0; p->d->peephole && i < n; i++) go[i] += p->peephole[2 * n + i] * cell[i];
+    apply(l->recurrent, go, n);
+    memcpy(h, cell, (size_t)n * sizeof(float));
+    apply(l->output, h, n);
+    for (int64_t i = 0; i < n; i++) h[i] *= go[i];
+  }
+}
+
+/* ---- a run ---- */
+
+/* Rows of `hidden` floats into the columns of direction `d` of an output. */
+static void store_state(cml_tensor *out, const layer *l, int64_t d, int64_t step, const float *from) {
+  for (int64_t b = 0; b < l->batch; b++)
+    cml_store_f32(out->data, out->dtype, ((step * l->batch + b) * l->directions + d) * l->hidden, from + b * l->hidden, (size_t)l->hidden);
+}
+
+static void load_state(float *to, const cml_tensor *from, const layer *l, int64_t d) {
+  for (int64_t b = 0; b < l->batch; b++)
+    cml_load_f32(to + b * l->hidden, from->data, from->dtype, (b * l->directions + d) * l->hidden, (size_t)l->hidden);
+}
+
+/* Biases: what is added to W x for all steps, and what reset_after keeps with R h for the o gate. */
+static void prepare_biases(const pass *p) {
+  const layer *l = p->l;
+  size_t n = (size_t)(l->gates * l->hidden);
+  memset(p->bias, 0, 2 * n * sizeof(float));
+  if (p->d->bias) cml_load_f32(p->recurrent_bias, p->d->bias->data, p->d->bias->dtype, 0, n);
+  if (p->d->input_bias) cml_load_f32(p->bias, p->d->input_bias->data, p->d->input_bias->dtype, 0, n);
+  for (int64_t i = 0; i < (int64_t)n; i++) {
+    bool kept = l->reset_after && l->kind == GRU && i >= l->hidden && i < 2 * l->hidden;
+    if (!kept) p->bias[i] += p->recurrent_bias[i];
+  }
+  if (p->d->peephole) cml_load_f32(p->peephole, p->d->peephole->data, p->d->peephole->dtype, 0, (size_t)(3 * l->hidden));
+}
+
+static void run_direction(cml_call *call, const pass *p, int64_t d, const float *x) {
+  const layer *l = p->l;
+  int64_t width = l->gates * l->hidden, rows_total = l->steps * l->batch;
+  prepare_biases(p);
+  multiply(call, p->d->w, 0, width, rows_total, x, p->projection, width);
+  for (int64_t r = 0; r < rows_total; r++)
+    for (int64_t i = 0; i < width; i++) p->projection[r * width + i] += p->bias[i];
+  load_state(p->h, cml_arg(call, 1), l, d);
+  if (l->kind == LSTM) load_state(p->c, cml_arg(call, 2), l, d);
+  for (int64_t s = 0; s < l->steps; s++) {
+    int64_t at = p->d->backward ? l->steps - 1 - s : s;
+    const float *step = p->projection + at * l->batch * width;
+    if (l->kind == RNN) step_rnn(p, step);
+    else if (l->kind == GRU) step_gru(p, step);
+    else step_lstm(p, step);
+    if (l->sequence) store_state(call->outs[0], l, d, l->directions == 2 ? at : s, p->h);
+  }
+  if (!l->sequence) store_state(call->outs[0], l, d, 0, p->h);
+  if (call->out_count > 1) store_state(call->outs[1], l, d, 0, p->h);
+  if (call->out_count > 2) store_state(call->outs[2], l, d, 0, p->c);
+}
+
+static cml_status run_recurrent(cml_call *c, cml_error *err) {
+  layer l;
+  places at;
+  CML_TRY(read_layer(c, &l, err));
+  if (!place_scratch(&l, &at)) return cml_call_fail(c, err, "the sequence is too long");
+  const cml_tensor *x = cml_arg(c, 0);
+  float *scratch = c->scratch;
+  const float *input = x->data;
+  if (x->dtype != CML_F32) {
+    cml_load_f32(scratch + at.x, x->data, x->dtype, 0, (size_t)cml_tensor_count(x));
+    input = scratch + at.x;
+  }
+  for (int64_t d = 0; d < l.directions; d++) {
+    pass p = {c, &l, &l.dir[d], scratch + at.projection, scratch + at.gates, scratch + at.bias, scratch + at.bias + l.gates * l.hidden,
+              scratch + at.peephole, scratch + at.h, scratch + at.c, scratch + at.t};
+    run_direction(c, &p, d, input);
+  }
+  return CML_OK;
+}
+
+/* ---- rows ---- */
+
+#define ROW(op, first, last, outputs, p) \
+  {.name = op, .since = first, .until = last, .min_outputs = 1, .max_outputs = outputs, CML_PARAMS(p), .infer = infer_recurrent, .run = run_recurrent}
+
+static const cml_op rows[] = {
+    ROW("rnn", CML_IOS15, CML_IOS16, 2, rnn_15),   ROW("rnn", CML_IOS17, 0, 2, rnn_17),
+    ROW("gru", CML_IOS15, CML_IOS16, 2, gru_15),   ROW("gru", CML_IOS17, CML_IOS17, 2, gru_17),
+    ROW("gru", CML_IOS18, 0, 2, gru_18),           ROW("lstm", CML_IOS15, CML_IOS16, 3, lstm_15),
+    ROW("lstm", CML_IOS17, 0, 3, lstm_17),
+};
+
+const cml_op_family cml_ops_recurrent = {"recurrent", rows, sizeof rows / sizeof *rows};
