@@ -150,9 +150,9 @@ static void sort_layer(drawing *d, size_t layer) { /* insertion: stable, and nea
 static void order_layers(drawing *d, double *sums, unsigned *counts) {
   for (int sweep = 0; sweep < SWEEPS; sweep++) {
     bool down = !(sweep & 1);
-    neighbour_means(d, down, false, sums, counts);
     for (size_t k = 0; k < d->layer_count; k++) {
       size_t layer = down ? k : d->layer_count - 1 - k;
+      neighbour_means(d, down, false, sums, counts);
       for (size_t i = d->starts[layer]; i < d->starts[layer + 1]; i++) {
         spot *s = &d->spots[d->ordered[i]];
         s->key = counts[d->ordered[i]] ? sums[d->ordered[i]] / counts[d->ordered[i]] : (double)s->order;
@@ -188,7 +188,7 @@ static void place(drawing *d, double *sums, unsigned *counts) {
     bool down = !(sweep & 1);
     for (size_t k = 0; k < d->layer_count; k++) {
       size_t layer = down ? k : d->layer_count - 1 - k;
-      if (!k) neighbour_means(d, down, true, sums, counts);
+      neighbour_means(d, down, true, sums, counts);
       for (size_t i = d->starts[layer]; i < d->starts[layer + 1]; i++) {
         size_t id = d->ordered[i];
         d->spots[id].key = counts[id] ? sums[id] / counts[id] : d->spots[id].x;
