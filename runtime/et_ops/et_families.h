@@ -5,7 +5,8 @@
 #include "et_op.h"
 
 #define CML_ET_FAMILY_MAP(X) \
-  X(prim)
+  X(prim) \
+  X(dim_order)
 
 #define CML_ET_FAMILY_DECLARE(name) extern const cml_et_family cml_et_ops_##name;
 CML_ET_FAMILY_MAP(CML_ET_FAMILY_DECLARE)

@@ -106,6 +106,24 @@ static cml_status neg(cml_et_call *c, cml_error *err) {
   return put_second(c, (cml_et_value){.kind = CML_PTE_INTEGER, .integer = (int64_t)(0 - (uint64_t)a.i)});
 }
 
+static cml_status sym_not(cml_et_call *c, cml_error *err) {
+  (void)err;
+  c->args[1]->kind = CML_PTE_BOOLEAN;
+  c->args[1]->boolean = cml_et_scalar(c, 0).d == 0;
+  return CML_OK;
+}
+
+/* b ? t : f into args[3] */
+static cml_status sym_ite(cml_et_call *c, cml_error *err) {
+  cml_et_number n = cml_et_scalar(c, cml_et_scalar(c, 0).d != 0 ? 1 : 2);
+  (void)err;
+  c->args[3]->kind = n.kind;
+  if (n.kind == CML_PTE_REAL) c->args[3]->real = n.d;
+  else if (n.kind == CML_PTE_BOOLEAN) c->args[3]->boolean = n.i != 0;
+  else c->args[3]->integer = n.i;
+  return CML_OK;
+}
+
 static cml_status sym_float(cml_et_call *c, cml_error *err) {
   (void)err;
   return put_second(c, (cml_et_value){.kind = CML_PTE_REAL, .real = cml_et_scalar(c, 0).d});
@@ -214,7 +232,7 @@ static const cml_et_op rows[] = {
     {"executorch_prim::add.Scalar", "nnv", add},
     {"executorch_prim::sub.Scalar", "nnv", sub},
     {"executorch_prim::mul.Scalar", "nnv", mul},
-    {"executorch_prim::floordiv.Scalar", "nnv", floordiv},
+    {"executorch_prim::floordiv.Scalar executorch_prim::floordiv.int", "nnv", floordiv},
     {"executorch_prim::mod.Scalar executorch_prim::mod.int", "nnv", mod},
     {"executorch_prim::truediv.Scalar", "nnv", truediv},
     {"executorch_prim::eq.Scalar", "nnv", eq},
@@ -224,11 +242,13 @@ static const cml_et_op rows[] = {
     {"executorch_prim::le.Scalar", "nnv", le},
     {"executorch_prim::sym_min.Scalar", "nnv", sym_min},
     {"executorch_prim::sym_max.Scalar", "nnv", sym_max},
+    {"executorch_prim::sym_not.Scalar", "nv", sym_not},
+    {"executorch_prim::sym_ite.Scalar", "nnnv", sym_ite},
     {"executorch_prim::neg.Scalar", "nv", neg},
     {"executorch_prim::sym_float.Scalar", "nv", sym_float},
     {"executorch_prim::ceil.Scalar", "nv", sym_ceil},
     {"executorch_prim::floor.Scalar", "nv", sym_floor},
-    {"executorch_prim::trunc.Scalar", "nv", sym_trunc},
+    {"executorch_prim::trunc.Scalar executorch_prim::sym_int.Scalar", "nv", sym_trunc},
     {"executorch_prim::round.Scalar", "nv", sym_round},
     {"aten::sym_size.int", "tiv", sym_size},
     {"aten::sym_numel", "tv", sym_numel},
