@@ -194,6 +194,11 @@ static cml_status infer_squeeze(cml_call *c, cml_error *err) {
   CML_TRY(sorted_axes(c, x->rank, axes, &count, err));
   memcpy(dims, x->dims, sizeof dims);
   int32_t declared = c->declared && c->declared[0].dtype ? c->declared[0].rank : -1;
+  for (size_t i = 0; declared < 0 && i < count; i++)
+    if (dims[axes[i]] < 0) {
+      cml_out_unknown(c, 0, x->dtype, CML_RANK_UNKNOWN);
+      return CML_OK;
+    }
   for (size_t i = count; i-- > 0;) {
     if (i + 1 < count && axes[i] == axes[i + 1]) continue;
     bool goes = dims[axes[i]] == 1 || (dims[axes[i]] < 0 && declared >= 0);
