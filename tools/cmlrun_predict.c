@@ -155,29 +155,30 @@ static void print_best(const cml_tensor *values) {
   free(shown);
 }
 
-/* Small results in words, for a run without --output. */
+/* A result in words: its first elements. */
+static void print_tensor(const char *name, const cml_tensor *t) {
+  int64_t n = cml_tensor_count(t);
+  printf("%s:", name);
+  if (t->keys) {
+    printf("\n");
+    print_best(t);
+    return;
+  }
+  if (t->rank) {
+    printf(" [");
+    for (int32_t k = 0; k < t->rank; k++) printf("%s%lld", k ? ", " : "", (long long)t->dims[k]);
+    printf("] %s:", cml_dtype_name(t->dtype));
+  }
+  for (int64_t k = 0; k < n && k < 10; k++) {
+    if (t->dtype == CML_STRING) printf(" %s", ((const cml_string *)t->data)[k].data);
+    else printf(" %.7g", cml_tensor_get(t, k));
+  }
+  printf(n > 10 ? " ...\n" : "\n");
+}
+
 static void print_outputs(const predict *p) {
   const cml_features *outputs = cml_executable_outputs(p->model.executable);
-  for (size_t i = 0; i < outputs->count; i++) {
-    const cml_tensor *t = cml_session_output(p->session, i);
-    int64_t n = cml_tensor_count(t);
-    printf("%s:", outputs->items[i].name);
-    if (t->keys) {
-      printf("\n");
-      print_best(t);
-      continue;
-    }
-    if (t->rank) {
-      printf(" [");
-      for (int32_t k = 0; k < t->rank; k++) printf("%s%lld", k ? ", " : "", (long long)t->dims[k]);
-      printf("] %s:", cml_dtype_name(t->dtype));
-    }
-    for (int64_t k = 0; k < n && k < 10; k++) {
-      if (t->dtype == CML_STRING) printf(" %s", ((const cml_string *)t->data)[k].data);
-      else printf(" %.7g", cml_tensor_get(t, k));
-    }
-    printf(n > 10 ? " ...\n" : "\n");
-  }
+  for (size_t i = 0; i < outputs->count; i++) print_tensor(outputs->items[i].name, cml_session_output(p->session, i));
 }
 
 static cml_status run_step(predict *p, size_t step, cml_error *err) {
@@ -216,6 +217,10 @@ static cml_status run_program(predict *p, cml_error *err) {
   for (size_t i = 0; i < (p->inputs.count ? p->inputs.count : 1); i++) {
     if (p->inputs.count) CML_TRY(cmlrun_program_inputs(&p->program, p->inputs.items[i], err));
     CML_TRY(cml_et_method_run(p->program.method, err));
+    if (!p->output) {
+      CML_TRY(cmlrun_program_each_output(&p->program, print_tensor, err));
+      continue;
+    }
     cmlrun_step_path(p->output, i, path, sizeof path);
     CML_TRY(cmlrun_program_outputs(&p->program, path, err));
   }

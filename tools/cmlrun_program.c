@@ -95,6 +95,20 @@ cml_status cmlrun_program_outputs(cmlrun_program *p, const char *path, cml_error
   return status ? cml_error_prefix(err, status, "%s", path) : status;
 }
 
+cml_status cmlrun_program_each_output(cmlrun_program *p, void (*body)(const char *name, const cml_tensor *t), cml_error *err) {
+  char name[32];
+  size_t number = 0;
+  for (size_t i = 0; i < cml_et_method_output_count(p->method); i++) {
+    const cml_et_value *v = cml_et_method_output(p->method, i);
+    cml_tensor t;
+    if (v->kind != CML_PTE_TENSOR) continue;
+    snprintf(name, sizeof name, "output_%zu", number++);
+    CML_TRY(cml_et_method_export(p->method, v, &t, err));
+    body(name, &t);
+  }
+  return CML_OK;
+}
+
 void cmlrun_step_path(const char *pattern, size_t step, char *out, size_t room) {
   const char *at = strstr(pattern, "{step}");
   if (!at) snprintf(out, room, "%s", pattern);

@@ -24,6 +24,9 @@ CML_NODISCARD cml_status cmlrun_program_inputs(cmlrun_program *p, const char *pa
 /* Writes output_0, output_1, … in the order of the method's tensor outputs. */
 CML_NODISCARD cml_status cmlrun_program_outputs(cmlrun_program *p, const char *path, cml_error *err);
 
+/* Calls body for each tensor output, by the same names. */
+CML_NODISCARD cml_status cmlrun_program_each_output(cmlrun_program *p, void (*body)(const char *name, const cml_tensor *t), cml_error *err);
+
 /* The output's path for a step: {step} replaced. */
 void cmlrun_step_path(const char *pattern, size_t step, char *out, size_t room);
 
