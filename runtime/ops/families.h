@@ -12,6 +12,7 @@
   X(attention) \
   X(classify) \
   X(control) \
+  X(conv_quantized) \
   X(list) \
   X(state) \
   X(unary) \
