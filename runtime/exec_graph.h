@@ -60,6 +60,8 @@ typedef struct cml_graph {
 
 /* Resolves, checks, infers and folds. Errors name the operation; operators that are missing are all named in one error. */
 cml_status cml_exec_build(cml_graph *graph, const cml_mil_function *function, cml_error *err);
+/* Keeps float16 states of float32 programs in float32 (exec_widen.c). */
+void cml_exec_widen_states(cml_graph *graph);
 /* Calls each step's prepare. */
 cml_status cml_exec_prepare(cml_graph *graph, cml_pool *pool, cml_error *err);
 void cml_exec_free(cml_graph *graph);

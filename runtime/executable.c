@@ -42,6 +42,7 @@ cml_status cml_executable_prepare(cml_model *model, const cml_prepare_options *o
   cml_status status = cml_pool_create(options->threads, &e->pool, err);
   e->graph.pool = e->pool;
   if (!status) status = cml_exec_build(&e->graph, function, err);
+  if (!status && !(options->passes && !*options->passes)) cml_exec_widen_states(&e->graph);
   if (!status) status = cml_executable_bind_features(e, err);
   if (!status) status = cml_exec_prepare(&e->graph, e->pool, err);
   if (!status) status = plan_default(e, err);
