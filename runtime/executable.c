@@ -1,5 +1,6 @@
 /* Load and prepare: choose the function, build its graph, pack, plan. The result never changes and is shared by sessions. */
 #include "exec_graph.h"
+#include "passes.h"
 #include "session.h"
 
 #include <stdio.h>
@@ -44,6 +45,7 @@ cml_status cml_executable_prepare(cml_model *model, const cml_prepare_options *o
   if (!status) status = cml_exec_build(&e->graph, function, err);
   if (!status && !(options->passes && !*options->passes)) cml_exec_widen_states(&e->graph);
   if (!status) status = cml_executable_bind_features(e, err);
+  if (!status) status = cml_passes_run(&e->graph, options->passes, err);
   if (!status) status = cml_exec_prepare(&e->graph, e->pool, err);
   if (!status) status = plan_default(e, err);
   if (status) cml_executable_unref(e);

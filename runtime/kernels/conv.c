@@ -420,6 +420,6 @@ void cml_conv_run(const cml_kernels *k, const cml_conv *v, const cml_conv_weight
   lay_out(v, &l);
   job j = {.k = k, .l = &l, .w = w, .after = after, .x = x, .y = y, .scratch = scratch, .slot = cml_conv_scratch(k, v)};
   if (slots < cml_pool_threads(pool)) pool = NULL;
-  if (!v->batch || l.row_blocks <= 0 || l.column_blocks <= 0 || v->out[0] <= 0) return;
-  cml_parallel_with_thread(pool, v->batch * (size_t)(v->out[0] * l.row_blocks * l.column_blocks), 1, run_blocks, &j);
+  if (!v->batch || l.row_blocks <= 0 || l.column_blocks <= 0 || l.v.out[0] <= 0) return;
+  cml_parallel_with_thread(pool, v->batch * (size_t)(l.v.out[0] * l.row_blocks * l.column_blocks), 1, run_blocks, &j);
 }

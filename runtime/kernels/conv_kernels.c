@@ -42,6 +42,32 @@ static void depthwise_row(size_t outputs, size_t channels, size_t kh, size_t kw,
   }
 }
 
+static void channel_moments(size_t pixels, size_t channels, const float *x, const float *shift, float *sum, float *squares) {
+  for (size_t c = 0; c < channels; c += W) {
+    size_t n = channels - c < W ? channels - c : W;
+    vf m = load_some(shift + c, n), s = load_some(sum + c, n), q = load_some(squares + c, n);
+    for (size_t p = 0; p < pixels; p++) {
+      vf d = load_some(x + p * channels + c, n) - m;
+      s += d;
+      q = vf_fma(d, d, q);
+    }
+    if (n == W) vf_store(sum + c, s), vf_store(squares + c, q);
+    else vf_store_n(sum + c, s, n), vf_store_n(squares + c, q, n);
+  }
+}
+
+static void scale_channels(size_t pixels, size_t channels, const float *x, float *y, const float *scale, const float *bias) {
+  for (size_t c = 0; c < channels; c += W) {
+    size_t n = channels - c < W ? channels - c : W;
+    vf a = load_some(scale + c, n), b = load_some(bias + c, n);
+    for (size_t p = 0; p < pixels; p++) {
+      vf v = vf_fma(load_some(x + p * channels + c, n), a, b);
+      if (n == W) vf_store(y + p * channels + c, v);
+      else vf_store_n(y + p * channels + c, v, n);
+    }
+  }
+}
+
 /* Blocks of W x W through registers would be faster; 8 rows at a time keep the reads and the writes in whole cache lines. */
 static void transpose(size_t rows, size_t columns, const float *x, size_t x_stride, float *y, size_t y_stride) {
   enum { B = 16 };
@@ -55,5 +81,7 @@ static void transpose(size_t rows, size_t columns, const float *x, size_t x_stri
 
 void CML_SIMD(cml_fill_conv)(cml_kernels *k) {
   k->depthwise_row = depthwise_row;
+  k->channel_moments = channel_moments;
+  k->scale_channels = scale_channels;
   k->transpose = transpose;
 }

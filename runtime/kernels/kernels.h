@@ -95,6 +95,10 @@ typedef struct cml_kernels {
    * All columns touched are inside the rows. */
   void (*depthwise_row)(size_t outputs, size_t channels, size_t kh, size_t kw, const float *const *rows, size_t stride, size_t dilation,
                         size_t pixel, const float *w, const float *bias, float low, float high, float *y);
+  /* Over pixels of `channels` neighbouring floats: sum[c] += x - shift[c], squares[c] += (x - shift[c])^2. */
+  void (*channel_moments)(size_t pixels, size_t channels, const float *x, const float *shift, float *sum, float *squares);
+  /* y = x * scale[c] + bias[c] */
+  void (*scale_channels)(size_t pixels, size_t channels, const float *x, float *y, const float *scale, const float *bias);
   /* y[c * y_stride + r] = x[r * x_stride + c] */
   void (*transpose)(size_t rows, size_t columns, const float *x, size_t x_stride, float *y, size_t y_stride);
 } cml_kernels;

@@ -7,6 +7,7 @@
 #define CML_FAMILY_MAP(X) \
   X(basic) \
   X(linear) \
+  X(internal) \
   X(conv) \
   X(pool) \
   X(attention) \

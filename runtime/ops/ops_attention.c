@@ -4,13 +4,22 @@
 #include "attention.h"
 #include "families.h"
 
-enum { QUERY, KEY, VALUE, MASK };
+enum { QUERY, KEY, VALUE, MASK, SCALE };
 
 static const cml_param attention_params[] = {
     {"query", CML_M_FLOAT, 0, 1},
     {"key", CML_M_FLOAT, 0, 1},
     {"value", CML_M_FLOAT, 0, 1},
     {"attn_mask", CML_M_FLOAT | CML_M_BOOL, CML_OPTIONAL, 0},
+};
+
+/* Made by passes: the scale is an argument. */
+static const cml_param scaled_params[] = {
+    {"query", CML_M_FLOAT, 0, 1},
+    {"key", CML_M_FLOAT, 0, 1},
+    {"value", CML_M_FLOAT, 0, 1},
+    {"attn_mask", CML_M_FLOAT | CML_M_BOOL, CML_OPTIONAL, 0},
+    {"scale", CML_MASK(F32), CML_CONST, 0},
 };
 
 static bool differ(int64_t a, int64_t b) { return a >= 0 && b >= 0 && a != b; }
@@ -44,7 +53,7 @@ static bool describe(const cml_call *c, cml_attention *a) {
   int32_t r = q->rank, batch = r - 2;
   *a = (cml_attention){.queries = (size_t)q->dims[r - 2], .keys = (size_t)k->dims[r - 2], .depth = (size_t)q->dims[r - 1],
                        .value_depth = (size_t)v->dims[r - 1], .half = q->dtype == CML_F16};
-  a->scale = 1.0f / sqrtf((float)a->depth);
+  a->scale = c->op->param_count > SCALE ? (float)cml_arg_float(c, SCALE, 1) : 1.0f / sqrtf((float)a->depth);
   a->q.data = q->data, a->k.data = k->data, a->v.data = v->data, a->out.data = c->outs[0]->data;
   a->q.row = (int64_t)a->depth, a->k.row = (int64_t)a->depth, a->v.row = (int64_t)a->value_depth, a->out.row = (int64_t)a->value_depth;
   int64_t mask_strides[CML_MAX_RANK] = {0}, stride = 1;
@@ -109,6 +118,8 @@ static cml_status run(cml_call *c, cml_error *err) {
 
 static const cml_op rows[] = {
     {.name = "scaled_dot_product_attention", .since = CML_IOS18, .min_outputs = 1, .max_outputs = 1, CML_PARAMS(attention_params),
+     .infer = infer, .run = run},
+    {.name = "cml_attention", .since = CML_IOS15, .flags = CML_OP_INTERNAL, .min_outputs = 1, .max_outputs = 1, CML_PARAMS(scaled_params),
      .infer = infer, .run = run},
 };
 

@@ -41,6 +41,29 @@ static const cml_param linear_params_17[] = {
     {"bias", CML_M_FLOAT | CML_MASK(I32), CML_CONST | CML_OPTIONAL, 2},
 };
 
+/* Made by passes: with what follows it. */
+enum { L_RESIDUAL = 3, L_ACTIVATION, L_ALPHA, L_BETA };
+static const cml_param fused_params[] = {
+    {"x", CML_M_FLOAT, 0, 0},
+    {"weight", CML_M_FLOAT, CML_CONST, 2},
+    {"bias", CML_M_FLOAT, CML_CONST | CML_OPTIONAL, 2},
+    {"residual", CML_M_FLOAT, CML_OPTIONAL, 0},
+    {"activation", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},
+    {"alpha", CML_MASK(F32), CML_CONST | CML_OPTIONAL, 0},
+    {"beta", CML_MASK(F32), CML_CONST | CML_OPTIONAL, 0},
+};
+
+static cml_epilogue read_epilogue(const cml_call *c, const float *bias, size_t columns) {
+  cml_epilogue e = {.bias = bias, .activation = CML_UNARY_COPY};
+  if (c->op->param_count <= L_RESIDUAL) return e;
+  const cml_tensor *residual = cml_arg(c, L_RESIDUAL);
+  if (residual) e.residual = residual->data, e.residual_stride = columns;
+  e.activation = (cml_unary)cml_arg_int(c, L_ACTIVATION, CML_UNARY_COPY);
+  e.a = (float)cml_arg_float(c, L_ALPHA, 0);
+  e.b = (float)cml_arg_float(c, L_BETA, 0);
+  return e;
+}
+
 static bool is_float_product(const cml_tensor *x, const cml_tensor *w) { return is_plain(x->dtype) && is_plain(w->dtype); }
 
 static cml_status infer_linear(cml_call *c, cml_error *err) {
@@ -161,12 +184,18 @@ static cml_status run_linear(cml_call *c, cml_error *err) {
     vector_context v = {k, p, x->data, depth, y->dtype == CML_F32 ? y->data : wide_y};
     if (x->dtype == CML_F16) k->f16_to_f32(x->data, wide_x, depth), v.x = wide_x;
     cml_parallel(c->pool, columns, 64, run_vector, &v);
+    cml_epilogue after = read_epilogue(c, NULL, columns);
+    if (after.residual) { /* the rows know no clamp: nothing was done but the bias */
+      cml_epilogue_store(k, &after, v.y, columns, 1, columns, y->data, columns, y->dtype == CML_F16, 0, 0);
+      return CML_OK;
+    }
+    if (after.activation != CML_UNARY_COPY) k->unary(after.activation, v.y, v.y, columns, after.a, after.b);
     if (y->dtype == CML_F16) k->f32_to_f16(wide_y, y->data, columns);
     return CML_OK;
   }
   cml_gemm g = {.rows = rows, .columns = columns, .depth = depth, .a = x->data, .a_stride = depth, .a_depth_stride = 1,
                 .a_half = x->dtype == CML_F16, .b = p->b, .b_half = p->half, .c = y->data, .c_stride = columns,
-                .c_half = y->dtype == CML_F16, .after = {.bias = p->bias, .activation = CML_UNARY_COPY}};
+                .c_half = y->dtype == CML_F16, .after = read_epilogue(c, p->bias, columns)};
   cml_gemm_run(k, &g, 1, c->pool, scratch, slots(c));
   return CML_OK;
 }
@@ -489,6 +518,8 @@ static const cml_op rows[] = {
     {.name = "linear", .since = CML_IOS15, .until = CML_IOS16, .min_outputs = 1, .max_outputs = 1, CML_PARAMS(linear_params),
      .infer = infer_linear, .prepare = prepare_linear, .run = run_linear},
     {.name = "linear", .since = CML_IOS17, .min_outputs = 1, .max_outputs = 1, CML_PARAMS(linear_params_17),
+     .infer = infer_linear, .prepare = prepare_linear, .run = run_linear},
+    {.name = "cml_linear", .since = CML_IOS15, .flags = CML_OP_INTERNAL, .min_outputs = 1, .max_outputs = 1, CML_PARAMS(fused_params),
      .infer = infer_linear, .prepare = prepare_linear, .run = run_linear},
     {.name = "matmul", .since = CML_IOS15, .until = CML_IOS16, .min_outputs = 1, .max_outputs = 1, CML_PARAMS(matmul_params),
      .infer = infer_matmul, .prepare = prepare_matmul, .run = run_matmul},

@@ -97,6 +97,7 @@ static void one_conv(bool transposed) {
   int32_t dims = (int32_t)between(1, 3);
   int64_t groups = between(0, 3) ? 1 : between(2, 4), cg = between(1, rnd() % 3 ? 6 : 40), og = between(1, rnd() % 3 ? 7 : 45), n = between(1, 2);
   if (rnd() % 4 == 0) groups = between(2, 40), cg = og = 1;
+  bool point = rnd() % 6 == 0; /* a kernel of one element, which is computed as a matrix product */
   int64_t in[3], kernel[3], stride[3], dilation[3], pad[6];
   geometry g;
   for (int i = 0; i < 3; i++) g = g, g.in[i] = g.out[i] = g.kernel[i] = g.stride[i] = g.dilation[i] = 1, g.before[i] = 0;
@@ -107,6 +108,7 @@ static void one_conv(bool transposed) {
     dilation[i] = g.dilation[at] = between(0, 2) ? 1 : between(1, 3);
     pad[2 * i] = between(0, 2), pad[2 * i + 1] = between(0, 2);
     g.before[at] = pad[2 * i];
+    if (point) kernel[i] = g.kernel[at] = stride[i] = g.stride[at] = dilation[i] = g.dilation[at] = 1, pad[2 * i] = pad[2 * i + 1] = g.before[at] = 0;
     in[i] = g.in[at] = (kernel[i] - 1) * dilation[i] + 1 + between(0, dims == 1 ? 160 : 14);
   }
   cml_dtype type = rnd() % 2 ? CML_F32 : CML_F16, weight_type = rnd() % 2 ? CML_F32 : CML_F16;

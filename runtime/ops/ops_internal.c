@@ -1,0 +1,221 @@
+/* Operators that only graph passes make: conversions between layouts, and group normalisation in one. */
+#include <math.h>
+
+#include "families.h"
+#include "kernels.h"
+
+/* ---- cml_to_last, cml_to_first ---- */
+
+static const cml_param layout_params[] = {{"x", CML_M_ANY, 0, 0}};
+
+static cml_status infer_layout(cml_call *c, cml_error *err) {
+  const cml_tensor *x = cml_arg(c, 0);
+  if (x->rank < 0) return cml_out_unknown(c, 0, x->dtype, CML_RANK_UNKNOWN), CML_OK;
+  if (x->rank < 2) return cml_call_fail(c, err, "x has no channels");
+  int64_t dims[CML_MAX_RANK];
+  int32_t r = x->rank;
+  bool to_last = !strcmp(c->op->name, "cml_to_last");
+  dims[0] = x->dims[0];
+  if (to_last) dims[r - 1] = x->dims[1];
+  else dims[1] = x->dims[r - 1];
+  for (int32_t i = 2; i < r; i++) {
+    if (to_last) dims[i - 1] = x->dims[i];
+    else dims[i] = x->dims[i - 1];
+  }
+  cml_out_set(c, 0, x->dtype, r, dims);
+  return CML_OK;
+}
+
+typedef struct transpose_job {
+  const cml_kernels *k;
+  const char *x;
+  char *y;
+  size_t rows, columns, size, blocks; /* y[c][r] = x[r][c] in each image; blocks of rows in an image */
+} transpose_job;
+
+enum { BLOCK_ROWS = 64 };
+
+static void transpose_blocks(void *context, size_t begin, size_t end) {
+  const transpose_job *j = context;
+  for (size_t i = begin; i < end; i++) {
+    size_t image = i / j->blocks, r0 = i % j->blocks * BLOCK_ROWS, n = j->rows - r0 < BLOCK_ROWS ? j->rows - r0 : BLOCK_ROWS;
+    const char *x = j->x + (image * j->rows + r0) * j->columns * j->size;
+    char *y = j->y + (image * j->rows * j->columns + r0) * j->size;
+    if (j->size == 4) {
+      j->k->transpose(n, j->columns, (const float *)(const void *)x, j->columns, (float *)(void *)y, j->rows);
+    } else if (j->size == 2) {
+      for (size_t c0 = 0; c0 < j->columns; c0 += 32)
+        for (size_t c = c0; c < j->columns && c < c0 + 32; c++)
+          for (size_t r = 0; r < n; r++) ((uint16_t *)(void *)y)[c * j->rows + r] = ((const uint16_t *)(const void *)x)[r * j->columns + c];
+    } else {
+      for (size_t c = 0; c < j->columns; c++)
+        for (size_t r = 0; r < n; r++) memcpy(y + (c * j->rows + r) * j->size, x + (r * j->columns + c) * j->size, j->size);
+    }
+  }
+}
+
+static cml_status run_layout(cml_call *c, cml_error *err) {
+  (void)err;
+  const cml_tensor *x = cml_arg(c, 0);
+  bool to_last = !strcmp(c->op->name, "cml_to_last");
+  size_t channels = (size_t)x->dims[to_last ? 1 : x->rank - 1], images = (size_t)x->dims[0], count = (size_t)cml_tensor_count(x);
+  if (!count) return CML_OK;
+  size_t plane = count / channels / images, size = cml_dtype_bits(x->dtype) / 8;
+  if (plane == 1 || channels == 1) return memcpy(c->outs[0]->data, x->data, count * size), CML_OK;
+  transpose_job j = {cml_kernels_get(), x->data, c->outs[0]->data, to_last ? channels : plane, to_last ? plane : channels, size, 0};
+  j.blocks = (j.rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+  cml_parallel(c->pool, images * j.blocks, 1 + 65536 / (BLOCK_ROWS * j.columns), transpose_blocks, &j);
+  return CML_OK;
+}
+
+/* ---- cml_group_norm ---- */
+
+enum { X, GROUPS, EPSILON, GAMMA, BETA, LAYOUT, ACTIVATION };
+
+static const cml_param norm_params[] = {
+    {"x", CML_M_FLOAT, 0, 0}, {"groups", CML_MASK(I32), CML_CONST, 0}, {"epsilon", CML_MASK(F32), CML_CONST, 0},
+    {"gamma", CML_M_FLOAT, CML_CONST | CML_OPTIONAL, 0}, {"beta", CML_M_FLOAT, CML_CONST | CML_OPTIONAL, 0},
+    {"layout", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0}, {"activation", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},
+};
+
+enum { PIXELS = 64 }; /* widened at a time */
+
+typedef struct norm_job {
+  const cml_kernels *k;
+  const char *x;
+  char *y;
+  size_t channels, groups, plane, parts, images;
+  bool half, last;
+  float epsilon;
+  cml_unary f;
+  const cml_tensor *gamma, *beta;
+  float *sums;    /* [image][part][3][channels]: shift, sum, squares; then [image][2][channels]: scale, bias in its place */
+  float *wide;    /* [thread][PIXELS * channels or plane] */
+  size_t wide_floats;
+} norm_job;
+
+static size_t norm_parts(const cml_call *c) { return cml_pool_threads(c->pool) * 4; }
+
+static cml_status infer_norm(cml_call *c, cml_error *err) {
+  const cml_tensor *x = cml_arg(c, X);
+  cml_out_like(c, 0, x);
+  if (!cml_tensor_known_shape(x)) return CML_OK;
+  bool last = cml_arg_int(c, LAYOUT, 0) == 1;
+  int64_t channels = x->dims[last ? x->rank - 1 : 1], groups = cml_arg_int(c, GROUPS, 1);
+  if (groups < 1 || channels % groups) return cml_call_fail(c, err, "%lld channels do not divide into %lld groups", (long long)channels, (long long)groups);
+  uint64_t plane = channels && x->dims[0] ? (uint64_t)(cml_tensor_count(x) / channels / x->dims[0]) : 0;
+  uint64_t wide = last ? PIXELS * (uint64_t)channels : plane;
+  c->scratch_size = 4 * ((uint64_t)x->dims[0] * norm_parts(c) * 3 * (uint64_t)channels + cml_pool_threads(c->pool) * (wide + 16)) + 64;
+  return CML_OK;
+}
+
+static const float *norm_floats(const norm_job *j, size_t at, size_t n, float *wide) {
+  if (!j->half) return (const float *)(const void *)j->x + at;
+  j->k->f16_to_f32((const cml_f16 *)(const void *)j->x + at, wide, n);
+  return wide;
+}
+
+static void measure_parts(void *context, size_t thread, size_t begin, size_t end) {
+  const norm_job *j = context;
+  float *wide = j->wide + thread * j->wide_floats;
+  size_t n = j->channels;
+  for (size_t i = begin; i < end; i++) {
+    size_t image = i / j->parts, part = i % j->parts;
+    float *shift = j->sums + i * 3 * n, *sum = shift + n, *squares = sum + n;
+    if (!j->last) { /* parts of the channels */
+      for (size_t c = part * n / j->parts; c < (part + 1) * n / j->parts; c++) {
+        const float *x = norm_floats(j, (image * n + c) * j->plane, j->plane, wide);
+        float *out = j->sums + image * j->parts * 3 * n;
+        out[c] = x[0];
+        j->k->moments(x, j->plane, x[0], &out[n + c], &out[2 * n + c]);
+      }
+      continue;
+    }
+    size_t p0 = part * j->plane / j->parts, p1 = (part + 1) * j->plane / j->parts;
+    memset(shift, 0, 3 * n * sizeof *shift);
+    for (size_t p = p0; p < p1; p += PIXELS) {
+      size_t m = p1 - p < PIXELS ? p1 - p : PIXELS;
+      const float *x = norm_floats(j, (image * j->plane + p) * n, m * n, wide);
+      if (p == p0) memcpy(shift, x, n * sizeof *shift);
+      j->k->channel_moments(m, n, x, shift, sum, squares);
+    }
+  }
+}
+
+/* Sums of all parts to a scale and a bias by channel. */
+static void settle(norm_job *j, size_t image) {
+  size_t n = j->channels, each = n / j->groups, parts = j->last ? j->parts : 1;
+  float *base = j->sums + image * j->parts * 3 * n;
+  for (size_t g = 0; g < j->groups; g++) {
+    double total = 0, spread = 0, count = (double)each * (double)j->plane;
+    for (int pass = 0; pass < 2; pass++)
+      for (size_t p = 0; p < parts; p++) {
+        double pixels = j->last ? (double)((p + 1) * j->plane / j->parts - p * j->plane / j->parts) : (double)j->plane;
+        for (size_t c = g * each; pixels > 0 && c < (g + 1) * each; c++) {
+          const float *s = base + p * 3 * n + c;
+          double shift = (double)s[0], sum = (double)s[n], mean = shift + sum / pixels, off = mean - total / count;
+          if (!pass) total += shift * pixels + sum;
+          else spread += (double)s[2 * n] - sum * sum / pixels + pixels * off * off;
+        }
+      }
+    double r = 1 / sqrt(spread / count + (double)j->epsilon);
+    for (size_t c = g * each; c < (g + 1) * each; c++) {
+      double scale = r * (j->gamma ? cml_tensor_get(j->gamma, (int64_t)c) : 1);
+      /* parts of this group's channels are read; what is written was read already: scale and bias take the first part's place */
+      base[c] = (float)scale;
+      base[n + c] = (float)((j->beta ? cml_tensor_get(j->beta, (int64_t)c) : 0) - total / count * scale);
+    }
+  }
+}
+
+static void apply_parts(void *context, size_t thread, size_t begin, size_t end) {
+  const norm_job *j = context;
+  float *wide = j->wide + thread * j->wide_floats;
+  size_t n = j->channels;
+  for (size_t i = begin; i < end; i++) {
+    size_t image = i / j->parts, part = i % j->parts;
+    const float *scale = j->sums + image * j->parts * 3 * n, *bias = scale + n;
+    size_t step = j->last ? PIXELS : 1, limit = j->last ? j->plane : n;
+    size_t p0 = part * limit / j->parts, p1 = (part + 1) * limit / j->parts;
+    for (size_t p = p0; p < p1; p += step) {
+      size_t m = j->last ? (p1 - p < PIXELS ? p1 - p : PIXELS) * n : j->plane, at = j->last ? (image * j->plane + p) * n : (image * n + p) * j->plane;
+      const float *x = norm_floats(j, at, m, wide);
+      float *y = j->half ? wide : (float *)(void *)j->y + at;
+      if (j->last) j->k->scale_channels(m / n, n, x, y, scale, bias);
+      else j->k->unary(CML_UNARY_SCALE, x, y, m, scale[p], bias[p]);
+      if (j->f != CML_UNARY_COPY) j->k->unary(j->f, y, y, m, 0, 0);
+      if (j->half) j->k->f32_to_f16(y, (cml_f16 *)(void *)j->y + at, m);
+    }
+  }
+}
+
+static cml_status run_norm(cml_call *c, cml_error *err) {
+  (void)err;
+  const cml_tensor *x = cml_arg(c, X);
+  if (!cml_tensor_count(x)) return CML_OK;
+  norm_job j = {.k = cml_kernels_get(), .x = x->data, .y = c->outs[0]->data, .last = cml_arg_int(c, LAYOUT, 0) == 1, .half = x->dtype == CML_F16,
+                .groups = (size_t)cml_arg_int(c, GROUPS, 1), .epsilon = (float)cml_arg_float(c, EPSILON, 0),
+                .f = (cml_unary)cml_arg_int(c, ACTIVATION, CML_UNARY_COPY), .gamma = cml_arg(c, GAMMA), .beta = cml_arg(c, BETA)};
+  j.images = (size_t)x->dims[0];
+  j.channels = (size_t)x->dims[j.last ? x->rank - 1 : 1];
+  j.plane = (size_t)cml_tensor_count(x) / j.channels / j.images;
+  j.parts = norm_parts(c);
+  j.sums = c->scratch;
+  j.wide = j.sums + j.images * j.parts * 3 * j.channels;
+  j.wide_floats = (j.last ? PIXELS * j.channels : j.plane) + 16;
+  cml_parallel_with_thread(c->pool, j.images * j.parts, 1, measure_parts, &j);
+  for (size_t i = 0; i < j.images; i++) settle(&j, i);
+  cml_parallel_with_thread(c->pool, j.images * j.parts, 1, apply_parts, &j);
+  return CML_OK;
+}
+
+static const cml_op rows[] = {
+    {.name = "cml_to_last", .since = CML_IOS15, .flags = CML_OP_INTERNAL, .min_outputs = 1, .max_outputs = 1, CML_PARAMS(layout_params),
+     .infer = infer_layout, .run = run_layout},
+    {.name = "cml_to_first", .since = CML_IOS15, .flags = CML_OP_INTERNAL, .min_outputs = 1, .max_outputs = 1, CML_PARAMS(layout_params),
+     .infer = infer_layout, .run = run_layout},
+    {.name = "cml_group_norm", .since = CML_IOS15, .flags = CML_OP_INTERNAL, .min_outputs = 1, .max_outputs = 1, CML_PARAMS(norm_params),
+     .infer = infer_norm, .run = run_norm},
+};
+
+const cml_op_family cml_ops_internal = {"internal", rows, sizeof rows / sizeof *rows};

@@ -1,0 +1,324 @@
+/* Convolutions compute with the channels last. This pass lets what lies between them stay that way: each value may have a twin,
+ * the same elements with the channels moved from the second to the last dimension, and steps that can work on twins do. Where a
+ * step needs the other form, a conversion is put before it, once for each value. */
+#include <stdlib.h>
+
+#include "passes.h"
+
+typedef struct layout_pass {
+  cml_graph *g;
+  uint32_t *twin;   /* by value: the one with its channels last, or CML_NO_VALUE */
+  bool *missing;    /* by value: exists as its twin only */
+  size_t room;
+  cml_step *steps;  /* the new body */
+  size_t count, capacity;
+  bool failed;      /* out of memory */
+} layout_pass;
+
+static bool grow_values(layout_pass *p) {
+  if (p->g->value_count < p->room) return true;
+  size_t room = p->g->value_count * 2 + 64;
+  uint32_t *twin = realloc(p->twin, room * sizeof *twin);
+  if (twin) p->twin = twin;
+  bool *missing = realloc(p->missing, room * sizeof *missing);
+  if (missing) p->missing = missing;
+  if (!twin || !missing) return !(p->failed = true);
+  for (size_t i = p->room; i < room; i++) twin[i] = CML_NO_VALUE, missing[i] = false;
+  p->room = room;
+  return true;
+}
+
+static cml_step *push(layout_pass *p, const cml_step *s) {
+  if (p->count == p->capacity) {
+    size_t capacity = p->capacity ? p->capacity * 2 : 64;
+    cml_step *steps = realloc(p->steps, capacity * sizeof *steps);
+    if (!steps) return p->failed = true, NULL;
+    p->steps = steps;
+    p->capacity = capacity;
+  }
+  p->steps[p->count] = *s;
+  return &p->steps[p->count++];
+}
+
+static cml_tensor last_type(const cml_tensor *t) {
+  cml_tensor r = *t;
+  for (int32_t i = 1; i + 1 < t->rank; i++) r.dims[i] = t->dims[i + 1];
+  r.dims[t->rank - 1] = t->dims[1];
+  r.data = NULL;
+  return r;
+}
+
+static uint32_t new_twin(layout_pass *p, uint32_t v) {
+  cml_tensor t = last_type(cml_pass_type(p->g, v));
+  uint32_t twin = cml_pass_value(p->g, p->g->values[v].name, &t, CML_ROLE_COMPUTED);
+  if (twin == CML_NO_VALUE || !grow_values(p)) return p->failed = true, CML_NO_VALUE;
+  p->twin[v] = twin;
+  return twin;
+}
+
+static cml_status convert(layout_pass *p, const char *op, uint32_t from, uint32_t to, cml_error *err) {
+  cml_step s = {.name = p->g->values[from].name, .index = p->g->step_total++, .out_count = 1};
+  s.outs = CML_ARENA_NEW(&p->g->arena, uint32_t);
+  s.blocks = NULL;
+  if (!s.outs) return cml_fail_memory(err);
+  s.outs[0] = to;
+  CML_TRY(cml_pass_become(p->g, &s, op, &(cml_binding){"x", from}, 1, err));
+  return push(p, &s) ? CML_OK : cml_fail_memory(err);
+}
+
+/* A constant with its elements moved. */
+static uint32_t constant_twin(layout_pass *p, uint32_t v) {
+  cml_graph *g = p->g;
+  const cml_tensor *t = cml_pass_type(g, v);
+  cml_tensor r = last_type(t);
+  int64_t channels = t->dims[1], plane = 1, size = cml_dtype_bits(t->dtype) / 8;
+  for (int32_t i = 2; i < t->rank; i++) plane *= t->dims[i];
+  if (!(r.data = cml_arena_array(&g->arena, (size_t)cml_tensor_count(t) + 16, (size_t)size))) return p->failed = true, CML_NO_VALUE;
+  for (int64_t n = 0; n < t->dims[0]; n++)
+    for (int64_t c = 0; c < channels; c++)
+      for (int64_t i = 0; i < plane; i++)
+        memcpy((char *)r.data + ((n * plane + i) * channels + c) * size, (const char *)t->data + ((n * channels + c) * plane + i) * size, (size_t)size);
+  uint32_t twin = cml_pass_value(g, g->values[v].name, &r, CML_ROLE_CONSTANT);
+  if (twin == CML_NO_VALUE || !grow_values(p)) return p->failed = true, CML_NO_VALUE;
+  return p->twin[v] = twin;
+}
+
+/* v with its channels last, made when there is none yet. */
+static cml_status want_last(layout_pass *p, uint32_t v, uint32_t *out, cml_error *err) {
+  if (p->twin[v] == CML_NO_VALUE) {
+    if (p->g->values[v].role == CML_ROLE_CONSTANT) {
+      if (constant_twin(p, v) == CML_NO_VALUE) return cml_fail_memory(err);
+    } else {
+      if (new_twin(p, v) == CML_NO_VALUE) return cml_fail_memory(err);
+      CML_TRY(convert(p, "cml_to_last", v, p->twin[v], err));
+    }
+  }
+  *out = p->twin[v];
+  return CML_OK;
+}
+
+static cml_status want_first(layout_pass *p, uint32_t v, cml_error *err) {
+  if (!p->missing[v]) return CML_OK;
+  p->missing[v] = false;
+  return convert(p, "cml_to_first", p->twin[v], v, err);
+}
+
+/* The step's output 0 becomes a twin. */
+static cml_status give_last(layout_pass *p, cml_step *s, cml_error *err) {
+  uint32_t v = s->outs[0], twin = new_twin(p, v), *outs = CML_ARENA_NEW(&p->g->arena, uint32_t);
+  cml_tensor *declared = CML_ARENA_NEW(&p->g->arena, cml_tensor);
+  if (twin == CML_NO_VALUE || !outs || !declared) return cml_fail_memory(err);
+  *declared = *cml_pass_type(p->g, twin);
+  outs[0] = twin;
+  s->outs = outs;
+  s->declared = declared;
+  p->missing[v] = true;
+  return CML_OK;
+}
+
+static bool is_any(const cml_step *s, const char *const *names) {
+  for (; *names; names++)
+    if (cml_pass_is(s, *names)) return true;
+  return false;
+}
+
+static int32_t rank_of(const layout_pass *p, uint32_t v) { return cml_pass_type(p->g, v)->rank; }
+
+/* Arguments of the step copied, so that they may be replaced. */
+static cml_status own_args(layout_pass *p, cml_step *s, cml_error *err) {
+  uint32_t *args = CML_ARENA_NEW_ARRAY(&p->g->arena, uint32_t, s->arg_count + 1);
+  bool *constant = CML_ARENA_NEW_ARRAY(&p->g->arena, bool, s->arg_count + 1);
+  if (!args || !constant) return cml_fail_memory(err);
+  memcpy(args, s->args, s->arg_count * sizeof *args);
+  for (size_t i = 0; i < s->arg_count; i++) constant[i] = p->g->values[args[i]].role == CML_ROLE_CONSTANT;
+  s->args = args;
+  s->arg_constant = constant;
+  return CML_OK;
+}
+
+static cml_status replace(layout_pass *p, cml_step *s, const char *param, uint32_t value) {
+  for (unsigned i = 0; i < s->op->param_count; i++)
+    if (!strcmp(s->op->params[i].name, param) && s->first[i] < s->first[i + 1]) {
+      s->args[s->first[i]] = value;
+      s->arg_constant[s->first[i]] = p->g->values[value].role == CML_ROLE_CONSTANT;
+    }
+  return CML_OK;
+}
+
+/* ---- kinds of steps; each returns with *done set when it took the step ---- */
+
+static cml_status take_conv(layout_pass *p, cml_step *s, bool *done, cml_error *err) {
+  if (!cml_pass_is(s, "cml_conv")) return CML_OK;
+  uint32_t x = cml_pass_arg(s, "x"), residual = cml_pass_arg(s, "residual");
+  CML_TRY(want_last(p, x, &x, err));
+  if (residual != CML_NO_VALUE) CML_TRY(want_last(p, residual, &residual, err));
+  const cml_binding bindings[] = {
+      {"x", x}, {"weight", cml_pass_arg(s, "weight")}, {"bias", cml_pass_arg(s, "bias")}, {"strides", cml_pass_arg(s, "strides")},
+      {"pad_type", cml_pass_arg(s, "pad_type")}, {"pad", cml_pass_arg(s, "pad")}, {"dilations", cml_pass_arg(s, "dilations")},
+      {"groups", cml_pass_arg(s, "groups")}, {"layout", cml_pass_int(p->g, 1)}, {"residual", residual},
+      {"activation", cml_pass_arg(s, "activation")}, {"alpha", cml_pass_arg(s, "alpha")}, {"beta", cml_pass_arg(s, "beta")},
+  };
+  if (!grow_values(p)) return cml_fail_memory(err);
+  CML_TRY(cml_pass_become(p->g, s, "cml_conv", bindings, sizeof bindings / sizeof *bindings, err));
+  *done = true;
+  return give_last(p, s, err);
+}
+
+static cml_status take_unary(layout_pass *p, cml_step *s, bool *done, cml_error *err) {
+  static const char *const unary[] = {"relu", "relu6", "silu", "sigmoid", "tanh", "clip", "leaky_relu", "gelu", "elu", "softplus", "softsign",
+                                      "sigmoid_hard", "exp", "sqrt", "rsqrt", "square", "abs", "log", "erf", "cast", "identity",
+                                      "scaled_tanh", "thresholded_relu", "linear_activation", NULL};
+  static const char *const group_norm[] = {"cml_group_norm", NULL};
+  bool norm = is_any(s, group_norm);
+  if (!norm && !is_any(s, unary)) return CML_OK;
+  uint32_t x = cml_pass_arg(s, "x");
+  if (x == CML_NO_VALUE || p->twin[x] == CML_NO_VALUE || p->g->values[x].role == CML_ROLE_CONSTANT) return CML_OK;
+  *done = true;
+  if (norm) {
+    const cml_binding bindings[] = {{"x", p->twin[x]}, {"groups", cml_pass_arg(s, "groups")}, {"epsilon", cml_pass_arg(s, "epsilon")},
+                                    {"gamma", cml_pass_arg(s, "gamma")}, {"beta", cml_pass_arg(s, "beta")}, {"layout", cml_pass_int(p->g, 1)},
+                                    {"activation", cml_pass_arg(s, "activation")}};
+    if (!grow_values(p)) return cml_fail_memory(err);
+    CML_TRY(cml_pass_become(p->g, s, "cml_group_norm", bindings, sizeof bindings / sizeof *bindings, err));
+    return give_last(p, s, err);
+  }
+  CML_TRY(own_args(p, s, err));
+  CML_TRY(replace(p, s, "x", p->twin[x]));
+  return give_last(p, s, err);
+}
+
+static bool one_element(const cml_tensor *t) { return cml_tensor_known_shape(t) && cml_tensor_count(t) == 1; }
+
+static cml_status take_binary(layout_pass *p, cml_step *s, bool *done, cml_error *err) {
+  static const char *const binary[] = {"add", "sub", "mul", "real_div", "maximum", "minimum", "pow", NULL};
+  if (!is_any(s, binary)) return CML_OK;
+  uint32_t v[2] = {cml_pass_arg(s, "x"), cml_pass_arg(s, "y")};
+  int32_t rank = rank_of(p, s->outs[0]);
+  bool any = false;
+  for (int i = 0; i < 2; i++) {
+    if (v[i] == CML_NO_VALUE) return CML_OK;
+    bool constant = p->g->values[v[i]].role == CML_ROLE_CONSTANT, single = one_element(cml_pass_type(p->g, v[i]));
+    any = any || (!constant && p->twin[v[i]] != CML_NO_VALUE);
+    if (!(single && constant) && rank_of(p, v[i]) != rank) return CML_OK;
+  }
+  if (!any || rank < 3) return CML_OK;
+  CML_TRY(own_args(p, s, err));
+  for (int i = 0; i < 2; i++) {
+    if (p->g->values[v[i]].role == CML_ROLE_CONSTANT && one_element(cml_pass_type(p->g, v[i]))) continue;
+    uint32_t twin;
+    CML_TRY(want_last(p, v[i], &twin, err));
+    CML_TRY(replace(p, s, i ? "y" : "x", twin));
+  }
+  *done = true;
+  return give_last(p, s, err);
+}
+
+/* Dimension i of a value as one of its twin. */
+static int64_t last_axis(int64_t axis, int32_t rank) {
+  if (axis < 0) axis += rank;
+  return axis == 1 ? rank - 1 : axis > 1 ? axis - 1 : axis;
+}
+
+static cml_status take_concat(layout_pass *p, cml_step *s, bool *done, cml_error *err) {
+  if (!cml_pass_is(s, "concat")) return CML_OK;
+  uint32_t axis = cml_pass_arg(s, "axis"), interleave = cml_pass_arg(s, "interleave");
+  int32_t rank = rank_of(p, s->outs[0]);
+  bool any = false;
+  if (axis == CML_NO_VALUE || !cml_pass_type(p->g, axis)->data || rank < 3) return CML_OK;
+  if (interleave != CML_NO_VALUE && (!cml_pass_type(p->g, interleave)->data || cml_tensor_get_int(cml_pass_type(p->g, interleave), 0))) return CML_OK;
+  for (size_t i = s->first[0]; i < s->first[1]; i++) {
+    if (rank_of(p, s->args[i]) != rank) return CML_OK;
+    any = any || (p->twin[s->args[i]] != CML_NO_VALUE && p->g->values[s->args[i]].role != CML_ROLE_CONSTANT);
+  }
+  if (!any || strcmp(s->op->params[0].name, "values")) return CML_OK;
+  uint32_t moved = cml_pass_int(p->g, last_axis(cml_tensor_get_int(cml_pass_type(p->g, axis), 0), rank));
+  if (moved == CML_NO_VALUE || !grow_values(p)) return cml_fail_memory(err);
+  CML_TRY(own_args(p, s, err));
+  CML_TRY(replace(p, s, "axis", moved));
+  for (size_t i = s->first[0]; i < s->first[1]; i++) CML_TRY(want_last(p, s->args[i], &s->args[i], err));
+  *done = true;
+  return give_last(p, s, err);
+}
+
+static cml_status take_reduce(layout_pass *p, cml_step *s, bool *done, cml_error *err) {
+  static const char *const reduce[] = {"reduce_mean", "reduce_sum", "reduce_max", "reduce_min", NULL};
+  if (!is_any(s, reduce)) return CML_OK;
+  uint32_t x = cml_pass_arg(s, "x"), axes = cml_pass_arg(s, "axes"), keep = cml_pass_arg(s, "keep_dims");
+  if (p->twin[x] == CML_NO_VALUE || axes == CML_NO_VALUE || !cml_pass_type(p->g, axes)->data) return CML_OK;
+  const cml_tensor *t = cml_pass_type(p->g, axes);
+  bool keeps = keep != CML_NO_VALUE && cml_pass_type(p->g, keep)->data && cml_tensor_get_int(cml_pass_type(p->g, keep), 0);
+  int32_t rank = rank_of(p, x);
+  int64_t n = cml_tensor_count(t), moved[CML_MAX_RANK];
+  bool spatial = n == rank - 2;
+  if (n > rank) return CML_OK;
+  for (int64_t i = 0; i < n; i++) {
+    moved[i] = last_axis(cml_tensor_get_int(t, i), rank);
+    spatial = spatial && moved[i] > 0 && moved[i] < rank - 1;
+  }
+  if (!keeps && !spatial) return CML_OK;
+  uint32_t list = cml_pass_ints(p->g, moved, n);
+  if (list == CML_NO_VALUE || !grow_values(p)) return cml_fail_memory(err);
+  CML_TRY(own_args(p, s, err));
+  CML_TRY(replace(p, s, "axes", list));
+  CML_TRY(replace(p, s, "x", p->twin[x]));
+  *done = true;
+  return keeps ? give_last(p, s, err) : CML_OK;
+}
+
+static cml_status take_pool(layout_pass *p, cml_step *s, bool *done, cml_error *err) {
+  bool max = cml_pass_is(s, "max_pool");
+  if (!max && !cml_pass_is(s, "avg_pool")) return CML_OK;
+  uint32_t x = cml_pass_arg(s, "x");
+  if (p->twin[x] == CML_NO_VALUE) return CML_OK;
+  const cml_binding bindings[] = {
+      {"x", p->twin[x]}, {"kernel_sizes", cml_pass_arg(s, "kernel_sizes")}, {"strides", cml_pass_arg(s, "strides")},
+      {"pad_type", cml_pass_arg(s, "pad_type")}, {"pad", cml_pass_arg(s, "pad")}, {"ceil_mode", cml_pass_arg(s, "ceil_mode")},
+      {"exclude_padding_from_average", cml_pass_arg(s, "exclude_padding_from_average")},
+  };
+  CML_TRY(cml_pass_become(p->g, s, max ? "cml_max_pool_last" : "cml_avg_pool_last", bindings, sizeof bindings / sizeof *bindings, err));
+  *done = true;
+  return give_last(p, s, err);
+}
+
+static cml_status first_for_block(layout_pass *p, const cml_graph_block *b, cml_error *err) {
+  for (size_t i = 0; i < b->step_count; i++) {
+    for (size_t k = 0; k < b->steps[i].arg_count; k++) CML_TRY(want_first(p, b->steps[i].args[k], err));
+    for (size_t k = 0; k < b->steps[i].block_count; k++) CML_TRY(first_for_block(p, b->steps[i].blocks[k], err));
+  }
+  for (size_t i = 0; i < b->output_count; i++) CML_TRY(want_first(p, b->outputs[i], err));
+  return CML_OK;
+}
+
+static cml_status take_step(layout_pass *p, const cml_step *given, cml_error *err) {
+  static cml_status (*const kinds[])(layout_pass *, cml_step *, bool *, cml_error *) = {take_conv,   take_unary,  take_binary,
+                                                                                      take_concat, take_reduce, take_pool};
+  cml_step s = *given;
+  bool done = false;
+  if (!s.folded && s.out_count == 1 && !s.block_count)
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds && !done; i++) CML_TRY(kinds[i](p, &s, &done, err));
+  for (size_t k = 0; !done && k < s.arg_count; k++) CML_TRY(want_first(p, s.args[k], err));
+  for (size_t k = 0; k < s.block_count; k++) CML_TRY(first_for_block(p, s.blocks[k], err));
+  return push(p, &s) ? CML_OK : cml_fail_memory(err);
+}
+
+cml_status cml_pass_layout(cml_graph *g, cml_error *err) {
+  layout_pass p = {.g = g};
+  cml_status status = CML_OK;
+  bool any = false;
+  for (size_t i = 0; i < g->body.step_count; i++) any = any || cml_pass_is(&g->body.steps[i], "cml_conv");
+  if (!any) return CML_OK;
+  if (!grow_values(&p)) status = cml_fail_memory(err);
+  for (size_t i = 0; i < g->body.step_count && !status; i++) status = take_step(&p, &g->body.steps[i], err);
+  for (size_t i = 0; i < g->body.output_count && !status; i++) status = want_first(&p, g->body.outputs[i], err);
+  cml_step *steps = status ? NULL : CML_ARENA_NEW_ARRAY(&g->arena, cml_step, p.count + 1);
+  if (!status && !steps) status = cml_fail_memory(err);
+  if (!status) {
+    memcpy(steps, p.steps, p.count * sizeof *steps);
+    g->body.steps = steps;
+    g->body.step_count = p.count;
+  }
+  free(p.steps);
+  free(p.twin);
+  free(p.missing);
+  return status;
+}

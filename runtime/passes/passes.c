@@ -1,0 +1,148 @@
+/* The table of passes and what they share. */
+#include "passes.h"
+
+#include <stdlib.h>
+
+static const cml_pass passes[] = {
+    {"attention", "matrix product, scale, softmax, matrix product: one streaming attention", cml_pass_attention},
+    {"group-norm", "the written-out group normalisation as one operation", cml_pass_group_norm},
+    {"epilogues", "residual additions and activations into the convolution or linear layer before them", cml_pass_epilogues},
+    {"layout", "convolutions and their neighbours with the channels last, converted at the borders only", cml_pass_layout},
+};
+
+const cml_pass *cml_pass_at(size_t i) { return i < sizeof passes / sizeof *passes ? &passes[i] : NULL; }
+
+/* Where a pass stands in the list: 1 named, -1 named with a minus, 0 not. */
+static int listed(const char *list, const char *name) {
+  size_t n = strlen(name);
+  for (const char *p = list; p; p = strchr(p, ','), p = p ? p + 1 : NULL) {
+    bool minus = *p == '-';
+    const char *word = p + minus;
+    if (!strncmp(word, name, n) && (!word[n] || word[n] == ',')) return minus ? -1 : 1;
+  }
+  return 0;
+}
+
+static cml_status check_list(const char *list, cml_error *err) {
+  for (const char *p = list; p && *p; p = strchr(p, ','), p = p ? p + 1 : NULL) {
+    const char *word = p + (*p == '-');
+    size_t n = strcspn(word, ",");
+    bool found = false;
+    for (size_t i = 0; cml_pass_at(i); i++) found = found || (strlen(passes[i].name) == n && !strncmp(passes[i].name, word, n));
+    if (!found) return cml_fail(err, CML_ARGUMENT, CML_NO_OFFSET, "there is no pass '%.*s'", (int)n, word);
+  }
+  return CML_OK;
+}
+
+cml_status cml_passes_run(cml_graph *g, const char *list, cml_error *err) {
+  CML_TRY(check_list(list, err));
+  bool exclusive = list && *list != '-';
+  for (size_t i = 0; cml_pass_at(i); i++) {
+    int how = list ? listed(list, passes[i].name) : 1;
+    if (how < 0 || (exclusive && how <= 0)) continue;
+    CML_TRY(passes[i].run(g, err));
+    cml_pass_compact(g);
+  }
+  return CML_OK;
+}
+
+/* ---- uses ---- */
+
+static void use_block(const cml_graph_block *b, cml_use *uses, uint32_t outer, bool body) {
+  for (size_t i = 0; i < b->step_count; i++) {
+    const cml_step *s = &b->steps[i];
+    if (!s->op) continue;
+    for (size_t k = 0; k < s->arg_count; k++) {
+      uses[s->args[k]].count++;
+      uses[s->args[k]].step = body ? (uint32_t)i : outer;
+    }
+    for (size_t k = 0; k < s->block_count; k++) use_block(s->blocks[k], uses, body ? (uint32_t)i : outer, false);
+  }
+  /* an output of the block is a use that no step can take over */
+  for (size_t i = 0; i < b->output_count; i++) {
+    uses[b->outputs[i]].count += 2;
+    uses[b->outputs[i]].step = UINT32_MAX;
+  }
+}
+
+cml_use *cml_pass_uses(const cml_graph *g) {
+  cml_use *uses = calloc(g->value_count + 1, sizeof *uses);
+  if (uses) use_block(&g->body, uses, 0, true);
+  return uses;
+}
+
+/* ---- values and steps ---- */
+
+uint32_t cml_pass_value(cml_graph *g, const char *name, const cml_tensor *type, cml_value_role role) {
+  if (g->value_count == g->value_capacity) {
+    size_t capacity = g->value_capacity ? g->value_capacity * 2 : 256;
+    cml_tensor copy = *type; /* type may lie in the array that moves */
+    cml_graph_value *values = realloc(g->values, capacity * sizeof *values);
+    if (!values) return CML_NO_VALUE;
+    g->values = values;
+    g->value_capacity = capacity;
+    g->values[g->value_count] = (cml_graph_value){name, copy, role, 0};
+    return (uint32_t)g->value_count++;
+  }
+  g->values[g->value_count] = (cml_graph_value){name, *type, role, 0};
+  return (uint32_t)g->value_count++;
+}
+
+uint32_t cml_pass_ints(cml_graph *g, const int64_t *values, int64_t count) {
+  cml_tensor t = {.dtype = CML_I32, .rank = count < 0 ? 0 : 1, .dims = {count}};
+  int64_t n = count < 0 ? 1 : count;
+  if (!(t.data = cml_arena_array(&g->arena, (size_t)n + 1, 4))) return CML_NO_VALUE;
+  for (int64_t i = 0; i < n; i++) ((int32_t *)t.data)[i] = (int32_t)values[i];
+  return cml_pass_value(g, "", &t, CML_ROLE_CONSTANT);
+}
+
+uint32_t cml_pass_int(cml_graph *g, int64_t value) { return cml_pass_ints(g, &value, -1); }
+
+uint32_t cml_pass_float(cml_graph *g, float value) {
+  cml_tensor t = {.dtype = CML_F32};
+  if (!(t.data = cml_arena_alloc(&g->arena, 16))) return CML_NO_VALUE;
+  *(float *)t.data = value;
+  return cml_pass_value(g, "", &t, CML_ROLE_CONSTANT);
+}
+
+uint32_t cml_pass_arg(const cml_step *s, const char *param) {
+  for (unsigned p = 0; p < s->op->param_count; p++)
+    if (!strcmp(s->op->params[p].name, param)) return s->first[p] < s->first[p + 1] ? s->args[s->first[p]] : CML_NO_VALUE;
+  return CML_NO_VALUE;
+}
+
+bool cml_pass_is(const cml_step *s, const char *type) { return s->op && !s->folded && !strcmp(s->op->name, type); }
+
+cml_status cml_pass_become(cml_graph *g, cml_step *s, const char *type, const cml_binding *bindings, size_t count, cml_error *err) {
+  const cml_op *op = cml_op_find(type, g->opset);
+  if (!op) return cml_fail(err, CML_UNSUPPORTED, CML_NO_OFFSET, "no operator '%s'", type);
+  uint32_t *args = CML_ARENA_NEW_ARRAY(&g->arena, uint32_t, count + 1);
+  uint16_t *first = CML_ARENA_NEW_ARRAY(&g->arena, uint16_t, (size_t)op->param_count + 1);
+  bool *constant = CML_ARENA_NEW_ARRAY(&g->arena, bool, count + 1);
+  if (!args || !first || !constant) return cml_fail_memory(err);
+  size_t n = 0;
+  for (unsigned p = 0; p < op->param_count; p++) {
+    first[p] = (uint16_t)n;
+    for (size_t i = 0; i < count; i++)
+      if (bindings[i].value != CML_NO_VALUE && !strcmp(bindings[i].param, op->params[p].name)) {
+        constant[n] = g->values[bindings[i].value].role == CML_ROLE_CONSTANT;
+        args[n++] = bindings[i].value;
+      }
+  }
+  first[op->param_count] = (uint16_t)n;
+  s->op = op;
+  s->args = args;
+  s->first = first;
+  s->arg_constant = constant;
+  s->arg_count = n;
+  s->folded = false;
+  if (n > g->max_args) g->max_args = n;
+  return CML_OK;
+}
+
+void cml_pass_compact(cml_graph *g) {
+  size_t n = 0;
+  for (size_t i = 0; i < g->body.step_count; i++)
+    if (g->body.steps[i].op) g->body.steps[n++] = g->body.steps[i];
+  g->body.step_count = n;
+}

@@ -1,0 +1,53 @@
+/* Graph passes: they rewrite the executable graph between building and preparing, so that fewer and larger operations run.
+ *
+ * Each pass is one function over the body of the graph; it may change a step's operator and arguments, drop steps whose results
+ * are no longer used, and insert steps. It never changes what the program computes but for the roundings between joined
+ * operations. Internal operators (cml_…) come from the families like all others. */
+#ifndef CML_PASSES_H
+#define CML_PASSES_H
+
+#include "exec_graph.h"
+
+typedef struct cml_pass {
+  const char *name, *what;
+  cml_status (*run)(cml_graph *g, cml_error *err);
+} cml_pass;
+
+/* In the order in which they run; NULL after the last. */
+const cml_pass *cml_pass_at(size_t i);
+/* list: NULL all, "" none, "a,b" only these, "-a" all but a. CML_ARGUMENT names a pass that there is not. */
+CML_NODISCARD cml_status cml_passes_run(cml_graph *g, const char *list, cml_error *err);
+
+/* ---- for passes ---- */
+
+enum { CML_NO_VALUE = UINT32_MAX };
+
+/* Who uses a value: `count` uses in all, `step` the body's last step that does (an index), blocks and outputs count as well. */
+typedef struct cml_use {
+  uint32_t count, step;
+} cml_use;
+cml_use *cml_pass_uses(const cml_graph *g); /* by value, malloc'ed; NULL when memory is out */
+
+uint32_t cml_pass_value(cml_graph *g, const char *name, const cml_tensor *type, cml_value_role role); /* CML_NO_VALUE: no memory */
+uint32_t cml_pass_int(cml_graph *g, int64_t value);
+uint32_t cml_pass_ints(cml_graph *g, const int64_t *values, int64_t count);
+uint32_t cml_pass_float(cml_graph *g, float value);
+/* The (first) argument of a parameter by name; CML_NO_VALUE when absent. */
+uint32_t cml_pass_arg(const cml_step *s, const char *param);
+bool cml_pass_is(const cml_step *s, const char *type);
+/* Makes s a step of another operator: named arguments, one value each; outputs and name stay. */
+typedef struct cml_binding {
+  const char *param;
+  uint32_t value; /* CML_NO_VALUE: left out */
+} cml_binding;
+CML_NODISCARD cml_status cml_pass_become(cml_graph *g, cml_step *s, const char *type, const cml_binding *bindings, size_t count, cml_error *err);
+/* Takes dropped steps (op NULL) out of the body. */
+void cml_pass_compact(cml_graph *g);
+static inline const cml_tensor *cml_pass_type(const cml_graph *g, uint32_t value) { return &g->values[value].type; }
+
+cml_status cml_pass_epilogues(cml_graph *g, cml_error *err);
+cml_status cml_pass_attention(cml_graph *g, cml_error *err);
+cml_status cml_pass_group_norm(cml_graph *g, cml_error *err);
+cml_status cml_pass_layout(cml_graph *g, cml_error *err);
+
+#endif
