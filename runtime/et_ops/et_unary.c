@@ -1,0 +1,197 @@
+/* Functions of one tensor. Those with real results take integers as float32; the others keep the type. */
+#include <math.h>
+
+#include "et_elementwise.h"
+#include "et_families.h"
+#include "kernels.h"
+
+static cml_status real_unary(cml_et_call *c, const cml_et_maps *maps, const cml_et_scalars *s, size_t out, cml_error *err) {
+  const cml_et_tensor *x = cml_et_arg(c, 0);
+  return cml_et_elementwise(c, maps, cml_et_real_type(x->dtype), &x, 1, s, cml_et_arg(c, out), err);
+}
+
+static cml_status same_unary(cml_et_call *c, const cml_et_maps *maps, const cml_et_scalars *s, size_t out, cml_error *err) {
+  const cml_et_tensor *x = cml_et_arg(c, 0);
+  return cml_et_elementwise(c, maps, x->dtype, &x, 1, s, cml_et_arg(c, out), err);
+}
+
+#define KERNEL(name, function)                                                                            \
+  static void name(void *out, const void *const *in, size_t n, const cml_et_scalars *s) {                 \
+    cml_kernels_get()->unary(CML_UNARY_##function, in[0], out, n, (float)s->d[0], (float)s->d[1]);        \
+  }
+
+#define RUN_REAL(name)                                           \
+  static cml_status name(cml_et_call *c, cml_error *err) {       \
+    static const cml_et_maps maps = {name##_f32, name##_f64, NULL, false}; \
+    return real_unary(c, &maps, NULL, 1, err);                   \
+  }
+#define REAL(name, e32, e64)                 \
+  CML_ET_MAP1(name##_f32, float, float, e32) \
+  CML_ET_MAP1(name##_f64, double, double, e64) \
+  RUN_REAL(name)
+#define REAL_KERNEL(name, function, e64)     \
+  KERNEL(name##_f32, function)               \
+  CML_ET_MAP1(name##_f64, double, double, e64) \
+  RUN_REAL(name)
+
+REAL(op_acos, acosf(x), acos(x))
+REAL(op_acosh, acoshf(x), acosh(x))
+REAL(op_asin, asinf(x), asin(x))
+REAL(op_asinh, asinhf(x), asinh(x))
+REAL(op_atan, atanf(x), atan(x))
+REAL(op_atanh, atanhf(x), atanh(x))
+REAL(op_cos, cosf(x), cos(x))
+REAL(op_cosh, coshf(x), cosh(x))
+REAL(op_expm1, expm1f(x), expm1(x))
+REAL(op_log10, log10f(x), log10(x))
+REAL(op_log1p, log1pf(x), log1p(x))
+REAL(op_log2, log2f(x), log2(x))
+REAL(op_rsqrt, 1.0f / sqrtf(x), 1.0 / sqrt(x))
+REAL(op_sin, sinf(x), sin(x))
+REAL(op_sinh, sinhf(x), sinh(x))
+REAL(op_tan, tanf(x), tan(x))
+REAL_KERNEL(op_erf, ERF, erf(x))
+REAL_KERNEL(op_exp, EXP, exp(x))
+REAL_KERNEL(op_log, LOG, log(x))
+REAL_KERNEL(op_sigmoid, SIGMOID, 1.0 / (1.0 + exp(-x)))
+REAL_KERNEL(op_sqrt, SQRT, sqrt(x))
+REAL_KERNEL(op_tanh, TANH, tanh(x))
+REAL(op_reciprocal, 1.0f / x, 1.0 / x)
+
+/* ---- the type stays ---- */
+
+CML_ET_MAP1(same_i64, int64_t, int64_t, x)
+#define RUN_SAME(name, integer)                                  \
+  static cml_status name(cml_et_call *c, cml_error *err) {       \
+    static const cml_et_maps maps = {name##_f32, name##_f64, integer, false}; \
+    return same_unary(c, &maps, NULL, 1, err);                   \
+  }
+#define SAME(name, e32, e64, integer)        \
+  CML_ET_MAP1(name##_f32, float, float, e32) \
+  CML_ET_MAP1(name##_f64, double, double, e64) \
+  RUN_SAME(name, integer)
+
+CML_ET_MAP1(abs_i64, int64_t, int64_t, x < 0 ? 0 - (uint64_t)x : (uint64_t)x)
+CML_ET_MAP1(neg_i64, int64_t, int64_t, 0 - (uint64_t)x)
+CML_ET_MAP1(sign_i64, int64_t, int64_t, (x > 0) - (x < 0))
+CML_ET_MAP1(relu_i64, int64_t, int64_t, x > 0 ? x : 0)
+SAME(op_abs, fabsf(x), fabs(x), abs_i64)
+SAME(neg, -x, -x, neg_i64)
+/* NaN has no sign: 0, as torch has it. */
+SAME(op_sign, (float)((x > 0) - (x < 0)), (double)((x > 0) - (x < 0)), sign_i64)
+SAME(op_ceil, ceilf(x), ceil(x), same_i64)
+SAME(op_floor, floorf(x), floor(x), same_i64)
+SAME(op_round, rintf(x), rint(x), same_i64)
+SAME(op_trunc, truncf(x), trunc(x), same_i64)
+SAME(relu, x < 0 ? 0 : x, x < 0 ? 0 : x, relu_i64)
+
+static cml_status no_bool(cml_et_call *c, cml_status (*run)(cml_et_call *, cml_error *), cml_error *err) {
+  CML_TRY(cml_et_want(c, cml_et_arg(c, 0), CML_ET_ANY & ~CML_M_BOOL, "the tensor", err));
+  return run(c, err);
+}
+static cml_status op_neg(cml_et_call *c, cml_error *err) { return no_bool(c, neg, err); }
+static cml_status op_relu(cml_et_call *c, cml_error *err) { return no_bool(c, relu, err); }
+
+CML_ET_MAP1(not_i64, int64_t, int64_t, ~x)
+CML_ET_MAP1(not_bool, int64_t, int64_t, !x)
+static cml_status op_bitwise_not(cml_et_call *c, cml_error *err) {
+  static const cml_et_maps integers = {NULL, NULL, not_i64, false}, booleans = {NULL, NULL, not_bool, false};
+  return same_unary(c, cml_et_arg(c, 0)->dtype == CML_BOOL ? &booleans : &integers, NULL, 1, err);
+}
+
+/* ---- predicates ---- */
+
+#define PREDICATE(name, real, integer)               \
+  CML_ET_MAP1(name##_f32, uint8_t, float, real)      \
+  CML_ET_MAP1(name##_f64, uint8_t, double, real)     \
+  CML_ET_MAP1(name##_i64, uint8_t, int64_t, integer) \
+  static cml_status name(cml_et_call *c, cml_error *err) { \
+    static const cml_et_maps maps = {name##_f32, name##_f64, name##_i64, true}; \
+    return same_unary(c, &maps, NULL, 1, err);       \
+  }
+PREDICATE(op_isinf, isinf(x) != 0, 0 & x)
+PREDICATE(op_isnan, x != x, 0 & x)
+PREDICATE(op_logical_not, x == 0, x == 0)
+
+/* ---- with parameters ---- */
+
+KERNEL(gelu_f32, GELU)
+KERNEL(gelu_tanh_f32, GELU_TANH)
+CML_ET_MAP1(gelu_f64, double, double, 0.5 * x * (1.0 + erf(x * M_SQRT1_2)))
+CML_ET_MAP1(gelu_tanh_f64, double, double, 0.5 * x * (1.0 + tanh(M_SQRT2 * M_2_SQRTPI * 0.5 * (x + 0.044715 * x * x * x))))
+static cml_status op_gelu(cml_et_call *c, cml_error *err) {
+  static const cml_et_maps exact = {gelu_f32, gelu_f64, NULL, false}, approximate = {gelu_tanh_f32, gelu_tanh_f64, NULL, false};
+  cml_string mode = c->args[1]->string;
+  bool by_tanh = mode.size == 4 && !memcmp(mode.data, "tanh", 4);
+  if (!by_tanh && !(mode.size == 4 && !memcmp(mode.data, "none", 4)))
+    return cml_et_fail(c, err, "approximate is '%.*s', neither 'none' nor 'tanh'", (int)(mode.size < 40 ? mode.size : 40), (const char *)mode.data);
+  return same_unary(c, by_tanh ? &approximate : &exact, NULL, 2, err);
+}
+
+CML_ET_MAP1(elu_f32, float, float, x < 0 ? expm1f(x * (float)s->d[2]) * (float)s->d[0] : x * (float)s->d[1])
+CML_ET_MAP1(elu_f64, double, double, x < 0 ? expm1(x * s->d[2]) * s->d[0] : x * s->d[1])
+static cml_status op_elu(cml_et_call *c, cml_error *err) {
+  static const cml_et_maps maps = {elu_f32, elu_f64, NULL, false};
+  double scale = cml_et_real(c, 2, 1);
+  return same_unary(c, &maps, &(cml_et_scalars){.d = {cml_et_real(c, 1, 1) * scale, scale, cml_et_real(c, 3, 1)}}, 4, err);
+}
+
+CML_ET_MAP1(leaky_f32, float, float, x > 0 ? x : x * (float)s->d[0])
+CML_ET_MAP1(leaky_f64, double, double, x > 0 ? x : x * s->d[0])
+static cml_status op_leaky_relu(cml_et_call *c, cml_error *err) {
+  static const cml_et_maps maps = {leaky_f32, leaky_f64, NULL, false};
+  return same_unary(c, &maps, &(cml_et_scalars){.d = {cml_et_real(c, 1, 0.01)}}, 2, err);
+}
+
+CML_ET_MAP1(logit_f32, float, float, logf(x / (1.0f - x)))
+CML_ET_MAP1(logit_f64, double, double, log(x / (1.0 - x)))
+static inline double within(double x, double low, double high) { return x < low ? low : x > high ? high : x; }
+CML_ET_MAP1(logit_eps_f32, float, float, log(within(x, (float)s->d[0], 1.0f - (float)s->d[0]) / (1.0 - within(x, (float)s->d[0], 1.0f - (float)s->d[0]))))
+CML_ET_MAP1(logit_eps_f64, double, double, log(within(x, s->d[0], 1.0 - s->d[0]) / (1.0 - within(x, s->d[0], 1.0 - s->d[0]))))
+static cml_status op_logit(cml_et_call *c, cml_error *err) {
+  static const cml_et_maps plain = {logit_f32, logit_f64, NULL, false}, bounded = {logit_eps_f32, logit_eps_f64, NULL, false};
+  return real_unary(c, cml_et_none(c, 1) ? &plain : &bounded, &(cml_et_scalars){.d = {cml_et_real(c, 1, 0)}}, 2, err);
+}
+
+static const cml_et_op rows[] = {
+    {"aten::abs.out", "to", op_abs},
+    {"aten::acos.out", "to", op_acos},
+    {"aten::acosh.out", "to", op_acosh},
+    {"aten::asin.out", "to", op_asin},
+    {"aten::asinh.out", "to", op_asinh},
+    {"aten::atan.out", "to", op_atan},
+    {"aten::atanh.out", "to", op_atanh},
+    {"aten::bitwise_not.out", "to", op_bitwise_not},
+    {"aten::ceil.out", "to", op_ceil},
+    {"aten::cos.out", "to", op_cos},
+    {"aten::cosh.out", "to", op_cosh},
+    {"aten::elu.out", "tnnno", op_elu},
+    {"aten::erf.out", "to", op_erf},
+    {"aten::exp.out", "to", op_exp},
+    {"aten::expm1.out", "to", op_expm1},
+    {"aten::floor.out", "to", op_floor},
+    {"aten::gelu.out", "tso", op_gelu},
+    {"aten::isinf.out", "to", op_isinf},
+    {"aten::isnan.out", "to", op_isnan},
+    {"aten::leaky_relu.out", "tno", op_leaky_relu},
+    {"aten::log.out", "to", op_log},
+    {"aten::log10.out", "to", op_log10},
+    {"aten::log1p.out", "to", op_log1p},
+    {"aten::log2.out", "to", op_log2},
+    {"aten::logical_not.out", "to", op_logical_not},
+    {"aten::logit.out", "td?o", op_logit},
+    {"aten::neg.out", "to", op_neg},
+    {"aten::reciprocal.out", "to", op_reciprocal},
+    {"aten::relu.out", "to", op_relu},
+    {"aten::round.out", "to", op_round},
+    {"aten::rsqrt.out", "to", op_rsqrt},
+    {"aten::sigmoid.out", "to", op_sigmoid},
+    {"aten::sign.out", "to", op_sign},
+    {"aten::sin.out", "to", op_sin},
+    {"aten::sinh.out", "to", op_sinh},
+    {"aten::sqrt.out", "to", op_sqrt},
+    {"aten::tan.out", "to", op_tan},
+    {"aten::tanh.out", "to", op_tanh},
+    {"aten::trunc.out", "to", op_trunc},
+};
+CML_ET_FAMILY(unary)

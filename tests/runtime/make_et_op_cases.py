@@ -1,0 +1,435 @@
+#!/usr/bin/env python3
+"""Writes cases of the virtual machine's aten operators (test_et_ops.c describes the file), with eager torch's results.
+
+usage: make_et_op_cases.py OUT [--only WORD] [--more]
+
+Without --more the selection that is kept as tests/data/et/aten.cases; with it, more types and shapes.
+"""
+import argparse
+import itertools
+import math
+import struct
+import sys
+
+import torch
+
+DT = {torch.uint8: 0, torch.int8: 1, torch.int16: 2, torch.int32: 3, torch.int64: 4, torch.float16: 5, torch.float32: 6,
+      torch.float64: 7, torch.bool: 11, torch.bfloat16: 15}
+F = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+I = [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8]
+B = torch.bool
+nan, inf = math.nan, math.inf
+gen = torch.Generator().manual_seed(0)
+cases, seen_names = [], set()
+
+
+def rnd(shape, dtype=torch.float32, low=-3, high=4):
+    if dtype == B:
+        return torch.randint(0, 2, shape, generator=gen).bool()
+    if dtype.is_floating_point:
+        return (torch.rand(shape, generator=gen, dtype=torch.float64) * (high - low) + low).to(dtype)
+    if dtype == torch.uint8:
+        low = 0
+    return torch.randint(low, high + 3, shape, generator=gen).to(dtype)
+
+
+def cl(t):
+    return t.to(memory_format=torch.channels_last)
+
+
+def text(s):
+    b = s.encode()
+    return struct.pack("<H", len(b)) + b
+
+
+def order_of(t):
+    return [0, 2, 3, 1] if t.dim() == 4 and not t.is_contiguous() and t.is_contiguous(memory_format=torch.channels_last) else list(range(t.dim()))
+
+
+def tensor(t, order=None):
+    t = t.detach()
+    order = order or order_of(t)
+    flat = t.permute(order).contiguous().reshape(-1)
+    if flat.dtype == torch.bfloat16:
+        flat = flat.view(torch.int16)
+    return struct.pack("<BB", DT[t.dtype], t.dim()) + struct.pack(f"<{t.dim()}i", *t.shape) + bytes(order) + flat.numpy().tobytes()
+
+
+def argument(a, kind):
+    if a is None:
+        return b"N"
+    if isinstance(a, torch.Tensor):
+        return b"t" + tensor(a)
+    if isinstance(a, torch.dtype):
+        return struct.pack("<cq", b"i", DT[a])
+    if isinstance(a, bool):
+        return struct.pack("<cB", b"b", a)
+    if isinstance(a, int) and kind != "float":
+        return struct.pack("<cq", b"i", a)
+    if isinstance(a, (int, float)):
+        return struct.pack("<cd", b"d", a)
+    if isinstance(a, str):
+        return b"s" + text(a)
+    if "Tensor" in kind:
+        return struct.pack("<cB", b"T", len(a)) + b"".join(argument(x, "") for x in a)
+    if "float" in kind:
+        return struct.pack("<cB", b"D", len(a)) + struct.pack(f"<{len(a)}d", *a)
+    return struct.pack("<cB", b"I", len(a)) + struct.pack(f"<{len(a)}q", *a)
+
+
+TOL = {torch.float64: (1e-9, 1e-9), torch.float32: (2e-5, 2e-6), torch.float16: (2e-3, 1e-3), torch.bfloat16: (1.6e-2, 1e-2)}
+
+
+def bits_of(name):
+    base, _, overload = name.partition(".")
+    return base, overload
+
+
+def case(name, *args, out_order=None, tol=None, truth=None, out_dtype=None, **kwargs):
+    """An operator by the name of its out-variant; args as the schema has them, without outputs."""
+    base, overload = bits_of(name)
+    op = getattr(getattr(torch.ops.aten, base), overload or "default")
+    full, outs = fill(op, args, kwargs)
+    inplace = not outs
+    ordinary = [x for x, a in full]
+    if truth is None:
+        if inplace:
+            before = args[0].clone()
+            result = (op(args[0].clone(), *args[1:], **kwargs),)
+        else:
+            result = getattr(torch.ops.aten, base)(*args, **kwargs)
+    else:
+        result = truth
+    if isinstance(result, torch.Tensor):
+        result = (result,)
+    result = [r if out_dtype is None else r.to(out_dtype) for r in result]
+    body = [argument(x, str(a.type)) for x, a in full]
+    if inplace:
+        body[0] = b"m" + tensor(args[0]) + tensor(result[0], order_of(args[0]))
+    elif "[]" in str(outs[0].type) or "List" in str(outs[0].type):
+        body.append(struct.pack("<cB", b"W", len(result)) + b"".join(tensor(r) for r in result))
+    else:
+        body += [b"o" + tensor(r, out_order if out_order and len(out_order) == r.dim() else None) for r in result]
+    float_types = [r.dtype for r in result if r.dtype.is_floating_point] + [a.dtype for a in ordinary if isinstance(a, torch.Tensor) and a.dtype in TOL]
+    worst = max((TOL[d] for d in float_types if d in TOL), default=(0, 0))
+    rtol, atol = tol or worst
+    put(name, False, rtol, atol, body)
+
+
+def refuse(name, *args, outs, **kwargs):
+    """An operator that must refuse; outs: tensors as it would write them (dtype and rank count)."""
+    base, overload = bits_of(name)
+    op = getattr(getattr(torch.ops.aten, base), overload or "default")
+    full, _ = fill(op, args, kwargs)
+    body = [argument(x, str(a.type)) for x, a in full]
+    body += [b"o" + tensor(o) for o in outs]
+    put(name, True, 0, 0, body)
+
+
+def fill(op, args, kwargs):
+    full, outs, k = [], [], 0
+    for a in op._schema.arguments:
+        if a.alias_info is not None and a.alias_info.is_write and (a.kwarg_only or a.is_out):
+            outs.append(a)
+        elif k < len(args) and not a.kwarg_only:
+            full.append((args[k], a))
+            k += 1
+        elif a.name in kwargs:
+            full.append((kwargs[a.name], a))
+        elif a.has_default_value():
+            full.append((a.default_value, a))
+        else:
+            full.append((None, a))
+    return full, outs
+
+
+only = None
+
+
+def put(name, refused, rtol, atol, body):
+    full = name if "::" in name else "aten::" + name
+    seen_names.add(name)
+    if only and only not in name:
+        return
+    cases.append((name, text(full) + struct.pack("<BffB", refused, rtol, atol, len(body)) + b"".join(body)))
+
+
+SPECIAL = torch.tensor([0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1.5, 2.5, -2.5, nan, inf, -inf, 1e-3, 30.0, -30.0, 100.0])
+
+
+def unary(more):
+    real = "acos acosh asin asinh atan atanh cos cosh erf exp expm1 log log10 log1p log2 reciprocal rsqrt sigmoid sin sinh sqrt tan tanh".split()
+    same = "abs ceil floor neg relu round sign trunc".split()
+    for name in real + same + ["isinf", "isnan", "logical_not", "logit"]:
+        op = name + ".out"
+        for dtype in F if more else F[:1] + [torch.float16]:
+            x = SPECIAL.to(dtype)
+            if name == "logit":
+                x = torch.tensor([0.1, 0.5, 0.9, 0, 1, 2, nan]).to(dtype)
+            case(op, x)
+        for dtype in (I if more else [torch.int32, torch.uint8]):
+            case(op, rnd((2, 5), dtype))
+        if name not in ("neg", "relu", "abs", "round", "ceil", "floor", "trunc", "sign"):
+            case(op, rnd((3,), B))
+        if more:
+            case(op, rnd((), torch.float32, 0.1, 0.9))
+            case(op, rnd((0, 3)))
+            x = rnd((2, 3, 4, 5), torch.float32, 0.1, 0.9)
+            case(op, cl(x))
+            case(op, cl(x), out_order=[0, 1, 2, 3])
+    for dtype in I + [B]:
+        case("bitwise_not.out", rnd((5,), dtype))
+    for dtype in F:
+        for mode in ("none", "tanh"):
+            case("gelu.out", torch.cat([rnd((20,), dtype), torch.tensor([nan, 0.0, 9.0, -9.0]).to(dtype)]), approximate=mode)
+        case("elu.out", SPECIAL.to(dtype))
+        case("elu.out", rnd((7,), dtype), 0.7, 1.2, 0.5)
+        case("leaky_relu.out", SPECIAL.to(dtype), 0.2)
+        case("logit.out", torch.tensor([0.1, 0.5, 0.9, 0, 1, 2, -1]).to(dtype), 0.125)
+    refuse("neg.out", rnd((2,), B), outs=[rnd((2,), B)])
+    refuse("exp.out", rnd((2,), torch.int32), outs=[rnd((2,), torch.int32)])
+    refuse("exp.out", rnd((2, 2)), outs=[rnd((2,))])
+    refuse("bitwise_not.out", rnd((2,)), outs=[rnd((2,))])
+
+
+PAIRS = [((4, 5), (4, 5)), ((4, 5), (5,)), ((4, 1), (1, 5)), ((), (3,)), ((2, 3, 4), (3, 1)), ((0, 3), (1, 3)), ((), ())]
+
+
+def binary(more):
+    types = F[:1] + I[:2] + [torch.uint8]
+    mixes = [(torch.float32, torch.int64), (torch.int32, torch.float16), (torch.uint8, torch.int8), (B, torch.int32), (torch.float16, torch.bfloat16), (torch.float64, torch.float32)]
+    arithmetic = ["add", "sub", "mul", "div", "maximum", "minimum", "atan2"]
+    compare = ["eq.Tensor", "ne.Tensor", "lt.Tensor", "le.Tensor", "gt.Tensor", "ge.Tensor"]
+    logic = ["logical_and", "logical_or", "logical_xor"]
+    outname = lambda n: n + ("_out" if "." in n else ".out")
+    for name in arithmetic + compare + logic:
+        for dtype in (F + I if more else [torch.float32, torch.int32]):
+            case(outname(name), rnd((3, 4), dtype), rnd((3, 4), dtype))
+        for a, b in PAIRS if more or name in ("add", "eq.Tensor") else PAIRS[1:3]:
+            case(outname(name), rnd(a), rnd(b))
+        for a, b in mixes if more or name in ("add", "mul", "div", "lt.Tensor") else mixes[:1]:
+            case(outname(name), rnd((2, 3), a), rnd((3,), b))
+            case(outname(name), rnd((2, 3), a), rnd((), b))
+        if name not in ("sub",):
+            case(outname(name), rnd((5,), B), rnd((5,), B))
+        special = SPECIAL[:, None], torch.tensor([nan, 1.0, -inf, 0.0])
+        case(outname(name), *special)
+        x = rnd((2, 3, 4, 2))
+        case(outname(name), cl(x), rnd((2, 3, 4, 2)))
+        case(outname(name), cl(x), cl(rnd((2, 3, 4, 2))))
+        if more:
+            case(outname(name), cl(x), rnd((3, 1, 1)))
+            case(outname(name), rnd((70, 50)), rnd((50,)))
+            case(outname(name), rnd((50, 70, 3)), rnd((50, 1, 3)))
+    for name in ("add", "sub"):
+        case(name + ".out", rnd((3, 4)), rnd((3, 4)), alpha=2.5)
+        case(name + ".out", rnd((3, 4), torch.int32), rnd((3, 4), torch.int32), alpha=-3)
+        case(name + ".Scalar_out", rnd((3, 4)), 1.5, 2)
+        case(name + ".Scalar_out", rnd((3, 4), torch.int32), 3, 2)
+        case(name + ".Scalar_out", rnd((3, 4), torch.int32), 1.5)
+        case(name + ".Scalar_out", rnd((3, 4), torch.float16), 1.5)
+        refuse(name + ".out", rnd((2,), torch.int32), rnd((2,), torch.int32), alpha=1.5, outs=[rnd((2,), torch.int32)])
+        refuse(name + ".out", rnd((2,)), rnd((3,)), outs=[rnd((2,))])
+        refuse(name + ".out", rnd((2,)), rnd((2,)), outs=[rnd((2,), torch.int32)])
+    case("rsub.Scalar_out", rnd((3, 4)), 1.5, 2)
+    case("rsub.Scalar_out", rnd((3, 4), torch.int64), 7)
+    refuse("sub.out", rnd((2,), B), rnd((2,), B), outs=[rnd((2,), B)])
+    case("mul.Scalar_out", rnd((3, 4)), 2)
+    case("mul.Scalar_out", rnd((3, 4), torch.int16), 2.5)
+    case("mul.Scalar_out", rnd((3,), B), 2)
+    case("div.Scalar_out", rnd((3, 4)), 2)
+    case("div.Scalar_out", rnd((3, 4), torch.int32), 3)
+    sa, sb = SPECIAL[:, None], torch.tensor([3.0, -0.7, 0.0, -0.0, inf, -inf, nan])
+    ia, ib = torch.arange(-7, 8)[:, None], torch.tensor([3, -3, 1, -1, 2, 100])
+    for dtype in F:
+        x, y = sa.to(dtype), sb.to(dtype)
+        for name in ("remainder.Tensor_out", "fmod.Tensor_out", "floor_divide.out", "pow.Tensor_Tensor_out"):
+            case(name, x, y)
+        for mode in (None, "floor", "trunc")[:2 if dtype == torch.bfloat16 else 3]:
+            case("div.out_mode", x, y, rounding_mode=mode)
+    for dtype in I[:4]:
+        x, y = ia.to(dtype), ib.to(dtype)
+        for name in ("remainder.Tensor_out", "fmod.Tensor_out", "floor_divide.out"):
+            case(name, x, y)
+        for mode in (None, "floor", "trunc"):
+            case("div.out_mode", x, y, rounding_mode=mode)
+        case("pow.Tensor_Tensor_out", x, torch.tensor([0, 1, 2, 3, -1, -2, 9]).to(dtype))
+        case("pow.Tensor_Scalar_out", x, 3)
+    for name in ("remainder", "fmod", "pow"):
+        case(name + (".Tensor_Scalar_out" if name == "pow" else ".Scalar_out"), SPECIAL, 2.5)
+        case(name + (".Tensor_Scalar_out" if name == "pow" else ".Scalar_out"), torch.arange(-5, 6), 2.5)
+        case(name + (".Tensor_Scalar_out" if name == "pow" else ".Scalar_out"), torch.arange(-5, 6), 3)
+        if name != "pow":
+            case(name + ".Scalar_out", torch.arange(-5, 6), -3)
+            refuse(name + ".Scalar_out", torch.arange(3), 0, outs=[torch.arange(3)])
+    refuse("floor_divide.out", torch.arange(3), torch.tensor([1, 0, 2]), outs=[torch.arange(3)])
+    refuse("pow.Tensor_Scalar_out", torch.arange(3), -1, outs=[torch.arange(3)])
+    refuse("div.out_mode", rnd((2,)), rnd((2,)), rounding_mode="up", outs=[rnd((2,))])
+    for e in (2, 3, 0.5, -1, -0.5, 0, 1):
+        case("pow.Tensor_Scalar_out", SPECIAL, e)
+    case("pow.Scalar_out", 2, torch.arange(5))
+    case("pow.Scalar_out", 2.5, SPECIAL)
+    case("pow.Scalar_out", 2.5, torch.arange(5))
+    for mode in (None, "floor", "trunc"):
+        case("div.Scalar_mode_out", rnd((7,)), -1.5, rounding_mode=mode)
+        case("div.Scalar_mode_out", torch.arange(-5, 6), 2, rounding_mode=mode)
+    for name in "eq ne lt le gt ge".split():
+        case(name + ".Scalar_out", SPECIAL, 0.5)
+        case(name + ".Scalar_out", torch.arange(-3, 4), 1.5)
+        case(name + ".Scalar_out", torch.arange(-3, 4, dtype=torch.int8), 1)
+        case(name + ".Scalar_out", rnd((5,), B), True)
+        case(name + ".Scalar_out", torch.tensor([0.1, 0.2]).half(), 0.1)
+    for name in ("bitwise_and", "bitwise_or", "bitwise_xor"):
+        for dtype in I + [B]:
+            case(name + ".Tensor_out", rnd((3, 4), dtype, -100, 100), rnd((4,), dtype, -100, 100))
+        case(name + ".Tensor_out", rnd((3, 4), torch.int32), rnd((4,), torch.uint8))
+        case(name + ".Scalar_out", rnd((3, 4), torch.int32), 5)
+        case(name + ".Scalar_out", rnd((3, 4), B), True)
+        refuse(name + ".Tensor_out", rnd((2,)), rnd((2,)), outs=[rnd((2,))])
+    for name in ("bitwise_left_shift", "bitwise_right_shift"):
+        for dtype in I:
+            x, y = torch.tensor([-8, -1, 0, 1, 100]).to(dtype)[:, None], torch.tensor([0, 1, 3, 7]).to(dtype)
+            case(name + ".Tensor_out", x, y)
+            case(name + ".Tensor_Scalar_out", x, 2)
+        case(name + ".Tensor_out", torch.tensor([-8, 5], dtype=torch.int32), torch.tensor([40, 31], dtype=torch.int32))
+    for dtype in F + I:
+        case("clamp.out", rnd((10,), dtype), -1, 2)
+        case("clamp.Tensor_out", rnd((2, 5), dtype), rnd((5,), dtype), rnd((2, 1), dtype))
+        if dtype != torch.uint8:
+            case("hardtanh.out", rnd((10,), dtype), -1, 2)
+    case("clamp.out", SPECIAL, -1, 2.5)
+    case("clamp.out", SPECIAL, None, 0.5)
+    case("clamp.out", SPECIAL, 3, 1)
+    case("clamp.out", torch.arange(5), 0.5, None)
+    case("clamp.out", SPECIAL, nan, 1.0)
+    case("clamp.Tensor_out", SPECIAL[:, None], torch.tensor([nan, 0.0]), torch.tensor([1.0, 1.0]))
+    case("clamp.Tensor_out", SPECIAL[:, None], torch.tensor([0.0, 0.5]), None)
+    refuse("clamp.out", SPECIAL, None, None, outs=[SPECIAL])
+    for a, b in [(torch.float32, torch.float32), (torch.int32, torch.float16), (torch.int64, torch.int64), (B, torch.uint8)]:
+        case("where.self_out", rnd((3, 4), B), rnd((3, 4), a), rnd((4,), b))
+        case("where.self_out", rnd((3, 1), B), rnd((), a), rnd((1, 4), b))
+    case("where.self_out", torch.tensor([True, False]), torch.tensor([nan, 1.0]), torch.tensor([1.0, inf]))
+    for dtype in F + I:
+        case("masked_fill.Scalar_out", rnd((3, 4), dtype), rnd((4,), B), 3)
+    case("masked_fill.Scalar_out", rnd((3, 4)), rnd((3, 1), B), -inf)
+    case("masked_fill.Scalar_out", rnd((3, 4), B), rnd((3, 1), B), True)
+
+
+def shape(more):
+    some = [torch.float32, torch.int8, torch.float64, torch.float16, B] if more else [torch.float32, torch.int8]
+    for dtype in some:
+        x, y = rnd((2, 3, 4), dtype), rnd((2, 3, 4, 5), dtype)
+        for name in "alias_copy detach_copy lift_fresh_copy".split():
+            case(name + ".out", x)
+        case("_conj_physical.out", x)
+        case("clone.out", x)
+        case("permute_copy.out", x, [2, 0, -2])
+        case("permute_copy.out", y, [0, 3, 1, 2])
+        case("permute_copy.out", cl(y), [1, 0, 3, 2])
+        case("transpose_copy.int_out", x, 0, -1)
+        case("t_copy.out", x[0].contiguous())
+        case("t_copy.out", x[0, 0].contiguous())
+        case("view_copy.out", x, [4, -1])
+        case("view_copy.out", cl(y), [6, 20], truth=y.contiguous().view(6, 20))
+        case("view_copy.out", rnd((), dtype), [1, 1])
+        case("view_copy.out", rnd((0, 3), dtype), [3, 0, 2])
+        case("expand_copy.out", rnd((3, 1), dtype), [2, -1, 4])
+        case("unsqueeze_copy.out", x, -1)
+        case("unsqueeze_copy.out", rnd((), dtype), 0)
+        case("squeeze_copy.dim_out", rnd((1, 3, 1), dtype), -1)
+        case("squeeze_copy.dim_out", rnd((1, 3, 1), dtype), 1)
+        case("squeeze_copy.dims_out", rnd((1, 3, 1), dtype), [0, 2])
+        case("select_copy.int_out", x, 1, -1)
+        case("slice_copy.Tensor_out", x, 1, 0, 9223372036854775807, 2)
+        case("slice_copy.Tensor_out", x, -1, -3, -1)
+        case("slice_copy.Tensor_out", x, 0, 5, 9)
+        case("slice_copy.Tensor_out", x, 2, None, None, 3)
+        case("narrow_copy.out", x, 2, 1, 2)
+        case("narrow_copy.out", x, 2, -2, 2)
+        case("diagonal_copy.out", x)
+        case("diagonal_copy.out", x, 1, 2, 0)
+        case("diagonal_copy.out", x, -1, 1, 2)
+        case("diagonal_copy.out", x, 7)
+        case("as_strided_copy.out", rnd((24,), dtype), [3, 2], [5, 2], 1)
+        case("unfold_copy.out", x, 2, 2, 1)
+        case("unfold_copy.out", x, 1, 3, 2)
+        case("flip.out", x, [0, -1])
+        case("flip.out", cl(y), [1])
+        case("roll.out", x, [1, -2], [0, 2])
+        case("roll.out", x, [5], [])
+        case("roll.out", cl(y), [2], [3])
+        case("repeat.out", x[0].contiguous(), [2, 1, 3])
+        case("repeat.out", rnd((), dtype), [2])
+        case("repeat.out", x[0].contiguous(), [0, 3])
+        case("cat.out", [x, rnd((2, 1, 4), dtype), rnd((2, 0, 4), dtype)], 1)
+        case("cat.out", [rnd((0,), dtype), x, x], -1)
+        case("stack.out", [x, x + x if dtype != B else ~x], -1)
+        case("stack.out", [rnd((), dtype)] * 3)
+        case("split_copy.Tensor_out", rnd((5, 3), dtype), 2)
+        case("split_with_sizes_copy.out", x, [1, 0, 3], 2)
+        case("unbind_copy.int_out", x, 1)
+        case("select_scatter.out", x, rnd((2, 4), dtype), 1, -1)
+        case("slice_scatter.out", x, rnd((2, 2, 4), dtype), 1, 0, None, 2)
+        case("pixel_shuffle.out", rnd((2, 12, 2, 3), dtype), 2)
+        case("pixel_unshuffle.out", rnd((3, 4, 6), dtype), 2)
+        case("tril.out", y, 1)
+        case("tril.out", x, -2)
+        case("tril.out", x)
+        case("copy.out", x, rnd((3, 1), torch.float32))
+        case("copy_", x.clone(), rnd((4,), torch.int64))
+        case("copy_", x.clone(), rnd((2, 3, 4), dtype))
+    case("copy_", cl(rnd((2, 3, 4, 5))), rnd((2, 3, 4, 5)))
+    case("cat.out", [rnd((2, 3)), rnd((2, 1), torch.int32)], 1)
+    case("cat.out", [rnd((2,), torch.int8), rnd((2,), torch.uint8), rnd((2,), B)])
+    case("cat.out", [rnd((1, 2, 3, 3)), cl(rnd((1, 2, 3, 3)))], 1)
+    for a in F + I + [B]:
+        for b in F + I + [B]:
+            x = rnd((7,), a)
+            case("_to_copy.out", x, truth=x.to(b))
+    case("_to_copy.out", cl(rnd((2, 3, 4, 5))), out_order=[0, 1, 2, 3])
+    case("view_copy.out", rnd((2, 60)), [2, 3, 4, 5], out_order=[0, 2, 3, 1])
+    x = rnd((2, 3))
+    refuse("view_copy.out", x, [4, -1], outs=[x])
+    refuse("view_copy.out", x, [7], outs=[x[0]])
+    refuse("permute_copy.out", x, [0, 0], outs=[x])
+    refuse("permute_copy.out", x, [0, 5], outs=[x])
+    refuse("select_copy.int_out", x, 1, 3, outs=[x[0]])
+    refuse("select_copy.int_out", x, 2, 0, outs=[x[0]])
+    refuse("slice_copy.Tensor_out", x, 3, outs=[x])
+    refuse("slice_copy.Tensor_out", x, 0, 0, 1, 0, outs=[x])
+    refuse("expand_copy.out", x, [2, 4], outs=[x])
+    refuse("expand_copy.out", x, [3], outs=[x[0]])
+    refuse("as_strided_copy.out", x, [3, 2], [2, 2], 1, outs=[x])
+    refuse("as_strided_copy.out", x, [2], [-1], 1, outs=[x[0]])
+    refuse("unfold_copy.out", x, 0, 3, 1, outs=[rnd((1, 1, 1))])
+    refuse("cat.out", [x, rnd((3, 3))], 1, outs=[x])
+    refuse("cat.out", [x, x], 2, outs=[x])
+    refuse("repeat.out", x, [2], outs=[x])
+    refuse("diagonal_copy.out", x, 0, 1, 1, outs=[x[0]])
+    refuse("permute_copy.out", x, [1, 0], outs=[x.int()])
+
+
+def main():
+    global only
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("out")
+    ap.add_argument("--only")
+    ap.add_argument("--more", action="store_true")
+    ap.add_argument("--list", action="store_true")
+    a = ap.parse_args()
+    only = a.only
+    torch.set_num_threads(1)
+    for family in FAMILIES:
+        family(a.more)
+    with open(a.out, "wb") as f:
+        f.write(b"ETOP1\n" + b"".join(c for _, c in cases))
+    print(f"{len(cases)} cases of {len(seen_names)} operators", file=sys.stderr)
+    if a.list:
+        for i, (n, _) in enumerate(cases):
+            print(i, n)
+
+
+FAMILIES = [unary, binary, shape]
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,237 @@
+/* The virtual machine's operators against torch's results.
+ *
+ * A file of cases (make_et_op_cases.py wrote it) holds for each the operator's name, the arguments in the order of its schema
+ * and the outputs that eager torch gave. Numbers are little-endian:
+ *
+ *     file     "ETOP1\n", then cases to the end
+ *     case     text name, u8 1 when the operator must refuse, f32 rtol, f32 atol, u8 arguments, arguments
+ *     argument u8 kind and: N nothing | i i64 | b u8 | d f64 | s text | I u8 n, i64 each | D u8 n, f64 each
+ *              t tensor | T u8 n, (t tensor or N) each | o tensor (expected) | W u8 n, tensor each | m tensor (before), tensor (after)
+ *     tensor   u8 torch scalar type, u8 rank, i32 sizes, u8 dim order, data
+ *     text     u16 length, bytes
+ *
+ * Outputs start without memory and with sizes of 0: operators must size them. */
+#include "test.h"
+
+#include <math.h>
+
+#include "et_op.h"
+
+typedef struct reader {
+  const unsigned char *at, *end;
+} reader;
+
+static const void *take(reader *r, size_t n) {
+  if ((size_t)(r->end - r->at) < n) fail_msg("the file of cases is cut short");
+  const void *p = r->at;
+  r->at += n;
+  return p;
+}
+#define TAKE(type, name) \
+  static type name(reader *r) { type v; memcpy(&v, take(r, sizeof v), sizeof v); return v; }
+TAKE(uint8_t, take_u8)
+TAKE(uint16_t, take_u16)
+TAKE(int32_t, take_i32)
+TAKE(int64_t, take_i64)
+TAKE(float, take_f32)
+TAKE(double, take_f64)
+
+enum { MAX_ITEMS = 64 };
+
+typedef struct tensor {
+  cml_et_local local;
+  void *allocated;
+} tensor;
+
+static void take_tensor(reader *r, tensor *t) {
+  int64_t sizes[CML_PTE_MAX_RANK], step = 1;
+  uint8_t type = take_u8(r), rank = take_u8(r);
+  for (int k = 0; k < rank; k++) sizes[k] = take_i32(r);
+  cml_et_make(&t->local, cml_pte_scalar_dtype(type), rank, sizes, NULL);
+  if (!t->local.t.dtype) t->local.t.dtype = CML_U1; /* no type of cml's */
+  for (int k = 0; k < rank; k++) t->local.order[k] = take_u8(r);
+  for (int k = rank - 1; k >= 0; k--) {
+    t->local.strides[t->local.order[k]] = step;
+    step *= sizes[t->local.order[k]];
+  }
+  size_t bytes = (size_t)t->local.t.capacity;
+  t->allocated = malloc(bytes ? bytes : 1);
+  memcpy(t->allocated, take(r, bytes), bytes);
+  t->local.t.data = t->allocated;
+  t->local.t.dynamism = CML_PTE_BOUNDED;
+}
+
+typedef struct arg {
+  cml_et_value value, items[MAX_ITEMS], *pointers[MAX_ITEMS];
+  tensor tensors[MAX_ITEMS], expected[MAX_ITEMS];
+  double reals[MAX_ITEMS];
+  size_t inputs, outputs; /* tensors to free; outputs to compare with expected */
+} arg;
+
+static void take_output(reader *r, arg *a, size_t k) {
+  static const int64_t zeros[CML_PTE_MAX_RANK];
+  take_tensor(r, &a->expected[k]);
+  const cml_et_local *e = &a->expected[k].local;
+  cml_et_make(&a->tensors[k].local, e->t.dtype, e->t.rank, zeros, NULL);
+  memcpy(a->tensors[k].local.order, e->order, sizeof e->order);
+  a->tensors[k].local.t.capacity = 0;
+  a->tensors[k].local.t.owned = true;
+  a->tensors[k].local.t.dynamism = CML_PTE_UNBOUNDED;
+  a->outputs = k + 1;
+}
+
+static void take_list(reader *r, arg *a, char kind) {
+  uint8_t n = take_u8(r);
+  a->value.count = n;
+  a->value.items = a->pointers;
+  for (size_t k = 0; k < n; k++) {
+    char item = kind == 'T' ? (char)take_u8(r) : kind;
+    a->pointers[k] = &a->items[k];
+    a->items[k].kind = item == 'I' ? CML_PTE_INTEGER : item == 'N' ? CML_PTE_NONE : CML_PTE_TENSOR;
+    if (item == 'I') a->items[k].integer = take_i64(r);
+    if (item == 't') take_tensor(r, &a->tensors[k]);
+    if (item == 'W') take_output(r, a, k);
+    a->items[k].kind == CML_PTE_TENSOR ? (void)(a->items[k].tensor = &a->tensors[k].local.t) : (void)0;
+  }
+  a->value.kind = kind == 'I' ? CML_PTE_INTEGERS : CML_PTE_TENSORS;
+  for (size_t k = 0; k < n; k++)
+    if (a->items[k].kind == CML_PTE_NONE) a->value.kind = CML_PTE_OPTIONAL_TENSORS;
+}
+
+static void take_arg(reader *r, arg *a) {
+  char kind = (char)take_u8(r);
+  memset(a, 0, sizeof *a);
+  switch (kind) {
+    case 'N': a->value.kind = CML_PTE_NONE; break;
+    case 'i': a->value.kind = CML_PTE_INTEGER; a->value.integer = take_i64(r); break;
+    case 'b': a->value.kind = CML_PTE_BOOLEAN; a->value.boolean = take_u8(r); break;
+    case 'd': a->value.kind = CML_PTE_REAL; a->value.real = take_f64(r); break;
+    case 's':
+      a->value.kind = CML_PTE_STRING;
+      a->value.string.size = take_u16(r);
+      a->value.string.data = take(r, a->value.string.size);
+      break;
+    case 'D':
+      a->value.kind = CML_PTE_REALS;
+      a->value.count = take_u8(r);
+      for (size_t k = 0; k < a->value.count; k++) a->reals[k] = take_f64(r);
+      a->value.reals = a->reals;
+      break;
+    case 'I': case 'T': case 'W': take_list(r, a, kind); break;
+    default:
+      a->value.kind = CML_PTE_TENSOR;
+      a->value.tensor = &a->tensors[0].local.t;
+      if (kind == 'o') take_output(r, a, 0);
+      else take_tensor(r, &a->tensors[0]);
+      if (kind == 'm') {
+        take_tensor(r, &a->expected[0]);
+        a->outputs = 1;
+      }
+  }
+}
+
+/* Counts elements that are too far from what is expected; says the first. */
+static int compare(const cml_et_tensor *got, const cml_et_tensor *expected, float rtol, float atol, char *text, size_t room) {
+  int64_t n = cml_et_numel(expected);
+  int bad = 0;
+  char a[128], b[128];
+  if (!cml_et_same_shape(got, expected)) {
+    snprintf(text, room, "shape %s, expected %s", cml_et_shape_text(got, a, sizeof a), cml_et_shape_text(expected, b, sizeof b));
+    return 1;
+  }
+  for (int64_t i = 0; i < n; i++) {
+    double g, e;
+    int64_t gi = 0, ei = 0;
+    cml_et_load_f64(&g, got, i, 1, 1);
+    cml_et_load_f64(&e, expected, i, 1, 1);
+    if (!cml_dtype_is_float(expected->dtype)) {
+      cml_et_load_i64(&gi, got, i, 1, 1);
+      cml_et_load_i64(&ei, expected, i, 1, 1);
+      if (gi == ei) continue;
+    } else if ((isnan(g) && isnan(e)) || g == e || fabs(g - e) <= atol + rtol * fabs(e)) {
+      continue;
+    }
+    if (!bad++) snprintf(text, room, "element %lld is %.9g, expected %.9g", (long long)i, g, e);
+  }
+  return bad;
+}
+
+static void free_arg(arg *a) {
+  for (size_t k = 0; k < MAX_ITEMS; k++) {
+    if (a->tensors[k].allocated) free(a->tensors[k].allocated);
+    else if (a->tensors[k].local.t.owned) cml_et_tensor_free(&a->tensors[k].local.t);
+    free(a->expected[k].allocated);
+  }
+}
+
+static arg args[24];
+
+/* 1 when the case fails, after saying so. */
+static int run_case(reader *r, int number) {
+  char name[128] = {0}, text[640] = "";
+  cml_et_value *values[24];
+  cml_error error = {0};
+  uint16_t size = take_u16(r);
+  assert_true(size < sizeof name);
+  memcpy(name, take(r, size), size);
+  bool refuse = take_u8(r);
+  float rtol = take_f32(r), atol = take_f32(r);
+  size_t count = take_u8(r);
+  assert_true(count <= 24);
+  for (size_t i = 0; i < count; i++) {
+    take_arg(r, &args[i]);
+    values[i] = &args[i].value;
+  }
+  if (getenv("CML_VERBOSE")) fprintf(stderr, "# case %d, %s\n", number, name);
+  const cml_et_op *op = cml_et_op_find(name, size);
+  int bad = 0;
+  if (!op) {
+    bad = 1;
+    snprintf(text, sizeof text, "no such operator");
+  } else {
+    cml_status status = cml_et_op_eval(op, values, count, &error);
+    if (!!status != refuse) {
+      bad = 1;
+      snprintf(text, sizeof text, "%s", status ? error.text : "succeeds, and should refuse");
+    } else if (status && !strstr(error.text, name)) {
+      bad = 1;
+      snprintf(text, sizeof text, "the error does not name it: %.180s", error.text);
+    }
+  }
+  for (size_t i = 0; i < count && !bad && !refuse; i++)
+    for (size_t k = 0; k < args[i].outputs && !bad; k++)
+      bad = compare(&args[i].tensors[k].local.t, &args[i].expected[k].local.t, rtol, atol, text, sizeof text);
+  if (bad) fprintf(stderr, "# case %d, %s: %s\n", number, name, text);
+  for (size_t i = 0; i < count; i++) free_arg(&args[i]);
+  return bad != 0;
+}
+
+static const char *path;
+
+static void test_cases(void **state) {
+  (void)state;
+  char recorded[1024];
+  snprintf(recorded, sizeof recorded, "%s/tests/data/et/aten.cases", getenv("CML_SOURCE") ? getenv("CML_SOURCE") : ".");
+  FILE *f = fopen(path ? path : recorded, "rb");
+  assert_non_null(f);
+  fseek(f, 0, SEEK_END);
+  size_t size = (size_t)ftell(f);
+  rewind(f);
+  unsigned char *bytes = malloc(size);
+  assert_int_equal(fread(bytes, 1, size, f), size);
+  fclose(f);
+  reader r = {bytes, bytes + size};
+  assert_memory_equal(take(&r, 6), "ETOP1\n", 6);
+  int number = 0, failed = 0;
+  for (; r.at < r.end; number++) failed += run_case(&r, number);
+  free(bytes);
+  if (failed) fail_msg("%d of %d cases fail", failed, number);
+  printf("# %d cases\n", number);
+  assert_true(number > 0);
+}
+
+int main(int argc, char **argv) {
+  if (argc > 1) path = argv[1];
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_cases)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
