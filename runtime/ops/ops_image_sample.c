@@ -185,7 +185,10 @@ static void box_ends(const crop_job *j, const double box[4], double start[2], do
 /* Both ends belong to the box; one that runs backwards is sampled backwards. Points outside the image are padding. */
 static neighbours box_point(const crop_job *j, int axis, int64_t i, double start, double end) {
   double length = fabs(end - start) + 1, step = cml_grid_point(j->grid, i, length, j->size[axis]);
-  double v = end < start ? start - step : start + step, last = (double)((axis ? j->sampler.width : j->sampler.height) - 1);
+  double last = (double)((axis ? j->sampler.width : j->sampler.height) - 1);
+  /* Core ML turns such a box round under UNALIGN_CORNERS and moves it inside: the one value that coremltools' tests record. */
+  if (end < start && j->grid == CML_GRID_UNALIGN_CORNERS) start = fmax(0, fmin(end, last + 1 - length));
+  double v = end < start && j->grid != CML_GRID_UNALIGN_CORNERS ? start - step : start + step;
   if (!(v >= 0 && v <= last)) return (neighbours){{-1, -1}, {1, 0}};
   return neighbours_of(v, (int64_t)last + 1, BORDER, false);
 }

@@ -827,6 +827,8 @@ def samples(f):
     x16 = np.arange(1, 17, dtype=F32).reshape(1, 1, 4, 4)
     f.add("crop_resize", 15, {"x": x16, "roi": np.array([2, 2, 1, 1], F32).reshape(1, 1, 4, 1, 1), "target_height": I32(2), "target_width": I32(2), "sampling_mode": "ALIGN_CORNERS"},
           [np.array([11, 10, 7, 6], F32).reshape(1, 1, 1, 2, 2)], note="backwards")
+    f.add("crop_resize", 15, {"x": x16, "roi": np.array([2, 2, 1, 1], F32).reshape(1, 1, 4, 1, 1), "target_height": I32(2), "target_width": I32(2), "sampling_mode": "UNALIGN_CORNERS",
+                              "normalized_coordinates": np.bool_(True)}, [np.array([3.5, 5.5, 11.5, 13.5], F32).reshape(1, 1, 1, 2, 2)], note="backwards, coremltools' value")
     f.add("crop_resize", 17, {"x": x16, "boxes": np.array([[1, 1, 2, 2]], np.uint16), "sampling_mode": "ALIGN_CORNERS"}, [np.array([8.5], F32).reshape(1, 1, 1, 1)])
     f.refuse("crop_resize", 15, {"x": x, "roi": roi4[0]}, "rank")
     f.refuse("crop_resize", 15, {"x": x, "roi": np.zeros((1, 1, 6, 1, 1), F32)}, "fields")
