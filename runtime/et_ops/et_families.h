@@ -7,7 +7,11 @@
 #define CML_ET_FAMILY_MAP(X) \
   X(prim) \
   X(dim_order) \
-  X(unary) X(binary) X(shape)
+  X(unary) \
+  X(binary) \
+  X(shape) \
+  X(llama) \
+  X(quantized)
 
 #define CML_ET_FAMILY_DECLARE(name) extern const cml_et_family cml_et_ops_##name;
 CML_ET_FAMILY_MAP(CML_ET_FAMILY_DECLARE)

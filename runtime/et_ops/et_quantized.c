@@ -97,7 +97,7 @@ static cml_status quantize_per_tensor(cml_et_call *c, cml_error *err) {
 }
 
 static cml_status quantize_per_tensor_args(cml_et_call *c, cml_error *err) {
-  double scale, zero;
+  double scale = 1, zero = 0;
   CML_TRY(one_number(c, 1, &scale, err));
   CML_TRY(one_number(c, 2, &zero, err));
   return quantize_tensor(c, scale, zero, false, err);
@@ -117,7 +117,7 @@ static cml_status dequantize_per_tensor(cml_et_call *c, cml_error *err) {
 }
 
 static cml_status dequantize_per_tensor_args(cml_et_call *c, cml_error *err) {
-  double scale, zero;
+  double scale = 1, zero = 0;
   CML_TRY(one_number(c, 1, &scale, err));
   CML_TRY(one_number(c, 2, &zero, err));
   return dequantize_tensor(c, scale, zero, err);
