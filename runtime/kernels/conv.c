@@ -36,6 +36,7 @@ static size_t group_bytes(const cml_kernels *k, const cml_conv *v, bool half) {
 }
 
 size_t cml_conv_packed_bytes(const cml_kernels *k, const cml_conv *v, bool half) {
+  if (v->winograd) return cml_winograd_packed_bytes(k, v);
   if (cml_conv_is_depthwise(v)) return taps(v) * v->channels * 4 + 64;
   return v->groups * group_bytes(k, v, half) + 64;
 }
@@ -81,6 +82,10 @@ static void pack_range(void *context, size_t begin, size_t end) {
 }
 
 void cml_conv_pack(const cml_kernels *k, const cml_conv *v, const cml_conv_source *from, bool half, void *to, cml_pool *pool) {
+  if (v->winograd) {
+    cml_winograd_pack(k, v, from, to, pool);
+    return;
+  }
   if (cml_conv_is_depthwise(v)) {
     for (size_t t = 0; t < taps(v); t++)
       for (size_t c = 0; c < v->channels; c++)
@@ -146,8 +151,10 @@ static void lay_out(const cml_conv *given, layout *l) {
   l->line = LINE_CHANNELS * round_up((size_t)(l->in_columns > l->columns ? l->in_columns : l->columns), 16);
 }
 
+size_t cml_conv_shared(const cml_kernels *k, const cml_conv *v) { return v->winograd ? cml_winograd_shared(k, v) : 0; }
+
 size_t cml_conv_scratch(const cml_kernels *k, const cml_conv *v) {
-  (void)k;
+  if (v->winograd) return cml_winograd_scratch(k, v);
   layout l;
   lay_out(v, &l);
   return round_up((l.staged + l.gathered + l.sums + l.line) * sizeof(float) + 64, 64);
@@ -416,6 +423,10 @@ static void run_blocks(void *context, size_t thread, size_t begin, size_t end) {
 
 void cml_conv_run(const cml_kernels *k, const cml_conv *v, const cml_conv_weights *w, const cml_epilogue *after, const void *x, void *y,
                   cml_pool *pool, void *scratch, size_t slots) {
+  if (v->winograd) {
+    cml_winograd_run(k, v, w, after, x, y, pool, scratch, slots);
+    return;
+  }
   layout l;
   lay_out(v, &l);
   job j = {.k = k, .l = &l, .w = w, .after = after, .x = x, .y = y, .scratch = scratch, .slot = cml_conv_scratch(k, v)};

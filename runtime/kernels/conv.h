@@ -22,6 +22,7 @@ typedef struct cml_conv {
   int64_t place[3], step[3], full[3]; /* pixel q goes to place + q * step of an output of size full */
   bool in_last, out_last; /* channels last in memory; else right after the batch */
   bool in_half, out_half;
+  bool winograd;        /* weights are transformed; cml_conv_suits_winograd said yes when they were packed */
 } cml_conv;
 
 typedef struct cml_conv_weights {
@@ -38,14 +39,25 @@ typedef struct cml_conv_source {
 } cml_conv_source;
 
 bool cml_conv_is_depthwise(const cml_conv *v);
+/* Whether transformed tiles are worth while: 3 x 3, stride 1, channels last, enough pixels and channels. */
+bool cml_conv_suits_winograd(const cml_conv *v);
 /* Fills the placement of an ordinary convolution, whose pixels are the whole output. */
 void cml_conv_place_all(cml_conv *v);
 size_t cml_conv_packed_bytes(const cml_kernels *k, const cml_conv *v, bool half);
 /* Packs all weights; half only when the source is (depthwise ones are widened anyhow). */
 void cml_conv_pack(const cml_kernels *k, const cml_conv *v, const cml_conv_source *from, bool half, void *to, cml_pool *pool);
 size_t cml_conv_scratch(const cml_kernels *k, const cml_conv *v); /* bytes, for one thread */
+size_t cml_conv_shared(const cml_kernels *k, const cml_conv *v);  /* bytes, for all threads together, behind the others */
 /* Residual of `after`: channels last, only with out_last. */
 void cml_conv_run(const cml_kernels *k, const cml_conv *v, const cml_conv_weights *w, const cml_epilogue *after, const void *x, void *y,
                   cml_pool *pool, void *scratch, size_t slots);
+
+/* winograd.c */
+size_t cml_winograd_packed_bytes(const cml_kernels *k, const cml_conv *v);
+void cml_winograd_pack(const cml_kernels *k, const cml_conv *v, const cml_conv_source *from, void *to, cml_pool *pool);
+size_t cml_winograd_scratch(const cml_kernels *k, const cml_conv *v);
+size_t cml_winograd_shared(const cml_kernels *k, const cml_conv *v);
+void cml_winograd_run(const cml_kernels *k, const cml_conv *v, const cml_conv_weights *w, const cml_epilogue *after, const void *x, void *y,
+                      cml_pool *pool, void *scratch, size_t slots);
 
 #endif

@@ -42,6 +42,68 @@ static void depthwise_row(size_t outputs, size_t channels, size_t kh, size_t kw,
   }
 }
 
+/* ---- Winograd: d -> B^T d B, m -> A^T m A, with the points 0, 1, -1, 2, -2 and infinity ---- */
+
+VINLINE void input_line(const vf *d, size_t step, vf *out, size_t out_step) {
+  vf d0 = d[0], d1 = d[step], d2 = d[2 * step], d3 = d[3 * step], d4 = d[4 * step], d5 = d[5 * step];
+  vf a = d4 - d2 * 4.0f, b = d3 - d1 * 4.0f, c = d4 - d2, e = (d3 - d1) * 2.0f;
+  out[0] = d0 * 4.0f - d2 * 5.0f + d4;
+  out[out_step] = a + b;
+  out[2 * out_step] = a - b;
+  out[3 * out_step] = c + e;
+  out[4 * out_step] = c - e;
+  out[5 * out_step] = d1 * 4.0f - d3 * 5.0f + d5;
+}
+
+static void winograd_input(size_t channels, const float *x, size_t pixel, size_t row, float *v, size_t v_stride) {
+  for (size_t c = 0; c < channels; c += W) {
+    size_t n = channels - c < W ? channels - c : W;
+    vf t[36], line[6];
+    for (size_t r = 0; r < 6; r++) {
+      for (size_t i = 0; i < 6; i++) line[i] = load_some(x + r * row + i * pixel + c, n);
+      input_line(line, 1, t + r * 6, 1);
+    }
+    for (size_t i = 0; i < 6; i++) {
+      input_line(t + i, 6, line, 1);
+      for (size_t r = 0; r < 6; r++) {
+        float *to = v + (r * 6 + i) * v_stride + c;
+        if (n == W) vf_store(to, line[r]);
+        else vf_store_n(to, line[r], n);
+      }
+    }
+  }
+}
+
+VINLINE void output_line(const vf *m, size_t step, vf *out, size_t out_step) {
+  vf a = m[step] + m[2 * step], b = m[step] - m[2 * step], c = m[3 * step] + m[4 * step], d = m[3 * step] - m[4 * step];
+  out[0] = m[0] + a + c;
+  out[out_step] = b + d * 2.0f;
+  out[2 * out_step] = a + c * 4.0f;
+  out[3 * out_step] = b + d * 8.0f + m[5 * step];
+}
+
+static void winograd_output(size_t outputs, const float *m, size_t m_stride, const float *bias, float low, float high, float *y, size_t pixel,
+                            size_t row, size_t rows, size_t columns) {
+  vf lo = vf_set1(low), hi = vf_set1(high);
+  for (size_t o = 0; o < outputs; o += W) {
+    size_t n = outputs - o < W ? outputs - o : W;
+    vf t[24], line[6], add = bias ? load_some(bias + o, n) : vf_zero();
+    for (size_t r = 0; r < 6; r++) {
+      for (size_t i = 0; i < 6; i++) line[i] = load_some(m + (r * 6 + i) * m_stride + o, n);
+      output_line(line, 1, t + r * 4, 1);
+    }
+    for (size_t i = 0; i < columns; i++) {
+      output_line(t + i, 4, line, 1);
+      for (size_t r = 0; r < rows; r++) {
+        float *to = y + r * row + i * pixel + o;
+        vf v = vf_min(hi, vf_max(lo, line[r] + add));
+        if (n == W) vf_store(to, v);
+        else vf_store_n(to, v, n);
+      }
+    }
+  }
+}
+
 static void channel_moments(size_t pixels, size_t channels, const float *x, const float *shift, float *sum, float *squares) {
   for (size_t c = 0; c < channels; c += W) {
     size_t n = channels - c < W ? channels - c : W;
@@ -81,6 +143,8 @@ static void transpose(size_t rows, size_t columns, const float *x, size_t x_stri
 
 void CML_SIMD(cml_fill_conv)(cml_kernels *k) {
   k->depthwise_row = depthwise_row;
+  k->winograd_input = winograd_input;
+  k->winograd_output = winograd_output;
   k->channel_moments = channel_moments;
   k->scale_channels = scale_channels;
   k->transpose = transpose;

@@ -95,6 +95,12 @@ typedef struct cml_kernels {
    * All columns touched are inside the rows. */
   void (*depthwise_row)(size_t outputs, size_t channels, size_t kh, size_t kw, const float *const *rows, size_t stride, size_t dilation,
                         size_t pixel, const float *w, const float *bias, float low, float high, float *y);
+  /* Winograd's F(4 x 4, 3 x 3), channels last. Input: the 6 x 6 pixels at x become 36 vectors, number i at v + i * v_stride.
+   * Output: 36 vectors of sums become 4 x 4 pixels at y, of which the first rows x columns are written, with bias and clamp. */
+  void (*winograd_input)(size_t channels, const float *x, size_t pixel, size_t row, float *v, size_t v_stride);
+  void (*winograd_output)(size_t outputs, const float *m, size_t m_stride, const float *bias, float low, float high, float *y, size_t pixel,
+                          size_t row, size_t rows, size_t columns);
+
   /* Over pixels of `channels` neighbouring floats: sum[c] += x - shift[c], squares[c] += (x - shift[c])^2. */
   void (*channel_moments)(size_t pixels, size_t channels, const float *x, const float *shift, float *sum, float *squares);
   /* y = x * scale[c] + bias[c] */

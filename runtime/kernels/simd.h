@@ -73,6 +73,8 @@ VINLINE vf vh_load(const cml_f16 *p) { return (vf)_mm512_cvtph_ps(_mm256_loadu_s
 VINLINE vf vh_load_n(const cml_f16 *p, size_t n) { return (vf)_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(v_mask(n), p)); }
 VINLINE void vh_store(cml_f16 *p, vf x) { _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtps_ph((__m512)x, 8)); }
 VINLINE void vh_store_n(cml_f16 *p, vf x, size_t n) { _mm256_mask_storeu_epi16(p, v_mask(n), _mm512_cvtps_ph((__m512)x, 8)); }
+#define CML_HAVE_SCALEF 1
+VINLINE vf vf_scalef(vf x, vf n) { return (vf)_mm512_scalef_ps((__m512)x, (__m512)n); } /* x 2^n */
 VINLINE float vf_sum(vf x) { return _mm512_reduce_add_ps((__m512)x); }
 VINLINE float vf_hmax(vf x) { return _mm512_reduce_max_ps((__m512)x); }
 VINLINE float vf_hmin(vf x) { return _mm512_reduce_min_ps((__m512)x); }

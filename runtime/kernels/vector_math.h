@@ -27,14 +27,18 @@ VINLINE vf v_exp(vf x) {
   p = vf_fma(p, r, V(0x1.fffffap-2f));
   p = vf_fma(p, r, V(1.0f));
   p = vf_fma(p, r, V(1.0f));
+#if defined(CML_HAVE_SCALEF)
+  return vf_scalef(p, n);
+#else
   return v_scale(p, vf_int(n));
+#endif
 }
 
 /* ln x: x = 2^e m with m in [sqrt 1/2, sqrt 2), f = m - 1, ln(1 + f) = f - f^2/2 + f^3 P(f). */
 VINLINE vf v_log(vf x) {
   vi tiny = x < V(0x1p-126f);
   vf y = vf_select(tiny, x * V(0x1p23f), x);
-  vi bits = vf_bits(y) - 0x3f3504f3; /* sqrt 1/2 */
+  vi bits = (vi)((vu)vf_bits(y) - 0x3f3504f3u); /* sqrt 1/2 */
   vi e = (bits >> 23) - (tiny & 23);
   vf f = vi_float((bits & 0x7fffff) + 0x3f3504f3) - 1.0f, n = vf_from_int(e);
   vf p = V(-0x1.41edaap-4f);
@@ -119,9 +123,8 @@ VINLINE vf v_gelu_tanh(vf x) {
 }
 
 VINLINE vf v_silu(vf x) {
-  vf y = x / (1.0f + v_exp(-x));
-  vf least = vf_max(V(-110.0f), x); /* there e^-x overflows; x e^x is as good, and -inf 0 is kept out */
-  return vf_select(x < V(-88.0f), least * v_exp(least), y);
+  vf c = vf_max(V(-100.0f), x); /* there e^-x is infinite and the result -0 */
+  return c / (1.0f + v_exp(-c));
 }
 
 /* max(x, 0) + log(1 + e), e = e^-|x|; what 1 + e loses to rounding is put back to first order. */

@@ -55,7 +55,7 @@ typedef struct conv_call {
 
 typedef struct conv_prepared {
   const cml_kernels *kernels;
-  bool half;
+  bool half, winograd;
   const float *bias;
   const void **packed; /* by phase */
 } conv_prepared;
@@ -272,6 +272,7 @@ static cml_status prepare(cml_call *c, cml_error *err) {
   if (!p || !(p->packed = cml_call_keep(c, v.phases * sizeof *p->packed, err))) return CML_NO_MEMORY;
   p->kernels = k;
   p->half = w->dtype == CML_F16;
+  v.conv.winograd = p->winograd = v.known && !v.transposed && cml_conv_suits_winograd(&v.conv);
   if (bias) {
     float *b = cml_call_keep(c, (size_t)v.outputs * 4, err);
     if (!b) return CML_NO_MEMORY;
@@ -309,7 +310,8 @@ static cml_status infer(cml_call *c, cml_error *err) {
     return cml_call_fail(c, err, "the residual does not have the output's shape and type");
   if (!v.known) return CML_OK;
   const cml_kernels *k = cml_kernels_get();
-  uint64_t most = 0, packed = 0;
+  uint64_t most = 0, packed = 0, shared = 0;
+  v.conv.winograd = c->prepared && ((const conv_prepared *)c->prepared)->winograd;
   for (size_t i = 0; i < v.phases; i++) {
     cml_conv conv;
     cml_conv_source from;
@@ -317,8 +319,9 @@ static cml_status infer(cml_call *c, cml_error *err) {
     uint64_t need = up(cml_conv_scratch(k, &conv)), bytes = phase_bytes(k, &v, w, i, w->dtype == CML_F16);
     if (need > most) most = need;
     if (bytes > packed) packed = bytes;
+    if (cml_conv_shared(k, &conv) > shared) shared = cml_conv_shared(k, &conv);
   }
-  c->scratch_size = slots(c) * most;
+  c->scratch_size = slots(c) * most + up(shared);
   if (!weights_constant(c)) c->scratch_size += packed + up((uint64_t)v.outputs * 4);
   return CML_OK;
 }
@@ -342,6 +345,7 @@ static cml_status run(cml_call *c, cml_error *err) {
   const conv_prepared *p = c->prepared;
   const cml_kernels *k = p ? p->kernels : cml_kernels_get();
   uint64_t most = 0;
+  v.conv.winograd = p && p->winograd;
   for (size_t i = 0; i < v.phases; i++) {
     cml_conv conv;
     cml_conv_source from;
@@ -349,7 +353,7 @@ static cml_status run(cml_call *c, cml_error *err) {
     uint64_t need = up(cml_conv_scratch(k, &conv));
     if (need > most) most = need;
   }
-  char *packed = (char *)c->scratch + slots(c) * most;
+  char *packed = (char *)c->scratch + slots(c) * most; /* winograd's shared memory, too: it has its weights packed */
   cml_epilogue after = {.bias = p ? p->bias : NULL, .activation = CML_UNARY_COPY};
   if (!p && bias) {
     widen_bias(k, bias, (float *)(void *)packed);
@@ -373,7 +377,7 @@ static cml_status run(cml_call *c, cml_error *err) {
     if (conv.out[0] <= 0 || conv.out[1] <= 0 || conv.out[2] <= 0) continue;
     bool half = w->dtype == CML_F16;
     if (!p) cml_conv_pack(k, &conv, &from, half, packed, c->pool);
-    cml_conv_weights weights = {p ? p->packed[i] : packed, half};
+    cml_conv_weights weights = {p ? p->packed[i] : packed, half && !v.conv.winograd};
     cml_conv_run(k, &conv, &weights, &after, x->data, y->data, c->pool, c->scratch, slots(c));
   }
   return CML_OK;

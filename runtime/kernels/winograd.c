@@ -1,0 +1,210 @@
+/* 3 x 3 convolutions by Winograd's F(4 x 4, 3 x 3): 36 products of tiles x channels with channels x outputs make 16 pixels of a
+ * tile, where the definition takes 144: a quarter of the multiplications, for transformations of input and output by additions.
+ *
+ * First all tiles of an image are transformed into V[36][tile][channels], which all threads share; then each thread takes a
+ * block of tiles and of outputs, makes the 36 products in its own scratch and transforms them into pixels. Weights are
+ * transformed when they are packed. Rounding errors grow by about a factor of ten against the direct sum; the weights'
+ * transformation is done in double. */
+#include <math.h>
+#include <string.h>
+
+#include "conv.h"
+
+enum { POINTS = 36, OUT = 4, IN = 6, PAD = 16, TILE_GROUPS = 2, OUTPUT_PANELS = 2, DEPTH_BLOCK = 288 };
+
+static size_t least(size_t a, size_t b) { return a < b ? a : b; }
+static size_t up(size_t n, size_t to) { return (n + to - 1) / to * to; }
+
+bool cml_conv_suits_winograd(const cml_conv *v) {
+  if (v->kernel[0] != 1 || v->kernel[1] != 3 || v->kernel[2] != 3 || v->in[0] != 1 || v->groups != 1 || !v->in_last || !v->out_last) return false;
+  for (int i = 0; i < 3; i++)
+    if (v->stride[i] != 1 || v->dilation[i] != 1 || v->step[i] != 1) return false;
+  return v->channels >= 16 && v->outputs >= 32 && v->out[1] >= 8 && v->out[2] >= 8;
+}
+
+/* ---- weights: [36][panel][channel][tile_columns] ---- */
+
+static size_t point_floats(const cml_kernels *k, const cml_conv *v) { return cml_panel_count(k, v->outputs) * k->tile_columns * v->channels; }
+size_t cml_winograd_packed_bytes(const cml_kernels *k, const cml_conv *v) { return POINTS * point_floats(k, v) * 4 + 64; }
+
+typedef struct pack_job {
+  const cml_kernels *k;
+  const cml_conv *v;
+  const cml_conv_source *from;
+  float *to;
+} pack_job;
+
+static const double G[IN][3] = {{1.0 / 4, 0, 0},
+                                {-1.0 / 6, -1.0 / 6, -1.0 / 6},
+                                {-1.0 / 6, 1.0 / 6, -1.0 / 6},
+                                {1.0 / 24, 1.0 / 12, 1.0 / 6},
+                                {1.0 / 24, -1.0 / 12, 1.0 / 6},
+                                {0, 0, 1}};
+
+static void transform_weight(const cml_conv_source *s, int64_t at, float *to, size_t stride) {
+  double g[3][3], t[IN][3];
+  for (int h = 0; h < 3; h++)
+    for (int w = 0; w < 3; w++) {
+      int64_t i = at + h * s->tap_stride[1] + w * s->tap_stride[2];
+      g[h][w] = (double)(s->half ? cml_f16_to_f32(((const cml_f16 *)s->data)[i]) : ((const float *)s->data)[i]);
+    }
+  for (int i = 0; i < IN; i++)
+    for (int w = 0; w < 3; w++) t[i][w] = G[i][0] * g[0][w] + G[i][1] * g[1][w] + G[i][2] * g[2][w];
+  for (int i = 0; i < IN; i++)
+    for (int j = 0; j < IN; j++) to[(size_t)(i * IN + j) * stride] = (float)(t[i][0] * G[j][0] + t[i][1] * G[j][1] + t[i][2] * G[j][2]);
+}
+
+static void pack_panel(void *context, size_t begin, size_t end) {
+  const pack_job *j = context;
+  size_t nr = j->k->tile_columns, floats = point_floats(j->k, j->v);
+  for (size_t p = begin; p < end; p++)
+    for (size_t c = 0; c < j->v->channels; c++)
+      for (size_t i = 0; i < nr; i++) {
+        float *to = j->to + (p * j->v->channels + c) * nr + i;
+        size_t o = p * nr + i;
+        if (o < j->v->outputs) {
+          transform_weight(j->from, j->from->start + (int64_t)o * j->from->output_stride + (int64_t)c * j->from->channel_stride, to, floats);
+        } else {
+          for (size_t q = 0; q < POINTS; q++) to[q * floats] = 0;
+        }
+      }
+}
+
+void cml_winograd_pack(const cml_kernels *k, const cml_conv *v, const cml_conv_source *from, void *to, cml_pool *pool) {
+  pack_job j = {k, v, from, to};
+  cml_parallel(pool, cml_panel_count(k, v->outputs), 1, pack_panel, &j);
+}
+
+/* ---- running ---- */
+
+typedef struct job {
+  const cml_kernels *k;
+  const cml_conv *v;
+  const cml_conv_weights *w;
+  const cml_epilogue *after;
+  const char *x;
+  char *y;
+  char *scratch;
+  size_t slot, image;
+  float *tiles;                 /* V: [36][tile][channels + PAD] */
+  size_t across, count;         /* tiles in a row, in the image */
+  size_t tile_block, tile_blocks, output_block, output_blocks;
+} job;
+
+static size_t tiles_across(const cml_conv *v) { return (size_t)(v->out[2] + OUT - 1) / OUT; }
+static size_t tile_count(const cml_conv *v) { return tiles_across(v) * ((size_t)(v->out[1] + OUT - 1) / OUT); }
+static size_t tile_block(const cml_kernels *k) { return k->tile_rows * (k->tile_rows > 8 ? TILE_GROUPS : 2 * TILE_GROUPS); }
+static size_t output_block(const cml_kernels *k) { return k->tile_columns * (k->tile_columns >= 32 ? OUTPUT_PANELS : 2 * OUTPUT_PANELS); }
+
+/* products of a block, and a patch of the input; pixels of a tile where the output is not written directly */
+size_t cml_winograd_scratch(const cml_kernels *k, const cml_conv *v) {
+  size_t sums = POINTS * tile_block(k) * (output_block(k) + PAD), patch = IN * IN * v->channels, pixels = OUT * OUT * output_block(k);
+  return up((sums + patch + pixels) * 4, 64) + 64;
+}
+
+size_t cml_winograd_shared(const cml_kernels *k, const cml_conv *v) {
+  (void)k;
+  return POINTS * tile_count(v) * (v->channels + PAD) * 4 + 64;
+}
+
+/* The 6 x 6 pixels that a tile needs, zeros where they are padding. */
+static void patch_of(const job *j, int64_t row, int64_t column, float *to) {
+  const cml_conv *v = j->v;
+  size_t n = v->channels;
+  for (int64_t r = row; r < row + IN; r++, to += IN * n) {
+    if (r < 0 || r >= v->in[1]) {
+      memset(to, 0, IN * n * 4);
+      continue;
+    }
+    int64_t first = column < 0 ? -column : 0, last = v->in[2] - column < IN ? v->in[2] - column : IN;
+    if (first > IN) first = IN;
+    if (last < first) last = first;
+    memset(to, 0, (size_t)first * n * 4);
+    memset(to + (size_t)last * n, 0, (size_t)(IN - last) * n * 4);
+    size_t at = ((j->image * (size_t)v->in[1] + (size_t)r) * (size_t)v->in[2] + (size_t)(column + first)) * n, count = (size_t)(last - first) * n;
+    if (!count) continue;
+    if (v->in_half) j->k->f16_to_f32((const cml_f16 *)(const void *)j->x + at, to + (size_t)first * n, count);
+    else memcpy(to + (size_t)first * n, (const float *)(const void *)j->x + at, count * 4);
+  }
+}
+
+static void transform_tiles(void *context, size_t thread, size_t begin, size_t end) {
+  const job *j = context;
+  const cml_conv *v = j->v;
+  size_t n = v->channels, stride = n + PAD;
+  float *patch = (float *)(void *)(j->scratch + thread * j->slot);
+  for (size_t t = begin; t < end; t++) {
+    int64_t row = (int64_t)(t / j->across * OUT) + v->offset[1], column = (int64_t)(t % j->across * OUT) + v->offset[2];
+    bool inside = !v->in_half && row >= 0 && column >= 0 && row + IN <= v->in[1] && column + IN <= v->in[2];
+    const float *x = patch;
+    size_t line = IN * n;
+    if (inside) {
+      x = (const float *)(const void *)j->x + ((j->image * (size_t)v->in[1] + (size_t)row) * (size_t)v->in[2] + (size_t)column) * n;
+      line = (size_t)v->in[2] * n;
+    } else {
+      patch_of(j, row, column, patch);
+    }
+    j->k->winograd_input(n, x, n, line, j->tiles + t * stride, j->count * stride);
+  }
+}
+
+static void products(const job *j, size_t t0, size_t tiles, size_t o0, size_t outputs, float *sums, size_t stride) {
+  const cml_kernels *k = j->k;
+  size_t n = j->v->channels, nr = k->tile_columns, a_stride = n + PAD, floats = point_floats(k, j->v);
+  size_t groups = (tiles + k->tile_rows - 1) / k->tile_rows, even = (tiles + groups - 1) / groups;
+  size_t pieces = (n + DEPTH_BLOCK - 1) / DEPTH_BLOCK, depth = (n + pieces - 1) / pieces;
+  for (size_t q = 0; q < POINTS; q++) {
+    const float *a = j->tiles + (q * j->count + t0) * a_stride, *b = (const float *)j->w->packed + q * floats;
+    float *c = sums + q * tile_block(k) * stride;
+    for (size_t o = 0; o < outputs; o += nr)
+      for (size_t d = 0; d < n; d += depth)
+        for (size_t t = 0; t < tiles; t += even)
+          k->gemm_tile(least(tiles - t, even), least(outputs - o, nr), least(n - d, depth), a + t * a_stride + d, a_stride,
+                       b + ((o0 + o) / nr * n + d) * nr, false, c + t * stride + o, stride, d > 0, NULL, -INFINITY, INFINITY);
+  }
+}
+
+static void make_pixels(void *context, size_t thread, size_t begin, size_t end) {
+  const job *j = context;
+  const cml_conv *v = j->v;
+  size_t stride = output_block(j->k) + PAD, q_stride = tile_block(j->k) * stride;
+  float *sums = (float *)(void *)(j->scratch + thread * j->slot), *pixels = sums + POINTS * q_stride + IN * IN * v->channels, low, high;
+  cml_epilogue_clamp(j->after, &low, &high);
+  for (size_t i = begin; i < end; i++) {
+    size_t t0 = i / j->output_blocks * j->tile_block, tiles = least(j->count - t0, j->tile_block);
+    size_t o0 = i % j->output_blocks * j->output_block, outputs = least(v->outputs - o0, j->output_block);
+    products(j, t0, tiles, o0, outputs, sums, stride);
+    const float *bias = j->after->bias ? j->after->bias + o0 : NULL;
+    for (size_t t = t0; t < t0 + tiles; t++) {
+      size_t row = t / j->across * OUT, column = t % j->across * OUT;
+      size_t rows = least((size_t)v->out[1] - row, OUT), columns = least((size_t)v->out[2] - column, OUT);
+      size_t at = (j->image * (size_t)v->out[1] + row) * (size_t)v->out[2] + column, line = (size_t)v->out[2];
+      const float *m = sums + (t - t0) * stride;
+      float *y = v->out_half ? pixels : (float *)(void *)j->y + at * v->outputs + o0;
+      size_t pixel = v->out_half ? outputs : v->outputs, y_row = v->out_half ? OUT * outputs : line * v->outputs;
+      j->k->winograd_output(outputs, m, q_stride, bias, low, high, y, pixel, y_row, rows, columns);
+      for (size_t r = 0; r < rows; r++)
+        cml_epilogue_store(j->k, j->after, y + r * y_row, pixel, columns, outputs, j->y, v->outputs, v->out_half, at + r * line, o0);
+    }
+  }
+}
+
+void cml_winograd_run(const cml_kernels *k, const cml_conv *v, const cml_conv_weights *w, const cml_epilogue *after, const void *x, void *y,
+                      cml_pool *pool, void *scratch, size_t slots) {
+  job j = {.k = k, .v = v, .w = w, .after = after, .x = x, .y = y, .scratch = scratch, .slot = cml_winograd_scratch(k, v)};
+  size_t threads = cml_pool_threads(pool);
+  j.tiles = (float *)(void *)((char *)scratch + slots * ((j.slot + 63) & ~(size_t)63));
+  j.slot = (j.slot + 63) & ~(size_t)63;
+  j.across = tiles_across(v);
+  j.count = tile_count(v);
+  j.tile_block = least(tile_block(k), up(j.count, 1));
+  j.tile_blocks = (j.count + j.tile_block - 1) / j.tile_block;
+  j.tile_block = (j.count + j.tile_blocks - 1) / j.tile_blocks;
+  j.output_block = output_block(k);
+  j.output_blocks = (v->outputs + j.output_block - 1) / j.output_block;
+  if (threads > slots) pool = NULL;
+  for (j.image = 0; j.image < v->batch; j.image++) {
+    cml_parallel_with_thread(pool, j.count, 4, transform_tiles, &j);
+    cml_parallel_with_thread(pool, j.tile_blocks * j.output_blocks, 1, make_pixels, &j);
+  }
+}
