@@ -6,21 +6,24 @@
 
 /* ---- arguments ---- */
 
+/* Has a first element. What is no scalar is refused in infer; until then nothing may be read of an empty one. */
+static bool has_element(const cml_call *c, unsigned param) { return cml_arg_known(c, param) && cml_tensor_count(cml_arg(c, param)) > 0; }
+
 int64_t cml_arg_int(const cml_call *c, unsigned param, int64_t otherwise) {
-  return cml_arg_known(c, param) ? cml_tensor_get_int(cml_arg(c, param), 0) : otherwise;
+  return has_element(c, param) ? cml_tensor_get_int(cml_arg(c, param), 0) : otherwise;
 }
 
 double cml_arg_float(const cml_call *c, unsigned param, double otherwise) {
-  return cml_arg_known(c, param) ? cml_tensor_get(cml_arg(c, param), 0) : otherwise;
+  return has_element(c, param) ? cml_tensor_get(cml_arg(c, param), 0) : otherwise;
 }
 
 bool cml_arg_bool(const cml_call *c, unsigned param, bool otherwise) {
-  return cml_arg_known(c, param) ? cml_tensor_get_int(cml_arg(c, param), 0) != 0 : otherwise;
+  return has_element(c, param) ? cml_tensor_get_int(cml_arg(c, param), 0) != 0 : otherwise;
 }
 
 const char *cml_arg_text(const cml_call *c, unsigned param, const char *otherwise) {
   const cml_tensor *t = cml_arg(c, param);
-  return t && t->data && t->dtype == CML_STRING ? ((const cml_string *)t->data)->data : otherwise;
+  return has_element(c, param) && t->dtype == CML_STRING ? ((const cml_string *)t->data)->data : otherwise;
 }
 
 size_t cml_arg_ints(const cml_call *c, unsigned param, int64_t *out, size_t room) {

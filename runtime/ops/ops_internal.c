@@ -101,8 +101,16 @@ static cml_status infer_norm(cml_call *c, cml_error *err) {
   cml_out_like(c, 0, x);
   if (!cml_tensor_known_shape(x)) return CML_OK;
   bool last = cml_arg_int(c, LAYOUT, 0) == 1;
+  if (x->rank < 3) return cml_call_fail(c, err, "x has rank %d and needs at least 3", x->rank);
   int64_t channels = x->dims[last ? x->rank - 1 : 1], groups = cml_arg_int(c, GROUPS, 1);
   if (groups < 1 || channels % groups) return cml_call_fail(c, err, "%lld channels do not divide into %lld groups", (long long)channels, (long long)groups);
+  for (unsigned i = 0; i < 2; i++) {
+    const cml_tensor *t = cml_arg(c, i ? BETA : GAMMA);
+    if (t && (!cml_tensor_known_shape(t) || cml_tensor_count(t) != channels))
+      return cml_call_fail(c, err, "gamma and beta must have %lld elements", (long long)channels);
+  }
+  int64_t activation = cml_arg_int(c, ACTIVATION, CML_UNARY_COPY);
+  if (activation < 0 || activation >= CML_UNARY_COUNT) return cml_call_fail(c, err, "there is no activation %lld", (long long)activation);
   uint64_t plane = channels && x->dims[0] ? (uint64_t)(cml_tensor_count(x) / channels / x->dims[0]) : 0;
   uint64_t wide = last ? PIXELS * (uint64_t)channels : plane;
   c->scratch_size = 4 * ((uint64_t)x->dims[0] * norm_parts(c) * 3 * (uint64_t)channels + cml_pool_threads(c->pool) * (wide + 16)) + 64;

@@ -134,7 +134,7 @@ static cml_status split_count(cml_call *c, cml_error *err) {
   int64_t n = cml_arg(c, 1) ? cml_arg_int(c, 1, 0) : (int64_t)c->out_count;
   if (!sizes && !cml_arg(c, 1)) return cml_call_fail(c, err, "has neither num_splits nor split_sizes");
   if (n != (int64_t)c->out_count) return cml_call_fail(c, err, "num_splits is %lld and there are %zu outputs", (long long)n, c->out_count);
-  if (sizes && (sizes->rank > 1 || (sizes->rank == 1 && sizes->dims[0] >= 0 && sizes->dims[0] != n)))
+  if (sizes && (sizes->rank > 1 || (sizes->rank == 0 && n != 1) || (sizes->rank == 1 && sizes->dims[0] >= 0 && sizes->dims[0] != n)))
     return cml_call_fail(c, err, "split_sizes must have %lld elements", (long long)n);
   return CML_OK;
 }

@@ -244,6 +244,10 @@ static int64_t batch_offset(const product *p, const int64_t *strides, int64_t i)
 static int64_t b_index(const product *p, int64_t i, int64_t *out_count) {
   int64_t at = 0, step = 1;
   for (int32_t d = p->batch_rank - 1; d >= 0; d--) {
+    if (p->batch[d] == 0) { /* no product at all */
+      if (out_count) *out_count = 0;
+      return 0;
+    }
     if (p->b_batch[d]) {
       at += i % p->batch[d] * step;
       step *= p->batch[d];

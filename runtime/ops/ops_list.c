@@ -50,6 +50,11 @@ static cml_status run_make(cml_call *c, cml_error *err) {
   return cml_list_resize(list, length, err);
 }
 
+/* A value without a type may be no list after all (a model's input declared as one, a dictionary). */
+static cml_status need_list(const cml_call *c, cml_error *err) {
+  return cml_arg(c, LS)->list ? CML_OK : cml_call_fail(c, err, "ls is no list");
+}
+
 static cml_status infer_length(cml_call *c, cml_error *err) {
   (void)err;
   cml_out_set(c, 0, CML_I32, 0, NULL);
@@ -57,7 +62,7 @@ static cml_status infer_length(cml_call *c, cml_error *err) {
 }
 
 static cml_status run_length(cml_call *c, cml_error *err) {
-  (void)err;
+  CML_TRY(need_list(c, err));
   *(int32_t *)c->outs[0]->data = (int32_t)cml_arg(c, LS)->list->length;
   return CML_OK;
 }
@@ -72,6 +77,7 @@ static cml_status write_element(cml_call *c, int64_t index, const cml_tensor *va
 }
 
 static cml_status run_write(cml_call *c, cml_error *err) {
+  CML_TRY(need_list(c, err));
   CML_TRY(cml_out_copy(c, 0, cml_arg(c, LS), err));
   return write_element(c, cml_arg_int(c, INDEX, 0), cml_arg(c, VALUE), err);
 }
@@ -85,6 +91,7 @@ static cml_status run_scatter(cml_call *c, cml_error *err) {
   part.rank--;
   for (int32_t i = 0; i < part.rank; i++) part.dims[i] = value->dims[i + 1];
   if (!cml_tensor_bytes(&part, &bytes)) return cml_call_fail(c, err, "value is too large");
+  CML_TRY(need_list(c, err));
   CML_TRY(cml_out_copy(c, 0, cml_arg(c, LS), err));
   for (int64_t i = 0; i < n; i++) {
     part.data = (char *)value->data + (uint64_t)i * bytes;
@@ -135,6 +142,7 @@ static cml_status copy_element(cml_call *c, const cml_list *list, int64_t index,
 }
 
 static cml_status run_read(cml_call *c, cml_error *err) {
+  CML_TRY(need_list(c, err));
   uint64_t bytes;
   if (!cml_tensor_bytes(c->outs[0], &bytes)) return cml_call_fail(c, err, "the element is too large");
   return copy_element(c, cml_arg(c, LS)->list, cml_arg_int(c, INDEX, 0), c->outs[0]->data, bytes, err);
@@ -166,6 +174,7 @@ static cml_status infer_gather(cml_call *c, cml_error *err) {
 static cml_status run_gather(cml_call *c, cml_error *err) {
   const cml_tensor *indices = cml_arg(c, INDEX);
   int64_t n = cml_tensor_count(indices);
+  CML_TRY(need_list(c, err));
   uint64_t bytes;
   if (!cml_tensor_bytes(c->outs[0], &bytes)) return cml_call_fail(c, err, "the result is too large");
   for (int64_t i = 0; i < n; i++)

@@ -1,10 +1,13 @@
 /* State lives in the session. Reading copies, so that a later write does not change what was read; writing gives no value
- * (coremltools' builder calls it coreml_update_state and reads the state again after it). */
+ * (coremltools' builder calls it coreml_update_state and reads the state again after it; under that name it gives the value
+ * that was written). */
 #include "families.h"
 
 enum { INPUT, DATA };
 static const cml_param read_params[] = {{"input", CML_M_ANY, CML_STATE, 0}};
 static const cml_param write_params[] = {{"input", CML_M_ANY, CML_STATE, 1}, {"data", CML_M_ANY, 0, 1}};
+
+static const cml_param update_params[] = {{"state", CML_M_ANY, CML_STATE, 1}, {"value", CML_M_ANY, 0, 1}};
 
 static cml_status infer_read(cml_call *c, cml_error *err) {
   (void)err;
@@ -23,11 +26,22 @@ static cml_status infer_write(cml_call *c, cml_error *err) {
 
 static cml_status run_write(cml_call *c, cml_error *err) {
   const cml_tensor *state = cml_arg(c, INPUT), *data = cml_arg(c, DATA);
-  uint64_t bytes;
+  uint64_t bytes, given;
   if (!cml_tensor_bytes(state, &bytes)) return cml_call_fail(c, err, "the state is too large");
+  if (!cml_tensor_bytes(data, &given) || given != bytes) return cml_call_fail(c, err, "the data has another size than the state");
   memmove(state->data, data->data, bytes);
-  (void)err;
   return CML_OK;
+}
+
+static cml_status infer_update(cml_call *c, cml_error *err) {
+  CML_TRY(infer_write(c, err));
+  cml_out_like(c, 0, cml_arg(c, INPUT));
+  return CML_OK;
+}
+
+static cml_status run_update(cml_call *c, cml_error *err) {
+  CML_TRY(run_write(c, err));
+  return cml_out_copy(c, 0, cml_arg(c, INPUT), err);
 }
 
 static const cml_op rows[] = {
@@ -35,6 +49,8 @@ static const cml_op rows[] = {
      .infer = infer_read, .run = run_read},
     {.name = "write_state", .since = CML_IOS18, .flags = CML_OP_IMPURE, .min_outputs = 0, .max_outputs = 0, CML_PARAMS(write_params),
      .infer = infer_write, .run = run_write},
+    {.name = "coreml_update_state", .since = CML_IOS18, .flags = CML_OP_IMPURE, .min_outputs = 1, .max_outputs = 1,
+     CML_PARAMS(update_params), .infer = infer_update, .run = run_update},
 };
 
 const cml_op_family cml_ops_state = {"state", rows, sizeof rows / sizeof *rows};

@@ -1,0 +1,271 @@
+#!/usr/bin/env python3
+"""Builds programs with coremltools' builder, runs them with cmlrun and compares with NumPy: control flow, lists, states,
+flexible inputs and shapes that only data decide. Prints TAP; skips where coremltools is not installed.
+
+usage: check_flow.py CMLRUN
+"""
+import os
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+try:
+    import coremltools as ct
+    from coremltools.converters.mil import Builder as mb
+    from coremltools.converters.mil.mil import get_new_symbol, types
+except ImportError as missing:
+    print(f"1..0 # SKIP {missing}")
+    sys.exit(0)
+
+F32, I32 = np.float32, np.int32
+RNG = np.random.default_rng(5)
+TARGETS = {15: ct.target.iOS15, 16: ct.target.iOS16, 17: ct.target.iOS17, 18: ct.target.iOS18}
+CASES = []
+
+
+def floats(*shape):
+    return RNG.uniform(-2, 2, shape).astype(F32)
+
+
+def case(opset=15, fail=None, **specs):
+    """specs: name -> shape (fp32), or (shape, type); None in a shape is a flexible dimension. The function gives the body; each
+    further call of its `run` attribute a set of inputs with expected outputs."""
+    def wrap(fn):
+        CASES.append((fn.__name__, opset, specs, fn, fail))
+        return fn
+    return wrap
+
+
+KINDS = {F32: types.fp32, I32: types.int32}
+
+
+def build(opset, specs, body):
+    placeholders, inputs = [], []
+    for name, spec in specs.items():
+        shape, kind = spec if isinstance(spec, tuple) and spec and isinstance(spec[0], (tuple, list)) else (spec, F32)
+        symbols = [get_new_symbol() if n is None else n for n in shape]
+        placeholders.append(mb.TensorSpec(shape=symbols, dtype=KINDS[kind]))
+        inputs.append(ct.TensorType(name=name, shape=[ct.RangeDim(1, 40, 3) if n is None else n for n in shape], dtype=kind))
+
+    names = list(specs)
+    source = f"def main({', '.join(names)}):\n    return body({', '.join(names)})\n"
+    scope = {"body": body}
+    exec(source, scope)
+    program = mb.program(input_specs=placeholders, opset_version=TARGETS[opset])(scope["main"])
+    return ct.convert(program, convert_to="mlprogram", minimum_deployment_target=TARGETS[opset], inputs=inputs,
+                      compute_precision=ct.precision.FLOAT32, pass_pipeline=ct.PassPipeline.EMPTY, skip_model_load=True)
+
+
+def predict(cmlrun, model, inputs, folder):
+    np.savez(os.path.join(folder, "in.npz"), **inputs)
+    out = os.path.join(folder, "out.npz")
+    r = subprocess.run([cmlrun, "predict", model, "--input", os.path.join(folder, "in.npz"), "--output", out], capture_output=True, text=True, timeout=60)
+    if r.returncode:
+        raise RuntimeError(f"exit {r.returncode}: {r.stderr.strip()[:300]}")
+    return list(np.load(out).values())
+
+
+def check(cmlrun, name, opset, specs, fn, fail):
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "m.mlpackage")
+        build(opset, specs, fn.body).save(path)
+        for inputs in fn.inputs():
+            want = fn.truth(**inputs)
+            want = [np.asarray(w) for w in (want if isinstance(want, (tuple, list)) else [want])]
+            if fail:
+                try:
+                    predict(cmlrun, path, inputs, folder)
+                except RuntimeError as e:
+                    if "exit 1:" not in str(e) or fail not in str(e):
+                        return f"fails with {e}"
+                    continue
+                return "was not refused"
+            got = predict(cmlrun, path, inputs, folder)
+            if len(got) != len(want):
+                return f"{len(got)} outputs, expected {len(want)}"
+            used = set()
+            for w in want:  # outputs are matched by value: their names are coremltools'
+                fit = [k for k, g in enumerate(got) if k not in used and g.size == w.size and (g.shape == w.shape or w.ndim == 0)
+                       and np.allclose(g.astype(np.float64).reshape(-1), w.astype(np.float64).reshape(-1), 1e-5, 1e-5, equal_nan=True)]
+                if not fit:
+                    return f"expected {w.shape} {w.reshape(-1)[:6]}, got {[(g.shape, g.reshape(-1)[:6]) for g in got]} for {[(k, v.shape) for k, v in inputs.items()]}"
+                used.add(fit[0])
+    return None
+
+
+def define(opset=15, fail=None, inputs=None, body=None, truth=None, **specs):
+    def holder():
+        pass
+    holder.body, holder.truth = body, truth
+    holder.inputs = inputs
+    return holder, opset, specs, fail
+
+
+def add(name, specs, body, truth, inputs, opset=15, fail=None):
+    holder, opset, specs, fail = define(opset, fail, inputs, body, truth, **specs)
+    CASES.append((name, opset, specs, holder, fail))
+
+
+def shapes(*sizes, like, **fixed):
+    """Inputs for each size: like(n) -> dict."""
+    return lambda: [like(n) for n in sizes]
+
+
+# ---- shapes that data decide -----------------------------------------------------------------------------------------
+
+for opset in (15, 16, 17, 18):
+    add(f"reshape by shape arithmetic, iOS{opset}", {"x": (None, 4)},
+        lambda x: mb.reshape(x=x, shape=mb.concat(values=(mb.gather(x=mb.shape(x=x), indices=[0], axis=0), np.array([2, 2], I32)), axis=0)),
+        lambda x: x.reshape(-1, 2, 2), shapes(1, 3, 7, like=lambda n: {"x": floats(n, 4)}), opset)
+    add(f"dynamic slice, iOS{opset}", {"x": (None, 5), "n": ((1,), I32)},
+        lambda x, n: mb.slice_by_index(x=x, begin=mb.concat(values=(n, np.array([1], I32)), axis=0), end=np.array([0, 4], I32), end_mask=[True, False]),
+        lambda x, n: x[int(n[0]):, 1:4], lambda: [{"x": floats(r, 5), "n": np.array([k], I32)} for r, k in ((3, 0), (4, 2), (5, -2), (2, 2))], opset)
+    add(f"slice by a size from data, iOS{opset}", {"x": (6, 5), "n": ((2,), I32)},
+        lambda x, n: mb.slice_by_size(x=x, begin=np.array([1, 0], I32), size=n),
+        lambda x, n: x[1:1 + n[0], :n[1] if n[1] >= 0 else None], lambda: [{"x": floats(6, 5), "n": np.array(k, I32)} for k in ((2, 3), (5, -1), (1, 1))], opset)
+    add(f"begin from data, fixed size, iOS{opset}", {"x": (6, 5), "at": ((2,), I32)},
+        lambda x, at: mb.slice_by_size(x=x, begin=at, size=np.array([2, 3], I32)),
+        lambda x, at: x[at[0]:at[0] + 2, at[1]:at[1] + 3], lambda: [{"x": floats(6, 5), "at": np.array(k, I32)} for k in ((0, 0), (4, 2), (3, 1))], opset)
+    add(f"what is not zero, iOS{opset}", {"x": (3, 4)}, lambda x: mb.non_zero(x=mb.relu(x=x)), lambda x: np.argwhere(np.maximum(x, 0)),
+        lambda: [{"x": floats(3, 4)}, {"x": np.full((3, 4), 1, F32)}, {"x": np.array([[0, 0, 0, 0], [0, 0, 2, 0], [0] * 4], F32)}], opset)
+    add(f"gather what is not zero, iOS{opset}", {"x": (3, 4)}, lambda x: mb.gather_nd(x=x, indices=mb.non_zero(x=mb.cast(x=mb.relu(x=x), dtype="bool"))),
+        lambda x: x[x > 0], lambda: [{"x": floats(3, 4)}, {"x": np.full((3, 4), 1, F32)}], opset)
+    add(f"range from data, iOS{opset}", {"n": ((1,), I32)}, lambda n: mb.range_1d(start=I32(1), end=mb.squeeze(x=n, axes=[0]), step=I32(2)),
+        lambda n: np.arange(1, n[0], 2), lambda: [{"n": np.array([k], I32)} for k in (2, 9, 12)], opset)
+    add(f"fill from shape, iOS{opset}", {"x": (None, 2)}, lambda x: mb.fill(shape=mb.shape(x=x), value=F32(2.5)), lambda x: np.full(x.shape, 2.5),
+        shapes(1, 5, like=lambda n: {"x": floats(n, 2)}), opset)
+    add(f"tile by data, iOS{opset}", {"x": (2, 3), "r": ((2,), I32)}, lambda x, r: mb.tile(x=x, reps=r), lambda x, r: np.tile(x, r),
+        lambda: [{"x": floats(2, 3), "r": np.array(k, I32)} for k in ((1, 1), (3, 2))], opset)
+    add(f"pad by data, iOS{opset}", {"x": (2, 3), "p": ((4,), I32)}, lambda x, p: mb.pad(x=x, pad=p, mode="constant", constant_val=F32(1)),
+        lambda x, p: np.pad(x, p.reshape(2, 2), constant_values=1), lambda: [{"x": floats(2, 3), "p": np.array(k, I32)} for k in ((0, 0, 1, 2), (1, 2, 0, 0))], opset)
+    add(f"transpose, concat and split of any length, iOS{opset}", {"x": (None, 4), "y": (None, 4)},
+        lambda x, y: mb.split(x=mb.transpose(x=mb.concat(values=(x, y), axis=0), perm=[1, 0]), num_splits=2, axis=0),
+        lambda x, y: tuple(np.split(np.concatenate([x, y]).T, 2)), lambda: [{"x": floats(a, 4), "y": floats(b, 4)} for a, b in ((1, 2), (4, 4), (30, 7))], opset)
+    add(f"one_hot of a size from data, iOS{opset}", {"x": ((3,), I32), "n": ((1,), I32)},
+        lambda x, n: mb.one_hot(indices=x, one_hot_vector_size=mb.squeeze(x=n, axes=[0]), axis=-1, on_value=F32(1), off_value=F32(0)),
+        lambda x, n: (x[:, None] == np.arange(n[0])).astype(F32), lambda: [{"x": np.array([0, 2, 1], I32), "n": np.array([k], I32)} for k in (3, 5)], opset)
+    add(f"index out of range, iOS{opset}", {"x": (4, 2), "i": ((2,), I32)},
+        (lambda x, i: mb.gather(x=x, indices=i, axis=0)) if opset < 17 else (lambda x, i: mb.gather(x=x, indices=i, axis=0, validate_indices=True)),
+        lambda x, i: x, lambda: [{"x": floats(4, 2), "i": np.array([0, 4], I32)}], opset, "out of range")
+
+
+# ---- control flow ----------------------------------------------------------------------------------------------------
+
+def collatz(n):
+    steps = 0
+    n = int(n[0])
+    while n != 1:
+        n, steps = (n // 2 if n % 2 == 0 else 3 * n + 1), steps + 1
+    return np.array([steps])
+
+
+def collatz_body(n):
+    even = lambda v: mb.equal(x=mb.mod(x=v, y=I32(2)), y=I32(0))
+    def step(v, count):
+        branch = mb.cond(pred=mb.squeeze(x=even(v), axes=[0]), _true_fn=lambda: mb.floor_div(x=v, y=I32(2)),
+                         _false_fn=lambda: mb.add(x=mb.mul(x=v, y=I32(3)), y=I32(1)))
+        return branch, mb.add(x=count, y=I32(1))
+    return mb.while_loop(_cond=lambda v, count: mb.squeeze(x=mb.not_equal(x=v, y=I32(1)), axes=[0]), _body=step,
+                         loop_vars=(n, mb.sub(x=n, y=n)))[1]
+
+
+def powers_body(x, n):
+    """x^n for a matrix, by a loop whose values swap places."""
+    def step(i, a, b):
+        return mb.add(x=i, y=I32(1)), b, mb.matmul(x=a, y=x)
+    out = mb.while_loop(_cond=lambda i, a, b: mb.squeeze(x=mb.less(x=i, y=n), axes=[0]), _body=step,
+                        loop_vars=(mb.sub(x=n, y=n), mb.mul(x=x, y=F32(1)), mb.mul(x=x, y=F32(2))))
+    return out[1], out[2]
+
+
+def powers(x, n):
+    a, b = x, 2 * x
+    for _ in range(int(n[0])):
+        a, b = b, a @ x
+    return a, b
+
+
+def growing_body(x, n):
+    """A loop variable that grows: its shape is data's."""
+    def step(i, v):
+        return mb.add(x=i, y=I32(1)), mb.concat(values=(v, x), axis=0)
+    start = mb.slice_by_index(x=x, begin=[0, 0], end=[1, 3])
+    return mb.while_loop(_cond=lambda i, v: mb.squeeze(x=mb.less(x=i, y=n), axes=[0]), _body=step, loop_vars=(mb.sub(x=n, y=n), start))[1]
+
+
+def nested_body(x, n):
+    def inner(j, v):
+        return mb.add(x=j, y=I32(1)), mb.add(x=v, y=x)
+    def outer(i, v):
+        r = mb.while_loop(_cond=lambda j, w: mb.squeeze(x=mb.less(x=j, y=i), axes=[0]), _body=inner, loop_vars=(mb.sub(x=n, y=n), v))
+        return mb.add(x=i, y=I32(1)), mb.mul(x=r[1], y=F32(0.5))
+    return mb.while_loop(_cond=lambda i, v: mb.squeeze(x=mb.less(x=i, y=n), axes=[0]), _body=outer, loop_vars=(mb.sub(x=n, y=n), x))[1]
+
+
+def nested(x, n):
+    v = x.astype(np.float64)
+    for i in range(int(n[0])):
+        v = (v + i * x) * 0.5
+    return v
+
+
+def counts(*ks, like):
+    return lambda: [like(np.array([k], I32)) for k in ks]
+
+
+for opset in (15, 17, 18):
+    add(f"cond inside while_loop, iOS{opset}", {"n": ((1,), I32)}, collatz_body, collatz, counts(1, 2, 7, 27, like=lambda n: {"n": n}), opset)
+    add(f"loop variables that swap, iOS{opset}", {"x": (3, 3), "n": ((1,), I32)}, powers_body, powers, counts(0, 1, 2, 5, like=lambda n: {"x": floats(3, 3), "n": n}), opset)
+    add(f"nested loops, iOS{opset}", {"x": (2, 3), "n": ((1,), I32)}, nested_body, nested, counts(0, 1, 4, like=lambda n: {"x": floats(2, 3), "n": n}), opset)
+    add(f"cond with values from outside, iOS{opset}", {"x": (2, 3), "y": (2, 3)},
+        lambda x, y: mb.cond(pred=mb.greater(x=mb.reduce_sum(x=x, axes=[0, 1], keep_dims=False), y=F32(0)), _true_fn=lambda: (mb.add(x=x, y=y), x),
+                             _false_fn=lambda: (mb.sub(x=x, y=y), y)),
+        lambda x, y: (x + y, x) if x.sum() > 0 else (x - y, y), lambda: [{"x": v * np.abs(floats(2, 3)), "y": floats(2, 3)} for v in (F32(1), F32(-1))], opset)
+
+# ---- lists -----------------------------------------------------------------------------------------------------------
+
+
+def list_loop(x, n):
+    """Squares row after row into a list, then gathers it."""
+    def step(i, ls):
+        row = mb.gather(x=x, indices=i, axis=0)
+        return mb.add(x=i, y=I32(1)), mb.list_write(ls=ls, index=i, value=mb.mul(x=row, y=row))
+    ls = mb.make_list(init_length=I32(1), dynamic_length=True, elem_shape=(I32(3),), dtype="fp32")
+    count = mb.squeeze(x=n, axes=[0])
+    out = mb.while_loop(_cond=lambda i, l: mb.less(x=i, y=count), _body=step, loop_vars=(mb.sub(x=count, y=count), ls))[1]
+    return mb.list_gather(ls=out, indices=mb.range_1d(start=I32(0), end=count, step=I32(1))), mb.list_length(ls=out)
+
+
+add("a list filled by a loop", {"x": (None, 3), "n": ((1,), I32)}, list_loop, lambda x, n: (x[:n[0]] ** 2, np.array(max(1, n[0]))),
+    lambda: [{"x": floats(r, 3), "n": np.array([k], I32)} for r, k in ((3, 1), (5, 5), (30, 20))])
+
+
+def list_sharing(x):
+    a = mb.list_scatter(ls=mb.make_list(init_length=I32(3), dynamic_length=True, elem_shape=(I32(2),), dtype="fp32"), indices=np.array([0, 1, 2], I32), value=x)
+    b = mb.list_write(ls=a, index=I32(1), value=np.array([7, 8], F32))
+    return mb.list_gather(ls=a, indices=np.array([2, 1, 0], I32)), mb.list_read(ls=b, index=I32(1)), mb.list_gather(ls=b, indices=np.array([0, 1], I32))
+
+
+add("a written list leaves the old one as it was", {"x": (3, 2)}, list_sharing, lambda x: (x[::-1], np.array([7, 8], F32), np.stack([x[0], [7, 8]])), lambda: [{"x": floats(3, 2)}])
+add("a list index out of range", {"x": (2,), "i": ((1,), I32)},
+    lambda x, i: mb.list_read(ls=mb.list_write(ls=mb.make_list(init_length=I32(1), elem_shape=(I32(2),), dtype="fp32"), index=I32(0), value=x), index=mb.squeeze(x=i, axes=[0])),
+    lambda x, i: x, lambda: [{"x": floats(2), "i": np.array([k], I32)} for k in (5, -1)], fail="list")
+
+
+def main():
+    cmlrun = sys.argv[1]
+    print(f"1..{len(CASES)}")
+    for i, (name, opset, specs, fn, fail) in enumerate(CASES, 1):
+        try:
+            wrong = check(cmlrun, name, opset, specs, fn, fail)
+        except Exception as e: # a case that cannot be built or run is a failed one
+            wrong = f"{type(e).__name__}: {e}"
+        print(f"{'not ok' if wrong else 'ok'} {i} - {name}", flush=True)
+        if wrong:
+            print("# " + wrong.replace("\n", " ")[:600], flush=True)
+
+
+if __name__ == "__main__":
+    main()
