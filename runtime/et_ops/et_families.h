@@ -11,7 +11,9 @@
   X(binary) \
   X(shape) \
   X(llama) \
-  X(quantized)
+  X(quantized) \
+  X(make) \
+  X(reduce)
 
 #define CML_ET_FAMILY_DECLARE(name) extern const cml_et_family cml_et_ops_##name;
 CML_ET_FAMILY_MAP(CML_ET_FAMILY_DECLARE)

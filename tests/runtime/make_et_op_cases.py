@@ -409,6 +409,115 @@ def shape(more):
     refuse("permute_copy.out", x, [1, 0], outs=[x.int()])
 
 
+def make(more):
+    for dtype in F + I + [B]:
+        for name, args in (("full", ([2, 3], 2)), ("zeros", ([2, 3],)), ("ones", ([4],))):
+            case(name + ".out", *args, truth=getattr(torch, name)(*args, dtype=dtype))
+        case("full_like.out", rnd((2, 3), dtype), 1)
+        case("fill.Scalar_out", rnd((2, 3), dtype), 1)
+        case("fill.Tensor_out", rnd((2, 3), dtype), torch.tensor(1, dtype=dtype))
+        case("scalar_tensor.out", 3, truth=torch.tensor(3).to(dtype))
+    case("full.out", [2], 2.7, truth=torch.full([2], 2.7))
+    case("full.out", [], -inf, truth=torch.full([], -inf))
+    case("full.out", [0, 2], 1, truth=torch.full([0, 2], 1.0))
+    case("arange.out", 5)
+    case("arange.out", 5.5)
+    for a in ((1, 9, 2), (9, 1, -3), (0.5, 3, 0.25), (3, 3, 1), (-1.5, 2, 1)):
+        case("arange.start_out", *a)
+    case("native_dropout.out", rnd((3, 4)), 0.5, False)
+    refuse("arange.start_out", 0, 5, -1, outs=[rnd((1,))])
+    refuse("arange.start_out", 0, 5, 0, outs=[rnd((1,))])
+
+
+def reduce(more):
+    types = F + I[:3] + [torch.uint8] if more else [torch.float32, torch.float16, torch.int32]
+    dims = [[0], [-1], [0, 2], [], [1, 2], [0, 1, 2]]
+    for dtype in types:
+        x = rnd((3, 4, 5), dtype)
+        for keep in (False, True):
+            for d in dims:
+                case("sum.IntList_out", x, d, keep)
+                case("amax.out", x, d, keep)
+                case("amin.out", x, d, keep)
+                if d:
+                    case("any.dims_out", x > 2, d, keep)
+                if dtype.is_floating_point:
+                    case("mean.out", x, d, keep)
+                    case("var.out", x, d, True, keep)
+                    case("var.correction_out", x, d, correction=0, keepdim=keep)
+                    case("var_mean.correction_out", x, d, correction=2, keepdim=keep)
+            for d in (0, 1, -1):
+                for name in ("argmax.out", "argmin.out", "max.dim_max", "min.dim_min", "any.out", "prod.int_out"):
+                    case(name, x, d, keep)
+        case("argmax.out", x)
+        case("argmin.out", x, None, True)
+        for name in ("max.unary_out", "min.unary_out", "any.all_out", "prod.out"):
+            case(name, x[:2, :2].contiguous())
+        for d in (0, 1, 2, -1):
+            case("cumsum.out", x, d)
+            if dtype.is_floating_point:
+                case("_softmax.out", x, d, False)
+                case("_log_softmax.out", x, d, False)
+        if dtype.is_floating_point:
+            case("mean.dtype_out", x)
+    y = cl(rnd((2, 3, 4, 5)))
+    case("mean.out", y, [2, 3], True)
+    case("sum.IntList_out", y, [1])
+    case("argmax.out", y)
+    case("amax.out", y, [1], True, out_order=[0, 2, 3, 1])
+    case("_softmax.out", y, 1, False)
+    case("sum.IntList_out", rnd((300, 70)), [0])
+    case("sum.IntList_out", rnd((2, 3000)), [1])
+    case("sum.IntList_out", rnd((3, 4), B), [1])
+    case("sum.IntList_out", rnd((3, 4)), None)
+    case("sum.IntList_out", rnd((3, 4), torch.int32), [0], dtype=torch.float32)
+    case("sum.IntList_out", rnd((3, 4)), [0], dtype=torch.int32)
+    case("mean.out", rnd((3, 4), torch.int32), [0], dtype=torch.float32)
+    case("prod.out", rnd((3,), torch.int8), dtype=torch.float32)
+    case("cumsum.out", rnd((3, 4), torch.int32), 0, dtype=torch.float32)
+    case("cumsum.out", rnd((3,), B), 0)
+    case("sum.IntList_out", rnd((0, 3)), [0])
+    case("prod.int_out", rnd((0, 3)), 0)
+    case("mean.out", rnd((0, 3)), [0])
+    case("var.out", rnd((1, 3)), [0])
+    case("any.out", rnd((0, 3)), 0)
+    case("sum.IntList_out", rnd(()), [])
+    case("amax.out", rnd(()), [0])
+    case("argmax.out", rnd(()), 0)
+    case("max.dim_max", rnd(()), 0)
+    case("_softmax.out", rnd(()), 0, False)
+    case("cumsum.out", rnd(()), -1)
+    z = rnd((4, 40))
+    z[1, 7] = nan
+    z[2, 3] = inf
+    z[3, :] = -inf
+    for name in ("max.dim_max", "min.dim_min", "argmax.out"):
+        case(name, z, 1)
+        case(name, z, 0)
+    for name in ("amax.out", "amin.out", "sum.IntList_out", "mean.out"):
+        case(name, z, [1])
+    case("max.unary_out", z)
+    case("_softmax.out", z, 1, False)
+    case("_log_softmax.out", z[2:3, :5].contiguous(), 1, False)
+    case("argmax.out", torch.tensor([1, 3, 3, 2]), 0)
+    refuse("amax.out", rnd((0, 3)), [0], outs=[rnd((3,))])
+    refuse("sum.IntList_out", rnd((2, 3)), [2], outs=[rnd((3,))])
+    refuse("sum.IntList_out", rnd((2, 3)), [0, 0], outs=[rnd((3,))])
+    refuse("mean.out", rnd((2, 3)), [0], outs=[rnd((3,), torch.int32)])
+    refuse("argmax.out", rnd((2, 3)), 0, outs=[rnd((3,))])
+    refuse("_softmax.out", rnd((2, 3)), 2, False, outs=[rnd((2, 3))])
+    refuse("_softmax.out", rnd((2, 3), torch.int32), 1, False, outs=[rnd((2, 3))])
+
+
+def select(most=14):
+    """At most so many cases of an operator, spread over what there is, and none that is large."""
+    by_name = {}
+    for n, c in cases:
+        if len(c) < 3000:
+            by_name.setdefault(n, []).append((n, c))
+    return [l[i * len(l) // min(len(l), most)] for l in by_name.values() for i in range(min(len(l), most))]
+
+
 def main():
     global only
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -421,15 +530,16 @@ def main():
     torch.set_num_threads(1)
     for family in FAMILIES:
         family(a.more)
+    chosen = cases if a.more or a.only else select()
     with open(a.out, "wb") as f:
-        f.write(b"ETOP1\n" + b"".join(c for _, c in cases))
-    print(f"{len(cases)} cases of {len(seen_names)} operators", file=sys.stderr)
+        f.write(b"ETOP1\n" + b"".join(c for _, c in chosen))
+    print(f"{len(chosen)} of {len(cases)} cases of {len(seen_names)} operators", file=sys.stderr)
     if a.list:
-        for i, (n, _) in enumerate(cases):
+        for i, (n, _) in enumerate(chosen):
             print(i, n)
 
 
-FAMILIES = [unary, binary, shape]
+FAMILIES = [unary, binary, shape, make, reduce]
 
 if __name__ == "__main__":
     main()
