@@ -13,7 +13,8 @@
   X(llama) \
   X(quantized) \
   X(make) \
-  X(reduce)
+  X(reduce) \
+  X(index)
 
 #define CML_ET_FAMILY_DECLARE(name) extern const cml_et_family cml_et_ops_##name;
 CML_ET_FAMILY_MAP(CML_ET_FAMILY_DECLARE)

@@ -208,6 +208,8 @@ def binary(more):
         for a, b in PAIRS if more or name in ("add", "eq.Tensor") else PAIRS[1:3]:
             case(outname(name), rnd(a), rnd(b))
         for a, b in mixes if more or name in ("add", "mul", "div", "lt.Tensor") else mixes[:1]:
+            if name == "sub" and a == B:
+                continue
             case(outname(name), rnd((2, 3), a), rnd((3,), b))
             case(outname(name), rnd((2, 3), a), rnd((), b))
         if name not in ("sub",):
@@ -509,6 +511,76 @@ def reduce(more):
     refuse("_softmax.out", rnd((2, 3), torch.int32), 1, False, outs=[rnd((2, 3))])
 
 
+def index(more):
+    types = F + I[:3] + [torch.uint8, B]
+    for dtype in types if more else [torch.float32, torch.int8, torch.float16]:
+        x = rnd((3, 4, 5), dtype)
+        ix = torch.randint(0, 3, (2, 4, 2), generator=gen)
+        case("gather.out", x, 0, ix)
+        case("gather.out", x, -1, ix)
+        case("scatter.src_out", x, 2, torch.tensor([[[0, 3], [1, 4]]]), rnd((2, 2, 3), dtype))
+        case("scatter.value_out", x, 1, torch.tensor([[[0, 3], [1, 2]]]), 1)
+        case("scatter_add.out", x, 0, torch.zeros((2, 4, 1), dtype=torch.int64), rnd((3, 4, 5), dtype))
+        case("index_select.out", x, 1, torch.tensor([3, 0, 3]))
+        case("index_select.out", x, -1, torch.tensor(2))
+        case("index.Tensor_out", x, [torch.tensor([2, -1])])
+        case("index.Tensor_out", x, [None, torch.tensor([[0, 1], [3, -4]])])
+        case("index.Tensor_out", x, [torch.tensor([0, 1]), None, torch.tensor([[4], [0]])])
+        case("index.Tensor_out", x, [None, torch.tensor([0, 1]), torch.tensor([[4], [0]])])
+        case("index.Tensor_out", x, [rnd((3, 4), B)])
+        case("index.Tensor_out", x, [None, rnd((4,), B)])
+        case("index.Tensor_out", x, [torch.tensor(1)])
+        case("index.Tensor_out", x, [torch.zeros(0, dtype=torch.int64)])
+        case("index.Tensor_out", cl(rnd((2, 3, 4, 5), dtype)), [None, torch.tensor([2, 0])])
+        for acc in (False, True) if dtype != B else (False,):
+            case("index_put.out", x, [torch.tensor([2, 0])], rnd((4, 5), dtype), acc)
+            case("index_put.out", x, [None, torch.tensor([3, 0])], rnd((3, 2, 5), dtype), acc)
+            case("index_put.out", x, [torch.tensor([0, 1]), None, torch.tensor([4, 0])], rnd((2, 4), dtype), acc)
+        case("index_put.out", x, [torch.tensor([1, 1])], rnd((1, 5), dtype), True)
+        case("index_put.out", x, [rnd((3, 4, 5), B)], rnd((), dtype))
+        case("index_put_", x.clone(), [torch.tensor([2, 0])], rnd((5,), dtype))
+        case("embedding.out", rnd((7, 3), dtype), torch.tensor([[0, 6], [3, 3]]))
+        case("embedding.out", rnd((7, 3), dtype), torch.tensor(2, dtype=torch.int32))
+        case("masked_select.out", x, rnd((3, 4, 5), B))
+        case("masked_select.out", x, rnd((4, 1), B))
+        case("masked_scatter.out", x, rnd((4, 5), B), rnd((60,), dtype))
+        case("nonzero.out", x)
+        if dtype != B:
+            for largest in (False, True):
+                y = torch.randperm(60, generator=gen).reshape(3, 4, 5).to(dtype)
+                case("topk.values", y, 3, -1, largest)
+                case("topk.values", y, 2, 0, largest)
+                case("topk.values", y, 4, 1, largest)
+    case("nonzero.out", torch.tensor(3.0))
+    case("nonzero.out", torch.tensor(0.0))
+    case("nonzero.out", torch.zeros(2, 3))
+    case("topk.values", torch.tensor([1.0, nan, -inf, inf, 3.0]), 3)
+    case("topk.values", torch.tensor([1.0, nan, -inf, inf, 3.0]), 5, -1, False)
+    case("topk.values", torch.tensor(1.5), 1, 0)
+    case("gather.out", rnd(()), 0, torch.tensor(0))
+    case("gather.out", rnd((3, 4)), 1, torch.zeros((2, 0), dtype=torch.int64))
+    case("repeat_interleave.Tensor_out", torch.tensor([2, 0, 3]))
+    case("repeat_interleave.Tensor_out", torch.tensor([2, 1], dtype=torch.int32), output_size=3)
+    x = rnd((3, 4))
+    i = torch.tensor
+    refuse("gather.out", x, 0, i([[3]]), outs=[rnd((1, 1))])
+    refuse("gather.out", x, 0, i([[-1]]), outs=[rnd((1, 1))])
+    refuse("gather.out", x, 0, i([0]), outs=[rnd((1,))])
+    refuse("gather.out", x, 1, i([[0]] * 4), outs=[rnd((4, 1))])
+    refuse("scatter.src_out", x, 1, i([[0, 1]]), rnd((1, 1)), outs=[x])
+    refuse("scatter_add.out", x, 1, i([[4]]), rnd((1, 1)), outs=[x])
+    refuse("index.Tensor_out", x, [i([3])], outs=[x])
+    refuse("index.Tensor_out", x, [i([0]), i([0]), i([0])], outs=[x[0]])
+    refuse("index.Tensor_out", x, [rnd((4,), B)], outs=[x])
+    refuse("index_put.out", x, [i([0])], rnd((3,)), outs=[x])
+    refuse("embedding.out", x, i([3]), outs=[x])
+    refuse("embedding.out", x, i([-1]), outs=[x])
+    refuse("index_select.out", x, 0, i([-4]), outs=[x])
+    refuse("masked_scatter.out", x, torch.ones(3, 4).bool(), rnd((5,)), outs=[x])
+    refuse("topk.values", x, 5, outs=[x, x.long()])
+    refuse("repeat_interleave.Tensor_out", i([-1]), outs=[i([0])])
+
+
 def select(most=14):
     """At most so many cases of an operator, spread over what there is, and none that is large."""
     by_name = {}
@@ -539,7 +611,7 @@ def main():
             print(i, n)
 
 
-FAMILIES = [unary, binary, shape, make, reduce]
+FAMILIES = [unary, binary, shape, make, reduce, index]
 
 if __name__ == "__main__":
     main()

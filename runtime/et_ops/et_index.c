@@ -1,0 +1,587 @@
+/* Operators that read and write where tensors of indices say. Indices are checked before anything is written. */
+#include "et_families.h"
+#include "et_view.h"
+
+/* ---- a walk over a shape with offsets into up to three arrays ---- */
+
+typedef struct walk {
+  int rank;
+  int64_t sizes[CML_PTE_MAX_RANK], at[CML_PTE_MAX_RANK], strides[3][CML_PTE_MAX_RANK], offsets[3];
+} walk;
+
+static void walk_dim(walk *w, int64_t size, int64_t a, int64_t b, int64_t c) {
+  w->sizes[w->rank] = size;
+  w->strides[0][w->rank] = a;
+  w->strides[1][w->rank] = b;
+  w->strides[2][w->rank++] = c;
+}
+
+static inline void walk_next(walk *w) {
+  for (int k = w->rank - 1; k >= 0; k--) {
+    for (int i = 0; i < 3; i++) w->offsets[i] += w->strides[i][k];
+    if (++w->at[k] < w->sizes[k]) return;
+    for (int i = 0; i < 3; i++) w->offsets[i] -= w->at[k] * w->strides[i][k];
+    w->at[k] = 0;
+  }
+}
+
+static inline int64_t index_at(const cml_et_tensor *t, int64_t i) {
+  return t->dtype == CML_I64 ? ((const int64_t *)t->data)[i] : ((const int32_t *)t->data)[i];
+}
+
+static inline void copy_element(char *to, const char *from, size_t width) {
+  switch (width) {
+    case 1: *to = *from; break;
+    case 2: memcpy(to, from, 2); break;
+    case 4: memcpy(to, from, 4); break;
+    default: memcpy(to, from, 8); break;
+  }
+}
+
+static void add_element(cml_et_tensor *to, int64_t at, const cml_et_tensor *from, int64_t from_at) {
+  if (cml_dtype_is_float(to->dtype)) {
+    double a, b;
+    cml_et_load_f64(&a, to, at, 1, 1);
+    cml_et_load_f64(&b, from, from_at, 1, 1);
+    a += b;
+    cml_et_store_f64(to, at, 1, 1, &a);
+  } else {
+    int64_t a, b;
+    cml_et_load_i64(&a, to, at, 1, 1);
+    cml_et_load_i64(&b, from, from_at, 1, 1);
+    a = (int64_t)((uint64_t)a + (uint64_t)b);
+    cml_et_store_i64(to, at, 1, 1, &a);
+  }
+}
+
+static cml_status bad_index(cml_et_call *c, int64_t index, int64_t n, cml_error *err) {
+  return cml_et_fail(c, err, "index %lld is out of range for a dimension of %lld", (long long)index, (long long)n);
+}
+
+/* ---- gather, scatter ---- */
+
+static cml_status check_along(cml_et_call *c, const cml_et_tensor *self, int axis, const cml_et_tensor *index, const cml_et_tensor *src,
+                              cml_error *err) {
+  CML_TRY(cml_et_want(c, index, CML_MASK(I64) | CML_MASK(I32), "the index", err));
+  if (cml_et_numel(index) == 0) return CML_OK;
+  int rank = index->rank ? index->rank : 1;
+  if (rank != (self->rank ? self->rank : 1) || (src && rank != (src->rank ? src->rank : 1)))
+    return cml_et_fail(c, err, "the index is of rank %d, the tensor of rank %d", index->rank, self->rank);
+  for (int k = 0; k < index->rank; k++) {
+    bool wide = k != axis && index->sizes[k] > (self->rank ? self->sizes[k] : 1);
+    if (wide || (src && index->sizes[k] > (src->rank ? src->sizes[k] : 1))) return cml_et_fail(c, err, "the index reaches beyond dimension %d", k);
+  }
+  int64_t n = self->rank ? self->sizes[axis] : 1;
+  for (int64_t i = 0, count = cml_et_numel(index); i < count; i++) {
+    int64_t v = index_at(index, i);
+    if (v < 0 || v >= n) return bad_index(c, v, n, err);
+  }
+  return CML_OK;
+}
+
+/* Over the index's shape: 0 the index, 1 the tensor without the axis, 2 the other tensor. */
+static walk walk_along(const cml_et_tensor *index, const cml_et_tensor *self, int axis, const cml_et_tensor *other) {
+  walk w = {0};
+  for (int k = 0; k < index->rank; k++)
+    walk_dim(&w, index->sizes[k], index->strides[k], self->rank && k != axis ? self->strides[k] : 0, other && other->rank ? other->strides[k] : 0);
+  return w;
+}
+
+static cml_status op_gather(cml_et_call *c, cml_error *err) {
+  const cml_et_tensor *self = cml_et_arg(c, 0), *index = cml_et_arg(c, 2);
+  cml_et_tensor *out = cml_et_arg(c, 4);
+  int axis;
+  CML_TRY(cml_et_axis(c, cml_et_int(c, 1, 0), self->rank, &axis, err));
+  CML_TRY(cml_et_same_type(c, self, out, err));
+  CML_TRY(check_along(c, self, axis, index, NULL, err));
+  CML_TRY(cml_et_resize_like(c, out, index, err));
+  walk w = walk_along(index, self, axis, out);
+  size_t width = cml_et_width(self);
+  int64_t step = self->rank ? self->strides[axis] : 0;
+  for (int64_t i = 0, n = cml_et_numel(index); i < n; i++, walk_next(&w))
+    copy_element((char *)out->data + (size_t)w.offsets[2] * width,
+                 (const char *)self->data + (size_t)(w.offsets[1] + index_at(index, w.offsets[0]) * step) * width, width);
+  return CML_OK;
+}
+
+/* out is self with elements of src (or one value for all) put or added at the index's places. */
+static cml_status scatter(cml_et_call *c, const cml_et_tensor *src, bool one, bool add, cml_et_tensor *out, cml_error *err) {
+  const cml_et_tensor *self = cml_et_arg(c, 0), *index = cml_et_arg(c, 2);
+  int axis;
+  CML_TRY(cml_et_axis(c, cml_et_int(c, 1, 0), self->rank, &axis, err));
+  CML_TRY(cml_et_same_type(c, self, out, err));
+  CML_TRY(cml_et_same_type(c, self, src, err));
+  CML_TRY(cml_et_want(c, self, CML_ET_ANY, "the tensor", err));
+  CML_TRY(check_along(c, self, axis, index, one ? NULL : src, err));
+  CML_TRY(cml_et_resize_like(c, out, self, err));
+  cml_et_view to = cml_et_view_of(out), from = cml_et_view_of(self);
+  cml_et_view_move(c, &to, &from);
+  walk w = walk_along(index, out, axis, one ? NULL : src);
+  size_t width = cml_et_width(self);
+  int64_t step = out->rank ? out->strides[axis] : 0;
+  for (int64_t i = 0, n = cml_et_numel(index); i < n; i++, walk_next(&w)) {
+    int64_t at = w.offsets[1] + index_at(index, w.offsets[0]) * step;
+    if (add) add_element(out, at, src, w.offsets[2]);
+    else copy_element((char *)out->data + (size_t)at * width, (const char *)src->data + (size_t)w.offsets[2] * width, width);
+  }
+  return CML_OK;
+}
+static cml_status op_scatter_src(cml_et_call *c, cml_error *err) { return scatter(c, cml_et_arg(c, 3), false, false, cml_et_arg(c, 4), err); }
+static cml_status op_scatter_add(cml_et_call *c, cml_error *err) { return scatter(c, cml_et_arg(c, 3), false, true, cml_et_arg(c, 4), err); }
+static cml_status op_scatter_value(cml_et_call *c, cml_error *err) {
+  cml_et_number n = cml_et_scalar(c, 3);
+  uint64_t room = 0;
+  cml_et_local value;
+  cml_et_make(&value, cml_et_arg(c, 0)->dtype, 0, NULL, &room);
+  if (n.kind == CML_PTE_REAL) cml_et_store_f64(&value.t, 0, 1, 1, &n.d);
+  else cml_et_store_i64(&value.t, 0, 1, 1, &n.i);
+  return scatter(c, &value.t, true, false, cml_et_arg(c, 4), err);
+}
+
+/* ---- lists of index tensors ---- */
+
+typedef struct places {
+  int count;                              /* indexed dimensions */
+  int dims[CML_PTE_MAX_RANK];
+  const cml_et_tensor *tensors[CML_PTE_MAX_RANK];
+  cml_et_local masks[CML_PTE_MAX_RANK];   /* index vectors made from masks */
+  size_t rank;                            /* of the indices together */
+  int64_t sizes[CML_PTE_MAX_RANK], total;
+  int64_t *offsets;                       /* total: where each lies in the tensor, without the other dimensions */
+} places;
+
+/* The places where a mask holds, one vector of indices for each of its dimensions. */
+static cml_status take_mask(cml_et_call *c, places *p, const cml_et_tensor *mask, const cml_et_tensor *self, int dim, cml_error *err) {
+  int64_t count = 0, n = cml_et_numel(mask), at = 0;
+  walk w = {0};
+  if (dim + mask->rank > self->rank) return cml_et_fail(c, err, "too many indices for a tensor of rank %d", self->rank);
+  for (int k = 0; k < mask->rank; k++) {
+    if (mask->sizes[k] != self->sizes[dim + k]) return cml_et_fail(c, err, "the mask's shape is not that of the tensor at dimension %d", dim + k);
+    walk_dim(&w, mask->sizes[k], mask->strides[k], 0, 0);
+  }
+  const uint8_t *bits = mask->data;
+  for (int64_t i = 0; i < n; i++) count += bits[i] != 0;
+  int vectors = mask->rank;
+  int64_t *indices = cml_et_temp(c, (uint64_t)count * 8 * (uint64_t)(vectors ? vectors : 1));
+  if (!indices) return cml_fail_memory(err);
+  for (int64_t i = 0; i < n; i++, walk_next(&w)) {
+    if (!bits[w.offsets[0]]) continue;
+    for (int k = 0; k < vectors; k++) indices[k * count + at] = w.at[k];
+    at++;
+  }
+  for (int k = 0; k < vectors; k++) {
+    cml_et_local *local = &p->masks[p->count];
+    cml_et_make(local, CML_I64, 1, &count, indices + k * count);
+    p->tensors[p->count] = &local->t;
+    p->dims[p->count++] = dim + k;
+  }
+  return CML_OK;
+}
+
+static cml_status find_places(cml_et_call *c, places *p, const cml_et_tensor *self, bool negative, cml_error *err) {
+  int64_t strides[CML_PTE_MAX_RANK];
+  uint64_t bytes;
+  CML_TRY(cml_et_broadcast(c, p->tensors, (size_t)p->count, &p->rank, p->sizes, err));
+  p->total = 1;
+  for (size_t k = 0; k < p->rank; k++) p->total *= p->sizes[k];
+  if (!cml_mul((uint64_t)p->total, 8, &bytes) || !(p->offsets = cml_et_temp(c, bytes))) return cml_fail_memory(err);
+  memset(p->offsets, 0, (size_t)bytes);
+  for (int i = 0; i < p->count; i++) {
+    const cml_et_tensor *t = p->tensors[i];
+    int64_t n = self->sizes[p->dims[i]], step = self->strides[p->dims[i]];
+    walk w = {0};
+    cml_et_broadcast_strides(t, p->rank, p->sizes, strides);
+    for (size_t k = 0; k < p->rank; k++) walk_dim(&w, p->sizes[k], strides[k], 0, 0);
+    for (int64_t k = 0; k < p->total; k++, walk_next(&w)) {
+      int64_t v = index_at(t, w.offsets[0]), place = v < 0 && negative ? v + n : v;
+      if (place < 0 || place >= n) return bad_index(c, v, n, err);
+      p->offsets[k] += place * step;
+    }
+  }
+  return CML_OK;
+}
+
+static cml_status take_places(cml_et_call *c, places *p, size_t list, const cml_et_tensor *self, cml_error *err) {
+  int dim = 0;
+  p->count = 0;
+  for (uint32_t i = 0; i < c->args[list]->count; i++) {
+    const cml_et_tensor *t = cml_et_item(c, list, i);
+    if (t && (t->dtype == CML_BOOL || t->dtype == CML_U8)) {
+      if (!t->rank) return cml_et_fail(c, err, "a mask of rank 0 is not taken");
+      CML_TRY(take_mask(c, p, t, self, dim, err));
+      dim += t->rank;
+      continue;
+    }
+    if (dim >= self->rank) return cml_et_fail(c, err, "too many indices for a tensor of rank %d", self->rank);
+    if (t) {
+      CML_TRY(cml_et_want(c, t, CML_MASK(I64) | CML_MASK(I32), "an index", err));
+      p->tensors[p->count] = t;
+      p->dims[p->count++] = dim;
+    }
+    dim++;
+  }
+  return find_places(c, p, self, true, err);
+}
+
+/* The result's shape: the indices' dimensions stand where the indexed ones were, when those are neighbours, else in front. other:
+ * for each of its dimensions the input's, or -1 - k for the indices' dimension k. */
+static cml_status result_shape(cml_et_call *c, const places *p, const cml_et_tensor *self, size_t *rank, int64_t *sizes, int *other, cml_error *err) {
+  bool together = true;
+  for (int i = 1; i < p->count; i++) together &= p->dims[i] == p->dims[i - 1] + 1;
+  int front = together && p->count ? p->dims[0] : 0, dim = 0;
+  *rank = 0;
+  if ((size_t)self->rank - (size_t)p->count + p->rank > CML_PTE_MAX_RANK) return cml_et_fail(c, err, "the result has too many dimensions");
+  for (int stage = 0; stage < 3; stage++) {
+    if (stage == 1)
+      for (size_t k = 0; k < p->rank; k++) {
+        sizes[*rank] = p->sizes[k];
+        other[(*rank)++] = -1 - (int)k;
+      }
+    for (; stage != 1 && dim < self->rank && (stage == 2 || dim < front); dim++) {
+      bool indexed = false;
+      for (int i = 0; i < p->count; i++) indexed |= p->dims[i] == dim;
+      if (indexed) continue;
+      sizes[*rank] = self->sizes[dim];
+      other[(*rank)++] = dim;
+    }
+  }
+  return CML_OK;
+}
+
+typedef enum direction { READ, WRITE, ADD } direction;
+
+/* Moves between the places of `self` and `other`, whose strides are given for the result's shape. */
+static void move_places(const places *p, cml_et_tensor *self, cml_et_tensor *other, const int64_t *strides, size_t rank, const int *map, direction d) {
+  walk inner = {0}, outer = {0};
+  int64_t run = 1, blocks = 1;
+  size_t width = cml_et_width(self);
+  int order[CML_PTE_MAX_RANK], kept = 0;
+  for (size_t k = 0; k < rank; k++)
+    if (map[k] >= 0) order[kept++] = (int)k;
+    else walk_dim(&outer, p->sizes[-1 - map[k]], strides[k], 0, 0);
+  for (; kept > 0; kept--) { /* what is dense on both sides is one run */
+    int k = order[kept - 1];
+    if (d == ADD || self->strides[map[k]] != run || strides[k] != run) break;
+    run *= self->sizes[map[k]];
+  }
+  for (int i = 0; i < kept; i++) {
+    walk_dim(&inner, self->sizes[map[order[i]]], self->strides[map[order[i]]], strides[order[i]], 0);
+    blocks *= self->sizes[map[order[i]]];
+  }
+  if (run == 0 || blocks == 0) return;
+  for (int64_t i = 0; i < p->total; i++, walk_next(&outer))
+    for (int64_t b = 0; b < blocks; b++, walk_next(&inner)) {
+      int64_t x = p->offsets[i] + inner.offsets[0], y = outer.offsets[0] + inner.offsets[1];
+      char *at = (char *)self->data + (size_t)x * width, *to = (char *)other->data + (size_t)y * width;
+      if (d == ADD) add_element(self, x, other, y);
+      else if (run == 1) copy_element(d == READ ? to : at, d == READ ? at : to, width);
+      else memcpy(d == READ ? to : at, d == READ ? at : to, (size_t)run * width);
+    }
+}
+
+static cml_status read_places(cml_et_call *c, places *p, const cml_et_tensor *self, cml_et_tensor *out, cml_error *err) {
+  int64_t sizes[CML_PTE_MAX_RANK];
+  int map[CML_PTE_MAX_RANK];
+  size_t rank;
+  CML_TRY(cml_et_same_type(c, self, out, err));
+  CML_TRY(result_shape(c, p, self, &rank, sizes, map, err));
+  CML_TRY(cml_et_resize(c, out, rank, sizes, err));
+  move_places(p, (cml_et_tensor *)(uintptr_t)self, out, out->strides, rank, map, READ);
+  return CML_OK;
+}
+
+static cml_status op_index(cml_et_call *c, cml_error *err) {
+  const cml_et_tensor *self = cml_et_arg(c, 0);
+  places p;
+  CML_TRY(take_places(c, &p, 1, self, err));
+  return read_places(c, &p, self, cml_et_arg(c, 2), err);
+}
+
+static cml_status index_put(cml_et_call *c, cml_et_tensor *out, cml_error *err) {
+  const cml_et_tensor *self = cml_et_arg(c, 0), *values = cml_et_arg(c, 2);
+  int64_t sizes[CML_PTE_MAX_RANK], strides[CML_PTE_MAX_RANK];
+  int map[CML_PTE_MAX_RANK];
+  size_t rank;
+  places p;
+  CML_TRY(cml_et_same_type(c, self, out, err));
+  CML_TRY(cml_et_same_type(c, self, values, err));
+  CML_TRY(cml_et_want(c, self, CML_ET_ANY, "the tensor", err));
+  CML_TRY(cml_et_resize_like(c, out, self, err)); /* the places are offsets into out */
+  CML_TRY(take_places(c, &p, 1, out, err));
+  CML_TRY(result_shape(c, &p, self, &rank, sizes, map, err));
+  for (int k = 0; k < values->rank; k++) {
+    int64_t at = (int64_t)rank - values->rank + k;
+    if (at < 0 ? values->sizes[k] != 1 : values->sizes[k] != 1 && values->sizes[k] != sizes[at])
+      return cml_et_fail(c, err, "the values do not broadcast to what is indexed");
+  }
+  cml_et_local shape;
+  const cml_et_tensor *v = values;
+  while (v->rank > rank) { /* leading dimensions of 1 */
+    cml_et_view view = cml_et_view_of(v);
+    cml_et_view_select(&view, 0, 0);
+    cml_et_local next;
+    cml_et_view_tensor(&view, &next);
+    shape = next;
+    shape.t.sizes = shape.sizes;
+    shape.t.strides = shape.strides;
+    shape.t.order = shape.order;
+    v = &shape.t;
+  }
+  cml_et_broadcast_strides(v, rank, sizes, strides);
+  cml_et_view to = cml_et_view_of(out), from = cml_et_view_of(self);
+  cml_et_view_move(c, &to, &from);
+  move_places(&p, out, (cml_et_tensor *)(uintptr_t)v, strides, rank, map, cml_et_bool(c, 3, false) ? ADD : WRITE);
+  return CML_OK;
+}
+static cml_status op_index_put(cml_et_call *c, cml_error *err) { return index_put(c, cml_et_arg(c, 4), err); }
+static cml_status op_index_put_(cml_et_call *c, cml_error *err) { return index_put(c, cml_et_arg(c, 0), err); }
+
+static cml_status select_rows(cml_et_call *c, const cml_et_tensor *self, int axis, const cml_et_tensor *index, cml_et_tensor *out, cml_error *err) {
+  places p;
+  CML_TRY(cml_et_want(c, index, CML_MASK(I64) | CML_MASK(I32), "the index", err));
+  p.count = 1;
+  p.dims[0] = axis;
+  p.tensors[0] = index;
+  CML_TRY(find_places(c, &p, self, false, err));
+  return read_places(c, &p, self, out, err);
+}
+
+static cml_status op_index_select(cml_et_call *c, cml_error *err) {
+  const cml_et_tensor *self = cml_et_arg(c, 0), *index = cml_et_arg(c, 2);
+  cml_et_local local;
+  int64_t n = cml_et_numel(index);
+  int axis;
+  CML_TRY(cml_et_axis(c, cml_et_int(c, 1, 0), self->rank, &axis, err));
+  if (index->rank > 1 || !self->rank) return cml_et_fail(c, err, "takes a vector of indices and a tensor with dimensions");
+  cml_et_make(&local, index->dtype, 1, &n, index->data);
+  return select_rows(c, self, axis, &local.t, cml_et_arg(c, 3), err);
+}
+
+static cml_status op_embedding(cml_et_call *c, cml_error *err) {
+  const cml_et_tensor *weight = cml_et_arg(c, 0);
+  if (weight->rank != 2) return cml_et_fail(c, err, "the weight is of rank %d, not a matrix", weight->rank);
+  return select_rows(c, weight, 0, cml_et_arg(c, 1), cml_et_arg(c, 5), err);
+}
+
+/* ---- masks ---- */
+
+/* 0: tensor, 1: mask, both broadcast; 2: contiguous. */
+static cml_status walk_masked(cml_et_call *c, walk *w, int64_t *total, size_t *rank, int64_t *sizes, cml_error *err) {
+  const cml_et_tensor *both[2] = {cml_et_arg(c, 0), cml_et_arg(c, 1)};
+  int64_t strides[2][CML_PTE_MAX_RANK];
+  CML_TRY(cml_et_want(c, both[1], CML_M_BOOL | CML_MASK(U8), "the mask", err));
+  CML_TRY(cml_et_broadcast(c, both, 2, rank, sizes, err));
+  *total = 1;
+  for (size_t k = 0; k < *rank; k++)
+    if (__builtin_mul_overflow(*total, sizes[k], total)) return cml_et_fail(c, err, "the shapes broadcast to too many elements");
+  for (int i = 0; i < 2; i++) cml_et_broadcast_strides(both[i], *rank, sizes, strides[i]);
+  *w = (walk){0};
+  for (size_t k = 0; k < *rank; k++) walk_dim(w, sizes[k], strides[0][k], strides[1][k], 0);
+  return CML_OK;
+}
+
+static cml_status op_masked_select(cml_et_call *c, cml_error *err) {
+  const cml_et_tensor *self = cml_et_arg(c, 0);
+  const uint8_t *mask = cml_et_arg(c, 1)->data;
+  cml_et_tensor *out = cml_et_arg(c, 2);
+  int64_t total, count = 0, sizes[CML_PTE_MAX_RANK];
+  size_t rank, width = cml_et_width(self);
+  walk first, w;
+  CML_TRY(cml_et_same_type(c, self, out, err));
+  CML_TRY(walk_masked(c, &first, &total, &rank, sizes, err));
+  w = first;
+  for (int64_t i = 0; i < total; i++, walk_next(&w)) count += mask[w.offsets[1]] != 0;
+  CML_TRY(cml_et_resize(c, out, 1, &count, err));
+  w = first;
+  char *to = out->data;
+  for (int64_t i = 0; i < total; i++, walk_next(&w))
+    if (mask[w.offsets[1]]) {
+      copy_element(to, (const char *)self->data + (size_t)w.offsets[0] * width, width);
+      to += width;
+    }
+  return CML_OK;
+}
+
+static cml_status op_masked_scatter(cml_et_call *c, cml_error *err) {
+  const cml_et_tensor *self = cml_et_arg(c, 0), *source = cml_et_arg(c, 2);
+  const uint8_t *mask = cml_et_arg(c, 1)->data;
+  cml_et_tensor *out = cml_et_arg(c, 3);
+  int64_t total, sizes[CML_PTE_MAX_RANK], used = 0;
+  size_t rank, width = cml_et_width(self);
+  cml_et_local local;
+  walk w;
+  CML_TRY(cml_et_same_type(c, self, out, err));
+  CML_TRY(cml_et_same_type(c, self, source, err));
+  CML_TRY(cml_et_contiguous(c, source, &local, &source, err));
+  CML_TRY(walk_masked(c, &w, &total, &rank, sizes, err));
+  CML_TRY(cml_et_resize(c, out, rank, sizes, err));
+  for (size_t k = 0; k < rank; k++) w.strides[2][k] = out->strides[k];
+  int64_t room = cml_et_numel(source);
+  for (int64_t i = 0; i < total; i++, walk_next(&w)) {
+    const char *from = (const char *)self->data + (size_t)w.offsets[0] * width;
+    if (mask[w.offsets[1]]) {
+      if (used == room) return cml_et_fail(c, err, "the source has only %lld elements", (long long)room);
+      from = (const char *)source->data + (size_t)used++ * width;
+    }
+    copy_element((char *)out->data + (size_t)w.offsets[2] * width, from, width);
+  }
+  return CML_OK;
+}
+
+/* One row for each element that is not 0: its place. */
+static cml_status op_nonzero(cml_et_call *c, cml_error *err) {
+  const cml_et_tensor *x = cml_et_arg(c, 0);
+  cml_et_tensor *out = cml_et_arg(c, 1);
+  walk first = {0}, w;
+  int64_t sizes[2] = {0, x->rank};
+  double v;
+  CML_TRY(cml_et_want(c, x, CML_ET_ANY, "the tensor", err));
+  CML_TRY(cml_et_want(c, out, CML_MASK(I64), "the output", err));
+  for (int k = 0; k < x->rank; k++) walk_dim(&first, x->sizes[k], x->strides[k], 0, 0);
+  w = first;
+  for (int pass = 0; pass < 2; pass++) {
+    int64_t *to = out->data;
+    w = first;
+    for (int64_t i = 0, n = cml_et_numel(x); i < n; i++, walk_next(&w)) {
+      cml_et_load_f64(&v, x, w.offsets[0], 1, 1);
+      if (v == 0) continue;
+      if (!pass) sizes[0]++;
+      for (int k = 0; pass && k < x->rank; k++) *to++ = w.at[k];
+    }
+    if (!pass) CML_TRY(cml_et_resize(c, out, 2, sizes, err));
+    if (!cml_et_is_contiguous(out)) return cml_et_fail(c, err, "the output is not contiguous");
+  }
+  return CML_OK;
+}
+
+static cml_status op_repeat_interleave(cml_et_call *c, cml_error *err) {
+  const cml_et_tensor *repeats = cml_et_arg(c, 0);
+  cml_et_tensor *out = cml_et_arg(c, 2);
+  int64_t total = 0, at = 0;
+  CML_TRY(cml_et_want(c, repeats, CML_MASK(I64) | CML_MASK(I32), "the tensor", err));
+  CML_TRY(cml_et_same_type(c, repeats, out, err));
+  if (repeats->rank != 1) return cml_et_fail(c, err, "takes a vector");
+  for (int64_t i = 0; i < repeats->sizes[0]; i++) {
+    int64_t n = index_at(repeats, i);
+    if (n < 0 || __builtin_add_overflow(total, n, &total)) return cml_et_fail(c, err, "%lld repeats", (long long)n);
+  }
+  if (!cml_et_none(c, 1) && cml_et_int(c, 1, 0) != total) return cml_et_fail(c, err, "output_size is %lld, not %lld", (long long)cml_et_int(c, 1, 0), (long long)total);
+  CML_TRY(cml_et_resize(c, out, 1, &total, err));
+  for (int64_t i = 0; i < repeats->sizes[0]; i++)
+    for (int64_t k = 0, n = index_at(repeats, i); k < n; k++) cml_et_store_i64(out, at++, 1, 1, &i);
+  return CML_OK;
+}
+
+/* ---- the largest k: a heap of the best so far, whose worst is on top ---- */
+
+typedef struct entry {
+  int64_t key, index;
+} entry;
+
+/* Whether a comes before b: larger keys first, then smaller indices. */
+static inline bool before(entry a, entry b) { return a.key != b.key ? a.key > b.key : a.index < b.index; }
+
+static void sift(entry *heap, int64_t n, int64_t at) {
+  for (;;) {
+    int64_t worst = at, left = 2 * at + 1;
+    if (left < n && before(heap[worst], heap[left])) worst = left;
+    if (left + 1 < n && before(heap[worst], heap[left + 1])) worst = left + 1;
+    if (worst == at) return;
+    entry e = heap[at];
+    heap[at] = heap[worst];
+    heap[worst] = e;
+    at = worst;
+  }
+}
+
+/* Keeps the order of all reals as integers: NaN above infinity, -0 equal to 0. */
+static int64_t real_key(double d) {
+  int64_t bits;
+  if (d != d) return INT64_MAX;
+  d += 0.0;
+  memcpy(&bits, &d, sizeof bits);
+  return bits < 0 ? INT64_MIN - bits : bits;
+}
+
+static int64_t key_of(const cml_et_tensor *x, int64_t at, bool largest) {
+  int64_t key;
+  if (cml_dtype_is_float(x->dtype)) {
+    double d;
+    cml_et_load_f64(&d, x, at, 1, 1);
+    key = real_key(d);
+  } else {
+    cml_et_load_i64(&key, x, at, 1, 1);
+  }
+  return largest ? key : ~key;
+}
+
+static void top_row(const cml_et_tensor *x, int64_t from, int64_t step, int64_t n, int64_t k, bool largest, entry *heap) {
+  for (int64_t i = 0; i < k; i++) heap[i] = (entry){key_of(x, from + i * step, largest), i};
+  for (int64_t i = k / 2 - 1; i >= 0; i--) sift(heap, k, i);
+  for (int64_t i = k; i < n; i++) {
+    entry e = {key_of(x, from + i * step, largest), i};
+    if (!before(e, heap[0])) continue;
+    heap[0] = e;
+    sift(heap, k, 0);
+  }
+  for (int64_t i = k - 1; i > 0; i--) {
+    entry e = heap[0];
+    heap[0] = heap[i];
+    heap[i] = e;
+    sift(heap, i, 0);
+  }
+}
+
+static cml_status op_topk(cml_et_call *c, cml_error *err) {
+  const cml_et_tensor *x = cml_et_arg(c, 0);
+  cml_et_tensor *values = cml_et_arg(c, 5), *indices = cml_et_arg(c, 6);
+  int64_t k = cml_et_int(c, 1, 0), sizes[CML_PTE_MAX_RANK];
+  size_t width = cml_et_width(x);
+  int axis;
+  CML_TRY(cml_et_want(c, x, CML_ET_ANY, "the tensor", err));
+  CML_TRY(cml_et_want(c, indices, CML_MASK(I64), "the output of indices", err));
+  CML_TRY(cml_et_same_type(c, x, values, err));
+  CML_TRY(cml_et_axis(c, cml_et_int(c, 2, -1), x->rank, &axis, err));
+  int64_t n = x->rank ? x->sizes[axis] : 1;
+  if (k < 0 || k > n) return cml_et_fail(c, err, "%lld of %lld elements", (long long)k, (long long)n);
+  if (x->rank) memcpy(sizes, x->sizes, x->rank * sizeof *sizes);
+  if (x->rank) sizes[axis] = k;
+  CML_TRY(cml_et_resize(c, values, x->rank, sizes, err));
+  CML_TRY(cml_et_resize(c, indices, x->rank, sizes, err));
+  if (k == 0 || cml_et_numel(values) == 0) return CML_OK;
+  entry *heap = cml_et_temp(c, (uint64_t)k * sizeof *heap);
+  if (!heap) return cml_fail_memory(err);
+  walk w = {0};
+  int64_t step[3] = {0};
+  for (int d = 0; d < x->rank; d++) {
+    if (d != axis) walk_dim(&w, x->sizes[d], x->strides[d], values->strides[d], indices->strides[d]);
+    else step[0] = x->strides[d], step[1] = values->strides[d], step[2] = indices->strides[d];
+  }
+  for (int64_t r = 0, rows_count = cml_et_numel(values) / k; r < rows_count; r++, walk_next(&w)) {
+    top_row(x, w.offsets[0], step[0], n, k, cml_et_bool(c, 3, true), heap);
+    for (int64_t i = 0; i < k; i++) {
+      copy_element((char *)values->data + (size_t)(w.offsets[1] + i * step[1]) * width,
+                   (const char *)x->data + (size_t)(w.offsets[0] + heap[i].index * step[0]) * width, width);
+      ((int64_t *)indices->data)[w.offsets[2] + i * step[2]] = heap[i].index;
+    }
+  }
+  return CML_OK;
+}
+
+static const cml_et_op rows[] = {
+    {"aten::embedding.out", "ttibbo", op_embedding},
+    {"aten::gather.out", "titbo", op_gather},
+    {"aten::index.Tensor_out", "tOo", op_index},
+    {"aten::index_put.out", "tOtbo", op_index_put},
+    {"aten::index_put_", "oOtb", op_index_put_},
+    {"aten::index_select.out", "tito", op_index_select},
+    {"aten::masked_scatter.out", "ttto", op_masked_scatter},
+    {"aten::masked_select.out", "tto", op_masked_select},
+    {"aten::nonzero.out", "to", op_nonzero},
+    {"aten::repeat_interleave.Tensor_out", "ti?o", op_repeat_interleave},
+    {"aten::scatter.src_out", "titto", op_scatter_src},
+    {"aten::scatter.value_out", "titno", op_scatter_value},
+    {"aten::scatter_add.out", "titto", op_scatter_add},
+    {"aten::topk.values", "tiibboo", op_topk},
+};
+CML_ET_FAMILY(index)
