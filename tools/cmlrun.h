@@ -23,6 +23,8 @@ typedef struct cmlrun_model {
 } cmlrun_model;
 
 CML_NODISCARD cml_status cmlrun_open(const char *path, const cmlrun_options *options, cmlrun_model *out, cml_error *err);
+/* Sets a session's inputs from an .npz, by feature name. */
+CML_NODISCARD cml_status cmlrun_session_inputs(cml_session *session, const char *path, cml_error *err);
 void cmlrun_close(cmlrun_model *m);
 
 #endif

@@ -38,7 +38,7 @@ static cml_tensor tensor_of(const cml_array *a) {
   return t;
 }
 
-static cml_status set_inputs(predict *p, const char *path, cml_error *err) {
+cml_status cmlrun_session_inputs(cml_session *session, const char *path, cml_error *err) {
   cml_npz *npz = NULL;
   cml_status status = cml_npz_open(path, &npz, err);
   if (status) return cml_error_prefix(err, status, "%s", path);
@@ -46,7 +46,7 @@ static cml_status set_inputs(predict *p, const char *path, cml_error *err) {
     const cml_array *a = cml_npz_at(npz, i);
     if (a->rank > CML_MAX_RANK) status = cml_fail(err, CML_LIMIT, CML_NO_OFFSET, "%s: array '%s' has %zu dimensions", path, a->name, a->rank);
     cml_tensor t = tensor_of(a);
-    if (!status) status = cml_session_set_input(p->session, a->name, &t, err);
+    if (!status) status = cml_session_set_input(session, a->name, &t, err);
   }
   cml_npz_close(npz);
   return status;
@@ -202,7 +202,7 @@ static cml_status run(predict *p, cml_error *err) {
       continue;
     }
     if (i && !waiting) CML_TRY(run_step(p, step++, err));
-    CML_TRY(set_inputs(p, p->inputs.items[i], err));
+    CML_TRY(cmlrun_session_inputs(p->session, p->inputs.items[i], err));
     waiting = false;
   }
   CML_TRY(run_step(p, step, err));
