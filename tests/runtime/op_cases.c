@@ -153,3 +153,56 @@ const char *op_case_check(const op_case *t, cml_arena *a) {
   if (!wrong) wrong = check_unknown(t, op, a, args, first, false);
   return wrong;
 }
+
+/* ---- hostile arguments ---- */
+
+static uint32_t roll(uint64_t *state, uint32_t n) {
+  *state = *state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+  return (uint32_t)(*state >> 33) % n;
+}
+
+/* Another shape with as many bytes of data as that shape needs, or extreme values in the shape that it has. */
+static void mutate(cml_tensor *t, uint64_t *state) {
+  static const int64_t extremes[] = {INT32_MIN, -2, -1, 0, 1, 2, 3, 7, 1000, INT32_MAX};
+  uint64_t bytes;
+  if (t->dtype == CML_STRING) {
+    static const char *const words[] = {"", "x", "int32", "LINEAR", "constant"};
+    const char *word = words[roll(state, 5)];
+    if (cml_tensor_count(t) > 0) *(cml_string *)t->data = (cml_string){word, strlen(word)};
+    return;
+  }
+  if (roll(state, 2)) {
+    for (int64_t i = 0, n = cml_tensor_count(t); i < n; i++)
+      if (!roll(state, 3)) cml_tensor_set(t, i, roll(state, 8) ? (double)extremes[roll(state, 10)] : NAN);
+    return;
+  }
+  t->rank = (int32_t)roll(state, 6);
+  for (int32_t i = 0; i < t->rank; i++) t->dims[i] = roll(state, 4);
+  if (!cml_tensor_bytes(t, &bytes)) return;
+  free(t->data);
+  t->data = calloc(1, bytes ? bytes : 1);
+  for (uint64_t i = 0; t->data && i < bytes; i++) ((uint8_t *)t->data)[i] = t->dtype == CML_BOOL ? (uint8_t)roll(state, 2) : (uint8_t)roll(state, 256);
+}
+
+void op_case_attack(op_case *t, uint64_t *state) {
+  const cml_op *op = cml_op_find(t->op, t->opset);
+  const cml_tensor *args[CASE_ARGS];
+  uint16_t first[CASE_ARGS + 1];
+  cml_arena arena = CML_ARENA_INIT;
+  cml_tensor outs[CASE_OUTPUTS] = {{0}}, *pointers[CASE_OUTPUTS];
+  size_t count = op && t->output_count < op->min_outputs ? op->min_outputs : t->output_count;
+  cml_error err = {0};
+  if (op && t->arg_count && !arrange(t, op, &arena, args, first)) {
+    for (uint32_t k = 1 + roll(state, 2); k > 0; k--) mutate(&t->args[roll(state, (uint32_t)t->arg_count)], state);
+    for (size_t k = 0; k < CASE_OUTPUTS; k++) pointers[k] = &outs[k];
+    cml_call c = {.op = op, .name = t->name, .opset = t->opset, .args = args, .first = first, .outs = pointers, .out_count = count};
+    uint64_t bytes = 0, total = 0;
+    bool small = !op->infer(&c, &err) && c.scratch_size < 1 << 22;
+    for (size_t k = 0; small && k < count; k++) {
+      small = !cml_tensor_known_shape(&outs[k]) || (cml_tensor_bytes(&outs[k], &bytes) && bytes < 1 << 22);
+      total += bytes;
+    }
+    if (small && total < 1 << 22 && !cml_op_eval(op, t->opset, args, first, outs, count, &err)) cml_eval_free(outs, count);
+  }
+  cml_arena_free(&arena);
+}

@@ -29,4 +29,7 @@ bool op_case_next(cml_cursor *c, cml_arena *arena, op_case *out);
 /* Runs the case alone, with known shapes; and infers it with unknown ones. NULL when all is as expected, else what is not. */
 const char *op_case_check(const op_case *t, cml_arena *arena);
 
+/* Changes arguments at random and runs the operator if infer lets it: for sanitizers. The case is spoilt. */
+void op_case_attack(op_case *t, uint64_t *state);
+
 #endif

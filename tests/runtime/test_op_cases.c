@@ -41,6 +41,34 @@ static void recorded_cases(void **state) {
   assert_int_equal(failures, 0);
 }
 
+static void attack_file(const char *path, uint64_t *state) {
+  cml_mapping *mapping = NULL;
+  assert_ok(cml_mapping_open(path, &mapping, err));
+  cml_cursor c = cml_cursor_over(cml_mapping_span(mapping));
+  cml_arena arena = CML_ARENA_INIT;
+  op_case t;
+  while (op_case_next(&c, &arena, &t)) {
+    op_case_attack(&t, state);
+    for (size_t i = 0; i < t.arg_count; i++) free(t.args[i].data);
+    for (size_t i = 0; i < t.output_count; i++) free(t.outputs[i].data);
+  }
+  cml_arena_free(&arena);
+  cml_mapping_unref(mapping);
+}
+
+/* Whatever the arguments are, infer refuses them or run copes. CML_ROUNDS asks for more than one round. */
+static void hostile_arguments_do_no_harm(void **state) {
+  (void)state;
+  char pattern[4096];
+  snprintf(pattern, sizeof pattern, "%s/tests/data/ops/*.cases", getenv("CML_SOURCE") ? getenv("CML_SOURCE") : ".");
+  glob_t g;
+  uint64_t seed = 1;
+  assert_int_equal(glob(pattern, 0, NULL, &g), 0);
+  for (long round = getenv("CML_ROUNDS") ? atol(getenv("CML_ROUNDS")) : 1; round > 0; round--)
+    for (size_t i = 0; i < g.gl_pathc; i++) attack_file(g.gl_pathv[i], &seed);
+  globfree(&g);
+}
+
 static char **extra;
 
 static void named_files(void **state) {
@@ -52,7 +80,7 @@ static void named_files(void **state) {
 
 int main(int argc, char **argv) {
   extra = argv + 1;
-  const struct CMUnitTest recorded[] = {cmocka_unit_test(recorded_cases)};
+  const struct CMUnitTest recorded[] = {cmocka_unit_test(recorded_cases), cmocka_unit_test(hostile_arguments_do_no_harm)};
   const struct CMUnitTest named[] = {cmocka_unit_test(named_files)};
   return argc > 1 ? cmocka_run_group_tests(named, NULL, NULL) : cmocka_run_group_tests(recorded, NULL, NULL);
 }
