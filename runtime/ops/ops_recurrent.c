@@ -2,7 +2,8 @@
  *
  * What depends on the input alone, W x + bias, is computed for all steps at once; a step then adds R h and applies the gates.
  * All arithmetic is in float32, the state between steps included; results are rounded once, as they are stored. Weights are
- * row-major [gates * H, columns] as the program holds them, float or half, read in place.
+ * row-major [gates * H, columns] as the program holds them, float or half, read in place for single vectors, and packed when
+ * the program is prepared for products of several.
  *
  * A layer of direction `reverse` gives its results in the order in which it works, last step first; the backward half of a
  * bidirectional one gives them in the order of its input. So coremltools' and torch's expectations have it. */
@@ -10,7 +11,7 @@
 
 #include "elementwise.h"
 #include "families.h"
-#include "kernels.h"
+#include "gemm.h"
 
 #define M CML_M_FLOAT
 #define OPTIONAL (CML_OPTIONAL | CML_CONST)
@@ -151,7 +152,7 @@ static cml_status read_layer(const cml_call *c, layer *l, cml_error *err) {
 
 /* Scratch, in floats. */
 typedef struct places {
-  uint64_t x, projection, gates, bias, peephole, h, c, t, total;
+  uint64_t x, projection, gates, bias, peephole, h, c, t, gemm, total;
 } places;
 
 static bool reserve(uint64_t *at, uint64_t a, uint64_t b, uint64_t c, uint64_t *place) {
@@ -160,11 +161,12 @@ static bool reserve(uint64_t *at, uint64_t a, uint64_t b, uint64_t c, uint64_t *
   return cml_mul(a, b, &n) && cml_mul(n, c, &n) && cml_align(n, 16, &n) && cml_add(*at, n, at) && *at < UINT64_C(1) << 44;
 }
 
-static bool place_scratch(const layer *l, places *p) {
+static bool place_scratch(const cml_call *call, const layer *l, places *p) {
   uint64_t at = 0, b = (uint64_t)l->batch, h = (uint64_t)l->hidden, g = (uint64_t)l->gates * h, s = (uint64_t)l->steps;
   bool ok = reserve(&at, s, b, (uint64_t)l->inputs, &p->x) && reserve(&at, s, b, g, &p->projection) && reserve(&at, b, g, 1, &p->gates) &&
             reserve(&at, 2 * g, 1, 1, &p->bias) && reserve(&at, 3 * h, 1, 1, &p->peephole) && reserve(&at, b, h, 1, &p->h) &&
-            reserve(&at, b, h, 1, &p->c) && reserve(&at, b, h, 1, &p->t);
+            reserve(&at, b, h, 1, &p->c) && reserve(&at, b, h, 1, &p->t) &&
+            reserve(&at, cml_pool_threads(call->pool), cml_gemm_scratch(cml_kernels_get()) / sizeof(float) + 16, 1, &p->gemm);
   p->total = at;
   return ok;
 }
@@ -179,8 +181,44 @@ static cml_status infer_recurrent(cml_call *c, cml_error *err) {
   if (c->out_count > 1) cml_out_set(c, 1, type, 2, dims + 1);
   if (c->out_count > 2) cml_out_set(c, 2, type, 2, dims + 1);
   if (l.steps < 0 || l.batch < 0 || l.inputs < 0) return CML_OK;
-  if (!place_scratch(&l, &p)) return cml_call_fail(c, err, "the sequence is too long");
+  if (!place_scratch(c, &l, &p)) return cml_call_fail(c, err, "the sequence is too long");
   c->scratch_size = p.total * sizeof(float);
+  return CML_OK;
+}
+
+/* ---- packed weights ---- */
+
+enum {
+  FEW_VECTORS = 4,          /* from here on the packed product is the faster one */
+  SERIAL_PRODUCTS = 1 << 24 /* multiplications; fewer, as in most single steps, are done before another thread wakes up */
+};
+
+typedef struct packed {
+  const void *w[2], *r[2]; /* by direction */
+} packed;
+
+static cml_status pack(cml_call *c, const cml_tensor *m, const void **out, cml_error *err) {
+  const cml_kernels *k = cml_kernels_get();
+  size_t rows = (size_t)m->dims[0], depth = (size_t)m->dims[1];
+  bool half = m->dtype == CML_F16;
+  void *to = cml_call_keep(c, cml_pack_bytes(k, depth, rows, half), err);
+  if (!to) return CML_NO_MEMORY;
+  cml_pack_panels(k, to, half, m->data, half, depth, rows, 1, depth, 0, cml_panel_count(k, rows));
+  *out = to;
+  return CML_OK;
+}
+
+static cml_status prepare_recurrent(cml_call *c, cml_error *err) {
+  layer l;
+  CML_TRY(read_layer(c, &l, err));
+  if (l.steps >= 0 && l.batch >= 0 && l.steps * l.batch < FEW_VECTORS) return CML_OK;
+  packed *p = cml_call_keep(c, sizeof *p, err);
+  if (!p) return CML_NO_MEMORY;
+  for (int64_t d = 0; d < l.directions; d++) {
+    CML_TRY(pack(c, l.dir[d].w, &p->w[d], err));
+    if (l.batch < 0 || l.batch >= FEW_VECTORS) CML_TRY(pack(c, l.dir[d].r, &p->r[d], err));
+  }
+  c->prepared = p;
   return CML_OK;
 }
 
@@ -205,10 +243,20 @@ static void multiply_rows(void *context, size_t begin, size_t end) {
   }
 }
 
-/* y[v] = W[first_row ... first_row + rows) x[v] */
-static void multiply(const cml_call *c, const cml_tensor *w, int64_t first_row, int64_t rows, int64_t vectors, const float *x, float *y, int64_t y_stride) {
+/* y[v] = W[first_row ... first_row + rows) x[v]; panels: W packed, or NULL. */
+static void multiply(const cml_call *c, const cml_tensor *w, const void *panels, float *scratch, int64_t first_row, int64_t rows,
+                     int64_t vectors, const float *x, float *y, int64_t y_stride) {
   product p = {cml_kernels_get(), w, (size_t)first_row, (size_t)vectors, (size_t)w->dims[1], (size_t)y_stride, x, y};
-  if (vectors) cml_parallel(c->pool, (size_t)rows, (size_t)(32768 / (w->dims[1] * vectors + 1) + 1), multiply_rows, &p);
+  if (!vectors) return;
+  cml_pool *pool = rows * w->dims[1] < SERIAL_PRODUCTS / vectors ? NULL : c->pool;
+  if (panels && vectors >= FEW_VECTORS && rows == w->dims[0]) {
+    cml_gemm g = {.rows = (size_t)vectors, .columns = (size_t)rows, .depth = (size_t)w->dims[1], .a = x, .a_stride = (size_t)w->dims[1],
+                  .a_depth_stride = 1, .b = panels, .b_half = w->dtype == CML_F16, .c = y, .c_stride = (size_t)y_stride,
+                  .after = {.activation = CML_UNARY_COPY}};
+    cml_gemm_run(p.k, &g, 1, pool, scratch, cml_pool_threads(pool));
+    return;
+  }
+  cml_parallel(pool, (size_t)rows, (size_t)(32768 / (w->dims[1] * vectors + 1) + 1), multiply_rows, &p);
 }
 
 static void apply(function f, float *x, int64_t n) {
@@ -221,14 +269,15 @@ typedef struct pass {
   const cml_call *call;
   const layer *l;
   const direction *d;
-  float *projection, *gates, *bias, *recurrent_bias, *peephole, *h, *c, *t;
+  const void *w_panels, *r_panels;
+  float *projection, *gates, *bias, *recurrent_bias, *peephole, *h, *c, *t, *gemm;
 } pass;
 
 /* gates[b] = R h[b] + what the input gives at this step. */
 static void recur(const pass *p, const float *step, int64_t first_gate, int64_t gate_count, const float *h) {
   const layer *l = p->l;
   int64_t width = l->gates * l->hidden, first = first_gate * l->hidden, n = gate_count * l->hidden;
-  multiply(p->call, p->d->r, first, n, l->batch, h, p->gates + first, width);
+  multiply(p->call, p->d->r, p->r_panels, p->gemm, first, n, l->batch, h, p->gates + first, width);
   for (int64_t b = 0; b < l->batch; b++)
     for (int64_t i = first; i < first + n; i++) p->gates[b * width + i] += step[b * width + i];
 }
@@ -316,7 +365,7 @@ static void run_direction(cml_call *call, const pass *p, int64_t d, const float 
   const layer *l = p->l;
   int64_t width = l->gates * l->hidden, rows_total = l->steps * l->batch;
   prepare_biases(p);
-  multiply(call, p->d->w, 0, width, rows_total, x, p->projection, width);
+  multiply(call, p->d->w, p->w_panels, p->gemm, 0, width, rows_total, x, p->projection, width);
   for (int64_t r = 0; r < rows_total; r++)
     for (int64_t i = 0; i < width; i++) p->projection[r * width + i] += p->bias[i];
   load_state(p->h, cml_arg(call, 1), l, d);
@@ -338,7 +387,7 @@ static cml_status run_recurrent(cml_call *c, cml_error *err) {
   layer l;
   places at;
   CML_TRY(read_layer(c, &l, err));
-  if (!place_scratch(&l, &at)) return cml_call_fail(c, err, "the sequence is too long");
+  if (!place_scratch(c, &l, &at)) return cml_call_fail(c, err, "the sequence is too long");
   const cml_tensor *x = cml_arg(c, 0);
   float *scratch = c->scratch;
   const float *input = x->data;
@@ -347,8 +396,10 @@ static cml_status run_recurrent(cml_call *c, cml_error *err) {
     input = scratch + at.x;
   }
   for (int64_t d = 0; d < l.directions; d++) {
-    pass p = {c, &l, &l.dir[d], scratch + at.projection, scratch + at.gates, scratch + at.bias, scratch + at.bias + l.gates * l.hidden,
-              scratch + at.peephole, scratch + at.h, scratch + at.c, scratch + at.t};
+    const packed *panels = c->prepared;
+    pass p = {c, &l, &l.dir[d], panels ? panels->w[d] : NULL, panels ? panels->r[d] : NULL, scratch + at.projection, scratch + at.gates,
+              scratch + at.bias, scratch + at.bias + l.gates * l.hidden, scratch + at.peephole, scratch + at.h, scratch + at.c,
+              scratch + at.t, scratch + at.gemm};
     run_direction(c, &p, d, input);
   }
   return CML_OK;
@@ -357,7 +408,8 @@ static cml_status run_recurrent(cml_call *c, cml_error *err) {
 /* ---- rows ---- */
 
 #define ROW(op, first, last, outputs, p) \
-  {.name = op, .since = first, .until = last, .min_outputs = 1, .max_outputs = outputs, CML_PARAMS(p), .infer = infer_recurrent, .run = run_recurrent}
+  {.name = op, .since = first, .until = last, .min_outputs = 1, .max_outputs = outputs, CML_PARAMS(p), .infer = infer_recurrent,          \
+   .prepare = prepare_recurrent, .run = run_recurrent}
 
 static const cml_op rows[] = {
     ROW("rnn", CML_IOS15, CML_IOS16, 2, rnn_15),   ROW("rnn", CML_IOS17, 0, 2, rnn_17),

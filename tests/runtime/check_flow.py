@@ -215,6 +215,42 @@ for opset in (15, 17, 18):
                              _false_fn=lambda: (mb.sub(x=x, y=y), y)),
         lambda x, y: (x + y, x) if x.sum() > 0 else (x - y, y), lambda: [{"x": v * np.abs(floats(2, 3)), "y": floats(2, 3)} for v in (F32(1), F32(-1))], opset)
 
+# ---- recurrent layers of many vectors, whose weights are packed -----------------------------------------------------
+
+
+def sigmoid(v):
+    return 1 / (1 + np.exp(-v))
+
+
+W, R, B, U = (RNG.uniform(-0.5, 0.5, s).astype(F32) for s in ((160, 7), (160, 40), (160,), (120,)))
+
+
+def lstm(x, h, c):
+    out = []
+    for v in x:
+        i, f, o, z = np.split(v @ W.T + h @ R.T + B, 4, -1)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(z)
+        h = sigmoid(o) * np.tanh(c)
+        out.append(h)
+    return np.stack(out), h, c
+
+
+def gru(x, h):
+    for v in x:
+        (ir, io, iz), (hr, ho, hz) = np.split(v @ W[:120].T + U, 3, -1), np.split(h @ R[:120].T + B[:120], 3, -1)
+        r, z = sigmoid(ir + hr), sigmoid(iz + hz)
+        h = (1 - z) * np.tanh(io + r * ho) + z * h
+    return h[None], h
+
+
+for batch in (1, 3, 4, 9):
+    add(f"lstm, batch {batch}", {"x": (None, batch, 7), "h": (batch, 40), "c": (batch, 40)},
+        lambda x, h, c: mb.lstm(x=x, initial_h=h, initial_c=c, weight_ih=W, weight_hh=R, bias=B, output_sequence=True), lstm,
+        lambda n=batch: [{"x": floats(s, n, 7), "h": floats(n, 40), "c": floats(n, 40)} for s in (1, 6)], 17)
+    add(f"gru, batch {batch}", {"x": (5, batch, 7), "h": (batch, 40)},
+        lambda x, h: mb.gru(x=x, initial_h=h, weight_ih=W[:120], weight_hh=R[:120], bias=B[:120], input_bias=U, reset_after=True), gru,
+        lambda n=batch: [{"x": floats(5, n, 7), "h": floats(n, 40)}], 18)
+
 # ---- lists -----------------------------------------------------------------------------------------------------------
 
 

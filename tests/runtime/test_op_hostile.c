@@ -142,7 +142,7 @@ static void all_survive(void **unused) {
     }
   }
   print_message("%ld calls, %ld answered\n", tried, answered);
-  assert_true(answered > tried / 100);
+  if (!only) assert_true(answered > tried / 100);
 }
 
 int main(int argc, char **argv) {
