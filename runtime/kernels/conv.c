@@ -11,7 +11,8 @@ enum {
   OUTPUT_BLOCK = 512,       /* output channels that scratch sums hold at once */
   GATHER_BELOW = 40,        /* floats of a row of taps under which all taps are gathered */
   DEPTH_BLOCK = 288,
-  LINE_CHANNELS = 16
+  LINE_CHANNELS = 16,
+  SPREAD = 16
 };
 
 static size_t least(size_t a, size_t b) { return a < b ? a : b; }
@@ -104,6 +105,7 @@ typedef struct layout {
   int64_t row_blocks, column_blocks;
   int64_t in_rows, in_columns; /* of the region that a block needs */
   bool depthwise, gather, direct; /* direct: sums go to the output itself */
+  bool spread; /* pixels lie at a distance that puts them into the same few sets of the cache: they are copied further apart */
   size_t group_channels, group_outputs, depth;
   size_t staged, gathered, sums, line; /* floats of each part of scratch */
 } layout;
@@ -145,7 +147,9 @@ static void lay_out(const cml_conv *given, layout *l) {
   l->gather = !l->depthwise && taps(v) > 1 && row_of_taps < GATHER_BELOW && l->depth <= 8192;
   l->direct = v->out_last && !v->out_half && v->step[0] == 1 && v->step[1] == 1 && v->step[2] == 1;
   size_t block = (size_t)(l->rows * l->columns);
-  l->staged = round_up((size_t)(v->kernel[0] * l->in_rows * l->in_columns) * v->channels, 16) + 16;
+  l->spread = v->in_last && !v->in_half && taps(v) == 1 && v->groups == 1 && v->channels % 256 == 0 && v->stride[2] == 1 && v->out[2] > 8 &&
+              v->outputs >= 64;
+  l->staged = round_up((size_t)(v->kernel[0] * l->in_rows * l->in_columns) * (v->channels + (l->spread ? SPREAD : 0)), 16) + 16;
   l->gathered = l->gather ? round_up(block * l->depth, 16) : 0;
   l->sums = l->direct ? 0 : round_up(block * (l->depthwise ? v->channels : v->groups > 1 ? v->outputs : least(v->outputs, OUTPUT_BLOCK)), 16);
   l->line = LINE_CHANNELS * round_up((size_t)(l->in_columns > l->columns ? l->in_columns : l->columns), 16);
@@ -220,6 +224,11 @@ static region stage_region(const job *j, int64_t image, int64_t d, int64_t h, in
                            v->stride[2], v->kernel[2], v->dilation[2]);
     bool inside = d >= 0 && d + (v->kernel[0] - 1) * v->dilation[0] < v->in[0] && h >= 0 && h + in_rows <= v->in[1] && w >= 0 &&
                   w + columns <= v->in[2];
+    if (inside && l->spread && rows == 1) {
+      const float *x = (const float *)(const void *)j->x + ((((size_t)image * (size_t)v->in[0] + (size_t)d) * (size_t)v->in[1] + (size_t)h) * (size_t)v->in[2] + (size_t)w) * channels;
+      for (size_t i = 0; i < (size_t)columns; i++) memcpy(staged + i * (channels + SPREAD), x + i * channels, channels * sizeof *x);
+      return (region){staged, channels + SPREAD, 0, 0};
+    }
     if (inside) {
       size_t at = ((((size_t)image * (size_t)v->in[0] + (size_t)d) * (size_t)v->in[1] + (size_t)h) * (size_t)v->in[2] + (size_t)w) * channels;
       return (region){(const float *)(const void *)j->x + at, channels, (size_t)v->in[2] * channels,

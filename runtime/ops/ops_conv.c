@@ -271,7 +271,8 @@ static cml_status prepare(cml_call *c, cml_error *err) {
   conv_prepared *p = cml_call_keep(c, sizeof *p, err);
   if (!p || !(p->packed = cml_call_keep(c, v.phases * sizeof *p->packed, err))) return CML_NO_MEMORY;
   p->kernels = k;
-  p->half = w->dtype == CML_F16;
+  /* few pixels: the weights' memory bounds the work, and halves are half of it; many: widening them each time does */
+  p->half = w->dtype == CML_F16 && !(v.known && v.conv.out[0] * v.conv.out[1] * v.conv.out[2] > 64);
   v.conv.winograd = p->winograd = v.known && !v.transposed && cml_conv_suits_winograd(&v.conv);
   if (bias) {
     float *b = cml_call_keep(c, (size_t)v.outputs * 4, err);
@@ -377,7 +378,7 @@ static cml_status run(cml_call *c, cml_error *err) {
     if (conv.out[0] <= 0 || conv.out[1] <= 0 || conv.out[2] <= 0) continue;
     bool half = w->dtype == CML_F16;
     if (!p) cml_conv_pack(k, &conv, &from, half, packed, c->pool);
-    cml_conv_weights weights = {p ? p->packed[i] : packed, half && !v.conv.winograd};
+    cml_conv_weights weights = {p ? p->packed[i] : packed, (p ? p->half : half) && !v.conv.winograd};
     cml_conv_run(k, &conv, &weights, &after, x->data, y->data, c->pool, c->scratch, slots(c));
   }
   return CML_OK;

@@ -118,6 +118,7 @@ static cml_status prepare_linear(cml_call *c, cml_error *err) {
   int64_t rows = x->rank < 0 ? -1 : 1;
   for (int32_t i = 0; i + 1 < x->rank; i++) rows = cml_dim_mul(rows, x->dims[i]);
   p->raw = rows == 1;
+  if (rows > 64) p->half = false; /* many rows: the weights are widened once instead of for each tile */
   if (p->raw) {
     p->b = w->data;
   } else {
