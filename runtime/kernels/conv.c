@@ -12,7 +12,8 @@ enum {
   GATHER_BELOW = 40,        /* floats of a row of taps under which all taps are gathered */
   DEPTH_BLOCK = 288,
   LINE_CHANNELS = 16,
-  SPREAD = 16
+  SPREAD = 16,
+  SERIAL_BELOW = 400000 /* multiply-adds */
 };
 
 static size_t least(size_t a, size_t b) { return a < b ? a : b; }
@@ -439,7 +440,8 @@ void cml_conv_run(const cml_kernels *k, const cml_conv *v, const cml_conv_weight
   layout l;
   lay_out(v, &l);
   job j = {.k = k, .l = &l, .w = w, .after = after, .x = x, .y = y, .scratch = scratch, .slot = cml_conv_scratch(k, v)};
-  if (slots < cml_pool_threads(pool)) pool = NULL;
+  size_t work = v->batch * (size_t)(v->out[0] * v->out[1] * v->out[2]) * v->outputs * l.depth;
+  if (slots < cml_pool_threads(pool) || work < SERIAL_BELOW) pool = NULL; /* waking threads would take longer */
   if (!v->batch || l.row_blocks <= 0 || l.column_blocks <= 0 || l.v.out[0] <= 0) return;
   cml_parallel_with_thread(pool, v->batch * (size_t)(l.v.out[0] * l.row_blocks * l.column_blocks), 1, run_blocks, &j);
 }

@@ -10,7 +10,8 @@ enum {
   DEPTH_BLOCK = 256,  /* depth x tile_columns floats stay in the first-level cache */
   ROW_TILES = 8,      /* tiles of rows in a block: its part of A stays in the second-level cache */
   COLUMN_BLOCK = 512, /* columns of C that are collected in scratch */
-  PAD = 16
+  PAD = 16,
+  SERIAL_BELOW = 400000 /* multiply-adds */
 };
 
 static size_t least(size_t a, size_t b) { return a < b ? a : b; }
@@ -205,7 +206,7 @@ static void run_parts(void *context, size_t thread, size_t begin, size_t end) {
 void cml_gemm_run(const cml_kernels *k, const cml_gemm *g, size_t count, cml_pool *pool, void *scratch, size_t slots) {
   if (!count || !g->rows || !g->columns) return;
   size_t threads = cml_pool_threads(pool);
-  if (slots < threads) pool = NULL, threads = 1;
+  if (slots < threads || count * g->rows * g->columns * g->depth < SERIAL_BELOW) pool = NULL, threads = 1; /* waking threads would take longer */
   run_context c = {.k = k, .g = g, .scratch = scratch, .slot = cml_gemm_scratch(k)};
   size_t wanted = threads == 1 ? 1 : 4 * threads, tiles = (g->rows + k->tile_rows - 1) / k->tile_rows, panels = cml_panel_count(k, g->columns);
   /* whole blocks of rows when there are enough of them, else fewer rows, else some of the columns */

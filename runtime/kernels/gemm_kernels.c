@@ -129,6 +129,10 @@ VINLINE vf w_load(const void *w, bool half, size_t i) { return half ? vh_load((c
 VINLINE void rows_product(const int rows, const bool half, size_t depth, const void *w, size_t at, size_t stride, const float *x, float *y) {
   vf s[4][2] = {{{0}}};
   size_t k = 0;
+  /* short rows end before a hardware prefetcher has found them: the next four are asked for here */
+  const char *ahead = (const char *)w + (at + 4 * stride) * (half ? 2 : 4);
+  if (rows == 4 && depth <= 1024)
+    for (size_t i = 0; i < 4 * depth * (half ? 2 : 4); i += 64) __builtin_prefetch(ahead + i);
   for (; k + 2 * W <= depth; k += 2 * W) {
     vf x0 = vf_load(x + k), x1 = vf_load(x + k + W);
     UNROLL for (int i = 0; i < rows; i++) {

@@ -1,0 +1,249 @@
+/* Graph passes: programs in .mil text run with and without them and give the same values, and each pass makes the steps that it
+ * is there for. */
+#include "test.h"
+
+#include <math.h>
+
+#include "buffer.h"
+#include "executable.h"
+#include "exec_graph.h"
+#include "kernels.h"
+#include "passes.h"
+
+static uint64_t seed = 88172645463325252u;
+static float uniform(void) {
+  seed ^= seed << 13;
+  seed ^= seed >> 7;
+  seed ^= seed << 17;
+  return (float)(uint32_t)(seed >> 32) * 0x1p-31f - 1.0f;
+}
+
+/* ---- programs as text; constants are random ---- */
+
+static char text[1 << 20];
+static size_t used;
+static const char *type; /* fp32, fp16 */
+
+__attribute__((format(printf, 1, 2))) static void put(const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  int n = vsnprintf(text + used, sizeof text - used, format, args);
+  va_end(args);
+  assert_true(n >= 0 && used + (size_t)n < sizeof text);
+  used += (size_t)n;
+}
+static void start(const char *input_shape) {
+  used = 0;
+  put("program(1.0)\n[buildInfo = dict<tensor<string, []>, tensor<string, []>>({{\"a\", \"b\"}})]\n{\n  func main<ios16>(tensor<%s, %s> x) {\n", type, input_shape);
+}
+static void finish(const char *output) { put("  } -> (%s);\n}\n", output); }
+static void nested(const int64_t *dims, int32_t rank) {
+  if (!rank) {
+    put("%.4f", (double)uniform() * 0.3);
+    return;
+  }
+  put("[");
+  for (int64_t i = 0; i < dims[0]; i++) {
+    if (i) put(", ");
+    nested(dims + 1, rank - 1);
+  }
+  put("]");
+}
+static void constant(const char *name, const char *shape) {
+  int64_t dims[5];
+  int32_t rank = 0;
+  for (const char *p = shape + 1; *p; p = strchr(p, ',') ? strchr(p, ',') + 1 : "") dims[rank++] = strtol(p, NULL, 10);
+  put("tensor<%s, %s> %s = const()[name = tensor<string, []>(\"%s\"), val = tensor<%s, %s>(", type, shape, name, name, type, shape);
+  nested(dims, rank);
+  put(")];\n");
+}
+static void scalar(const char *name, double value) {
+  put("tensor<%s, []> %s = const()[name = tensor<string, []>(\"%s\"), val = tensor<%s, []>(%.6f)];\n", type, name, name, type, value);
+}
+static void ints(const char *name, const char *dims, const char *values) {
+  put("tensor<int32, %s> %s = const()[name = tensor<string, []>(\"%s\"), val = tensor<int32, %s>(%s)];\n", dims, name, name, dims, values);
+}
+static void flag(const char *name, const char *value) {
+  put("tensor<bool, []> %s = const()[name = tensor<string, []>(\"%s\"), val = tensor<bool, []>(%s)];\n", name, name, value);
+}
+static void word(const char *name, const char *value) {
+  put("tensor<string, []> %s = const()[name = tensor<string, []>(\"%s\"), val = tensor<string, []>(\"%s\")];\n", name, name, value);
+}
+static void op(const char *dims, const char *name, const char *call) {
+  put("tensor<%s, %s> %s = %s[name = tensor<string, []>(\"%s\")];\n", type, dims, name, call, name);
+}
+
+/* ---- running ---- */
+
+static float *run(const char *passes, const float *x, size_t n, const int64_t *dims, int32_t rank, const char *must_have, size_t *out_count) {
+  cml_model *model = calloc(1, sizeof *model);
+  assert_ok(cml_mil_parse_text(cml_span_of(text, used), &model->arena, &model->program, err));
+  cml_executable *e;
+  cml_session *s;
+  assert_ok(cml_executable_prepare(model, &(cml_prepare_options){.passes = passes, .threads = 2}, &e, err));
+  bool found = !must_have;
+  for (size_t i = 0; i < e->graph.body.step_count; i++) found = found || !strcmp(e->graph.body.steps[i].op->name, must_have);
+  if (!found) fail_msg("no %s with passes '%s'", must_have, passes ? passes : "(all)");
+  cml_tensor in = {.dtype = CML_F32, .rank = rank, .data = (void *)(uintptr_t)x};
+  memcpy(in.dims, dims, (size_t)rank * sizeof *dims);
+  (void)n;
+  assert_ok(cml_session_create(e, &s, err));
+  assert_ok(cml_session_set_input(s, "x", &in, err));
+  assert_ok(cml_session_run(s, err));
+  const cml_tensor *y = cml_session_output(s, 0);
+  *out_count = (size_t)cml_tensor_count(y);
+  float *copy = malloc(*out_count * sizeof *copy);
+  cml_convert(copy, CML_F32, y->data, y->dtype, (int64_t)*out_count);
+  cml_session_destroy(s);
+  cml_executable_unref(e);
+  cml_arena_free(&model->arena);
+  free(model);
+  return copy;
+}
+
+static void same_with_and_without(const int64_t *dims, int32_t rank, const char *pass, const char *must_have) {
+  size_t n = 1, a_count, b_count;
+  for (int32_t i = 0; i < rank; i++) n *= (size_t)dims[i];
+  float *x = malloc(n * sizeof *x);
+  for (size_t i = 0; i < n; i++) x[i] = uniform();
+  float *want = run("", x, n, dims, rank, NULL, &a_count);
+  const char *const lists[] = {NULL, pass};
+  for (size_t l = 0; l < 2; l++) {
+    float *got = run(lists[l], x, n, dims, rank, must_have, &b_count);
+    assert_int_equal(a_count, b_count);
+    double signal = 0, noise = 0;
+    for (size_t i = 0; i < a_count; i++) {
+      assert_true(isfinite(got[i]));
+      signal += (double)want[i] * (double)want[i], noise += (double)(want[i] - got[i]) * (double)(want[i] - got[i]);
+    }
+    double snr = noise == 0 ? 300 : 10 * log10(signal / noise);
+    if (snr < (!strcmp(type, "fp32") ? 110 : 50)) fail_msg("passes change the result: %.1f dB of %s", snr, type);
+    free(got);
+  }
+  free(want);
+  free(x);
+}
+
+static void each_type(void (*test)(void)) {
+  const cml_kernels *k;
+  for (size_t i = 0; (k = cml_kernels_at(i)); i++) {
+    assert_ok(cml_kernels_use(k->name, err));
+    type = "fp32";
+    test();
+    type = "fp16";
+    test();
+  }
+  assert_ok(cml_kernels_use(NULL, err));
+}
+
+/* ---- programs ---- */
+
+static void convolutions(void) {
+  start("[2, 3, 18, 22]");
+  word("custom", "custom");
+  word("valid", "valid");
+  ints("one", "[2]", "[1, 1]");
+  ints("two", "[2]", "[2, 2]");
+  ints("pad1", "[4]", "[1, 1, 1, 1]");
+  ints("axis", "[]", "1");
+  flag("no", "false");
+  flag("yes", "true");
+  ints("axes", "[2]", "[2, -1]");
+  scalar("zero", 0);
+  scalar("six", 0.8);
+  constant("w1", "[32, 3, 3, 3]");
+  constant("b1", "[32]");
+  constant("w2", "[32, 32, 3, 3]");
+  constant("w3", "[32, 1, 3, 3]");
+  ints("groups", "[]", "32");
+  constant("per", "[1, 32, 1, 1]");
+  op("[2, 32, 18, 22]", "c1", "conv(x = x, weight = w1, bias = b1, pad = pad1, pad_type = custom, strides = one)");
+  op("[2, 32, 18, 22]", "r1", "relu(x = c1)");
+  op("[2, 32, 18, 22]", "c2", "conv(x = r1, weight = w2, bias = b1, pad = pad1, pad_type = custom, strides = one)");
+  op("[2, 32, 18, 22]", "sum", "add(x = r1, y = c2)");
+  op("[2, 32, 18, 22]", "r2", "silu(x = sum)");
+  op("[2, 32, 18, 22]", "c3", "conv(x = r2, weight = w3, pad = pad1, pad_type = custom, strides = one, groups = groups)");
+  op("[2, 32, 18, 22]", "r3", "clip(x = c3, alpha = zero, beta = six)");
+  op("[2, 32, 1, 1]", "mean", "reduce_mean(x = r3, axes = axes, keep_dims = yes)");
+  op("[2, 32, 1, 1]", "gate", "sigmoid(x = mean)");
+  op("[2, 32, 18, 22]", "gated", "mul(x = r3, y = gate)");
+  op("[2, 32, 18, 22]", "scaled", "mul(x = gated, y = per)");
+  put("tensor<%s, [2, 64, 18, 22]> both = concat(values = (scaled, r1), axis = axis, interleave = no)[name = tensor<string, []>(\"both\")];\n", type);
+  op("[2, 64, 9, 11]", "pooled", "max_pool(x = both, kernel_sizes = two, strides = two, pad_type = valid, ceil_mode = no)");
+  op("[2, 64, 8, 10]", "average", "avg_pool(x = pooled, kernel_sizes = two, strides = one, pad_type = valid, ceil_mode = no, exclude_padding_from_average = no)");
+  finish("average");
+  same_with_and_without((const int64_t[]){2, 3, 18, 22}, 4, "epilogues,layout", "cml_conv");
+}
+
+static void group_norm(void) {
+  start("[1, 16, 9, 7]");
+  word("valid", "valid");
+  ints("s5", "[5]", "[1, 4, 4, 9, 7]");
+  ints("s4", "[4]", "[1, 16, 9, 7]");
+  ints("axes", "[3]", "[2, 3, 4]");
+  flag("yes", "true");
+  scalar("epsilon", 0.001);
+  constant("w", "[16, 16, 1, 1]");
+  op("[1, 16, 9, 7]", "c", "conv(x = x, weight = w, pad_type = valid)");
+  op("[1, 4, 4, 9, 7]", "g", "reshape(x = c, shape = s5)");
+  op("[1, 4, 1, 1, 1]", "m", "reduce_mean(x = g, axes = axes, keep_dims = yes)");
+  op("[1, 4, 4, 9, 7]", "d", "sub(x = g, y = m)");
+  op("[1, 4, 4, 9, 7]", "q", "square(x = d)");
+  op("[1, 4, 1, 1, 1]", "v", "reduce_mean(x = q, axes = axes, keep_dims = yes)");
+  op("[1, 4, 1, 1, 1]", "e", "add(x = v, y = epsilon)");
+  op("[1, 4, 1, 1, 1]", "r", "sqrt(x = e)");
+  op("[1, 4, 4, 9, 7]", "n", "real_div(x = d, y = r)");
+  op("[1, 16, 9, 7]", "f", "reshape(x = n, shape = s4)");
+  op("[1, 16, 9, 7]", "y", "silu(x = f)");
+  finish("y");
+  same_with_and_without((const int64_t[]){1, 16, 9, 7}, 4, "group-norm", "cml_group_norm");
+}
+
+static void attention(void) {
+  start("[2, 3, 37, 16]");
+  ints("axis", "[]", "-1");
+  flag("no", "false");
+  flag("yes", "true");
+  scalar("scale", 0.25);
+  op("[2, 3, 37, 37]", "s", "matmul(x = x, y = x, transpose_x = no, transpose_y = yes)");
+  op("[2, 3, 37, 37]", "t", "mul(x = s, y = scale)");
+  op("[2, 3, 37, 37]", "w", "softmax(x = t, axis = axis)");
+  op("[2, 3, 37, 16]", "y", "matmul(x = w, y = x, transpose_x = no, transpose_y = no)");
+  finish("y");
+  same_with_and_without((const int64_t[]){2, 3, 37, 16}, 4, "attention", "cml_attention");
+}
+
+static void linear(void) {
+  start("[5, 24]");
+  constant("w1", "[48, 24]");
+  constant("b1", "[48]");
+  constant("w2", "[24, 48]");
+  word("mode", "EXACT");
+  op("[5, 48]", "u", "linear(x = x, weight = w1, bias = b1)");
+  op("[5, 48]", "g", "gelu(x = u, mode = mode)");
+  op("[5, 24]", "d", "linear(x = g, weight = w2)");
+  op("[5, 24]", "y", "add(x = x, y = d)");
+  finish("y");
+  same_with_and_without((const int64_t[]){5, 24}, 2, "epilogues", "cml_linear");
+}
+
+static void test_convolutions(void **state) { (void)state, each_type(convolutions); }
+static void test_group_norm(void **state) { (void)state, each_type(group_norm); }
+static void test_attention(void **state) { (void)state, each_type(attention); }
+static void test_linear(void **state) { (void)state, each_type(linear); }
+
+static void test_unknown_pass_is_refused(void **state) {
+  (void)state;
+  cml_error error = {0};
+  cml_graph g = {0};
+  assert_int_equal(cml_passes_run(&g, "layout,nothing", &error), CML_ARGUMENT);
+  assert_non_null(strstr(error.text, "'nothing'"));
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_convolutions), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_attention),
+      cmocka_unit_test(test_linear),       cmocka_unit_test(test_unknown_pass_is_refused),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
