@@ -383,11 +383,17 @@ static cml_status add_missing(builder *b, const char *type) {
   return CML_OK;
 }
 
+/* Operators that passes make are no part of any opset: a file may not name them. */
+static const cml_op *find_operator(const char *type, int opset) {
+  const cml_op *op = cml_op_find(type, opset);
+  return op && !(op->flags & CML_OP_INTERNAL) ? op : NULL;
+}
+
 static bool has_missing(builder *b, const cml_mil_block *block, int depth) {
   bool found = false;
   for (size_t i = 0; i < block->op_count; i++) {
     const cml_mil_op *op = block->ops[i];
-    if (strcmp(op->type, "const") && !cml_op_find(op->type, b->g->opset)) add_missing(b, op->type), found = true;
+    if (strcmp(op->type, "const") && !find_operator(op->type, b->g->opset)) add_missing(b, op->type), found = true;
     for (size_t k = 0; depth < 64 && k < op->block_count; k++) found |= has_missing(b, op->blocks[k], depth + 1);
   }
   return found;
@@ -410,7 +416,7 @@ static cml_status build_constant(builder *b, const cml_mil_op *source, uint32_t 
 
 static cml_status build_step(builder *b, const cml_mil_op *source, cml_step *s, uint32_t depth, cml_error *err) {
   cml_graph *g = b->g;
-  s->op = cml_op_find(source->type, g->opset);
+  s->op = find_operator(source->type, g->opset);
   s->name = cml_mil_op_name(source);
   s->index = g->step_total++;
   s->out_count = source->output_count;

@@ -284,11 +284,9 @@ static cml_status collect_output(cml_session *s, size_t i, cml_error *err) {
   if (!v->data) return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "output '%s' was not computed", f->name);
   if (f->kind == CML_FEATURE_IMAGE) return collect_image(out, f, v, err);
   cml_dtype to = f->kind == CML_FEATURE_ARRAY && f->dtype && v->dtype != CML_STRING ? f->dtype : v->dtype;
-  if (to == v->dtype) { /* seen in place, until the next run */
-    out->tensor = *v;
-    return CML_OK;
-  }
   out->tensor = *v;
+  if (f->kind == CML_FEATURE_ARRAY && v->rank == 0) out->tensor.rank = 1, out->tensor.dims[0] = 1; /* arrays have a rank: Core ML gives [1] */
+  if (to == v->dtype) return CML_OK; /* seen in place, until the next run */
   out->tensor.dtype = to;
   CML_TRY(cml_slot_reserve(out, err));
   cml_convert(out->tensor.data, to, v->data, v->dtype, cml_tensor_count(v));
