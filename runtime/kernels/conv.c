@@ -272,13 +272,15 @@ typedef struct stretch {
 static void multiply(const job *j, const stretch *s, size_t rows, size_t columns, size_t outputs, float *c, size_t c_pixel, size_t c_row,
                      const float *bias, float low, float high) {
   const cml_kernels *k = j->k;
-  size_t nr = k->tile_columns, tiles = (columns + k->tile_rows - 1) / k->tile_rows, even = (columns + tiles - 1) / tiles;
+  size_t nr = k->tile_columns, tiles = (columns + k->tile_rows - 1) / k->tile_rows;
   for (size_t o = 0, p = 0; o < outputs; o += nr, p++)
     for (size_t y = 0; y < rows; y++)
-      for (size_t x = 0; x < columns; x += even)
-        k->gemm_tile(least(columns - x, even), least(outputs - o, nr), s->depth, s->a + y * s->row + x * s->pixel, s->pixel,
+      for (size_t t = 0, x = 0, next; t < tiles; t++, x = next) {
+        next = (t + 1) * columns / tiles;
+        k->gemm_tile(next - x, least(outputs - o, nr), s->depth, s->a + y * s->row + x * s->pixel, s->pixel,
                      s->b + p * s->panel_bytes, j->w->half, c + y * c_row + x * c_pixel + o, c_pixel, !s->first,
                      s->last && bias ? bias + o : NULL, s->last ? low : -INFINITY, s->last ? high : INFINITY);
+      }
 }
 
 /* Outputs [o0, o0 + outputs) of a group over a block, into c. */

@@ -154,8 +154,9 @@ static void block(const cml_kernels *k, const cml_gemm *g, size_t r0, size_t row
   float *c = g->c_half ? sums : (float *)g->c + r0 * g->c_stride + j0, low, high;
   size_t c_stride = g->c_half ? columns : g->c_stride, mr = k->tile_rows, nr = k->tile_columns;
   cml_epilogue_clamp(&g->after, &low, &high);
-  for (size_t d0 = 0; d0 < g->depth || !d0; d0 += DEPTH_BLOCK) {
-    size_t depth = least(g->depth - d0, DEPTH_BLOCK), a_stride = copied ? DEPTH_BLOCK + PAD : g->a_stride;
+  size_t tiles = (rows + mr - 1) / mr, pieces = (g->depth + DEPTH_BLOCK - 1) / DEPTH_BLOCK, piece = pieces ? (g->depth + pieces - 1) / pieces : 1;
+  for (size_t d0 = 0; d0 < g->depth || !d0; d0 += piece) {
+    size_t depth = least(g->depth - d0, piece), a_stride = copied ? DEPTH_BLOCK + PAD : g->a_stride;
     bool last = d0 + depth >= g->depth;
     const float *a = copied ? staged : (const float *)g->a + r0 * g->a_stride + d0;
     if (copied) stage(k, g, r0, rows, d0, depth, staged, a_stride);
@@ -167,9 +168,11 @@ static void block(const cml_kernels *k, const cml_gemm *g, size_t r0, size_t row
         k->gemv_panel(n, depth, a, b, g->b_half, c + j);
         continue;
       }
-      for (size_t r = 0; r < rows; r += mr)
-        k->gemm_tile(least(rows - r, mr), n, depth, a + r * a_stride, a_stride, b, g->b_half, c + r * c_stride + j, c_stride, d0 > 0, bias,
+      for (size_t t = 0, r = 0, next; t < tiles; t++, r = next) { /* of nearly equal height: a low tile costs as much as a higher one */
+        next = (t + 1) * rows / tiles;
+        k->gemm_tile(next - r, n, depth, a + r * a_stride, a_stride, b, g->b_half, c + r * c_stride + j, c_stride, d0 > 0, bias,
                      last ? low : -INFINITY, last ? high : INFINITY);
+      }
     }
     if (last) break;
   }
@@ -179,9 +182,11 @@ static void block(const cml_kernels *k, const cml_gemm *g, size_t r0, size_t row
 void cml_gemm_part(const cml_kernels *k, const cml_gemm *g, size_t r0, size_t r1, size_t j0, size_t j1, void *scratch) {
   float *staged = scratch, *sums = staged + row_block(k) * (DEPTH_BLOCK + PAD);
   size_t step = g->c_half ? COLUMN_BLOCK : j1 - j0;
-  for (size_t r = r0; r < r1; r += row_block(k))
-    for (size_t j = j0; j < j1; j += step)
-      block(k, g, r, least(r1 - r, row_block(k)), j, least(j1 - j, step), staged, sums);
+  size_t parts = (r1 - r0 + row_block(k) - 1) / row_block(k);
+  for (size_t p = 0, r = r0, next; p < parts; p++, r = next) {
+    next = r0 + (p + 1) * (r1 - r0) / parts;
+    for (size_t j = j0; j < j1; j += step) block(k, g, r, next - r, j, least(j1 - j, step), staged, sums);
+  }
 }
 
 /* ---- on all threads ---- */
@@ -213,6 +218,7 @@ void cml_gemm_run(const cml_kernels *k, const cml_gemm *g, size_t count, cml_poo
   size_t row_tiles = row_block(k) / k->tile_rows, parts = (wanted + count - 1) / count;
   if (tiles / row_tiles < parts) row_tiles = tiles / parts ? tiles / parts : 1;
   if (row_tiles < 2 && tiles > 1) row_tiles = least(tiles, 2);
+  if (threads == 1) row_tiles = tiles; /* cut evenly further down */
   c.rows = row_tiles * k->tile_rows;
   c.row_parts = (g->rows + c.rows - 1) / c.rows;
   size_t across = c.row_parts * count < parts ? parts / (c.row_parts * count) : 1;
