@@ -1,12 +1,15 @@
 /* cmlrun predict: inputs from .npz files or images, outputs to .npz files, a state kept between steps. */
 #include "cmlrun.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "image.h"
 #include "cmlrun_program.h"
+#include "etdump.h"
 
 static const cli_page page = {
     "cmlrun predict MODEL --input in.npz [--input next.npz ...] --output out.npz",
@@ -30,6 +33,8 @@ typedef struct predict {
   cml_session *session;
   cmlrun_program program;
   bool skip_delegates;
+  const char *etdump, *etdump_values;
+  cml_etdump *dump;
 } predict;
 
 static cml_tensor tensor_of(const cml_array *a) {
@@ -211,12 +216,36 @@ static cml_status run(predict *p, cml_error *err) {
 
 /* ---- ExecuTorch programs ---- */
 
+static cml_status write_file(const char *path, cml_span bytes, cml_error *err) {
+  int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  if (fd < 0) return cml_fail_errno(err, errno, "%s", path);
+  cml_status status = cli_write_bytes(fd, bytes.data, bytes.size, err);
+  if (close(fd) && !status) status = cml_fail_errno(err, errno, "%s", path);
+  return status;
+}
+
+static cml_status write_etdump(predict *p, cml_error *err) {
+  cml_buffer b = CML_BUFFER_INIT;
+  cml_status status = cml_etdump_write(p->dump, cml_sink_to_buffer(&b), err);
+  if (!status) status = cml_buffer_check(&b, err);
+  if (!status) status = write_file(p->etdump, cml_buffer_span(&b), err);
+  if (!status && p->etdump_values) status = write_file(p->etdump_values, cml_etdump_values(p->dump), err);
+  cml_buffer_free(&b);
+  return status;
+}
+
 static cml_status run_program(predict *p, cml_error *err) {
   char path[4096];
   CML_TRY(cmlrun_program_open(p->path, &p->options, p->skip_delegates, &p->program, err));
+  if (p->etdump) {
+    CML_TRY(cml_etdump_create(p->etdump_values != NULL, &p->dump, err));
+    cml_et_method_observe(p->program.method, cml_etdump_observe, p->dump);
+  }
   for (size_t i = 0; i < (p->inputs.count ? p->inputs.count : 1); i++) {
     if (p->inputs.count) CML_TRY(cmlrun_program_inputs(&p->program, p->inputs.items[i], err));
+    if (p->dump) cml_etdump_begin(p->dump);
     CML_TRY(cml_et_method_run(p->program.method, err));
+    if (p->dump) cml_etdump_end(p->dump);
     if (!p->output) {
       CML_TRY(cmlrun_program_each_output(&p->program, print_tensor, err));
       continue;
@@ -224,7 +253,7 @@ static cml_status run_program(predict *p, cml_error *err) {
     cmlrun_step_path(p->output, i, path, sizeof path);
     CML_TRY(cmlrun_program_outputs(&p->program, path, err));
   }
-  return CML_OK;
+  return p->dump ? write_etdump(p, err) : CML_OK;
 }
 
 int cmlrun_predict(int argc, char **argv) {
@@ -238,6 +267,8 @@ int cmlrun_predict(int argc, char **argv) {
       CLI_TEXT(0, "method", "NAME", &p.options.method, "method of a .pte"),
       CLI_TEXT(0, "data", "FILE.ptd", &p.options.data, "external tensors of a .pte"),
       CLI_FLAG(0, "skip-delegates", &p.skip_delegates, "run a .pte around its delegates; their outputs are inputs delegate_K/output_J"),
+      CLI_TEXT(0, "etdump", "FILE.etdp", &p.etdump, "write when each instruction of a .pte ran, for ExecuTorch's Inspector"),
+      CLI_TEXT(0, "etdump-values", "FILE.bin", &p.etdump_values, "with --etdump: also what each gave (the Inspector's debug buffer)"),
       CLI_TEXT(0, "passes", "LIST", &p.options.passes, "graph passes to run: all by default, \"\" none"),
       CLI_NUMBER('t', "threads", "N", &p.options.threads, "threads (default: one for each core)"),
       CLI_END};
@@ -253,6 +284,7 @@ int cmlrun_predict(int argc, char **argv) {
   cml_status status = cmlrun_is_program(p.path) ? run_program(&p, &err) : run(&p, &err);
   cml_session_destroy(p.session);
   cmlrun_close(&p.model);
+  cml_etdump_destroy(p.dump);
   cmlrun_program_close(&p.program);
   return status ? cli_error(p.path, &err) : CLI_OK;
 }
