@@ -14,7 +14,11 @@
   X(quantized) \
   X(make) \
   X(reduce) \
-  X(index)
+  X(index) \
+  X(image) \
+  X(pool) \
+  X(linear) \
+  X(conv)
 
 #define CML_ET_FAMILY_DECLARE(name) extern const cml_et_family cml_et_ops_##name;
 CML_ET_FAMILY_MAP(CML_ET_FAMILY_DECLARE)

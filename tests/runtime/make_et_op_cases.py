@@ -72,6 +72,8 @@ def argument(a, kind):
         return b"s" + text(a)
     if "Tensor" in kind:
         return struct.pack("<cB", b"T", len(a)) + b"".join(argument(x, "") for x in a)
+    if "bool" in kind:
+        return struct.pack("<cB", b"B", len(a)) + bytes(a)
     if "float" in kind:
         return struct.pack("<cB", b"D", len(a)) + struct.pack(f"<{len(a)}d", *a)
     return struct.pack("<cB", b"I", len(a)) + struct.pack(f"<{len(a)}q", *a)
@@ -581,11 +583,100 @@ def index(more):
     refuse("repeat_interleave.Tensor_out", i([-1]), outs=[i([0])])
 
 
-def select(most=14):
+def linear(more):
+    for dtype in F + [torch.int64, torch.int32]:
+        case("mm.out", rnd((5, 7), dtype), rnd((7, 3), dtype), tol=(2e-2, 6e-2) if dtype == torch.bfloat16 else None)
+    for dtype in F:
+        loose = (2e-2, 1e-1) if dtype == torch.bfloat16 else (4e-3, 2e-2) if dtype == torch.float16 else None
+        case("bmm.out", rnd((3, 2, 4), dtype), rnd((3, 4, 5), dtype), tol=loose)
+        case("addmm.out", rnd((3,), dtype), rnd((2, 4), dtype), rnd((4, 3), dtype), tol=loose)
+        case("addmm.out", rnd((2, 1), dtype), rnd((2, 4), dtype), rnd((4, 3), dtype), beta=0.5, alpha=2, tol=loose)
+        case("linear.out", rnd((2, 3, 4), dtype), rnd((5, 4), dtype), rnd((5,), dtype), tol=loose)
+        case("linear.out", rnd((4,), dtype), rnd((5, 4), dtype), tol=loose)
+        for groups, cin, cout in ((1, 3, 4), (2, 4, 6), (4, 4, 4)):
+            case("convolution.out", rnd((2, cin, 7, 6), dtype), rnd((cout, cin // groups, 3, 2), dtype), rnd((cout,), dtype), [2, 1], [1, 0], [1, 2], False, [0, 0], groups, tol=loose)
+            case("convolution.out", rnd((2, cin, 4, 3), dtype), rnd((cin, cout // groups, 3, 2), dtype), rnd((cout,), dtype), [2, 3], [1, 0], [1, 2], True, [1, 1], groups, tol=loose)
+    case("addmm.out", torch.full((3,), nan), rnd((2, 4)), rnd((4, 3)), beta=0)
+    case("mm.out", rnd((2, 0)), rnd((0, 3)))
+    case("mm.out", rnd((40, 33)), rnd((33, 70)))
+    case("linear.out", rnd((2, 0)), rnd((3, 0)), rnd((3,)))
+    case("convolution.out", rnd((2, 3, 9)), rnd((4, 3, 3)), None, [2], [1], [1], False, [0], 1)
+    case("convolution.out", rnd((1, 2, 5, 5)), rnd((3, 2, 3, 3)), None, [1], [1], [1], False, [0], 1)
+    case("convolution.out", rnd((2, 3, 9)), rnd((3, 4, 3)), None, [2], [1], [1], True, [1], 1)
+    case("convolution.out", rnd((1, 2, 4, 4, 3)), rnd((3, 2, 2, 3, 2)), rnd((3,)), [1, 2, 1], [0, 1, 0], [1, 1, 1], False, [0, 0, 0], 1)
+    x = rnd((2, 4, 6, 5))
+    for g in (1, 4):
+        w = rnd((4, 4 // g, 3, 3))
+        want = torch.ops.aten.convolution(x, w, None, [1, 1], [1, 1], [1, 1], False, [0, 0], g)
+        for a, b in ((cl(x), w), (x, cl(w)), (cl(x), cl(w))):
+            for order in (None, [0, 2, 3, 1]):
+                case("convolution.out", a, b, None, [1, 1], [1, 1], [1, 1], False, [0, 0], g, truth=want, out_order=order)
+    for t in (False, True):
+        x, w = rnd((2, 4, 5, 5), torch.float64), rnd((4, 2, 3, 3), torch.float64)
+        y = torch.ops.aten.convolution(x, w, None, [2, 1], [1, 0], [1, 1], t, [0, 0], 2)
+        case("convolution_backward.out", rnd(y.shape, torch.float64), x, w, [y.shape[1]], [2, 1], [1, 0], [1, 1], t, [0, 0], 2, [True, True, True])
+    for p in (0.0, 1.0, 2.0, 3.0, inf):
+        case("_cdist_forward.out", rnd((2, 4, 3)), rnd((5, 3)).expand(2, 5, 3).contiguous(), p, None)
+        case("_pdist_forward.out", rnd((4, 3)), p)
+    refuse("mm.out", rnd((2, 3)), rnd((2, 3)), outs=[rnd((2, 3))])
+    refuse("mm.out", rnd((2, 3)), rnd((3,)), outs=[rnd((2, 3))])
+    refuse("addmm.out", rnd((4,)), rnd((2, 4)), rnd((4, 3)), outs=[rnd((2, 3))])
+    refuse("convolution.out", rnd((1, 3, 4, 4)), rnd((2, 2, 3, 3)), None, [1], [0], [1], False, [0], 1, outs=[rnd((1, 2, 2, 2))])
+    refuse("convolution.out", rnd((1, 3, 2, 2)), rnd((2, 3, 3, 3)), None, [1], [0], [1], False, [0], 1, outs=[rnd((1, 2, 2, 2))])
+    refuse("convolution.out", rnd((1, 3, 4, 4)), rnd((2, 3, 3, 3)), None, [0], [0], [1], False, [0], 1, outs=[rnd((1, 2, 2, 2))])
+
+
+def image(more):
+    for dtype in F if more else F[:3]:
+        x = rnd((2, 3, 6, 7), dtype)
+        for y in (x, cl(x)):
+            case("max_pool2d_with_indices.out", y, [3, 2], [2, 2], [1, 1])
+            case("max_pool2d_with_indices.out", y, [2, 2], [], [0], [2, 1], True)
+            case("avg_pool2d.out", y, [3, 2], [2, 2], [1, 1])
+            case("avg_pool2d.out", y, [3, 3], [2, 2], [1, 1], True, False)
+            case("avg_pool2d.out", y, [2], [], [0], False, True, 3)
+            case("_adaptive_avg_pool2d.out", y, [4, 2])
+            case("constant_pad_nd.out", y, [1, 2, -1, 3], 1.5)
+        case("upsample_nearest2d.vec_out", x, [4, 11], None)
+        case("upsample_nearest2d.vec_out", x, None, [2.0, 1.7])
+        for align in (False, True):
+            case("upsample_bilinear2d.vec_out", x, [9, 4], align, None)
+            case("upsample_bilinear2d.vec_out", x, None, align, [2.0, 1.7])
+            if dtype in F[:2]:
+                case("_upsample_bilinear2d_aa.out", x, [3, 11], align)
+                case("_upsample_bilinear2d_aa.out", x, [4, 3], align, 0.6, 0.5)
+    x = rnd((2, 3, 5, 6))
+    grid = rnd((2, 4, 3, 2), torch.float32, -1.4, 1.4)
+    for mode, pad, align in itertools.product((0, 1, 2), (0, 1, 2), (False, True)):
+        case("grid_sampler_2d.out", x, grid, mode, pad, align, tol=(1e-4, 1e-4))
+    case("max_pool2d_with_indices.out", torch.tensor([[[1.0, nan, 2.0, 5.0]]]), [1, 2], [1, 1])
+    case("max_pool2d_with_indices.out", rnd((3, 4, 4), torch.int32), [2, 2])
+    y, i = torch.ops.aten.max_pool2d_with_indices(x, [2, 2], [1, 1])
+    case("max_pool2d_with_indices_backward.grad_input", rnd(y.shape), x, [2, 2], [1, 1], [0, 0], [1, 1], False, i)
+    for d in (1, 2, 3):
+        for dtype in (torch.float32, torch.int32) if d < 3 else (torch.float32,):
+            z = rnd((2, 3) + (4,) * d, dtype)
+            case(f"reflection_pad{d}d.out", z.float(), [1, 3, 2, 0, 1, 1][: 2 * d])
+            case(f"replication_pad{d}d.out", z.float(), [1, 5, 2, 0, 1, 1][: 2 * d])
+    case("constant_pad_nd.out", rnd((3, 4), torch.int32), [1, 1], 7)
+    case("constant_pad_nd.out", rnd((3, 4), B), [0, 0, 2, 0], True)
+    refuse("reflection_pad1d.out", rnd((2, 3)), [3, 0], outs=[rnd((2, 6))])
+    refuse("constant_pad_nd.out", rnd((2, 3)), [-2, -2], outs=[rnd((2, 3))])
+    refuse("constant_pad_nd.out", rnd((2, 3)), [1], outs=[rnd((2, 3))])
+    refuse("max_pool2d_with_indices.out", x, [2, 2], [1, 1], [2, 2], outs=[x, x.long()])
+    refuse("max_pool2d_with_indices.out", x, [9, 9], [1, 1], outs=[x, x.long()])
+    refuse("avg_pool2d.out", x, [0, 1], outs=[x])
+    refuse("upsample_nearest2d.vec_out", x, None, None, outs=[x])
+    refuse("upsample_bilinear2d.vec_out", x, [0, 3], False, None, outs=[x])
+    refuse("grid_sampler_2d.out", x, grid, 3, 0, False, outs=[x])
+    refuse("max_pool2d_with_indices_backward.grad_input", rnd(y.shape), x, [2, 2], [1, 1], [0, 0], [1, 1], False, i + 99, outs=[x])
+
+
+def select(most=11):
     """At most so many cases of an operator, spread over what there is, and none that is large."""
     by_name = {}
     for n, c in cases:
-        if len(c) < 3000:
+        if len(c) < 2500:
             by_name.setdefault(n, []).append((n, c))
     return [l[i * len(l) // min(len(l), most)] for l in by_name.values() for i in range(min(len(l), most))]
 
@@ -611,7 +702,7 @@ def main():
             print(i, n)
 
 
-FAMILIES = [unary, binary, shape, make, reduce, index]
+FAMILIES = [unary, binary, shape, make, reduce, index, linear, image]
 
 if __name__ == "__main__":
     main()

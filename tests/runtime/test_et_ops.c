@@ -5,7 +5,7 @@
  *
  *     file     "ETOP1\n", then cases to the end
  *     case     text name, u8 1 when the operator must refuse, f32 rtol, f32 atol, u8 arguments, arguments
- *     argument u8 kind and: N nothing | i i64 | b u8 | d f64 | s text | I u8 n, i64 each | D u8 n, f64 each
+ *     argument u8 kind and: N nothing | i i64 | b u8 | d f64 | s text | I u8 n, i64 each | D u8 n, f64 each | B u8 n, u8 each
  *              t tensor | T u8 n, (t tensor or N) each | o tensor (expected) | W u8 n, tensor each | m tensor (before), tensor (after)
  *     tensor   u8 torch scalar type, u8 rank, i32 sizes, u8 dim order, data
  *     text     u16 length, bytes
@@ -65,6 +65,7 @@ typedef struct arg {
   cml_et_value value, items[MAX_ITEMS], *pointers[MAX_ITEMS];
   tensor tensors[MAX_ITEMS], expected[MAX_ITEMS];
   double reals[MAX_ITEMS];
+  bool booleans[MAX_ITEMS];
   size_t inputs, outputs; /* tensors to free; outputs to compare with expected */
 } arg;
 
@@ -116,6 +117,12 @@ static void take_arg(reader *r, arg *a) {
       a->value.count = take_u8(r);
       for (size_t k = 0; k < a->value.count; k++) a->reals[k] = take_f64(r);
       a->value.reals = a->reals;
+      break;
+    case 'B':
+      a->value.kind = CML_PTE_BOOLEANS;
+      a->value.count = take_u8(r);
+      for (size_t k = 0; k < a->value.count; k++) a->booleans[k] = take_u8(r);
+      a->value.booleans = a->booleans;
       break;
     case 'I': case 'T': case 'W': take_list(r, a, kind); break;
     default:

@@ -1,0 +1,386 @@
+/* Images: resizing, sampling at grids, padding. */
+#include <math.h>
+
+#include "et_families.h"
+#include "et_view.h"
+#include "strided.h"
+
+/* ---- padding: each padded dimension is up to three runs: before, the tensor itself, behind ---- */
+
+typedef struct padding {
+  int64_t before[CML_PTE_MAX_RANK], after[CML_PTE_MAX_RANK];
+} padding;
+
+/* Pairs for the last dimensions, last first. */
+static cml_status take_padding(cml_et_call *c, const cml_et_tensor *x, padding *p, int64_t *sizes, cml_error *err) {
+  int64_t list[2 * CML_PTE_MAX_RANK];
+  size_t count;
+  CML_TRY(cml_et_ints(c, 1, list, 2 * CML_PTE_MAX_RANK, &count, err));
+  if (count % 2 || count / 2 > x->rank) return cml_et_fail(c, err, "%zu numbers to pad a tensor of rank %d", count, x->rank);
+  memset(p, 0, sizeof *p);
+  for (size_t i = 0; i < count / 2; i++) {
+    size_t k = x->rank - 1 - i;
+    p->before[k] = list[2 * i];
+    p->after[k] = list[2 * i + 1];
+  }
+  for (int k = 0; k < x->rank; k++) {
+    int64_t n = x->sizes[k], a = p->before[k], b = p->after[k];
+    if (a > INT32_MAX || b > INT32_MAX || a < -n || b < -n || n + a + b < 0) return cml_et_fail(c, err, "dimension %d of %lld cannot be padded by %lld and %lld", k, (long long)n, (long long)a, (long long)b);
+    sizes[k] = n + a + b;
+  }
+  return CML_OK;
+}
+
+/* What is left of the tensor itself, on both sides. */
+static void middle(cml_et_view *from, cml_et_view *to, int k, const padding *p) {
+  int64_t a = p->before[k], b = p->after[k], n = from->sizes[k] + (a < 0 ? a : 0) + (b < 0 ? b : 0);
+  cml_et_view_slice(from, k, a < 0 ? -a : 0, n > 0 ? n : 0, 1);
+  cml_et_view_slice(to, k, a > 0 ? a : 0, n > 0 ? n : 0, 1);
+}
+
+static cml_status op_constant_pad(cml_et_call *c, cml_error *err) {
+  const cml_et_tensor *x = cml_et_arg(c, 0);
+  cml_et_tensor *out = cml_et_arg(c, 3);
+  int64_t sizes[CML_PTE_MAX_RANK];
+  uint64_t value = 0;
+  cml_et_number n = cml_et_scalar(c, 2);
+  cml_et_local one;
+  padding p;
+  CML_TRY(cml_et_same_type(c, x, out, err));
+  CML_TRY(cml_et_want(c, x, CML_ET_ANY, "the tensor", err));
+  CML_TRY(take_padding(c, x, &p, sizes, err));
+  CML_TRY(cml_et_resize(c, out, x->rank, sizes, err));
+  cml_et_make(&one, out->dtype, 0, NULL, &value);
+  if (n.kind == CML_PTE_REAL) cml_et_store_f64(&one.t, 0, 1, 1, &n.d);
+  else cml_et_store_i64(&one.t, 0, 1, 1, &n.i);
+  cml_fill_elements(out->data, &value, cml_et_width(out), cml_et_numel(out), c->pool);
+  cml_et_view from = cml_et_view_of(x), to = cml_et_view_of(out);
+  for (int k = 0; k < x->rank; k++) middle(&from, &to, k, &p);
+  cml_et_view_move(c, &to, &from);
+  return CML_OK;
+}
+
+/* Run `which` (0 before, 1 middle, 2 behind) of dimension k; false when there is nothing of it. */
+static bool pad_run(cml_et_view *from, cml_et_view *to, int k, const padding *p, int which, bool reflect) {
+  int64_t n = from->sizes[k], count = which ? p->after[k] : p->before[k];
+  if (which == 1) {
+    middle(from, to, k, p);
+    return true;
+  }
+  if (count <= 0) return false;
+  cml_et_view_slice(to, k, which ? to->sizes[k] - count : 0, count, 1);
+  if (reflect) cml_et_view_slice(from, k, which ? n - 2 : count, count, -1);
+  else cml_et_view_slice(from, k, which ? n - 1 : 0, count, 0);
+  return true;
+}
+
+static cml_status pad_edges(cml_et_call *c, int dims, bool reflect, cml_error *err) {
+  const cml_et_tensor *x = cml_et_arg(c, 0);
+  cml_et_tensor *out = cml_et_arg(c, 2);
+  int64_t sizes[CML_PTE_MAX_RANK];
+  int runs = 1;
+  padding p;
+  CML_TRY(cml_et_same_type(c, x, out, err));
+  if (x->rank != dims + 1 && x->rank != dims + 2) return cml_et_fail(c, err, "a tensor of rank %d, where %d or %d is wanted", x->rank, dims + 1, dims + 2);
+  if (cml_et_count(c, 1) != (size_t)(2 * dims)) return cml_et_fail(c, err, "%zu numbers, where %d are wanted", cml_et_count(c, 1), 2 * dims);
+  CML_TRY(take_padding(c, x, &p, sizes, err));
+  for (int k = x->rank - dims; k < x->rank; k++) {
+    int64_t most = reflect ? x->sizes[k] - 1 : x->sizes[k] ? INT64_MAX : 0;
+    if (p.before[k] > most || p.after[k] > most || sizes[k] < 1) return cml_et_fail(c, err, "dimension %d of %lld cannot be padded so far", k, (long long)x->sizes[k]);
+    runs *= 3;
+  }
+  CML_TRY(cml_et_resize(c, out, x->rank, sizes, err));
+  for (int r = 0; r < runs; r++) {
+    cml_et_view from = cml_et_view_of(x), to = cml_et_view_of(out);
+    bool some = true;
+    for (int k = x->rank - dims, rest = r; k < x->rank && some; k++, rest /= 3) some = pad_run(&from, &to, k, &p, rest % 3, reflect);
+    if (some) cml_et_view_move(c, &to, &from);
+  }
+  return CML_OK;
+}
+#define PAD(name, dims, reflect) \
+  static cml_status name(cml_et_call *c, cml_error *err) { return pad_edges(c, dims, reflect, err); }
+PAD(op_reflection1, 1, true)
+PAD(op_reflection2, 2, true)
+PAD(op_reflection3, 3, true)
+PAD(op_replication1, 1, false)
+PAD(op_replication2, 2, false)
+PAD(op_replication3, 3, false)
+
+/* ---- resizing: a table of sources and weights for each dimension, applied to columns, then to rows ---- */
+
+typedef struct taps {
+  int64_t out, most;  /* positions; taps of each */
+  int64_t *first, *count;
+  double *weights;    /* [out][most] */
+} taps;
+
+static cml_status make_taps(cml_et_call *c, taps *t, int64_t out, int64_t most, cml_error *err) {
+  uint64_t bytes;
+  t->out = out;
+  t->most = most;
+  if (!cml_mul((uint64_t)out * 8, (uint64_t)most + 2, &bytes)) return cml_fail_memory(err);
+  char *p = cml_et_temp(c, bytes);
+  if (!p) return cml_fail_memory(err);
+  t->first = (int64_t *)(void *)p;
+  t->count = t->first + out;
+  t->weights = (double *)(void *)(t->count + out);
+  return CML_OK;
+}
+
+/* torch's area_pixel_compute_scale, in float as it is for float tensors. */
+static float pixel_scale(int64_t in, int64_t out, bool align, double factor) {
+  if (align) return out > 1 ? (float)(in - 1) / (float)(out - 1) : 0;
+  return factor > 0 ? (float)(1.0 / factor) : (float)in / (float)out;
+}
+
+static cml_status nearest_taps(cml_et_call *c, taps *t, int64_t in, int64_t out, double factor, cml_error *err) {
+  float scale = pixel_scale(in, out, false, factor);
+  CML_TRY(make_taps(c, t, out, 1, err));
+  for (int64_t i = 0; i < out; i++) {
+    int64_t at = (int64_t)floorf((float)i * scale);
+    t->first[i] = at < in ? at : in - 1;
+    t->count[i] = 1;
+    t->weights[i] = 1;
+  }
+  return CML_OK;
+}
+
+static cml_status linear_taps(cml_et_call *c, taps *t, int64_t in, int64_t out, bool align, double factor, cml_error *err) {
+  float scale = pixel_scale(in, out, align, factor);
+  CML_TRY(make_taps(c, t, out, 2, err));
+  for (int64_t i = 0; i < out; i++) {
+    float x = align ? scale * (float)i : scale * ((float)i + 0.5f) - 0.5f;
+    if (x < 0) x = 0;
+    int64_t at = (int64_t)x < in ? (int64_t)x : in - 1;
+    float part = x - (float)at < 1 ? x - (float)at : 1;
+    t->first[i] = at;
+    t->count[i] = at + 1 < in ? 2 : 1;
+    t->weights[2 * i] = at + 1 < in ? (double)(1 - part) : 1;
+    t->weights[2 * i + 1] = (double)part;
+  }
+  return CML_OK;
+}
+
+/* Antialiasing: a triangle as wide as the step between outputs. */
+static cml_status triangle_taps(cml_et_call *c, taps *t, int64_t in, int64_t out, bool align, double factor, cml_error *err) {
+  double scale = align ? (out > 1 ? (double)(in - 1) / (double)(out - 1) : 0) : factor > 0 ? 1 / factor : (double)in / (double)out, width = scale > 1 ? scale : 1;
+  if (!(width < 0x1p24)) return cml_et_fail(c, err, "the scale %g is out of reach", scale);
+  CML_TRY(make_taps(c, t, out, (int64_t)ceil(width) * 2 + 1, err));
+  for (int64_t i = 0; i < out; i++) {
+    double center = scale * ((double)i + 0.5), sum = 0, *w = t->weights + i * t->most;
+    int64_t first = (int64_t)(center - width + 0.5), last = (int64_t)(center + width + 0.5);
+    first = first < 0 ? 0 : first > in - 1 ? in - 1 : first;
+    last = last > in ? in : last <= first ? first + 1 : last;
+    if (last - first > t->most) last = first + t->most;
+    for (int64_t k = first; k < last; k++) {
+      double d = fabs(((double)k - center + 0.5) / width);
+      sum += w[k - first] = d < 1 ? 1 - d : 0;
+    }
+    for (int64_t k = first; k < last && sum != 0; k++) w[k - first] /= sum;
+    t->first[i] = first;
+    t->count[i] = last - first;
+  }
+  return CML_OK;
+}
+
+static void resize_plane(const cml_et_tensor *x, int64_t from, cml_et_tensor *out, int64_t to, const taps *h, const taps *w, double *row, double *wide) {
+  int64_t rows = x->sizes[2], columns = x->sizes[3];
+  for (int64_t y = 0; y < rows; y++) {
+    cml_et_load_f64(row, x, from + y * x->strides[2], x->strides[3], columns);
+    for (int64_t i = 0; i < w->out; i++) {
+      double sum = row[w->first[i]] * w->weights[i * w->most];
+      for (int64_t k = 1; k < w->count[i]; k++) sum += row[w->first[i] + k] * w->weights[i * w->most + k];
+      wide[y * w->out + i] = sum;
+    }
+  }
+  row = wide + rows * w->out;
+  for (int64_t i = 0; i < h->out; i++) {
+    const double *source = wide + h->first[i] * w->out, *weights = h->weights + i * h->most;
+    for (int64_t k = 0; k < w->out; k++) row[k] = source[k] * weights[0];
+    for (int64_t j = 1; j < h->count[i]; j++)
+      for (int64_t k = 0; k < w->out; k++) row[k] += source[j * w->out + k] * weights[j];
+    cml_et_store_f64(out, to + i * out->strides[2], out->strides[3], w->out, row);
+  }
+}
+
+static cml_status resize_image(cml_et_call *c, const cml_et_tensor *x, cml_et_tensor *out, const taps *h, const taps *w, cml_error *err) {
+  int64_t sizes[4] = {x->sizes[0], x->sizes[1], h->out, w->out};
+  uint64_t wide;
+  CML_TRY(cml_et_resize(c, out, 4, sizes, err));
+  if (cml_et_numel(out) == 0) return CML_OK;
+  if (!cml_mul((uint64_t)(x->sizes[2] + 1) * 8, (uint64_t)w->out, &wide)) return cml_fail_memory(err);
+  double *row = cml_et_temp(c, (uint64_t)x->sizes[3] * 8), *room = cml_et_temp(c, wide);
+  if (!row || !room) return cml_fail_memory(err);
+  for (int64_t n = 0; n < sizes[0]; n++)
+    for (int64_t k = 0; k < sizes[1]; k++)
+      resize_plane(x, n * x->strides[0] + k * x->strides[1], out, n * out->strides[0] + k * out->strides[1], h, w, row, room);
+  return CML_OK;
+}
+
+static cml_status check_image(cml_et_call *c, const cml_et_tensor *x, const cml_et_tensor *out, const int64_t *size, cml_error *err) {
+  CML_TRY(cml_et_same_type(c, x, out, err));
+  if (x->rank != 4) return cml_et_fail(c, err, "takes tensors of rank 4; this one is of rank %d", x->rank);
+  if (size[0] < 1 || size[1] < 1 || size[0] > INT32_MAX || size[1] > INT32_MAX || x->sizes[2] < 1 || x->sizes[3] < 1)
+    return cml_et_fail(c, err, "an image of %lld by %lld cannot become one of %lld by %lld", (long long)x->sizes[2], (long long)x->sizes[3], (long long)size[0], (long long)size[1]);
+  return CML_OK;
+}
+
+/* Size and factors of the .vec variants: either is given. */
+static cml_status vec_size(cml_et_call *c, const cml_et_tensor *x, size_t size_arg, size_t factor_arg, int64_t *size, double *factors, cml_error *err) {
+  size_t count = 0;
+  factors[0] = factors[1] = 0;
+  if (x->rank != 4) return cml_et_fail(c, err, "takes tensors of rank 4; this one is of rank %d", x->rank);
+  CML_TRY(cml_et_ints(c, size_arg, size, 2, &count, err));
+  if (!cml_et_none(c, size_arg)) return count == 2 ? CML_OK : cml_et_fail(c, err, "output_size has %zu numbers, not 2", count);
+  if (cml_et_none(c, factor_arg) || c->args[factor_arg]->count != 2) return cml_et_fail(c, err, "neither output_size nor two scale_factors are given");
+  for (int k = 0; k < 2; k++) {
+    factors[k] = c->args[factor_arg]->reals[k];
+    double to = floor((double)x->sizes[2 + k] * factors[k]);
+    if (!(to >= 0 && to <= INT32_MAX)) return cml_et_fail(c, err, "the scale factor %g is out of range", factors[k]);
+    size[k] = (int64_t)to;
+  }
+  return CML_OK;
+}
+
+static cml_status op_bilinear(cml_et_call *c, cml_error *err) {
+  const cml_et_tensor *x = cml_et_arg(c, 0);
+  bool align = cml_et_bool(c, 2, false);
+  int64_t size[2];
+  double factors[2];
+  taps h, w;
+  CML_TRY(vec_size(c, x, 1, 3, size, factors, err));
+  CML_TRY(check_image(c, x, cml_et_arg(c, 4), size, err));
+  CML_TRY(cml_et_want(c, x, CML_ET_FLOATING | CML_MASK(U8), "the tensor", err));
+  CML_TRY(linear_taps(c, &h, x->sizes[2], size[0], align, factors[0], err));
+  CML_TRY(linear_taps(c, &w, x->sizes[3], size[1], align, factors[1], err));
+  return resize_image(c, x, cml_et_arg(c, 4), &h, &w, err);
+}
+
+static cml_status op_bilinear_aa(cml_et_call *c, cml_error *err) {
+  const cml_et_tensor *x = cml_et_arg(c, 0);
+  bool align = cml_et_bool(c, 2, false);
+  int64_t size[2];
+  size_t count;
+  taps h, w;
+  CML_TRY(cml_et_ints(c, 1, size, 2, &count, err));
+  if (count != 2) return cml_et_fail(c, err, "output_size has %zu numbers, not 2", count);
+  CML_TRY(check_image(c, x, cml_et_arg(c, 5), size, err));
+  CML_TRY(cml_et_want(c, x, CML_ET_FLOATING | CML_MASK(U8), "the tensor", err));
+  CML_TRY(triangle_taps(c, &h, x->sizes[2], size[0], align, cml_et_real(c, 3, 0), err));
+  CML_TRY(triangle_taps(c, &w, x->sizes[3], size[1], align, cml_et_real(c, 4, 0), err));
+  return resize_image(c, x, cml_et_arg(c, 5), &h, &w, err);
+}
+
+static cml_status op_nearest(cml_et_call *c, cml_error *err) {
+  const cml_et_tensor *x = cml_et_arg(c, 0);
+  int64_t size[2];
+  double factors[2];
+  taps h, w;
+  CML_TRY(vec_size(c, x, 1, 2, size, factors, err));
+  CML_TRY(check_image(c, x, cml_et_arg(c, 3), size, err));
+  CML_TRY(cml_et_want(c, x, CML_ET_ANY, "the tensor", err));
+  CML_TRY(nearest_taps(c, &h, x->sizes[2], size[0], factors[0], err));
+  CML_TRY(nearest_taps(c, &w, x->sizes[3], size[1], factors[1], err));
+  return resize_image(c, x, cml_et_arg(c, 3), &h, &w, err);
+}
+
+/* ---- sampling at a grid ---- */
+
+typedef struct sampler {
+  const cml_et_tensor *x;
+  int64_t base, mode, padding; /* 0 bilinear, 1 nearest, 2 cubic; 0 zeros, 1 border, 2 reflection */
+  bool align;
+} sampler;
+
+static double reflect(double v, double low, double high) { /* low, high: twice the borders */
+  if (low == high) return 0;
+  double least = low / 2, span = (high - low) / 2, d = fabs(v - least), extra = fmod(d, span), flips = floor(d / span);
+  return fmod(flips, 2) == 0 ? extra + least : span - extra + least;
+}
+
+static double place(const sampler *s, double v, int64_t n) {
+  if (s->padding == 2) v = s->align ? reflect(v, 0, 2 * (double)(n - 1)) : reflect(v, -1, 2 * (double)n - 1);
+  if (s->padding != 0) v = !(v > 0) ? 0 : v > (double)(n - 1) ? (double)(n - 1) : v;
+  return v;
+}
+
+static double pixel_at(const sampler *s, double y, double x) {
+  int64_t h = s->x->sizes[2], w = s->x->sizes[3];
+  double v;
+  if (!(y >= 0 && y < (double)h && x >= 0 && x < (double)w)) return 0;
+  cml_et_load_f64(&v, s->x, s->base + (int64_t)y * s->x->strides[2] + (int64_t)x * s->x->strides[3], 1, 1);
+  return v;
+}
+
+static void cubic(double t, double *w) {
+  const double a = -0.75;
+  double x = t + 1;
+  w[0] = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a;
+  w[1] = ((a + 2) * t - (a + 3)) * t * t + 1;
+  x = 1 - t;
+  w[2] = ((a + 2) * x - (a + 3)) * x * x + 1;
+  x = 2 - t;
+  w[3] = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a;
+}
+
+static double sample(const sampler *s, double gx, double gy) {
+  int64_t h = s->x->sizes[2], w = s->x->sizes[3];
+  double x = s->align ? (gx + 1) / 2 * (double)(w - 1) : ((gx + 1) * (double)w - 1) / 2;
+  double y = s->align ? (gy + 1) / 2 * (double)(h - 1) : ((gy + 1) * (double)h - 1) / 2;
+  if (s->mode == 2) {
+    double wx[4], wy[4], sum = 0, x0 = floor(x), y0 = floor(y);
+    cubic(x - x0, wx);
+    cubic(y - y0, wy);
+    for (int j = 0; j < 4; j++)
+      for (int i = 0; i < 4; i++) sum += wy[j] * wx[i] * pixel_at(s, place(s, y0 - 1 + j, h), place(s, x0 - 1 + i, w));
+    return sum;
+  }
+  x = place(s, x, w);
+  y = place(s, y, h);
+  if (s->mode == 1) return pixel_at(s, rint(y), rint(x));
+  double x0 = floor(x), y0 = floor(y), tx = x - x0, ty = y - y0;
+  return (1 - ty) * ((1 - tx) * pixel_at(s, y0, x0) + tx * pixel_at(s, y0, x0 + 1)) +
+         ty * ((1 - tx) * pixel_at(s, y0 + 1, x0) + tx * pixel_at(s, y0 + 1, x0 + 1));
+}
+
+static cml_status op_grid_sampler(cml_et_call *c, cml_error *err) {
+  const cml_et_tensor *x = cml_et_arg(c, 0), *grid = cml_et_arg(c, 1);
+  cml_et_tensor *out = cml_et_arg(c, 5);
+  sampler s = {.x = x, .mode = cml_et_int(c, 2, 0), .padding = cml_et_int(c, 3, 0), .align = cml_et_bool(c, 4, false)};
+  CML_TRY(cml_et_want(c, x, CML_ET_FLOATING, "the tensor", err));
+  CML_TRY(cml_et_same_type(c, x, grid, err));
+  CML_TRY(cml_et_same_type(c, x, out, err));
+  if (x->rank != 4 || grid->rank != 4 || grid->sizes[3] != 2 || grid->sizes[0] != x->sizes[0] || x->sizes[2] < 1 || x->sizes[3] < 1)
+    return cml_et_fail(c, err, "the grid does not fit the image");
+  if (s.mode < 0 || s.mode > 2 || s.padding < 0 || s.padding > 2) return cml_et_fail(c, err, "interpolation %lld, padding %lld", (long long)s.mode, (long long)s.padding);
+  int64_t sizes[4] = {x->sizes[0], x->sizes[1], grid->sizes[1], grid->sizes[2]};
+  CML_TRY(cml_et_resize(c, out, 4, sizes, err));
+  for (int64_t n = 0; n < sizes[0]; n++)
+    for (int64_t i = 0; i < sizes[2]; i++)
+      for (int64_t j = 0; j < sizes[3]; j++) {
+        double at[2];
+        cml_et_load_f64(at, grid, n * grid->strides[0] + i * grid->strides[1] + j * grid->strides[2], grid->strides[3], 2);
+        for (int64_t k = 0; k < sizes[1]; k++) {
+          s.base = n * x->strides[0] + k * x->strides[1];
+          double v = sample(&s, at[0], at[1]);
+          cml_et_store_f64(out, n * out->strides[0] + k * out->strides[1] + i * out->strides[2] + j * out->strides[3], 1, 1, &v);
+        }
+      }
+  return CML_OK;
+}
+
+static const cml_et_op rows[] = {
+    {"aten::constant_pad_nd.out", "tIno", op_constant_pad},
+    {"aten::grid_sampler_2d.out", "ttiibo", op_grid_sampler},
+    {"aten::reflection_pad1d.out", "tIo", op_reflection1},
+    {"aten::reflection_pad2d.out", "tIo", op_reflection2},
+    {"aten::reflection_pad3d.out", "tIo", op_reflection3},
+    {"aten::replication_pad1d.out", "tIo", op_replication1},
+    {"aten::replication_pad2d.out", "tIo", op_replication2},
+    {"aten::replication_pad3d.out", "tIo", op_replication3},
+    {"aten::upsample_bilinear2d.vec_out", "tI?bD?o", op_bilinear},
+    {"aten::_upsample_bilinear2d_aa.out", "tIbd?d?o", op_bilinear_aa},
+    {"aten::upsample_nearest2d.vec_out", "tI?D?o", op_nearest},
+};
+CML_ET_FAMILY(image)

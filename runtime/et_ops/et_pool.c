@@ -1,0 +1,224 @@
+/* Pooling over two dimensions. Planes are brought into double precision, window by window from there. */
+#include <math.h>
+
+#include "et_families.h"
+#include "et_view.h"
+
+typedef struct window {
+  int64_t kernel[2], stride[2], pad[2], dilation[2];
+  int64_t in[2], out[2];
+  int64_t n, channels;
+  const cml_et_tensor *x;
+  int d; /* first of the image's dimensions: 1 or 2 */
+} window;
+
+/* A list of two, of one that counts for both, or of none: `otherwise`. */
+static cml_status take_two(cml_et_call *c, size_t i, const int64_t *otherwise, int64_t least, int64_t *out, cml_error *err) {
+  size_t count;
+  CML_TRY(cml_et_ints(c, i, out, 2, &count, err));
+  if (count == 1) out[1] = out[0];
+  if (count == 0 && !otherwise) return cml_et_fail(c, err, "argument %zu is an empty list", i);
+  if (count == 0) memcpy(out, otherwise, 2 * sizeof *out);
+  for (int k = 0; k < 2; k++)
+    if (out[k] < least || out[k] > INT32_MAX) return cml_et_fail(c, err, "%lld in argument %zu is out of range", (long long)out[k], i);
+  return CML_OK;
+}
+
+static cml_status take_image(cml_et_call *c, window *w, const cml_et_tensor *x, cml_error *err) {
+  w->x = x;
+  if (x->rank != 3 && x->rank != 4) return cml_et_fail(c, err, "takes images of rank 3 or 4; this tensor is of rank %d", x->rank);
+  w->d = x->rank - 2;
+  w->n = x->rank == 4 ? x->sizes[0] : 1;
+  w->channels = x->sizes[w->d - 1];
+  memcpy(w->in, x->sizes + w->d, sizeof w->in);
+  return CML_OK;
+}
+
+static cml_status take_window(cml_et_call *c, window *w, size_t first, bool dilated, bool ceiling, cml_error *err) {
+  static const int64_t zeros[2] = {0, 0}, ones[2] = {1, 1};
+  CML_TRY(take_two(c, first, NULL, 1, w->kernel, err));
+  CML_TRY(take_two(c, first + 1, w->kernel, 1, w->stride, err));
+  CML_TRY(take_two(c, first + 2, zeros, 0, w->pad, err));
+  memcpy(w->dilation, ones, sizeof ones);
+  if (dilated) CML_TRY(take_two(c, first + 3, ones, 1, w->dilation, err));
+  for (int k = 0; k < 2; k++) {
+    int64_t room = w->in[k] + 2 * w->pad[k] - w->dilation[k] * (w->kernel[k] - 1) - 1;
+    if (w->pad[k] > w->kernel[k] / 2) return cml_et_fail(c, err, "padding of %lld for windows of %lld", (long long)w->pad[k], (long long)w->kernel[k]);
+    if (room < 0) return cml_et_fail(c, err, "the window is larger than the padded image");
+    w->out[k] = (room + (ceiling ? w->stride[k] - 1 : 0)) / w->stride[k] + 1;
+    if (ceiling && (w->out[k] - 1) * w->stride[k] >= w->in[k] + w->pad[k]) w->out[k]--;
+    if (w->in[k] < 1 || w->out[k] < 1) return cml_et_fail(c, err, "the image is empty");
+  }
+  return CML_OK;
+}
+
+static cml_status resize_out(cml_et_call *c, const window *w, cml_et_tensor *out, cml_error *err) {
+  int64_t sizes[4] = {w->n, w->channels, w->out[0], w->out[1]};
+  return cml_et_resize(c, out, w->x->rank, sizes + (w->d == 1), err);
+}
+
+static int64_t plane_of(const cml_et_tensor *t, int64_t n, int64_t channel) {
+  return t->rank == 4 ? n * t->strides[0] + channel * t->strides[1] : channel * t->strides[0];
+}
+
+static void load_plane(const window *w, int64_t n, int64_t channel, double *plane) {
+  int64_t base = plane_of(w->x, n, channel);
+  for (int64_t y = 0; y < w->in[0]; y++)
+    cml_et_load_f64(plane + y * w->in[1], w->x, base + y * w->x->strides[w->d], w->x->strides[w->d + 1], w->in[1]);
+}
+
+typedef struct pool_job {
+  window w;
+  cml_et_tensor *out, *indices;
+  char *scratch;
+  size_t room; /* bytes of one thread's */
+  bool include_pad;
+  int64_t divisor;
+  void (*row)(const struct pool_job *j, const double *plane, int64_t y, double *to, int64_t *index);
+} pool_job;
+
+static void max_row(const pool_job *j, const double *plane, int64_t y, double *to, int64_t *index) {
+  const window *w = &j->w;
+  for (int64_t x = 0; x < w->out[1]; x++) {
+    int64_t y0 = y * w->stride[0] - w->pad[0], x0 = x * w->stride[1] - w->pad[1], at = -1;
+    double best = -INFINITY;
+    for (int64_t a = 0; a < w->kernel[0]; a++) {
+      int64_t yy = y0 + a * w->dilation[0];
+      if (yy < 0 || yy >= w->in[0]) continue;
+      for (int64_t b = 0; b < w->kernel[1]; b++) {
+        int64_t xx = x0 + b * w->dilation[1];
+        if (xx < 0 || xx >= w->in[1]) continue;
+        double v = plane[yy * w->in[1] + xx];
+        if (at < 0 || v > best || v != v) {
+          best = v;
+          at = yy * w->in[1] + xx;
+        }
+      }
+    }
+    to[x] = best;
+    index[x] = at < 0 ? 0 : at;
+  }
+}
+
+static void mean_row(const pool_job *j, const double *plane, int64_t y, double *to, int64_t *index) {
+  const window *w = &j->w;
+  int64_t y0 = y * w->stride[0] - w->pad[0], y1 = y0 + w->kernel[0];
+  (void)index;
+  if (y1 > w->in[0] + w->pad[0]) y1 = w->in[0] + w->pad[0];
+  for (int64_t x = 0; x < w->out[1]; x++) {
+    int64_t x0 = x * w->stride[1] - w->pad[1], x1 = x0 + w->kernel[1];
+    if (x1 > w->in[1] + w->pad[1]) x1 = w->in[1] + w->pad[1];
+    int64_t padded = (y1 - y0) * (x1 - x0), t = y0 < 0 ? 0 : y0, l = x0 < 0 ? 0 : x0;
+    int64_t b = y1 < w->in[0] ? y1 : w->in[0], r = x1 < w->in[1] ? x1 : w->in[1];
+    double sum = 0;
+    for (int64_t yy = t; yy < b; yy++)
+      for (int64_t xx = l; xx < r; xx++) sum += plane[yy * w->in[1] + xx];
+    to[x] = b <= t || r <= l ? 0 : sum / (double)(j->divisor ? j->divisor : j->include_pad ? padded : (b - t) * (r - l));
+  }
+}
+
+static void adaptive_row(const pool_job *j, const double *plane, int64_t y, double *to, int64_t *index) {
+  const window *w = &j->w;
+  int64_t t = y * w->in[0] / w->out[0], b = ((y + 1) * w->in[0] + w->out[0] - 1) / w->out[0];
+  (void)index;
+  for (int64_t x = 0; x < w->out[1]; x++) {
+    int64_t l = x * w->in[1] / w->out[1], r = ((x + 1) * w->in[1] + w->out[1] - 1) / w->out[1];
+    double sum = 0;
+    for (int64_t yy = t; yy < b; yy++)
+      for (int64_t xx = l; xx < r; xx++) sum += plane[yy * w->in[1] + xx];
+    to[x] = sum / (double)((b - t) * (r - l));
+  }
+}
+
+static void pool_planes(void *context, size_t thread, size_t begin, size_t end) {
+  const pool_job *j = context;
+  const window *w = &j->w;
+  double *plane = (double *)(void *)(j->scratch + thread * j->room), *row = plane + w->in[0] * w->in[1];
+  int64_t *index = (int64_t *)(void *)(row + w->out[1]);
+  for (size_t p = begin; p < end; p++) {
+    int64_t n = (int64_t)p / w->channels, channel = (int64_t)p % w->channels, to = plane_of(j->out, n, channel);
+    load_plane(w, n, channel, plane);
+    for (int64_t y = 0; y < w->out[0]; y++) {
+      j->row(j, plane, y, row, index);
+      cml_et_store_f64(j->out, to + y * j->out->strides[w->d], j->out->strides[w->d + 1], w->out[1], row);
+      if (j->indices)
+        cml_et_store_i64(j->indices, plane_of(j->indices, n, channel) + y * j->indices->strides[w->d], j->indices->strides[w->d + 1], w->out[1], index);
+    }
+  }
+}
+
+static cml_status run_pool(cml_et_call *c, pool_job *j, cml_error *err) {
+  CML_TRY(cml_et_same_type(c, j->w.x, j->out, err));
+  CML_TRY(resize_out(c, &j->w, j->out, err));
+  if (j->indices) CML_TRY(resize_out(c, &j->w, j->indices, err));
+  if (cml_et_numel(j->out) == 0) return CML_OK;
+  j->room = (size_t)(j->w.in[0] * j->w.in[1] + 2 * j->w.out[1]) * 8;
+  j->scratch = cml_et_temp(c, (uint64_t)j->room * cml_pool_threads(c->pool));
+  if (!j->scratch) return cml_fail_memory(err);
+  cml_parallel_with_thread(c->pool, (size_t)(j->w.n * j->w.channels), 1, pool_planes, j);
+  return CML_OK;
+}
+
+static cml_status op_max_pool(cml_et_call *c, cml_error *err) {
+  pool_job j = {.out = cml_et_arg(c, 6), .indices = cml_et_arg(c, 7), .row = max_row};
+  CML_TRY(take_image(c, &j.w, cml_et_arg(c, 0), err));
+  CML_TRY(cml_et_want(c, j.w.x, CML_ET_ANY & ~CML_M_BOOL, "the tensor", err));
+  CML_TRY(cml_et_want(c, j.indices, CML_MASK(I64), "the output of indices", err));
+  CML_TRY(take_window(c, &j.w, 1, true, cml_et_bool(c, 5, false), err));
+  return run_pool(c, &j, err);
+}
+
+static cml_status op_avg_pool(cml_et_call *c, cml_error *err) {
+  pool_job j = {.out = cml_et_arg(c, 7), .row = mean_row, .include_pad = cml_et_bool(c, 5, true), .divisor = cml_et_int(c, 6, 0)};
+  CML_TRY(take_image(c, &j.w, cml_et_arg(c, 0), err));
+  CML_TRY(cml_et_want(c, j.w.x, CML_ET_FLOATING | CML_MASK(I64), "the tensor", err));
+  if (!cml_et_none(c, 6) && j.divisor == 0) return cml_et_fail(c, err, "divisor_override is 0");
+  CML_TRY(take_window(c, &j.w, 1, false, cml_et_bool(c, 4, false), err));
+  return run_pool(c, &j, err);
+}
+
+static cml_status op_adaptive(cml_et_call *c, cml_error *err) {
+  pool_job j = {.out = cml_et_arg(c, 2), .row = adaptive_row};
+  CML_TRY(take_image(c, &j.w, cml_et_arg(c, 0), err));
+  CML_TRY(cml_et_want(c, j.w.x, CML_ET_FLOATING, "the tensor", err));
+  CML_TRY(take_two(c, 1, NULL, 0, j.w.out, err));
+  if (j.w.in[0] < 1 || j.w.in[1] < 1) return cml_et_fail(c, err, "the image is empty");
+  return run_pool(c, &j, err);
+}
+
+static cml_status op_max_pool_backward(cml_et_call *c, cml_error *err) {
+  const cml_et_tensor *grad = cml_et_arg(c, 0), *x = cml_et_arg(c, 1), *indices = cml_et_arg(c, 7);
+  cml_et_tensor *out = cml_et_arg(c, 8);
+  window w = {0};
+  CML_TRY(take_image(c, &w, x, err));
+  CML_TRY(cml_et_want(c, grad, CML_ET_FLOATING, "the gradient", err));
+  CML_TRY(cml_et_want(c, indices, CML_MASK(I64), "the indices", err));
+  CML_TRY(cml_et_same_type(c, grad, out, err));
+  if (grad->rank != x->rank || !cml_et_same_shape(grad, indices) || (x->rank == 4 && grad->sizes[0] != w.n) || grad->sizes[w.d - 1] != w.channels)
+    return cml_et_fail(c, err, "the gradient's shape is not that of the indices");
+  CML_TRY(cml_et_resize_like(c, out, x, err));
+  if (cml_et_numel(out)) memset(out->data, 0, (size_t)cml_et_numel(out) * cml_et_width(out));
+  for (int64_t n = 0; n < w.n; n++)
+    for (int64_t k = 0; k < w.channels; k++)
+      for (int64_t y = 0; y < grad->sizes[w.d]; y++)
+        for (int64_t i = 0; i < grad->sizes[w.d + 1]; i++) {
+          int64_t at;
+          double g, v;
+          cml_et_load_i64(&at, indices, plane_of(indices, n, k) + y * indices->strides[w.d] + i * indices->strides[w.d + 1], 1, 1);
+          if (at < 0 || at >= w.in[0] * w.in[1]) return cml_et_fail(c, err, "index %lld is outside the image", (long long)at);
+          int64_t to = plane_of(out, n, k) + at / w.in[1] * out->strides[w.d] + at % w.in[1] * out->strides[w.d + 1];
+          cml_et_load_f64(&g, grad, plane_of(grad, n, k) + y * grad->strides[w.d] + i * grad->strides[w.d + 1], 1, 1);
+          cml_et_load_f64(&v, out, to, 1, 1);
+          v += g;
+          cml_et_store_f64(out, to, 1, 1, &v);
+        }
+  return CML_OK;
+}
+
+static const cml_et_op rows[] = {
+    {"aten::_adaptive_avg_pool2d.out", "tIo", op_adaptive},
+    {"aten::avg_pool2d.out", "tIIIbbi?o", op_avg_pool},
+    {"aten::max_pool2d_with_indices.out", "tIIIIboo", op_max_pool},
+    {"aten::max_pool2d_with_indices_backward.grad_input", "ttIIIIbto", op_max_pool_backward},
+};
+CML_ET_FAMILY(pool)
