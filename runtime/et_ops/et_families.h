@@ -18,7 +18,8 @@
   X(image) \
   X(pool) \
   X(linear) \
-  X(conv)
+  X(conv) \
+  X(norm)
 
 #define CML_ET_FAMILY_DECLARE(name) extern const cml_et_family cml_et_ops_##name;
 CML_ET_FAMILY_MAP(CML_ET_FAMILY_DECLARE)

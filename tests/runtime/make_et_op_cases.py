@@ -672,7 +672,36 @@ def image(more):
     refuse("max_pool2d_with_indices_backward.grad_input", rnd(y.shape), x, [2, 2], [1, 1], [0, 0], [1, 1], False, i + 99, outs=[x])
 
 
-def select(most=11):
+def norm(more):
+    for dtype in F:
+        x = rnd((2, 4, 3, 5), dtype)
+        w, b, m, v = rnd((4,), dtype), rnd((4,), dtype), rnd((4,), dtype), rnd((4,), dtype, 0.5, 2)
+        loose = (3e-2, 1e-1) if dtype == torch.bfloat16 else (5e-3, 2e-2) if dtype == torch.float16 else (1e-4, 1e-5)
+        case("native_layer_norm.out", x, [5], rnd((5,), dtype), rnd((5,), dtype), 1e-5, tol=loose)
+        case("native_layer_norm.out", x, [3, 5], None, None, 1e-5, tol=loose)
+        case("native_group_norm.out", x, w, b, 2, 4, 15, 2, 1e-5, tol=loose)
+        case("native_group_norm.out", x, None, b, 2, 4, 15, 4, 1e-5, tol=loose)
+        case("native_group_norm.out", rnd((3, 4), dtype), w, b, 3, 4, 1, 2, 1e-5, tol=loose)
+        if dtype == torch.float32 or dtype == torch.float64:
+            case("_native_batch_norm_legit.no_stats_out", x, w, b, True, 0.1, 1e-5, tol=loose)
+            case("_native_batch_norm_legit.no_stats_out", cl(x), None, None, True, 0.1, 1e-5, tol=loose)
+        for y in (x, cl(x)):
+            empty = torch.zeros(0, dtype=dtype)
+            for ww, bb in ((w, b), (None, None)):
+                want = torch.nn.functional.batch_norm(x.double(), m.double(), v.double(), ww if ww is None else ww.double(), bb if bb is None else bb.double(), False, 0.1, 1e-5).to(dtype)
+                case("_native_batch_norm_legit_no_training.out", y, ww, bb, m, v, 0.1, 1e-5, truth=(want, empty, empty), tol=loose)
+    case("native_layer_norm.out", torch.full((2, 4), 3.0), [4], None, None, 1e-5)
+    case("native_layer_norm.out", rnd((2, 9)) + 1000, [9], None, None, 1e-5, tol=(2e-3, 2e-3))
+    x = rnd((2, 3))
+    e = torch.zeros(0)
+    refuse("native_layer_norm.out", x, [2], None, None, 1e-5, outs=[x, x, x])
+    refuse("native_layer_norm.out", x, [3], rnd((2,)), None, 1e-5, outs=[x, x, x])
+    refuse("native_group_norm.out", x, None, None, 2, 3, 1, 2, 1e-5, outs=[x, x, x])
+    refuse("native_group_norm.out", x, None, None, 2, 3, 4, 1, 1e-5, outs=[x, x, x])
+    refuse("_native_batch_norm_legit_no_training.out", x, None, None, rnd((2,)), rnd((3,)), 0.1, 1e-5, outs=[x, e, e])
+
+
+def select(most=10):
     """At most so many cases of an operator, spread over what there is, and none that is large."""
     by_name = {}
     for n, c in cases:
@@ -702,7 +731,7 @@ def main():
             print(i, n)
 
 
-FAMILIES = [unary, binary, shape, make, reduce, index, linear, image]
+FAMILIES = [unary, binary, shape, make, reduce, index, linear, image, norm]
 
 if __name__ == "__main__":
     main()

@@ -1,0 +1,309 @@
+/* Normalisations: over the last dimensions, over groups of channels, over batches. Statistics are computed in double precision. */
+#include <math.h>
+
+#include "et_elementwise.h"
+#include "et_families.h"
+#include "et_view.h"
+#include "kernels.h"
+
+/* A parameter as floats in temporary memory; `otherwise` where it is missing. */
+static float *parameter(cml_et_call *c, const cml_et_tensor *t, int64_t n, float otherwise) {
+  float *p = cml_et_temp(c, (uint64_t)n * sizeof *p);
+  if (!p) return NULL;
+  for (int64_t i = 0; !t && i < n; i++) p[i] = otherwise;
+  if (t) cml_et_load_f32(p, t, 0, 1, n);
+  return p;
+}
+
+static void moments(const float *x, int64_t n, double *mean, double *variance) {
+  double sum = 0, squares = 0;
+  for (int64_t at = 0; at < n; at += 4096) sum += (double)cml_kernels_get()->sum(x + at, n - at < 4096 ? (size_t)(n - at) : 4096);
+  *mean = sum / (double)n;
+  for (int64_t at = 0; at < n; at += 4096) {
+    float s, q;
+    size_t m = n - at < 4096 ? (size_t)(n - at) : 4096;
+    cml_kernels_get()->moments(x + at, m, (float)*mean, &s, &q);
+    double d = *mean - (double)(float)*mean;
+    squares += (double)q - 2 * d * (double)s + (double)m * d * d;
+  }
+  *variance = squares / (double)n > 0 || squares != squares ? squares / (double)n : 0;
+}
+
+/* Rows of n: normalised, times gamma plus beta, which repeat every `period` elements for `run` elements each. */
+typedef struct norm {
+  const cml_et_tensor *x;
+  cml_et_tensor *out, *mean, *rstd;
+  const float *gamma, *beta;
+  int64_t rows, n, channels, run; /* channels: of the parameters; a row starts at channel (row * n / run) % channels */
+  double epsilon;
+  char *scratch;
+} norm;
+
+static void norm_rows(void *context, size_t thread, size_t begin, size_t end) {
+  const norm *j = context;
+  float *row = (float *)(void *)(j->scratch + thread * (size_t)j->n * sizeof(float));
+  for (size_t r = begin; r < end; r++) {
+    double mean, variance, rstd;
+    cml_et_load_f32(row, j->x, (int64_t)r * j->n, 1, j->n);
+    moments(row, j->n, &mean, &variance);
+    rstd = 1 / sqrt(variance + j->epsilon);
+    cml_et_store_f64(j->mean, (int64_t)r, 1, 1, &mean);
+    cml_et_store_f64(j->rstd, (int64_t)r, 1, 1, &rstd);
+    float m = (float)mean, s = (float)rstd;
+    int64_t channel = (int64_t)r * (j->n / j->run) % j->channels;
+    if (j->run == 1) {
+      const float *gamma = j->gamma + channel, *beta = j->beta + channel;
+      for (int64_t i = 0; i < j->n; i++) row[i] = (row[i] - m) * s * gamma[i] + beta[i];
+    } else {
+      for (int64_t at = 0; at < j->n; at += j->run, channel++) {
+        float a = s * j->gamma[channel], b = j->beta[channel];
+        for (int64_t i = 0; i < j->run; i++) row[at + i] = (row[at + i] - m) * a + b;
+      }
+    }
+    cml_et_store_f32(j->out, (int64_t)r * j->n, 1, j->n, row);
+  }
+}
+
+/* float64 at its own precision; simple, for it is rare. */
+static void norm_rows_f64(const norm *j, const cml_et_tensor *weight, const cml_et_tensor *bias) {
+  const double *x = j->x->data;
+  double *y = j->out->data;
+  for (int64_t r = 0; r < j->rows; r++, x += j->n, y += j->n) {
+    double mean = 0, variance = 0;
+    for (int64_t i = 0; i < j->n; i++) mean += x[i];
+    mean /= (double)j->n;
+    for (int64_t i = 0; i < j->n; i++) variance += (x[i] - mean) * (x[i] - mean);
+    double rstd = 1 / sqrt(variance / (double)j->n + j->epsilon);
+    cml_et_store_f64(j->mean, r, 1, 1, &mean);
+    cml_et_store_f64(j->rstd, r, 1, 1, &rstd);
+    for (int64_t i = 0; i < j->n; i++) {
+      int64_t channel = (r * j->n + i) / j->run % j->channels;
+      double a = 1, b = 0;
+      if (weight) cml_et_load_f64(&a, weight, channel, 1, 1);
+      if (bias) cml_et_load_f64(&b, bias, channel, 1, 1);
+      y[i] = (x[i] - mean) * rstd * a + b;
+    }
+  }
+}
+
+static cml_status run_norm(cml_et_call *c, norm *j, const cml_et_tensor *weight, const cml_et_tensor *bias, cml_error *err) {
+  cml_et_tensor *out = j->out;
+  cml_et_local lx, lo;
+  const cml_et_tensor *both[2] = {weight, bias};
+  CML_TRY(cml_et_same_type(c, j->x, out, err));
+  CML_TRY(cml_et_want(c, j->mean, CML_ET_FLOATING, "the output of means", err));
+  CML_TRY(cml_et_want(c, j->rstd, CML_ET_FLOATING, "the output of deviations", err));
+  if (!cml_et_is_contiguous(j->mean) || !cml_et_is_contiguous(j->rstd)) return cml_et_fail(c, err, "outputs of statistics are not contiguous");
+  for (int k = 0; k < 2; k++) {
+    if (!both[k]) continue;
+    CML_TRY(cml_et_want(c, both[k], CML_ET_FLOATING, "a parameter", err));
+    if (cml_et_numel(both[k]) != j->channels || !cml_et_is_contiguous(both[k])) return cml_et_fail(c, err, "a parameter has not %lld elements", (long long)j->channels);
+  }
+  CML_TRY(cml_et_resize_like(c, out, j->x, err));
+  if (j->rows == 0) return CML_OK;
+  CML_TRY(cml_et_contiguous(c, j->x, &lx, &j->x, err));
+  if (!cml_et_is_contiguous(out)) {
+    void *data = cml_et_temp(c, (uint64_t)cml_et_numel(out) * cml_et_width(out));
+    if (!data) return cml_fail_memory(err);
+    cml_et_make(&lo, out->dtype, out->rank, out->sizes, data);
+    j->out = &lo.t;
+  }
+  if (j->x->dtype == CML_F64) {
+    norm_rows_f64(j, weight, bias);
+  } else {
+    j->gamma = parameter(c, weight, j->channels, 1);
+    j->beta = parameter(c, bias, j->channels, 0);
+    j->scratch = cml_et_temp(c, (uint64_t)j->n * sizeof(float) * cml_pool_threads(c->pool));
+    if (!j->gamma || !j->beta || !j->scratch) return cml_fail_memory(err);
+    cml_parallel_with_thread(c->pool, (size_t)j->rows, (size_t)(16384 / (j->n + 1) + 1), norm_rows, j);
+  }
+  if (j->out != out) cml_et_copy(out, j->out);
+  j->out = out;
+  return CML_OK;
+}
+
+static cml_status op_layer_norm(cml_et_call *c, cml_error *err) {
+  norm j = {.x = cml_et_arg(c, 0), .out = cml_et_arg(c, 5), .mean = cml_et_arg(c, 6), .rstd = cml_et_arg(c, 7), .rows = 1, .n = 1, .run = 1,
+            .epsilon = cml_et_real(c, 4, 1e-5)};
+  int64_t shape[CML_PTE_MAX_RANK], sizes[CML_PTE_MAX_RANK];
+  size_t count;
+  CML_TRY(cml_et_want(c, j.x, CML_ET_FLOATING, "the tensor", err));
+  CML_TRY(cml_et_ints(c, 1, shape, CML_PTE_MAX_RANK, &count, err));
+  if (!count || count > j.x->rank || memcmp(shape, j.x->sizes + j.x->rank - count, count * sizeof *shape))
+    return cml_et_fail(c, err, "normalized_shape is not that of the last dimensions");
+  for (int k = 0; k < j.x->rank; k++) {
+    bool inner = k >= j.x->rank - (int)count;
+    *(inner ? &j.n : &j.rows) *= j.x->sizes[k];
+    sizes[k] = inner ? 1 : j.x->sizes[k];
+  }
+  j.channels = j.n;
+  CML_TRY(cml_et_resize(c, j.mean, j.x->rank, sizes, err));
+  CML_TRY(cml_et_resize(c, j.rstd, j.x->rank, sizes, err));
+  if (j.n == 0) return cml_et_fail(c, err, "rows of no elements have no mean");
+  return run_norm(c, &j, cml_et_arg(c, 2), cml_et_arg(c, 3), err);
+}
+
+static cml_status op_group_norm(cml_et_call *c, cml_error *err) {
+  norm j = {.x = cml_et_arg(c, 0), .out = cml_et_arg(c, 8), .mean = cml_et_arg(c, 9), .rstd = cml_et_arg(c, 10), .epsilon = cml_et_real(c, 7, 1e-5)};
+  int64_t n = cml_et_int(c, 3, 0), channels = cml_et_int(c, 4, 0), plane = cml_et_int(c, 5, 0), groups = cml_et_int(c, 6, 0), count, area;
+  CML_TRY(cml_et_want(c, j.x, CML_ET_FLOATING, "the tensor", err));
+  if (n < 0 || channels < 1 || plane < 1 || groups < 1 || channels % groups || __builtin_mul_overflow(n, channels, &area) ||
+      __builtin_mul_overflow(area, plane, &count) || count != cml_et_numel(j.x))
+    return cml_et_fail(c, err, "%lld images of %lld channels of %lld pixels in %lld groups are not the tensor", (long long)n, (long long)channels, (long long)plane, (long long)groups);
+  j.rows = n * groups;
+  j.n = channels / groups * plane;
+  j.channels = channels;
+  j.run = plane;
+  CML_TRY(cml_et_resize(c, j.mean, 2, (int64_t[]){n, groups}, err));
+  CML_TRY(cml_et_resize(c, j.rstd, 2, (int64_t[]){n, groups}, err));
+  return run_norm(c, &j, cml_et_arg(c, 1), cml_et_arg(c, 2), err);
+}
+
+/* ---- over the batch ---- */
+
+CML_ET_MAP3(affine_f32, float, float, x * y + z)
+CML_ET_MAP3(affine_f64, double, double, x * y + z)
+
+typedef struct channels_of {
+  int64_t count;
+  const cml_et_tensor *x;
+  double *mean, *variance;
+} channels_of;
+
+static cml_status take_channels(cml_et_call *c, channels_of *s, const cml_et_tensor *const *parameters, size_t count, cml_error *err) {
+  s->x = cml_et_arg(c, 0);
+  CML_TRY(cml_et_want(c, s->x, CML_ET_FLOATING, "the tensor", err));
+  if (s->x->rank < 2) return cml_et_fail(c, err, "a tensor of rank %d has no channels", s->x->rank);
+  s->count = s->x->sizes[1];
+  for (size_t i = 0; i < count; i++) {
+    if (!parameters[i]) continue;
+    CML_TRY(cml_et_want(c, parameters[i], CML_ET_FLOATING, "a parameter", err));
+    if (parameters[i]->rank != 1 || parameters[i]->sizes[0] != s->count) return cml_et_fail(c, err, "a parameter has not %lld elements", (long long)s->count);
+  }
+  s->mean = cml_et_temp(c, (uint64_t)s->count * sizeof *s->mean);
+  s->variance = cml_et_temp(c, (uint64_t)s->count * sizeof *s->variance);
+  return s->mean && s->variance ? CML_OK : cml_fail_memory(err);
+}
+
+/* (x - mean) / sqrt(variance + epsilon) * weight + bias: one multiplication and one addition an element. */
+static cml_status normalise(cml_et_call *c, const channels_of *s, const cml_et_tensor *weight, const cml_et_tensor *bias, double epsilon,
+                            cml_et_tensor *out, cml_error *err) {
+  static const cml_et_maps maps = {affine_f32, affine_f64, NULL, false};
+  double *scale = cml_et_temp(c, (uint64_t)s->count * sizeof *scale), *shift = cml_et_temp(c, (uint64_t)s->count * sizeof *shift);
+  int64_t sizes[CML_PTE_MAX_RANK];
+  cml_et_local a, b;
+  if (!scale || !shift) return cml_fail_memory(err);
+  for (int64_t k = 0; k < s->count; k++) {
+    double w = 1, v = 0;
+    if (weight) cml_et_load_f64(&w, weight, k, 1, 1);
+    if (bias) cml_et_load_f64(&v, bias, k, 1, 1);
+    scale[k] = w / sqrt(s->variance[k] + epsilon);
+    shift[k] = v - s->mean[k] * scale[k];
+  }
+  for (int k = 0; k < s->x->rank; k++) sizes[k] = 1;
+  sizes[0] = s->count;
+  cml_et_make(&a, CML_F64, (size_t)s->x->rank - 1, sizes, scale);
+  cml_et_make(&b, CML_F64, (size_t)s->x->rank - 1, sizes, shift);
+  return cml_et_elementwise(c, &maps, s->x->dtype, (const cml_et_tensor *const[]){s->x, &a.t, &b.t}, 3, NULL, out, err);
+}
+
+/* Mean and variance of each channel over all else. */
+static void batch_statistics(channels_of *s) {
+  const cml_et_tensor *x = s->x;
+  int64_t n = cml_et_numel(x) / s->count, at[CML_PTE_MAX_RANK];
+  for (int64_t k = 0; k < s->count; k++)
+    for (int pass = 0; pass < 2; pass++) {
+      int64_t offset = k * x->strides[1];
+      double sum = 0;
+      memset(at, 0, sizeof at);
+      for (int64_t i = 0; i < n; i++) {
+        double v;
+        cml_et_load_f64(&v, x, offset, 1, 1);
+        sum += pass ? (v - s->mean[k]) * (v - s->mean[k]) : v;
+        for (int d = x->rank - 1; d >= 0; d--) {
+          if (d == 1) continue;
+          offset += x->strides[d];
+          if (++at[d] < x->sizes[d]) break;
+          offset -= at[d] * x->strides[d];
+          at[d] = 0;
+        }
+      }
+      *(pass ? &s->variance[k] : &s->mean[k]) = sum / (double)n;
+    }
+}
+
+static void running(const channels_of *s, cml_et_tensor *mean, cml_et_tensor *variance) {
+  cml_et_load_f64(s->mean, mean, 0, 1, s->count);
+  cml_et_load_f64(s->variance, variance, 0, 1, s->count);
+}
+
+/* Batch statistics: kept in the running ones (which may be missing) and given out. */
+static cml_status train(cml_et_call *c, channels_of *s, cml_et_tensor *mean, cml_et_tensor *variance, double momentum, double epsilon,
+                        cml_et_tensor *save_mean, cml_et_tensor *save_rstd, cml_error *err) {
+  int64_t total = cml_et_numel(s->x);
+  if (total == 0) return cml_et_fail(c, err, "there are no elements to learn from");
+  CML_TRY(cml_et_resize(c, save_mean, 1, &s->count, err));
+  CML_TRY(cml_et_resize(c, save_rstd, 1, &s->count, err));
+  batch_statistics(s);
+  double n = (double)(total / s->count);
+  for (int64_t k = 0; k < s->count; k++) {
+    double rstd = 1 / sqrt(s->variance[k] + epsilon), old;
+    cml_et_store_f64(save_mean, k, 1, 1, &s->mean[k]);
+    cml_et_store_f64(save_rstd, k, 1, 1, &rstd);
+    if (!mean) continue;
+    cml_et_load_f64(&old, mean, k, 1, 1);
+    old = (1 - momentum) * old + momentum * s->mean[k];
+    cml_et_store_f64(mean, k, 1, 1, &old);
+    cml_et_load_f64(&old, variance, k, 1, 1);
+    old = (1 - momentum) * old + momentum * s->variance[k] * n / (n - 1);
+    cml_et_store_f64(variance, k, 1, 1, &old);
+  }
+  return CML_OK;
+}
+
+static cml_status no_statistics(cml_et_call *c, cml_et_tensor *a, cml_et_tensor *b, cml_error *err) {
+  int64_t none = 0;
+  CML_TRY(cml_et_resize(c, a, 1, &none, err));
+  return cml_et_resize(c, b, 1, &none, err);
+}
+
+static cml_status op_batch_norm_inference(cml_et_call *c, cml_error *err) {
+  const cml_et_tensor *p[4] = {cml_et_arg(c, 1), cml_et_arg(c, 2), cml_et_arg(c, 3), cml_et_arg(c, 4)};
+  channels_of s;
+  CML_TRY(take_channels(c, &s, p, 4, err));
+  running(&s, cml_et_arg(c, 3), cml_et_arg(c, 4));
+  CML_TRY(no_statistics(c, cml_et_arg(c, 8), cml_et_arg(c, 9), err));
+  return normalise(c, &s, p[0], p[1], cml_et_real(c, 6, 0), cml_et_arg(c, 7), err);
+}
+
+static cml_status op_batch_norm(cml_et_call *c, cml_error *err) {
+  const cml_et_tensor *p[4] = {cml_et_arg(c, 1), cml_et_arg(c, 2), cml_et_arg(c, 3), cml_et_arg(c, 4)};
+  double epsilon = cml_et_real(c, 7, 0);
+  channels_of s;
+  CML_TRY(take_channels(c, &s, p, 4, err));
+  if (cml_et_bool(c, 5, false)) {
+    CML_TRY(train(c, &s, cml_et_arg(c, 3), cml_et_arg(c, 4), cml_et_real(c, 6, 0), epsilon, cml_et_arg(c, 9), cml_et_arg(c, 10), err));
+  } else {
+    running(&s, cml_et_arg(c, 3), cml_et_arg(c, 4));
+    CML_TRY(no_statistics(c, cml_et_arg(c, 9), cml_et_arg(c, 10), err));
+  }
+  return normalise(c, &s, p[0], p[1], epsilon, cml_et_arg(c, 8), err);
+}
+
+static cml_status op_batch_norm_no_stats(cml_et_call *c, cml_error *err) {
+  const cml_et_tensor *p[2] = {cml_et_arg(c, 1), cml_et_arg(c, 2)};
+  double epsilon = cml_et_real(c, 5, 0);
+  channels_of s;
+  CML_TRY(take_channels(c, &s, p, 2, err));
+  CML_TRY(train(c, &s, NULL, NULL, 0, epsilon, cml_et_arg(c, 7), cml_et_arg(c, 8), err));
+  return normalise(c, &s, p[0], p[1], epsilon, cml_et_arg(c, 6), err);
+}
+
+static const cml_et_op rows[] = {
+    {"aten::_native_batch_norm_legit.no_stats_out", "tt?t?bddooo", op_batch_norm_no_stats},
+    {"aten::_native_batch_norm_legit.out", "tt?t?oobddooo", op_batch_norm},
+    {"aten::_native_batch_norm_legit_no_training.out", "tt?t?ttddooo", op_batch_norm_inference},
+    {"aten::native_group_norm.out", "tt?t?iiiidooo", op_group_norm},
+    {"aten::native_layer_norm.out", "tIt?t?dooo", op_layer_norm},
+};
+CML_ET_FAMILY(norm)
