@@ -175,7 +175,7 @@ void cml_etdump_begin(cml_etdump *d) {
 void cml_etdump_end(cml_etdump *d) {
   cml_fb_writer *w = &d->writer;
   add_profile(d, put_name(d, "", "Method::execute"), NULL, 0, d->run_begin, now_ns());
-  char step[32] = "Execute"; /* blocks of one name must have the same values: state makes steps differ */
+  char step[48] = "Execute"; /* blocks of one name must have the same values: state makes steps differ */
   if (d->keep_values && d->run_count) snprintf(step, sizeof step, "Execute step %zu", d->run_count);
   cml_fb_ref name = put_name(d, "", step), none = cml_fb_put_refs(w, NULL, 0), events = cml_fb_put_refs(w, d->events, d->event_count);
   cml_fb_begin(w);

@@ -176,6 +176,8 @@ static cml_status step_fail(const cml_step *s, const cml_mil_op *source, cml_err
 static cml_status bind_argument(builder *b, cml_step *s, const cml_param *param, const cml_mil_argument *argument, size_t *at,
                                 uint32_t depth, cml_error *err) {
   cml_graph *g = b->g;
+  if (!argument->count && !(param->flags & (CML_OPTIONAL | CML_VARIADIC)))
+    return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "argument '%s' has no value", param->name);
   if (argument->count > 1 && !(param->flags & CML_VARIADIC))
     return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "parameter %s takes one value and has %zu", param->name, argument->count);
   for (size_t i = 0; i < argument->count; i++) {
