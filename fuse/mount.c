@@ -11,6 +11,7 @@
 #include "mount.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <fuse_lowlevel.h>
 #include <inttypes.h>
 #include <setjmp.h>
@@ -22,6 +23,7 @@
 #include <unistd.h>
 
 enum { FOREVER = 86400, MAX_PIECES = 64, NAME_LIMIT = 255 };
+#define READ_AHEAD_KIB "1024"
 
 /* The protocol's reply header (linux/fuse.h): error is 0 or -errno. */
 typedef struct reply_header {
@@ -35,7 +37,7 @@ struct cml_mount {
   cml_mount_options options;
   struct fuse_session *session;
   char *folder;
-  bool created, mounted, handlers;
+  bool created, mounted, handlers, widened;
   struct statvfs statfs;
   const cml_node *open_node; /* whose contents are at hand: reads of one generated file follow one another */
   cml_contents contents;
@@ -258,10 +260,29 @@ static ssize_t wire_read(int fd, void *out, size_t size, void *userdata) {
   return read(fd, out, size);
 }
 
-/* A reply whose data cannot be read any more becomes EIO. */
+/* The kernel reads ahead by 128 KiB, whatever a file system asks for at its start; larger requests read a file about twice
+ * as fast. Root may say so; for others it stays as it is. The root's attributes must not be asked for here: nobody answers. */
+static void widen_readahead(const cml_mount *m) {
+  struct statx st;
+  char path[64];
+  if (statx(AT_FDCWD, m->folder, AT_STATX_DONT_SYNC | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, 0, &st)) return;
+  snprintf(path, sizeof path, "/sys/class/bdi/%u:%u/read_ahead_kb", st.stx_dev_major, st.stx_dev_minor);
+  int fd = open(path, O_WRONLY | O_CLOEXEC);
+  if (fd < 0) return;
+  (void)!write(fd, READ_AHEAD_KIB, sizeof READ_AHEAD_KIB - 1);
+  close(fd);
+}
+
+/* A reply whose data cannot be read any more becomes EIO. The first reply of all ends the kernel's own set-up. */
 static ssize_t wire_writev(int fd, struct iovec *parts, int count, void *userdata) {
-  (void)userdata;
+  cml_mount *m = userdata;
   ssize_t n = writev(fd, parts, count);
+  if (!m->widened) {
+    m->widened = true;
+    int code = errno;
+    widen_readahead(m);
+    errno = code;
+  }
   if (n >= 0 || errno != EFAULT || parts[0].iov_len < sizeof(reply_header)) return n;
   reply_header h;
   memcpy(&h, parts[0].iov_base, sizeof h);

@@ -280,7 +280,9 @@ const char *cli_bytes(uint64_t size, char out[24]) {
   return out;
 }
 
-void cli_put(const cml_buffer *buffer) { fwrite(buffer->data, 1, buffer->size, stdout); }
+void cli_put(const cml_buffer *buffer) {
+  if (buffer->size) fwrite(buffer->data, 1, buffer->size, stdout);
+}
 
 /* ---- progress ---- */
 

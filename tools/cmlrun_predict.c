@@ -286,5 +286,6 @@ int cmlrun_predict(int argc, char **argv) {
   cmlrun_close(&p.model);
   cml_etdump_destroy(p.dump);
   cmlrun_program_close(&p.program);
+  free(p.inputs.items);
   return status ? cli_error(p.path, &err) : CLI_OK;
 }
