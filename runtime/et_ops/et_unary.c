@@ -1,4 +1,5 @@
 /* Functions of one tensor. Those with real results take integers as float32; the others keep the type. */
+#include <float.h>
 #include <math.h>
 
 #include "et_elementwise.h"
@@ -77,8 +78,8 @@ CML_ET_MAP1(sign_i64, int64_t, int64_t, (x > 0) - (x < 0))
 CML_ET_MAP1(relu_i64, int64_t, int64_t, x > 0 ? x : 0)
 SAME(op_abs, fabsf(x), fabs(x), abs_i64)
 SAME(neg, -x, -x, neg_i64)
-/* NaN has no sign: 0, as torch has it. */
-SAME(op_sign, (float)((x > 0) - (x < 0)), (double)((x > 0) - (x < 0)), sign_i64)
+/* NaN stays, as in ExecuTorch's own runtime (torch gives 0). */
+SAME(op_sign, x != x ? x : (float)((x > 0) - (x < 0)), x != x ? x : (double)((x > 0) - (x < 0)), sign_i64)
 SAME(op_ceil, ceilf(x), ceil(x), same_i64)
 SAME(op_floor, floorf(x), floor(x), same_i64)
 SAME(op_round, rintf(x), rint(x), same_i64)
@@ -115,7 +116,14 @@ PREDICATE(op_logical_not, x == 0, x == 0)
 
 /* ---- with parameters ---- */
 
-KERNEL(gelu_f32, GELU)
+/* x * (1 + erf(x)) is no number at -inf, here as in ExecuTorch; the kernel has the limit, 0. */
+static void gelu_f32(void *out, const void *const *in, size_t n, const cml_et_scalars *s) {
+  const float *x = in[0];
+  float *y = out;
+  cml_kernels_get()->unary(CML_UNARY_GELU, x, y, n, (float)s->d[0], (float)s->d[1]);
+  for (size_t i = 0; i < n; i++)
+    if (x[i] < -FLT_MAX) y[i] = NAN;
+}
 KERNEL(gelu_tanh_f32, GELU_TANH)
 CML_ET_MAP1(gelu_f64, double, double, 0.5 * x * (1.0 + erf(x * M_SQRT1_2)))
 CML_ET_MAP1(gelu_tanh_f64, double, double, 0.5 * x * (1.0 + tanh(M_SQRT2 * M_2_SQRTPI * 0.5 * (x + 0.044715 * x * x * x))))

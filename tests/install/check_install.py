@@ -90,7 +90,7 @@ def check_installed(work, cc):
               and os.path.exists(os.path.join(prefix, 'share/bash-completion/completions', name)))
     check_headers(os.path.join(prefix, 'include'), cc)
     check_symbols(os.path.join(libs, 'libcml.so'))
-    if option('b_sanitize') != 'none':
+    if option('b_sanitize') not in ('none', '', []):
         return skip('examples against the installed tree', 'the library is built for a sanitizer')
     where = {**os.environ, 'PKG_CONFIG_PATH': os.path.join(libs, 'pkgconfig'), 'PKG_CONFIG_SYSROOT_DIR': os.path.join(work, 'root')}
     for kind, flag in (('shared', []), ('static', ['--static'])):

@@ -168,6 +168,8 @@ def unary(more):
             x = SPECIAL.to(dtype)
             if name == "logit":
                 x = torch.tensor([0.1, 0.5, 0.9, 0, 1, 2, nan]).to(dtype)
+            if name == "sign":  # of NaN is 0 in torch and NaN in ExecuTorch's runtime
+                x = x[~x.isnan()]
             case(op, x)
         for dtype in (I if more else [torch.int32, torch.uint8]):
             case(op, rnd((2, 5), dtype))
