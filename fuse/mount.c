@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 enum { FOREVER = 86400, MAX_PIECES = 64, NAME_LIMIT = 255 };
@@ -310,6 +311,11 @@ static uint64_t add_sizes(const cml_node *node) {
 
 static cml_status make_folder(cml_mount *m, const char *folder, cml_error *err) {
   struct stat st;
+  errno = 0;
+  if (getxattr(folder, "user.cml.pid", NULL, 0) > 0)
+    return cml_fail(err, CML_EXISTS, CML_NO_OFFSET, "%s shows a file already: take that away with cmlfs umount %s", folder, folder);
+  if (errno == ENOTCONN) /* the kernel may still answer stat, from its cache */
+    return cml_fail(err, CML_EXISTS, CML_NO_OFFSET, "%s is a mount whose process has died: clear it with cmlfs umount %s", folder, folder);
   if (stat(folder, &st)) {
     if (errno != ENOENT) return cml_fail_errno(err, errno, "cannot use the folder %s", folder);
     if (mkdir(folder, 0755)) return cml_fail_errno(err, errno, "cannot create the folder %s", folder);

@@ -130,6 +130,7 @@ static bool unmount(const char *folder) {
 /* The serving process, from the root's own attribute; 0 when it is no mount of ours. */
 static pid_t serving_process(const char *folder) {
   char value[32] = "";
+  errno = 0;
   ssize_t n = getxattr(folder, "user.cml.pid", value, sizeof value - 1);
   return n > 0 ? (pid_t)strtol(value, NULL, 10) : 0;
 }
@@ -139,6 +140,8 @@ static int run_umount(int argc, char **argv) {
   int code = cli_parse(&umount_page, table, &argc, argv);
   if (code != CLI_GO_ON) return code;
   pid_t pid = serving_process(argv[0]);
+  if (pid <= 0 && errno == ENOTCONN) /* its process has died */
+    return unmount(argv[0]) ? CLI_OK : cli_fail("%s: cannot unmount: %s", argv[0], strerror(errno));
   if (pid <= 0) return cli_fail("%s: not mounted by cmlfs", argv[0]);
   int process = (int)syscall(SYS_pidfd_open, pid, 0u);
   if (!unmount(argv[0])) return cli_fail("%s: cannot unmount: %s", argv[0], strerror(errno));

@@ -1,0 +1,144 @@
+"""cmlfs as a user meets it: mount, look, unmount; options; wrong calls; a second mount; a killed server; Ctrl-C.
+Speaks TAP; skips where this user may not mount."""
+import os
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+
+build, source = os.environ['CML_BUILD'], os.environ['CML_SOURCE']
+cmlfs = os.path.join(build, 'tools', 'cmlfs')
+program = os.path.join(source, 'tests', 'data', 'digits', 'digits.pte')
+failed = count = 0
+
+
+def run(*args):
+    return subprocess.run([cmlfs, *args], capture_output=True, text=True, timeout=30)
+
+
+def check(name, good, found=None):
+    global failed, count
+    count += 1
+    failed += not good
+    print(('ok' if good else 'not ok'), count, '-', name, '' if good else f'# {str(found)[:600]!r}', flush=True)
+
+
+def check_error(name, code, words, *args):
+    r = run(*args)
+    lines = r.stderr.splitlines()
+    check(name, r.returncode == code and len(lines) == 1 and lines[0].startswith('cmlfs: ') and words in lines[0] and not r.stdout, r)
+
+
+def wait_for(what):
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        if what():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def wrong_calls(work):
+    place = f'{work}/place'
+    for name in ('mount', 'umount'):
+        r = run(name, '--help')
+        check(f'{name} --help teaches by example', r.returncode == 0 and 'Examples:' in r.stdout and not r.stderr, r)
+    check_error('no command', 2, 'no command')
+    check_error('a command that is not there', 2, 'frob', 'frob')
+    check_error('too few arguments', 2, 'cmlfs mount FILE DIR', 'mount', program)
+    check_error('an option that is not there', 2, '--frob', 'mount', program, place, '--frob')
+    check_error('a mount option that is not there', 2, 'frob', 'mount', program, place, '-o', 'frob')
+    check_error('a mount option without sense', 2, 'uid', 'mount', program, place, '-o', 'uid=x')
+    check_error('a file that is not there', 1, 'no such file', 'mount', '/nonexistent', place)
+    check_error('a file of another kind', 1, 'no format that cml knows', 'mount', cmlfs, place)
+    check_error('a mount point in a folder that is not there', 1, 'No such file', 'mount', program, f'{work}/no/place')
+    check_error('a mount point that is a file', 2, 'not a folder', 'mount', program, cmlfs)
+    check_error('umount of what is no mount', 1, 'not mounted', 'umount', work)
+    check('nothing was left behind', os.listdir(work) == [], os.listdir(work))
+
+
+def mounts(work):
+    place = f'{work}/place'
+    r = run('mount', program, place)
+    check('the mount is there when the command returns', r.returncode == 0 and os.path.isfile(f'{place}/program.json'), r)
+    check('it says nothing', not r.stdout and not r.stderr, r)
+    with open(f'{place}/forward/coreml_0/metadata.json', 'rb') as f:
+        data = f.read()
+    at = int(os.getxattr(f.name, 'user.cml.offset'))
+    with open(program, 'rb') as f:
+        f.seek(at)
+        check('a file is the bytes at its offset', f.read(len(data)) == data and data)
+    r = run('mount', program, place)
+    check('a second mount at the same place is refused', r.returncode == 1 and r.stderr.count('\n') == 1, r)
+    check('and leaves the first', os.path.isfile(f'{place}/program.json'))
+    other = f'{work}/other'
+    r = run('mount', program, other)
+    check('a second mount elsewhere works', r.returncode == 0 and os.path.isfile(f'{other}/program.json'), r)
+    for p in (other, place):
+        r = run('umount', p)
+        check('umount takes it away, folder and all', r.returncode == 0 and not os.path.exists(p), r)
+    os.mkdir(place)
+    r = run('mount', program, place)
+    r = run('umount', place)
+    check('a folder that was there before stays', r.returncode == 0 and os.path.isdir(place), r)
+    os.rmdir(place)
+
+
+def options(work):
+    place = f'{work}/place'
+    r = run('mount', program, place, '-o', 'ro,uid=123,gid=45', '-o', 'umask=027')
+    st = os.stat(f'{place}/program.json') if r.returncode == 0 else None
+    check('-o uid, gid, umask, ro', st and (st.st_uid, st.st_gid, stat.S_IMODE(st.st_mode)) == (123, 45, 0o440), r)
+    run('umount', place)
+
+
+def killed(work):
+    place = f'{work}/place'
+    run('mount', program, place)
+    pid = int(os.getxattr(place, 'user.cml.pid'))
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not os.path.exists(f'/proc/{pid}') or open(f'/proc/{pid}/stat').read().split()[2] == 'Z')
+    r = run('mount', program, place)
+    check('a mount over a dead one says what to do', r.returncode == 1 and 'umount' in r.stderr and r.stderr.count('\n') == 1, r)
+    r = run('umount', place)
+    check('umount clears a dead mount', r.returncode == 0, r)
+    r = run('mount', program, place)
+    check('then it mounts again', r.returncode == 0 and os.path.isfile(f'{place}/program.json'), r)
+    run('umount', place)
+    if os.path.isdir(place):
+        os.rmdir(place)
+
+
+def foreground(work):
+    place = f'{work}/place'
+    for number in (signal.SIGINT, signal.SIGTERM):
+        p = subprocess.Popen([cmlfs, 'mount', '-f', program, place], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        there = wait_for(lambda: os.path.isfile(f'{place}/program.json'))
+        p.send_signal(number)
+        out, err = p.communicate(timeout=10)
+        check(f'-f, ended by {number.name}, leaves nothing', there and p.returncode == 0 and not err and not os.path.exists(place), (there, p.returncode, err))
+
+
+def main():
+    if not os.path.exists('/dev/fuse') or not os.access(cmlfs, os.X_OK):
+        print('1..0 # SKIP no /dev/fuse, or built without FUSE')
+        return 0
+    with tempfile.TemporaryDirectory() as work:
+        r = run('mount', program, f'{work}/trial')
+        if r.returncode:
+            print('1..0 # SKIP this user may not mount:', r.stderr.strip())
+            return 0
+        run('umount', f'{work}/trial')
+        try:
+            for part in (wrong_calls, mounts, options, killed, foreground):
+                part(work)
+        finally:
+            for name in os.listdir(work):  # what a failure left
+                subprocess.run(['fusermount3', '-uzq', f'{work}/{name}'], stderr=subprocess.DEVNULL)
+    print(f'1..{count}')
+    return failed > 0
+
+
+sys.exit(main())
