@@ -1,5 +1,4 @@
 /* Functions of one tensor. Those with real results take integers as float32; the others keep the type. */
-#include <float.h>
 #include <math.h>
 
 #include "et_elementwise.h"
@@ -78,7 +77,7 @@ CML_ET_MAP1(sign_i64, int64_t, int64_t, (x > 0) - (x < 0))
 CML_ET_MAP1(relu_i64, int64_t, int64_t, x > 0 ? x : 0)
 SAME(op_abs, fabsf(x), fabs(x), abs_i64)
 SAME(neg, -x, -x, neg_i64)
-/* NaN stays, as in ExecuTorch's own runtime (torch gives 0). */
+/* The sign of NaN is NaN, as ExecuTorch has it; torch says 0. */
 SAME(op_sign, x != x ? x : (float)((x > 0) - (x < 0)), x != x ? x : (double)((x > 0) - (x < 0)), sign_i64)
 SAME(op_ceil, ceilf(x), ceil(x), same_i64)
 SAME(op_floor, floorf(x), floor(x), same_i64)
@@ -116,17 +115,24 @@ PREDICATE(op_logical_not, x == 0, x == 0)
 
 /* ---- with parameters ---- */
 
-/* x * (1 + erf(x)) is no number at -inf, here as in ExecuTorch; the kernel has the limit, 0. */
-static void gelu_f32(void *out, const void *const *in, size_t n, const cml_et_scalars *s) {
-  const float *x = in[0];
-  float *y = out;
-  cml_kernels_get()->unary(CML_UNARY_GELU, x, y, n, (float)s->d[0], (float)s->d[1]);
-  for (size_t i = 0; i < n; i++)
-    if (x[i] < -FLT_MAX) y[i] = NAN;
+KERNEL(gelu_finite, GELU)
+KERNEL(gelu_tanh_finite, GELU_TANH)
+CML_ET_MAP1(gelu_plain, float, float, 0.5f * x * (1.0f + erff(x * (float)M_SQRT1_2)))
+/* torch computes minus infinity times 0 by both formulas: NaN. The kernels say 0. */
+static bool has_minus_infinity(const float *x, size_t n) {
+  bool any = false;
+  for (size_t i = 0; i < n; i++) any |= x[i] == -INFINITY;
+  return any;
 }
-KERNEL(gelu_tanh_f32, GELU_TANH)
+static void gelu_f32(void *out, const void *const *in, size_t n, const cml_et_scalars *s) {
+  (has_minus_infinity(in[0], n) ? gelu_plain : gelu_finite)(out, in, n, s);
+}
 CML_ET_MAP1(gelu_f64, double, double, 0.5 * x * (1.0 + erf(x * M_SQRT1_2)))
 CML_ET_MAP1(gelu_tanh_f64, double, double, 0.5 * x * (1.0 + tanh(M_SQRT2 * M_2_SQRTPI * 0.5 * (x + 0.044715 * x * x * x))))
+CML_ET_MAP1(gelu_tanh_plain, float, float, 0.5f * x * (1.0f + tanhf((float)(M_SQRT2 * M_2_SQRTPI * 0.5) * (x + 0.044715f * x * x * x))))
+static void gelu_tanh_f32(void *out, const void *const *in, size_t n, const cml_et_scalars *s) {
+  (has_minus_infinity(in[0], n) ? gelu_tanh_plain : gelu_tanh_finite)(out, in, n, s);
+}
 static cml_status op_gelu(cml_et_call *c, cml_error *err) {
   static const cml_et_maps exact = {gelu_f32, gelu_f64, NULL, false}, approximate = {gelu_tanh_f32, gelu_tanh_f64, NULL, false};
   cml_string mode = c->args[1]->string;
