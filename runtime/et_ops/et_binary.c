@@ -3,6 +3,7 @@
 
 #include "et_elementwise.h"
 #include "et_families.h"
+#include "et_view.h"
 #include "kernels.h"
 
 typedef struct pair {
@@ -358,6 +359,25 @@ static cml_status op_masked_fill(cml_et_call *c, cml_error *err) {
   return cml_et_elementwise(c, &where_maps, x->dtype, in, 3, NULL, cml_et_arg(c, 3), err);
 }
 
+/* The first half of a dimension, gated by the second. */
+CML_ET_MAP2(glu_f32, float, float, x / (1.0f + expf(-y)))
+CML_ET_MAP2(glu_f64, double, double, x / (1.0 + exp(-y)))
+static cml_status op_glu(cml_et_call *c, cml_error *err) {
+  static const cml_et_maps maps = {glu_f32, glu_f64, NULL, false};
+  const cml_et_tensor *x = cml_et_arg(c, 0);
+  cml_et_view halves[2] = {cml_et_view_of(x), cml_et_view_of(x)};
+  cml_et_local locals[2];
+  int axis;
+  if (!x->rank) return cml_et_fail(c, err, "a tensor of rank 0 has no halves");
+  CML_TRY(cml_et_axis(c, cml_et_int(c, 1, -1), x->rank, &axis, err));
+  int64_t n = x->sizes[axis] / 2;
+  if (x->sizes[axis] % 2) return cml_et_fail(c, err, "%lld elements have no halves", (long long)x->sizes[axis]);
+  cml_et_view_slice(&halves[0], axis, 0, n, 1);
+  cml_et_view_slice(&halves[1], axis, n, n, 1);
+  const cml_et_tensor *in[2] = {cml_et_view_tensor(&halves[0], &locals[0]), cml_et_view_tensor(&halves[1], &locals[1])};
+  return cml_et_elementwise(c, &maps, x->dtype, in, 2, NULL, cml_et_arg(c, 2), err);
+}
+
 static const cml_et_op rows[] = {
     {"aten::add.out", "ttno", op_add},
     {"aten::add.Scalar_out", "tnno", op_add},
@@ -385,6 +405,7 @@ static const cml_et_op rows[] = {
     {"aten::fmod.Tensor_out", "tto", op_fmod},
     {"aten::ge.Scalar_out", "tno", op_ge},
     {"aten::ge.Tensor_out", "tto", op_ge},
+    {"aten::glu.out", "tio", op_glu},
     {"aten::gt.Scalar_out", "tno", op_gt},
     {"aten::gt.Tensor_out", "tto", op_gt},
     {"aten::hardtanh.out", "tnno", op_hardtanh},

@@ -179,6 +179,10 @@ def unary(more):
             x = rnd((2, 3, 4, 5), torch.float32, 0.1, 0.9)
             case(op, cl(x))
             case(op, cl(x), out_order=[0, 1, 2, 3])
+    for dtype in F:
+        case("glu.out", rnd((3, 4, 6), dtype), 1)
+        case("glu.out", rnd((3, 4, 6), dtype))
+    refuse("glu.out", rnd((3, 4)), 0, outs=[rnd((1, 4))])
     for dtype in I + [B]:
         case("bitwise_not.out", rnd((5,), dtype))
     for dtype in F:
