@@ -7,9 +7,9 @@ static const cml_pte *pte_of(const cml_view_pte *v) { return v->pte; }
 
 /* ---- values ---- */
 
-static const char *storage_name(uint8_t storage) {
+static const char *storage_name(cml_pte_storage storage) {
   static const char *const names[] = {"unplanned", "planned", "constant", "mutable", "external", "external_mutable"};
-  return storage < sizeof names / sizeof *names ? names[storage] : "?";
+  return (size_t)storage < sizeof names / sizeof *names ? names[storage] : "?";
 }
 
 static void put_place(cml_json *j, const cml_pte *pte, cml_span data) {

@@ -279,7 +279,7 @@ int cmlrun_predict(int argc, char **argv) {
   char name[256];
   for (size_t i = 0; i < p.inputs.count; i++) steps += !picture_path(p.inputs.items[i], name, sizeof name);
   if (p.output && steps > 1 && !strstr(p.output, "{step}"))
-    return cli_usage_error("several inputs need {step} in the name of --output");
+    return free(p.inputs.items), cli_usage_error("several inputs need {step} in the name of --output");
   cml_error err = {0};
   cml_status status = cmlrun_is_program(p.path) ? run_program(&p, &err) : run(&p, &err);
   cml_session_destroy(p.session);

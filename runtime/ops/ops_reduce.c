@@ -27,7 +27,7 @@ enum { BAND = 256 };
 
 /* Folds a run into one accumulator; eight partial ones break the chain of additions. */
 #define FOLD_RUN(function, type, lane, start, step)                          \
-  static inline type function##_run(type first, const lane *p, size_t n) {          \
+  __attribute__((unused)) static inline type function##_run(type first, const lane *p, size_t n) { \
     type part[8];                                                            \
     size_t i = 0;                                                            \
     for (size_t k = 0; k < 8; k++) part[k] = start;                          \

@@ -99,8 +99,8 @@ static void one_conv(bool transposed) {
   if (rnd() % 4 == 0) groups = between(2, 40), cg = og = 1;
   bool point = rnd() % 6 == 0; /* a kernel of one element, which is computed as a matrix product */
   int64_t in[3], kernel[3], stride[3], dilation[3], pad[6];
-  geometry g;
-  for (int i = 0; i < 3; i++) g = g, g.in[i] = g.out[i] = g.kernel[i] = g.stride[i] = g.dilation[i] = 1, g.before[i] = 0;
+  geometry g = {0};
+  for (int i = 0; i < 3; i++) g.in[i] = g.out[i] = g.kernel[i] = g.stride[i] = g.dilation[i] = 1, g.before[i] = 0;
   for (int i = 0; i < dims; i++) {
     int at = i + 3 - dims;
     kernel[i] = g.kernel[at] = between(1, 4);
