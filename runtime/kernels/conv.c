@@ -176,6 +176,7 @@ typedef struct job {
   char *y;
   char *scratch;
   size_t slot;
+  size_t parts, part; /* the output channels are cut into `parts`, of `part` each */
 } job;
 
 typedef struct region {
@@ -384,9 +385,12 @@ static void depthwise(const job *j, const region *r, int64_t rows, int64_t colum
   }
 }
 
+/* Block index / parts, of its output channels the part index % parts. */
 static void run_block(const job *j, size_t index, float *scratch) {
   const layout *l = j->l;
   const cml_conv *v = &l->v;
+  size_t first = index % j->parts * j->part, last = first + least(v->outputs - first, j->part);
+  index /= j->parts;
   float *staged = scratch, *gathered = staged + l->staged, *sums = gathered + l->gathered, *line = sums + l->sums, low, high;
   int64_t i = (int64_t)index, wb = i % l->column_blocks, hb = i / l->column_blocks % l->row_blocks,
           d = i / (l->column_blocks * l->row_blocks) % v->out[0], image = i / (l->column_blocks * l->row_blocks * v->out[0]);
@@ -412,10 +416,10 @@ static void run_block(const job *j, size_t index, float *scratch) {
     store(j, c, v->outputs, image, d, h, w, l->direct ? 0 : rows, columns, 0, v->outputs, line);
   } else {
     if (l->gather) gather_taps(l, &r, 0, rows, columns, gathered);
-    size_t step = out ? v->outputs : OUTPUT_BLOCK;
-    for (size_t o = 0; o < v->outputs; o += step) {
-      size_t n = least(v->outputs - o, step), pixel = out ? v->outputs : n, c_row = out ? (size_t)v->full[2] * v->outputs : (size_t)columns * n;
-      float *c = out ? out : sums;
+    size_t step = out ? last - first : OUTPUT_BLOCK;
+    for (size_t o = first; o < last; o += step) {
+      size_t n = least(last - o, step), pixel = out ? v->outputs : n, c_row = out ? (size_t)v->full[2] * v->outputs : (size_t)columns * n;
+      float *c = out ? out + o : sums;
       for (int64_t y = 0; y < (l->gather ? rows : 1); y++)
         products(j, &r, gathered + (size_t)(y * columns) * l->depth, 0, o, n, l->gather ? 1 : rows, columns, c + (size_t)y * c_row, pixel, c_row,
                  low, high);
@@ -424,8 +428,9 @@ static void run_block(const job *j, size_t index, float *scratch) {
   }
   if (out)
     for (int64_t y = 0; y < rows; y++)
-      cml_epilogue_store(j->k, j->after, out + (size_t)(y * v->full[2]) * v->outputs, v->outputs, (size_t)columns, v->outputs,
-                         j->y + (size_t)image * plane * v->outputs * 4, v->outputs, false, (size_t)((d * v->full[1] + h + y) * v->full[2] + w), 0);
+      cml_epilogue_store(j->k, j->after, out + (size_t)(y * v->full[2]) * v->outputs + first, v->outputs, (size_t)columns, last - first,
+                         j->y + (size_t)image * plane * v->outputs * 4, v->outputs, false, (size_t)((d * v->full[1] + h + y) * v->full[2] + w),
+                         first);
 }
 
 static void run_blocks(void *context, size_t thread, size_t begin, size_t end) {
@@ -445,5 +450,10 @@ void cml_conv_run(const cml_kernels *k, const cml_conv *v, const cml_conv_weight
   size_t work = v->batch * (size_t)(v->out[0] * v->out[1] * v->out[2]) * v->outputs * l.depth;
   if (slots < cml_pool_threads(pool) || work < SERIAL_BELOW) pool = NULL; /* waking threads would take longer */
   if (!v->batch || l.row_blocks <= 0 || l.column_blocks <= 0 || l.v.out[0] <= 0) return;
-  cml_parallel_with_thread(pool, v->batch * (size_t)(l.v.out[0] * l.row_blocks * l.column_blocks), 1, run_blocks, &j);
+  size_t blocks = v->batch * (size_t)(l.v.out[0] * l.row_blocks * l.column_blocks), panels = cml_panel_count(k, v->outputs), wanted = 1;
+  /* few blocks (late layers have few pixels): their output channels are shared out, too */
+  if (pool && v->groups == 1 && blocks < 4 * cml_pool_threads(pool)) wanted = least(panels, (4 * cml_pool_threads(pool) + blocks - 1) / blocks);
+  j.part = (panels + wanted - 1) / wanted * k->tile_columns;
+  j.parts = (v->outputs + j.part - 1) / j.part;
+  cml_parallel_with_thread(pool, blocks * j.parts, 1, run_blocks, &j);
 }
