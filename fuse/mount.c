@@ -12,8 +12,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <fcntl.h>
 #include <fuse_lowlevel.h>
 #include <inttypes.h>
+#include <poll.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
@@ -23,7 +26,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-enum { FOREVER = 86400, MAX_PIECES = 64, NAME_LIMIT = 255 };
+enum { SPIN_NS = 50000, FOREVER = 86400, MAX_PIECES = 64, NAME_LIMIT = 255 };
 #define READ_AHEAD_KIB "1024"
 
 /* The protocol's reply header (linux/fuse.h): error is 0 or -errno. */
@@ -40,6 +43,7 @@ struct cml_mount {
   char *folder;
   bool created, mounted, handlers, widened;
   struct statvfs statfs;
+  sigset_t signals; /* the caller's mask: what may interrupt a wait */
   const cml_node *open_node; /* whose contents are at hand: reads of one generated file follow one another */
   cml_contents contents;
 };
@@ -256,9 +260,26 @@ static const struct fuse_lowlevel_ops operations = {
 
 /* ---- the wire ---- */
 
+static uint64_t now_ns(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* The next request mostly follows at once: asking for it a short while before going to sleep saves the time that waking takes,
+ * which is most of a small read's. Signals are let in by ppoll alone, so that none comes unseen between a look and a sleep. */
 static ssize_t wire_read(int fd, void *out, size_t size, void *userdata) {
-  (void)userdata;
-  return read(fd, out, size);
+  const cml_mount *m = userdata;
+  struct pollfd p = {.fd = fd, .events = POLLIN};
+  const struct timespec at_once = {0, 0};
+  uint64_t begin = now_ns();
+  if (ppoll(&p, 1, &at_once, &m->signals) < 0) return -1;
+  for (;;) {
+    ssize_t n = read(fd, out, size);
+    if (n >= 0 || errno != EAGAIN) return n;
+    if (now_ns() - begin < SPIN_NS) continue;
+    if (ppoll(&p, 1, NULL, &m->signals) < 0) return -1;
+  }
 }
 
 /* The kernel reads ahead by 128 KiB, whatever a file system asks for at its start; larger requests read a file about twice
@@ -360,6 +381,8 @@ static cml_status start_session(cml_mount *m, cml_error *err) {
   static const struct fuse_custom_io wire = {.read = wire_read, .writev = wire_writev};
   if (fuse_session_custom_io(m->session, &wire, fuse_session_fd(m->session)))
     return cml_fail(err, CML_UNSUPPORTED, CML_NO_OFFSET, "libfuse refuses the session's own input and output");
+  int fd = fuse_session_fd(m->session), flags = fcntl(fd, F_GETFL);
+  if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK)) return cml_fail_errno(err, errno, "cannot set up /dev/fuse");
 #endif
   return CML_OK;
 }
@@ -382,7 +405,12 @@ cml_status cml_mount_create(cml_tree *tree, const char *folder, const cml_mount_
 cml_status cml_mount_serve(cml_mount *m, cml_error *err) {
   struct sigaction bus = {.sa_handler = on_sigbus}, old;
   sigaction(SIGBUS, &bus, &old);
+  sigset_t ends;
+  sigemptyset(&ends);
+  sigaddset(&ends, SIGINT), sigaddset(&ends, SIGTERM), sigaddset(&ends, SIGHUP);
+  pthread_sigmask(SIG_BLOCK, &ends, &m->signals);
   int code = fuse_session_loop(m->session);
+  pthread_sigmask(SIG_SETMASK, &m->signals, NULL);
   sigaction(SIGBUS, &old, NULL);
   if (code < 0) return cml_fail_errno(err, -code, "the mount ended");
   return CML_OK; /* unmounted, or a signal's number */
