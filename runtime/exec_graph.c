@@ -343,6 +343,7 @@ static cml_status evaluate(cml_call *c, cml_slot **slots, cml_error *err) {
       return CML_CANCELLED;
     CML_TRY(cml_slot_reserve(slots[i], err));
   }
+  CML_TRY(cml_scratch_check(c->scratch_size, err));
   if (c->scratch_size && !(c->scratch = aligned_alloc(64, (c->scratch_size + 63) & ~UINT64_C(63)))) return cml_fail_memory(err);
   return c->op->run(c, err);
 }

@@ -44,6 +44,9 @@ CML_API void cml_session_destroy(cml_session *session);
 CML_API CML_NODISCARD cml_status cml_session_set_input(cml_session *session, const char *name, const cml_tensor *value, cml_error *err);
 /* Runs with the inputs that were set; optional ones that were not take their default. Inputs are kept for the next run. */
 CML_API CML_NODISCARD cml_status cml_session_run(cml_session *session, cml_error *err);
+/* Stops the run in progress, which then fails with CML_CANCELLED before its next operation or round of a loop; when there is none,
+ * the next one. From any thread or signal handler. */
+CML_API void cml_session_cancel(cml_session *session);
 /* Output i in the order of cml_executable_outputs; valid until the next run. */
 CML_API const cml_tensor *cml_session_output(const cml_session *session, size_t i);
 /* State i in the order of cml_executable_states, to read or to write; zeros at first. */

@@ -72,6 +72,7 @@ static cml_status infer_step(planner *p, const cml_step *s, cml_error *err) {
   for (size_t i = 0; i < s->out_count; i++)
     if (!cml_tensor_known_shape(p->outs[i]) || !p->outs[i]->dtype) plan->dynamic[s->index] = true;
   if (s->op->flags & CML_OP_CONTROL) plan->dynamic[s->index] = true;
+  CML_TRY(cml_scratch_check(c.scratch_size, err));
   plan->scratch[s->index] = c.scratch_size;
   if (c.scratch_size > plan->scratch_size && !plan->dynamic[s->index]) plan->scratch_size = c.scratch_size;
   return compute_now(p, s, &plan->skip[s->index], err);

@@ -4,6 +4,11 @@
 
 #include <stdlib.h>
 
+cml_status cml_scratch_check(uint64_t bytes, cml_error *err) {
+  if (bytes <= UINT64_C(1) << 48) return CML_OK;
+  return cml_fail(err, CML_LIMIT, CML_NO_OFFSET, "needs %llu bytes of scratch memory", (unsigned long long)bytes);
+}
+
 cml_status cml_slot_reserve(cml_slot *slot, cml_error *err) {
   uint64_t bytes;
   if (!cml_tensor_bytes(&slot->tensor, &bytes)) return cml_fail(err, CML_LIMIT, CML_NO_OFFSET, "a value is too large");

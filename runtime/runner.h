@@ -26,6 +26,8 @@ struct cml_kept {
 };
 void cml_kept_free(struct cml_kept *kept);
 
+/* Scratch beyond 2^48 bytes comes from hostile shapes; the limit keeps later roundings from wrapping. */
+cml_status cml_scratch_check(uint64_t bytes, cml_error *err);
 /* Gives the slot memory for its tensor's shape; keeps what it has when that is large enough. */
 cml_status cml_slot_reserve(cml_slot *slot, cml_error *err);
 /* Deep copy of a value with its type and shape. */

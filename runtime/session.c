@@ -180,6 +180,7 @@ static cml_status infer_now(cml_session *s, cml_call *c, cml_error *err) {
   }
   c->scratch_size = 0;
   CML_TRY(c->op->infer(c, err));
+  CML_TRY(cml_scratch_check(c->scratch_size, err));
   for (size_t i = 0; i < c->out_count; i++) {
     if (i == 0 && (c->op->flags & CML_OP_VIEW)) continue;
     if (c->op->flags & CML_OP_CONTROL || !c->outs[i]->dtype || !cml_tensor_known_shape(c->outs[i])) continue;
@@ -201,9 +202,18 @@ static void observe(cml_session *s, const cml_call *c, uint64_t begin) {
              (const cml_tensor *const *)c->outs, c->out_count);
 }
 
+void cml_session_cancel(cml_session *s) { atomic_store_explicit(&s->cancelled, true, memory_order_relaxed); }
+
+static cml_status go_on(cml_session *s, cml_error *err) {
+  if (!atomic_load_explicit(&s->cancelled, memory_order_relaxed)) return CML_OK;
+  atomic_store_explicit(&s->cancelled, false, memory_order_relaxed);
+  return cml_fail(err, CML_CANCELLED, CML_NO_OFFSET, "the run was stopped");
+}
+
 static cml_status run_step(cml_session *s, const cml_step *step, bool dynamic, cml_error *err) {
   cml_call *c = &s->calls[step->index];
   uint64_t begin = s->observe ? now_ns() : 0;
+  CML_TRY(go_on(s, err));
   if (dynamic) CML_TRY(infer_now(s, c, err));
   if (c->op->flags & CML_OP_VIEW && !c->args[0]->list) {
     c->outs[0]->data = c->args[0]->data;
@@ -262,6 +272,7 @@ static cml_status run_block(cml_call *c, size_t b, const cml_tensor *const *inpu
   if (input_count != block->input_count || output_count != block->output_count)
     return cml_call_fail(c, err, "block %zu takes %zu inputs and gives %zu outputs, not %zu and %zu", b, block->input_count,
                          block->output_count, input_count, output_count);
+  CML_TRY(go_on(s, err)); /* a loop's blocks may hold no step at all */
   CML_TRY(set_block_inputs(s, block, inputs, err));
   CML_TRY(run_inner_steps(s, block, err));
   for (size_t i = 0; i < output_count; i++) outputs[i] = &s->slots[block->outputs[i]].tensor;

@@ -17,6 +17,7 @@ struct cml_session {
   size_t arena_capacity, scratch_capacity;
   bool *input_set;         /* by input feature */
   cml_slot *results;       /* by output feature: what the caller sees */
+  atomic_bool cancelled;
   cml_observe *observe;
   void *observe_context;
 };
