@@ -12,6 +12,8 @@ struct cml_pool {
   size_t threads;
   pthreadpool_t pool; /* NULL for one thread */
   pthread_mutex_t busy;
+  _Atomic(struct task *) task; /* handed over here and not through pthreadpool alone, so that a race detector can follow it */
+  atomic_size_t finished;
 };
 
 static size_t available_cores(void) {
@@ -52,12 +54,12 @@ typedef struct task {
 
 /* One item a thread; each takes tiles until none is left. */
 static void run_worker(void *context, size_t thread) {
-  task *t = context;
-  for (;;) {
-    size_t begin = atomic_fetch_add_explicit(&t->next, t->tile, memory_order_relaxed);
-    if (begin >= t->count) return;
+  cml_pool *p = context;
+  task *t = atomic_load_explicit(&p->task, memory_order_acquire);
+  size_t begin;
+  while ((begin = atomic_fetch_add_explicit(&t->next, t->tile, memory_order_relaxed)) < t->count)
     t->body(t->context, thread, begin, t->count - begin < t->tile ? t->count : begin + t->tile);
-  }
+  atomic_fetch_add_explicit(&p->finished, 1, memory_order_release);
 }
 
 void cml_parallel_with_thread(cml_pool *p, size_t count, size_t grain, void (*body)(void *, size_t, size_t, size_t), void *context) {
@@ -71,7 +73,9 @@ void cml_parallel_with_thread(cml_pool *p, size_t count, size_t grain, void (*bo
   task t = {.body = body, .context = context, .count = count, .tile = tile > grain ? tile : grain};
   atomic_init(&t.next, 0);
   pthread_mutex_lock(&p->busy);
-  pthreadpool_parallelize_1d(p->pool, run_worker, &t, p->threads, 0);
+  atomic_store_explicit(&p->task, &t, memory_order_release);
+  pthreadpool_parallelize_1d(p->pool, run_worker, p, p->threads, 0);
+  (void)atomic_load_explicit(&p->finished, memory_order_acquire);
   pthread_mutex_unlock(&p->busy);
 }
 
