@@ -17,7 +17,6 @@ typedef struct cml_prepare_options {
   const char *function;   /* NULL or "": the model's default */
   const char *passes;     /* NULL: all; "" none; else a comma-separated list ("-name" leaves one out of all) */
   size_t threads;         /* 0: one per available core */
-  const char *cache_folder; /* for packed weights; NULL none */
 } cml_prepare_options;
 
 /* Refuses a program with everything that it lacks named at once. The model must outlive the executable. */

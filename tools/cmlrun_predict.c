@@ -37,12 +37,6 @@ typedef struct predict {
   cml_etdump *dump;
 } predict;
 
-static cml_tensor tensor_of(const cml_array *a) {
-  cml_tensor t = {.dtype = a->dtype, .rank = (int32_t)a->rank, .data = a->data};
-  for (size_t i = 0; i < a->rank && i < CML_MAX_RANK; i++) t.dims[i] = a->dims[i];
-  return t;
-}
-
 cml_status cmlrun_session_inputs(cml_session *session, const char *path, cml_error *err) {
   cml_npz *npz = NULL;
   cml_status status = cml_npz_open(path, &npz, err);
@@ -50,7 +44,7 @@ cml_status cmlrun_session_inputs(cml_session *session, const char *path, cml_err
   for (size_t i = 0; !status && i < cml_npz_count(npz); i++) {
     const cml_array *a = cml_npz_at(npz, i);
     if (a->rank > CML_MAX_RANK) status = cml_fail(err, CML_LIMIT, CML_NO_OFFSET, "%s: array '%s' has %zu dimensions", path, a->name, a->rank);
-    cml_tensor t = tensor_of(a);
+    cml_tensor t = cmlrun_tensor(a);
     if (!status) status = cml_session_set_input(session, a->name, &t, err);
   }
   cml_npz_close(npz);
@@ -125,7 +119,7 @@ static cml_status read_state(predict *p, cml_error *err) {
     const cml_array *a = cml_npz_find(npz, states->items[i].name);
     cml_tensor *t = cml_session_state(p->session, i), from;
     if (!a) continue;
-    from = tensor_of(a);
+    from = cmlrun_tensor(a);
     if (a->rank > CML_MAX_RANK || a->dtype == CML_STRING || !cml_tensor_same_shape(t, &from))
       status = cml_fail(err, CML_MISMATCH, CML_NO_OFFSET, "state '%s' has another shape or type than the model's", a->name);
     else cml_convert(t->data, t->dtype, from.data, from.dtype, cml_tensor_count(t));

@@ -30,7 +30,7 @@ void cmlrun_program_close(cmlrun_program *p) {
   *p = (cmlrun_program){NULL};
 }
 
-static cml_tensor tensor_of(const cml_array *a) {
+cml_tensor cmlrun_tensor(const cml_array *a) {
   cml_tensor t = {.dtype = a->dtype, .rank = (int32_t)a->rank, .data = a->data};
   for (size_t i = 0; i < a->rank && i < CML_MAX_RANK; i++) t.dims[i] = a->dims[i];
   return t;
@@ -50,7 +50,7 @@ static size_t tensor_input(const cml_et_method *m, const char *name) {
 
 static cml_status set_input(cmlrun_program *p, const cml_array *a, cml_error *err) {
   if (a->rank > CML_MAX_RANK) return cml_fail(err, CML_LIMIT, CML_NO_OFFSET, "array '%s' has %zu dimensions", a->name, a->rank);
-  cml_tensor t = tensor_of(a);
+  cml_tensor t = cmlrun_tensor(a);
   size_t i = tensor_input(p->method, a->name), tensors = 0;
   if (!strncmp(a->name, "delegate_", 9)) return cml_et_method_set_skipped(p->method, a->name, &t, err);
   if (i < cml_et_method_input_count(p->method)) return cml_et_method_set_tensor(p->method, i, &t, err);

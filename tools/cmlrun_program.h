@@ -27,6 +27,8 @@ CML_NODISCARD cml_status cmlrun_program_outputs(cmlrun_program *p, const char *p
 /* Calls body for each tensor output, by the same names. */
 CML_NODISCARD cml_status cmlrun_program_each_output(cmlrun_program *p, void (*body)(const char *name, const cml_tensor *t), cml_error *err);
 
+/* An array's elements seen as a tensor; its rank is at most CML_MAX_RANK. */
+cml_tensor cmlrun_tensor(const cml_array *a);
 /* The output's path for a step: {step} replaced. */
 void cmlrun_step_path(const char *pattern, size_t step, char *out, size_t room);
 

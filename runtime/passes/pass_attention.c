@@ -1,6 +1,5 @@
 /* matmul(q, k^T) -> * scale -> + mask -> softmax -> matmul(…, v), as converters write attention out, becomes one step that never
  * holds all scores. The scale and the mask are optional. */
-#include <stdlib.h>
 
 #include "passes.h"
 
@@ -86,11 +85,5 @@ static cml_status fuse(cml_graph *g, const cml_use *uses, size_t at, cml_error *
 }
 
 cml_status cml_pass_attention(cml_graph *g, cml_error *err) {
-  cml_use *uses = cml_pass_uses(g);
-  if (!uses) return cml_fail_memory(err);
-  cml_status status = CML_OK;
-  for (size_t i = 0; i < g->body.step_count && !status; i++)
-    if (g->body.steps[i].op) status = fuse(g, uses, i, err);
-  free(uses);
-  return status;
+  return cml_pass_each(g, fuse, err);
 }

@@ -1,6 +1,5 @@
 /* Group normalisation as converters write it out: reshape to [N, G, C/G, ...], mean, subtraction, mean of squares, + epsilon,
  * square root, division, reshape back; an activation behind it joins. One step then reads its input twice and writes once. */
-#include <stdlib.h>
 
 #include "kernels.h"
 #include "passes.h"
@@ -74,11 +73,5 @@ static cml_status fuse(cml_graph *g, const cml_use *uses, size_t at, cml_error *
 }
 
 cml_status cml_pass_group_norm(cml_graph *g, cml_error *err) {
-  cml_use *uses = cml_pass_uses(g);
-  if (!uses) return cml_fail_memory(err);
-  cml_status status = CML_OK;
-  for (size_t i = 0; i < g->body.step_count && !status; i++)
-    if (g->body.steps[i].op) status = fuse(g, uses, i, err);
-  free(uses);
-  return status;
+  return cml_pass_each(g, fuse, err);
 }

@@ -73,6 +73,16 @@ cml_use *cml_pass_uses(const cml_graph *g) {
 
 /* ---- values and steps ---- */
 
+cml_status cml_pass_each(cml_graph *g, cml_status (*fuse)(cml_graph *g, const cml_use *uses, size_t step, cml_error *err), cml_error *err) {
+  cml_use *uses = cml_pass_uses(g);
+  if (!uses) return cml_fail_memory(err);
+  cml_status status = CML_OK;
+  for (size_t i = 0; i < g->body.step_count && !status; i++)
+    if (g->body.steps[i].op) status = fuse(g, uses, i, err);
+  free(uses);
+  return status;
+}
+
 uint32_t cml_pass_value(cml_graph *g, const char *name, const cml_tensor *type, cml_value_role role) {
   if (g->value_count == g->value_capacity) {
     size_t capacity = g->value_capacity ? g->value_capacity * 2 : 256;

@@ -28,6 +28,10 @@ typedef struct cml_use {
 } cml_use;
 cml_use *cml_pass_uses(const cml_graph *g); /* by value, malloc'ed; NULL when memory is out */
 
+/* Tries `fuse` at each step of the body that is still there, in order, with the uses as they were before the first. */
+CML_NODISCARD cml_status cml_pass_each(cml_graph *g, cml_status (*fuse)(cml_graph *g, const cml_use *uses, size_t step, cml_error *err),
+                                       cml_error *err);
+
 uint32_t cml_pass_value(cml_graph *g, const char *name, const cml_tensor *type, cml_value_role role); /* CML_NO_VALUE: no memory */
 uint32_t cml_pass_int(cml_graph *g, int64_t value);
 uint32_t cml_pass_ints(cml_graph *g, const int64_t *values, int64_t count);
