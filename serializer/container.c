@@ -35,7 +35,7 @@ static const char *const kind_names[] = {"ExecuTorch program", "ExecuTorch bundl
 
 /* ---- recognising ---- */
 
-typedef enum found_kind { FOUND_NONE, FOUND_ARCHIVE, FOUND_PTE, FOUND_BPTE, FOUND_PTD, FOUND_MODEL, FOUND_FLAT } found_kind;
+typedef enum found_kind { FOUND_NONE, FOUND_ARCHIVE, FOUND_PTE, FOUND_BPTE, FOUND_PTD, FOUND_MODEL, FOUND_TEXT, FOUND_FLAT } found_kind;
 
 /* Whether the top level reads as a Model: a version, and one field that names a type of model. A large model is stepped over. */
 static bool is_model_message(cml_span bytes) {
@@ -51,12 +51,26 @@ static bool is_model_message(cml_span bytes) {
   return version && (type || (bytes.size > 4 && bytes.data[0] == 8 && bytes.data[2] == 0x12));
 }
 
+/* .mil text starts with program(1.0) or the like, after white space and comments. */
+static bool is_mil_text(cml_span bytes) {
+  static const char word[] = "program(";
+  size_t at = 0;
+  for (bool comment = false; at < bytes.size && at < 4096; at++) {
+    uint8_t c = bytes.data[at];
+    if (!comment && c == '/' && at + 1 < bytes.size && bytes.data[at + 1] == '/') comment = true;
+    else if (comment && c == '\n') comment = false;
+    else if (!comment && !memchr(" \t\r\n", c, 4)) break;
+  }
+  return bytes.size - at >= sizeof word - 1 && !memcmp(bytes.data + at, word, sizeof word - 1);
+}
+
 static found_kind recognise(cml_span bytes) {
   if (bytes.size >= 8 && !memcmp(bytes.data + 4, "ET", 2) && bytes.data[6] >= '0' && bytes.data[6] <= '9') return FOUND_PTE;
   if (bytes.size >= 8 && !memcmp(bytes.data + 4, "BP08", 4)) return FOUND_BPTE;
   if (bytes.size >= 8 && !memcmp(bytes.data + 4, "FT01", 4)) return FOUND_PTD;
   if (cml_archive_is(bytes)) return FOUND_ARCHIVE;
   if (is_model_message(bytes)) return FOUND_MODEL;
+  if (is_mil_text(bytes)) return FOUND_TEXT;
   return cml_flat_recognise(bytes) ? FOUND_FLAT : FOUND_NONE;
 }
 
@@ -171,6 +185,9 @@ static cml_status keep_mapping(cml_container *c, const cml_view_source *s, cml_e
 
 /* ---- kinds of files ---- */
 
+/* The folder `weights` beside a file, if there is one, in a tree of its own or in the file's. */
+typedef struct beside { cml_tree *tree; const cml_node *weights; } beside;
+
 static cml_status open_pte(cml_container *c, cml_view_source s, cml_bpte *bpte, cml_error *err) {
   cml_view_pte *v = CML_ARENA_NEW(cml_tree_arena(c->view), cml_view_pte);
   if (!v) return cml_fail_memory(err);
@@ -227,18 +244,27 @@ static cml_status open_flat(cml_container *c, cml_view_source s, const char *nam
   return open_exact(c, CML_CONTAINER_FLAT, tree, cml_tree_root(tree), *own ? own : name, err);
 }
 
-/* A protobuf is a tree of one file, so that readers of models find it as they find any other. */
-static cml_status open_mlmodel(cml_container *c, cml_view_source s, const char *name, cml_error *err) {
+/* A file that is a model: a tree of that file and of the folder `weights` beside it, as a package and a compiled model have
+ * them, so that readers of models find it as they find any other. */
+static cml_status plant(cml_tree *tree, cml_view_source s, const beside *near, const char *name, cml_node **file, cml_error *err) {
+  cml_node *root = cml_tree_root_mutable(tree);
+  cml_piece piece = {s.bytes.data, s.bytes.size, s.mapping, s.offset};
+  CML_TRY(cml_tree_add_file(tree, root, name, strlen(name), &piece, 1, file, err));
+  if (near->weights) return cml_tree_graft(tree, root, "weights", 7, near->tree, near->weights, err);
+  return CML_OK;
+}
+
+static cml_status open_mlmodel(cml_container *c, cml_view_source s, const beside *near, const char *name, cml_error *err) {
   cml_tree *tree = NULL;
   cml_node *file;
   cml_model_options options = {.skip_weights = true};
   cml_model model = {0};
   CML_TRY(cml_model_parse(s.bytes, &options, &model, err));
+  bool program = model.program;
   cml_arena_free(&model.arena);
   CML_TRY(cml_tree_create("", &tree, err));
-  cml_piece piece = {s.bytes.data, s.bytes.size, s.mapping, s.offset};
   cml_status status = cml_tree_escape_name(tree, cml_tree_root(tree), name, strlen(name), &name, err);
-  if (!status) status = cml_tree_add_file(tree, cml_tree_root_mutable(tree), name, strlen(name), &piece, 1, &file, err);
+  if (!status) status = plant(tree, s, program ? near : &(beside){0}, name, &file, err);
   if (status) {
     cml_tree_unref(tree);
     return status;
@@ -252,22 +278,34 @@ static cml_status open_mlmodel(cml_container *c, cml_view_source s, const char *
   return CML_OK;
 }
 
+/* Text alone is a compiled model without its description. */
+static cml_status open_text(cml_container *c, cml_view_source s, const beside *near, const char *name, cml_error *err) {
+  cml_tree *tree = NULL;
+  cml_node *file;
+  CML_TRY(cml_tree_create("", &tree, err));
+  cml_status status = plant(tree, s, near, "model.mil", &file, err);
+  if (!status) return open_exact(c, CML_CONTAINER_MLMODELC, tree, cml_tree_root(tree), name, err);
+  cml_tree_unref(tree);
+  return status;
+}
+
 static cml_status unknown(cml_span bytes, cml_error *err) {
   if (!bytes.size) return cml_fail(err, CML_INVALID, 0, "the file is empty");
   return cml_fail(err, CML_UNSUPPORTED, 0,
-                  "starts with no format that cml knows (.pte, .bpte, .ptd, .mlmodel, flat blob, .tar, .zip, or a folder that is an "
-                  ".mlpackage or .mlmodelc)");
+                  "starts with no format that cml knows (.pte, .bpte, .ptd, .mlmodel, .mil, flat blob, .tar, .zip, or a folder that is "
+                  "an .mlpackage or .mlmodelc)");
 }
 
 static cml_status open_archive(cml_container *c, cml_span bytes, const cml_container_options *o, const char *name, cml_error *err);
 
-static cml_status open_source(cml_container *c, cml_view_source s, const cml_container_options *o, const char *name, bool nested,
-                              cml_error *err) {
+static cml_status open_source(cml_container *c, cml_view_source s, const beside *near, const cml_container_options *o, const char *name,
+                              bool nested, cml_error *err) {
   switch (recognise(s.bytes)) {
     case FOUND_PTE: return open_pte(c, s, NULL, err);
     case FOUND_BPTE: return open_bpte(c, s, err);
     case FOUND_PTD: return open_ptd(c, s, err);
-    case FOUND_MODEL: return open_mlmodel(c, s, name, err);
+    case FOUND_MODEL: return open_mlmodel(c, s, near, name, err);
+    case FOUND_TEXT: return open_text(c, s, near, name, err);
     case FOUND_FLAT: return open_flat(c, s, name, err);
     case FOUND_ARCHIVE:
       if (!nested) return open_archive(c, s.bytes, o, name, err);
@@ -317,7 +355,9 @@ static cml_status open_file_node(cml_container *c, cml_tree *tree, const cml_nod
     status = cml_fail(err, CML_UNSUPPORTED, CML_NO_OFFSET, "its contents are not one piece");
   if (!status) {
     cml_piece p = contents.pieces[0];
-    status = open_source(c, (cml_view_source){p.mapping, p.offset, {p.data, (size_t)p.size}}, o, cml_node_name(file), true, err);
+    const cml_node *weights = cml_node_lookup(cml_node_parent(file), "weights", 7);
+    beside near = {tree, weights && cml_node_kind_of(weights) == CML_NODE_FOLDER ? weights : NULL};
+    status = open_source(c, (cml_view_source){p.mapping, p.offset, {p.data, (size_t)p.size}}, &near, o, cml_node_name(file), true, err);
   }
   cml_contents_close(&contents);
   cml_tree_unref(tree);
@@ -390,6 +430,19 @@ static cml_status open_data(cml_container *c, const char *path, cml_error *err) 
 
 /* ---- the interface ---- */
 
+/* On disk; a folder that holds more than models do is left alone. */
+static cml_status find_beside(cml_container *c, const char *path, beside *out, cml_error *err) {
+  struct stat st;
+  const char *slash = strrchr(path, '/');
+  const char *folder = cml_arena_printf(&c->arena, "%.*sweights", slash ? (int)(slash + 1 - path) : 0, path);
+  if (!folder) return cml_fail_memory(err);
+  if (stat(folder, &st) || !S_ISDIR(st.st_mode)) return CML_OK;
+  const cml_folder_options limits = {.max_nodes = 4096, .max_depth = 16};
+  if (cml_tree_from_folder(folder, &limits, &out->tree, NULL)) return CML_OK;
+  out->weights = cml_tree_root(out->tree);
+  return CML_OK;
+}
+
 static cml_status open_path(cml_container *c, const char *path, const cml_container_options *o, cml_error *err) {
   struct stat st;
   const char *name = base_name(&c->arena, path);
@@ -400,8 +453,12 @@ static cml_status open_path(cml_container *c, const char *path, const cml_contai
     return open_folder(c, tree, o, name, err);
   }
   cml_mapping *mapping;
+  beside near = {0};
   CML_TRY(cml_mapping_open(path, &mapping, err));
-  cml_status status = open_source(c, (cml_view_source){mapping, 0, cml_mapping_span(mapping)}, o, name, false, err);
+  found_kind kind = recognise(cml_mapping_span(mapping));
+  cml_status status = kind == FOUND_MODEL || kind == FOUND_TEXT ? find_beside(c, path, &near, err) : CML_OK;
+  if (!status) status = open_source(c, (cml_view_source){mapping, 0, cml_mapping_span(mapping)}, &near, o, name, false, err);
+  cml_tree_unref(near.tree);
   cml_mapping_unref(mapping);
   return status;
 }

@@ -1,5 +1,5 @@
 /* A model in a tree: the package's manifest names the protobuf, weights lie beside it; a compiled folder holds the program
- * as text and the description in coremldata.bin.
+ * as text and the description in coremldata.bin; text alone is described by its types.
  *
  * coremldata.bin: u32 at 0 is the field number of the model's type; at 0x1c u64 length and text "generic"; u64
  * specification version at 0x2b; u64 length at 0x4b and the ModelDescription at 0x53. What follows depends on the type. */
@@ -41,11 +41,17 @@ cml_status cml_model_parse_compiled(cml_span bytes, cml_model *model, cml_error 
                     bytes.size - AT_DESCRIPTION);
   if (!version || version > INT32_MAX) return cml_fail(err, CML_INVALID, AT_VERSION, "specification version %llu", (unsigned long long)version);
   model->type_number = cml_load_u32(bytes.data);
-  model->specification_version = (int32_t)version;
-  CML_TRY(cml_model_parse_description(description, bytes.data, model, err));
+  cml_status status = cml_model_set_description(model, (int32_t)version, description, err);
+  if (status && err && err->offset != CML_NO_OFFSET) err->offset += AT_DESCRIPTION;
+  return status;
+}
+
+cml_status cml_model_set_description(cml_model *model, int32_t version, cml_span bytes, cml_error *err) {
+  model->specification_version = version;
+  CML_TRY(cml_model_parse_description(bytes, bytes.data, model, err));
   cml_buffer rest = CML_BUFFER_INIT; /* as the Model protobuf would say it */
-  cml_wire_put_uint(&rest, 1, version);
-  cml_wire_put_bytes(&rest, 2, description.data, description.size);
+  cml_wire_put_uint(&rest, 1, (uint64_t)version);
+  cml_wire_put_bytes(&rest, 2, bytes.data, bytes.size);
   void *copy = rest.failed ? NULL : cml_arena_alloc(&model->arena, rest.size);
   if (copy) model->rest = cml_span_of(memcpy(copy, rest.data, rest.size), rest.size);
   cml_buffer_free(&rest);
@@ -63,14 +69,18 @@ static cml_status read_compiled(cml_model *model, const cml_node *root, const cm
   const cml_node *data = cml_node_find(root, "coremldata.bin"), *text = cml_node_find(root, "model.mil");
   uint64_t size = 0;
   cml_span bytes;
-  if (!data) return cml_fail(err, CML_NOT_FOUND, CML_NO_OFFSET, "the compiled model has no coremldata.bin");
+  if (!data && !text) return cml_fail(err, CML_NOT_FOUND, CML_NO_OFFSET, "the compiled model has no coremldata.bin");
   if (text) CML_TRY(cml_node_size(text, &size, err));
   model->arena.limit = options && options->max_memory ? (size_t)options->max_memory : size < SIZE_MAX / 128 ? size * 64 + (1 << 24) : SIZE_MAX;
-  CML_TRY(named_error(data, cml_node_span(data, &bytes, err), err));
-  CML_TRY(named_error(data, cml_model_parse_compiled(bytes, model, err), err));
+  model->type_number = TYPE_ML_PROGRAM;
+  if (data) {
+    CML_TRY(named_error(data, cml_node_span(data, &bytes, err), err));
+    CML_TRY(named_error(data, cml_model_parse_compiled(bytes, model, err), err));
+  }
   if (model->type_number != TYPE_ML_PROGRAM) return CML_OK;
   if (!text) return cml_fail(err, CML_NOT_FOUND, CML_NO_OFFSET, "the compiled ML Program has no model.mil");
   CML_TRY(named_error(text, read_program_text(model, text, err), err));
+  if (!data) CML_TRY(named_error(text, cml_model_derive_description(model, err), err));
   return options && options->skip_weights ? CML_OK : cml_model_bind_weights(model, root, err);
 }
 

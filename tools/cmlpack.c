@@ -3,8 +3,8 @@
 
 static const cli_page page = {
     .usage = "cmlpack COMMAND [ARGUMENT]…",
-    .summary = "Looks into Core ML models (.mlpackage, .mlmodel, .mlmodelc), ExecuTorch programs (.pte, .bpte, .ptd) and flat\n"
-               "blobs, alone or within .tar, .tar.gz, .tar.xz, .tar.zst and .zip archives. Files are told by content, not by name.",
+    .summary = "Looks into Core ML models (.mlpackage, .mlmodel, .mlmodelc, .mil), ExecuTorch programs (.pte, .bpte, .ptd)\n"
+               "and flat blobs, alone or within .tar, .tar.gz, .tar.xz, .tar.zst and .zip archives. Files are told by content, not by name.",
     .details = "cmlpack COMMAND --help says more of each command. Exit codes: 0 done, 1 failed or something is wrong with the\n"
                "file, 2 called wrongly.",
     .examples = "cmlpack info model.pte\n"

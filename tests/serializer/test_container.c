@@ -8,6 +8,7 @@
 #include "archive.h"
 #include "blob.h"
 #include "container.h"
+#include "mil_equal.h"
 #include "mlpackage.h"
 #include "npy.h"
 #include "verify.h"
@@ -463,6 +464,62 @@ static void verify_finds_damage(void **state) {
   assert_true(r.errors >= 1);
 }
 
+static cml_model *read_model(const char *path, cml_container **c) {
+  cml_model *m = NULL;
+  *c = open_container(path);
+  assert_int_equal(cml_container_model_count(*c), 1);
+  const cml_container_model *found = cml_container_model_at(*c, 0);
+  assert_ok(cml_model_read(found->tree, found->root, NULL, &m, err));
+  return m;
+}
+
+/* Apple's compiler wrote the text and, beside it, what the text's types are called as features. */
+static void text_alone_is_described_by_its_types(void **state) {
+  (void)state;
+  char path[600];
+  cml_container *one, *whole;
+  snprintf(path, sizeof path, "%s", shared("corpus/mlprogram-compiled/add_model.mlmodelc"));
+  NEED(path);
+  cml_model *b = read_model(path, &whole);
+  strcat(path, "/model.mil");
+  cml_model *a = read_model(path, &one);
+  assert_true(cml_mil_program_equal(a->program, b->program, NULL));
+  assert_int_equal(a->inputs.count, 2);
+  assert_int_equal(a->outputs.count, 1);
+  for (size_t i = 0; i < 2; i++) {
+    const cml_feature *f = &a->inputs.items[i], *g = &b->inputs.items[i];
+    assert_string_equal(f->name, g->name);
+    assert_int_equal(f->dtype, g->dtype);
+    assert_int_equal(f->rank, g->rank);
+    assert_memory_equal(f->shape, g->shape, f->rank * sizeof *f->shape);
+  }
+  assert_string_equal(a->outputs.items[0].name, b->outputs.items[0].name);
+  assert_int_equal(a->specification_version, b->specification_version);
+  cml_model_close(a), cml_model_close(b);
+  cml_container_close(one), cml_container_close(whole);
+}
+
+/* A model taken by its own path has the weights that lie beside it; from a place without them it says which are missing. */
+static void weights_beside_a_model_file_are_found(void **state) {
+  (void)state;
+  cml_container *c;
+  const char *package = data_file("digits/digits-classifier.mlpackage");
+  char path[700], command[1600];
+  snprintf(path, sizeof path, "%s/Data/com.apple.CoreML/model.mlmodel", package);
+  cml_model *m = read_model(path, &c);
+  assert_non_null(m->program);
+  cml_model_close(m);
+  cml_container_close(c);
+  snprintf(command, sizeof command, "cp '%s' lone.mlmodel", path);
+  assert_int_equal(system(command), 0);
+  c = open_container("lone.mlmodel");
+  const cml_container_model *found = cml_container_model_at(c, 0);
+  cml_error problem;
+  assert_int_equal(cml_model_read(found->tree, found->root, NULL, &m, &problem), CML_NOT_FOUND);
+  assert_non_null(strstr(problem.text, "weight"));
+  cml_container_close(c);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(blobs_are_read_as_coremltools_wrote_them),
@@ -478,6 +535,8 @@ int main(void) {
       cmocka_unit_test(hostile_archives_are_refused),
       cmocka_unit_test(archive_limits_hold),
       cmocka_unit_test(verify_finds_damage),
+      cmocka_unit_test(text_alone_is_described_by_its_types),
+      cmocka_unit_test(weights_beside_a_model_file_are_found),
   };
   return cmocka_run_group_tests_name("container", tests, scratch_enter, scratch_leave);
 }
