@@ -77,10 +77,10 @@ bool cml_step_foldable(const cml_step *step, const cml_tensor *const *args);
 typedef struct cml_plan {
   cml_tensor *types;       /* by value; data for constants and for what was computed while planning */
   uint64_t *offsets;       /* by value: in the arena, or CML_NO_OFFSET for constants, inputs, states and slots' own memory */
-  uint64_t *scratch;       /* by step */
+  uint64_t *scratch;       /* by step: in the arena, or CML_NO_OFFSET for none */
   bool *dynamic;           /* by step: infer again right before run, outputs in memory of their slots */
   bool *skip;              /* by step: computed while planning, or a view */
-  uint64_t arena_size, scratch_size, live_peak;
+  uint64_t arena_size, live_peak; /* values and scratch */
   cml_arena arena;
   cml_slot **computed;
   size_t computed_count, computed_capacity;

@@ -74,7 +74,7 @@ const cml_model *cml_executable_model(const cml_executable *e) { return e->model
 const cml_mil_program *cml_executable_program(const cml_executable *e) { return e->model->program; }
 
 void cml_executable_memory(const cml_executable *e, uint64_t *arena, uint64_t *packed, uint64_t *live) {
-  *arena = e->plan ? e->plan->arena_size + e->plan->scratch_size : 0;
+  *arena = e->plan ? e->plan->arena_size : 0;
   *live = e->plan ? e->plan->live_peak : 0;
   *packed = 0;
   for (const struct cml_kept *k = e->graph.kept; k; k = k->next) *packed += k->size;

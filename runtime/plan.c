@@ -1,18 +1,21 @@
-/* One arena for all values of the function's body, by lifetime.
+/* One arena for all values of the function's body and the scratch of its steps, by lifetime.
  *
  * With the input shapes fixed, inference is run over the steps again; what follows from shapes alone is computed now. A value
  * lives from the step that makes it to the last that uses it (a control-flow step uses what its blocks use). Views share the
- * memory of what they look at, so lifetimes belong to roots. Roots are placed largest first at the lowest offset where no
- * other root alive at the same time lies; an operator that works in place takes over its dying argument's memory. */
+ * memory of what they look at, so lifetimes belong to roots. Roots are placed one by one at the lowest offset where no
+ * other root alive at the same time lies, in several orders, of which the best is kept; an operator that works in place takes
+ * over its dying argument's memory. */
 #include "exec_graph.h"
 
 #include <stdlib.h>
 
+static const uint32_t NO_VALUE = UINT32_MAX;
+
+/* What needs memory over some steps: a value, or (NO_VALUE) the scratch of step `begin`. */
 typedef struct root {
   uint32_t value;
   uint32_t begin, end; /* steps, inclusive */
-  uint64_t bytes, offset;
-  bool placed;
+  uint64_t bytes, offset, crowd; /* crowd: the most bytes alive at one of its steps */
 } root;
 
 typedef struct planner {
@@ -20,6 +23,7 @@ typedef struct planner {
   cml_plan *plan;
   uint32_t *root_of;  /* by value: the value whose memory it is in */
   uint32_t *first, *last; /* by root value: steps of the body */
+  uint64_t *scratch;  /* by step: bytes */
   bool *pinned;       /* by root: may not be overwritten in place (constants, inputs, states) */
   const cml_tensor **args;
   cml_tensor **outs;
@@ -73,8 +77,7 @@ static cml_status infer_step(planner *p, const cml_step *s, cml_error *err) {
     if (!cml_tensor_known_shape(p->outs[i]) || !p->outs[i]->dtype) plan->dynamic[s->index] = true;
   if (s->op->flags & CML_OP_CONTROL) plan->dynamic[s->index] = true;
   CML_TRY(cml_scratch_check(c.scratch_size, err));
-  plan->scratch[s->index] = c.scratch_size;
-  if (c.scratch_size > plan->scratch_size && !plan->dynamic[s->index]) plan->scratch_size = c.scratch_size;
+  p->scratch[s->index] = plan->dynamic[s->index] ? 0 : c.scratch_size;
   return compute_now(p, s, &plan->skip[s->index], err);
 }
 
@@ -142,10 +145,24 @@ static uint32_t in_place_source(const planner *p, const cml_step *s, uint32_t st
   return out;
 }
 
+/* Orders of placing; each wins on some programs, so all are tried. */
+static int by_time(const void *a, const void *b) {
+  const root *x = a, *y = b;
+  if (x->begin != y->begin) return x->begin < y->begin ? -1 : 1;
+  return x->end != y->end ? (x->end > y->end ? -1 : 1) : 0;
+}
 static int by_size(const void *a, const void *b) {
   const root *x = a, *y = b;
-  if (x->bytes != y->bytes) return x->bytes < y->bytes ? 1 : -1;
-  return x->begin < y->begin ? -1 : x->begin > y->begin;
+  return x->bytes != y->bytes ? (x->bytes < y->bytes ? 1 : -1) : by_time(a, b);
+}
+static int by_crowd(const void *a, const void *b) { /* where the most is alive first */
+  const root *x = a, *y = b;
+  return x->crowd != y->crowd ? (x->crowd < y->crowd ? 1 : -1) : by_size(a, b);
+}
+static int by_life(const void *a, const void *b) {
+  const root *x = a, *y = b;
+  uint32_t m = x->end - x->begin, n = y->end - y->begin;
+  return m != n ? (m < n ? 1 : -1) : by_size(a, b);
 }
 
 static int by_offset(const void *a, const void *b) {
@@ -157,33 +174,70 @@ static int by_offset(const void *a, const void *b) {
 static void place(root *r, root *roots, size_t count, const root **overlap) {
   size_t n = 0;
   for (size_t i = 0; i < count; i++)
-    if (roots[i].placed && roots[i].begin <= r->end && roots[i].end >= r->begin) overlap[n++] = &roots[i];
+    if (roots[i].begin <= r->end && roots[i].end >= r->begin) overlap[n++] = &roots[i];
   qsort(overlap, n, sizeof *overlap, by_offset);
   uint64_t at = 0;
   for (size_t i = 0; i < n && at + r->bytes > overlap[i]->offset; i++)
     if (overlap[i]->offset + overlap[i]->bytes > at) at = overlap[i]->offset + overlap[i]->bytes;
   r->offset = at;
-  r->placed = true;
 }
 
-static uint64_t largest_live_set(const root *roots, size_t count, size_t steps) {
-  uint64_t peak = 0, live = 0;
-  int64_t *delta = calloc(steps + 2, sizeof *delta);
-  if (!delta) return 0;
+/* Fills each root's crowd, and gives the largest. */
+static cml_status count_crowds(root *roots, size_t count, size_t steps, uint64_t *peak, cml_error *err) {
+  uint64_t *live = calloc(steps + 2, sizeof *live);
+  if (!live) return cml_fail_memory(err);
   for (size_t i = 0; i < count; i++) {
-    delta[roots[i].begin] += (int64_t)roots[i].bytes;
-    delta[roots[i].end + 1] -= (int64_t)roots[i].bytes;
+    live[roots[i].begin] += roots[i].bytes;
+    live[roots[i].end + 1] -= roots[i].bytes;
   }
-  for (size_t i = 0; i < steps + 1; i++)
-    if ((live += (uint64_t)delta[i]) > peak) peak = live;
-  free(delta);
-  return peak;
+  for (size_t i = 1; i < steps + 2; i++) live[i] += live[i - 1];
+  for (size_t i = 0; i < count; i++)
+    for (size_t k = roots[i].begin; k <= roots[i].end; k++)
+      if (live[k] > roots[i].crowd) roots[i].crowd = live[k];
+  *peak = 0;
+  for (size_t i = 0; i < count; i++)
+    if (roots[i].crowd > *peak) *peak = roots[i].crowd;
+  free(live);
+  return CML_OK;
 }
+
+static uint64_t place_all(root *roots, size_t count, size_t *top, const root **overlap) {
+  uint64_t size = 0;
+  for (size_t i = 0; i < count; i++) {
+    place(&roots[i], roots, i, overlap);
+    if (roots[i].offset + roots[i].bytes > size) size = roots[i].offset + roots[i].bytes, *top = i;
+  }
+  return size;
+}
+
+/* Tries the orders; what then sticks out at the top is placed first in another round. Leaves the best offsets in `roots`. */
+static uint64_t place_well(root *roots, size_t count, uint64_t bound, root *best, const root **overlap) {
+  static int (*const orders[])(const void *, const void *) = {by_size, by_crowd, by_life, by_time};
+  enum { ORDERS = sizeof orders / sizeof *orders, ROUNDS = 8, WORK = 1 << 24 };
+  uint64_t least = UINT64_MAX;
+  size_t left = count ? WORK / count / count : 0; /* a round looks at every pair */
+  for (size_t k = 0; k < ORDERS && least > bound && (!k || left); k++) {
+    qsort(roots, count, sizeof *roots, orders[k]);
+    for (size_t round = 0, top = 0; round < ROUNDS && least > bound && (least == UINT64_MAX || left); round++) {
+      left -= left > 0;
+      uint64_t size = place_all(roots, count, &top, overlap);
+      if (size < least) least = size, memcpy(best, roots, count * sizeof *roots);
+      root first = roots[top];
+      memmove(roots + 1, roots, top * sizeof *roots);
+      roots[0] = first;
+    }
+  }
+  if (count) memcpy(roots, best, count * sizeof *roots);
+  return count ? least : 0;
+}
+
+static uint64_t padded(uint64_t bytes) { return (bytes + 64 + 63) & ~UINT64_C(63); }
 
 static cml_status collect_roots(planner *p, root *roots, size_t *count, cml_error *err) {
   const cml_graph *g = p->g;
   for (uint32_t i = 0; i < g->body.step_count; i++) {
     const cml_step *s = &g->body.steps[i];
+    if (p->scratch[s->index]) roots[(*count)++] = (root){.value = NO_VALUE, .begin = i, .end = i, .bytes = padded(p->scratch[s->index])};
     for (size_t k = 0; k < s->out_count; k++) {
       uint32_t v = s->outs[k];
       uint64_t bytes;
@@ -198,31 +252,32 @@ static cml_status collect_roots(planner *p, root *roots, size_t *count, cml_erro
       }
       if (!cml_tensor_bytes(&p->plan->types[v], &bytes))
         return cml_fail(err, CML_LIMIT, CML_NO_OFFSET, "operation '%s': its result is too large", s->name);
-      roots[(*count)++] = (root){.value = v, .begin = i, .bytes = (bytes + 64 + 63) & ~UINT64_C(63)};
+      roots[(*count)++] = (root){.value = v, .begin = i, .bytes = padded(bytes)};
     }
   }
-  for (size_t i = 0; i < *count; i++) roots[i].end = p->last[roots[i].value];
+  for (size_t i = 0; i < *count; i++)
+    if (roots[i].value != NO_VALUE) roots[i].end = p->last[roots[i].value];
   return CML_OK;
 }
 
 static cml_status place_roots(planner *p, cml_error *err) {
   const cml_graph *g = p->g;
   cml_plan *plan = p->plan;
-  size_t count = 0, room = g->value_count + 1;
-  root *roots = calloc(room, sizeof *roots);
+  size_t count = 0, room = g->value_count + g->body.step_count + 1;
+  root *roots = calloc(room, sizeof *roots), *best = calloc(room, sizeof *best);
   const root **overlap = calloc(room, sizeof *overlap);
-  cml_status status = roots && overlap ? collect_roots(p, roots, &count, err) : cml_fail_memory(err);
+  cml_status status = roots && best && overlap ? collect_roots(p, roots, &count, err) : cml_fail_memory(err);
+  if (!status) status = count_crowds(roots, count, g->body.step_count, &plan->live_peak, err);
   if (!status) {
-    plan->live_peak = largest_live_set(roots, count, g->body.step_count);
-    qsort(roots, count, sizeof *roots, by_size);
+    plan->arena_size = place_well(roots, count, plan->live_peak, best, overlap);
     for (size_t i = 0; i < count; i++) {
-      place(&roots[i], roots, i, overlap);
-      plan->offsets[roots[i].value] = roots[i].offset;
-      if (roots[i].offset + roots[i].bytes > plan->arena_size) plan->arena_size = roots[i].offset + roots[i].bytes;
+      if (roots[i].value == NO_VALUE) plan->scratch[step_at(p, roots[i].begin)->index] = roots[i].offset;
+      else plan->offsets[roots[i].value] = roots[i].offset;
     }
     for (uint32_t v = 0; v < g->value_count; v++) plan->offsets[v] = plan->offsets[p->root_of[v]];
   }
   free(overlap);
+  free(best);
   free(roots);
   return status;
 }
@@ -234,6 +289,7 @@ static cml_status plan_all(planner *p, const cml_tensor *input_types, cml_error 
     plan->types[v] = g->values[v].type;
     plan->offsets[v] = CML_NO_OFFSET;
   }
+  for (size_t i = 0; i < g->step_total; i++) plan->scratch[i] = CML_NO_OFFSET;
   for (size_t i = 0; input_types && i < g->function->input_count; i++) plan->types[i] = input_types[i];
   for (size_t i = 0; i < g->body.step_count; i++)
     if (!g->body.steps[i].folded) CML_TRY(infer_step(p, &g->body.steps[i], err));
@@ -255,10 +311,11 @@ cml_status cml_plan_create(const cml_graph *g, const cml_tensor *input_types, cm
   p.first = CML_ARENA_NEW_ARRAY(&temporary, uint32_t, g->value_count);
   p.last = CML_ARENA_NEW_ARRAY(&temporary, uint32_t, g->value_count);
   p.pinned = CML_ARENA_NEW_ARRAY(&temporary, bool, g->value_count);
+  p.scratch = CML_ARENA_NEW_ARRAY(&temporary, uint64_t, g->step_total);
   p.args = cml_arena_array(&temporary, g->max_args + 1, sizeof *p.args);
   p.outs = cml_arena_array(&temporary, g->max_outs + 1, sizeof *p.outs);
   bool ok = plan->types && plan->offsets && plan->scratch && plan->dynamic && plan->skip && p.root_of && p.first && p.last && p.pinned &&
-            p.args && p.outs;
+            p.scratch && p.args && p.outs;
   cml_status status = ok ? plan_all(&p, input_types, err) : cml_fail_memory(err);
   cml_arena_free(&temporary);
   if (status) cml_plan_destroy(plan);

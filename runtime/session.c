@@ -118,14 +118,16 @@ static cml_status apply_plan(cml_session *s, cml_error *err) {
   const cml_graph *g = &s->executable->graph;
   const cml_plan *plan = s->plan;
   CML_TRY(grow(&s->arena, &s->arena_capacity, plan->arena_size, err));
-  CML_TRY(grow(&s->scratch, &s->scratch_capacity, plan->scratch_size, err));
   for (size_t v = 0; v < g->value_count; v++) {
     const cml_graph_value *value = &g->values[v];
     if (value->role == CML_ROLE_INPUT || value->role == CML_ROLE_STATE || value->depth) continue;
     s->slots[v].tensor = plan->types[v];
     if (plan->offsets[v] != CML_NO_OFFSET) s->slots[v].tensor.data = (char *)s->arena + plan->offsets[v];
   }
-  for (size_t i = 0; i < g->body.step_count; i++) s->calls[g->body.steps[i].index].scratch = s->scratch;
+  for (size_t i = 0; i < g->body.step_count; i++) {
+    size_t step = g->body.steps[i].index;
+    s->calls[step].scratch = plan->scratch[step] == CML_NO_OFFSET ? NULL : (char *)s->arena + plan->scratch[step];
+  }
   return CML_OK;
 }
 
@@ -186,14 +188,8 @@ static cml_status infer_now(cml_session *s, cml_call *c, cml_error *err) {
     if (c->op->flags & CML_OP_CONTROL || !c->outs[i]->dtype || !cml_tensor_known_shape(c->outs[i])) continue;
     CML_TRY(cml_slot_reserve((cml_slot *)(void *)c->outs[i], err));
   }
-  if (c->scratch_size <= s->scratch_capacity) {
-    c->scratch = s->scratch;
-    return CML_OK;
-  }
   CML_TRY(grow(&s->scratch, &s->scratch_capacity, c->scratch_size, err));
   c->scratch = s->scratch;
-  const cml_graph *g = &s->executable->graph; /* it moved */
-  for (size_t i = 0; i < g->body.step_count; i++) s->calls[g->body.steps[i].index].scratch = s->scratch;
   return CML_OK;
 }
 
