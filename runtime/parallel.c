@@ -1,11 +1,12 @@
-/* pthreadpool wakes each thread once; the threads then take tiles from a shared counter, a few each, so that a slow
- * core does not hold the others up. One pool serves one caller at a time (a mutex), for sessions on several threads. */
+/* pthreadpool wakes each thread once; the threads then take stretches from a shared counter, long ones first,
+ * so that a slow core does not hold the others up. One pool serves one caller at a time (a mutex), for sessions on several threads. */
 #include "parallel.h"
 
 #include <pthread.h>
 #include <pthreadpool.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 
 struct cml_pool {
@@ -48,17 +49,29 @@ size_t cml_pool_threads(const cml_pool *p) { return p ? p->threads : 1; }
 typedef struct task {
   void (*body)(void *context, size_t thread, size_t begin, size_t end);
   void *context;
-  size_t count, tile;
+  size_t count, grain, threads;
   atomic_size_t next;
 } task;
 
-/* One item a thread; each takes tiles until none is left. */
+/* The next stretch: half of a thread's even share of what is left, so that the last ones are short and all end together. */
+static bool take(task *t, size_t *begin, size_t *end) {
+  size_t at = atomic_load_explicit(&t->next, memory_order_relaxed), n;
+  do {
+    if (at >= t->count) return false;
+    size_t left = t->count - at;
+    n = left / (2 * t->threads);
+    if (n < t->grain) n = t->grain < left ? t->grain : left;
+  } while (!atomic_compare_exchange_weak_explicit(&t->next, &at, at + n, memory_order_relaxed, memory_order_relaxed));
+  *begin = at;
+  *end = at + n;
+  return true;
+}
+
+/* One item a thread; each takes stretches until none is left. */
 static void run_worker(void *context, size_t thread) {
   cml_pool *p = context;
   task *t = atomic_load_explicit(&p->task, memory_order_acquire);
-  size_t begin;
-  while ((begin = atomic_fetch_add_explicit(&t->next, t->tile, memory_order_relaxed)) < t->count)
-    t->body(t->context, thread, begin, t->count - begin < t->tile ? t->count : begin + t->tile);
+  for (size_t begin, end; take(t, &begin, &end);) t->body(t->context, thread, begin, end);
   atomic_fetch_add_explicit(&p->finished, 1, memory_order_release);
 }
 
@@ -69,8 +82,7 @@ void cml_parallel_with_thread(cml_pool *p, size_t count, size_t grain, void (*bo
     body(context, 0, 0, count);
     return;
   }
-  size_t tiles = p->threads * 4, tile = (count + tiles - 1) / tiles;
-  task t = {.body = body, .context = context, .count = count, .tile = tile > grain ? tile : grain};
+  task t = {.body = body, .context = context, .count = count, .grain = grain, .threads = p->threads};
   atomic_init(&t.next, 0);
   pthread_mutex_lock(&p->busy);
   atomic_store_explicit(&p->task, &t, memory_order_release);

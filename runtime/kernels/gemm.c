@@ -8,14 +8,15 @@
 
 enum {
   DEPTH_BLOCK = 256,  /* depth x tile_columns floats stay in the first-level cache */
-  ROW_TILES = 8,      /* tiles of rows in a block: its part of A stays in the second-level cache */
-  COLUMN_BLOCK = 512, /* columns of C that are collected in scratch */
+  ROW_BLOCK = 224,    /* rows whose part of A, DEPTH_BLOCK deep, stays in the second-level cache */
+  COLUMN_BLOCK = 256, /* columns of C that are collected in scratch */
+  GROUP_PANELS = 4,   /* panels after which a block's results are finished, while they are in the cache */
   PAD = 16,
-  SERIAL_BELOW = 400000 /* multiply-adds */
+  SERIAL_BELOW = 400000, /* multiply-adds: waking threads would take longer */
+  LEAST_SHARE = 65536    /* that one thread takes at a time */
 };
 
 static size_t least(size_t a, size_t b) { return a < b ? a : b; }
-static size_t row_block(const cml_kernels *k) { return k->tile_rows * (k->tile_rows > 8 ? ROW_TILES : 2 * ROW_TILES); }
 
 size_t cml_panel_count(const cml_kernels *k, size_t columns) { return (columns + k->tile_columns - 1) / k->tile_columns; }
 
@@ -119,7 +120,8 @@ void cml_epilogue_store(const cml_kernels *k, const cml_epilogue *e, float *bloc
 /* ---- blocks ---- */
 
 size_t cml_gemm_scratch(const cml_kernels *k) {
-  return row_block(k) * (DEPTH_BLOCK + PAD + COLUMN_BLOCK) * sizeof(float) + 256;
+  (void)k;
+  return (size_t)ROW_BLOCK * (DEPTH_BLOCK + PAD + COLUMN_BLOCK) * sizeof(float) + 256;
 }
 
 /* Rows whose distance is a multiple of 2 KiB fall into the same few sets of the cache; such blocks are copied too. */
@@ -148,82 +150,92 @@ static void stage(const cml_kernels *k, const cml_gemm *g, size_t r0, size_t row
     }
 }
 
-/* A block of C that one thread finishes: at most row_block rows. */
-static void block(const cml_kernels *k, const cml_gemm *g, size_t r0, size_t rows, size_t j0, size_t columns, float *staged, float *sums) {
-  bool copied = needs_staging(g);
-  float *c = g->c_half ? sums : (float *)g->c + r0 * g->c_stride + j0, low, high;
-  size_t c_stride = g->c_half ? columns : g->c_stride, mr = k->tile_rows, nr = k->tile_columns;
-  cml_epilogue_clamp(&g->after, &low, &high);
-  size_t tiles = (rows + mr - 1) / mr, pieces = (g->depth + DEPTH_BLOCK - 1) / DEPTH_BLOCK, piece = pieces ? (g->depth + pieces - 1) / pieces : 1;
-  for (size_t d0 = 0; d0 < g->depth || !d0; d0 += piece) {
-    size_t depth = least(g->depth - d0, piece), a_stride = copied ? DEPTH_BLOCK + PAD : g->a_stride;
-    bool last = d0 + depth >= g->depth;
-    const float *a = copied ? staged : (const float *)g->a + r0 * g->a_stride + d0;
-    if (copied) stage(k, g, r0, rows, d0, depth, staged, a_stride);
-    for (size_t j = 0; j < columns; j += nr) {
-      const char *b = (const char *)g->b + ((j0 + j) * g->depth + d0 * nr) * (g->b_half ? 2 : 4);
-      const float *bias = last && g->after.bias ? g->after.bias + j0 + j : NULL;
-      size_t n = least(columns - j, nr);
-      if (rows == 1 && !d0 && last && !bias && low == -INFINITY && high == INFINITY) {
-        k->gemv_panel(n, depth, a, b, g->b_half, c + j);
-        continue;
-      }
-      for (size_t t = 0, r = 0, next; t < tiles; t++, r = next) { /* of nearly equal height: a low tile costs as much as a higher one */
-        next = (t + 1) * rows / tiles;
-        k->gemm_tile(next - r, n, depth, a + r * a_stride, a_stride, b, g->b_half, c + r * c_stride + j, c_stride, d0 > 0, bias,
-                     last ? low : -INFINITY, last ? high : INFINITY);
-      }
-    }
-    if (last) break;
-  }
-  cml_epilogue_store(k, &g->after, c, c_stride, rows, columns, g->c, g->c_stride, g->c_half, r0, j0);
+/* A stretch of the depth: the rows' part of A, and whether sums begin or end with it. */
+typedef struct piece {
+  const float *a;
+  size_t a_stride, from, depth;
+  bool first, last;
+  float low, high;
+} piece;
+
+static void ask_for(const char *p, size_t bytes) {
+  for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, 0, 2);
 }
 
-void cml_gemm_part(const cml_kernels *k, const cml_gemm *g, size_t r0, size_t r1, size_t j0, size_t j1, void *scratch) {
-  float *staged = scratch, *sums = staged + row_block(k) * (DEPTH_BLOCK + PAD);
-  size_t step = g->c_half ? COLUMN_BLOCK : j1 - j0;
-  size_t parts = (r1 - r0 + row_block(k) - 1) / row_block(k);
-  for (size_t p = 0, r = r0, next; p < parts; p++, r = next) {
-    next = r0 + (p + 1) * (r1 - r0) / parts;
-    for (size_t j = j0; j < j1; j += step) block(k, g, r, next - r, j, least(j1 - j, step), staged, sums);
+/* One panel of B against all rows of the block. The tiles are of nearly equal height, and with each goes a part of asking for the
+ * next panel, which comes from memory or from a cache far away. */
+static void run_panel(const cml_kernels *k, const cml_gemm *g, const piece *p, size_t rows, size_t column, size_t n, float *c, size_t c_stride) {
+  size_t size = g->b_half ? 2 : 4, nr = k->tile_columns, tiles = (rows + k->tile_rows - 1) / k->tile_rows, share = p->depth * nr * size / tiles;
+  const char *b = (const char *)g->b + (column * g->depth + p->from * nr) * size, *next = b + g->depth * nr * size;
+  const float *bias = p->last && g->after.bias ? g->after.bias + column : NULL;
+  if (g->rows == 1 && p->first && p->last && !bias && p->low == -INFINITY && p->high == INFINITY) {
+    k->gemv_panel(n, p->depth, p->a, b, g->b_half, c);
+    return;
+  }
+  for (size_t t = 0, r = 0, end; t < tiles; t++, r = end) {
+    end = (t + 1) * rows / tiles;
+    if (column + nr < g->columns) ask_for(next + t * share, share);
+    k->gemm_tile(end - r, n, p->depth, p->a + r * p->a_stride, p->a_stride, b, g->b_half, c + r * c_stride, c_stride, !p->first, bias,
+                 p->last ? p->low : -INFINITY, p->last ? p->high : INFINITY);
+  }
+}
+
+/* A block of C that one thread finishes: at most ROW_BLOCK rows, and COLUMN_BLOCK columns when C is float16. */
+static void block(const cml_kernels *k, const cml_gemm *g, size_t r0, size_t rows, size_t j0, size_t columns, float *scratch) {
+  bool copied = needs_staging(g);
+  float *staged = scratch, *sums = staged + ROW_BLOCK * (DEPTH_BLOCK + PAD);
+  float *c = g->c_half ? sums : (float *)g->c + r0 * g->c_stride + j0;
+  size_t c_stride = g->c_half ? columns : g->c_stride, nr = k->tile_columns;
+  size_t pieces = (g->depth + DEPTH_BLOCK - 1) / DEPTH_BLOCK, depth = pieces ? (g->depth + pieces - 1) / pieces : 1;
+  piece p = {.first = true};
+  cml_epilogue_clamp(&g->after, &p.low, &p.high);
+  for (; !p.last; p.from += depth, p.first = false) {
+    p.depth = least(g->depth - p.from, depth);
+    p.last = p.from + p.depth >= g->depth;
+    p.a = copied ? staged : (const float *)g->a + r0 * g->a_stride + p.from;
+    p.a_stride = copied ? DEPTH_BLOCK + PAD : g->a_stride;
+    if (copied) stage(k, g, r0, rows, p.from, p.depth, staged, p.a_stride);
+    for (size_t at = 0; at < columns; at += GROUP_PANELS * nr) {
+      size_t end = least(columns, at + GROUP_PANELS * nr);
+      for (size_t j = at; j < end; j += nr) run_panel(k, g, &p, rows, j0 + j, least(end - j, nr), c + j, c_stride);
+      if (p.last) cml_epilogue_store(k, &g->after, c + at, c_stride, rows, end - at, g->c, g->c_stride, g->c_half, r0, j0 + at);
+    }
   }
 }
 
 /* ---- on all threads ---- */
 
+/* The unit of work is a panel of columns against a part of the rows, all parts of nearly equal height. */
 typedef struct run_context {
   const cml_kernels *k;
   const cml_gemm *g;
-  size_t row_parts, column_parts, rows, columns; /* of a part */
+  size_t row_parts, panels;
   char *scratch;
   size_t slot;
 } run_context;
 
-static void run_parts(void *context, size_t thread, size_t begin, size_t end) {
+static void run_units(void *context, size_t thread, size_t begin, size_t end) {
   const run_context *c = context;
-  for (size_t i = begin; i < end; i++) {
-    const cml_gemm *g = &c->g[i / (c->row_parts * c->column_parts)];
-    size_t r = i / c->column_parts % c->row_parts * c->rows, j = i % c->column_parts * c->columns;
-    cml_gemm_part(c->k, g, r, least(r + c->rows, g->rows), j, least(j + c->columns, g->columns), c->scratch + thread * c->slot);
+  float *scratch = (float *)(void *)(c->scratch + thread * c->slot);
+  for (size_t n; begin < end; begin += n) { /* neighbouring panels together */
+    const cml_gemm *g = &c->g[begin / (c->panels * c->row_parts)];
+    size_t part = begin / c->panels % c->row_parts, panel = begin % c->panels, nr = c->k->tile_columns;
+    n = least(end - begin, c->panels - panel);
+    size_t r = part * g->rows / c->row_parts, rows = (part + 1) * g->rows / c->row_parts - r, last = least((panel + n) * nr, g->columns);
+    size_t step = g->c_half ? COLUMN_BLOCK : last;
+    for (size_t j = panel * nr; j < last; j += step) block(c->k, g, r, rows, j, least(last - j, step), scratch);
   }
 }
 
 void cml_gemm_run(const cml_kernels *k, const cml_gemm *g, size_t count, cml_pool *pool, void *scratch, size_t slots) {
   if (!count || !g->rows || !g->columns) return;
   size_t threads = cml_pool_threads(pool);
-  if (slots < threads || count * g->rows * g->columns * g->depth < SERIAL_BELOW) pool = NULL, threads = 1; /* waking threads would take longer */
-  run_context c = {.k = k, .g = g, .scratch = scratch, .slot = cml_gemm_scratch(k)};
-  size_t wanted = threads == 1 ? 1 : 4 * threads, tiles = (g->rows + k->tile_rows - 1) / k->tile_rows, panels = cml_panel_count(k, g->columns);
-  /* whole blocks of rows when there are enough of them, else fewer rows, else some of the columns */
-  size_t row_tiles = row_block(k) / k->tile_rows, parts = (wanted + count - 1) / count;
-  if (tiles / row_tiles < parts) row_tiles = tiles / parts ? tiles / parts : 1;
-  if (row_tiles < 2 && tiles > 1) row_tiles = least(tiles, 2);
-  if (threads == 1) row_tiles = tiles; /* cut evenly further down */
-  c.rows = row_tiles * k->tile_rows;
-  c.row_parts = (g->rows + c.rows - 1) / c.rows;
-  size_t across = c.row_parts * count < parts ? parts / (c.row_parts * count) : 1;
-  if (across > panels) across = panels;
-  c.columns = (panels + across - 1) / across * k->tile_columns;
-  c.column_parts = (g->columns + c.columns - 1) / c.columns;
-  cml_parallel_with_thread(pool, count * c.row_parts * c.column_parts, 1, run_parts, &c);
+  if (slots < threads || count * g->rows * g->columns * g->depth < SERIAL_BELOW) pool = NULL, threads = 1;
+  run_context c = {.k = k, .g = g, .row_parts = (g->rows + ROW_BLOCK - 1) / ROW_BLOCK, .panels = cml_panel_count(k, g->columns),
+                   .scratch = scratch, .slot = cml_gemm_scratch(k)};
+  /* enough units to end together */
+  size_t tiles = (g->rows + k->tile_rows - 1) / k->tile_rows, wanted = threads == 1 ? 1 : (12 * threads + count * c.panels - 1) / (count * c.panels);
+  if (c.row_parts < wanted) c.row_parts = least(wanted, tiles);
+  size_t unit = (g->rows + c.row_parts - 1) / c.row_parts * k->tile_columns * (g->depth + 1);
+  cml_parallel_with_thread(pool, count * c.row_parts * c.panels, 1 + LEAST_SHARE / unit, run_units, &c);
 }

@@ -42,8 +42,6 @@ size_t cml_panel_count(const cml_kernels *k, size_t columns);
 
 /* Bytes of scratch for one thread. */
 size_t cml_gemm_scratch(const cml_kernels *k);
-/* Rows [r0, r1) and columns [j0, j1) of C; j0 a multiple of tile_columns. */
-void cml_gemm_part(const cml_kernels *k, const cml_gemm *g, size_t r0, size_t r1, size_t j0, size_t j1, void *scratch);
 /* `count` products of one shape on all threads of the pool; scratch: cml_gemm_scratch for each of `slots` threads. */
 void cml_gemm_run(const cml_kernels *k, const cml_gemm *g, size_t count, cml_pool *pool, void *scratch, size_t slots);
 

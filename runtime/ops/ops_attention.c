@@ -111,8 +111,7 @@ static cml_status infer(cml_call *c, cml_error *err) {
 static cml_status run(cml_call *c, cml_error *err) {
   cml_attention a;
   if (!describe(c, &a)) return cml_call_fail(c, err, "attn_mask broadcasts over more dimensions than are supported");
-  const cml_kernels *k = cml_kernels_get();
-  cml_attention_run(k, &a, c->pool, c->scratch, (size_t)(c->scratch_size / cml_attention_scratch(k, &a)));
+  cml_attention_run(cml_kernels_get(), &a, c->pool, c->scratch, cml_pool_threads(c->pool));
   return CML_OK;
 }
 

@@ -183,10 +183,9 @@ static cml_status run(cml_call *c, cml_error *err) {
   to_three(&p.w);
   size_t plane = (size_t)(p.w.in[0] * p.w.in[1] * p.w.in[2]), one = p.last ? p.channels : plane;
   pool_job j = {cml_kernels_get(), &p, cml_arg(c, X)->data, c->outs[0]->data, c->scratch, (2 * one * 4 + 127) & ~(size_t)63};
-  cml_pool *pool = c->scratch_size / j.slot < cml_pool_threads(c->pool) && p.half ? NULL : c->pool;
   size_t pixels = (size_t)(p.w.out[0] * p.w.out[1] * p.w.out[2]);
-  if (p.last) cml_parallel_with_thread(pool, p.batch * pixels, 16, pixels_last, &j);
-  else cml_parallel_with_thread(pool, p.batch * p.channels, 1 + 4096 / (pixels + 1), planes, &j);
+  if (p.last) cml_parallel_with_thread(c->pool, p.batch * pixels, 16, pixels_last, &j);
+  else cml_parallel_with_thread(c->pool, p.batch * p.channels, 1 + 4096 / (pixels + 1), planes, &j);
   return CML_OK;
 }
 
