@@ -9,6 +9,12 @@
 #include "dtype.h"
 #include "span.h"
 
+enum { CML_BLOB_ALIGNMENT = 64, CML_BLOB_HEADER = 64, CML_BLOB_RECORD = 64, CML_BLOB_VERSION = 2 };
+#define CML_BLOB_SENTINEL UINT32_C(0xDEADBEEF)
+
+/* The number of an element type in blob storage, or 0 when it cannot be stored (bool is stored as uint8). */
+CML_API uint32_t cml_blob_type_number(cml_dtype type);
+
 typedef struct cml_blob {
   uint64_t record;     /* offset of the record */
   uint64_t offset;     /* offset of the data */

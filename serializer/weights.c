@@ -2,23 +2,7 @@
  * whatever the weights weigh. */
 #include "weights.h"
 
-#include "blob.h"
-
 #define MODEL_PATH "@model_path/"
-
-static const cml_dtype blob_types[] = {CML_DTYPE_NONE, CML_F16, CML_F32, CML_U8, CML_I8, CML_BF16, CML_I16, CML_U16,
-                                       CML_I4, CML_U1, CML_U2, CML_U4, CML_U3, CML_U6, CML_I32, CML_U32};
-
-uint32_t cml_blob_type_number(cml_dtype type) {
-  if (type == CML_BOOL) type = CML_U8;
-  for (uint32_t i = 1; i < sizeof blob_types / sizeof *blob_types; i++)
-    if (blob_types[i] == type) return i;
-  return 0;
-}
-
-cml_dtype cml_blob_type_from_number(uint32_t number) {
-  return number < sizeof blob_types / sizeof *blob_types ? blob_types[number] : CML_DTYPE_NONE;
-}
 
 cml_status cml_blob_find(cml_span file, uint64_t offset, cml_dtype dtype, uint64_t count, bool fewer, cml_span *out, cml_error *err) {
   cml_blobs blobs;

@@ -1,18 +1,10 @@
-/* weight.bin, Core ML's blob storage v2: a header of 64 bytes (u32 number of blobs, u32 version 2), then for each blob a
- * metadata record of 64 bytes (u32 sentinel 0xDEADBEEF, u32 element type, u64 size in bytes, u64 offset of the data, u64 bits
- * of padding behind a sub-byte type's last element) and its data, both aligned to 64. A blob is known by its record's offset. */
+/* A program's values and the weight files (blob.h) that they lie in: bound when a model is read, written when it is saved. */
 #ifndef CML_WEIGHTS_H
 #define CML_WEIGHTS_H
 
+#include "blob.h"
 #include "mil.h"
 #include "sink.h"
-
-enum { CML_BLOB_ALIGNMENT = 64, CML_BLOB_VERSION = 2 };
-#define CML_BLOB_SENTINEL UINT32_C(0xDEADBEEF)
-
-/* The number of an element type in blob storage, or 0 when it cannot be stored (bool is stored as uint8). */
-CML_API uint32_t cml_blob_type_number(cml_dtype type);
-CML_API cml_dtype cml_blob_type_from_number(uint32_t number); /* CML_DTYPE_NONE when unknown */
 
 /* Checks the record at `offset` of a weight file and gives its data. dtype and count say what is expected: a mismatch is
  * CML_MISMATCH. fewer: a uint8 blob may be shorter (packed indices). Offsets in errors count from the file's start. */
