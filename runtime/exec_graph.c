@@ -324,7 +324,7 @@ static cml_status infer_step(builder *b, cml_step *s, const cml_mil_op *source, 
 
 /* ---- folding ---- */
 
-enum { LARGEST_FOLD = 64 << 20 }; /* bytes; beyond it only decompression is folded */
+enum { LARGEST_FOLD = 64 << 20, LARGEST_SHAPE = 1 << 20 }; /* bytes; beyond the first only decompression is folded */
 
 bool cml_step_foldable(const cml_step *step, const cml_tensor *const *args) {
   if (step->op->flags & (CML_OP_IMPURE | CML_OP_CONTROL) || step->block_count || !step->op->run) return false;
@@ -334,13 +334,13 @@ bool cml_step_foldable(const cml_step *step, const cml_tensor *const *args) {
   return step->arg_count > 0;
 }
 
-static cml_status evaluate(cml_call *c, cml_slot **slots, cml_error *err) {
+static cml_status evaluate(cml_call *c, cml_slot **slots, bool shapes_only, cml_error *err) {
+  uint64_t largest = shapes_only ? LARGEST_SHAPE : c->op->flags & CML_OP_CONSTEXPR ? UINT64_MAX : LARGEST_FOLD;
   CML_TRY(c->op->infer(c, err));
   for (size_t i = 0; i < c->out_count; i++) {
     uint64_t bytes;
     if (!cml_tensor_known_shape(&slots[i]->tensor)) continue; /* run will allocate */
-    if (!cml_tensor_bytes(&slots[i]->tensor, &bytes) || (bytes > LARGEST_FOLD && !(c->op->flags & CML_OP_CONSTEXPR)))
-      return CML_CANCELLED;
+    if (!cml_tensor_bytes(&slots[i]->tensor, &bytes) || bytes > largest) return CML_CANCELLED;
     CML_TRY(cml_slot_reserve(slots[i], err));
   }
   CML_TRY(cml_scratch_check(c->scratch_size, err));
@@ -363,7 +363,7 @@ cml_status cml_step_evaluate(const cml_graph *graph, const cml_step *s, const cm
   if (!status) {
     cml_call c = {.op = s->op, .name = s->name, .opset = graph->opset, .args = args, .first = s->first, .outs = pointers,
                   .out_count = s->out_count, .declared = s->declared, .runner = &runner, .step = s};
-    status = evaluate(&c, slots, err);
+    status = evaluate(&c, slots, graph->shapes_only, err);
     free(c.scratch);
   }
   if (status) {

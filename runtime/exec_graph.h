@@ -56,6 +56,7 @@ typedef struct cml_graph {
   size_t folded_count, folded_capacity;
   struct cml_kept *kept;
   cml_pool *pool;        /* the executable's: scratch depends on its threads */
+  bool shapes_only;      /* it will not run: large compressed weights stay so */
 } cml_graph;
 
 /* Resolves, checks, infers and folds. Errors name the operation; operators that are missing are all named in one error. */

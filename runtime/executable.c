@@ -1,15 +1,16 @@
 /* Load and prepare: choose the function, build its graph, pack, plan. The result never changes and is shared by sessions. */
-#include "exec_graph.h"
+#include "exec_types.h"
 #include "passes.h"
 #include "session.h"
+#include "summary.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
 static cml_status choose_function(const cml_model *m, const char *wanted, const cml_mil_function **out, cml_error *err) {
   if (!m->program)
-    return cml_fail(err, CML_UNSUPPORTED, CML_NO_OFFSET, "the model is no ML Program (its type is number %u of Model's): only ML Programs run",
-                    m->type_number);
+    return cml_fail(err, CML_UNSUPPORTED, CML_NO_OFFSET, "the model is no ML Program but a %s: only ML Programs run",
+                    cml_model_type_name(m->type_number));
   const char *name = wanted && *wanted ? wanted : m->default_function && *m->default_function ? m->default_function : "main";
   *out = cml_mil_find_function(m->program, name);
   if (!*out && !(wanted && *wanted) && m->program->function_count == 1) *out = m->program->functions[0];
@@ -23,34 +24,111 @@ static cml_status choose_function(const cml_model *m, const char *wanted, const 
   return status;
 }
 
-/* The plan for the shapes that the program itself fixes; none when some are open. */
+static const cml_feature *input_feature(const cml_executable *e, uint32_t value) {
+  for (size_t i = 0; i < e->inputs.count; i++)
+    if (e->input_values[i] == value) return &e->inputs.items[i];
+  return NULL;
+}
+
+/* The plan for the shapes that the program itself fixes and, where it leaves some open, the description's default ones: none
+ * when these do not fit. */
 static cml_status plan_default(cml_executable *e, cml_error *err) {
   const cml_graph *g = &e->graph;
-  for (size_t i = 0; i < g->function->input_count; i++)
-    if (!cml_tensor_known_shape(&g->values[i].type)) return CML_OK;
-  return cml_plan_create(g, NULL, &e->plan, err);
+  bool flexible = false;
+  cml_tensor *types = calloc(g->function->input_count + 1, sizeof *types);
+  if (!types) return cml_fail_memory(err);
+  bool known = true;
+  for (uint32_t i = 0; known && i < g->function->input_count; i++) {
+    types[i] = g->values[i].type;
+    if (cml_tensor_known_shape(&types[i])) continue;
+    const cml_feature *f = input_feature(e, i);
+    known = f && cml_feature_default_type(f, &types[i]);
+    flexible = true;
+  }
+  cml_error unfit;
+  cml_status status = known ? cml_plan_create(g, types, &e->plan, flexible ? &unfit : err) : CML_OK;
+  free(types);
+  return flexible ? CML_OK : status;
+}
+
+static cml_status create(cml_model *model, size_t threads, cml_executable **out, cml_error *err) {
+  cml_executable *e = calloc(1, sizeof *e);
+  if (!e) return cml_fail_memory(err);
+  atomic_init(&e->references, 1);
+  e->model = model;
+  cml_status status = cml_pool_create(threads, &e->pool, err);
+  e->graph.pool = e->pool;
+  if (status) cml_executable_unref(e);
+  else *out = e;
+  return status;
 }
 
 cml_status cml_executable_prepare(cml_model *model, const cml_prepare_options *options, cml_executable **out, cml_error *err) {
   static const cml_prepare_options defaults;
   const cml_mil_function *function;
+  cml_executable *e = NULL;
   if (!options) options = &defaults;
   CML_TRY(choose_function(model, options->function, &function, err));
-  cml_executable *e = calloc(1, sizeof *e);
-  if (!e) return cml_fail_memory(err);
-  atomic_init(&e->references, 1);
-  e->model = model;
-  cml_status status = cml_pool_create(options->threads, &e->pool, err);
-  e->graph.pool = e->pool;
-  if (!status) status = cml_exec_build(&e->graph, function, err);
+  CML_TRY(create(model, options->threads, &e, err));
+  cml_status status = cml_exec_build(&e->graph, function, err);
   if (!status && !(options->passes && !*options->passes)) cml_exec_widen_states(&e->graph);
   if (!status) status = cml_executable_bind_features(e, err);
-  if (!status) status = cml_passes_run(&e->graph, options->passes, err);
+  if (!status) status = cml_passes_run(&e->graph, options->passes, NULL, NULL, err);
   if (!status) status = cml_exec_prepare(&e->graph, e->pool, err);
   if (!status) status = plan_default(e, err);
   if (status) cml_executable_unref(e);
   else *out = e;
   return status;
+}
+
+cml_status cml_executable_check(cml_model *model, const cml_mil_function *function, cml_executable **out, cml_error *err) {
+  cml_executable *e = NULL;
+  CML_TRY(create(model, 1, &e, err));
+  e->graph.shapes_only = true;
+  cml_status status = cml_exec_build(&e->graph, function, err);
+  if (!status) status = cml_executable_bind_features(e, err);
+  if (!status) status = plan_default(e, err);
+  if (status) cml_executable_unref(e);
+  else *out = e;
+  return status;
+}
+
+/* ---- what the passes do, in words ---- */
+
+typedef struct pass_printer {
+  cml_buffer *out;
+  cml_buffer before; /* the program before the pass */
+} pass_printer;
+
+static void print_pass(void *context, const cml_graph *g, const cml_pass *pass) {
+  pass_printer *p = context;
+  cml_buffer now = CML_BUFFER_INIT;
+  cml_graph_print(g, &now);
+  bool same = now.size == p->before.size && now.size && !memcmp(now.data, p->before.data, now.size);
+  cml_buffer_printf(p->out, "\n# after %s: %s%s\n", pass->name, pass->what, same ? " (nothing to do)" : "");
+  if (!same) cml_buffer_append(p->out, now.data, now.size);
+  cml_buffer_free(&p->before);
+  p->before = now;
+}
+
+cml_status cml_executable_print_passes(cml_model *model, const cml_prepare_options *options, cml_buffer *out, cml_error *err) {
+  static const cml_prepare_options defaults;
+  const cml_mil_function *function;
+  cml_executable *e = NULL;
+  pass_printer p = {out, CML_BUFFER_INIT};
+  if (!options) options = &defaults;
+  CML_TRY(choose_function(model, options->function, &function, err));
+  CML_TRY(create(model, 1, &e, err));
+  cml_status status = cml_exec_build(&e->graph, function, err);
+  if (!status) {
+    cml_graph_print(&e->graph, &p.before);
+    cml_buffer_text(out, "# as written, constants folded\n");
+    cml_buffer_append(out, p.before.data, p.before.size);
+    status = cml_passes_run(&e->graph, options->passes, print_pass, &p, err);
+  }
+  cml_buffer_free(&p.before);
+  cml_executable_unref(e);
+  return status ? status : cml_buffer_check(out, err);
 }
 
 cml_executable *cml_executable_ref(cml_executable *e) {
@@ -69,6 +147,9 @@ void cml_executable_unref(cml_executable *e) {
 
 const cml_features *cml_executable_inputs(const cml_executable *e) { return &e->inputs; }
 const cml_features *cml_executable_outputs(const cml_executable *e) { return &e->outputs; }
+const cml_tensor *cml_executable_output_type(const cml_executable *e, size_t i) {
+  return e->plan ? &e->plan->types[e->output_values[i]] : &e->graph.values[e->output_values[i]].type;
+}
 const cml_features *cml_executable_states(const cml_executable *e) { return &e->states; }
 const cml_model *cml_executable_model(const cml_executable *e) { return e->model; }
 const cml_mil_program *cml_executable_program(const cml_executable *e) { return e->model->program; }

@@ -6,6 +6,7 @@
 #ifndef CML_EXECUTABLE_H
 #define CML_EXECUTABLE_H
 
+#include "buffer.h"
 #include "mil.h"
 #include "parallel.h"
 #include "tensor.h"
@@ -29,11 +30,20 @@ CML_API void cml_executable_unref(cml_executable *executable);
 CML_API const cml_features *cml_executable_inputs(const cml_executable *executable);
 CML_API const cml_features *cml_executable_outputs(const cml_executable *executable);
 CML_API const cml_features *cml_executable_states(const cml_executable *executable);
+/* Output i's type in the program: at the inputs' default shapes; dims that only data decide are -1. */
+CML_API const cml_tensor *cml_executable_output_type(const cml_executable *executable, size_t i);
 CML_API const cml_model *cml_executable_model(const cml_executable *executable);
 /* Bytes of the arena for the default shapes, of packed weights, and of the largest set of values alive at once. */
 CML_API void cml_executable_memory(const cml_executable *executable, uint64_t *arena, uint64_t *packed, uint64_t *live);
 /* The program as it runs, after the passes. */
 CML_API const cml_mil_program *cml_executable_program(const cml_executable *executable);
+
+/* Checks every function of the model by the operator table and writes the types that it infers into the program, at the inputs'
+ * default shapes, and the shapes of outputs for which the description has none. For summaries: what was flexible is so no longer. */
+CML_API CML_NODISCARD cml_status cml_model_infer_types(cml_model *model, cml_error *err);
+/* Appends the program as it is built and after each pass of options->passes, one line an operation. options may be NULL. */
+CML_API CML_NODISCARD cml_status cml_executable_print_passes(cml_model *model, const cml_prepare_options *options, cml_buffer *out,
+                                                             cml_error *err);
 
 CML_API CML_NODISCARD cml_status cml_session_create(cml_executable *executable, cml_session **out, cml_error *err);
 CML_API void cml_session_destroy(cml_session *session);

@@ -34,7 +34,8 @@ static cml_status check_list(const char *list, cml_error *err) {
   return CML_OK;
 }
 
-cml_status cml_passes_run(cml_graph *g, const char *list, cml_error *err) {
+cml_status cml_passes_run(cml_graph *g, const char *list, void (*after)(void *context, const cml_graph *g, const cml_pass *pass),
+                          void *context, cml_error *err) {
   CML_TRY(check_list(list, err));
   bool exclusive = list && *list != '-';
   for (size_t i = 0; cml_pass_at(i); i++) {
@@ -42,6 +43,7 @@ cml_status cml_passes_run(cml_graph *g, const char *list, cml_error *err) {
     if (how < 0 || (exclusive && how <= 0)) continue;
     CML_TRY(passes[i].run(g, err));
     cml_pass_compact(g);
+    if (after) after(context, g, &passes[i]);
   }
   return CML_OK;
 }

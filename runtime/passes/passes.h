@@ -15,8 +15,10 @@ typedef struct cml_pass {
 
 /* In the order in which they run; NULL after the last. */
 const cml_pass *cml_pass_at(size_t i);
-/* list: NULL all, "" none, "a,b" only these, "-a" all but a. CML_ARGUMENT names a pass that there is not. */
-CML_NODISCARD cml_status cml_passes_run(cml_graph *g, const char *list, cml_error *err);
+/* list: NULL all, "" none, "a,b" only these, "-a" all but a. CML_ARGUMENT names a pass that there is not. After each pass that
+ * ran, `after` is called if it is not NULL. */
+CML_NODISCARD cml_status cml_passes_run(cml_graph *g, const char *list, void (*after)(void *context, const cml_graph *g, const cml_pass *pass),
+                                        void *context, cml_error *err);
 
 /* ---- for passes ---- */
 

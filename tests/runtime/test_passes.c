@@ -236,7 +236,7 @@ static void test_unknown_pass_is_refused(void **state) {
   (void)state;
   cml_error error = {0};
   cml_graph g = {0};
-  assert_int_equal(cml_passes_run(&g, "layout,nothing", &error), CML_ARGUMENT);
+  assert_int_equal(cml_passes_run(&g, "layout,nothing", NULL, NULL, &error), CML_ARGUMENT);
   assert_non_null(strstr(error.text, "'nothing'"));
 }
 
