@@ -140,6 +140,8 @@ CML_ET_MAP2(floor_f32, float, float, floor_divide_f(x, y))
 CML_ET_MAP2(floor_f64, double, double, floor_divide_d(x, y))
 CML_ET_MAP2(floor_i64, int64_t, int64_t, floor_quotient(x, y, s))
 CML_ET_MAP2(trunc_f32, float, float, truncf(x / y))
+CML_ET_MAP2(trunc_f16, float, float, truncf(cml_f16_to_f32(cml_f16_from_f32(x / y))))
+CML_ET_MAP2(trunc_bf16, float, float, truncf(cml_bf16_to_f32(cml_bf16_from_f32(x / y))))
 CML_ET_MAP2(trunc_f64, double, double, trunc(x / y))
 CML_ET_MAP2(trunc_i64, int64_t, int64_t, quotient(x, y, s))
 CML_ET_MAP2(remainder_f32, float, float, remainder_f(x, y))
@@ -150,7 +152,9 @@ CML_ET_MAP2(fmod_f64, double, double, fmod(x, y))
 CML_ET_MAP2(fmod_i64, int64_t, int64_t, modulo(x, y, s))
 
 static const cml_et_maps div_maps = {div_f32, div_f64, NULL, false}, floor_maps = {floor_f32, floor_f64, floor_i64, false},
-                         trunc_maps = {trunc_f32, trunc_f64, trunc_i64, false};
+                         trunc_maps = {trunc_f32, trunc_f64, trunc_i64, false},
+                         /* torch divides in the type itself, then truncates */
+                         trunc_f16_maps = {trunc_f16, NULL, NULL, false}, trunc_bf16_maps = {trunc_bf16, NULL, NULL, false};
 
 static cml_status true_divide(cml_et_call *c, pair *p, size_t out, cml_error *err) {
   p->dtype = cml_et_real_type(p->dtype);
@@ -169,7 +173,8 @@ static cml_status op_div_mode(cml_et_call *c, cml_error *err) {
   if (cml_et_none(c, 2)) return true_divide(c, &p, 3, err);
   cml_string mode = c->args[2]->string;
   if (mode.size == 5 && !memcmp(mode.data, "floor", 5)) return run_pair(c, &p, &floor_maps, NULL, 3, err);
-  if (mode.size == 5 && !memcmp(mode.data, "trunc", 5)) return run_pair(c, &p, &trunc_maps, NULL, 3, err);
+  if (mode.size == 5 && !memcmp(mode.data, "trunc", 5))
+    return run_pair(c, &p, p.dtype == CML_F16 ? &trunc_f16_maps : p.dtype == CML_BF16 ? &trunc_bf16_maps : &trunc_maps, NULL, 3, err);
   return cml_et_fail(c, err, "rounding_mode is '%.*s', neither 'floor' nor 'trunc'", (int)(mode.size < 40 ? mode.size : 40), mode.data);
 }
 
@@ -354,7 +359,11 @@ static cml_status op_masked_fill(cml_et_call *c, cml_error *err) {
   cml_et_number value = cml_et_scalar(c, 2);
   cml_et_scalar_tensor scalar;
   CML_TRY(cml_et_want(c, mask, CML_M_BOOL, "the mask", err));
-  if (value.kind == CML_PTE_REAL && !cml_dtype_is_float(x->dtype)) return cml_et_fail(c, err, "%g is no value of type %s", value.d, cml_dtype_name(x->dtype));
+  if (value.kind == CML_PTE_REAL && !cml_dtype_is_float(x->dtype)) { /* cast to the tensor's type, as torch has it */
+    if (x->dtype == CML_BOOL) value.i = value.d != 0;
+    else if (!(fabs(value.d) < 0x1p63)) return cml_et_fail(c, err, "%g is no value of type %s", value.d, cml_dtype_name(x->dtype));
+    value.kind = CML_PTE_INTEGER;
+  }
   const cml_et_tensor *in[3] = {mask, cml_et_number_tensor(value, &scalar), x};
   return cml_et_elementwise(c, &where_maps, x->dtype, in, 3, NULL, cml_et_arg(c, 3), err);
 }

@@ -56,7 +56,7 @@ static cml_status take_geometry(cml_et_call *c, size_t first, const cml_et_tenso
     reach = g->dilation[k] * (g->kernel[k] - 1) + 1;
     int64_t result = g->transposed ? (n - 1) * g->stride[k] - 2 * g->pad[k] + reach + g->output_pad[k]
                                    : n + 2 * g->pad[k] < reach ? 0 : (n + 2 * g->pad[k] - reach) / g->stride[k] + 1;
-    if (result < 1) return cml_et_fail(c, err, "the kernel is larger than the padded image along dimension %d", at);
+    if (result < !g->transposed) return cml_et_fail(c, err, "the kernel is larger than the padded image along dimension %d", at);
     g->small[k] = g->transposed ? n : result;
     g->big[k] = g->transposed ? result : n;
     if (used) out[at] = result;

@@ -128,17 +128,17 @@ static cml_status make_taps(cml_et_call *c, taps *t, int64_t out, int64_t most, 
   return CML_OK;
 }
 
-/* torch's area_pixel_compute_scale, in float as it is for float tensors. */
-static float pixel_scale(int64_t in, int64_t out, bool align, double factor) {
-  if (align) return out > 1 ? (float)(in - 1) / (float)(out - 1) : 0;
-  return factor > 0 ? (float)(1.0 / factor) : (float)in / (float)out;
+/* torch's area_pixel_compute_scale: in float for all tensors but those of double. */
+static double pixel_scale(int64_t in, int64_t out, bool align, double factor, bool wide) {
+  double scale = align ? (out > 1 ? (double)(in - 1) / (double)(out - 1) : 0) : factor > 0 ? 1.0 / factor : (double)in / (double)out;
+  return wide ? scale : (float)scale;
 }
 
 static cml_status nearest_taps(cml_et_call *c, taps *t, int64_t in, int64_t out, double factor, cml_error *err) {
-  float scale = pixel_scale(in, out, false, factor);
+  float scale = (float)pixel_scale(in, out, false, factor, false);
   CML_TRY(make_taps(c, t, out, 1, err));
   for (int64_t i = 0; i < out; i++) {
-    int64_t at = (int64_t)floorf((float)i * scale);
+    int64_t at = out == in ? i : out == 2 * in ? i >> 1 : (int64_t)floorf((float)i * scale); /* torch takes two sizes for exact */
     t->first[i] = at < in ? at : in - 1;
     t->count[i] = 1;
     t->weights[i] = 1;
@@ -146,18 +146,27 @@ static cml_status nearest_taps(cml_et_call *c, taps *t, int64_t in, int64_t out,
   return CML_OK;
 }
 
-static cml_status linear_taps(cml_et_call *c, taps *t, int64_t in, int64_t out, bool align, double factor, cml_error *err) {
-  float scale = pixel_scale(in, out, align, factor);
+/* Where output i lies in the image: in float or in double, as the tensor is. */
+static double source_of(int64_t i, double scale, bool align, bool wide) {
+  if (wide) return align ? scale * (double)i : scale * ((double)i + 0.5) - 0.5;
+  float s = (float)scale;
+  return align ? s * (float)i : s * ((float)i + 0.5f) - 0.5f;
+}
+
+static cml_status linear_taps(cml_et_call *c, taps *t, const cml_et_tensor *image, int dim, int64_t out, bool align, double factor, cml_error *err) {
+  int64_t in = image->sizes[dim];
+  bool wide = image->dtype == CML_F64;
+  double scale = pixel_scale(in, out, align, factor, wide);
   CML_TRY(make_taps(c, t, out, 2, err));
   for (int64_t i = 0; i < out; i++) {
-    float x = align ? scale * (float)i : scale * ((float)i + 0.5f) - 0.5f;
+    double x = in == out ? (double)i : source_of(i, scale, align, wide);
     if (x < 0) x = 0;
-    int64_t at = (int64_t)x < in ? (int64_t)x : in - 1;
-    float part = x - (float)at < 1 ? x - (float)at : 1;
+    int64_t at = x < (double)in ? (int64_t)x : in - 1;
+    double part = x - (double)at < 1 ? x - (double)at : 1;
     t->first[i] = at;
     t->count[i] = at + 1 < in ? 2 : 1;
-    t->weights[2 * i] = at + 1 < in ? (double)(1 - part) : 1;
-    t->weights[2 * i + 1] = (double)part;
+    t->weights[2 * i] = at + 1 < in ? wide ? 1 - part : (double)(1 - (float)part) : 1;
+    t->weights[2 * i + 1] = part;
   }
   return CML_OK;
 }
@@ -252,8 +261,8 @@ static cml_status op_bilinear(cml_et_call *c, cml_error *err) {
   CML_TRY(vec_size(c, x, 1, 3, size, factors, err));
   CML_TRY(check_image(c, x, cml_et_arg(c, 4), size, err));
   CML_TRY(cml_et_want(c, x, CML_ET_FLOATING | CML_MASK(U8), "the tensor", err));
-  CML_TRY(linear_taps(c, &h, x->sizes[2], size[0], align, factors[0], err));
-  CML_TRY(linear_taps(c, &w, x->sizes[3], size[1], align, factors[1], err));
+  CML_TRY(linear_taps(c, &h, x, 2, size[0], align, factors[0], err));
+  CML_TRY(linear_taps(c, &w, x, 3, size[1], align, factors[1], err));
   return resize_image(c, x, cml_et_arg(c, 4), &h, &w, err);
 }
 

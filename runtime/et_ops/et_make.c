@@ -72,6 +72,7 @@ static cml_status op_fill_tensor(cml_et_call *c, cml_error *err) {
 static cml_status arange(cml_et_call *c, cml_et_number start, cml_et_number end, cml_et_number step, cml_et_tensor *out, cml_error *err) {
   bool real = start.kind == CML_PTE_REAL || end.kind == CML_PTE_REAL || step.kind == CML_PTE_REAL;
   CML_TRY(cml_et_want(c, out, CML_ET_ANY & ~CML_M_BOOL, "the output", err));
+  if (out->dtype == CML_I64) real = false, start.d = (double)start.i, end.d = (double)end.i, step.d = (double)step.i; /* torch casts first */
   double span = real ? end.d - start.d : (double)end.i - (double)start.i, count = ceil(span / step.d);
   if (!(step.d != 0) || !(span / step.d >= 0) || !(count < 0x1p53)) return cml_et_fail(c, err, "no range from %g to %g by %g", start.d, end.d, step.d);
   int64_t n = (int64_t)count;

@@ -87,13 +87,12 @@ static void norm_rows_f64(const norm *j, const cml_et_tensor *weight, const cml_
 }
 
 static cml_status run_norm(cml_et_call *c, norm *j, const cml_et_tensor *weight, const cml_et_tensor *bias, cml_error *err) {
-  cml_et_tensor *out = j->out;
-  cml_et_local lx, lo;
+  cml_et_tensor *out = j->out, *mean = j->mean, *rstd = j->rstd;
+  cml_et_local lx, lo, lm, lr;
   const cml_et_tensor *both[2] = {weight, bias};
   CML_TRY(cml_et_same_type(c, j->x, out, err));
   CML_TRY(cml_et_want(c, j->mean, CML_ET_FLOATING, "the output of means", err));
   CML_TRY(cml_et_want(c, j->rstd, CML_ET_FLOATING, "the output of deviations", err));
-  if (!cml_et_is_contiguous(j->mean) || !cml_et_is_contiguous(j->rstd)) return cml_et_fail(c, err, "outputs of statistics are not contiguous");
   for (int k = 0; k < 2; k++) {
     if (!both[k]) continue;
     CML_TRY(cml_et_want(c, both[k], CML_ET_FLOATING, "a parameter", err));
@@ -102,12 +101,10 @@ static cml_status run_norm(cml_et_call *c, norm *j, const cml_et_tensor *weight,
   CML_TRY(cml_et_resize_like(c, out, j->x, err));
   if (j->rows == 0) return CML_OK;
   CML_TRY(cml_et_contiguous(c, j->x, &lx, &j->x, err));
-  if (!cml_et_is_contiguous(out)) {
-    void *data = cml_et_temp(c, (uint64_t)cml_et_numel(out) * cml_et_width(out));
-    if (!data) return cml_fail_memory(err);
-    cml_et_make(&lo, out->dtype, out->rank, out->sizes, data);
-    j->out = &lo.t;
-  }
+  j->out = cml_et_dense(c, out, &lo);
+  j->mean = cml_et_dense(c, mean, &lm);
+  j->rstd = cml_et_dense(c, rstd, &lr);
+  if (!j->out || !j->mean || !j->rstd) return cml_fail_memory(err);
   if (j->x->dtype == CML_F64) {
     norm_rows_f64(j, weight, bias);
   } else {
@@ -117,8 +114,9 @@ static cml_status run_norm(cml_et_call *c, norm *j, const cml_et_tensor *weight,
     if (!j->gamma || !j->beta || !j->scratch) return cml_fail_memory(err);
     cml_parallel_with_thread(c->pool, (size_t)j->rows, (size_t)(16384 / (j->n + 1) + 1), norm_rows, j);
   }
-  if (j->out != out) cml_et_copy(out, j->out);
-  j->out = out;
+  cml_et_dense_done(out, j->out);
+  cml_et_dense_done(mean, j->mean);
+  cml_et_dense_done(rstd, j->rstd);
   return CML_OK;
 }
 

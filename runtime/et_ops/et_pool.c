@@ -44,8 +44,9 @@ static cml_status take_window(cml_et_call *c, window *w, size_t first, bool dila
   for (int k = 0; k < 2; k++) {
     int64_t room = w->in[k] + 2 * w->pad[k] - w->dilation[k] * (w->kernel[k] - 1) - 1;
     if (w->pad[k] > w->kernel[k] / 2) return cml_et_fail(c, err, "padding of %lld for windows of %lld", (long long)w->pad[k], (long long)w->kernel[k]);
+    if (ceiling) room += w->stride[k] - 1;
     if (room < 0) return cml_et_fail(c, err, "the window is larger than the padded image");
-    w->out[k] = (room + (ceiling ? w->stride[k] - 1 : 0)) / w->stride[k] + 1;
+    w->out[k] = room / w->stride[k] + 1;
     if (ceiling && (w->out[k] - 1) * w->stride[k] >= w->in[k] + w->pad[k]) w->out[k]--;
     if (w->in[k] < 1 || w->out[k] < 1) return cml_et_fail(c, err, "the image is empty");
   }

@@ -459,7 +459,8 @@ static cml_status op_roll(cml_et_call *c, cml_error *err) {
   int64_t shifts[CML_PTE_MAX_RANK], dims[CML_PTE_MAX_RANK], by[CML_PTE_MAX_RANK] = {0};
   size_t count, dim_count;
   cml_et_view whole = cml_et_view_of(x), target;
-  cml_et_local flat_x, flat_out;
+  cml_et_local flat_x, flat_out, dense_x, dense_out;
+  cml_et_tensor *dense = out;
   CML_TRY(cml_et_same_type(c, x, out, err));
   CML_TRY(cml_et_ints(c, 1, shifts, CML_PTE_MAX_RANK, &count, err));
   CML_TRY(cml_et_ints(c, 2, dims, CML_PTE_MAX_RANK, &dim_count, err));
@@ -468,9 +469,10 @@ static cml_status op_roll(cml_et_call *c, cml_error *err) {
   if (n == 0) return CML_OK;
   target = cml_et_view_of(out);
   if (dim_count == 0 && count == 1) { /* all elements as one row */
-    if (!cml_et_is_contiguous(x) || !cml_et_is_contiguous(out)) return cml_et_fail(c, err, "rolls all elements of contiguous tensors only");
+    CML_TRY(cml_et_contiguous(c, x, &dense_x, &x, err));
+    if (!(dense = cml_et_dense(c, out, &dense_out))) return cml_fail_memory(err);
     cml_et_make(&flat_x, x->dtype, 1, &n, x->data);
-    cml_et_make(&flat_out, x->dtype, 1, &n, out->data);
+    cml_et_make(&flat_out, x->dtype, 1, &n, dense->data);
     whole = cml_et_view_of(&flat_x.t);
     target = cml_et_view_of(&flat_out.t);
     dims[0] = 0;
@@ -499,6 +501,7 @@ static cml_status op_roll(cml_et_call *c, cml_error *err) {
     }
     if (some) cml_et_view_move(c, &to, &from);
   }
+  cml_et_dense_done(out, dense);
   return CML_OK;
 }
 
@@ -541,22 +544,24 @@ static cml_status op_tril(cml_et_call *c, cml_error *err) {
   const cml_et_tensor *x = cml_et_arg(c, 0);
   cml_et_tensor *out = cml_et_arg(c, 2);
   int64_t diagonal = cml_et_int(c, 1, 0);
-  cml_et_local local;
+  cml_et_local local, dense_out;
   const cml_et_tensor *from;
   if (x->rank < 2) return cml_et_fail(c, err, "takes matrices; this tensor is of rank %d", x->rank);
   CML_TRY(cml_et_same_type(c, x, out, err));
   CML_TRY(cml_et_resize_like(c, out, x, err));
   CML_TRY(cml_et_contiguous(c, x, &local, &from, err));
-  if (!cml_et_is_contiguous(out)) return cml_et_fail(c, err, "the output is not contiguous");
+  cml_et_tensor *dense = cml_et_dense(c, out, &dense_out);
+  if (!dense) return cml_fail_memory(err);
   int64_t columns = x->sizes[x->rank - 1], rows = x->sizes[x->rank - 2], width = (int64_t)cml_et_width(x), n = cml_et_numel(x);
   for (int64_t at = 0, row = 0; at < n; at += columns, row = row + 1 < rows ? row + 1 : 0) {
     int64_t keep = diagonal >= columns ? columns : diagonal < -rows ? 0 : row + diagonal + 1;
     keep = keep < 0 ? 0 : keep > columns ? columns : keep;
-    char *to = (char *)out->data + at * width;
+    char *to = (char *)dense->data + at * width;
     memmove(to, (const char *)from->data + at * width, (size_t)(keep * width));
     size_t kept = (size_t)keep * (size_t)width, all = (size_t)columns * (size_t)width;
     if (kept < all) memset(to + kept, 0, all - kept);
   }
+  cml_et_dense_done(out, dense);
   return CML_OK;
 }
 

@@ -160,11 +160,18 @@ static cml_status op_leaky_relu(cml_et_call *c, cml_error *err) {
 CML_ET_MAP1(logit_f32, float, float, logf(x / (1.0f - x)))
 CML_ET_MAP1(logit_f64, double, double, log(x / (1.0 - x)))
 static inline double within(double x, double low, double high) { return x < low ? low : x > high ? high : x; }
-CML_ET_MAP1(logit_eps_f32, float, float, log(within(x, (float)s->d[0], 1.0f - (float)s->d[0]) / (1.0 - within(x, (float)s->d[0], 1.0f - (float)s->d[0]))))
-CML_ET_MAP1(logit_eps_f64, double, double, log(within(x, s->d[0], 1.0 - s->d[0]) / (1.0 - within(x, s->d[0], 1.0 - s->d[0]))))
+CML_ET_MAP1(logit_eps_f32, float, float, log(within(x, s->d[0], s->d[1]) / (1.0 - within(x, s->d[0], s->d[1]))))
+CML_ET_MAP1(logit_eps_f64, double, double, log(within(x, s->d[0], s->d[1]) / (1.0 - within(x, s->d[0], s->d[1]))))
+/* v as an element of t's type holds it. */
+static double rounded(double v, cml_dtype t) {
+  float f = (float)v;
+  return t == CML_F64 ? v : t == CML_F16 ? cml_f16_to_f32(cml_f16_from_f32(f)) : t == CML_BF16 ? cml_bf16_to_f32(cml_bf16_from_f32(f)) : f;
+}
 static cml_status op_logit(cml_et_call *c, cml_error *err) {
   static const cml_et_maps plain = {logit_f32, logit_f64, NULL, false}, bounded = {logit_eps_f32, logit_eps_f64, NULL, false};
-  return real_unary(c, cml_et_none(c, 1) ? &plain : &bounded, &(cml_et_scalars){.d = {cml_et_real(c, 1, 0)}}, 2, err);
+  cml_dtype t = cml_et_real_type(cml_et_arg(c, 0)->dtype);
+  double low = rounded(cml_et_real(c, 1, 0), t), high = rounded(1 - low, t); /* the bounds are of the tensor's type */
+  return real_unary(c, cml_et_none(c, 1) ? &plain : &bounded, &(cml_et_scalars){.d = {low, high}}, 2, err);
 }
 
 static const cml_et_op rows[] = {

@@ -131,6 +131,16 @@ cml_status cml_et_same_type(const cml_et_call *c, const cml_et_tensor *a, const 
   return cml_et_fail(c, err, "an argument of type %s meets one of type %s", cml_dtype_name(a->dtype), cml_dtype_name(b->dtype));
 }
 
+cml_et_tensor *cml_et_dense(cml_et_call *c, cml_et_tensor *out, cml_et_local *local) {
+  if (cml_et_is_contiguous(out)) return out;
+  cml_et_make(local, out->dtype, out->rank, out->sizes, cml_et_temp(c, (uint64_t)cml_et_numel(out) * cml_et_width(out)));
+  return local->t.data ? &local->t : NULL;
+}
+
+void cml_et_dense_done(cml_et_tensor *out, const cml_et_tensor *dense) {
+  if (dense != out) cml_et_copy(out, dense);
+}
+
 cml_status cml_et_view_emit(cml_et_call *c, const cml_et_view *from, cml_et_tensor *out, cml_error *err) {
   CML_TRY(cml_et_same_type(c, from->t, out, err));
   CML_TRY(cml_et_resize(c, out, (size_t)from->rank, from->sizes, err));

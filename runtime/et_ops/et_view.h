@@ -33,6 +33,10 @@ const cml_et_tensor *cml_et_view_tensor(const cml_et_view *v, cml_et_local *out)
 void cml_et_view_move(cml_et_call *c, const cml_et_view *to, const cml_et_view *from);
 /* Resizes out to the view's shape and copies. The types must be equal. */
 cml_status cml_et_view_emit(cml_et_call *c, const cml_et_view *from, cml_et_tensor *out, cml_error *err);
+/* What an operator that writes in contiguous order writes to: the output itself where it lies so, else temporary memory, which
+ * cml_et_dense_done copies. NULL when there is no memory. */
+cml_et_tensor *cml_et_dense(cml_et_call *c, cml_et_tensor *out, cml_et_local *local);
+void cml_et_dense_done(cml_et_tensor *out, const cml_et_tensor *dense);
 /* Fails unless the types are equal. */
 cml_status cml_et_same_type(const cml_et_call *c, const cml_et_tensor *a, const cml_et_tensor *b, cml_error *err);
 
