@@ -69,6 +69,10 @@ typedef struct cml_kernels {
   /* y += a * x */
   void (*axpy)(float a, const float *x, float *y, size_t n);
 
+  /* A step of an LSTM cell: the gates i, f, o, z (n of each, one after the other) are gates + step through sigmoid, sigmoid, sigmoid
+   * and tanh; c = f c + i z, h = o tanh(c). */
+  void (*lstm_cell)(size_t n, const float *gates, const float *step, float *c, float *h);
+
   /* Rows of n: y = softmax(x) along a row. */
   void (*softmax)(const float *x, float *y, size_t n);
   void (*softmax_f16)(const cml_f16 *x, cml_f16 *y, size_t n);

@@ -324,6 +324,21 @@ static void layer_norm_f16(const cml_f16 *x, cml_f16 *y, size_t n, const float *
   layer_norm_row(x, y, true, n, gamma, beta, epsilon);
 }
 
+VINLINE vf cell_gate(const float *gates, const float *step, size_t i, size_t n) {
+  return n == W ? vf_load(gates + i) + vf_load(step + i) : vf_load_n(gates + i, n) + vf_load_n(step + i, n);
+}
+
+static void lstm_cell(size_t n, const float *gates, const float *step, float *c, float *h) {
+  for (size_t i = 0; i < n; i += W) {
+    size_t m = n - i < W ? n - i : W;
+    vf in = v_sigmoid(cell_gate(gates, step, i, m)), forget = v_sigmoid(cell_gate(gates, step, n + i, m));
+    vf out = v_sigmoid(cell_gate(gates, step, 2 * n + i, m)), z = v_tanh(cell_gate(gates, step, 3 * n + i, m));
+    vf cell = vf_fma(forget, m == W ? vf_load(c + i) : vf_load_n(c + i, m), in * z), y = out * v_tanh(cell);
+    if (m == W) vf_store(c + i, cell), vf_store(h + i, y);
+    else vf_store_n(c + i, cell, m), vf_store_n(h + i, y, m);
+  }
+}
+
 void CML_SIMD(cml_fill_vector)(cml_kernels *k) {
   k->width = W;
   k->f16_to_f32 = f16_to_f32;
@@ -343,6 +358,7 @@ void CML_SIMD(cml_fill_vector)(cml_kernels *k) {
   k->moments = moments;
   k->axpy = axpy;
   k->exp_sum = exp_sum;
+  k->lstm_cell = lstm_cell;
   k->softmax = softmax;
   k->softmax_f16 = softmax_f16;
   k->layer_norm = layer_norm;

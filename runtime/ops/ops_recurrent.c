@@ -2,8 +2,10 @@
  *
  * What depends on the input alone, W x + bias, is computed for all steps at once; a step then adds R h and applies the gates.
  * All arithmetic is in float32, the state between steps included; results are rounded once, as they are stored. Weights are
- * row-major [gates * H, columns] as the program holds them, float or half, read in place for single vectors, and packed when
- * the program is prepared for products of several.
+ * packed into panels when the program is prepared, R gate by gate, float or half as they are, for each step reads all of R: that,
+ * from the second-level cache, is what a step costs. Every other step goes over the panels backwards, so that it begins with
+ * those that the cache still holds. A single short call reads the weights in place. The two directions of a bidirectional layer
+ * are two threads' work.
  *
  * A layer of direction `reverse` gives its results in the order in which it works, last step first; the backward half of a
  * bidirectional one gives them in the order of its input. So coremltools' and torch's expectations have it. */
@@ -150,9 +152,9 @@ static cml_status read_layer(const cml_call *c, layer *l, cml_error *err) {
 
 /* ---- shapes and memory ---- */
 
-/* Scratch, in floats. */
+/* Scratch, in floats; what follows `first` is there for each direction, `stride` apart. */
 typedef struct places {
-  uint64_t x, projection, gates, bias, peephole, h, c, t, gemm, total;
+  uint64_t x, gemm, first, projection, gates, bias, peephole, h, c, t, stride, total;
 } places;
 
 static bool reserve(uint64_t *at, uint64_t a, uint64_t b, uint64_t c, uint64_t *place) {
@@ -163,11 +165,13 @@ static bool reserve(uint64_t *at, uint64_t a, uint64_t b, uint64_t c, uint64_t *
 
 static bool place_scratch(const cml_call *call, const layer *l, places *p) {
   uint64_t at = 0, b = (uint64_t)l->batch, h = (uint64_t)l->hidden, g = (uint64_t)l->gates * h, s = (uint64_t)l->steps;
-  bool ok = reserve(&at, s, b, (uint64_t)l->inputs, &p->x) && reserve(&at, s, b, g, &p->projection) && reserve(&at, b, g, 1, &p->gates) &&
-            reserve(&at, 2 * g, 1, 1, &p->bias) && reserve(&at, 3 * h, 1, 1, &p->peephole) && reserve(&at, b, h, 1, &p->h) &&
-            reserve(&at, b, h, 1, &p->c) && reserve(&at, b, h, 1, &p->t) &&
+  bool ok = reserve(&at, s, b, (uint64_t)l->inputs, &p->x) &&
             reserve(&at, cml_pool_threads(call->pool), cml_gemm_scratch(cml_kernels_get()) / sizeof(float) + 16, 1, &p->gemm);
-  p->total = at;
+  p->first = at;
+  ok = ok && reserve(&at, s, b, g, &p->projection) && reserve(&at, b, g, 1, &p->gates) && reserve(&at, 2 * g, 1, 1, &p->bias) &&
+       reserve(&at, 3 * h, 1, 1, &p->peephole) && reserve(&at, b, h, 1, &p->h) && reserve(&at, b, h, 1, &p->c) && reserve(&at, b, h, 1, &p->t);
+  p->stride = at - p->first;
+  p->total = p->first + (uint64_t)l->directions * p->stride;
   return ok;
 }
 
@@ -189,74 +193,52 @@ static cml_status infer_recurrent(cml_call *c, cml_error *err) {
 /* ---- packed weights ---- */
 
 enum {
-  FEW_VECTORS = 4,          /* from here on the packed product is the faster one */
-  SERIAL_PRODUCTS = 1 << 24 /* multiplications; fewer, as in most single steps, are done before another thread wakes up */
+  FEW_VECTORS = 4,            /* from here on products of matrices are the faster ones */
+  SHARED_PRODUCTS = 1 << 19,  /* multiplications of a step; fewer are done before another thread has begun */
 };
 
 typedef struct packed {
-  const void *w[2], *r[2]; /* by direction */
+  const char *w[2], *r[2]; /* by direction; r: `gates` packed matrices, gate_bytes apart */
+  size_t gate_bytes;
 } packed;
 
-static cml_status pack(cml_call *c, const cml_tensor *m, const void **out, cml_error *err) {
+static void pack(const cml_tensor *m, size_t first_row, size_t rows, char *to) {
   const cml_kernels *k = cml_kernels_get();
-  size_t rows = (size_t)m->dims[0], depth = (size_t)m->dims[1];
+  size_t depth = (size_t)m->dims[1];
   bool half = m->dtype == CML_F16;
-  void *to = cml_call_keep(c, cml_pack_bytes(k, depth, rows, half), err);
-  if (!to) return CML_NO_MEMORY;
-  cml_pack_panels(k, to, half, m->data, half, depth, rows, 1, depth, 0, cml_panel_count(k, rows));
-  *out = to;
-  return CML_OK;
+  const char *from = (const char *)m->data + first_row * depth * (half ? 2 : 4);
+  cml_pack_panels(k, to, half, from, half, depth, rows, 1, depth, 0, cml_panel_count(k, rows));
 }
 
 static cml_status prepare_recurrent(cml_call *c, cml_error *err) {
   layer l;
   CML_TRY(read_layer(c, &l, err));
   if (l.steps >= 0 && l.batch >= 0 && l.steps * l.batch < FEW_VECTORS) return CML_OK;
+  const cml_kernels *k = cml_kernels_get();
+  size_t h = (size_t)l.hidden, gates = (size_t)l.gates;
   packed *p = cml_call_keep(c, sizeof *p, err);
   if (!p) return CML_NO_MEMORY;
+  p->gate_bytes = (cml_pack_bytes(k, h, h, l.dir[0].r->dtype == CML_F16) + 63) & ~(size_t)63;
   for (int64_t d = 0; d < l.directions; d++) {
-    CML_TRY(pack(c, l.dir[d].w, &p->w[d], err));
-    if (l.batch < 0 || l.batch >= FEW_VECTORS) CML_TRY(pack(c, l.dir[d].r, &p->r[d], err));
+    const cml_tensor *w = l.dir[d].w, *r = l.dir[d].r;
+    char *to = cml_call_keep(c, cml_pack_bytes(k, (size_t)w->dims[1], gates * h, w->dtype == CML_F16), err);
+    if (!to) return CML_NO_MEMORY;
+    pack(w, 0, gates * h, to);
+    p->w[d] = to;
+    if (!(to = cml_call_keep(c, gates * p->gate_bytes, err))) return CML_NO_MEMORY;
+    for (size_t g = 0; g < gates; g++) pack(r, g * h, h, to + g * p->gate_bytes);
+    p->r[d] = to;
   }
   c->prepared = p;
   return CML_OK;
 }
 
-/* ---- matrix times vectors, on several threads ---- */
-
-typedef struct product {
-  const cml_kernels *k;
-  const cml_tensor *w;
-  size_t first_row, vectors, x_stride, y_stride;
-  const float *x;
-  float *y;
-} product;
-
-static void multiply_rows(void *context, size_t begin, size_t end) {
-  const product *p = context;
-  size_t depth = (size_t)p->w->dims[1], size = p->w->dtype == CML_F16 ? 2 : 4;
-  for (size_t row = begin; row < end; row += 32) { /* few rows stay in cache for all vectors */
-    size_t n = end - row < 32 ? end - row : 32;
-    for (size_t v = 0; v < p->vectors; v++)
-      p->k->gemv_rows(n, depth, (const char *)p->w->data + (p->first_row + row) * depth * size, size == 2, depth, p->x + v * p->x_stride,
-                      p->y + v * p->y_stride + row);
-  }
-}
-
-/* y[v] = W[first_row ... first_row + rows) x[v]; panels: W packed, or NULL. */
-static void multiply(const cml_call *c, const cml_tensor *w, const void *panels, float *scratch, int64_t first_row, int64_t rows,
-                     int64_t vectors, const float *x, float *y, int64_t y_stride) {
-  product p = {cml_kernels_get(), w, (size_t)first_row, (size_t)vectors, (size_t)w->dims[1], (size_t)y_stride, x, y};
-  if (!vectors) return;
-  cml_pool *pool = rows * w->dims[1] < SERIAL_PRODUCTS / vectors ? NULL : c->pool;
-  if (panels && vectors >= FEW_VECTORS && rows == w->dims[0]) {
-    cml_gemm g = {.rows = (size_t)vectors, .columns = (size_t)rows, .depth = (size_t)w->dims[1], .a = x, .a_stride = (size_t)w->dims[1],
-                  .a_depth_stride = 1, .b = panels, .b_half = w->dtype == CML_F16, .c = y, .c_stride = (size_t)y_stride,
-                  .after = {.activation = CML_UNARY_COPY}};
-    cml_gemm_run(p.k, &g, 1, pool, scratch, cml_pool_threads(pool));
-    return;
-  }
-  cml_parallel(pool, (size_t)rows, (size_t)(32768 / (w->dims[1] * vectors + 1) + 1), multiply_rows, &p);
+/* y[v] = W[first_row ... first_row + rows) x[v], weights as the program holds them. */
+static void multiply_in_place(const cml_tensor *w, int64_t first_row, int64_t rows, int64_t vectors, const float *x, float *y, int64_t y_stride) {
+  size_t depth = (size_t)w->dims[1], size = w->dtype == CML_F16 ? 2 : 4;
+  const char *from = (const char *)w->data + (size_t)first_row * depth * size;
+  for (int64_t v = 0; v < vectors; v++)
+    cml_kernels_get()->gemv_rows((size_t)rows, depth, from, size == 2, depth, x + (size_t)v * depth, y + v * y_stride);
 }
 
 static void apply(function f, float *x, int64_t n) {
@@ -269,17 +251,73 @@ typedef struct pass {
   const cml_call *call;
   const layer *l;
   const direction *d;
-  const void *w_panels, *r_panels;
+  const packed *packed;
+  cml_pool *pool; /* for one step's products; NULL: they stay on this thread */
+  int64_t index;  /* of the direction */
   float *projection, *gates, *bias, *recurrent_bias, *peephole, *h, *c, *t, *gemm;
+  bool backwards; /* over the panels */
 } pass;
+
+typedef struct panels {
+  const pass *p;
+  size_t first_gate, count, in_gate; /* panels in all, and in a gate */
+  const float *h;
+} panels;
+
+/* gates = R h, panel by panel. */
+static void multiply_panels(void *context, size_t begin, size_t end) {
+  const panels *s = context;
+  const pass *p = s->p;
+  const layer *l = p->l;
+  const cml_kernels *k = cml_kernels_get();
+  size_t h = (size_t)l->hidden, nr = k->tile_columns, width = (size_t)l->gates * h;
+  bool half = p->d->r->dtype == CML_F16;
+  for (size_t i = begin; i < end; i++) {
+    size_t at = p->backwards ? s->count - 1 - i : i, gate = s->first_gate + at / s->in_gate, j = at % s->in_gate * nr;
+    const char *panel = p->packed->r[p->index] + gate * p->packed->gate_bytes + j * h * (half ? 2 : 4);
+    for (size_t b = 0; b < (size_t)l->batch; b++)
+      k->gemv_panel(h - j < nr ? h - j : nr, h, s->h + b * h, panel, half, p->gates + b * width + gate * h + j);
+  }
+}
+
+/* For several vectors: a product of matrices for each gate. */
+static void multiply_gates(const pass *p, size_t first_gate, size_t gate_count, const float *h) {
+  const layer *l = p->l;
+  size_t n = (size_t)l->hidden;
+  cml_gemm g[4];
+  for (size_t i = 0; i < gate_count; i++)
+    g[i] = (cml_gemm){.rows = (size_t)l->batch, .columns = n, .depth = n, .a = h, .a_stride = n, .a_depth_stride = 1,
+                      .b = p->packed->r[p->index] + (first_gate + i) * p->packed->gate_bytes, .b_half = p->d->r->dtype == CML_F16,
+                      .c = p->gates + (first_gate + i) * n, .c_stride = (size_t)l->gates * n, .after = {.activation = CML_UNARY_COPY}};
+  cml_gemm_run(cml_kernels_get(), g, gate_count, p->pool, p->gemm, cml_pool_threads(p->pool));
+}
+
+/* gates[b] = R h[b] */
+static void multiply(const pass *p, int64_t first_gate, int64_t gate_count, const float *h) {
+  const layer *l = p->l;
+  int64_t n = l->hidden, width = l->gates * n;
+  if (!p->packed) {
+    multiply_in_place(p->d->r, first_gate * n, gate_count * n, l->batch, h, p->gates + first_gate * n, width);
+    return;
+  }
+  if (l->batch >= FEW_VECTORS) {
+    multiply_gates(p, (size_t)first_gate, (size_t)gate_count, h);
+    return;
+  }
+  panels s = {.p = p, .first_gate = (size_t)first_gate, .in_gate = cml_panel_count(cml_kernels_get(), (size_t)n), .h = h};
+  s.count = s.in_gate * (size_t)gate_count;
+  cml_parallel(p->pool, s.count, 1, multiply_panels, &s);
+}
 
 /* gates[b] = R h[b] + what the input gives at this step. */
 static void recur(const pass *p, const float *step, int64_t first_gate, int64_t gate_count, const float *h) {
   const layer *l = p->l;
   int64_t width = l->gates * l->hidden, first = first_gate * l->hidden, n = gate_count * l->hidden;
-  multiply(p->call, p->d->r, p->r_panels, p->gemm, first, n, l->batch, h, p->gates + first, width);
-  for (int64_t b = 0; b < l->batch; b++)
-    for (int64_t i = first; i < first + n; i++) p->gates[b * width + i] += step[b * width + i];
+  multiply(p, first_gate, gate_count, h);
+  for (int64_t b = 0; b < l->batch; b++) {
+    float *gates = p->gates + b * width + first;
+    cml_kernels_get()->binary(CML_BINARY_ADD, gates, step + b * width + first, gates, (size_t)n);
+  }
 }
 
 static void step_rnn(const pass *p, const float *step) {
@@ -311,10 +349,21 @@ static void step_gru(const pass *p, const float *step) {
   }
 }
 
+static bool is_plain_lstm(const pass *p) {
+  const layer *l = p->l;
+  return !p->d->peephole && l->clip == INFINITY && l->recurrent.f == CML_UNARY_SIGMOID && l->cell.f == CML_UNARY_TANH && l->output.f == CML_UNARY_TANH;
+}
+
 /* Gates i, f, o, z. Peepholes of i and f see the old cell, that of o the new one. */
 static void step_lstm(const pass *p, const float *step) {
   const layer *l = p->l;
   int64_t n = l->hidden;
+  if (is_plain_lstm(p)) {
+    multiply(p, 0, 4, p->h);
+    for (int64_t b = 0; b < l->batch; b++)
+      cml_kernels_get()->lstm_cell((size_t)n, p->gates + b * 4 * n, step + b * 4 * n, p->c + b * n, p->h + b * n);
+    return;
+  }
   recur(p, step, 0, 4, p->h);
   for (int64_t b = 0; b < l->batch; b++) {
     float *gi = p->gates + b * 4 * n, *gf = gi + n, *go = gf + n, *gz = go + n, *cell = p->c + b * n, *h = p->h + b * n;
@@ -361,18 +410,34 @@ static void prepare_biases(const pass *p) {
   if (p->d->peephole) cml_load_f32(p->peephole, p->d->peephole->data, p->d->peephole->dtype, 0, (size_t)(3 * l->hidden));
 }
 
-static void run_direction(cml_call *call, const pass *p, int64_t d, const float *x) {
+/* W x + bias for all steps. */
+static void project(const pass *p, const float *x, cml_pool *pool) {
   const layer *l = p->l;
-  int64_t width = l->gates * l->hidden, rows_total = l->steps * l->batch;
+  const cml_tensor *w = p->d->w;
+  int64_t width = l->gates * l->hidden, vectors = l->steps * l->batch;
   prepare_biases(p);
-  multiply(call, p->d->w, p->w_panels, p->gemm, 0, width, rows_total, x, p->projection, width);
-  for (int64_t r = 0; r < rows_total; r++)
-    for (int64_t i = 0; i < width; i++) p->projection[r * width + i] += p->bias[i];
+  if (!p->packed) {
+    multiply_in_place(w, 0, width, vectors, x, p->projection, width);
+    for (int64_t v = 0; v < vectors; v++)
+      for (int64_t i = 0; i < width; i++) p->projection[v * width + i] += p->bias[i];
+    return;
+  }
+  cml_gemm g = {.rows = (size_t)vectors, .columns = (size_t)width, .depth = (size_t)l->inputs, .a = x, .a_stride = (size_t)l->inputs,
+                .a_depth_stride = 1, .b = p->packed->w[p->index], .b_half = w->dtype == CML_F16, .c = p->projection,
+                .c_stride = (size_t)width, .after = {.bias = p->bias, .activation = CML_UNARY_COPY}};
+  cml_gemm_run(cml_kernels_get(), &g, 1, pool, p->gemm, cml_pool_threads(pool));
+}
+
+static void run_steps(pass *p) {
+  const layer *l = p->l;
+  const cml_call *call = p->call;
+  int64_t width = l->gates * l->hidden, d = p->index;
   load_state(p->h, cml_arg(call, 1), l, d);
   if (l->kind == LSTM) load_state(p->c, cml_arg(call, 2), l, d);
   for (int64_t s = 0; s < l->steps; s++) {
     int64_t at = p->d->backward ? l->steps - 1 - s : s;
     const float *step = p->projection + at * l->batch * width;
+    p->backwards = s % 2;
     if (l->kind == RNN) step_rnn(p, step);
     else if (l->kind == GRU) step_gru(p, step);
     else step_lstm(p, step);
@@ -381,6 +446,11 @@ static void run_direction(cml_call *call, const pass *p, int64_t d, const float 
   if (!l->sequence) store_state(call->outs[0], l, d, 0, p->h);
   if (call->out_count > 1) store_state(call->outs[1], l, d, 0, p->h);
   if (call->out_count > 2) store_state(call->outs[2], l, d, 0, p->c);
+}
+
+static void run_directions(void *context, size_t begin, size_t end) {
+  pass *passes = context;
+  for (size_t d = begin; d < end; d++) run_steps(&passes[d]);
 }
 
 static cml_status run_recurrent(cml_call *c, cml_error *err) {
@@ -395,13 +465,19 @@ static cml_status run_recurrent(cml_call *c, cml_error *err) {
     cml_load_f32(scratch + at.x, x->data, x->dtype, 0, (size_t)cml_tensor_count(x));
     input = scratch + at.x;
   }
+  /* large steps are shared by all threads, small ones run a direction on each */
+  bool large = (double)l.gates * (double)l.hidden * (double)l.hidden * (double)l.batch >= SHARED_PRODUCTS;
+  bool shared = large && (l.directions == 1 || cml_pool_threads(c->pool) > 2);
+  pass passes[2];
   for (int64_t d = 0; d < l.directions; d++) {
-    const packed *panels = c->prepared;
-    pass p = {c, &l, &l.dir[d], panels ? panels->w[d] : NULL, panels ? panels->r[d] : NULL, scratch + at.projection, scratch + at.gates,
-              scratch + at.bias, scratch + at.bias + l.gates * l.hidden, scratch + at.peephole, scratch + at.h, scratch + at.c,
-              scratch + at.t, scratch + at.gemm};
-    run_direction(c, &p, d, input);
+    float *own = scratch + (uint64_t)d * at.stride;
+    passes[d] = (pass){.call = c, .l = &l, .d = &l.dir[d], .packed = c->prepared, .pool = shared ? c->pool : NULL, .index = d,
+                       .projection = own + at.projection, .gates = own + at.gates, .bias = own + at.bias,
+                       .recurrent_bias = own + at.bias + l.gates * l.hidden, .peephole = own + at.peephole, .h = own + at.h, .c = own + at.c,
+                       .t = own + at.t, .gemm = scratch + at.gemm};
+    project(&passes[d], input, c->pool);
   }
+  cml_parallel(shared ? NULL : c->pool, (size_t)l.directions, 1, run_directions, passes);
   return CML_OK;
 }
 

@@ -246,6 +246,29 @@ static void test_rows(void **state) {
   }
 }
 
+static double sigmoid(double x) { return 1 / (1 + exp(-x)); }
+
+static void test_lstm_cell(void **state) {
+  (void)state;
+  const cml_kernels *k;
+  EACH_TABLE(k) {
+    for (size_t n = 1; n < 70; n++) {
+      float *gates = at_end(0, 4 * n * 4), *step = at_end(1, 4 * n * 4), *c = at_end(2, n * 4), *h = at_end(3, n * 4), old[70];
+      fill(gates, 4 * n), fill(step, 4 * n), fill(c, n);
+      for (size_t i = 0; i < 4 * n; i++) gates[i] *= i % 3 ? 2 : 30;
+      memcpy(old, c, n * 4);
+      k->lstm_cell(n, gates, step, c, h);
+      for (size_t i = 0; i < n; i++) {
+        double x[4];
+        for (size_t j = 0; j < 4; j++) x[j] = (double)(gates[j * n + i] + step[j * n + i]);
+        double cell = sigmoid(x[1]) * (double)old[i] + sigmoid(x[0]) * tanh(x[3]);
+        assert_true(fabs((double)c[i] - cell) < 1e-6);
+        assert_true(fabs((double)h[i] - sigmoid(x[2]) * tanh(cell)) < 1e-6);
+      }
+    }
+  }
+}
+
 /* ---- the matrix product ---- */
 
 static void test_gemm(void **state) {
@@ -376,7 +399,7 @@ int main(int argc, char **argv) {
   guard_buffers();
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_f16),  cmocka_unit_test(test_unary), cmocka_unit_test(test_unary_f16), cmocka_unit_test(test_binary),
-      cmocka_unit_test(test_rows), cmocka_unit_test(test_gemm),  cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_depthwise),
+      cmocka_unit_test(test_rows), cmocka_unit_test(test_lstm_cell), cmocka_unit_test(test_gemm),  cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_depthwise),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
