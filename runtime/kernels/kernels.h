@@ -105,6 +105,11 @@ typedef struct cml_kernels {
   void (*winograd_output)(size_t outputs, const float *m, size_t m_stride, const float *bias, float low, float high, float *y, size_t pixel,
                           size_t row, size_t rows, size_t columns);
 
+  /* One output pixel of a pooling with the channels last, x and y half or float: y[c] = maximum (NaN when one is) of x[t][c], or
+   * their sum / divisor. taps > 0. */
+  void (*pool_pixel)(bool max, bool half, size_t taps, const void *const *x, size_t channels, float divisor, void *y);
+  /* sums[c] = sum over p of x[p * pixel + c] */
+  void (*channel_sums)(size_t pixels, size_t channels, const void *x, bool half, size_t pixel, float *sums);
   /* Over pixels of `channels` neighbouring floats: sum[c] += x - shift[c], squares[c] += (x - shift[c])^2. */
   void (*channel_moments)(size_t pixels, size_t channels, const float *x, const float *shift, float *sum, float *squares);
   /* y = x * scale[c] + bias[c] */

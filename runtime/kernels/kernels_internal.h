@@ -7,7 +7,8 @@
 #define CML_KERNEL_FILLS(variant)                 \
   void cml_fill_vector_##variant(cml_kernels *k); \
   void cml_fill_gemm_##variant(cml_kernels *k);   \
-  void cml_fill_conv_##variant(cml_kernels *k);
+  void cml_fill_conv_##variant(cml_kernels *k);   \
+  void cml_fill_pool_##variant(cml_kernels *k);
 
 CML_KERNEL_FILLS(portable)
 CML_KERNEL_FILLS(avx2)

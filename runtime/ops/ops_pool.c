@@ -108,6 +108,21 @@ static void combine(const cml_kernels *k, pool_kind kind, float *sum, const floa
   }
 }
 
+/* The window's pixels, when they are few enough for the kernel that takes them all at once; else 0. */
+enum { TAPS = 128 };
+static size_t gather_window(const pool_job *j, int64_t image, const int64_t *b, const int64_t *e, const void **taps) {
+  const cml_windows *w = &j->p->w;
+  size_t n = 0, bytes = j->p->channels * (j->p->half ? 2 : 4);
+  if (j->p->kind == POOL_L2) return 0;
+  for (int64_t d = b[0]; d < e[0]; d++)
+    for (int64_t h = b[1]; h < e[1]; h++)
+      for (int64_t v = b[2]; v < e[2]; v++) {
+        if (n == TAPS) return 0;
+        taps[n++] = j->x + (size_t)(((image * w->in[0] + d) * w->in[1] + h) * w->in[2] + v) * bytes;
+      }
+  return n;
+}
+
 static void pixels_last(void *context, size_t thread, size_t begin, size_t end) {
   const pool_job *j = context;
   const pool_call *p = j->p;
@@ -119,6 +134,12 @@ static void pixels_last(void *context, size_t thread, size_t begin, size_t end) 
     for (int d = 2; d >= 0; d--) o[d] = at % w->out[d], at /= w->out[d];
     for (int d = 0; d < 3; d++) window(w, d, o[d], &b[d], &e[d], &counted[d]);
     int64_t inside = (e[0] - b[0]) * (e[1] - b[1]) * (e[2] - b[2]), all = counted[0] * counted[1] * counted[2];
+    const void *taps[TAPS];
+    size_t count = gather_window(j, at, b, e, taps);
+    if (count) {
+      j->k->pool_pixel(p->kind == POOL_MAX, p->half, count, taps, n, (float)(p->exclude ? inside : all), j->y + i * n * size);
+      continue;
+    }
     float *sum = p->half ? sums : (float *)(void *)(j->y + i * n * size);
     for (size_t c = 0; c < n; c++) sum[c] = p->kind == POOL_MAX ? -INFINITY : 0;
     for (int64_t d = b[0]; d < e[0]; d++)

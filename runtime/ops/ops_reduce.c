@@ -174,6 +174,23 @@ static void set_reduced(cml_call *c, const cml_tensor *x, uint32_t reduced, bool
   cml_out_set(c, 0, dtype, rank, dims);
 }
 
+/* Sums over pixels with the channels last (means of images): pieces of SUM_PIXELS are added in float by a kernel, and what they
+ * give in double. The pieces do not depend on the number of threads. */
+enum { SUM_PIXELS = 128 };
+
+static bool sums_pixels(const cml_tensor *x, uint32_t reduced, int64_t *pixels, int64_t *channels) {
+  *pixels = 1;
+  if (x->rank < 2 || x->rank > CML_MAX_RANK || !cml_tensor_known_shape(x) || (x->dtype != CML_F32 && x->dtype != CML_F16)) return false;
+  *channels = x->dims[x->rank - 1];
+  for (int32_t i = 0; i + 1 < x->rank; i++) {
+    if (!(reduced >> i & 1) && x->dims[i] != 1) return false;
+    *pixels *= x->dims[i];
+  }
+  return !(reduced >> (x->rank - 1) & 1) && *pixels >= 32 && *channels >= 8;
+}
+
+static uint64_t sum_pieces(int64_t pixels) { return (uint64_t)(pixels + SUM_PIXELS - 1) / SUM_PIXELS; }
+
 static cml_status infer_reduce(cml_call *c, cml_error *err) {
   const cml_tensor *x = cml_arg(c, 0);
   uint32_t reduced;
@@ -181,10 +198,43 @@ static cml_status infer_reduce(cml_call *c, cml_error *err) {
   if (x->rank < 0) return cml_out_unknown(c, 0, x->dtype, CML_RANK_UNKNOWN), CML_OK;
   CML_TRY(reduced_axes(c, x->rank, &reduced, err));
   set_reduced(c, x, reduced, cml_arg_bool(c, 2, false), x->dtype);
+  int64_t pixels, channels;
+  if (reductions[c->op - cml_ops_reduce.rows].fold == FOLD_sum && sums_pixels(x, reduced, &pixels, &channels))
+    c->scratch_size = sum_pieces(pixels) * (uint64_t)channels * 4;
   return CML_OK;
 }
 
 /* ---- running ---- */
+
+typedef struct sum_job {
+  const cml_tensor *x;
+  size_t pixels, channels;
+  float *parts;
+} sum_job;
+
+static void sum_parts(void *context, size_t begin, size_t end) {
+  const sum_job *j = context;
+  bool half = j->x->dtype == CML_F16;
+  for (size_t i = begin; i < end; i++) {
+    size_t first = i * SUM_PIXELS, n = j->pixels - first < SUM_PIXELS ? j->pixels - first : SUM_PIXELS;
+    cml_kernels_get()->channel_sums(n, j->channels, (const char *)j->x->data + first * j->channels * (half ? 2 : 4), half, j->channels,
+                                    j->parts + i * j->channels);
+  }
+}
+
+static void reduce_pixels(cml_call *c, finish f, int64_t pixels, int64_t channels) {
+  sum_job j = {cml_arg(c, 0), (size_t)pixels, (size_t)channels, c->scratch};
+  size_t pieces = sum_pieces(pixels), n = (size_t)channels;
+  cml_parallel(c->pool, pieces, 1 + 65536 / (SUM_PIXELS * n), sum_parts, &j);
+  for (size_t at = 0; at < n; at += BAND) {
+    size_t width = n - at < BAND ? n - at : BAND;
+    double sums[BAND] = {0};
+    float row[BAND];
+    for (size_t i = 0; i < pieces; i++) sum_f_band(sums, j.parts + i * n + at, width);
+    for (size_t k = 0; k < width; k++) row[k] = (float)finish_float(f, sums[k], (double)pixels);
+    cml_store_f32(c->outs[0]->data, c->outs[0]->dtype, (int64_t)at, row, width);
+  }
+}
 
 typedef struct reduce_job {
   const cml_tensor *x;
@@ -347,6 +397,11 @@ static cml_status run_reduce(cml_call *c, cml_error *err) {
   reduce_job j = {.x = cml_arg(c, 0), .out = c->outs[0], .fold = &folds[r->fold], .finish = r->finish};
   uint32_t reduced;
   CML_TRY(reduced_axes(c, j.x->rank, &reduced, err));
+  int64_t pixels, channels;
+  if (r->fold == FOLD_sum && sums_pixels(j.x, reduced, &pixels, &channels) && c->scratch) {
+    reduce_pixels(c, r->finish, pixels, channels);
+    return CML_OK;
+  }
   j.whole = !cml_dtype_is_float(j.x->dtype) && r->finish != LOG_SUM_EXP;
   reduce_plan(&j, reduced);
   int64_t outputs = cml_tensor_count(j.out), work = j.count < 1 ? 1 : (int64_t)j.count * (j.last_reduced ? 1 : BAND);

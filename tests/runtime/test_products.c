@@ -87,6 +87,11 @@ static void each_table(void (*test)(void)) {
   assert_ok(cml_kernels_use(NULL, err));
 }
 
+/* Where the element of an image, channel and pixel lies, with the channels first or last. */
+static int64_t place(bool last, int64_t image, int64_t channels, int64_t channel, int64_t plane, int64_t pixel) {
+  return last ? (image * plane + pixel) * channels + channel : (image * channels + channel) * plane + pixel;
+}
+
 /* ---- convolution: every output looks at every input that the definition names ---- */
 
 typedef struct geometry {
@@ -279,16 +284,19 @@ static void test_attention(void **state) {
 /* ---- pools ---- */
 
 static void one_pool(int kind) {
-  static const char *const names[] = {"max_pool", "avg_pool", "l2_pool"};
+  static const char *const names[] = {"max_pool", "avg_pool", "l2_pool", "cml_max_pool_last", "cml_avg_pool_last"};
+  bool last = kind > 2;
+  kind %= 3;
   int32_t dims = (int32_t)between(1, kind == 2 ? 2 : 3);
-  int64_t x_dims[5] = {between(1, 2), between(1, 20)}, kernel[3] = {0}, stride[3] = {0}, pad[6] = {0}, o3[3], k3[3] = {1, 1, 1}, s3[3] = {1, 1, 1}, b3[3] = {0}, a3[3] = {0}, i3[3] = {1, 1, 1};
+  int64_t n = between(1, 2), channels = between(1, last ? 90 : 20), x_dims[5] = {n, channels}, kernel[3] = {0}, stride[3] = {0}, pad[6] = {0}, o3[3], k3[3] = {1, 1, 1}, s3[3] = {1, 1, 1}, b3[3] = {0}, a3[3] = {0}, i3[3] = {1, 1, 1};
   for (int i = 0; i < dims; i++) {
     int at = i + 3 - dims;
     kernel[i] = k3[at] = between(1, 4), stride[i] = s3[at] = between(1, 3);
     pad[2 * i] = b3[at] = between(0, kernel[i] / 2), pad[2 * i + 1] = a3[at] = between(0, kernel[i] / 2);
-    x_dims[i + 2] = i3[at] = kernel[i] + between(0, 12);
+    x_dims[i + (last ? 1 : 2)] = i3[at] = kernel[i] + between(0, 12);
   }
-  call c = start(names[kind], CML_IOS15);
+  if (last) x_dims[dims + 1] = channels;
+  call c = start(names[kind + (last ? 3 : 0)], CML_IOS15);
   cml_tensor *x = add_floats(&c, "x", rnd() % 2 ? CML_F32 : CML_F16, dims + 2, x_dims), y;
   bool exclude = rnd() % 2;
   add_ints(&c, "kernel_sizes", dims, kernel);
@@ -297,35 +305,82 @@ static void one_pool(int kind) {
   add_ints(&c, "pad", 2 * dims, pad);
   if (kind == 1) add_bool(&c, "exclude_padding_from_average", exclude);
   evaluate(&c, &y);
-  for (int i = 0; i < 3; i++) o3[i] = i < 3 - dims ? 1 : y.dims[i - (3 - dims) + 2];
-  int64_t plane = o3[0] * o3[1] * o3[2];
+  for (int i = 0; i < 3; i++) o3[i] = i < 3 - dims ? 1 : y.dims[i - (3 - dims) + (last ? 1 : 2)];
+  int64_t plane = o3[0] * o3[1] * o3[2], in_plane = i3[0] * i3[1] * i3[2];
+  assert_int_equal(cml_tensor_count(&y), n * channels * plane);
   for (int64_t i = 0; i < cml_tensor_count(&y); i++) {
+    int64_t image = i / plane / channels, channel = i / plane % channels;
     int64_t p[3] = {i % plane / (o3[1] * o3[2]), i % plane / o3[2] % o3[1], i % plane % o3[2]}, inside = 0, all = k3[0] * k3[1] * k3[2];
     double sum = kind ? 0 : -INFINITY;
     for (int64_t t = 0; t < all; t++) {
       int64_t q[3] = {p[0] * s3[0] - b3[0] + t / (k3[1] * k3[2]), p[1] * s3[1] - b3[1] + t / k3[2] % k3[1], p[2] * s3[2] - b3[2] + t % k3[2]};
       if (q[0] < 0 || q[1] < 0 || q[2] < 0 || q[0] >= i3[0] || q[1] >= i3[1] || q[2] >= i3[2]) continue;
-      double v = cml_tensor_get(x, ((i / plane * i3[0] + q[0]) * i3[1] + q[1]) * i3[2] + q[2]);
+      double v = cml_tensor_get(x, place(last, image, channels, channel, in_plane, (q[0] * i3[1] + q[1]) * i3[2] + q[2]));
       inside++;
       sum = kind == 0 ? fmax(sum, v) : kind == 1 ? sum + v : sum + v * v;
     }
-    close_to(&y, i, kind == 0 ? sum : kind == 1 ? sum / (double)(exclude ? inside : all) : sqrt(sum), 1);
+    close_to(&y, place(last, image, channels, channel, plane, i % plane), kind == 0 ? sum : kind == 1 ? sum / (double)(exclude ? inside : all) : sqrt(sum), 1);
   }
   done(&c, &y);
 }
 
 static void pools(void) {
-  for (int i = 0; i < 60; i++) one_pool(i % 3);
+  for (int i = 0; i < 100; i++) one_pool(i % 5);
 }
 static void test_pools(void **state) {
   (void)state;
   each_table(pools);
 }
 
+/* A maximum with a NaN in its window is NaN wherever it stands, as in torch. */
+static void nan_pool(void) {
+  for (int64_t at = 0; at < 6; at++) {
+    call c = start("cml_max_pool_last", CML_IOS15);
+    cml_tensor *x = add_floats(&c, "x", CML_F32, 4, (int64_t[]){1, 2, 3, 33}), y;
+    cml_tensor_set(x, at * 33 + 5, NAN);
+    add_ints(&c, "kernel_sizes", 2, (int64_t[]){2, 3});
+    evaluate(&c, &y);
+    for (int64_t i = 0; i < 33; i++) assert_int_equal(isnan(cml_tensor_get(&y, i)), i == 5);
+    done(&c, &y);
+  }
+}
+static void test_nan_pool(void **state) {
+  (void)state;
+  each_table(nan_pool);
+}
+
+/* ---- sums over the pixels of an image with its channels last ---- */
+
+static void one_mean(void) {
+  int64_t h = between(1, 20), w = between(3, 40), channels = between(8, 300);
+  bool mean = rnd() % 2, keep = rnd() % 2;
+  call c = start(mean ? "reduce_mean" : "reduce_sum", CML_IOS15);
+  cml_tensor *x = add_floats(&c, "x", rnd() % 2 ? CML_F32 : CML_F16, 4, (int64_t[]){1, h, w, channels}), y;
+  add_ints(&c, "axes", 2, (int64_t[]){1, -2});
+  add_bool(&c, "keep_dims", keep);
+  evaluate(&c, &y);
+  assert_int_equal(y.rank, keep ? 4 : 2);
+  assert_int_equal(cml_tensor_count(&y), channels);
+  for (int64_t i = 0; i < channels; i++) {
+    double sum = 0;
+    for (int64_t p = 0; p < h * w; p++) sum += cml_tensor_get(x, p * channels + i);
+    close_to(&y, i, mean ? sum / (double)(h * w) : sum, mean ? 0.01 : sqrt((double)(h * w)));
+  }
+  done(&c, &y);
+}
+static void means(void) {
+  for (int i = 0; i < 40; i++) one_mean();
+}
+static void test_means(void **state) {
+  (void)state;
+  each_table(means);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_conv),      cmocka_unit_test(test_conv_transpose), cmocka_unit_test(test_products),
-      cmocka_unit_test(test_attention), cmocka_unit_test(test_pools),
+      cmocka_unit_test(test_attention), cmocka_unit_test(test_pools),          cmocka_unit_test(test_nan_pool),
+      cmocka_unit_test(test_means),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
