@@ -116,7 +116,7 @@ static void soften(const head_work *w, size_t r, size_t n) {
 static void query_rows(const head_work *w, size_t q0, size_t rows) {
   const cml_kernels *k = w->k;
   const cml_attention *a = w->a;
-  size_t nr = k->tile_columns, mr = k->tile_rows, e = a->depth, ev = a->value_depth;
+  size_t nr = k->tile_columns, tiles = (rows + k->tile_rows - 1) / k->tile_rows, e = a->depth, ev = a->value_depth;
   int64_t mask = base_of(a, &a->mask, w->head), at = base_of(a, &a->q, w->head);
   for (size_t r = 0; r < rows; r++) {
     load_row(k, a, a->q.data, at + (int64_t)(q0 + r) * a->q.row, w->query + r * e, e);
@@ -128,17 +128,21 @@ static void query_rows(const head_work *w, size_t q0, size_t rows) {
   for (size_t s0 = 0; s0 < a->keys; s0 += KEY_BLOCK) {
     size_t n = least(a->keys - s0, KEY_BLOCK);
     for (size_t j = 0; j < n; j += nr)
-      for (size_t r = 0; r < rows; r += mr)
-        k->gemm_tile(least(rows - r, mr), least(n - j, nr), e, w->query + r * e, e, w->keys + (s0 + j) * e, false,
-                     w->scores + r * KEY_BLOCK + j, KEY_BLOCK, false, NULL, -INFINITY, INFINITY);
+      for (size_t t = 0, r = 0, end; t < tiles; t++, r = end) {
+        end = (t + 1) * rows / tiles;
+        k->gemm_tile(end - r, least(n - j, nr), e, w->query + r * e, e, w->keys + (s0 + j) * e, false, w->scores + r * KEY_BLOCK + j, KEY_BLOCK,
+                     false, NULL, -INFINITY, INFINITY);
+      }
     for (size_t r = 0; r < rows; r++) {
       add_mask(k, a, mask, q0 + r, s0, w->scores + r * KEY_BLOCK, n);
       soften(w, r, n);
     }
     for (size_t j = 0; j < ev; j += nr)
-      for (size_t r = 0; r < rows; r += mr)
-        k->gemm_tile(least(rows - r, mr), least(ev - j, nr), n, w->scores + r * KEY_BLOCK, KEY_BLOCK, w->values + j * a->keys + s0 * nr, false,
+      for (size_t t = 0, r = 0, end; t < tiles; t++, r = end) {
+        end = (t + 1) * rows / tiles;
+        k->gemm_tile(end - r, least(ev - j, nr), n, w->scores + r * KEY_BLOCK, KEY_BLOCK, w->values + j * a->keys + s0 * nr, false,
                      w->sums + r * ev + j, ev, true, NULL, -INFINITY, INFINITY);
+      }
   }
   for (size_t r = 0; r < rows; r++) {
     k->binary_scalar(CML_BINARY_MUL, w->sums + r * ev, 1.0f / w->totals[r], false, w->sums + r * ev, ev);
@@ -168,7 +172,7 @@ static void run_range(void *context, size_t thread, size_t begin, size_t end) {
   w.tops = w.sums + p.sums, w.totals = w.tops + query_block(k);
   for (size_t i = begin; i < end; i++) {
     w.head = i / j->splits;
-    size_t part = (a->queries + j->splits - 1) / j->splits, q = i % j->splits * part, last = least(q + part, a->queries);
+    size_t part = i % j->splits, q = part * a->queries / j->splits, last = (part + 1) * a->queries / j->splits;
     if (a->queries <= FEW_QUERIES) {
       for (; q < last; q++) decode(k, a, w.head, q, scratch);
       continue;
@@ -180,7 +184,8 @@ static void run_range(void *context, size_t thread, size_t begin, size_t end) {
                       (size_t)a->v.row, 1, 0, cml_panel_count(k, a->value_depth));
       packed = w.head;
     }
-    for (; q < last; q += query_block(k)) query_rows(&w, q, least(last - q, query_block(k)));
+    size_t blocks = (last - q + query_block(k) - 1) / query_block(k), count = last - q; /* of nearly equal height */
+    for (size_t b = 0; b < blocks; b++) query_rows(&w, q + b * count / blocks, (b + 1) * count / blocks - b * count / blocks);
   }
 }
 

@@ -159,7 +159,7 @@ typedef struct piece {
 } piece;
 
 static void ask_for(const char *p, size_t bytes) {
-  for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, 0, 2);
+  for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i);
 }
 
 /* One panel of B against all rows of the block. The tiles are of nearly equal height, and with each goes a part of asking for the

@@ -105,14 +105,33 @@ VINLINE vf v_erf(vf x) {
   return vf_select(a < V(0.92f), v_erf_small(x), vf_select(x != x, x, large));
 }
 
-/* x/2 erfc(-x / sqrt 2), without cancellation on the negative side. */
+/* 2^x for -160 < x < 127. */
+VINLINE vf v_exp2(vf x) {
+  vf n = vf_round(x), r = x - n, p = V(0x1.5c08e6p-10f);
+  p = vf_fma(p, r, V(0x1.3d0c52p-7f));
+  p = vf_fma(p, r, V(0x1.c6b6e4p-5f));
+  p = vf_fma(p, r, V(0x1.ebf918p-3f));
+  p = vf_fma(p, r, V(0x1.62e428p-1f));
+  p = vf_fma(p, r, V(0x1.000002p+0f));
+#if defined(CML_HAVE_SCALEF)
+  return vf_scalef(p, n);
+#else
+  return v_scale(p, vf_int(n));
+#endif
+}
+
+/* max(x, 0) - |x|/2 erfc(|x| / sqrt 2), for both signs without cancellation. -log2 of erfc is smooth: one polynomial, fitted where
+ * the product is not negligible; past 10 it is far below the smallest result that counts. */
 VINLINE vf v_gelu(vf x) {
-  vf z = x * V(0x1.6a09e6p-1f), a = vf_abs(z), e = v_erfc_large(a);
-  vf tail = vf_select(x < V(0.0f), e, 2.0f - e);
-  vf c = vf_select(a < V(0.92f), 1.0f + v_erf_small(z), tail);
-  vf y = x * 0.5f * c;
-  y = vf_select(x < V(-16.0f), V(-0.0f), y); /* -inf * 0 is no number */
-  return vf_select(x != x, x, y);
+  vf a = vf_min(V(10.0f), vf_abs(x)), p = V(0x1.0f9c82p-20f);
+  p = vf_fma(p, a, V(-0x1.1f7742p-16f));
+  p = vf_fma(p, a, V(0x1.471296p-14f));
+  p = vf_fma(p, a, V(0x1.aa1f02p-12f));
+  p = vf_fma(p, a, V(-0x1.e6ed3cp-8f));
+  p = vf_fma(p, a, V(0x1.b03e58p-5f));
+  p = vf_fma(p, a, V(0x1.d621b0p-2f));
+  p = vf_fma(p, a, V(0x1.26afa4p+0f));
+  return vf_fma(a * -0.5f, v_exp2(p * -a), vf_max(vf_zero(), x));
 }
 
 /* x/2 (1 + tanh(u)) = x sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3) */
