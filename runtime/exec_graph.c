@@ -256,8 +256,8 @@ static cml_status bind_arguments(builder *b, cml_step *s, const cml_mil_op *sour
 
 /* ---- outputs ---- */
 
-/* Inferred and declared must not contradict each other. */
-static cml_status check_declared(const cml_tensor *inferred, const cml_tensor *declared, size_t i, cml_error *err) {
+/* Inferred and declared must not contradict each other; `but` says where the inferred type comes from. */
+static cml_status check_declared(const cml_tensor *inferred, const cml_tensor *declared, const char *but, cml_error *err) {
   bool ok = inferred->dtype == declared->dtype || !declared->dtype;
   if (inferred->rank >= 0 && declared->rank >= 0) {
     ok = ok && inferred->rank == declared->rank;
@@ -268,7 +268,7 @@ static cml_status check_declared(const cml_tensor *inferred, const cml_tensor *d
   char a[128], b[128];
   cml_tensor_describe(inferred, a, sizeof a);
   cml_tensor_describe(declared, b, sizeof b);
-  return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "output %zu is declared %s and the arguments give %s", i, b, a);
+  return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "is declared %s, and %s %s", b, but, a);
 }
 
 /* Computes a step now; too large a result is left to run time. */
@@ -311,8 +311,8 @@ static cml_status infer_step(builder *b, cml_step *s, const cml_mil_op *source, 
                 .out_count = s->out_count, .arg_constant = s->arg_constant, .declared = s->declared, .step = s};
   CML_TRY(s->op->infer(&c, err));
   for (size_t i = 0; i < s->out_count; i++) {
-    cml_status status = check_declared(&outs[i], &s->declared[i], i, err);
-    if (status) return step_fail(s, source, err, status);
+    cml_status status = check_declared(&outs[i], &s->declared[i], "the arguments give", err);
+    if (status) return step_fail(s, source, err, s->out_count > 1 ? cml_error_prefix(err, status, "output %zu", i) : status);
   }
   if (cml_step_foldable(s, args)) CML_TRY(fold_step(g, s, args, outs, err));
   for (size_t i = 0; i < s->out_count; i++) {
@@ -412,9 +412,51 @@ static cml_status build_constant(builder *b, const cml_mil_op *source, uint32_t 
   uint32_t value;
   cml_status status = constant_tensor(b->g, v, &t, err);
   if (status == CML_UNSUPPORTED && v->kind == CML_VALUE_DICTIONARY) return CML_OK; /* nothing that runs takes one */
+  cml_tensor declared;
+  cml_tensor_from_type(source->outputs[0].type, &declared);
+  if (!status) status = check_declared(&t, &declared, "the value is", err);
   if (status) return cml_error_prefix(err, status, "operation '%s' (const)", cml_mil_op_name(source));
   CML_TRY(value_add(b->g, source->outputs[0].name, &t, CML_ROLE_CONSTANT, depth, &value, err));
   return scope_add(b, source->outputs[0].name, value, err);
+}
+
+/* Values that a block takes or gives against what the operation has or declares: as many, of the same element types. */
+static cml_status check_handed(const cml_graph *g, const uint32_t *values, size_t count, const cml_tensor *const *want, size_t want_count,
+                               size_t block, const char *what, cml_error *err) {
+  if (count != want_count) return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "block %zu has %zu %ss, expected %zu", block, count, what, want_count);
+  for (size_t i = 0; i < count; i++) {
+    cml_dtype found = g->values[values[i]].type.dtype, expected = want[i]->dtype;
+    if (found && expected && found != expected)
+      return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "%s %zu of block %zu is %s, expected %s", what, i, block, cml_dtype_name(found),
+                      cml_dtype_name(expected));
+  }
+  return CML_OK;
+}
+
+/* cond has a block for each case, which take nothing; while_loop's take the loop variables, and the first gives one bool. */
+static cml_status check_blocks(builder *b, const cml_step *s, const cml_mil_op *source, cml_error *err) {
+  static const cml_tensor one_bool = {.dtype = CML_BOOL};
+  const cml_tensor *answer = &one_bool, *const *no_values = NULL;
+  const cml_graph *g = b->g;
+  size_t count = s->op->flags & CML_OP_CONTROL ? 2 : 0;
+  if (s->block_count != count) return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "has %zu blocks, expected %zu", s->block_count, count);
+  if (!count) return CML_OK;
+  bool loop = strcmp(s->op->name, "cond") != 0;
+  const cml_tensor **types = cml_arena_array(&b->g->arena, s->out_count + s->arg_count + 1, sizeof *types);
+  cml_tensor *declared = CML_ARENA_NEW_ARRAY(&b->g->arena, cml_tensor, s->out_count + 1);
+  if (!types || !declared) return cml_fail_memory(err);
+  for (size_t i = 0; i < s->out_count; i++) {
+    cml_tensor_from_type(source->outputs[i].type, &declared[i]);
+    types[i] = &declared[i];
+  }
+  for (size_t i = 0; i < s->arg_count; i++) types[s->out_count + i] = &g->values[s->args[i]].type;
+  for (size_t k = 0; k < count; k++) {
+    const cml_graph_block *block = s->blocks[k];
+    bool asks = loop && k == 0;
+    CML_TRY(check_handed(g, block->inputs, block->input_count, loop ? types + s->out_count : no_values, loop ? s->arg_count : 0, k, "input", err));
+    CML_TRY(check_handed(g, block->outputs, block->output_count, asks ? &answer : types, asks ? 1 : s->out_count, k, "output", err));
+  }
+  return CML_OK;
 }
 
 static cml_status build_step(builder *b, const cml_mil_op *source, cml_step *s, uint32_t depth, cml_error *err) {
@@ -435,7 +477,8 @@ static cml_status build_step(builder *b, const cml_mil_op *source, cml_step *s, 
     if (!(s->blocks[i] = CML_ARENA_NEW(&g->arena, cml_graph_block))) return cml_fail_memory(err);
     CML_TRY(build_block(b, source->blocks[i], s->blocks[i], depth + 1, err));
   }
-  return infer_step(b, s, source, depth, err);
+  status = check_blocks(b, s, source, err);
+  return status ? step_fail(s, source, err, status) : infer_step(b, s, source, depth, err);
 }
 
 static cml_status build_block(builder *b, const cml_mil_block *source, cml_graph_block *block, uint32_t depth, cml_error *err) {
@@ -481,8 +524,8 @@ static cml_status build_function(builder *b, const cml_mil_function *f, cml_erro
     return cml_fail(err, CML_UNSUPPORTED, CML_NO_OFFSET, "function '%s' is in opset %s, which this version does not know", f->name,
                     f->opset ? f->opset : "(none)");
   if (has_missing(b, body, 0))
-    return cml_fail(err, CML_UNSUPPORTED, CML_NO_OFFSET, "%zu operator%s of function '%s' not in this build: %s", b->missing_count,
-                    b->missing_count == 1 ? " is" : "s are", f->name, b->missing.data ? (char *)b->missing.data : "");
+    return cml_fail(err, CML_UNSUPPORTED, CML_NO_OFFSET, "function '%s' has %zu operator%s that opset %s lacks: %s", f->name, b->missing_count,
+                    b->missing_count == 1 ? "" : "s", f->opset, b->missing.data ? (char *)b->missing.data : "");
   for (size_t i = 0; i < f->input_count; i++) {
     cml_tensor t;
     uint32_t value;

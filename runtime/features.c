@@ -39,6 +39,21 @@ static bool find_output(const cml_graph *g, const char *name, uint32_t *value) {
   return false;
 }
 
+/* What the description says of an input against the program's own type, so far as both are fixed; rank 0 and [1] are the same. */
+static cml_status check_described(const cml_graph *g, const cml_feature *f, uint32_t value, cml_error *err) {
+  const cml_tensor *type = &g->values[value].type;
+  cml_tensor described = {.dtype = type->dtype, .rank = (int32_t)f->rank};
+  if (f->kind != CML_FEATURE_ARRAY || f->flexibility != CML_FLEX_NONE || !f->rank || f->rank > CML_MAX_RANK || type->rank < 0) return CML_OK;
+  for (size_t i = 0; i < f->rank; i++) described.dims[i] = f->shape[i];
+  bool ok = type->rank == described.rank || (type->rank == 0 && described.rank == 1 && described.dims[0] == 1);
+  for (int32_t i = 0; ok && i < type->rank; i++) ok = type->dims[i] < 0 || described.dims[i] < 0 || type->dims[i] == described.dims[i];
+  if (ok) return CML_OK;
+  char a[128], b[128];
+  cml_tensor_describe(&described, a, sizeof a);
+  cml_tensor_describe(type, b, sizeof b);
+  return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "input '%s' is %s in the description and %s in function '%s'", f->name, a, b, g->function->name);
+}
+
 static cml_status bind_described(cml_executable *e, const cml_features *features, bool outputs, uint32_t **values, cml_error *err) {
   *values = CML_ARENA_NEW_ARRAY(&e->arena, uint32_t, features->count);
   if (!*values) return cml_fail_memory(err);
@@ -48,6 +63,7 @@ static cml_status bind_described(cml_executable *e, const cml_features *features
     if (!found)
       return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "the description's %s '%s' is not in function '%s'", outputs ? "output" : "input",
                       name, e->graph.function->name);
+    if (!outputs) CML_TRY(check_described(&e->graph, &features->items[i], (*values)[i], err));
   }
   return CML_OK;
 }
