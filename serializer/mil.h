@@ -247,6 +247,8 @@ CML_API void cml_model_close(cml_model *model); /* NULL is accepted */
 
 /* Model protobuf. The spans must outlive the model. Blobs are not bound. */
 CML_API CML_NODISCARD cml_status cml_model_parse(cml_span bytes, const cml_model_options *options, cml_model *model, cml_error *err);
+/* A Model message. What was not edited since it was read comes out as it was, fields that cml does not know included: the program,
+ * features, functions, metadata, specification version. */
 CML_API CML_NODISCARD cml_status cml_model_serialize(const cml_model *model, cml_buffer *out, cml_error *err);
 /* .mil text, both dialects; errors give line and column in words and the byte offset. */
 CML_API CML_NODISCARD cml_status cml_mil_parse_text(cml_span text, cml_arena *arena, cml_mil_program **out, cml_error *err);

@@ -90,25 +90,50 @@ cml_status cml_model_parse(cml_span bytes, const cml_model_options *options, cml
   return CML_OK;
 }
 
+/* Whether there is anything to describe in a model that was read without a description. */
+static bool says_something(const cml_model *m) {
+  const char *const texts[] = {m->predicted_feature, m->predicted_probabilities, m->short_description, m->version, m->author, m->license, m->default_function};
+  bool any = m->inputs.count || m->outputs.count || m->states.count || m->metadata_count || m->function_count;
+  for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) any = any || (texts[i] && *texts[i]);
+  return any;
+}
+
+static cml_status put_description(const cml_model *model, cml_span old, cml_buffer *out, cml_error *err) {
+  size_t mark = cml_wire_begin(out, F_DESCRIPTION);
+  CML_TRY(cml_model_write_description(model, old, out, err));
+  cml_wire_end(out, mark);
+  return CML_OK;
+}
+
+static cml_status put_program(const cml_model *model, const cml_mil_moves *moves, cml_buffer *out, cml_error *err) {
+  size_t mark = cml_wire_begin(out, F_PROGRAM);
+  CML_TRY(cml_mil_write_proto(model->program, moves, out, err));
+  cml_wire_end(out, mark);
+  return CML_OK;
+}
+
+/* The rest's fields in their order; those that the model now says otherwise are written anew. */
 cml_status cml_model_serialize_moved(const cml_model *model, const cml_mil_moves *moves, cml_buffer *out, cml_error *err) {
   if (model->type_number != F_PROGRAM && !model->rest.size)
     return cml_fail(err, CML_UNSUPPORTED, CML_NO_OFFSET, "only an ML Program can be written");
   cml_wire_field f;
   cml_wire w = cml_wire_over(model->rest);
-  const uint8_t *split = w.end;
-  while (model->program && cml_wire_next(&w, &f))
-    if (f.number > F_PROGRAM) {
-      split = f.raw.data;
-      break;
+  bool versioned = false, described = false, written = !model->program;
+  while (cml_wire_next(&w, &f)) {
+    if (!written && f.number > F_PROGRAM) {
+      CML_TRY(put_program(model, moves, out, err));
+      written = true;
     }
-  size_t before = (size_t)(split - model->rest.data);
-  cml_buffer_append(out, model->rest.data, before);
-  if (model->program) {
-    size_t mark = cml_wire_begin(out, F_PROGRAM);
-    CML_TRY(cml_mil_write_proto(model->program, moves, out, err));
-    cml_wire_end(out, mark);
+    versioned |= f.number == F_VERSION;
+    described |= f.number == F_DESCRIPTION;
+    if (f.number == F_DESCRIPTION) CML_TRY(put_description(model, f.bytes, out, err));
+    else if (f.number == F_VERSION && f.value != (uint64_t)model->specification_version) cml_wire_put_uint(out, F_VERSION, (uint64_t)model->specification_version);
+    else if (f.number == F_UPDATABLE && (f.value != 0) != model->updatable) cml_wire_put_uint(out, F_UPDATABLE, model->updatable);
+    else cml_buffer_append(out, f.raw.data, f.raw.size);
   }
-  cml_buffer_append(out, split, model->rest.size - before);
+  if (!versioned && model->specification_version > 0) cml_wire_put_uint(out, F_VERSION, (uint64_t)model->specification_version);
+  if (!described && says_something(model)) CML_TRY(put_description(model, (cml_span){NULL, 0}, out, err));
+  if (!written) CML_TRY(put_program(model, moves, out, err));
   return cml_buffer_check(out, err);
 }
 
