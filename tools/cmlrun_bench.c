@@ -1,5 +1,5 @@
 /* cmlrun bench: how long a run takes, once everything is prepared, and which operators it spends its time in. */
-#include "cmlrun.h"
+#include "cmlrun_program.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -7,7 +7,8 @@
 
 static const cli_page page = {
     "cmlrun bench MODEL [--threads N] [--seconds S] [--profile] [--json]",
-    "Times runs of a prepared model on inputs of its default shapes, filled with small pseudo-random numbers.",
+    "Times runs of a prepared model on inputs of its default shapes, filled with small pseudo-random numbers.\n"
+    "Of an ExecuTorch program the whole method is run, delegates and all, and copying its inputs in is part of a run.",
     "The median over all runs within --seconds is what to quote; p90 shows how noisy the machine was.",
     "cmlrun bench model.mlpackage --threads 1\n"
     "cmlrun bench model.mlpackage --profile      # time by operator\n",
@@ -161,12 +162,14 @@ static void report(bench *b, bool json) {
 int cmlrun_bench(int argc, char **argv) {
   bench b = {.seconds = 1};
   bool json = false, with_profile = false;
-  const char *seconds = NULL;
+  const char *seconds = NULL, *input = NULL;
   cli_option options[] = {
       CLI_NUMBER('t', "threads", "N", &b.options.threads, "threads (default: one for each core)"),
       CLI_TEXT('s', "seconds", "S", &seconds, "run for at least S seconds (default: 1)"),
       CLI_TEXT(0, "function", "NAME", &b.options.function, "function of the model"),
       CLI_TEXT(0, "method", "NAME", &b.options.method, "method of a .pte"),
+      CLI_TEXT('i', "input", "FILE.npz", &input, "inputs of a .pte, as cmlrun predict takes them"),
+      CLI_TEXT(0, "data", "FILE.ptd", &b.options.data, "external tensors of a .pte"),
       CLI_TEXT(0, "passes", "LIST", &b.options.passes, "graph passes to run: all by default, \"\" none"),
       CLI_FLAG('p', "profile", &with_profile, "time by operator"),
       CLI_FLAG('j', "json", &json, "one JSON object on standard output"),
@@ -174,6 +177,9 @@ int cmlrun_bench(int argc, char **argv) {
   int code = cli_parse(&page, options, &argc, argv);
   if (code != CLI_GO_ON) return code;
   if (seconds && (b.seconds = strtod(seconds, NULL)) <= 0) return cli_usage_error("--seconds takes a positive number");
+  if (cmlrun_is_program(argv[0]))
+    return cmlrun_bench_program(argv[0], &(cmlrun_bench_options){b.options, input, b.seconds, with_profile, json});
+  if (input) return cli_usage_error("--input is for ExecuTorch programs");
   if (with_profile || json) b.profile = calloc(1, sizeof *b.profile);
   if (!with_profile) free(b.profile), b.profile = NULL;
   cml_error err = {0};

@@ -27,6 +27,15 @@ CML_NODISCARD cml_status cmlrun_program_outputs(cmlrun_program *p, const char *p
 /* Calls body for each tensor output, by the same names. */
 CML_NODISCARD cml_status cmlrun_program_each_output(cmlrun_program *p, void (*body)(const char *name, const cml_tensor *t), cml_error *err);
 
+/* cmlrun bench of a program. */
+typedef struct cmlrun_bench_options {
+  cmlrun_options options;
+  const char *input; /* .npz, or NULL: small pseudo-random numbers in the largest shapes */
+  double seconds;
+  bool profile, json;
+} cmlrun_bench_options;
+int cmlrun_bench_program(const char *path, const cmlrun_bench_options *how);
+
 /* An array's elements seen as a tensor; its rank is at most CML_MAX_RANK. */
 cml_tensor cmlrun_tensor(const cml_array *a);
 /* The output's path for a step: {step} replaced. */

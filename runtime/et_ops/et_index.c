@@ -428,28 +428,27 @@ static cml_status op_masked_scatter(cml_et_call *c, cml_error *err) {
   return CML_OK;
 }
 
-/* One row for each element that is not 0: its place. */
+/* One row for each element that is not 0: its place. torch gives the rows column by column, and so programs declare them. Which
+ * elements those are is noted first: the output may lie where the tensor does. */
 static cml_status op_nonzero(cml_et_call *c, cml_error *err) {
   const cml_et_tensor *x = cml_et_arg(c, 0);
   cml_et_tensor *out = cml_et_arg(c, 1);
-  walk first = {0}, w;
-  int64_t sizes[2] = {0, x->rank};
-  double v;
+  cml_et_local flags;
+  int64_t sizes[2] = {0, x->rank}, n = cml_et_numel(x), row = 0;
   CML_TRY(cml_et_want(c, x, CML_ET_ANY, "the tensor", err));
   CML_TRY(cml_et_want(c, out, CML_MASK(I64), "the output", err));
-  for (int k = 0; k < x->rank; k++) walk_dim(&first, x->sizes[k], x->strides[k], 0, 0);
-  w = first;
-  for (int pass = 0; pass < 2; pass++) {
-    int64_t *to = out->data;
-    w = first;
-    for (int64_t i = 0, n = cml_et_numel(x); i < n; i++, walk_next(&w)) {
-      cml_et_load_f64(&v, x, w.offsets[0], 1, 1);
-      if (v == 0) continue;
-      if (!pass) sizes[0]++;
-      for (int k = 0; pass && k < x->rank; k++) *to++ = w.at[k];
-    }
-    if (!pass) CML_TRY(cml_et_resize(c, out, 2, sizes, err));
-    if (!cml_et_is_contiguous(out)) return cml_et_fail(c, err, "the output is not contiguous");
+  uint8_t *set = cml_et_temp(c, (uint64_t)n);
+  if (!set) return cml_fail_memory(err);
+  cml_et_make(&flags, CML_BOOL, x->rank, x->sizes, set);
+  cml_et_copy(&flags.t, x);
+  for (int64_t i = 0; i < n; i++) sizes[0] += set[i] != 0;
+  CML_TRY(cml_et_resize(c, out, 2, sizes, err));
+  int64_t *to = out->data;
+  for (int64_t i = 0; i < n && row < sizes[0]; i++) {
+    int64_t rest = i;
+    if (!set[i]) continue;
+    for (int k = x->rank - 1; k >= 0; rest /= x->sizes[k], k--) to[row * out->strides[0] + k * out->strides[1]] = rest % x->sizes[k];
+    row++;
   }
   return CML_OK;
 }

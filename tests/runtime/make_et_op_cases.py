@@ -563,6 +563,7 @@ def index(more):
                 case("topk.values", y, 3, -1, largest)
                 case("topk.values", y, 2, 0, largest)
                 case("topk.values", y, 4, 1, largest)
+    case("nonzero.out", torch.tensor([[1.0, 0, 2], [0, 3, 0]]), out_order=[1, 0])
     case("nonzero.out", torch.tensor(3.0))
     case("nonzero.out", torch.tensor(0.0))
     case("nonzero.out", torch.zeros(2, 3))

@@ -4,7 +4,7 @@ _cml() {
   case $program in
     cmlpack) words='info ls cat extract verify describe diff flatten unflatten' ;;
     cmlfs) words='mount umount' ;;
-    cmlrun) words='predict describe bench' ;;
+    cmlrun) words='predict describe bench verify trace compare' ;;
   esac
   if [ "$COMP_CWORD" -eq 1 ]; then
     COMPREPLY=($(compgen -W "$words --help --version" -- "$word"))
@@ -18,9 +18,12 @@ _cml() {
         cmlpack/describe) words='--json --text --dot --svg' ;;
         cmlpack/flatten) words='--align --name' ;;
         cmlfs/mount) words='--foreground --debug --options' ;;
-        cmlrun/predict) words='--input --output --resize --state --function --method --data --passes --threads' ;;
+        cmlrun/predict) words='--input --output --resize --state --function --method --data --skip-delegates --etdump --etdump-values --passes --threads' ;;
         cmlrun/describe) words='--function --method --json' ;;
-        cmlrun/bench) words='--threads --seconds --function --method --passes --profile --json' ;;
+        cmlrun/bench) words='--threads --seconds --input --function --method --data --passes --profile --json' ;;
+        cmlrun/verify) words='--rtol --atol --data --threads --json' ;;
+        cmlrun/trace) words='--input --nan --method --function --data --passes --threads' ;;
+        cmlrun/compare) words='--input --snr --all --method --data --threads' ;;
         *) words= ;;
       esac
       COMPREPLY=($(compgen -W "$words --help" -- "$word")) ;;

@@ -12,7 +12,7 @@ set -l fs mount umount
 complete -c cmlfs -n "not __fish_seen_subcommand_from $fs" -f -a "$fs"
 complete -c cmlfs -n "__fish_seen_subcommand_from mount" -s f -l foreground -d 'stay in the foreground'
 complete -c cmlfs -n "__fish_seen_subcommand_from mount" -s o -l options -x -d 'mount options'
-set -l runs predict describe bench
+set -l runs predict describe bench verify trace compare
 complete -c cmlrun -n "not __fish_seen_subcommand_from $runs" -f -a "$runs"
 complete -c cmlrun -n "__fish_seen_subcommand_from predict" -s i -l input -r -d 'arrays or a picture'
 complete -c cmlrun -n "__fish_seen_subcommand_from predict" -s o -l output -r -d 'where the outputs go'

@@ -1,0 +1,168 @@
+/* cmlrun bench for ExecuTorch programs: how long one call of a method takes, inputs copied in, and where the time goes. */
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "cmlrun_program.h"
+
+enum { MAX_OPS = 512, MAX_RUNS = 1 << 20 };
+
+typedef struct op_time {
+  char name[96];
+  uint64_t ns, calls;
+} op_time;
+
+typedef struct bench {
+  cmlrun_program p;
+  const cmlrun_bench_options *how;
+  cml_tensor *inputs;
+  size_t input_count;
+  double *times, load_ms;
+  size_t count;
+  op_time *ops;
+  size_t op_count;
+} bench;
+
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* ---- inputs ---- */
+
+/* Small pseudo-random numbers in the declared (largest) shape; zeros for integers, which may be indices. */
+static cml_status make_input(const cml_et_tensor *t, cml_tensor *out, cml_error *err) {
+  *out = (cml_tensor){.dtype = t->dtype, .rank = t->rank};
+  memcpy(out->dims, t->sizes, t->rank * sizeof *t->sizes);
+  int64_t n = cml_tensor_count(out);
+  uint32_t seed = 1;
+  if (!t->dtype || !(out->data = calloc((size_t)n + 1, cml_et_width(t)))) return cml_fail_memory(err);
+  for (int64_t i = 0; cml_dtype_is_float(t->dtype) && i < n; i++) {
+    seed = seed * 1664525u + 1013904223u;
+    cml_tensor_set(out, i, (double)(seed >> 8) / 8388608.0 - 1);
+  }
+  return CML_OK;
+}
+
+/* What the file or the generator gave stays outside the method, so that each run copies it in as a caller would. */
+static cml_status take_inputs(bench *b, cml_error *err) {
+  cml_et_method *m = b->p.method;
+  b->input_count = cml_et_method_input_count(m);
+  if (!(b->inputs = calloc(b->input_count + 1, sizeof *b->inputs))) return cml_fail_memory(err);
+  if (b->how->input) CML_TRY(cmlrun_program_inputs(&b->p, b->how->input, err));
+  for (size_t i = 0; i < b->input_count; i++) {
+    const cml_et_value *v = cml_et_method_input(m, i);
+    cml_tensor t;
+    if (v->kind != CML_PTE_TENSOR) continue;
+    CML_TRY(make_input(v->tensor, &b->inputs[i], err));
+    if (!b->how->input) continue;
+    CML_TRY(cml_et_method_export(m, v, &t, err));
+    memcpy(b->inputs[i].data, t.data, (size_t)cml_tensor_count(&t) * cml_et_width(v->tensor));
+  }
+  return CML_OK;
+}
+
+/* ---- runs ---- */
+
+static void observe(void *context, const cml_et_event *e) {
+  bench *b = context;
+  const char *name = e->op_type ? e->op_type : e->name;
+  size_t i = 0;
+  if (!e->op_type && e->opcode == CML_PTE_DELEGATE_CALL) name = "(delegate)";
+  while (i < b->op_count && strcmp(b->ops[i].name, name)) i++;
+  if (i == b->op_count) {
+    if (i == MAX_OPS) return;
+    snprintf(b->ops[b->op_count++].name, sizeof b->ops->name, "%s", name);
+  }
+  b->ops[i].ns += e->end_ns - e->begin_ns;
+  b->ops[i].calls++;
+}
+
+static cml_status run_once(bench *b, cml_error *err) {
+  for (size_t i = 0; i < b->input_count; i++)
+    if (b->inputs[i].dtype) CML_TRY(cml_et_method_set_tensor(b->p.method, i, &b->inputs[i], err));
+  return cml_et_method_run(b->p.method, err);
+}
+
+static cml_status run(bench *b, const char *path, cml_error *err) {
+  double start = now();
+  CML_TRY(cmlrun_program_open(path, &b->how->options, false, &b->p, err));
+  b->load_ms = (now() - start) * 1e3;
+  CML_TRY(take_inputs(b, err));
+  CML_TRY(run_once(b, err)); /* warm up */
+  CML_TRY(run_once(b, err));
+  if (b->how->profile) {
+    if (!(b->ops = calloc(MAX_OPS, sizeof *b->ops))) return cml_fail_memory(err);
+    cml_et_method_observe(b->p.method, observe, b);
+  }
+  if (!(b->times = malloc(MAX_RUNS * sizeof *b->times))) return cml_fail_memory(err); /* touched as it fills */
+  double end = now() + b->how->seconds, t = now();
+  while (b->count == 0 || (t < end && b->count < MAX_RUNS)) {
+    CML_TRY(run_once(b, err));
+    double after = now();
+    b->times[b->count++] = after - t;
+    t = after;
+  }
+  return CML_OK;
+}
+
+/* ---- report ---- */
+
+static int by_value(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return x < y ? -1 : x > y;
+}
+
+static int by_time(const void *a, const void *b) {
+  const op_time *x = a, *y = b;
+  return x->ns < y->ns ? 1 : x->ns > y->ns ? -1 : 0;
+}
+
+static void print_ops(bench *b, bool json) {
+  uint64_t total = 0;
+  qsort(b->ops, b->op_count, sizeof *b->ops, by_time);
+  for (size_t i = 0; i < b->op_count; i++)
+    if (strcmp(b->ops[i].name, "(delegate)")) total += b->ops[i].ns;
+  if (!json) printf("%-52s %8s %12s %7s\n", "operator", "calls", "ms a run", "share");
+  for (size_t i = 0; i < b->op_count; i++) {
+    const op_time *o = &b->ops[i];
+    double ms = (double)o->ns / 1e6 / (double)b->count;
+    if (json)
+      printf("%s{\"operator\": \"%s\", \"calls\": %llu, \"ms\": %.6f}", i ? ", " : "", o->name, (unsigned long long)(o->calls / b->count), ms);
+    else
+      printf("%-52s %8llu %12.4f %6.1f%%\n", o->name, (unsigned long long)(o->calls / b->count), ms,
+             total ? 100.0 * (double)o->ns / (double)total : 0);
+  }
+}
+
+static void report(bench *b) {
+  uint64_t planned, other;
+  char p[24], o[24];
+  qsort(b->times, b->count, sizeof *b->times, by_value);
+  cml_et_method_memory(b->p.method, &planned, &other);
+  double median = b->times[b->count / 2] * 1e3, p90 = b->times[b->count * 9 / 10] * 1e3, least = b->times[0] * 1e3;
+  if (b->how->json) {
+    printf("{\"median_ms\": %.6f, \"p90_ms\": %.6f, \"min_ms\": %.6f, \"runs\": %zu, \"prepare_ms\": %.3f, \"arena_bytes\": %llu, "
+           "\"other_bytes\": %llu, \"operators\": [", median, p90, least, b->count, b->load_ms, (unsigned long long)planned, (unsigned long long)other);
+    if (b->ops) print_ops(b, true);
+    printf("]}\n");
+    return;
+  }
+  printf("median %.4f ms, p90 %.4f ms, fastest %.4f ms of %zu runs; loaded in %.1f ms; memory plan %s, other %s\n", median, p90, least, b->count,
+         b->load_ms, cli_bytes(planned, p), cli_bytes(other, o));
+  if (b->ops) print_ops(b, false);
+}
+
+int cmlrun_bench_program(const char *path, const cmlrun_bench_options *how) {
+  bench b = {.how = how};
+  cml_error err = {0};
+  cml_status status = run(&b, path, &err);
+  if (!status) report(&b);
+  for (size_t i = 0; b.inputs && i < b.input_count; i++) free(b.inputs[i].data);
+  free(b.inputs);
+  free(b.times);
+  free(b.ops);
+  cmlrun_program_close(&b.p);
+  return status ? cli_error(path, &err) : CLI_OK;
+}
