@@ -1,0 +1,381 @@
+#!/usr/bin/env python3
+"""Writes the recorded cases of edges (see op_cases.h): NaN, infinities, signed zeros, nothing at all, one of everything, and the
+operators that compute with weights, in each of their opsets. Results come from NumPy and torch in float64.
+
+usage: make_edge_cases.py FOLDER        writes FOLDER/edges.cases
+"""
+import argparse
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from make_move_cases import Moves
+from make_op_cases import F16, F32, I32, SPECIAL, sigmoid, softplus, stored, tolerance
+
+NAN, INF = np.nan, np.inf
+OPSETS = (15, 16, 17, 18)
+
+
+def ints(*v):
+    return np.array(v, I32)
+
+
+def t(a):
+    return torch.from_numpy(np.ascontiguousarray(a, np.float64))
+
+
+def special(shape, dtype):
+    """Numbers with NaN, infinities and zeros of both signs in between."""
+    v = np.array([1.5, -2.25, NAN, 0.0, INF, -0.0, -INF, 3.0, 0.25, -7.0, 6e-8], np.float64)
+    return np.resize(v, shape).astype(dtype)
+
+
+def each(f, op, fn, opsets=OPSETS):
+    """fn(dtype, opset) gives the arguments and the results."""
+    for i, opset in enumerate(opsets):
+        for dtype in (F32, F16):
+            with np.errstate(all="ignore"):
+                args, outs = fn(dtype, opset)
+                outs = [o if np.asarray(o).dtype != np.float64 else stored(o, dtype) for o in outs]
+            if i % 2 == (dtype == F16) or len(opsets) < 3:
+                f.add(op, opset, args, outs, **tolerance(dtype), note="edges")
+
+
+# ---- elementwise -----------------------------------------------------------------------------------------------------
+
+
+def elementwise(f):
+    finite = [x for x in SPECIAL if not np.isinf(x)]
+    maps = {  # values, parameters, definition
+        "sigmoid": (SPECIAL, {}, sigmoid), "relu6": (SPECIAL, {}, lambda x: np.minimum(np.maximum(x, 0), 6)),
+        "softplus": (SPECIAL, {}, lambda x: np.where(np.isposinf(x), INF, np.log1p(np.exp(-np.abs(x))) + np.maximum(x, 0))),
+        "softsign": (finite, {}, lambda x: x / (1 + np.abs(x))), "silu": (finite, {}, lambda x: x * sigmoid(x)),
+        "elu": (SPECIAL, {"alpha": 0.75}, lambda x, a: np.where(x > 0, x, np.where(np.isnan(x), x, a * np.expm1(np.minimum(x, 0))))),
+        "clamped_relu": (SPECIAL, {"alpha": 0.75, "beta": 2.0}, lambda x, a, b: np.minimum(b, np.where(x >= 0, x, a * x))),
+        "linear_activation": (SPECIAL, {"alpha": 0.75, "beta": 0.5}, lambda x, a, b: a * x + b),
+        "scaled_tanh": (SPECIAL, {"alpha": 0.75, "beta": 0.5}, lambda x, a, b: a * np.tanh(b * x)),
+        "sigmoid_hard": (SPECIAL, {"alpha": 0.25, "beta": 0.5}, lambda x, a, b: np.minimum(np.maximum(a * x + b, 0), 1)),
+        "thresholded_relu": (SPECIAL, {"alpha": 0.75}, lambda x, a: np.where(x >= a, x, np.where(np.isnan(x), x, 0))),
+        "threshold": (SPECIAL, {"alpha": 0.75}, lambda x, a: np.maximum(x, a)),
+        "leaky_relu": (SPECIAL, {"alpha": 0.25}, lambda x, a: np.where(x >= 0, x, a * x)),
+        "inverse": (SPECIAL[2:], {"epsilon": 0.25}, lambda x, e: 1 / (x + e)),
+        "log": (SPECIAL, {"epsilon": 0.0}, lambda x, e: np.log(x + e)), "rsqrt": (SPECIAL, {"epsilon": 0.0}, lambda x, e: 1 / np.sqrt(x + e)),
+        "sin": ([0.0, -0.0, INF, -INF, NAN, 1e4], {}, np.sin), "cos": ([0.0, -0.0, INF, -INF, NAN, 1e4], {}, np.cos),
+        "tan": ([0.0, -0.0, INF, -INF, NAN, 1.5], {}, np.tan),
+    }
+    for op, (values, params, fn) in maps.items():
+        def make(dtype, opset):
+            x = np.array(values, dtype)
+            if op == "thresholded_relu" or op == "threshold":
+                x = x[~np.isnan(x)]
+            p = {k: dtype(v) for k, v in params.items()}
+            return {"x": x, **p}, [fn(x.astype(np.float64), *(v.astype(np.float64) for v in p.values()))]
+        each(f, op, make)
+        each(f, op, lambda dtype, opset: ({"x": np.zeros((2, 0, 3), dtype), **{k: dtype(v) for k, v in params.items()}}, [np.zeros((2, 0, 3))]), (17,))
+    for mode in ("EXACT", "TANH_APPROXIMATION", "SIGMOID_APPROXIMATION"):
+        f.add("gelu", 16, {"x": np.array([NAN, 0, 60000, INF], F32), "mode": mode}, [np.array([NAN, 0, 60000, INF], F32)])
+    x = special((2, 11), F32)
+    f.add("cast", 17, {"x": x, "dtype": "fp16"}, [x.astype(F16)])
+    f.add("cast", 17, {"x": np.array([70000, -70000, 65519, 1e-8, NAN], F32), "dtype": "fp16"}, [np.array([INF, -INF, 65504, 0, NAN], F16)])
+    f.add("cast", 15, {"x": x, "dtype": "bool"}, [x != 0])
+    f.add("logical_not", 16, {"x": np.zeros((0, 2), bool)}, [np.zeros((0, 2), bool)])
+    for op in ("prelu", "softplus_parametric"):
+        for dtype in (F32, F16):
+            x, a, b = special((2, 3, 2, 2), dtype), np.array([0.25, 0.5, -1], dtype), np.array([0.5, 1, 2], dtype)
+            d, aa, bb = x.astype(np.float64), a[:, None, None].astype(np.float64), b[:, None, None].astype(np.float64)
+            with np.errstate(all="ignore"):
+                want = np.where(d < 0, aa * d, d) if op == "prelu" else aa * np.where(np.isposinf(d), INF, softplus(np.where(np.isinf(d) & (d > 0), 0, d) * bb))
+            f.add(op, 17 if dtype == F32 else 15, {"x": x, "alpha": a, **({} if op == "prelu" else {"beta": b})}, [stored(want, dtype)], **tolerance(dtype))
+
+
+# ---- reductions and normalisations -----------------------------------------------------------------------------------
+
+
+def reductions(f):
+    def log_sum_exp(x, axis):
+        m = x.max(axis, keepdims=True)
+        m = np.where(np.isfinite(m), m, 0)
+        return np.log(np.exp(x - m).sum(axis)) + m.squeeze(axis)
+
+    fns = {"reduce_sum": np.sum, "reduce_mean": np.mean, "reduce_prod": np.prod, "reduce_max": np.max, "reduce_min": np.min,
+           "reduce_l1_norm": lambda x, axis: np.abs(x).sum(axis), "reduce_l2_norm": lambda x, axis: np.sqrt((x * x).sum(axis)),
+           "reduce_sum_square": lambda x, axis: (x * x).sum(axis), "reduce_log_sum": lambda x, axis: np.log(x.sum(axis)), "reduce_log_sum_exp": log_sum_exp}
+    rows = [[1, NAN, 2], [1, INF, 2], [1, -INF, 2], [INF, -INF, 0], [-INF, -INF, -INF], [0.0, -0.0, 0.0], [3, 4, 0.5]]
+    for op, fn in fns.items():
+        def make(dtype, opset):
+            x = np.array(rows, dtype)
+            return {"x": x, "axes": ints(-1)}, [fn(x.astype(np.float64), 1)]
+        each(f, op, make)
+        f.add(op, 16, {"x": np.zeros((0, 3), F32), "axes": ints(1)}, [np.zeros(0, F32)], note="no rows")
+        f.add(op, 18, {"x": F32([-2]) if "log" not in op else F32([2]), "keep_dims": np.bool_(True)},
+              [stored(fn(np.array([-2.0 if "log" not in op else 2.0]), 0).reshape(1), F32)], **tolerance(F32), note="one value")
+    empty = np.zeros((2, 0), F32)
+    for op, value in {"reduce_l1_norm": 0, "reduce_l2_norm": 0, "reduce_sum_square": 0, "reduce_log_sum": -INF}.items():
+        f.add(op, 17, {"x": empty, "axes": ints(1)}, [np.full(2, value, F32)], note="of nothing")
+    for op in ("reduce_argmax", "reduce_argmin"):
+        f.add(op, 15, {"x": np.zeros((0, 3), F32), "axis": I32(1), "keep_dims": np.bool_(False)}, [np.zeros(0, I32)], note="no rows")
+        f.add(op, 18, {"x": np.array([[INF, -INF, INF, -INF], [0.0, -0.0, 0.0, -0.0]], F16), "axis": I32(-1), "keep_dims": np.bool_(True), "output_dtype": None},
+              [np.array([[0], [0]] if op == "reduce_argmax" else [[1], [0]], I32)], note="the first of equals")
+    for opset in (15, 17):
+        x = special((1, 12), F32)
+        with np.errstate(all="ignore"):
+            f.add("cumsum", opset, {"x": x, "axis": I32(-1)}, [np.cumsum(x, 1)])
+    for dtype in (F32, F16):
+        x = np.array([[1, NAN, 2], [1, INF, 2], [1, -INF, 2], [60000, 60000, -60000]], dtype)
+        with np.errstate(all="ignore"):
+            e = np.exp(x.astype(np.float64) - x.astype(np.float64).max(1, keepdims=True))
+            f.add("softmax", 15 if dtype == F32 else 17, {"x": x, "axis": I32(-1)}, [stored(e / e.sum(1, keepdims=True), dtype)], **tolerance(dtype))
+
+
+def norms(f):
+    def batch_norm(dtype, opset):
+        x, m, v, g, b = special((2, 3, 2, 2), dtype), *(np.array(a, dtype) for a in ([0, 1, -1], [1, 4, 0.25], [1, 2, -1], [0, 0.5, 1]))
+        s = lambda a: a.astype(np.float64)[None, :, None, None]
+        y = (x.astype(np.float64) - s(m)) / np.sqrt(s(v) + float(dtype(1e-3))) * s(g) + s(b)
+        return {"x": x, "mean": m, "variance": v, "gamma": g, "beta": b, "epsilon": dtype(1e-3)}, [y]
+    each(f, "batch_norm", batch_norm)
+
+    def rows(fn):
+        def make(dtype, opset):
+            x = np.array([[[1, NAN, 2, 3]], [[1, 2, -2, 5]], [[4, 4, 4, 4]]], dtype)[:, :, None]
+            return fn(x, x.astype(np.float64), dtype)
+        return make
+    eps = 1e-3
+
+    def layer(x, d, dtype):
+        y = (d - d.mean(-1, keepdims=True)) / np.sqrt(d.var(-1, keepdims=True) + float(dtype(eps)))
+        return {"x": x, "axes": ints(-1), "epsilon": dtype(eps)}, [y]
+
+    def instance(x, d, dtype):
+        y = (d - d.mean(-1, keepdims=True)) / np.sqrt(d.var(-1, keepdims=True) + float(dtype(eps)))
+        return {"x": x, "epsilon": dtype(eps)}, [y]
+
+    def l2(x, d, dtype):
+        return {"x": x, "epsilon": dtype(eps)}, [d / np.sqrt((d * d).sum((-3, -2, -1), keepdims=True) + float(dtype(eps)))]
+
+    def local(x, d, dtype):
+        c = np.moveaxis(x.astype(np.float64), 3, 1)
+        sums = np.stack([(c[:, max(0, i - 1):i + 2] ** 2).sum(1) for i in range(4)], 1)
+        x = np.moveaxis(x, 3, 1)
+        return {"x": np.ascontiguousarray(x), "size": I32(3), "alpha": dtype(0.5), "beta": dtype(0.75), "k": dtype(1)}, [c / (1 + 0.5 / 3 * sums) ** 0.75]
+    each(f, "layer_norm", rows(layer))
+    each(f, "instance_norm", rows(instance))
+    each(f, "l2_norm", rows(l2))
+    each(f, "local_response_norm", rows(local))
+    for op, more in {"layer_norm": {"axes": ints(-1)}, "instance_norm": {}, "l2_norm": {}}.items():
+        f.add(op, 16, {"x": np.zeros((0, 3, 4), F32), **more}, [np.zeros((0, 3, 4), F32)], note="no rows")
+
+
+# ---- operators that move values --------------------------------------------------------------------------------------
+
+
+def moves(f):
+    for i, dtype in enumerate((F32, F16)):
+        x, opset = special((2, 4, 3), dtype), 15 + 3 * i
+        image = special((1, 4, 2, 4), dtype)
+        ti = torch.from_numpy(image.astype(np.float64))
+        cases = {
+            "transpose": ({"perm": ints(2, 0, 1)}, x.transpose(2, 0, 1)), "reshape": ({"shape": ints(-1, 2)}, x.reshape(-1, 2)),
+            "reverse": ({"axes": ints(-1, 0)}, np.flip(x, (2, 0))), "expand_dims": ({"axes": ints(-1)}, x[..., None]),
+            "squeeze": ({"axes": None}, x), "flatten2d": ({"axis": I32(-1)}, x.reshape(8, 3)), "tile": ({"reps": ints(1, 2, 1)}, np.tile(x, (1, 2, 1))),
+            "slice_by_index": ({"begin": ints(0, 3, 0), "end": ints(2, 0, 3), "stride": ints(1, -2, 1)}, x[:, 3:0:-2]),
+            "slice_by_size": ({"begin": ints(0, 1, 0), "size": ints(-1, 2, -1)}, x[:, 1:3]), "band_part": ({"lower": I32(1), "upper": I32(0)}, np.where(np.tri(4, 3, dtype=bool) & ~np.tri(4, 3, -2, dtype=bool), x, dtype(0))),
+            "gather": ({"indices": ints(2, 0), "axis": I32(-1)}, x[:, :, [2, 0]]),
+            "gather_along_axis": ({"indices": np.array([[[3, 0, 1]], [[2, 2, 0]]], I32), "axis": I32(-2)}, np.take_along_axis(x, np.array([[[3, 0, 1]], [[2, 2, 0]]]), 1)),
+            "gather_nd": ({"indices": np.array([[1, 3], [0, 0]], I32)}, x[[1, 0], [3, 0]]),
+        }
+        for op, (args, want) in cases.items():
+            f.add(op, opset, {"x": x, **args}, [np.ascontiguousarray(want)], note="passes NaN and infinities")
+        f.add("pad", opset, {"x": x, "pad": ints(0, 1, 1, 0), "mode": "constant", "constant_val": dtype(NAN)}, [np.pad(x, ((0, 0), (0, 1), (1, 0)), constant_values=dtype(NAN))])
+        f.add("reverse_sequence", opset, {"x": x, "lengths": ints(1, 3), "seq_axis": I32(-2), "batch_axis": I32(0)}, [np.stack([x[0], np.concatenate([x[1][2::-1], x[1][3:]])])])
+        f.add("pixel_shuffle", opset, {"x": image, "upscale_factor": I32(2)}, [torch.pixel_shuffle(ti, 2).numpy().astype(dtype)])
+        f.add("pixel_unshuffle", 17, {"x": image, "downscale_factor": np.uint32(2)}, [torch.pixel_unshuffle(ti, 2).numpy().astype(dtype)])
+        f.add("depth_to_space", opset, {"x": image, "block_size": I32(2)}, [image.reshape(1, 2, 2, 1, 2, 4).transpose(0, 3, 4, 1, 5, 2).reshape(1, 1, 4, 8)])
+        f.add("space_to_depth", opset, {"x": image, "block_size": I32(2)}, [image.reshape(1, 4, 1, 2, 2, 2).transpose(0, 3, 5, 1, 2, 4).reshape(1, 16, 1, 2)])
+        f.add("crop", opset, {"x": image, "crop_height": ints(1, 0), "crop_width": ints(0, 2)}, [image[:, :, 1:, :2]])
+        f.add("upsample_nearest_neighbor", opset, {"x": image, "scale_factor_height": I32(2), "scale_factor_width": I32(1)}, [image.repeat(2, 2)])
+        f.add("reshape_like", 16 + i, {"x": x, "ref_tensors": np.zeros((3, 8), I32), "begins": I32(0), "ends": I32(2), "end_masks": np.bool_(False)}, [x.reshape(3, 8)])
+        f.add("sliding_windows", opset, {"x": special((5,), dtype), "axis": I32(-1), "size": I32(3)}, [np.lib.stride_tricks.sliding_window_view(special((5,), dtype), 3).copy()])
+        f.add("slice_update", 18, {"x": x, "update": special((2, 1, 3), dtype), "begin": ints(0, 2, 0), "end": ints(2, 3, 3)},
+              [np.concatenate([x[:, :2], special((2, 1, 3), dtype), x[:, 3:]], 1)])
+        f.add("scatter", opset, {"data": x[0], "indices": ints(3, 1), "updates": special((2, 3), dtype), "axis": I32(-2), "mode": "update"},
+              [np.stack([x[0, 0], special((2, 3), dtype)[1], x[0, 2], special((2, 3), dtype)[0]])])
+        f.add("topk", opset, {"x": np.array([INF, -INF, 0, -0.0, 5], dtype), "k": I32(3)}, [np.array([INF, 5, 0], dtype), ints(0, 4, 2)])
+    none = np.zeros((0, 4, 2, 4), F32)
+    for op, args, shape in (("pixel_shuffle", {"upscale_factor": I32(2)}, (0, 1, 4, 8)), ("depth_to_space", {"block_size": I32(2)}, (0, 1, 4, 8)),
+                            ("space_to_depth", {"block_size": I32(2)}, (0, 16, 1, 2)), ("crop", {"crop_height": ints(1, 0), "crop_width": ints(0, 2)}, (0, 4, 1, 2)),
+                            ("upsample_nearest_neighbor", {"scale_factor_height": I32(2), "scale_factor_width": I32(1)}, (0, 4, 4, 4)),
+                            ("upsample_bilinear", {"scale_factor_height": F32(2), "scale_factor_width": F32(1.5)}, (0, 4, 4, 6)),
+                            ("resize_bilinear", {"target_size_height": I32(3), "target_size_width": I32(5)}, (0, 4, 3, 5)),
+                            ("resize_nearest_neighbor", {"target_size_height": I32(3), "target_size_width": I32(5)}, (0, 4, 3, 5)),
+                            ("space_to_batch", {"block_shape": ints(2, 2), "paddings": np.zeros((2, 2), I32)}, (0, 4, 1, 2)),
+                            ("batch_to_space", {"block_shape": ints(2, 2), "crops": np.zeros((2, 2), I32)}, (0, 4, 4, 8)),
+                            ("slice_by_index", {"begin": ints(0, 1, 0, 0), "end": ints(0, 3, 2, 4)}, (0, 2, 2, 4)),
+                            ("slice_by_size", {"begin": ints(0, 1, 0, 0), "size": ints(0, 2, -1, -1)}, (0, 2, 2, 4))):
+        f.add(op, 15, {"x": none, **args}, [np.zeros(shape, F32)], note="no images")
+    f.add("slice_by_index", 17, {"x": np.arange(5, dtype=F32), "begin": ints(3), "end": ints(3)}, [np.zeros(0, F32)], note="nothing left")
+    f.add("range_1d", 17, {"start": F32(2), "end": F32(2), "step": F32(1)}, [np.zeros(0, F32)])
+    f.add("gather_along_axis", 17, {"x": np.zeros((2, 3), F32), "indices": np.zeros((2, 0), I32), "axis": I32(1)}, [np.zeros((2, 0), F32)])
+    for op in ("concat", "stack"):
+        a, b = special((2, 3), F32), special((2, 3), F32)[::-1].copy()
+        f.add(op, 16, {"values": [a, b], "axis": I32(-1)}, [(np.concatenate if op == "concat" else np.stack)([a, b], -1)])
+    f.add("split", 18, {"x": special((2, 6), F16), "num_splits": I32(3), "axis": I32(-1)}, np.split(special((2, 6), F16), 3, 1))
+
+
+# ---- operators with weights ------------------------------------------------------------------------------------------
+
+
+def products(f):
+    def linear(dtype, opset):
+        x, w, b = f.floats((3, 5), dtype), f.floats((2, 5), dtype), f.floats((2,), dtype)
+        x[1, 2] = NAN
+        x[2, 0] = INF
+        w[:, 0] = 1
+        return {"x": x, "weight": w, "bias": b}, [(t(x) @ t(w).T + t(b)).numpy()]
+    each(f, "linear", linear)
+    shapes = (((4, 3), (3, 2)), ((2, 1, 4, 3), (5, 3, 2)), ((3,), (3, 2)), ((2, 4, 3), (3,)), ((1, 7), (7, 1)))
+    for i, (a, b) in enumerate(shapes):
+        def matmul(dtype, opset):
+            x, y = f.floats(a, dtype), f.floats(b, dtype)
+            return {"x": x, "y": y}, [np.matmul(x.astype(np.float64), y.astype(np.float64))]
+        each(f, "matmul", matmul, (15 + i % 4,))
+    each(f, "matmul", lambda dtype, opset: ((lambda x, y: ({"x": x, "y": y, "transpose_x": np.bool_(True), "transpose_y": np.bool_(True)},
+                                                           [np.matmul(x.T.astype(np.float64), y.T.astype(np.float64))]))(f.floats((3, 4), dtype), f.floats((2, 3), dtype))), (16, 17))
+    f.add("matmul", 15, {"x": np.zeros((0, 3), F32), "y": np.zeros((3, 2), F32)}, [np.zeros((0, 2), F32)], note="no rows")
+    f.add("matmul", 15, {"x": np.zeros((2, 0), F32), "y": np.zeros((0, 3), F32)}, [np.zeros((2, 3), F32)], note="sums of nothing")
+    a, b = np.array([[1, -3], [70000, 2]], I32), np.array([[5, 7], [-1, 70000]], I32)
+    f.add("matmul", 16, {"x": a, "y": b}, [np.matmul(a.astype(np.int64), b.astype(np.int64)).astype(I32)], note="integers")
+    for i, (equation, a, b) in enumerate((("nchw,nwhu->nchu", (1, 2, 3, 4), (1, 4, 3, 2)), ("chw,whu->chu", (2, 3, 4), (4, 3, 2)))):
+        def einsum(dtype, opset):
+            x, y = f.floats(a, dtype), f.floats(b, dtype)
+            return {"values": [x, y], "equation": equation}, [np.einsum(equation, x.astype(np.float64), y.astype(np.float64))]
+        each(f, "einsum", einsum, (15 + i, 18))
+
+
+def convolutions(f):
+    def conv(dims, k, x_shape, w_shape, **more):
+        def make(dtype, opset):
+            x, w, b = f.floats(x_shape, dtype), f.floats(w_shape, dtype), f.floats((w_shape[0],), dtype)
+            torch_more = {"stride": more.get("strides", (1,) * dims), "dilation": more.get("dilations", (1,) * dims), "groups": int(more.get("groups", 1))}
+            pad = more.get("pad")
+            tx = t(x)
+            if pad is not None:
+                tx = F.pad(tx, [int(v) for i in range(dims - 1, -1, -1) for v in pad[2 * i:2 * i + 2]])
+            y = (F.conv1d, F.conv2d, F.conv3d)[dims - 1](tx, t(w), t(b), **torch_more).numpy()
+            args = {"x": x, "weight": w, "bias": b, "pad_type": "custom" if pad is not None else "valid", "pad": None if pad is None else ints(*pad),
+                    "strides": ints(*more["strides"]) if "strides" in more else None, "dilations": ints(*more["dilations"]) if "dilations" in more else None,
+                    "groups": I32(more["groups"]) if "groups" in more else None}
+            return args, [y]
+        return make
+    kinds = [(1, 3, (2, 3, 7), (4, 3, 3), {}), (1, 3, (1, 4, 9), (4, 1, 3), {"groups": 4, "strides": (2,), "pad": (2, 0)}), (2, 3, (1, 3, 6, 5), (2, 3, 3, 2), {"pad": (1, 2, 0, 1), "strides": (2, 1)}),
+             (2, 3, (2, 4, 7, 7), (6, 2, 3, 3), {"groups": 2, "dilations": (2, 2)}), (3, 2, (1, 2, 4, 4, 5), (3, 2, 2, 2, 2), {"strides": (1, 2, 1)}), (2, 1, (1, 1, 1, 1), (1, 1, 1, 1), {})]
+    for i, (dims, k, x, w, more) in enumerate(kinds):
+        each(f, "conv", conv(dims, k, x, w, **more), (15 + i % 4, 15 + (i + 2) % 4))
+    f.add("conv", 15, {"x": np.zeros((0, 2, 4, 4), F32), "weight": np.zeros((3, 2, 3, 3), F32)}, [np.zeros((0, 3, 2, 2), F32)], note="no images")
+    x = np.zeros((1, 1, 1, 5), F32)
+    x[..., 4] = NAN
+    f.add("conv", 17, {"x": x, "weight": np.ones((1, 1, 1, 2), F32)}, [np.array([[[[0, 0, 0, NAN]]]], F32)], note="NaN stays in its window")
+
+    def transposed(dims, x_shape, w_shape, **more):
+        def make(dtype, opset):
+            x, w = f.floats(x_shape, dtype), f.floats(w_shape, dtype)
+            groups, strides, dilations = int(more.get("groups", 1)), more.get("strides", (1,) * dims), more.get("dilations", (1,) * dims)
+            y = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[dims - 1](t(x), t(w), None, stride=strides, dilation=dilations, groups=groups).numpy()
+            return {"x": x, "weight": w, "strides": ints(*strides), "dilations": ints(*dilations), "groups": I32(groups), "pad_type": "valid"}, [y]
+        return make
+    for i, (dims, x, w, more) in enumerate([(1, (1, 2, 5), (2, 3, 3), {"strides": (2,)}), (2, (1, 4, 3, 2), (4, 1, 2, 3), {"groups": 2, "strides": (2, 1)}), (3, (1, 2, 2, 3, 2), (2, 2, 2, 1, 2), {}), (2, (1, 1, 2, 2), (1, 1, 2, 2), {"dilations": (2, 1)})]):
+        each(f, "conv_transpose", transposed(dims, x, w, **more), (15 + i % 4, 15 + (i + 2) % 4))
+
+
+def pools(f):
+    for i, (dims, shape, size, stride, pad) in enumerate(((1, (1, 2, 7), (3,), (2,), (1, 1)), (2, (2, 1, 5, 6), (2, 3), (1, 2), (0, 1, 1, 1)), (3, (1, 1, 3, 4, 3), (2, 2, 2), (1, 2, 1), (0, 0, 1, 0, 0, 0)), (2, (1, 2, 3, 3), (3, 3), (1, 1), (0, 0, 0, 0)))):
+        for op in ("max_pool", "avg_pool", "l2_pool"):
+            if op == "l2_pool" and dims == 3:
+                continue
+
+            def pool(dtype, opset):
+                x = f.floats(shape, dtype)
+                flat = [v for j in range(dims - 1, -1, -1) for v in pad[2 * j:2 * j + 2]]
+                fill = -INF if op == "max_pool" else 0.0
+                padded = F.pad(t(x), flat, value=fill).numpy()
+                count = F.pad(torch.ones(shape), flat).numpy()
+                axes = tuple(range(-dims, 0))
+                view = lambda a: np.lib.stride_tricks.sliding_window_view(a, size, tuple(range(2, 2 + dims)))[(slice(None),) * 2 + tuple(slice(None, None, s) for s in stride)]
+                w = view(padded)
+                y = w.max(axes) if op == "max_pool" else w.sum(axes) / view(count).sum(axes) if op == "avg_pool" else np.sqrt((w * w).sum(axes))
+                args = {"x": x, "kernel_sizes": ints(*size), "strides": ints(*stride), "pad_type": "custom", "pad": ints(*pad)}
+                if op == "avg_pool":
+                    args["exclude_padding_from_average"] = np.bool_(True)
+                return args, [y]
+            each(f, op, pool, (15 + i, 15 + (i + 1) % 4))
+    x = np.array([[[1, NAN, 3, 4, -INF, -INF]]], F32)
+    f.add("max_pool", 15, {"x": x, "kernel_sizes": ints(2), "strides": ints(2), "pad_type": "valid"}, [np.array([[[NAN, 4, -INF]]], F32)])
+    f.add("avg_pool", 17, {"x": x, "kernel_sizes": ints(2), "strides": ints(2), "pad_type": "valid"}, [np.array([[[NAN, 3.5, -INF]]], F32)])
+    for op in ("max_pool", "avg_pool", "l2_pool"):
+        f.add(op, 16, {"x": np.zeros((0, 2, 4, 4), F32), "kernel_sizes": ints(2, 2), "pad_type": "valid"}, [np.zeros((0, 2, 3, 3), F32)], note="no images")
+
+
+def attention(f):
+    for shape, keys in (((1, 2, 3, 4), 5), ((2, 1, 4), 1), ((1, 1, 1, 8), 7)):
+        def make(dtype, opset):
+            q, k = f.floats(shape, dtype), f.floats((*shape[:-2], keys, shape[-1]), dtype)
+            v = f.floats((*shape[:-2], keys, 3), dtype)
+            mask = f.floats((*shape[:-1], keys), dtype)
+            mask[..., 0] = 0
+            if keys > 2:
+                mask[..., 2] = -INF
+            return {"query": q, "key": k, "value": v, "attn_mask": mask}, [F.scaled_dot_product_attention(t(q), t(k), t(v), t(mask)).numpy()]
+        each(f, "scaled_dot_product_attention", make, (18,))
+    q, k, v = (f.floats((1, 2, 4), F32) for _ in range(3))
+    mask = np.array([[True, False], [True, True]])
+    f.add("scaled_dot_product_attention", 18, {"query": q, "key": k, "value": v, "attn_mask": mask},
+          [stored(F.scaled_dot_product_attention(t(q), t(k), t(v), torch.from_numpy(mask)).numpy(), F32)], **tolerance(F32), note="bool mask")
+
+
+def recurrent(f):
+    """One step, one feature, no recurrence to speak of: by hand. NaN of one sequence stays in it."""
+    s = lambda v: 1 / (1 + np.exp(-v))
+    x = np.array([[[0.5], [NAN]], [[-1.0], [2.0]]], F32)  # 2 steps, batch of 2, 1 feature
+    h0 = np.zeros((2, 1), F32)
+    w, r, b = np.array([[0.75]], F32), np.array([[0.5]], F32), np.array([0.25], F32)
+    h, states = h0.astype(np.float64), []
+    for step in x.astype(np.float64):
+        h = np.tanh(step * 0.75 + h * 0.5 + 0.25)
+        states.append(h)
+    f.add("rnn", 15, {"x": x, "initial_h": h0, "weight_ih": w, "weight_hh": r, "bias": b, "activation": "tanh", "output_sequence": np.bool_(True)},
+          [stored(np.stack(states), F32), stored(h, F32)], **tolerance(F32))
+    wi, wh, bi = np.array([[0.5], [0.25], [-0.5], [1]], F32), np.array([[0.1], [0.2], [0.3], [0.4]], F32), np.array([0.1, 0, -0.1, 0.2], F32)
+    h = c = np.zeros((2, 1))
+    states = []
+    for step in x.astype(np.float64):
+        i, fo, o, z = (step * float(wi[k, 0]) + h * float(wh[k, 0]) + float(bi[k]) for k in range(4))
+        c = s(fo) * c + s(i) * np.tanh(z)
+        h = s(o) * np.tanh(c)
+        states.append(h)
+    f.add("lstm", 17, {"x": x, "initial_h": h0, "initial_c": h0, "weight_ih": wi, "weight_hh": wh, "bias": bi, "direction": "forward", "output_sequence": np.bool_(True)},
+          [stored(np.stack(states), F32), stored(h, F32), stored(c, F32)], **tolerance(F32))
+    wi, wh = wi[:3], wh[:3]
+    h, states = np.zeros((2, 1)), []
+    for step in x.astype(np.float64):
+        rr, z = (s(step * float(wi[k, 0]) + h * float(wh[k, 0])) for k in (0, 2))
+        rr, z = s(step * float(wi[0, 0]) + h * float(wh[0, 0])), s(step * float(wi[2, 0]) + h * float(wh[2, 0]))
+        o = np.tanh(step * float(wi[1, 0]) + rr * h * float(wh[1, 0]))
+        h = (1 - z) * o + z * h
+        states.append(h)
+    f.add("gru", 16, {"x": x, "initial_h": h0, "weight_ih": wi, "weight_hh": wh, "direction": "forward", "output_sequence": np.bool_(True)},
+          [stored(np.stack(states), F32), stored(h, F32)], **tolerance(F32))
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("folder")
+    a = p.parse_args()
+    f = Moves("edges", np.random.default_rng(7), True)
+    for part in (elementwise, reductions, norms, moves, products, convolutions, pools, attention, recurrent):
+        part(f)
+    f.save(a.folder)
+
+
+if __name__ == "__main__":
+    main()
