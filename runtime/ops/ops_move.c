@@ -159,7 +159,7 @@ static cml_status infer_tile(cml_call *c, cml_error *err) {
   }
   CML_TRY(cml_arg_vector(c, 1, x->rank, r, CML_MAX_RANK, NULL, err));
   for (int32_t i = 0; i < x->rank; i++) {
-    if (r[i] <= 0) return cml_call_fail(c, err, "reps[%d] is %lld and must be positive", i, (long long)r[i]);
+    if (r[i] < 0) return cml_call_fail(c, err, "reps[%d] is %lld and must not be negative", i, (long long)r[i]); /* 0 where a mask selects nothing */
     if (!cml_dim_affine(x->dims[i], r[i], 0, &dims[i])) return cml_call_fail(c, err, "dimension %d of the result is too large", i);
   }
   cml_out_set(c, 0, x->dtype, x->rank, dims);

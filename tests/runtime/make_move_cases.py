@@ -173,7 +173,8 @@ def move(f):
     for bad in ((0, 0), (0,), (0, 2), (0, 1, 2), (-3, 0)):
         f.refuse("transpose", 15, {"x": x, "perm": np.array(bad, I32)}, "perm")
     f.refuse("reverse", 15, {"x": x, "axes": ints(2)}, "axis")
-    f.refuse("tile", 15, {"x": x, "reps": ints(2, 0)}, "reps")
+    f.refuse("tile", 15, {"x": x, "reps": ints(2, -1)}, "reps")
+    f.add("tile", 15, {"x": x, "reps": ints(2, 0)}, [np.tile(x, (2, 0))])
     f.refuse("tile", 15, {"x": x, "reps": ints(2)}, "reps")
     f.refuse("tile", 15, {"x": x, "reps": ints(2147483647, 2147483647)}, "too large")
     for i, (shape, seq, batch) in enumerate([((4, 3), 0, 1), ((3, 4), 1, 0), ((2, 5, 3), 1, 0), ((3, 2, 5), -1, 0), ((4, 2, 3, 2), 0, 2), ((4, 0), 0, 1)]):
