@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -15,8 +16,28 @@ struct cml_mapping {
   int fd;
   bool mapped;
   atomic_uint references;
+  cml_mapping *next, **place; /* of all that are mapped */
   char path[];
 };
+
+static pthread_mutex_t list_lock = PTHREAD_MUTEX_INITIALIZER;
+static cml_mapping *list;
+
+static void list_add(cml_mapping *m) {
+  pthread_mutex_lock(&list_lock);
+  m->next = list;
+  m->place = &list;
+  if (list) list->place = &m->next;
+  list = m;
+  pthread_mutex_unlock(&list_lock);
+}
+
+static void list_remove(cml_mapping *m) {
+  pthread_mutex_lock(&list_lock);
+  *m->place = m->next;
+  if (m->next) m->next->place = m->place;
+  pthread_mutex_unlock(&list_lock);
+}
 
 static cml_mapping *mapping_create(const char *path) {
   size_t n = strlen(path);
@@ -55,6 +76,7 @@ cml_status cml_mapping_from_fd(int fd, const char *path, cml_mapping **out, cml_
     }
     m->span.data = p;
     m->mapped = true;
+    list_add(m);
   }
 done:
   if (status) cml_mapping_unref(m);
@@ -89,10 +111,24 @@ cml_mapping *cml_mapping_ref(cml_mapping *m) {
 
 void cml_mapping_unref(cml_mapping *m) {
   if (!m || atomic_fetch_sub_explicit(&m->references, 1, memory_order_acq_rel) != 1) return;
-  if (m->mapped) munmap((void *)(uintptr_t)m->span.data, m->span.size);
-  else free((void *)(uintptr_t)m->span.data);
+  if (m->mapped) {
+    list_remove(m);
+    munmap((void *)(uintptr_t)m->span.data, m->span.size);
+  } else {
+    free((void *)(uintptr_t)m->span.data);
+  }
   if (m->fd >= 0) close(m->fd);
   free(m);
+}
+
+void cml_mapping_drop(const void *data, size_t size) {
+  uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = ((uintptr_t)data + page - 1) & ~(page - 1), end = ((uintptr_t)data + size) & ~(page - 1);
+  if (end <= begin) return;
+  pthread_mutex_lock(&list_lock);
+  const cml_mapping *m = list;
+  while (m && !(begin >= (uintptr_t)m->span.data && end - (uintptr_t)m->span.data <= m->span.size)) m = m->next;
+  if (m) (void)madvise((void *)begin, end - begin, MADV_DONTNEED); /* under the lock: it may not be unmapped and used for others meanwhile */
+  pthread_mutex_unlock(&list_lock);
 }
 
 cml_span cml_mapping_span(const cml_mapping *m) { return m->span; }

@@ -17,6 +17,9 @@ CML_API CML_NODISCARD cml_status cml_mapping_own(void *data, size_t size, const 
 
 CML_API cml_mapping *cml_mapping_ref(cml_mapping *mapping); /* thread-safe */
 CML_API void cml_mapping_unref(cml_mapping *mapping);       /* thread-safe; NULL is accepted */
+/* Lets go of the pages of a mapped file that lie wholly within these bytes: they stop counting as the process's memory and come
+ * back from the page cache, or the disk, when they are read again. Nothing happens to bytes that lie in no mapped file. */
+CML_API void cml_mapping_drop(const void *data, size_t size); /* thread-safe */
 
 CML_API cml_span cml_mapping_span(const cml_mapping *mapping);
 CML_API const char *cml_mapping_path(const cml_mapping *mapping); /* as given at open; for messages */

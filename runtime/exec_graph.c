@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "mapping.h"
+
 
 /* ---- types ---- */
 
@@ -551,6 +553,17 @@ cml_status cml_exec_build(cml_graph *graph, const cml_mil_function *function, cm
 
 /* ---- prepare ---- */
 
+enum { WORTH_DROPPING = 1 << 20 }; /* bytes */
+
+/* What was packed is read no more: its pages may go. (Where a step still reads some, they come back by themselves.) */
+static void drop_packed(const cml_graph *g, const cml_step *s) {
+  for (size_t k = 0; k < s->arg_count; k++) {
+    uint64_t bytes;
+    const cml_tensor *t = &g->values[s->args[k]].type;
+    if (s->arg_constant[k] && t->data && cml_tensor_bytes(t, &bytes) && bytes >= WORTH_DROPPING) cml_mapping_drop(t->data, (size_t)bytes);
+  }
+}
+
 static cml_status prepare_block(cml_graph *g, cml_graph_block *block, const cml_tensor **args, cml_tensor **outs, cml_pool *pool,
                                 cml_error *err) {
   for (size_t i = 0; i < block->step_count; i++) {
@@ -563,7 +576,7 @@ static cml_status prepare_block(cml_graph *g, cml_graph_block *block, const cml_
                   .out_count = s->out_count, .arg_constant = s->arg_constant, .declared = s->declared, .pool = pool,
                   .kept = &g->kept, .step = s};
     CML_TRY(s->op->prepare(&c, err));
-    s->prepared = c.prepared;
+    if ((s->prepared = c.prepared)) drop_packed(g, s);
   }
   return CML_OK;
 }

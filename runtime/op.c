@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 /* ---- arguments ---- */
 
@@ -121,10 +122,51 @@ void cml_eval_free(cml_tensor *outs, size_t out_count) {
 
 /* ---- memory of prepare ---- */
 
+/* Large pieces (packed weights) are cut from chunks of huge pages, which the kernel hands out already zeroed, when they are
+ * first touched: by the threads that pack. What a chunk has left costs nothing. */
+enum { LARGE_PIECE = 1 << 20, CHUNK = 256 << 20, HUGE_PAGE = 2 << 20 };
+
+#if defined(__SANITIZE_ADDRESS__)
+static struct cml_kept *chunk_create(size_t size) { return (void)size, NULL; } /* every piece between red zones of its own */
+#else
+static struct cml_kept *chunk_create(size_t size) {
+  size_t wanted = size + 64 > CHUNK ? (size + 64 + HUGE_PAGE - 1) & ~(size_t)(HUGE_PAGE - 1) : CHUNK;
+  char *p = mmap(NULL, wanted + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (p == MAP_FAILED) return NULL;
+  size_t before = -(uintptr_t)p & (HUGE_PAGE - 1);
+  if (before) munmap(p, before);
+  if (before < HUGE_PAGE) munmap(p + before + wanted, HUGE_PAGE - before);
+  p += before;
+  (void)madvise(p, wanted, MADV_HUGEPAGE);
+  struct cml_kept *k = (struct cml_kept *)(void *)p;
+  k->mapped = wanted;
+  k->used = 64;
+  return k;
+}
+#endif
+
+static void *keep_large(cml_call *c, size_t size) {
+  struct cml_kept *k = *c->kept;
+  while (k && (!k->mapped || k->mapped - k->used < size)) k = k->next;
+  if (!k) {
+    if (!(k = chunk_create(size))) return NULL;
+    k->next = *c->kept;
+    *c->kept = k;
+  }
+  char *p = (char *)k + k->used;
+  k->used += size;
+  k->size += size;
+  return p;
+}
+
 void *cml_call_keep(cml_call *c, size_t size, cml_error *err) {
-  struct cml_kept *k = size > SIZE_MAX - 192 ? NULL : aligned_alloc(64, (size + 64 + 127) & ~(size_t)63);
+  if (size > SIZE_MAX / 2) return cml_fail_memory(err), NULL;
+  size_t room = (size + 127) & ~(size_t)63; /* vectors may read past the end */
+  void *large = size >= LARGE_PIECE ? keep_large(c, room) : NULL;
+  if (large) return large;
+  struct cml_kept *k = aligned_alloc(64, room + 64);
   if (!k) return cml_fail_memory(err), NULL;
-  memset(k, 0, size + 64);
+  memset(k, 0, room + 64);
   k->next = *c->kept;
   k->size = size;
   *c->kept = k;
@@ -134,6 +176,7 @@ void *cml_call_keep(cml_call *c, size_t size, cml_error *err) {
 void cml_kept_free(struct cml_kept *kept) {
   for (struct cml_kept *next; kept; kept = next) {
     next = kept->next;
-    free(kept);
+    if (kept->mapped) munmap(kept, kept->mapped);
+    else free(kept);
   }
 }

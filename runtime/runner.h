@@ -19,10 +19,11 @@ struct cml_runner {
                           size_t output_count, cml_error *err);
 };
 
-/* Memory from cml_call_keep: a header of 64 bytes, then `size` bytes. */
+/* Memory from cml_call_keep: a header of 64 bytes, then `size` bytes; or a chunk of `mapped` bytes that large pieces are cut from. */
 struct cml_kept {
   struct cml_kept *next;
   size_t size;
+  size_t mapped, used; /* 0 unless a chunk; used counts the header */
 };
 void cml_kept_free(struct cml_kept *kept);
 

@@ -40,32 +40,6 @@ static void pack_across(const cml_kernels *k, char *to, bool half, const char *b
   }
 }
 
-/* One panel whose source has the depth side by side (a linear layer's weights): a transposition. */
-static void pack_along(const cml_kernels *k, char *to, bool half, const char *b, bool b_half, size_t depth, size_t n, size_t stride) {
-  size_t nr = k->tile_columns;
-  if (n < nr) memset(to, 0, depth * nr * (half ? 2 : 4));
-  if (!half && !b_half) {
-    k->transpose(n, depth, (const float *)(const void *)b, stride, (float *)(void *)to, nr);
-    return;
-  }
-  const cml_f16 *x = (const cml_f16 *)(const void *)b;
-  float wide[64];
-  for (size_t d0 = 0; d0 < depth; d0 += 64) {
-    size_t m = least(depth - d0, 64);
-    for (size_t j = 0; j < n; j++) {
-      const cml_f16 *row = x + j * stride + d0;
-      if (half) {
-        cml_f16 *out = (cml_f16 *)(void *)to + d0 * nr + j;
-        for (size_t d = 0; d < m; d++) out[d * nr] = row[d];
-      } else {
-        float *out = (float *)(void *)to + d0 * nr + j;
-        k->f16_to_f32(row, wide, m);
-        for (size_t d = 0; d < m; d++) out[d * nr] = wide[d];
-      }
-    }
-  }
-}
-
 void cml_pack_panels(const cml_kernels *k, void *to, bool half, const void *b, bool b_half, size_t depth, size_t columns,
                      size_t depth_stride, size_t column_stride, size_t first, size_t last) {
   size_t nr = k->tile_columns, panel = depth * nr * (half ? 2 : 4), size = b_half ? 2 : 4;
@@ -73,7 +47,7 @@ void cml_pack_panels(const cml_kernels *k, void *to, bool half, const void *b, b
     const char *from = (const char *)b + p * nr * column_stride * size;
     size_t n = least(columns - p * nr, nr);
     if (column_stride == 1) pack_across(k, (char *)to + p * panel, half, from, b_half, depth, n, depth_stride);
-    else pack_along(k, (char *)to + p * panel, half, from, b_half, depth, n, column_stride);
+    else k->pack_panel((char *)to + p * panel, half, from, b_half, depth, n, column_stride);
   }
 }
 

@@ -92,6 +92,10 @@ typedef struct cml_kernels {
   /* y[rows] = w x for row-major w[rows][depth], float or half. */
   void (*gemv_rows)(size_t rows, size_t depth, const void *w, bool half, size_t row_stride, const float *x, float *y);
 
+  /* Packs a panel for gemm_tile: to[d][tile_columns] = from[j * stride + d], columns n and up zero; halves stay halves when
+   * `half` (from_half only), else are widened. */
+  void (*pack_panel)(void *to, bool half, const void *from, bool from_half, size_t depth, size_t n, size_t stride);
+
   /* ---- convolution ---- */
 
   /* One row of a channels-last depthwise convolution: y[o][c] = sum over taps of rows[t / kw][(o * stride + (t % kw) * dilation)

@@ -1,5 +1,6 @@
 /* base: cursors stop at the end and say where, arithmetic refuses to wrap, f16 agrees with IEEE 754. */
 #include <math.h>
+#include <unistd.h>
 
 #include "test.h"
 
@@ -8,6 +9,7 @@
 #include "checked.h"
 #include "dtype.h"
 #include "f16.h"
+#include "mapping.h"
 
 static void cursor_is_sticky(void **state) {
   (void)state;
@@ -100,11 +102,52 @@ static void errors_are_one_line(void **state) {
   assert_int_equal(cml_status_exit_code(CML_ARGUMENT), 2);
 }
 
+/* Pages in memory of this process's part of a mapping. */
+static size_t resident_kb(const void *p) {
+  char line[256], wanted[32];
+  size_t kb = 0;
+  bool inside = false;
+  FILE *f = fopen("/proc/self/smaps", "r");
+  snprintf(wanted, sizeof wanted, "%lx-", (unsigned long)(uintptr_t)p);
+  while (f && fgets(line, sizeof line, f)) {
+    if (!strncmp(line, wanted, strlen(wanted))) inside = true;
+    if (inside && sscanf(line, "Rss: %zu", &kb) == 1) break;
+  }
+  if (f) fclose(f);
+  return kb;
+}
+
+static void pages_are_dropped_and_come_back(void **state) {
+  (void)state;
+  enum { SIZE = 1 << 20 };
+  char path[] = "/tmp/cml-mapping-XXXXXX", *own = malloc(SIZE);
+  int fd = mkstemp(path);
+  assert_true(fd >= 0 && own);
+  for (size_t i = 0; i < SIZE; i++) own[i] = (char)(i * 7 / 5);
+  assert_int_equal(write(fd, own, SIZE), SIZE);
+  cml_mapping *m;
+  assert_ok(cml_mapping_from_fd(fd, path, &m, err));
+  unlink(path);
+  const uint8_t *data = cml_mapping_span(m).data;
+  assert_memory_equal(data, own, SIZE);
+  if (resident_kb(data) < SIZE / 1024) {
+    cml_mapping_unref(m);
+    free(own);
+    skip_because("no /proc/self/smaps");
+  }
+  cml_mapping_drop(data + 5, SIZE / 2);
+  assert_true(resident_kb(data) <= SIZE / 1024 / 2 + 8);
+  cml_mapping_drop(own, SIZE); /* not mapped: stays what it is */
+  assert_memory_equal(data, own, SIZE);
+  cml_mapping_unref(m);
+  free(own);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(cursor_is_sticky),      cmocka_unit_test(sums_do_not_wrap), cmocka_unit_test(arena_keeps_its_limit),
       cmocka_unit_test(half_is_ieee),          cmocka_unit_test(json_strings_are_utf8),
-      cmocka_unit_test(errors_are_one_line),
+      cmocka_unit_test(errors_are_one_line),   cmocka_unit_test(pages_are_dropped_and_come_back),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -339,6 +339,31 @@ static void test_gemv_rows(void **state) {
   }
 }
 
+static void test_pack_panel(void **state) {
+  (void)state;
+  const cml_kernels *k;
+  EACH_TABLE(k) {
+    for (int round = 0; round < 300; round++) {
+      size_t depth = between(0, 40), n = between(1, k->tile_columns), stride = depth + between(0, 3), nr = k->tile_columns;
+      bool half = rnd() % 2, from_half = half || rnd() % 2;
+      size_t size = half ? 2 : 4, from_size = from_half ? 2 : 4, count = depth ? (n - 1) * stride + depth : 0;
+      void *from = at_end(0, count * from_size), *to = at_end(1, depth * nr * size);
+      for (size_t i = 0; i < count; i++) {
+        if (from_half) ((cml_f16 *)from)[i] = cml_f16_from_f32(uniform());
+        else ((float *)from)[i] = uniform();
+      }
+      k->pack_panel(to, half, from, from_half, depth, n, stride);
+      for (size_t d = 0; d < depth; d++)
+        for (size_t j = 0; j < nr; j++) {
+          size_t at = j * stride + d;
+          float want = j >= n ? 0 : from_half ? cml_f16_to_f32(((cml_f16 *)from)[at]) : ((float *)from)[at];
+          float got = half ? cml_f16_to_f32(((cml_f16 *)to)[d * nr + j]) : ((float *)to)[d * nr + j];
+          assert_true(got == want);
+        }
+    }
+  }
+}
+
 static void test_depthwise(void **state) {
   (void)state;
   const cml_kernels *k;
@@ -400,6 +425,7 @@ int main(int argc, char **argv) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_f16),  cmocka_unit_test(test_unary), cmocka_unit_test(test_unary_f16), cmocka_unit_test(test_binary),
       cmocka_unit_test(test_rows), cmocka_unit_test(test_lstm_cell), cmocka_unit_test(test_gemm),  cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_depthwise),
+      cmocka_unit_test(test_pack_panel),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
