@@ -16,6 +16,7 @@ struct cml_mapping {
   int fd;
   bool mapped;
   atomic_uint references;
+  uint64_t identity[4]; /* device, inode, size, time of change */
   cml_mapping *next, **place; /* of all that are mapped */
   char path[];
 };
@@ -67,6 +68,10 @@ cml_status cml_mapping_from_fd(int fd, const char *path, cml_mapping **out, cml_
     goto done;
   }
   m->span.size = (size_t)st.st_size;
+  m->identity[0] = (uint64_t)st.st_dev;
+  m->identity[1] = (uint64_t)st.st_ino;
+  m->identity[2] = (uint64_t)st.st_size;
+  m->identity[3] = (uint64_t)st.st_mtim.tv_sec * 1000000000u + (uint64_t)st.st_mtim.tv_nsec;
   if (m->span.size) {
     void *p = mmap(NULL, m->span.size, PROT_READ, MAP_PRIVATE, m->fd, 0);
     if (p == MAP_FAILED) {
@@ -121,13 +126,29 @@ void cml_mapping_unref(cml_mapping *m) {
   free(m);
 }
 
+/* Under the lock: the mapping may not go meanwhile. */
+static const cml_mapping *list_find(uintptr_t begin, uintptr_t end) {
+  const cml_mapping *m = list;
+  while (m && !(begin >= (uintptr_t)m->span.data && end - (uintptr_t)m->span.data <= m->span.size)) m = m->next;
+  return m;
+}
+
+bool cml_mapping_identify(const void *data, size_t size, uint64_t out[5]) {
+  pthread_mutex_lock(&list_lock);
+  const cml_mapping *m = list_find((uintptr_t)data, (uintptr_t)data + size);
+  if (m) {
+    memcpy(out, m->identity, sizeof m->identity);
+    out[4] = (uint64_t)((uintptr_t)data - (uintptr_t)m->span.data);
+  }
+  pthread_mutex_unlock(&list_lock);
+  return m != NULL;
+}
+
 void cml_mapping_drop(const void *data, size_t size) {
   uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = ((uintptr_t)data + page - 1) & ~(page - 1), end = ((uintptr_t)data + size) & ~(page - 1);
   if (end <= begin) return;
   pthread_mutex_lock(&list_lock);
-  const cml_mapping *m = list;
-  while (m && !(begin >= (uintptr_t)m->span.data && end - (uintptr_t)m->span.data <= m->span.size)) m = m->next;
-  if (m) (void)madvise((void *)begin, end - begin, MADV_DONTNEED); /* under the lock: it may not be unmapped and used for others meanwhile */
+  if (list_find(begin, end)) (void)madvise((void *)begin, end - begin, MADV_DONTNEED);
   pthread_mutex_unlock(&list_lock);
 }
 

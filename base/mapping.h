@@ -20,6 +20,9 @@ CML_API void cml_mapping_unref(cml_mapping *mapping);       /* thread-safe; NULL
 /* Lets go of the pages of a mapped file that lie wholly within these bytes: they stop counting as the process's memory and come
  * back from the page cache, or the disk, when they are read again. Nothing happens to bytes that lie in no mapped file. */
 CML_API void cml_mapping_drop(const void *data, size_t size); /* thread-safe */
+/* Whose these bytes are: the device, inode, size and time of change (ns) of the mapped file they lie in, when it was mapped, and the place
+ * of the first in it; false for bytes that lie in no mapped file. */
+CML_API bool cml_mapping_identify(const void *data, size_t size, uint64_t out[5]); /* thread-safe */
 
 CML_API cml_span cml_mapping_span(const cml_mapping *mapping);
 CML_API const char *cml_mapping_path(const cml_mapping *mapping); /* as given at open; for messages */

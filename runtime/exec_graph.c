@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "mapping.h"
+#include "pack_cache.h"
 
 
 /* ---- types ---- */
@@ -574,7 +575,7 @@ static cml_status prepare_block(cml_graph *g, cml_graph_block *block, const cml_
     for (size_t k = 0; k < s->out_count; k++) outs[k] = &g->values[s->outs[k]].type;
     cml_call c = {.op = s->op, .name = s->name, .opset = g->opset, .args = args, .first = s->first, .outs = outs,
                   .out_count = s->out_count, .arg_constant = s->arg_constant, .declared = s->declared, .pool = pool,
-                  .kept = &g->kept, .step = s};
+                  .kept = &g->kept, .step = s, .cache = g->cache};
     CML_TRY(s->op->prepare(&c, err));
     if ((s->prepared = c.prepared)) drop_packed(g, s);
   }
@@ -597,6 +598,7 @@ void cml_exec_free(cml_graph *g) {
   }
   free(g->folded);
   cml_kept_free(g->kept);
+  cml_pack_cache_destroy(g->cache);
   free(g->values);
   cml_arena_free(&g->arena);
   *g = (cml_graph){.arena = CML_ARENA_INIT};

@@ -55,6 +55,7 @@ typedef struct cml_graph {
   cml_slot **folded;     /* memory of computed constants */
   size_t folded_count, folded_capacity;
   struct cml_kept *kept;
+  struct cml_pack_cache *cache; /* NULL: none */
   cml_pool *pool;        /* the executable's: scratch depends on its threads */
   bool shapes_only;      /* it will not run: large compressed weights stay so */
 } cml_graph;

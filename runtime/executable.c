@@ -1,5 +1,6 @@
 /* Load and prepare: choose the function, build its graph, pack, plan. The result never changes and is shared by sessions. */
 #include "exec_types.h"
+#include "pack_cache.h"
 #include "passes.h"
 #include "session.h"
 #include "summary.h"
@@ -74,8 +75,11 @@ cml_status cml_executable_prepare(cml_model *model, const cml_prepare_options *o
   if (!status && !(options->passes && !*options->passes)) cml_exec_widen_states(&e->graph);
   if (!status) status = cml_executable_bind_features(e, err);
   if (!status) status = cml_passes_run(&e->graph, options->passes, NULL, NULL, err);
+  if (!status && options->cache && *options->cache)
+    status = cml_pack_cache_open(options->cache, function, options->passes, e->pool, &e->graph.cache, err);
   if (!status) status = cml_exec_prepare(&e->graph, e->pool, err);
   if (!status) status = plan_default(e, err);
+  if (!status) cml_pack_cache_write(e->graph.cache);
   if (status) cml_executable_unref(e);
   else *out = e;
   return status;
@@ -159,4 +163,13 @@ void cml_executable_memory(const cml_executable *e, uint64_t *arena, uint64_t *p
   *live = e->plan ? e->plan->live_peak : 0;
   *packed = 0;
   for (const struct cml_kept *k = e->graph.kept; k; k = k->next) *packed += k->size;
+  uint64_t found, fresh, bytes;
+  bool written;
+  cml_pack_cache_counts(e->graph.cache, &found, &fresh, &bytes, &written);
+  *packed += bytes;
+}
+
+void cml_executable_cached(const cml_executable *e, uint64_t *found, uint64_t *packed, bool *written) {
+  uint64_t bytes;
+  cml_pack_cache_counts(e->graph.cache, found, packed, &bytes, written);
 }

@@ -18,6 +18,8 @@ typedef struct cml_prepare_options {
   const char *function;   /* NULL or "": the model's default */
   const char *passes;     /* NULL: all; "" none; else a comma-separated list ("-name" leaves one out of all) */
   size_t threads;         /* 0: one per available core */
+  const char *cache;      /* NULL: none; else a folder, made when missing, that keeps packed weights for the next time. Files in it are
+                             * trusted like the model: it must not be writable by those who are not. Nothing is ever removed from it. */
 } cml_prepare_options;
 
 /* Refuses a program with everything that it lacks named at once. The model must outlive the executable. */
@@ -35,6 +37,8 @@ CML_API const cml_tensor *cml_executable_output_type(const cml_executable *execu
 CML_API const cml_model *cml_executable_model(const cml_executable *executable);
 /* Bytes of the arena for the default shapes, of packed weights, and of the largest set of values alive at once. */
 CML_API void cml_executable_memory(const cml_executable *executable, uint64_t *arena, uint64_t *packed, uint64_t *live);
+/* Pieces of packed weights that were found in the cache, that were packed, and whether the cache's file was written. */
+CML_API void cml_executable_cached(const cml_executable *executable, uint64_t *found, uint64_t *packed, bool *written);
 /* The program as it runs, after the passes. */
 CML_API const cml_mil_program *cml_executable_program(const cml_executable *executable);
 

@@ -11,7 +11,7 @@ int cmlrun_describe(int argc, char **argv);
 int cmlrun_bench(int argc, char **argv);
 
 typedef struct cmlrun_options {
-  const char *method, *function, *passes, *data;
+  const char *method, *function, *passes, *data, *cache;
   uint64_t threads;
 } cmlrun_options;
 

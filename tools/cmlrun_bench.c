@@ -171,6 +171,7 @@ int cmlrun_bench(int argc, char **argv) {
       CLI_TEXT('i', "input", "FILE.npz", &input, "inputs of a .pte, as cmlrun predict takes them"),
       CLI_TEXT(0, "data", "FILE.ptd", &b.options.data, "external tensors of a .pte"),
       CLI_TEXT(0, "passes", "LIST", &b.options.passes, "graph passes to run: all by default, \"\" none"),
+      CLI_TEXT(0, "cache", "DIR", &b.options.cache, "keep packed weights in DIR for the next time"),
       CLI_FLAG('p', "profile", &with_profile, "time by operator"),
       CLI_FLAG('j', "json", &json, "one JSON object on standard output"),
       CLI_END};

@@ -27,7 +27,7 @@ cml_status cmlrun_open(const char *path, const cmlrun_options *options, cmlrun_m
   if (!status) status = cml_model_read(chosen->tree, chosen->root, NULL, &out->model, err);
   if (!status) {
     const char *function = options->function ? options->function : chosen->function;
-    const cml_prepare_options prepare = {.function = function, .passes = options->passes, .threads = options->threads};
+    const cml_prepare_options prepare = {.function = function, .passes = options->passes, .threads = options->threads, .cache = options->cache};
     status = cml_executable_prepare(out->model, &prepare, &out->executable, err);
   }
   if (status) cmlrun_close(out);

@@ -1,6 +1,7 @@
 /* conv and conv_transpose: arguments to cml_conv, weights packed when they are constant. One transposed convolution is a list
  * of ordinary ones, one for each phase of its output. */
 #include "conv.h"
+#include "pack_cache.h"
 #include "families.h"
 #include "windows.h"
 
@@ -284,9 +285,12 @@ static cml_status prepare(cml_call *c, cml_error *err) {
     cml_conv conv;
     cml_conv_source from;
     if (!phase_conv(&v, w, i, &conv, &from)) continue;
-    void *to = cml_call_keep(c, cml_conv_packed_bytes(k, &conv, p->half), err);
+    int64_t layout[offsetof(cml_conv, in_last) / sizeof(int64_t) + 4] = {(int64_t)i, p->half, conv.winograd, v.transposed};
+    memcpy(layout + 4, &conv, offsetof(cml_conv, in_last)); /* sizes and places, whole words */
+    bool ready;
+    void *to = cml_call_keep_packed(c, cml_conv_packed_bytes(k, &conv, p->half), w, layout, sizeof layout / sizeof *layout, &ready, err);
     if (!to) return CML_NO_MEMORY;
-    cml_conv_pack(k, &conv, &from, p->half, to, c->pool);
+    if (!ready) cml_conv_pack(k, &conv, &from, p->half, to, c->pool);
     p->packed[i] = to;
   }
   c->prepared = p;

@@ -6,6 +6,7 @@
  * before the products begin. Integers take a plain loop. */
 #include "families.h"
 #include "gemm.h"
+#include "pack_cache.h"
 
 typedef struct packed_b {
   const void *b;
@@ -122,9 +123,10 @@ static cml_status prepare_linear(cml_call *c, cml_error *err) {
   if (p->raw) {
     p->b = w->data;
   } else {
-    void *b = cml_call_keep(c, cml_pack_bytes(k, depth, columns, p->half), err);
+    bool ready;
+    void *b = cml_call_keep_packed(c, cml_pack_bytes(k, depth, columns, p->half), w, (int64_t[]){p->half}, 1, &ready, err);
     if (!b) return CML_NO_MEMORY;
-    cml_parallel(c->pool, cml_panel_count(k, columns), 4, pack_weight, &(pack_context){k, w, b, p->half});
+    if (!ready) cml_parallel(c->pool, cml_panel_count(k, columns), 4, pack_weight, &(pack_context){k, w, b, p->half});
     p->b = b;
   }
   c->prepared = p;
@@ -427,9 +429,10 @@ static cml_status prepare_matmul(cml_call *c, cml_error *err) {
   const cml_kernels *k = cml_kernels_get();
   packed_b *ready = cml_call_keep(c, sizeof *ready, err);
   bool half = y->dtype == CML_F16;
-  void *b = ready ? cml_call_keep(c, cml_pack_bytes(k, (size_t)p.depth, (size_t)p.columns, half), err) : NULL;
+  bool packed;
+  void *b = ready ? cml_call_keep_packed(c, cml_pack_bytes(k, (size_t)p.depth, (size_t)p.columns, half), y, (int64_t[]){half, ty}, 2, &packed, err) : NULL;
   if (!b) return CML_NO_MEMORY;
-  pack_all(k, &p, y, half, b, c->pool);
+  if (!packed) pack_all(k, &p, y, half, b, c->pool);
   *ready = (packed_b){.b = b, .half = half, .kernels = k};
   c->prepared = ready;
   return CML_OK;
