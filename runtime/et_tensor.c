@@ -3,7 +3,7 @@
 #include <stdio.h>
 
 #include "et_memory.h"
-#include "kernels.h"
+#include "wide.h"
 
 void cml_et_strides(cml_et_tensor *t) {
   int64_t step = 1;
@@ -121,7 +121,7 @@ cml_status cml_et_contiguous(cml_et_call *c, const cml_et_tensor *t, cml_et_loca
 static inline int64_t to_i64(double v) { return v >= -0x1p63 && v < 0x1p63 ? (int64_t)v : INT64_MIN; }
 static inline int32_t to_i32(double v) { return v > -2147483649.0 && v < 2147483648.0 ? (int32_t)v : INT32_MIN; }
 
-void cml_et_load_f32(float *out, const cml_et_tensor *t, int64_t first, int64_t step, int64_t count) {
+CML_WIDE_INLINE void load_f32_loop(float *out, const cml_et_tensor *t, int64_t first, int64_t step, int64_t count) {
 #define OUT float
 #define HALF (float)
   if (step == 1 && t->dtype == CML_F32) memcpy(out, (const float *)t->data + first, (size_t)count * sizeof *out);
@@ -132,7 +132,7 @@ void cml_et_load_f32(float *out, const cml_et_tensor *t, int64_t first, int64_t 
 #undef HALF
 }
 
-void cml_et_load_f64(double *out, const cml_et_tensor *t, int64_t first, int64_t step, int64_t count) {
+CML_WIDE_INLINE void load_f64_loop(double *out, const cml_et_tensor *t, int64_t first, int64_t step, int64_t count) {
 #define OUT double
 #define HALF (double)
   LOADS(HALF)
@@ -146,7 +146,7 @@ void cml_et_load_f64(double *out, const cml_et_tensor *t, int64_t first, int64_t
     for (int64_t i = 0; i < count; i++) out[i] = to_i64((double)p[i * step]);             \
   }
 
-void cml_et_load_i64(int64_t *out, const cml_et_tensor *t, int64_t first, int64_t step, int64_t count) {
+CML_WIDE_INLINE void load_i64_loop(int64_t *out, const cml_et_tensor *t, int64_t first, int64_t step, int64_t count) {
 #define OUT int64_t
 #define HALF to_i64
   if (t->dtype == CML_F32) LOAD_INT(float)
@@ -185,20 +185,51 @@ void cml_et_load_i64(int64_t *out, const cml_et_tensor *t, int64_t first, int64_
 /* Positive reals from 2^63 on fit into uint64. */
 static inline uint64_t to_u64(double v) { return v >= 0x1p63 && v < 0x1p64 ? (uint64_t)v : (uint64_t)to_i64(v); }
 
-void cml_et_store_f32(cml_et_tensor *t, int64_t first, int64_t step, int64_t count, const float *in) {
+CML_WIDE_INLINE void store_f32_loop(cml_et_tensor *t, int64_t first, int64_t step, int64_t count, const float *in) {
   if (step == 1 && t->dtype == CML_F32) memcpy((float *)t->data + first, in, (size_t)count * sizeof *in);
   else if (step == 1 && t->dtype == CML_F16) cml_kernels_get()->f32_to_f16(in, (cml_f16 *)t->data + first, (size_t)count);
   else if (step == 1 && t->dtype == CML_BF16) cml_kernels_get()->f32_to_bf16(in, (uint16_t *)t->data + first, (size_t)count);
   else STORES(to_i32, to_i64, to_u64)
 }
 
-void cml_et_store_f64(cml_et_tensor *t, int64_t first, int64_t step, int64_t count, const double *in) {
+CML_WIDE_INLINE void store_f64_loop(cml_et_tensor *t, int64_t first, int64_t step, int64_t count, const double *in) {
   STORES(to_i32, to_i64, to_u64)
 }
 
-void cml_et_store_i64(cml_et_tensor *t, int64_t first, int64_t step, int64_t count, const int64_t *in) {
+CML_WIDE_INLINE void store_i64_loop(cml_et_tensor *t, int64_t first, int64_t step, int64_t count, const int64_t *in) {
     STORES((int32_t), (int64_t), (uint64_t))
 }
+
+/* Steps of 0 and 1 are known to the compiler here; loops over both are what programs run most. */
+#define LOADER(name, T)                                                                                                        \
+  CML_WIDE static void load_##name##_wide(T *out, const cml_et_tensor *t, int64_t first, int64_t count) {                       \
+    load_##name##_loop(out, t, first, 1, count);                                                                               \
+  }                                                                                                                            \
+  void cml_et_load_##name(T *out, const cml_et_tensor *t, int64_t first, int64_t step, int64_t count) {                         \
+    if (step == 0 && count > 0) {                                                                                              \
+      load_##name##_loop(out, t, first, 1, 1);                                                                                 \
+      for (int64_t i = 1; i < count; i++) out[i] = out[0];                                                                     \
+    } else if (step == 1 && count > 8 && cml_wide()) {                                                                         \
+      load_##name##_wide(out, t, first, count);                                                                                \
+    } else {                                                                                                                   \
+      load_##name##_loop(out, t, first, step, count);                                                                          \
+    }                                                                                                                          \
+  }
+LOADER(f32, float)
+LOADER(f64, double)
+LOADER(i64, int64_t)
+
+#define STORER(name, T)                                                                                                        \
+  CML_WIDE static void store_##name##_wide(cml_et_tensor *t, int64_t first, int64_t count, const T *in) {                       \
+    store_##name##_loop(t, first, 1, count, in);                                                                               \
+  }                                                                                                                            \
+  void cml_et_store_##name(cml_et_tensor *t, int64_t first, int64_t step, int64_t count, const T *in) {                         \
+    if (step == 1 && count > 8 && cml_wide()) store_##name##_wide(t, first, count, in);                                        \
+    else store_##name##_loop(t, first, step, count, in);                                                                       \
+  }
+STORER(f32, float)
+STORER(f64, double)
+STORER(i64, int64_t)
 
 /* ---- copies ---- */
 

@@ -95,6 +95,16 @@ static cml_status op_mul(cml_et_call *c, cml_error *err) {
 
 /* ---- division ---- */
 
+/* fmodf by a quotient in double, where that is exact: below 2^29 the product with a float is, and a quotient that was rounded up
+ * is one too many. */
+static inline float fmod_f(float x, float y) {
+  double q = (double)x / (double)y;
+  if (!(fabs(q) < 0x1p29 && fabsf(y) < INFINITY)) return fmodf(x, y);
+  double r = (double)x - trunc(q) * (double)y;
+  if (x > 0 ? r < 0 : r > 0) r += copysign((double)y, (double)x);
+  return copysignf((float)r, x);
+}
+
 /* As Python divides: the quotient of a - a mod b, so that the two agree in every bit. */
 #define FLOOR_DIVIDE(name, T, fmod, floor, copysign)                        \
   static T name(T a, T b) {                                                 \
@@ -105,11 +115,11 @@ static cml_status op_mul(cml_et_call *c, cml_error *err) {
     T whole = floor(div);                                                   \
     return div - whole > (T)0.5 ? whole + 1 : whole;                        \
   }
-FLOOR_DIVIDE(floor_divide_f, float, fmodf, floorf, copysignf)
+FLOOR_DIVIDE(floor_divide_f, float, fmod_f, floorf, copysignf)
 FLOOR_DIVIDE(floor_divide_d, double, fmod, floor, copysign)
 
 static inline float remainder_f(float a, float b) {
-  float mod = fmodf(a, b);
+  float mod = fmod_f(a, b);
   return mod != 0 && (b < 0) != (mod < 0) ? mod + b : mod;
 }
 static inline double remainder_d(double a, double b) {
@@ -147,7 +157,7 @@ CML_ET_MAP2(trunc_i64, int64_t, int64_t, quotient(x, y, s))
 CML_ET_MAP2(remainder_f32, float, float, remainder_f(x, y))
 CML_ET_MAP2(remainder_f64, double, double, remainder_d(x, y))
 CML_ET_MAP2(remainder_i64, int64_t, int64_t, floor_modulo(x, y, s))
-CML_ET_MAP2(fmod_f32, float, float, fmodf(x, y))
+CML_ET_MAP2(fmod_f32, float, float, fmod_f(x, y))
 CML_ET_MAP2(fmod_f64, double, double, fmod(x, y))
 CML_ET_MAP2(fmod_i64, int64_t, int64_t, modulo(x, y, s))
 
@@ -276,9 +286,30 @@ COMPARE(op_logical_xor, (x != 0) != (y != 0))
 CML_ET_MAP2(and_i64, int64_t, int64_t, x & y)
 CML_ET_MAP2(or_i64, int64_t, int64_t, x | y)
 CML_ET_MAP2(xor_i64, int64_t, int64_t, x ^ y)
-PAIR(op_bitwise_and, NULL, NULL, and_i64, false)
-PAIR(op_bitwise_or, NULL, NULL, or_i64, false)
-PAIR(op_bitwise_xor, NULL, NULL, xor_i64, false)
+CML_ET_MAP2(and_bytes, uint8_t, uint8_t, x & y)
+CML_ET_MAP2(or_bytes, uint8_t, uint8_t, x | y)
+CML_ET_MAP2(xor_bytes, uint8_t, uint8_t, x ^ y)
+
+/* Tensors of one type and layout are bytes. */
+static cml_status bits(cml_et_call *c, const cml_et_maps *maps, cml_et_map *bytes, cml_error *err) {
+  pair p;
+  take_pair(c, &p);
+  cml_et_tensor *out = cml_et_arg(c, 2);
+  bool one_type = p.in[0]->dtype == p.in[1]->dtype && p.in[0]->dtype == out->dtype && (CML_ET_INTEGRAL >> out->dtype & 1);
+  if (!one_type || !cml_et_same_layout(p.in[0], p.in[1])) return run_pair(c, &p, maps, NULL, 2, err);
+  CML_TRY(cml_et_resize_like(c, out, p.in[0], err));
+  if (!cml_et_same_layout(p.in[0], out)) return run_pair(c, &p, maps, NULL, 2, err);
+  bytes(out->data, (const void *const[]){p.in[0]->data, p.in[1]->data}, (size_t)cml_et_numel(out) * cml_et_width(out), NULL);
+  return CML_OK;
+}
+#define BITS(name, i64, bytes)                                \
+  static cml_status name(cml_et_call *c, cml_error *err) {    \
+    static const cml_et_maps maps = {NULL, NULL, i64, false}; \
+    return bits(c, &maps, bytes, err);                        \
+  }
+BITS(op_bitwise_and, and_i64, and_bytes)
+BITS(op_bitwise_or, or_i64, or_bytes)
+BITS(op_bitwise_xor, xor_i64, xor_bytes)
 
 /* Shifts by less than nothing or by all bits and more push everything out; s->i[0]: bits of the type. */
 CML_ET_MAP2(left_i64, int64_t, int64_t, y < 0 || y >= s->i[0] ? 0 : (uint64_t)x << y)

@@ -568,19 +568,19 @@ static cml_status op_topk(cml_et_call *c, cml_error *err) {
 }
 
 static const cml_et_op rows[] = {
-    {"aten::embedding.out", "ttibbo", op_embedding},
-    {"aten::gather.out", "titbo", op_gather},
-    {"aten::index.Tensor_out", "tOo", op_index},
-    {"aten::index_put.out", "tOtbo", op_index_put},
-    {"aten::index_put_", "oOtb", op_index_put_},
-    {"aten::index_select.out", "tito", op_index_select},
-    {"aten::masked_scatter.out", "ttto", op_masked_scatter},
-    {"aten::masked_select.out", "tto", op_masked_select},
+    {"aten::embedding.out", "txibbo", op_embedding},
+    {"aten::gather.out", "tixbo", op_gather},
+    {"aten::index.Tensor_out", "tXo", op_index},
+    {"aten::index_put.out", "tXtbo", op_index_put},
+    {"aten::index_put_", "oXtb", op_index_put_},
+    {"aten::index_select.out", "tixo", op_index_select},
+    {"aten::masked_scatter.out", "txto", op_masked_scatter},
+    {"aten::masked_select.out", "txo", op_masked_select},
     {"aten::nonzero.out", "to", op_nonzero},
-    {"aten::repeat_interleave.Tensor_out", "ti?o", op_repeat_interleave},
-    {"aten::scatter.src_out", "titto", op_scatter_src},
-    {"aten::scatter.value_out", "titno", op_scatter_value},
-    {"aten::scatter_add.out", "titto", op_scatter_add},
+    {"aten::repeat_interleave.Tensor_out", "xi?o", op_repeat_interleave},
+    {"aten::scatter.src_out", "tixto", op_scatter_src},
+    {"aten::scatter.value_out", "tixno", op_scatter_value},
+    {"aten::scatter_add.out", "tixto", op_scatter_add},
     {"aten::topk.values", "tiibboo", op_topk},
 };
 CML_ET_FAMILY(index)

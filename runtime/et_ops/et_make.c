@@ -77,11 +77,16 @@ static cml_status arange(cml_et_call *c, cml_et_number start, cml_et_number end,
   if (!(step.d != 0) || !(span / step.d >= 0) || !(count < 0x1p53)) return cml_et_fail(c, err, "no range from %g to %g by %g", start.d, end.d, step.d);
   int64_t n = (int64_t)count;
   CML_TRY(cml_et_resize(c, out, 1, &n, err));
-  for (int64_t i = 0; i < n; i++) {
-    double d = start.d + (double)i * step.d;
-    int64_t v = (int64_t)((uint64_t)start.i + (uint64_t)i * (uint64_t)step.i);
-    if (cml_dtype_is_float(out->dtype)) cml_et_store_f64(out, i, 1, 1, &d);
-    else cml_et_store_i64(out, i, 1, 1, &v);
+  enum { CHUNK = 256 };
+  for (int64_t at = 0; at < n; at += CHUNK) {
+    int64_t m = n - at < CHUNK ? n - at : CHUNK, v[CHUNK];
+    double d[CHUNK];
+    for (int64_t i = 0; i < m; i++) {
+      d[i] = start.d + (double)(at + i) * step.d;
+      v[i] = (int64_t)((uint64_t)start.i + (uint64_t)(at + i) * (uint64_t)step.i);
+    }
+    if (cml_dtype_is_float(out->dtype)) cml_et_store_f64(out, at, 1, m, d);
+    else cml_et_store_i64(out, at, 1, m, v);
   }
   return CML_OK;
 }

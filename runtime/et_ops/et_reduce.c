@@ -7,20 +7,35 @@
 #include "et_elementwise.h"
 #include "et_families.h"
 #include "et_view.h"
-#include "kernels.h"
+#include "wide.h"
 
 typedef enum lane { LANE_F32, LANE_F64, LANE_I64 } lane;
+static const cml_dtype lane_types[] = {CML_F32, CML_F64, CML_I64};
 static lane lane_of(cml_dtype t) { return t == CML_F64 ? LANE_F64 : cml_dtype_is_float(t) ? LANE_F32 : LANE_I64; }
 
 typedef struct state {
   double d, mean;
   int64_t i, at, index; /* at: elements seen; index: of the extreme */
+  int64_t first;        /* where the elements begin in x */
 } state;
+
+/* What a column step keeps: as a state, for COLUMNS neighbouring outputs at once. */
+enum { CHUNK = 1024, COLUMNS = 256 };
+typedef struct columns {
+  _Alignas(64) union { double d[COLUMNS]; int64_t i[COLUMNS]; float f[COLUMNS]; };
+  int64_t index[COLUMNS];
+  double mean[COLUMNS];
+  int64_t at; /* rows seen */
+} columns;
 
 typedef struct plan {
   const cml_et_tensor *x;
   lane lane;
+  bool no_index;
   void (*step)(state *s, lane lane, const void *x, int64_t n);
+  void (*column_step)(columns *c, lane lane, bool no_index, const void *x, int64_t n); /* NULL where there is none */
+  void (*second_pass)(const struct plan *p, columns *c, int64_t first, int64_t n);     /* over the same rows; or NULL */
+  void (*column_emit)(const struct plan *p, state *s, int64_t element);                /* NULL: emit */
   void (*emit)(const struct plan *p, state *s, int64_t element); /* element: which of the output, in its shape's order */
   cml_et_tensor *out, *out2;
   int64_t reduced, outputs;
@@ -30,12 +45,10 @@ typedef struct plan {
   int64_t gone_sizes[CML_PTE_MAX_RANK], gone_x[CML_PTE_MAX_RANK];
 } plan;
 
-enum { CHUNK = 1024 };
-
 static void one_run(const plan *p, state *s, int64_t first, int64_t step, int64_t count) {
   _Alignas(64) double buffer[CHUNK];
   cml_dtype type = p->x->dtype;
-  bool ready = step == 1 && type == (p->lane == LANE_F32 ? CML_F32 : p->lane == LANE_F64 ? CML_F64 : CML_I64);
+  bool ready = step == 1 && type == lane_types[p->lane];
   for (int64_t at = 0; at < count; at += CHUNK) {
     int64_t n = count - at < CHUNK ? count - at : CHUNK, from = first + at * step;
     const void *x = buffer;
@@ -65,18 +78,98 @@ static void all_runs(const plan *p, state *s, int64_t first) {
   }
 }
 
+/* Where element e of the output begins in x. */
+static int64_t place_of(const plan *p, int64_t e) {
+  int64_t first = 0;
+  for (int k = p->kept - 1; k >= 0; k--) {
+    first += e % p->kept_sizes[k] * p->kept_x[k];
+    e /= p->kept_sizes[k];
+  }
+  return first;
+}
+
 static void reduce_range(void *context, size_t begin, size_t end) {
   const plan *p = context;
-  for (size_t e = begin; e < end; e++) {
-    int64_t rest = (int64_t)e, first = 0;
-    state s = {0};
-    for (int k = p->kept - 1; k >= 0; k--) {
-      first += rest % p->kept_sizes[k] * p->kept_x[k];
-      rest /= p->kept_sizes[k];
+  int last = p->kept - 1;
+  bool plain = p->gone == 1 && p->gone_x[0] == 1 && p->reduced > 0 && p->reduced <= CHUNK && p->x->dtype == lane_types[p->lane];
+  for (size_t e = begin; e < end;) { /* rows of the last dimension that stays */
+    int64_t first = place_of(p, (int64_t)e), size = last < 0 ? 1 : p->kept_sizes[last], step = last < 0 ? 0 : p->kept_x[last];
+    for (int64_t k = (int64_t)e % size; k < size && e < end; k++, e++, first += step) {
+      state s = {.mean = p->no_index, .first = first};
+      if (!plain) {
+        all_runs(p, &s, first);
+      } else {
+        p->step(&s, p->lane, (const char *)p->x->data + (size_t)first * cml_et_width(p->x), p->reduced);
+        s.at = p->reduced;
+      }
+      p->emit(p, &s, (int64_t)e);
     }
-    all_runs(p, &s, first);
-    p->emit(p, &s, (int64_t)e);
   }
+}
+
+static void columns_any(columns *c, lane l, bool no_index, const void *x, int64_t n);
+static void columns_sum(columns *c, lane l, bool no_index, const void *x, int64_t n);
+static void rows_sum(columns *c, const float *x, int64_t rows, int64_t stride, int64_t n);
+
+/* ---- neighbouring outputs at once, where the last dimension stays: each row of x is one step for all of them ---- */
+
+static void one_row(const plan *p, columns *c, int64_t first, int64_t n) {
+  _Alignas(64) double buffer[COLUMNS];
+  cml_dtype type = p->x->dtype;
+  const void *x = buffer;
+  if (type == lane_types[p->lane]) x = (const char *)p->x->data + (size_t)first * cml_et_width(p->x);
+  else if (p->lane == LANE_F32) cml_et_load_f32((float *)(void *)buffer, p->x, first, 1, n);
+  else if (p->lane == LANE_F64) cml_et_load_f64(buffer, p->x, first, 1, n);
+  else cml_et_load_i64((int64_t *)(void *)buffer, p->x, first, 1, n);
+  p->column_step(c, p->lane, p->no_index, x, n);
+  c->at++;
+}
+
+static void all_rows(const plan *p, columns *c, int64_t first, int64_t n) {
+  int64_t at[CML_PTE_MAX_RANK] = {0};
+  if (p->gone == 1 && p->column_step == columns_sum && p->lane == LANE_F32 && p->x->dtype == CML_F32) {
+    rows_sum(c, (const float *)p->x->data + first, p->gone_sizes[0], p->gone_x[0], n);
+    return;
+  }
+  for (;;) {
+    one_row(p, c, first, n);
+    int k = p->gone - 1;
+    for (; k >= 0; k--) {
+      first += p->gone_x[k];
+      if (++at[k] < p->gone_sizes[k]) break;
+      first -= at[k] * p->gone_x[k];
+      at[k] = 0;
+    }
+    if (k < 0) return;
+  }
+}
+
+static void emit_columns(const plan *p, const columns *c, int64_t element, int64_t n) {
+  for (int64_t k = 0; k < n; k++) {
+    state s = {.at = c->at, .index = c->index[k], .mean = c->mean[k]};
+    if (p->lane == LANE_I64 || p->column_step == columns_any) s.i = c->i[k];
+    else s.d = p->lane == LANE_F32 && p->no_index ? (double)c->f[k] : c->d[k];
+    (p->column_emit ? p->column_emit : p->emit)(p, &s, element + k);
+  }
+}
+
+static void column_range(void *context, size_t begin, size_t end) { /* items: blocks of columns */
+  const plan *p = context;
+  int64_t size = p->kept_sizes[p->kept - 1], blocks = (size + COLUMNS - 1) / COLUMNS;
+  for (size_t b = begin; b < end; b++) {
+    int64_t from = (int64_t)b % blocks * COLUMNS, n = size - from < COLUMNS ? size - from : COLUMNS, element = (int64_t)b / blocks * size + from;
+    columns c;
+    memset(c.d, 0, sizeof c.d);
+    memset(c.index, 0, sizeof c.index);
+    c.at = 0;
+    all_rows(p, &c, place_of(p, element), n);
+    if (p->second_pass) p->second_pass(p, &c, place_of(p, element), n);
+    emit_columns(p, &c, element, n);
+  }
+}
+
+static bool by_columns(const plan *p) {
+  return p->column_step && p->kept && p->kept_x[p->kept - 1] == 1 && p->kept_sizes[p->kept - 1] >= 4 && p->reduced > 1 && p->gone_x[p->gone - 1] != 1;
 }
 
 /* Sets the dimensions; gone: bit mask. Neighbouring dimensions that go are joined. */
@@ -140,8 +233,13 @@ static cml_status run_plan(cml_et_call *c, plan *p, uint32_t gone, bool keep, cm
     cml_et_make(&locals[k], outs[k]->dtype, rank, sizes, data);
     *(k ? &p->out2 : &p->out) = &locals[k].t;
   }
-  int64_t grain = p->reduced ? 32768 / p->reduced + 1 : 32768;
-  cml_parallel(c->pool, (size_t)p->outputs, (size_t)grain, reduce_range, p);
+  if (p->outputs && by_columns(p)) {
+    int64_t size = p->kept_sizes[p->kept - 1], blocks = (size + COLUMNS - 1) / COLUMNS;
+    cml_parallel(c->pool, (size_t)(p->outputs / size * blocks), (size_t)(32768 / (p->reduced * (size < COLUMNS ? size : COLUMNS)) + 1), column_range, p);
+  } else {
+    int64_t grain = p->reduced ? 32768 / p->reduced + 1 : 32768;
+    cml_parallel(c->pool, (size_t)p->outputs, (size_t)grain, reduce_range, p);
+  }
   if (p->out != outs[0]) cml_et_copy(outs[0], p->out);
   if (p->out2 != outs[1]) cml_et_copy(outs[1], p->out2);
   return CML_OK;
@@ -149,10 +247,72 @@ static cml_status run_plan(cml_et_call *c, plan *p, uint32_t gone, bool keep, cm
 
 /* ---- sums and products ---- */
 
+/* Sums of doubles in eight parts, which vectors take: of x - shift, or of its squares. */
+CML_WIDE_INLINE double sum_loop(const double *x, int64_t n, double shift, bool square) {
+  double part[8] = {0}, sum = 0;
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8)
+    for (int k = 0; k < 8; k++) {
+      double d = x[i + k] - shift;
+      part[k] += square ? d * d : d;
+    }
+  for (; i < n; i++) sum += square ? (x[i] - shift) * (x[i] - shift) : x[i] - shift;
+  for (int k = 0; k < 8; k++) sum += part[k];
+  return sum;
+}
+CML_WIDE static double sum_wide(const double *x, int64_t n, double shift, bool square) {
+  return square ? sum_loop(x, n, shift, true) : sum_loop(x, n, 0, false);
+}
+static double sum_of(const double *x, int64_t n, double shift, bool square) {
+  return cml_wide() ? sum_wide(x, n, shift, square) : square ? sum_loop(x, n, shift, true) : sum_loop(x, n, 0, false);
+}
+CML_WIDE_INLINE uint64_t sum_i64_loop(const int64_t *x, int64_t n) {
+  uint64_t sum = 0;
+  for (int64_t i = 0; i < n; i++) sum += (uint64_t)x[i];
+  return sum;
+}
+CML_WIDE static uint64_t sum_i64_wide(const int64_t *x, int64_t n) { return sum_i64_loop(x, n); }
+
 static void step_sum(state *s, lane l, const void *x, int64_t n) {
   if (l == LANE_F32) s->d += (double)cml_kernels_get()->sum(x, (size_t)n);
-  else if (l == LANE_F64) for (int64_t i = 0; i < n; i++) s->d += ((const double *)x)[i];
-  else for (int64_t i = 0; i < n; i++) s->i = (int64_t)((uint64_t)s->i + (uint64_t)((const int64_t *)x)[i]);
+  else if (l == LANE_F64) s->d += sum_of(x, n, 0, false);
+  else s->i = (int64_t)((uint64_t)s->i + (cml_wide() ? sum_i64_wide : sum_i64_loop)(x, n));
+}
+
+/* c += x, or its square beside the mean, by columns. */
+CML_WIDE_INLINE void columns_sum_loop(columns *c, lane l, bool square, const void *x, int64_t n) {
+  if (l == LANE_F32) for (int64_t i = 0; i < n; i++) c->d[i] += (double)((const float *)x)[i];
+  else if (l == LANE_I64) for (int64_t i = 0; i < n; i++) c->i[i] = (int64_t)((uint64_t)c->i[i] + (uint64_t)((const int64_t *)x)[i]);
+  else if (!square) for (int64_t i = 0; i < n; i++) c->d[i] += ((const double *)x)[i];
+  else for (int64_t i = 0; i < n; i++) c->d[i] += (((const double *)x)[i] - c->mean[i]) * (((const double *)x)[i] - c->mean[i]);
+}
+CML_WIDE static void columns_sum_wide(columns *c, lane l, bool square, const void *x, int64_t n) { columns_sum_loop(c, l, square, x, n); }
+/* d[k] += the sum of column k of rows of floats: in float over 64 rows, in double over those. */
+CML_WIDE_INLINE void rows_sum_loop(double *d, const float *x, int64_t rows, int64_t stride, int64_t n) {
+  for (int64_t r = 0; r < rows; r += 64) {
+    int64_t end = rows - r < 64 ? rows : r + 64, j = 0;
+    for (; j + 16 <= n; j += 16) {
+      float part[16] = {0};
+      for (int64_t i = r; i < end; i++)
+        for (int k = 0; k < 16; k++) part[k] += x[i * stride + j + k];
+      for (int k = 0; k < 16; k++) d[j + k] += (double)part[k];
+    }
+    for (; j < n; j++)
+      for (int64_t i = r; i < end; i++) d[j] += (double)x[i * stride + j];
+  }
+}
+CML_WIDE static void rows_sum_wide(double *d, const float *x, int64_t rows, int64_t stride, int64_t n) { rows_sum_loop(d, x, rows, stride, n); }
+static void rows_sum(columns *c, const float *x, int64_t rows, int64_t stride, int64_t n) {
+  (cml_wide() ? rows_sum_wide : rows_sum_loop)(c->d, x, rows, stride, n);
+  c->at += rows;
+}
+static void columns_sum(columns *c, lane l, bool no_index, const void *x, int64_t n) {
+  (void)no_index;
+  (cml_wide() ? columns_sum_wide : columns_sum_loop)(c, l, false, x, n);
+}
+static void columns_squares(columns *c, lane l, bool no_index, const void *x, int64_t n) {
+  (void)no_index;
+  (cml_wide() ? columns_sum_wide : columns_sum_loop)(c, l, true, x, n);
 }
 
 /* The product starts at 1: kept as what is beyond it for a state of zeros. */
@@ -167,7 +327,8 @@ static void step_product(state *s, lane l, const void *x, int64_t n) {
 }
 
 static void put(const plan *p, cml_et_tensor *out, int64_t element, double d, int64_t i) {
-  if (p->lane == LANE_I64) cml_et_store_i64(out, element, 1, 1, &i);
+  if (out->dtype == CML_F32 && p->lane != LANE_I64) ((float *)out->data)[element] = (float)d; /* mostly */
+  else if (p->lane == LANE_I64) cml_et_store_i64(out, element, 1, 1, &i);
   else cml_et_store_f64(out, element, 1, 1, &d);
 }
 static void emit_value(const plan *p, state *s, int64_t e) { put(p, p->out, e, s->d, s->i); }
@@ -184,20 +345,20 @@ static cml_status accumulate(cml_et_call *c, plan *p, uint32_t gone, bool keep, 
 }
 
 static cml_status op_sum(cml_et_call *c, cml_error *err) {
-  plan p = {.x = cml_et_arg(c, 0), .out = cml_et_arg(c, 4), .step = step_sum, .emit = emit_value};
+  plan p = {.x = cml_et_arg(c, 0), .out = cml_et_arg(c, 4), .step = step_sum, .column_step = columns_sum, .emit = emit_value};
   uint32_t gone;
   CML_TRY(dims_mask(c, 1, p.x->rank, &gone, err));
   return accumulate(c, &p, gone, cml_et_bool(c, 2, false), 3, err);
 }
 static cml_status op_mean(cml_et_call *c, cml_error *err) {
-  plan p = {.x = cml_et_arg(c, 0), .out = cml_et_arg(c, 4), .step = step_sum, .emit = emit_mean};
+  plan p = {.x = cml_et_arg(c, 0), .out = cml_et_arg(c, 4), .step = step_sum, .column_step = columns_sum, .emit = emit_mean};
   uint32_t gone;
   CML_TRY(dims_mask(c, 1, p.x->rank, &gone, err));
   CML_TRY(cml_et_want(c, p.out, CML_ET_FLOATING, "the output", err));
   return accumulate(c, &p, gone, cml_et_bool(c, 2, false), 3, err);
 }
 static cml_status op_mean_all(cml_et_call *c, cml_error *err) {
-  plan p = {.x = cml_et_arg(c, 0), .out = cml_et_arg(c, 2), .step = step_sum, .emit = emit_mean};
+  plan p = {.x = cml_et_arg(c, 0), .out = cml_et_arg(c, 2), .step = step_sum, .column_step = columns_sum, .emit = emit_mean};
   CML_TRY(cml_et_want(c, p.out, CML_ET_FLOATING, "the output", err));
   return accumulate(c, &p, ~UINT32_C(0), false, 1, err);
 }
@@ -214,17 +375,32 @@ static cml_status op_prod_all(cml_et_call *c, cml_error *err) {
 
 /* ---- any ---- */
 
-static void step_any(state *s, lane l, const void *x, int64_t n) {
-  bool any = false;
-  if (l == LANE_F32) for (int64_t i = 0; i < n; i++) any |= ((const float *)x)[i] != 0;
+CML_WIDE_INLINE bool any_loop(lane l, const void *x, int64_t n) {
+  int64_t any = 0;
+  int32_t some = 0;
+  if (l == LANE_F32) for (int64_t i = 0; i < n; i++) some |= ((const float *)x)[i] != 0;
   else if (l == LANE_F64) for (int64_t i = 0; i < n; i++) any |= ((const double *)x)[i] != 0;
-  else for (int64_t i = 0; i < n; i++) any |= ((const int64_t *)x)[i] != 0;
-  s->i |= any;
+  else for (int64_t i = 0; i < n; i++) any |= ((const int64_t *)x)[i];
+  return any || some;
+}
+CML_WIDE static bool any_wide(lane l, const void *x, int64_t n) { return any_loop(l, x, n); }
+static void step_any(state *s, lane l, const void *x, int64_t n) {
+  if (!s->i) s->i = (cml_wide() ? any_wide : any_loop)(l, x, n);
+}
+CML_WIDE_INLINE void columns_any_loop(columns *c, lane l, const void *x, int64_t n) {
+  if (l == LANE_F32) for (int64_t i = 0; i < n; i++) c->i[i] |= ((const float *)x)[i] != 0;
+  else if (l == LANE_F64) for (int64_t i = 0; i < n; i++) c->i[i] |= ((const double *)x)[i] != 0;
+  else for (int64_t i = 0; i < n; i++) c->i[i] |= ((const int64_t *)x)[i] != 0;
+}
+CML_WIDE static void columns_any_wide(columns *c, lane l, const void *x, int64_t n) { columns_any_loop(c, l, x, n); }
+static void columns_any(columns *c, lane l, bool no_index, const void *x, int64_t n) {
+  (void)no_index;
+  (cml_wide() ? columns_any_wide : columns_any_loop)(c, l, x, n);
 }
 static void emit_any(const plan *p, state *s, int64_t e) { cml_et_store_i64(p->out, e, 1, 1, &s->i); }
 
 static cml_status any(cml_et_call *c, uint32_t gone, bool keep, size_t out, cml_error *err) {
-  plan p = {.x = cml_et_arg(c, 0), .out = cml_et_arg(c, out), .step = step_any, .emit = emit_any};
+  plan p = {.x = cml_et_arg(c, 0), .out = cml_et_arg(c, out), .step = step_any, .column_step = columns_any, .emit = emit_any};
   p.lane = lane_of(p.x->dtype);
   CML_TRY(cml_et_want(c, p.out, CML_M_BOOL | CML_MASK(U8), "the output", err));
   return run_plan(c, &p, gone, keep, err);
@@ -247,7 +423,15 @@ static cml_status op_any(cml_et_call *c, cml_error *err) {
         s->index = s->at + i;                                                 \
       }                                                                       \
   }
-#define EXTREME(name, OP, kernel)                                             \
+/* The place of a value that is there: NaN's is that of the first NaN. */
+static int64_t find_f32(const float *x, float v) {
+  int64_t i = 0;
+  if (v == v) while (x[i] != v) i++;
+  else while (x[i] == x[i]) i++;
+  return i;
+}
+/* Rows of neighbours against the best so far; the comparisons are all of 8 bytes, so that vectors take them. */
+#define EXTREME(name, OP, kernel, KERNEL)                                     \
   static void name(state *s, lane l, const void *x, int64_t n) {              \
     if (l == LANE_I64) {                                                      \
       int64_t best = s->at ? s->i : *(const int64_t *)x;                      \
@@ -259,14 +443,39 @@ static cml_status op_any(cml_et_call *c, cml_error *err) {
       FIND(double, best == best && (v[i] OP best || v[i] != v[i]))            \
       s->d = best;                                                            \
     } else {                                                                  \
-      float most = cml_kernels_get()->kernel(x, (size_t)n), best = s->at ? (float)s->d : *(const float *)x; \
-      if (!s->at || (best == best && (most OP best || most != most)))         \
-        FIND(float, best == best && (v[i] OP best || v[i] != v[i]))           \
-      s->d = (double)best;                                                    \
+      float most = cml_kernels_get()->kernel(x, (size_t)n), best = (float)s->d; \
+      if (s->at && !(best == best && (most OP best || most != most))) return; \
+      if (!s->mean) s->index = s->at + find_f32(x, most); /* mean: no index is wanted */ \
+      s->d = (double)most;                                                    \
     }                                                                         \
+  }                                                                           \
+  CML_WIDE_INLINE void name##_columns_loop(columns *c, lane l, const void *x, int64_t n) { \
+    const int64_t at = c->at;                                                 \
+    for (int64_t i = 0; l == LANE_I64 && i < n; i++) {                        \
+      int64_t v = ((const int64_t *)x)[i];                                    \
+      bool better = v OP c->i[i];                                             \
+      c->i[i] = better ? v : c->i[i];                                         \
+      c->index[i] = better ? at : c->index[i];                                \
+    }                                                                         \
+    for (int64_t i = 0; l != LANE_I64 && i < n; i++) {                        \
+      double v = l == LANE_F32 ? (double)((const float *)x)[i] : ((const double *)x)[i], best = c->d[i]; \
+      bool better = (best == best) & ((v OP best) | (v != v));                \
+      c->d[i] = better ? v : best;                                            \
+      c->index[i] = better ? at : c->index[i];                                \
+    }                                                                         \
+  }                                                                           \
+  CML_WIDE static void name##_columns_wide(columns *c, lane l, const void *x, int64_t n) { \
+    if (l == LANE_F32) name##_columns_loop(c, LANE_F32, x, n);                \
+    else name##_columns_loop(c, l, x, n);                                     \
+  }                                                                           \
+  static void name##_columns(columns *c, lane l, bool no_index, const void *x, int64_t n) { \
+    if (l == LANE_F32 && no_index && c->at) cml_kernels_get()->binary(CML_BINARY_##KERNEL, x, c->f, c->f, (size_t)n); \
+    else if (c->at) (cml_wide() ? name##_columns_wide : name##_columns_loop)(c, l, x, n); \
+    else if (l == LANE_F32 && !no_index) for (int64_t i = 0; i < n; i++) c->d[i] = (double)((const float *)x)[i]; \
+    else memcpy(c->d, x, (size_t)n * (l == LANE_F32 ? sizeof(float) : sizeof(double))); \
   }
-EXTREME(step_max, >, max)
-EXTREME(step_min, <, min)
+EXTREME(step_max, >, max, MAX)
+EXTREME(step_min, <, min, MIN)
 
 static void emit_index(const plan *p, state *s, int64_t e) { cml_et_store_i64(p->out, e, 1, 1, &s->index); }
 static void emit_both(const plan *p, state *s, int64_t e) {
@@ -277,6 +486,8 @@ static void emit_both(const plan *p, state *s, int64_t e) {
 static cml_status extreme(cml_et_call *c, plan *p, bool largest, uint32_t gone, bool keep, cml_error *err) {
   p->lane = lane_of(p->x->dtype);
   p->step = largest ? step_max : step_min;
+  p->column_step = largest ? step_max_columns : step_min_columns;
+  p->no_index = p->emit == emit_value;
   if (p->emit == emit_index) CML_TRY(cml_et_want(c, p->out, CML_MASK(I64), "the output", err));
   else CML_TRY(cml_et_same_type(c, p->x, p->out, err));
   if (p->out2) CML_TRY(cml_et_want(c, p->out2, CML_MASK(I64), "the output of indices", err));
@@ -329,14 +540,22 @@ static void step_variance(state *s, lane l, const void *x, int64_t n) {
   const double *d = x;
   (void)l;
   s->index = 1;
-  for (int64_t i = 0; i < n; i++) s->d += d[i];
+  s->d += sum_of(d, n, 0, false);
 }
 static void step_squares(state *s, lane l, const void *x, int64_t n) {
   const double *d = x;
   (void)l;
-  for (int64_t i = 0; i < n; i++) s->d += (d[i] - s->mean) * (d[i] - s->mean);
+  s->d += sum_of(d, n, s->mean, true);
 }
-static void variance_of(const plan *p, int64_t first, double *mean, double *variance) {
+/* The mean, and the sum of squares beside it. A short run is loaded once. */
+static void squares_of(const plan *p, int64_t first, double *mean, double *squares) {
+  if (p->gone <= 1 && p->reduced <= CHUNK) {
+    _Alignas(64) double buffer[CHUNK];
+    cml_et_load_f64(buffer, p->x, first, p->gone ? p->gone_x[0] : 1, p->reduced);
+    *mean = sum_of(buffer, p->reduced, 0, false) / (double)p->reduced;
+    *squares = sum_of(buffer, p->reduced, *mean, true);
+    return;
+  }
   plan q = *p;
   state s = {0};
   q.step = step_variance;
@@ -345,25 +564,31 @@ static void variance_of(const plan *p, int64_t first, double *mean, double *vari
   s = (state){.mean = *mean};
   q.step = step_squares;
   all_runs(&q, &s, first);
-  double divisor = (double)p->reduced - p->parameter;
-  *variance = s.d / (divisor > 0 ? divisor : 0);
+  *squares = s.d;
 }
 static void step_none(state *s, lane l, const void *x, int64_t n) { (void)s, (void)l, (void)x, (void)n; }
-static void emit_variance(const plan *p, state *s, int64_t e) {
-  int64_t rest = e, first = 0;
-  double mean, variance;
-  (void)s;
-  for (int k = p->kept - 1; k >= 0; k--) {
-    first += rest % p->kept_sizes[k] * p->kept_x[k];
-    rest /= p->kept_sizes[k];
-  }
-  variance_of(p, first, &mean, &variance);
+static void put_variance(const plan *p, double mean, double squares, int64_t e) {
+  double divisor = (double)p->reduced - p->parameter, variance = squares / (divisor > 0 ? divisor : 0);
   cml_et_store_f64(p->out, e, 1, 1, &variance);
   if (p->out2) cml_et_store_f64(p->out2, e, 1, 1, &mean);
 }
+static void emit_variance(const plan *p, state *s, int64_t e) {
+  double mean, squares;
+  squares_of(p, s->first, &mean, &squares);
+  put_variance(p, mean, squares, e);
+}
+static void emit_columns_variance(const plan *p, state *s, int64_t e) { put_variance(p, s->mean, s->d, e); }
 
+static void columns_variance(const plan *p, columns *c, int64_t first, int64_t n) {
+  plan q = *p;
+  q.column_step = columns_squares;
+  for (int64_t k = 0; k < n; k++) c->mean[k] = c->d[k] / (double)p->reduced;
+  memset(c->d, 0, sizeof c->d);
+  all_rows(&q, c, first, n);
+}
 static cml_status variance(cml_et_call *c, size_t keep, double correction, size_t out, bool with_mean, cml_error *err) {
-  plan p = {.x = cml_et_arg(c, 0), .out = cml_et_arg(c, out), .lane = LANE_F64, .step = step_none, .emit = emit_variance, .parameter = correction};
+  plan p = {.x = cml_et_arg(c, 0), .out = cml_et_arg(c, out), .lane = LANE_F64, .step = step_none, .column_step = columns_sum,
+            .second_pass = columns_variance, .emit = emit_variance, .column_emit = emit_columns_variance, .parameter = correction};
   uint32_t gone;
   if (with_mean) p.out2 = cml_et_arg(c, out + 1);
   CML_TRY(cml_et_want(c, p.x, CML_ET_FLOATING, "the tensor", err));

@@ -78,7 +78,7 @@ CML_ET_MAP1(relu_i64, int64_t, int64_t, x > 0 ? x : 0)
 SAME(op_abs, fabsf(x), fabs(x), abs_i64)
 SAME(neg, -x, -x, neg_i64)
 /* The sign of NaN is NaN, as ExecuTorch has it; torch says 0. */
-SAME(op_sign, x != x ? x : (float)((x > 0) - (x < 0)), x != x ? x : (double)((x > 0) - (x < 0)), sign_i64)
+SAME(op_sign, x > 0 ? 1.0f : x < 0 ? -1.0f : x == 0 ? 0.0f : x, x > 0 ? 1.0 : x < 0 ? -1.0 : x == 0 ? 0.0 : x, sign_i64)
 SAME(op_ceil, ceilf(x), ceil(x), same_i64)
 SAME(op_floor, floorf(x), floor(x), same_i64)
 SAME(op_round, rintf(x), rint(x), same_i64)
@@ -150,7 +150,7 @@ static cml_status op_elu(cml_et_call *c, cml_error *err) {
   return same_unary(c, &maps, &(cml_et_scalars){.d = {cml_et_real(c, 1, 1) * scale, scale, cml_et_real(c, 3, 1)}}, 4, err);
 }
 
-CML_ET_MAP1(leaky_f32, float, float, x > 0 ? x : x * (float)s->d[0])
+KERNEL(leaky_f32, LEAKY_RELU)
 CML_ET_MAP1(leaky_f64, double, double, x > 0 ? x : x * s->d[0])
 static cml_status op_leaky_relu(cml_et_call *c, cml_error *err) {
   static const cml_et_maps maps = {leaky_f32, leaky_f64, NULL, false};

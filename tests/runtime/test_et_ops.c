@@ -247,8 +247,31 @@ static void test_custom(void **state) {
   if (!path) run_file("custom.cases");
 }
 
+/* Indices that were checked must not be written over before they are used: an output on top of them is refused. */
+static void test_indices_apart(void **state) {
+  static const char *const names[] = {"aten::index_select.out", "aten::gather.out", "aten::scatter.src_out", "aten::embedding.out"};
+  int64_t memory[4] = {0, 1, 0, 1}, source[4] = {5, 6, 7, 8}, two = 2;
+  (void)state;
+  for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
+    cml_et_local self, index, out;
+    cml_et_make(&self, CML_I64, 1, (int64_t[]){4}, source);
+    if (k == 3) cml_et_make(&self, CML_I64, 2, (int64_t[]){4, 1}, source);
+    cml_et_make(&index, CML_I64, 1, &two, memory);
+    cml_et_make(&out, CML_I64, k == 3 ? 2 : 1, k == 3 ? (int64_t[]){2, 1} : &two, memory + 1); /* over the second index */
+    cml_et_value t = {.kind = CML_PTE_TENSOR, .tensor = &self.t}, x = {.kind = CML_PTE_TENSOR, .tensor = &index.t},
+                 o = {.kind = CML_PTE_TENSOR, .tensor = &out.t}, zero = {.kind = CML_PTE_INTEGER}, no = {.kind = CML_PTE_BOOLEAN};
+    cml_et_value *given[4][6] = {{&t, &zero, &x, &o}, {&t, &zero, &x, &no, &o}, {&t, &zero, &x, &x, &o}, {&t, &x, &zero, &no, &no, &o}};
+    static const size_t counts[4] = {4, 5, 5, 6};
+    const cml_et_op *op = cml_et_op_find(names[k], strlen(names[k]));
+    cml_error error = {0};
+    assert_non_null(op);
+    assert_int_equal(cml_et_op_eval(op, given[k], counts[k], &error), CML_INVALID);
+    assert_non_null(strstr(error.text, "indices lie in the memory of output"));
+  }
+}
+
 int main(int argc, char **argv) {
   if (argc > 1) path = argv[1];
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_aten), cmocka_unit_test(test_custom)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_aten), cmocka_unit_test(test_custom), cmocka_unit_test(test_indices_apart)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
