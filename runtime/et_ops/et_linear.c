@@ -33,9 +33,49 @@ static const float *floats_of(cml_et_call *c, matrix *m) {
   return p;
 }
 
+/* A few rows a times b, without packing b, which costs as much as going over it: each of b's columns against a row of a where
+ * the columns lie in one piece, else each of b's rows on top of the others. False where b lies otherwise. */
+typedef struct few_rows {
+  const float *a, *bias;
+  const void *b;
+  bool half;
+  int64_t rows, depth, columns, a_row, b_row, b_column;
+  float *to;
+} few_rows;
+
+static void few_columns(void *context, size_t begin, size_t end) {
+  const few_rows *f = context;
+  const cml_kernels *k = cml_kernels_get();
+  size_t width = f->half ? 2 : 4, n = end - begin;
+  for (int64_t r = 0; r < f->rows; r++) {
+    float *to = f->to + r * f->columns + begin;
+    const float *a = f->a + r * f->a_row;
+    const char *b = f->b;
+    if (f->b_row == 1) {
+      k->gemv_rows(n, (size_t)f->depth, b + (size_t)f->b_column * begin * width, f->half, (size_t)f->b_column, a, to);
+      if (f->bias) k->binary(CML_BINARY_ADD, to, f->bias + begin, to, n);
+      continue;
+    }
+    if (f->bias) memcpy(to, f->bias + begin, n * sizeof *to);
+    else memset(to, 0, n * sizeof *to);
+    for (int64_t d = 0; d < f->depth; d++) k->axpy(a[d], (const float *)(const void *)b + d * f->b_row + begin, to, n);
+  }
+}
+
+static bool product_few(cml_et_call *c, matrix a, matrix b, const float *bias, float *to) {
+  bool half = b.t->dtype == CML_F16, by_columns = b.row == 1 && b.column >= 1, by_rows = b.column == 1 && !half && b.columns >= 16;
+  if (a.rows > 4 || (b.t->dtype != CML_F32 && !half) || !(by_columns || by_rows)) return false;
+  const float *x = floats_of(c, &a);
+  if (!x || (a.column != 1 && a.columns != 1)) return false;
+  few_rows f = {x, bias, (const char *)b.t->data + b.first * (half ? 2 : 4), half, a.rows, a.columns, b.columns, a.row, by_columns ? 1 : b.row, b.column, to};
+  cml_parallel(c->pool, (size_t)b.columns, (size_t)(65536 / (a.columns * a.rows) + 16), few_columns, &f);
+  return true;
+}
+
 static cml_status product_f32(cml_et_call *c, matrix a, matrix b, const float *bias, float *to, cml_error *err) {
   const cml_kernels *k = cml_kernels_get();
   size_t threads = cml_pool_threads(c->pool), depth = (size_t)a.columns, columns = (size_t)b.columns;
+  if (product_few(c, a, b, bias, to)) return CML_OK;
   const float *x = floats_of(c, &a), *y = floats_of(c, &b);
   void *packed = cml_et_temp(c, cml_pack_bytes(k, depth, columns, false)), *scratch = cml_et_temp(c, cml_gemm_scratch(k) * threads);
   if (!x || !y || !packed || !scratch) return cml_fail_memory(err);
@@ -47,22 +87,36 @@ static cml_status product_f32(cml_et_call *c, matrix a, matrix b, const float *b
   return CML_OK;
 }
 
-#define PLAIN_PRODUCT(name, T, U, load)                                                     \
+/* The others: in steps of four of b's rows, which are in place or brought into the computing type. */
+#define PLAIN_PRODUCT(name, T, U, TYPE, load)                                               \
+  CML_WIDE_INLINE void name##_loop(T *to, const T *x, const T *y, int64_t step, int64_t n) { \
+    const T *y1 = y + step, *y2 = y1 + step, *y3 = y2 + step;                               \
+    CML_INDEPENDENT for (int64_t j = 0; j < n; j++)                                         \
+      to[j] = (T)((U)to[j] + (U)x[0] * (U)y[j] + (U)x[1] * (U)y1[j] + (U)x[2] * (U)y2[j] + (U)x[3] * (U)y3[j]); \
+  }                                                                                         \
+  CML_WIDE static void name##_wide(T *to, const T *x, const T *y, int64_t step, int64_t n) { name##_loop(to, x, y, step, n); } \
   static cml_status name(cml_et_call *c, matrix a, matrix b, T *to, cml_error *err) {       \
-    T *x = cml_et_temp(c, (uint64_t)a.columns * sizeof *x), *y = cml_et_temp(c, (uint64_t)b.columns * sizeof *y); \
-    if (!x || !y) return cml_fail_memory(err);                                              \
+    T *x = cml_et_temp(c, (uint64_t)(a.columns + 4) * sizeof *x), *y = (T *)b.t->data + b.first, *mine = NULL; \
+    int64_t step = b.row, whole = a.columns & ~INT64_C(3);                                  \
+    if (!x) return cml_fail_memory(err);                                                    \
+    if (b.t->dtype != TYPE || b.column != 1) {                                              \
+      if (!(mine = cml_et_temp(c, (uint64_t)(b.rows * b.columns) * sizeof *mine))) return cml_fail_memory(err); \
+      for (int64_t k = 0; k < b.rows; k++) load(mine + k * b.columns, b.t, b.first + k * b.row, b.column, b.columns); \
+      y = mine;                                                                             \
+      step = b.columns;                                                                     \
+    }                                                                                       \
     memset(to, 0, (size_t)(a.rows * b.columns) * sizeof *to);                               \
     for (int64_t i = 0; i < a.rows; i++) {                                                  \
+      T *row = to + i * b.columns;                                                          \
       load(x, a.t, a.first + i * a.row, a.column, a.columns);                               \
-      for (int64_t k = 0; k < a.columns; k++) {                                             \
-        load(y, b.t, b.first + k * b.row, b.column, b.columns);                             \
-        for (int64_t j = 0; j < b.columns; j++) to[i * b.columns + j] = (T)((U)to[i * b.columns + j] + (U)x[k] * (U)y[j]); \
-      }                                                                                     \
+      for (int64_t k = 0; k < whole; k += 4) (cml_wide() ? name##_wide : name##_loop)(row, x + k, y + k * step, step, b.columns); \
+      for (int64_t k = whole; k < a.columns; k++)                                           \
+        for (int64_t j = 0; j < b.columns; j++) row[j] = (T)((U)row[j] + (U)x[k] * (U)y[k * step + j]); \
     }                                                                                       \
     return CML_OK;                                                                          \
   }
-PLAIN_PRODUCT(product_f64, double, double, cml_et_load_f64)
-PLAIN_PRODUCT(product_i64, int64_t, uint64_t, cml_et_load_i64)
+PLAIN_PRODUCT(product_f64, double, double, CML_F64, cml_et_load_f64)
+PLAIN_PRODUCT(product_i64, int64_t, uint64_t, CML_I64, cml_et_load_i64)
 
 static cml_dtype product_type(cml_dtype t) { return t == CML_F64 ? CML_F64 : cml_dtype_is_float(t) ? CML_F32 : CML_I64; }
 
@@ -195,17 +249,28 @@ static cml_status op_linear(cml_et_call *c, cml_error *err) {
 
 /* ---- distances ---- */
 
+CML_WIDE_INLINE double square_distance_loop(const double *x, const double *y, int64_t n) {
+  double part[8] = {0}, sum = 0;
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8)
+    for (int k = 0; k < 8; k++) part[k] += (x[i + k] - y[i + k]) * (x[i + k] - y[i + k]);
+  for (; i < n; i++) sum += (x[i] - y[i]) * (x[i] - y[i]);
+  for (int k = 0; k < 8; k++) sum += part[k];
+  return sum;
+}
+CML_WIDE static double square_distance_wide(const double *x, const double *y, int64_t n) { return square_distance_loop(x, y, n); }
+
 static double distance(const double *x, const double *y, int64_t n, double p) {
   double sum = 0;
+  if (p == 2) return sqrt((cml_wide() ? square_distance_wide : square_distance_loop)(x, y, n));
   for (int64_t i = 0; i < n; i++) {
     double d = fabs(x[i] - y[i]);
     if (p == 0) sum += d != 0;
     else if (p == 1) sum += d;
-    else if (p == 2) sum += d * d;
     else if (isinf(p)) sum = d > sum || d != d ? d : sum;
     else sum += pow(d, p);
   }
-  return p == 2 ? sqrt(sum) : p == 0 || p == 1 || isinf(p) ? sum : pow(sum, 1 / p);
+  return p == 0 || p == 1 || isinf(p) ? sum : pow(sum, 1 / p);
 }
 
 static double *doubles_of(cml_et_call *c, const cml_et_tensor *t) {
