@@ -298,7 +298,7 @@ static cml_status op_nearest(cml_et_call *c, cml_error *err) {
 
 typedef struct sampler {
   const cml_et_tensor *x;
-  int64_t base, mode, padding; /* 0 bilinear, 1 nearest, 2 cubic; 0 zeros, 1 border, 2 reflection */
+  int64_t mode, padding; /* 0 bilinear, 1 nearest, 2 cubic; 0 zeros, 1 border, 2 reflection */
   bool align;
 } sampler;
 
@@ -314,12 +314,18 @@ static double place(const sampler *s, double v, int64_t n) {
   return v;
 }
 
-static double pixel_at(const sampler *s, double y, double x) {
+/* What one place of the grid takes from every channel: offsets into a plane and weights. */
+typedef struct spot {
+  int count;
+  int64_t at[16];
+  double weight[16];
+} spot;
+
+static void add_pixel(const sampler *s, spot *p, double y, double x, double weight) {
   int64_t h = s->x->sizes[2], w = s->x->sizes[3];
-  double v;
-  if (!(y >= 0 && y < (double)h && x >= 0 && x < (double)w)) return 0;
-  cml_et_load_f64(&v, s->x, s->base + (int64_t)y * s->x->strides[2] + (int64_t)x * s->x->strides[3], 1, 1);
-  return v;
+  if (!(y >= 0 && y < (double)h && x >= 0 && x < (double)w)) return;
+  p->at[p->count] = (int64_t)y * s->x->strides[2] + (int64_t)x * s->x->strides[3];
+  p->weight[p->count++] = weight;
 }
 
 static void cubic(double t, double *w) {
@@ -333,24 +339,41 @@ static void cubic(double t, double *w) {
   w[3] = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a;
 }
 
-static double sample(const sampler *s, double gx, double gy) {
+static spot spot_of(const sampler *s, double gx, double gy) {
   int64_t h = s->x->sizes[2], w = s->x->sizes[3];
   double x = s->align ? (gx + 1) / 2 * (double)(w - 1) : ((gx + 1) * (double)w - 1) / 2;
   double y = s->align ? (gy + 1) / 2 * (double)(h - 1) : ((gy + 1) * (double)h - 1) / 2;
+  spot p = {.count = 0};
   if (s->mode == 2) {
-    double wx[4], wy[4], sum = 0, x0 = floor(x), y0 = floor(y);
+    double wx[4], wy[4], x0 = floor(x), y0 = floor(y);
     cubic(x - x0, wx);
     cubic(y - y0, wy);
     for (int j = 0; j < 4; j++)
-      for (int i = 0; i < 4; i++) sum += wy[j] * wx[i] * pixel_at(s, place(s, y0 - 1 + j, h), place(s, x0 - 1 + i, w));
-    return sum;
+      for (int i = 0; i < 4; i++) add_pixel(s, &p, place(s, y0 - 1 + j, h), place(s, x0 - 1 + i, w), wy[j] * wx[i]);
+    return p;
   }
   x = place(s, x, w);
   y = place(s, y, h);
-  if (s->mode == 1) return pixel_at(s, rint(y), rint(x));
+  if (s->mode == 1) {
+    add_pixel(s, &p, rint(y), rint(x), 1);
+    return p;
+  }
   double x0 = floor(x), y0 = floor(y), tx = x - x0, ty = y - y0;
-  return (1 - ty) * ((1 - tx) * pixel_at(s, y0, x0) + tx * pixel_at(s, y0, x0 + 1)) +
-         ty * ((1 - tx) * pixel_at(s, y0 + 1, x0) + tx * pixel_at(s, y0 + 1, x0 + 1));
+  add_pixel(s, &p, y0, x0, (1 - ty) * (1 - tx));
+  add_pixel(s, &p, y0, x0 + 1, (1 - ty) * tx);
+  add_pixel(s, &p, y0 + 1, x0, ty * (1 - tx));
+  add_pixel(s, &p, y0 + 1, x0 + 1, ty * tx);
+  return p;
+}
+
+static double sample(const sampler *s, const spot *p, int64_t base) {
+  double sum = 0, v;
+  for (int k = 0; k < p->count; k++) {
+    if (s->x->dtype == CML_F32) v = (double)((const float *)s->x->data)[base + p->at[k]];
+    else cml_et_load_f64(&v, s->x, base + p->at[k], 1, 1);
+    sum += p->weight[k] * v;
+  }
+  return sum;
 }
 
 static cml_status op_grid_sampler(cml_et_call *c, cml_error *err) {
@@ -370,10 +393,12 @@ static cml_status op_grid_sampler(cml_et_call *c, cml_error *err) {
       for (int64_t j = 0; j < sizes[3]; j++) {
         double at[2];
         cml_et_load_f64(at, grid, n * grid->strides[0] + i * grid->strides[1] + j * grid->strides[2], grid->strides[3], 2);
-        for (int64_t k = 0; k < sizes[1]; k++) {
-          s.base = n * x->strides[0] + k * x->strides[1];
-          double v = sample(&s, at[0], at[1]);
-          cml_et_store_f64(out, n * out->strides[0] + k * out->strides[1] + i * out->strides[2] + j * out->strides[3], 1, 1, &v);
+        const spot p = spot_of(&s, at[0], at[1]);
+        int64_t to = n * out->strides[0] + i * out->strides[2] + j * out->strides[3];
+        for (int64_t k = 0; k < sizes[1]; k++, to += out->strides[1]) {
+          double v = sample(&s, &p, n * x->strides[0] + k * x->strides[1]);
+          if (out->dtype == CML_F32) ((float *)out->data)[to] = (float)v;
+          else cml_et_store_f64(out, to, 1, 1, &v);
         }
       }
   return CML_OK;

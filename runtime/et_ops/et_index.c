@@ -17,7 +17,15 @@ static void walk_dim(walk *w, int64_t size, int64_t a, int64_t b, int64_t c) {
 }
 
 static inline void walk_next(walk *w) {
-  for (int k = w->rank - 1; k >= 0; k--) {
+  int last = w->rank - 1;
+  if (last >= 0 && w->at[last] + 1 < w->sizes[last]) { /* mostly */
+    w->at[last]++;
+    w->offsets[0] += w->strides[0][last];
+    w->offsets[1] += w->strides[1][last];
+    w->offsets[2] += w->strides[2][last];
+    return;
+  }
+  for (int k = last; k >= 0; k--) {
     for (int i = 0; i < 3; i++) w->offsets[i] += w->strides[i][k];
     if (++w->at[k] < w->sizes[k]) return;
     for (int i = 0; i < 3; i++) w->offsets[i] -= w->at[k] * w->strides[i][k];
@@ -39,7 +47,9 @@ static inline void copy_element(char *to, const char *from, size_t width) {
 }
 
 static void add_element(cml_et_tensor *to, int64_t at, const cml_et_tensor *from, int64_t from_at) {
-  if (cml_dtype_is_float(to->dtype)) {
+  if (to->dtype == CML_F32 && from->dtype == CML_F32) {
+    ((float *)to->data)[at] += ((const float *)from->data)[from_at];
+  } else if (cml_dtype_is_float(to->dtype)) {
     double a, b;
     cml_et_load_f64(&a, to, at, 1, 1);
     cml_et_load_f64(&b, from, from_at, 1, 1);
@@ -250,6 +260,18 @@ static cml_status result_shape(cml_et_call *c, const places *p, const cml_et_ten
 
 typedef enum direction { READ, WRITE, ADD } direction;
 
+/* to[i * step] = from[offsets[i]] */
+static void gather_row(char *to, int64_t step, const char *from, const int64_t *offsets, int64_t n, size_t width) {
+#define GATHER(T) for (int64_t i = 0; i < n; i++) ((T *)(void *)to)[i * step] = ((const T *)(const void *)from)[offsets[i]]
+  switch (width) {
+    case 1: GATHER(uint8_t); break;
+    case 2: GATHER(uint16_t); break;
+    case 4: GATHER(uint32_t); break;
+    default: GATHER(uint64_t); break;
+  }
+#undef GATHER
+}
+
 /* Moves between the places of `self` and `other`, whose strides are given for the result's shape. */
 static void move_places(const places *p, cml_et_tensor *self, cml_et_tensor *other, const int64_t *strides, size_t rank, const int *map, direction d) {
   walk inner = {0}, outer = {0};
@@ -269,6 +291,12 @@ static void move_places(const places *p, cml_et_tensor *self, cml_et_tensor *oth
     blocks *= self->sizes[map[order[i]]];
   }
   if (run == 0 || blocks == 0) return;
+  if (d == READ && run == 1 && p->rank == 1) { /* an index into the last dimension: all of it for each row */
+    for (int64_t b = 0; b < blocks; b++, walk_next(&inner))
+      gather_row((char *)other->data + (size_t)inner.offsets[1] * width, outer.strides[0][0], (const char *)self->data + (size_t)inner.offsets[0] * width,
+                 p->offsets, p->total, width);
+    return;
+  }
   for (int64_t i = 0; i < p->total; i++, walk_next(&outer))
     for (int64_t b = 0; b < blocks; b++, walk_next(&inner)) {
       int64_t x = p->offsets[i] + inner.offsets[0], y = outer.offsets[0] + inner.offsets[1];
@@ -380,6 +408,11 @@ static cml_status walk_masked(cml_et_call *c, walk *w, int64_t *total, size_t *r
   return CML_OK;
 }
 
+/* The tensor and the mask lie alike, in the order of their dimensions. */
+static bool masked_densely(const cml_et_call *c) {
+  return cml_et_same_shape(cml_et_arg(c, 0), cml_et_arg(c, 1)) && cml_et_is_contiguous(cml_et_arg(c, 0)) && cml_et_is_contiguous(cml_et_arg(c, 1));
+}
+
 static cml_status op_masked_select(cml_et_call *c, cml_error *err) {
   const cml_et_tensor *self = cml_et_arg(c, 0);
   const uint8_t *mask = cml_et_arg(c, 1)->data;
@@ -394,6 +427,15 @@ static cml_status op_masked_select(cml_et_call *c, cml_error *err) {
   CML_TRY(cml_et_resize(c, out, 1, &count, err));
   w = first;
   char *to = out->data;
+  if (width == 4 && masked_densely(c)) { /* each element is written, and stays where the mask holds: nothing to guess for the CPU */
+    const uint32_t *x = self->data;
+    uint32_t *y = out->data;
+    for (int64_t i = 0, used = 0; used < count; i++) {
+      y[used] = x[i];
+      used += mask[i] != 0;
+    }
+    return CML_OK;
+  }
   for (int64_t i = 0; i < total; i++, walk_next(&w))
     if (mask[w.offsets[1]]) {
       copy_element(to, (const char *)self->data + (size_t)w.offsets[0] * width, width);
@@ -417,6 +459,16 @@ static cml_status op_masked_scatter(cml_et_call *c, cml_error *err) {
   CML_TRY(cml_et_resize(c, out, rank, sizes, err));
   for (size_t k = 0; k < rank; k++) w.strides[2][k] = out->strides[k];
   int64_t room = cml_et_numel(source);
+  if (width == 4 && room && masked_densely(c) && cml_et_is_contiguous(out) && source->data != out->data) {
+    const uint32_t *x = self->data, *s = source->data;
+    uint32_t *y = out->data;
+    for (int64_t i = 0; i < total; i++) {
+      bool take = mask[i] != 0;
+      y[i] = take ? s[used < room ? used : room - 1] : x[i];
+      used += take;
+    }
+    return used <= room ? CML_OK : cml_et_fail(c, err, "the source has only %lld elements", (long long)room);
+  }
   for (int64_t i = 0; i < total; i++, walk_next(&w)) {
     const char *from = (const char *)self->data + (size_t)w.offsets[0] * width;
     if (mask[w.offsets[1]]) {
@@ -506,7 +558,8 @@ static int64_t key_of(const cml_et_tensor *x, int64_t at, bool largest) {
   int64_t key;
   if (cml_dtype_is_float(x->dtype)) {
     double d;
-    cml_et_load_f64(&d, x, at, 1, 1);
+    if (x->dtype == CML_F32) d = (double)((const float *)x->data)[at];
+    else cml_et_load_f64(&d, x, at, 1, 1);
     key = real_key(d);
   } else {
     cml_et_load_i64(&key, x, at, 1, 1);

@@ -118,6 +118,15 @@ static void mean_row(const pool_job *j, const double *plane, int64_t y, double *
   }
 }
 
+/* Four sums at once, for each waits for the addition before. */
+static double row_sum(const double *x, int64_t n) {
+  double a = 0, b = 0, c = 0, d = 0;
+  int64_t i = 0;
+  for (; i + 4 <= n; i += 4) a += x[i], b += x[i + 1], c += x[i + 2], d += x[i + 3];
+  for (; i < n; i++) a += x[i];
+  return (a + b) + (c + d);
+}
+
 static void adaptive_row(const pool_job *j, const double *plane, int64_t y, double *to, int64_t *index) {
   const window *w = &j->w;
   int64_t t = y * w->in[0] / w->out[0], b = ((y + 1) * w->in[0] + w->out[0] - 1) / w->out[0];
@@ -125,8 +134,7 @@ static void adaptive_row(const pool_job *j, const double *plane, int64_t y, doub
   for (int64_t x = 0; x < w->out[1]; x++) {
     int64_t l = x * w->in[1] / w->out[1], r = ((x + 1) * w->in[1] + w->out[1] - 1) / w->out[1];
     double sum = 0;
-    for (int64_t yy = t; yy < b; yy++)
-      for (int64_t xx = l; xx < r; xx++) sum += plane[yy * w->in[1] + xx];
+    for (int64_t yy = t; yy < b; yy++) sum += row_sum(plane + yy * w->in[1] + l, r - l);
     to[x] = sum / (double)((b - t) * (r - l));
   }
 }
@@ -187,6 +195,31 @@ static cml_status op_adaptive(cml_et_call *c, cml_error *err) {
   return run_pool(c, &j, err);
 }
 
+/* One plane: each gradient goes to the place that its window took. */
+static cml_status give_back(cml_et_call *c, const window *w, int64_t n, int64_t channel, const cml_et_tensor *grad, const cml_et_tensor *indices,
+                            cml_et_tensor *out, cml_error *err) {
+  const int64_t *index = (const int64_t *)indices->data + plane_of(indices, n, channel);
+  int64_t from = plane_of(grad, n, channel), to = plane_of(out, n, channel), columns = w->in[1], size = w->in[0] * columns;
+  bool dense = out->strides[w->d + 1] == 1 && out->strides[w->d] == columns, single = out->dtype == CML_F32;
+  for (int64_t y = 0; y < grad->sizes[w->d]; y++)
+    for (int64_t x = 0; x < grad->sizes[w->d + 1]; x++) {
+      int64_t at = index[y * indices->strides[w->d] + x * indices->strides[w->d + 1]];
+      int64_t source = from + y * grad->strides[w->d] + x * grad->strides[w->d + 1];
+      double g, v;
+      if (at < 0 || at >= size) return cml_et_fail(c, err, "index %lld is outside the image", (long long)at);
+      int64_t place = to + (dense ? at : at / columns * out->strides[w->d] + at % columns * out->strides[w->d + 1]);
+      if (single) {
+        ((float *)out->data)[place] += ((const float *)grad->data)[source];
+        continue;
+      }
+      cml_et_load_f64(&g, grad, source, 1, 1);
+      cml_et_load_f64(&v, out, place, 1, 1);
+      v += g;
+      cml_et_store_f64(out, place, 1, 1, &v);
+    }
+  return CML_OK;
+}
+
 static cml_status op_max_pool_backward(cml_et_call *c, cml_error *err) {
   const cml_et_tensor *grad = cml_et_arg(c, 0), *x = cml_et_arg(c, 1), *indices = cml_et_arg(c, 7);
   cml_et_tensor *out = cml_et_arg(c, 8);
@@ -199,20 +232,7 @@ static cml_status op_max_pool_backward(cml_et_call *c, cml_error *err) {
     return cml_et_fail(c, err, "the gradient's shape is not that of the indices");
   CML_TRY(cml_et_resize_like(c, out, x, err));
   if (cml_et_numel(out)) memset(out->data, 0, (size_t)cml_et_numel(out) * cml_et_width(out));
-  for (int64_t n = 0; n < w.n; n++)
-    for (int64_t k = 0; k < w.channels; k++)
-      for (int64_t y = 0; y < grad->sizes[w.d]; y++)
-        for (int64_t i = 0; i < grad->sizes[w.d + 1]; i++) {
-          int64_t at;
-          double g, v;
-          cml_et_load_i64(&at, indices, plane_of(indices, n, k) + y * indices->strides[w.d] + i * indices->strides[w.d + 1], 1, 1);
-          if (at < 0 || at >= w.in[0] * w.in[1]) return cml_et_fail(c, err, "index %lld is outside the image", (long long)at);
-          int64_t to = plane_of(out, n, k) + at / w.in[1] * out->strides[w.d] + at % w.in[1] * out->strides[w.d + 1];
-          cml_et_load_f64(&g, grad, plane_of(grad, n, k) + y * grad->strides[w.d] + i * grad->strides[w.d + 1], 1, 1);
-          cml_et_load_f64(&v, out, to, 1, 1);
-          v += g;
-          cml_et_store_f64(out, to, 1, 1, &v);
-        }
+  for (int64_t p = 0; p < w.n * w.channels; p++) CML_TRY(give_back(c, &w, p / w.channels, p % w.channels, grad, indices, out, err));
   return CML_OK;
 }
 

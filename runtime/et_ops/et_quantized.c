@@ -6,12 +6,13 @@
 #include <math.h>
 
 #include "et_families.h"
+#include "wide.h"
 
 enum { CHUNK = 512 };
 
 #define QUANTIZED (CML_MASK(I8) | CML_MASK(U8) | CML_MASK(I16) | CML_MASK(U16) | CML_MASK(I32))
 
-static double clamp_to(double v, double low, double high) { return v < low ? low : v > high ? high : v; }
+CML_WIDE_INLINE double clamp_to(double v, double low, double high) { return v < low ? low : v > high ? high : v; }
 
 /* How a run of elements is quantized: in float32 or in float64. */
 typedef struct affine {
@@ -26,15 +27,37 @@ static affine affine_of(double scale, double zero, double low, double high, bool
   return a;
 }
 
-static double quantize_one(const affine *a, double x) {
+CML_WIDE_INLINE double quantize_one(const affine *a, double x) {
   double v = a->wide ? x * a->inverse : (double)((float)x * (float)a->inverse);
   if (a->zero_inside) return clamp_to(rint(a->wide ? v + a->zero : (double)((float)v + (float)a->zero)), a->low, a->high);
   return clamp_to(rint(v) + a->zero, a->low, a->high);
 }
 
-static double dequantize_one(const affine *a, double q) {
+CML_WIDE_INLINE double dequantize_one(const affine *a, double q) {
   return a->wide ? (q - a->zero) * a->scale : (double)((float)(q - a->zero) * (float)a->scale);
 }
+
+/* What differs between affines is known to the compiler in each loop. */
+CML_WIDE_INLINE void quantize_loop(const affine *from, double *b, int64_t n) {
+  affine a = *from;
+  if (!a.wide && !a.zero_inside) {
+    a.wide = a.zero_inside = false;
+    for (int64_t i = 0; i < n; i++) b[i] = quantize_one(&a, b[i]);
+  } else {
+    for (int64_t i = 0; i < n; i++) b[i] = quantize_one(&a, b[i]);
+  }
+}
+CML_WIDE_INLINE void dequantize_loop(const affine *from, double *b, int64_t n) {
+  affine a = *from;
+  if (!a.wide) {
+    a.wide = false;
+    for (int64_t i = 0; i < n; i++) b[i] = dequantize_one(&a, b[i]);
+  } else {
+    for (int64_t i = 0; i < n; i++) b[i] = dequantize_one(&a, b[i]);
+  }
+}
+CML_WIDE static void quantize_wide(const affine *a, double *b, int64_t n) { quantize_loop(a, b, n); }
+CML_WIDE static void dequantize_wide(const affine *a, double *b, int64_t n) { dequantize_loop(a, b, n); }
 
 /* The shared loop: elements first, first + step, … of both tensors. */
 static void quantize_run(const affine *a, cml_et_tensor *out, int64_t to, int64_t to_step, const cml_et_tensor *in, int64_t from,
@@ -43,18 +66,37 @@ static void quantize_run(const affine *a, cml_et_tensor *out, int64_t to, int64_
   for (int64_t at = 0; at < count; at += CHUNK) {
     int64_t n = count - at < CHUNK ? count - at : CHUNK;
     cml_et_load_f64(b, in, from + at * from_step, from_step, n);
-    for (int64_t i = 0; i < n; i++) b[i] = quantize_one(a, b[i]);
+    (cml_wide() ? quantize_wide : quantize_loop)(a, b, n);
     cml_et_store_f64(out, to + at * to_step, to_step, n, b);
+  }
+}
+
+/* Small integers stay whole in float: (q - zero) * scale. */
+CML_WIDE_INLINE void narrow_loop(float *b, int64_t n, float zero, float scale) {
+  for (int64_t i = 0; i < n; i++) b[i] = (b[i] - zero) * scale;
+}
+CML_WIDE static void narrow_wide(float *b, int64_t n, float zero, float scale) { narrow_loop(b, n, zero, scale); }
+
+static void dequantize_narrow(const affine *a, cml_et_tensor *out, int64_t to, const cml_et_tensor *in, int64_t from, int64_t count) {
+  float b[CHUNK];
+  for (int64_t at = 0; at < count; at += CHUNK) {
+    int64_t n = count - at < CHUNK ? count - at : CHUNK;
+    float *y = out->dtype == CML_F32 ? (float *)out->data + to + at : b;
+    cml_et_load_f32(y, in, from + at, 1, n);
+    (cml_wide() ? narrow_wide : narrow_loop)(y, n, (float)a->zero, (float)a->scale);
+    if (y == b) cml_et_store_f32(out, to + at, 1, n, b);
   }
 }
 
 static void dequantize_run(const affine *a, cml_et_tensor *out, int64_t to, int64_t to_step, const cml_et_tensor *in, int64_t from,
                            int64_t from_step, int64_t count) {
   double b[CHUNK];
+  bool narrow = !a->wide && fabs(a->zero) < 0x1p20 && (in->dtype == CML_I8 || in->dtype == CML_U8 || in->dtype == CML_I16 || in->dtype == CML_U16);
+  if (narrow && to_step == 1 && from_step == 1 && in->data != out->data) return dequantize_narrow(a, out, to, in, from, count);
   for (int64_t at = 0; at < count; at += CHUNK) {
     int64_t n = count - at < CHUNK ? count - at : CHUNK;
     cml_et_load_f64(b, in, from + at * from_step, from_step, n);
-    for (int64_t i = 0; i < n; i++) b[i] = dequantize_one(a, b[i]);
+    (cml_wide() ? dequantize_wide : dequantize_loop)(a, b, n);
     cml_et_store_f64(out, to + at * to_step, to_step, n, b);
   }
 }
