@@ -563,6 +563,15 @@ static cml_status read_input(reader *r, cml_span bytes, void *object) {
   return CML_OK;
 }
 
+/* The type decides how elements are read, and stands where it likes; the last one counts. */
+static bool is_constexpr(cml_span op) {
+  cml_wire_field f;
+  cml_span type = {0};
+  for (cml_wire w = cml_wire_over(op); cml_wire_next(&w, &f);)
+    if (f.number == CML_F_OP_TYPE && f.type == CML_WIRE_BYTES) type = f.bytes;
+  return type.size >= 10 && !memcmp(type.data, "constexpr_", 10);
+}
+
 /* object is a cml_mil_op ** */
 static cml_status read_op(reader *r, cml_span bytes, void *object) {
   static const row rows[] = {TEXT(CML_F_OP_TYPE, cml_mil_op, type), MANY(CML_F_OP_INPUTS, cml_mil_op, inputs, input_count, read_input),
@@ -573,10 +582,10 @@ static cml_status read_op(reader *r, cml_span bytes, void *object) {
   cml_mil_op *op = CML_ARENA_NEW(r->arena, cml_mil_op);
   if (!op) return out_of_memory(r);
   op->source_offset = offset_of(r, bytes.data);
-  const cml_mil_op *outer = r->op;
-  r->op = op;
+  bool outer = r->in_constexpr;
+  r->in_constexpr = is_constexpr(bytes);
   cml_status status = read_message(r, &m, bytes, op, op);
-  r->op = outer;
+  r->in_constexpr = outer;
   if (status) return op->output_count && op->outputs[0].name && op->type
                          ? cml_error_prefix(r->err, status, "operation %s (%s)", op->outputs[0].name, op->type) : status;
   op->type = text_or_empty(op->type);

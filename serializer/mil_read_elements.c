@@ -130,7 +130,7 @@ static cml_status read_bytes(reader *r, cml_span bytes, cml_mil_value *value) {
   unsigned bits = cml_dtype_bits(value->type->dtype);
   if (!cml_mil_type_elements(value->type, &count)) count = (uint64_t)raw.size * 8 / bits;
   /* Apple's compiler gives packed indices the type of unpacked ones; whoever expands them goes by the bytes. */
-  bool packed = value->type->dtype == CML_U8 && raw.size < count && r->op && r->op->type && !strncmp(r->op->type, "constexpr_", 10);
+  bool packed = value->type->dtype == CML_U8 && raw.size < count && r->in_constexpr;
   if (packed) count = raw.size;
   if (!cml_dtype_bytes(value->type->dtype, count, &need) || need != raw.size)
     return cml_fail(r->err, CML_INVALID, offset_of(r, bytes.data), "%zu bytes for %llu elements of %s", raw.size,

@@ -10,7 +10,7 @@ typedef struct reader {
   const uint8_t *origin;
   cml_mil_program *program;
   size_t extra_capacity;
-  const cml_mil_op *op; /* being read */
+  bool in_constexpr; /* the operation being read is one */
   unsigned depth;
   cml_error *err;
 } reader;

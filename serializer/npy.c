@@ -38,7 +38,7 @@ void cml_npy_header_descr(const char *descr, size_t rank, const int64_t *dims, c
   cml_buffer_printf(out, "{'descr': '%s', 'fortran_order': False, 'shape': (", descr);
   for (size_t i = 0; i < rank; i++) cml_buffer_printf(out, "%s%lld", i ? ", " : "", (long long)dims[i]);
   cml_buffer_text(out, rank == 1 ? ",), }" : "), }");
-  while ((out->size - start + 1) % 64) cml_buffer_char(out, ' ');
+  while (!out->failed && (out->size - start + 1) % 64) cml_buffer_char(out, ' ');
   cml_buffer_char(out, '\n');
   size_t length = out->size - start - 10;
   if (!out->failed) {

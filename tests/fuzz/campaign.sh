@@ -34,7 +34,7 @@ run() {
   shared_seeds "$1" | while read -r f; do cp "$f" "$corpus/$(sha1sum "$f" | cut -c1-16)"; done
   dict=$source/tests/fuzz/$1.dict
   [ -f "$dict" ] && dict=-dict=$dict || dict=
-  timeout $((seconds + 300)) "$build/tests/fuzz/fuzz-$1" $dict -max_total_time="$seconds" -timeout=25 -rss_limit_mb=2048 -max_len=262144 \
+  timeout $((seconds + 300)) "$build/tests/fuzz/fuzz-$1" $dict -max_total_time="$seconds" -timeout=200 -rss_limit_mb=2048 -max_len=262144 \
     -artifact_prefix="$found/" -print_final_stats=1 "$corpus" "$source/tests/data/fuzz/$1" > "$build/$1.log" 2>&1 || echo "exit code $?" >> "$build/$1.log"
 }
 
