@@ -461,30 +461,60 @@ bool cml_flat_recognise(cml_span blob) {
   return !read_text(&r) && text_is(&r, "nodes") && take(&r, ':') && take(&r, '[');
 }
 
+/* Reads and checks the node table of the blob. */
+static cml_status open_reader(cml_span blob, uint64_t base, const cml_flat_options *options, reader **out, cml_error *err) {
+  reader *r = calloc(1, sizeof *r);
+  if (!r) return cml_fail_memory(err);
+  r->blob = blob.data;
+  r->left = blob.size;
+  r->base = base;
+  r->err = err;
+  r->max_nodes = options && options->max_nodes ? options->max_nodes : CML_DEFAULT_NODES;
+  r->max_depth = options && options->max_depth ? options->max_depth : CML_DEFAULT_DEPTH;
+  if (r->max_depth > CML_TREE_MAX_DEPTH - 1) r->max_depth = CML_TREE_MAX_DEPTH - 1;
+  *out = r;
+  if (!skip_padding(r)) return cml_fail(err, CML_INVALID, base + r->left, "flat blob: it ends in too many zero bytes");
+  CML_TRY(read_table(r));
+  return check_rows(r);
+}
+
+static void close_reader(reader *r) {
+  if (!r) return;
+  cml_arena_free(&r->names);
+  free(r->rows);
+  free(r->edges);
+  free(r);
+}
+
+cml_status cml_flat_is_whole(cml_span blob, bool *out, cml_error *err) {
+  reader *r = NULL;
+  cml_error problem;
+  uint64_t end = 0;
+  *out = false;
+  if (!cml_flat_recognise(blob)) return CML_OK;
+  cml_status status = open_reader(blob, 0, NULL, &r, &problem);
+  for (size_t i = 0; !status && i < r->row_count; i++)
+    if (!r->rows[i].folder && r->rows[i].offset + r->rows[i].size > end) end = r->rows[i].offset + r->rows[i].size;
+  if (!status) {
+    while (end < r->data_end && !blob.data[end]) end++;
+    *out = end == r->data_end;
+  }
+  close_reader(r);
+  return status == CML_NO_MEMORY ? cml_fail_memory(err) : CML_OK;
+}
+
 cml_status cml_flat_restore(cml_mapping *mapping, uint64_t offset, uint64_t size, const cml_flat_options *options, cml_tree **out,
                             cml_error *err) {
   cml_span blob;
   if (!cml_span_slice(cml_mapping_span(mapping), offset, size, &blob))
     return cml_fail(err, CML_INVALID, offset, "flat blob: bytes %" PRIu64 " + %" PRIu64 " of a file that has %zu", offset, size,
                     cml_mapping_span(mapping).size);
-  reader *r = calloc(1, sizeof *r);
-  if (!r) return cml_fail_memory(err);
-  r->blob = blob.data;
-  r->left = blob.size;
-  r->base = offset;
-  r->mapping = mapping;
-  r->err = err;
-  r->max_nodes = options && options->max_nodes ? options->max_nodes : CML_DEFAULT_NODES;
-  r->max_depth = options && options->max_depth ? options->max_depth : CML_DEFAULT_DEPTH;
-  if (r->max_depth > CML_TREE_MAX_DEPTH - 1) r->max_depth = CML_TREE_MAX_DEPTH - 1;
-  cml_status status = CML_OK;
-  if (!skip_padding(r)) status = cml_fail(err, CML_INVALID, offset + r->left, "flat blob: it ends in too many zero bytes");
-  if (!status) status = read_table(r);
-  if (!status) status = check_rows(r);
-  if (!status) status = build(r, out);
-  cml_arena_free(&r->names);
-  free(r->rows);
-  free(r->edges);
-  free(r);
+  reader *r = NULL;
+  cml_status status = open_reader(blob, offset, options, &r, err);
+  if (!status) {
+    r->mapping = mapping;
+    status = build(r, out);
+  }
+  close_reader(r);
   return status;
 }

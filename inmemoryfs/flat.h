@@ -18,6 +18,9 @@ typedef struct cml_flat_options {
 
 /* True when the bytes end as a flat blob does. Cheap; says nothing about the rest. */
 CML_API bool cml_flat_recognise(cml_span blob);
+/* Whether the bytes are one flat blob from the first to the last, and not a file of another format that ends in one (a .pte
+ * does), nor one that merely starts as another format because the blob's first file does. Reads the node table. */
+CML_API CML_NODISCARD cml_status cml_flat_is_whole(cml_span blob, bool *out, cml_error *err);
 
 /* The tree in [offset, offset + size) of a mapping, which the tree references; nothing is copied. The tree's root is the
  * blob's, with its name. options may be NULL. Offsets in errors count from the start of the mapping.

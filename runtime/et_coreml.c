@@ -4,11 +4,11 @@
  *
  * At the border types are what the program's tensors say on one side and the features on the other (int64 is int32 there,
  * bool float32, a rank of 0 [1]); both ways are conversions by element. */
-#include <jansson.h>
 #include <stdlib.h>
 
 #include "et_internal.h"
 #include "flat.h"
+#include "json_read.h"
 #include "view.h"
 
 typedef struct function {
@@ -112,11 +112,9 @@ static cml_status read_metadata(handle *h, const cml_tree *tree, const char *met
   const cml_node *file = cml_node_find(cml_tree_root(tree), "metadata.json");
   cml_span text;
   json_t *json = NULL;
-  json_error_t where;
   if (file && cml_node_kind_of(file) == CML_NODE_FILE) {
     CML_TRY(cml_node_span(file, &text, err));
-    if (!(json = json_loadb((const char *)text.data, text.size, 0, &where)))
-      return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "metadata.json is not JSON: %s", where.text);
+    CML_TRY(cml_json_parse(text, 0, "metadata.json", &json, err));
   }
   json_t *methods = json_object_get(json, "methods"), *named = json;
   if (json_is_object(methods)) {

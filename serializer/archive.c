@@ -21,10 +21,11 @@ enum { DEFAULT_ENTRIES = 1000000, MAX_DEPTH = 256 };
 
 /* The functions of libarchive that are called, without their common start. */
 #define FUNCTIONS(X)                                                                                                    \
-  X(error_string) X(read_new) X(read_free) X(read_open_memory) X(read_next_header) X(read_data_block)                    \
+  X(error_string) X(read_new) X(read_free) X(read_open_memory) X(read_next_header2) X(read_data_block)                    \
   X(read_support_format_tar) X(read_support_format_zip) X(read_support_filter_gzip) X(read_support_filter_xz)            \
   X(read_support_filter_zstd) X(entry_pathname) X(entry_pathname_utf8) X(entry_hardlink) X(entry_symlink)                 \
-  X(entry_filetype) X(entry_is_encrypted) X(entry_size) X(entry_size_is_set)
+  X(entry_filetype) X(entry_is_encrypted) X(entry_size) X(entry_size_is_set)  \
+  X(entry_new2) X(entry_free)
 
 typedef struct functions {
 #define FUNCTION_FIELD(name) __typeof__(archive_##name) *name;
@@ -81,6 +82,7 @@ static int open_temporary(void) {
 }
 
 static cml_status archive_error(unpacker *u, const char *path, cml_error *err) {
+  if (errno == ENOMEM) return cml_fail_memory(err);
   const char *words = u->f.error_string(u->archive);
   return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "archive%s%s: %s", path ? " member " : "", path ? path : "",
                   words ? words : "cannot be read");
@@ -177,9 +179,9 @@ static cml_status unpack_entry(unpacker *u, struct archive_entry *entry, cml_err
   return add_member(u, m, err);
 }
 
-static cml_status unpack(unpacker *u, cml_span file, cml_error *err) {
+static cml_status unpack(unpacker *u, struct archive_entry *entry, cml_span file, cml_error *err) {
   struct archive *a = u->archive;
-  struct archive_entry *entry;
+  errno = 0; /* libarchive does not always say that memory ran out */
   if (u->f.read_support_format_tar(a) || u->f.read_support_format_zip(a)) return archive_error(u, NULL, err);
   /* These warn where libarchive was built to call a program instead; an error shows when such a file is read. */
   u->f.read_support_filter_gzip(a);
@@ -187,7 +189,7 @@ static cml_status unpack(unpacker *u, cml_span file, cml_error *err) {
   u->f.read_support_filter_zstd(a);
   if (u->f.read_open_memory(a, file.data, file.size)) return archive_error(u, NULL, err);
   for (;;) {
-    int r = u->f.read_next_header(a, &entry);
+    int r = u->f.read_next_header2(a, entry);
     if (r == ARCHIVE_EOF) break;
     if (r != ARCHIVE_OK && r != ARCHIVE_WARN) return archive_error(u, NULL, err);
     CML_TRY(unpack_entry(u, entry, err));
@@ -250,7 +252,10 @@ cml_status cml_archive_open(cml_span file, const cml_archive_options *options, c
   if (u.fd < 0) return cml_fail_errno(err, errno, "cannot make a temporary file to unpack an archive");
   cml_status status = load_functions(&u.f, err);
   if (!status && !(u.archive = u.f.read_new())) status = cml_fail_memory(err);
-  if (!status) status = unpack(&u, file, err);
+  struct archive_entry *entry = status ? NULL : u.f.entry_new2(u.archive); /* its own it makes without a check */
+  if (!status && !entry) status = cml_fail_memory(err);
+  if (!status) status = unpack(&u, entry, file, err);
+  if (entry) u.f.entry_free(entry);
   if (!status) status = build_tree(&u, out, err);
   if (u.archive) u.f.read_free(u.archive);
   if (u.fd >= 0) close(u.fd);

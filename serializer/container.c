@@ -6,12 +6,12 @@
  * folder's Manifest.json or coremldata.bin. */
 #include "container.h"
 
-#include <jansson.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 
 #include "archive.h"
 #include "flat.h"
+#include "json_read.h"
 #include "mlpackage.h"
 #include "view.h"
 #include "wire.h"
@@ -64,14 +64,27 @@ static bool is_mil_text(cml_span bytes) {
   return bytes.size - at >= sizeof word - 1 && !memcmp(bytes.data + at, word, sizeof word - 1);
 }
 
-static found_kind recognise(cml_span bytes) {
+static found_kind recognise_start(cml_span bytes) {
   if (bytes.size >= 8 && !memcmp(bytes.data + 4, "ET", 2) && bytes.data[6] >= '0' && bytes.data[6] <= '9') return FOUND_PTE;
   if (bytes.size >= 8 && !memcmp(bytes.data + 4, "BP08", 4)) return FOUND_BPTE;
   if (bytes.size >= 8 && !memcmp(bytes.data + 4, "FT01", 4)) return FOUND_PTD;
   if (cml_archive_is(bytes)) return FOUND_ARCHIVE;
   if (is_model_message(bytes)) return FOUND_MODEL;
   if (is_mil_text(bytes)) return FOUND_TEXT;
-  return cml_flat_recognise(bytes) ? FOUND_FLAT : FOUND_NONE;
+  return FOUND_NONE;
+}
+
+/* A flat blob starts as its first file does, and some of the others may end in a flat blob. */
+static cml_status recognise(cml_span bytes, found_kind *out, cml_error *err) {
+  bool whole = false;
+  *out = recognise_start(bytes);
+  if (*out == FOUND_NONE) {
+    if (cml_flat_recognise(bytes)) *out = FOUND_FLAT;
+    return CML_OK;
+  }
+  CML_TRY(cml_flat_is_whole(bytes, &whole, err));
+  if (whole) *out = FOUND_FLAT;
+  return CML_OK;
 }
 
 static bool has_file(const cml_node *folder, const char *name) {
@@ -111,33 +124,37 @@ static cml_container_model *add_model(cml_container *c) {
   return m;
 }
 
-static const char **read_names(cml_arena *arena, json_t *list, size_t *out_count) {
+static cml_status read_names(cml_arena *arena, json_t *list, const char ***out, size_t *out_count, cml_error *err) {
   size_t count = json_array_size(list);
   const char **names = CML_ARENA_NEW_ARRAY(arena, const char *, count);
-  for (size_t i = 0; names && i < count; i++) {
+  if (!names) return cml_fail_memory(err);
+  for (size_t i = 0; i < count; i++) {
     json_t *text = json_array_get(list, i);
     names[i] = json_is_string(text) ? cml_arena_text(arena, json_string_value(text), json_string_length(text)) : "";
-    if (!names[i]) return NULL;
+    if (!names[i]) return cml_fail_memory(err);
   }
-  *out_count = names ? count : 0;
-  return names;
+  *out = names;
+  *out_count = count;
+  return CML_OK;
 }
 
 /* metadata.json of a delegate's folder: names of the features in the order of the delegate's arguments; with several
  * methods in one blob there is a set a method. A folder without it, or with a damaged one, has no names. */
-static void read_metadata(cml_container *c, cml_container_model *m) {
+static cml_status read_metadata(cml_container *c, cml_container_model *m, cml_error *err) {
   cml_span text;
+  json_t *json = NULL;
   const cml_node *file = m->folder ? cml_node_lookup(m->folder, "metadata.json", 13) : NULL;
-  if (!file || cml_node_kind_of(file) != CML_NODE_FILE || cml_node_span(file, &text, NULL) || !text.size || text.size > 1 << 24) return;
-  json_t *json = json_loadb((const char *)text.data, text.size, 0, NULL);
+  if (!file || cml_node_kind_of(file) != CML_NODE_FILE || cml_node_span(file, &text, NULL) || text.size > 1 << 24) return CML_OK;
+  if (cml_json_parse(text, 0, "metadata.json", &json, err) == CML_NO_MEMORY) return CML_NO_MEMORY;
   json_t *methods = json_object_get(json, "methods"), *named = json;
   if (json_is_object(methods)) {
     json_t *own = json_object_get(methods, *m->function ? m->function : m->method);
     named = own ? own : json_object_get(methods, m->method);
   }
-  m->input_names = read_names(&c->arena, json_object_get(named, "inputNames"), &m->input_count);
-  m->output_names = read_names(&c->arena, json_object_get(named, "outputNames"), &m->output_count);
+  cml_status status = read_names(&c->arena, json_object_get(named, "inputNames"), &m->input_names, &m->input_count, err);
+  if (!status) status = read_names(&c->arena, json_object_get(named, "outputNames"), &m->output_names, &m->output_count, err);
   json_decref(json);
+  return status;
 }
 
 static cml_status add_folder_model(cml_container *c, cml_tree *tree, const cml_node *folder, cml_error *err) {
@@ -148,8 +165,7 @@ static cml_status add_folder_model(cml_container *c, cml_tree *tree, const cml_n
   m->tree = tree;
   m->root = root;
   m->folder = root == folder ? NULL : folder;
-  read_metadata(c, m);
-  return CML_OK;
+  return read_metadata(c, m, err);
 }
 
 static cml_status add_delegate_models(cml_container *c, const cml_view_pte *v, cml_error *err) {
@@ -166,7 +182,7 @@ static cml_status add_delegate_models(cml_container *c, const cml_view_pte *v, c
       m->function = cml_arena_text(&c->arena, d->coreml.function.data ? d->coreml.function.data : "", d->coreml.function.size);
       if (!m->method || !m->function) return cml_fail_memory(err);
       m->folder = cml_tree_root(d->tree);
-      read_metadata(c, m);
+      CML_TRY(read_metadata(c, m, err));
     }
   return CML_OK;
 }
@@ -300,7 +316,9 @@ static cml_status open_archive(cml_container *c, cml_span bytes, const cml_conta
 
 static cml_status open_source(cml_container *c, cml_view_source s, const beside *near, const cml_container_options *o, const char *name,
                               bool nested, cml_error *err) {
-  switch (recognise(s.bytes)) {
+  found_kind kind;
+  CML_TRY(recognise(s.bytes, &kind, err));
+  switch (kind) {
     case FOUND_PTE: return open_pte(c, s, NULL, err);
     case FOUND_BPTE: return open_bpte(c, s, err);
     case FOUND_PTD: return open_ptd(c, s, err);
@@ -322,30 +340,36 @@ enum { MAX_LOOKED_AT = 256, MAX_FOLDERS_DOWN = 16 };
 typedef struct search {
   const cml_node *found, *data; /* the first thing that can be opened; the first .ptd */
   size_t found_count, data_count, looked_at;
+  cml_error *err;
 } search;
 
-static found_kind recognise_node(const cml_node *file) {
+/* What cannot be opened is nothing that we look for; only a lack of memory is told. */
+static cml_status recognise_node(const cml_node *file, found_kind *out, cml_error *err) {
   cml_contents contents = {0};
-  if (cml_node_open(file, &contents, NULL)) return FOUND_NONE;
-  found_kind kind = contents.count == 1 ? recognise((cml_span){contents.pieces[0].data, (size_t)contents.pieces[0].size}) : FOUND_NONE;
+  *out = FOUND_NONE;
+  cml_status status = cml_node_open(file, &contents, err);
+  if (!status && contents.count == 1)
+    status = recognise((cml_span){contents.pieces[0].data, (size_t)contents.pieces[0].size}, out, err);
   cml_contents_close(&contents);
-  return kind;
+  return status == CML_NO_MEMORY ? status : CML_OK;
 }
 
-static void search_folder(const cml_node *folder, unsigned depth, search *s) {
+static cml_status search_folder(const cml_node *folder, unsigned depth, search *s) {
   for (size_t i = 0, n = cml_node_count(folder); i < n && s->looked_at < MAX_LOOKED_AT; i++, s->looked_at++) {
     const cml_node *node = cml_node_child(folder, i);
     bool hit = false;
     if (cml_node_kind_of(node) == CML_NODE_FOLDER) {
       hit = is_package(node) || is_compiled(node);
-      if (!hit && depth < MAX_FOLDERS_DOWN) search_folder(node, depth + 1, s);
+      if (!hit && depth < MAX_FOLDERS_DOWN) CML_TRY(search_folder(node, depth + 1, s));
     } else {
-      found_kind kind = recognise_node(node);
+      found_kind kind;
+      CML_TRY(recognise_node(node, &kind, s->err));
       if (kind == FOUND_PTD && !s->data_count++) s->data = node;
       hit = kind != FOUND_NONE && kind != FOUND_ARCHIVE && kind != FOUND_PTD;
     }
     if (hit && !s->found_count++) s->found = node;
   }
+  return CML_OK;
 }
 
 static cml_status open_file_node(cml_container *c, cml_tree *tree, const cml_node *file, const cml_container_options *o, cml_error *err) {
@@ -383,11 +407,15 @@ static cml_status attach_node(cml_container *c, const cml_node *file, cml_error 
  * beside its model is a delegate's, and any other is shown as it is. */
 static cml_status open_folder(cml_container *c, cml_tree *tree, const cml_container_options *o, const char *name, cml_error *err) {
   const cml_node *root = cml_tree_root(tree);
-  search s = {0};
+  search s = {.err = err};
   if (is_package(root)) return open_exact(c, CML_CONTAINER_MLPACKAGE, tree, root, name, err);
   if (is_compiled(root)) return open_exact(c, CML_CONTAINER_MLMODELC, tree, root, name, err);
   if (has_file(root, "metadata.json")) return open_exact(c, CML_CONTAINER_FOLDER, tree, root, name, err);
-  search_folder(root, 0, &s);
+  cml_status searched = search_folder(root, 0, &s);
+  if (searched) {
+    cml_tree_unref(tree);
+    return searched;
+  }
   if (!s.found_count && s.data_count == 1) s.found = s.data, s.found_count = 1;
   if (s.found_count != 1 || s.looked_at >= MAX_LOOKED_AT) return open_exact(c, CML_CONTAINER_FOLDER, tree, root, name, err);
   if (cml_node_kind_of(s.found) == CML_NODE_FOLDER)
@@ -455,7 +483,7 @@ static cml_status open_path(cml_container *c, const char *path, const cml_contai
   cml_mapping *mapping;
   beside near = {0};
   CML_TRY(cml_mapping_open(path, &mapping, err));
-  found_kind kind = recognise(cml_mapping_span(mapping));
+  found_kind kind = recognise_start(cml_mapping_span(mapping));
   cml_status status = kind == FOUND_MODEL || kind == FOUND_TEXT ? find_beside(c, path, &near, err) : CML_OK;
   if (!status) status = open_source(c, (cml_view_source){mapping, 0, cml_mapping_span(mapping)}, &near, o, name, false, err);
   cml_tree_unref(near.tree);

@@ -1,9 +1,9 @@
 /* Manifests are small and JSON: jansson reads them, after a look at their size. */
 #include "mlpackage.h"
 
-#include <jansson.h>
 #include <stdlib.h>
 
+#include "json_read.h"
 
 enum { MAX_MANIFEST = 16 << 20 };
 
@@ -63,13 +63,10 @@ static cml_status read_manifest(json_t *json, cml_arena *arena, cml_manifest *ou
 }
 
 cml_status cml_manifest_parse(cml_span text, cml_arena *arena, cml_manifest *out, cml_error *err) {
-  json_error_t problem;
+  json_t *json;
   if (text.size > MAX_MANIFEST)
     return cml_fail(err, CML_LIMIT, CML_NO_OFFSET, "Manifest.json has %zu bytes, at most %d are read", text.size, MAX_MANIFEST);
-  json_t *json = json_loadb(text.size ? (const char *)text.data : "", text.size, JSON_REJECT_DUPLICATES, &problem);
-  if (!json)
-    return cml_fail(err, CML_INVALID, problem.position < 0 ? CML_NO_OFFSET : (uint64_t)problem.position, "Manifest.json is not JSON: %s",
-                    problem.text);
+  CML_TRY(cml_json_parse(text, JSON_REJECT_DUPLICATES, "Manifest.json", &json, err));
   cml_status status = json_is_object(json) ? read_manifest(json, arena, out, err)
                                            : cml_fail(err, CML_INVALID, 0, "Manifest.json holds no JSON object");
   json_decref(json);

@@ -1,7 +1,6 @@
 /* What ExecuTorch's Core ML backend puts into a delegate: the flat blob of a package, or, where several methods share one
  * package, "CMJR" and a JSON object {version, key, functionName} that leads to it through named data. */
-#include <jansson.h>
-
+#include "json_read.h"
 #include "pte.h"
 
 static cml_string copy_text(const json_t *object, const char *name, cml_arena *arena) {
@@ -14,11 +13,12 @@ static cml_string copy_text(const json_t *object, const char *name, cml_arena *a
 
 static cml_status decode_reference(const cml_pte *pte, cml_span bytes, cml_arena *arena, cml_pte_coreml *out, cml_error *err) {
   uint64_t at = cml_pte_offset(pte, bytes.data);
-  json_error_t where;
-  json_t *json = json_loadb((const char *)bytes.data + 4, bytes.size - 4, JSON_REJECT_DUPLICATES, &where);
-  if (!json)
-    return cml_fail(err, CML_INVALID, at == CML_NO_OFFSET || where.position < 0 ? at : at + 4 + (uint64_t)where.position,
-                    "the reference to a Core ML model is not JSON: %s", where.text);
+  json_t *json;
+  cml_error problem;
+  cml_status status = cml_json_parse((cml_span){bytes.data + 4, bytes.size - 4}, JSON_REJECT_DUPLICATES, "the reference to a Core ML model",
+                                     &json, &problem);
+  if (status)
+    return cml_fail(err, status, at == CML_NO_OFFSET || problem.offset == CML_NO_OFFSET ? at : at + 4 + problem.offset, "%s", problem.text);
   out->is_reference = true;
   out->version = json_integer_value(json_object_get(json, "version"));
   out->key = copy_text(json, "key", arena);

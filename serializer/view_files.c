@@ -2,11 +2,11 @@
  *
  * A .npy of a row-major tensor is two pieces, a header of a hundred bytes and the tensor where it lies. Elements of less
  * than a byte are shown one a byte (int4 as int8, the others as uint8): such a file is generated when it is read. */
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "blob.h"
+#include "json_read.h"
 #include "npy.h"
 #include "model_view.h"
 #include "view.h"
@@ -191,24 +191,26 @@ static cml_status generate_pretty(void *context, const cml_node *node, cml_buffe
   (void)node;
   cml_contents contents = {0};
   CML_TRY(cml_node_open(context, &contents, err));
-  json_error_t problem = {.text = "it is too large"};
+  cml_error problem = {.text = "it is too large"};
   json_t *json = NULL;
+  cml_status status = CML_OK;
   if (contents.count == 1 && contents.size < 1 << 24)
-    json = json_loadb((const char *)contents.pieces[0].data, contents.size, JSON_ALLOW_NUL, &problem);
+    status = cml_json_parse((cml_span){contents.pieces[0].data, (size_t)contents.size}, JSON_ALLOW_NUL, cml_node_name(context), &json, &problem);
   char *text = json ? json_dumps(json, JSON_INDENT(2) | JSON_REAL_PRECISION(17)) : NULL;
-  if (text) {
+  if (status == CML_NO_MEMORY || (json && !text)) status = cml_fail_memory(err);
+  else if (text) {
     cml_buffer_text(out, text);
     cml_buffer_char(out, '\n');
   } else { /* a file that says what is wrong is better than one that cannot be read */
     cml_json j = cml_json_over(out);
     cml_json_open(&j, '{');
-    cml_json_put_text(&j, "error", json ? "out of memory" : problem.text);
+    cml_json_put_text(&j, "error", problem.text);
     cml_json_close(&j, '}');
   }
   free(text);
   json_decref(json);
   cml_contents_close(&contents);
-  return CML_OK;
+  return status == CML_NO_MEMORY ? status : CML_OK;
 }
 
 /* ---- the siblings ---- */

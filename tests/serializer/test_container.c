@@ -8,6 +8,7 @@
 #include "archive.h"
 #include "blob.h"
 #include "container.h"
+#include "flat.h"
 #include "mil_equal.h"
 #include "mlpackage.h"
 #include "npy.h"
@@ -464,6 +465,24 @@ static void verify_finds_damage(void **state) {
   assert_true(r.errors >= 1);
 }
 
+/* A flat blob starts as its first file does: here with a model, and with a program. A program may end in a flat blob. */
+static void flat_blobs_are_told_from_their_first_file(void **state) {
+  (void)state;
+  static const char *const folders[] = {"digits/digits-classifier.mlpackage", "digits", "fuzz/pte"};
+  for (size_t i = 0; i < 3; i++) {
+    cml_tree *tree;
+    assert_ok(cml_tree_from_folder(data_file(folders[i]), NULL, &tree, err));
+    assert_ok(cml_flatten_to_path(cml_tree_root(tree), "told.bin", NULL, err));
+    cml_container *c = open_container("told.bin");
+    assert_int_equal(cml_container_kind_of(c), CML_CONTAINER_FLAT);
+    cml_container_close(c);
+    cml_tree_unref(tree);
+  }
+  cml_container *c = open_container(data_file("digits/digits.pte"));
+  assert_int_equal(cml_container_kind_of(c), CML_CONTAINER_PTE);
+  cml_container_close(c);
+}
+
 static cml_model *read_model(const char *path, cml_container **c) {
   cml_model *m = NULL;
   *c = open_container(path);
@@ -535,6 +554,7 @@ int main(void) {
       cmocka_unit_test(hostile_archives_are_refused),
       cmocka_unit_test(archive_limits_hold),
       cmocka_unit_test(verify_finds_damage),
+      cmocka_unit_test(flat_blobs_are_told_from_their_first_file),
       cmocka_unit_test(text_alone_is_described_by_its_types),
       cmocka_unit_test(weights_beside_a_model_file_are_found),
   };
