@@ -3,6 +3,7 @@
 #include "json_read.h"
 
 #include <errno.h>
+#include <stdlib.h>
 
 cml_status cml_json_parse(cml_span text, size_t flags, const char *what, json_t **out, cml_error *err) {
   json_error_t problem;
@@ -16,5 +17,16 @@ cml_status cml_json_parse(cml_span text, size_t flags, const char *what, json_t 
     return cml_fail(err, CML_INVALID, problem.position < 0 ? CML_NO_OFFSET : (uint64_t)problem.position, "%s is not JSON: %s", what,
                     problem.text);
   *out = json;
+  return CML_OK;
+}
+
+cml_status cml_json_print(const json_t *json, size_t flags, char **out, cml_error *err) {
+  errno = 0;
+  char *text = json_dumps(json, flags);
+  if (!text || errno == ENOMEM) {
+    free(text);
+    return cml_fail_memory(err);
+  }
+  *out = text;
   return CML_OK;
 }

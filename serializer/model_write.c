@@ -1,8 +1,10 @@
 /* A model as a package: a tree is put together from the old package's nodes, the new protobuf and pieces of weights that stay
  * where they are, and the tree's writer does the rest (streaming, atomic). */
+#include <errno.h>
 #include <jansson.h>
 #include <stdlib.h>
 
+#include "json_read.h"
 #include "mil_fields.h"
 #include "weights.h"
 
@@ -129,8 +131,10 @@ static json_t *old_manifest(const cml_model *model) {
   return json_loadb((const char *)text.data, text.size, 0, NULL);
 }
 
-/* The old manifest, or a new one; *out_path is where its model goes below Data/. */
+/* The old manifest, or a new one; *out_path is where its model goes below Data/. NULL: memory ran out, which jansson may pass over
+ * with a part left out, but malloc's errno tells. */
 static json_t *make_manifest(const cml_model *model, bool has_weights, const char **out_path) {
+  errno = 0;
   json_t *manifest = old_manifest(model), *items = json_object_get(manifest, "itemInfoEntries");
   const char *root = json_string_value(json_object_get(manifest, "rootModelIdentifier"));
   const char *path = root ? json_string_value(json_object_get(json_object_get(items, root), "path")) : NULL;
@@ -155,12 +159,14 @@ static json_t *make_manifest(const cml_model *model, bool has_weights, const cha
   make_uuid(2, uuid);
   if (has_weights) json_object_set_new(items, uuid, make_item("weights", weights, "CoreML Model Weights"));
   *out_path = path;
-  return manifest;
+  if (errno != ENOMEM) return manifest;
+  json_decref(manifest);
+  return NULL;
 }
 
 static cml_status add_manifest(package *p, json_t *manifest) {
-  char *text = json_dumps(manifest, JSON_INDENT(4) | JSON_SORT_KEYS);
-  if (!text) return cml_fail_memory(p->err);
+  char *text;
+  CML_TRY(cml_json_print(manifest, JSON_INDENT(4) | JSON_SORT_KEYS, &text, p->err));
   size_t size = strlen(text);
   char *copy = cml_arena_text(cml_tree_arena(p->tree), text, size);
   free(text);

@@ -196,8 +196,9 @@ static cml_status generate_pretty(void *context, const cml_node *node, cml_buffe
   cml_status status = CML_OK;
   if (contents.count == 1 && contents.size < 1 << 24)
     status = cml_json_parse((cml_span){contents.pieces[0].data, (size_t)contents.size}, JSON_ALLOW_NUL, cml_node_name(context), &json, &problem);
-  char *text = json ? json_dumps(json, JSON_INDENT(2) | JSON_REAL_PRECISION(17)) : NULL;
-  if (status == CML_NO_MEMORY || (json && !text)) status = cml_fail_memory(err);
+  char *text = NULL;
+  if (json) status = cml_json_print(json, JSON_INDENT(2) | JSON_REAL_PRECISION(17), &text, &problem);
+  if (status == CML_NO_MEMORY) status = cml_fail_memory(err);
   else if (text) {
     cml_buffer_text(out, text);
     cml_buffer_char(out, '\n');
