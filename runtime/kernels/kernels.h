@@ -8,7 +8,8 @@
  *
  * Errors of the vector functions, in units in the last place of float32 against the exact value, over all finite inputs
  * (tests/runtime/test_kernels.c measures them): exp 1.5, log 1.5, tanh 3, erf 2.5, sigmoid 3, silu 4; gelu (both modes) within
- * 4 ulp or 1e-7 absolute, whichever is larger. Infinities and NaN go where C's functions send them. */
+ * 4 ulp or 1e-7 absolute, whichever is larger; exp2 1.5, sin 2, cos 2, tan 3.5, asin 2.5, acos 2, atan 2.5, sinh 2.5, cosh 2.5,
+ * atanh 2, pow 1. Infinities and NaN go where C's functions send them. */
 #ifndef CML_KERNELS_H
 #define CML_KERNELS_H
 
@@ -26,7 +27,8 @@
   X(RELU) X(CLIP) /* [a, b] */ X(LEAKY_RELU) /* a x below 0 */ X(ELU) /* a (e^x - 1) */          \
   X(SILU) X(GELU) X(GELU_TANH) X(GELU_SIGMOID) /* x sigmoid(1.702 x) */                          \
   X(SOFTPLUS) X(SOFTSIGN) X(HARD_SIGMOID) /* clamp(a x + b, 0, 1) */ X(HARD_SWISH) /* x clamp(a x + b, 0, 1) */ \
-  X(SCALE) /* a x + b, one rounding each */
+  X(SCALE) /* a x + b, one rounding each */                                                      \
+  X(EXP2) X(SIN) X(COS) X(TAN) X(ASIN) X(ACOS) X(ATAN) X(SINH) X(COSH) X(ATANH)
 
 typedef enum cml_unary {
 #define CML_UNARY_ENUM(name) CML_UNARY_##name,
@@ -37,7 +39,7 @@ typedef enum cml_unary {
 
 /* Functions of two float arrays. MAX and MIN give NaN when either is NaN. */
 typedef enum cml_binary {
-  CML_BINARY_ADD, CML_BINARY_SUB, CML_BINARY_MUL, CML_BINARY_DIV, CML_BINARY_MAX, CML_BINARY_MIN, CML_BINARY_COUNT
+  CML_BINARY_ADD, CML_BINARY_SUB, CML_BINARY_MUL, CML_BINARY_DIV, CML_BINARY_MAX, CML_BINARY_MIN, CML_BINARY_POW, CML_BINARY_COUNT
 } cml_binary;
 
 typedef struct cml_kernels {

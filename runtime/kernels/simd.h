@@ -38,6 +38,8 @@ enum { W = 4, CML_TILE_ROWS = 4, CML_TILE_VECTORS = 2 };
 typedef float vf __attribute__((vector_size(W * 4)));
 typedef int32_t vi __attribute__((vector_size(W * 4)));
 typedef uint32_t vu __attribute__((vector_size(W * 4)));
+typedef int64_t vl __attribute__((vector_size(W * 8)));
+typedef double vd __attribute__((vector_size(W * 8))); /* two registers: for the few places where a float is too coarse */
 typedef float vf_any __attribute__((vector_size(W * 4), aligned(4), may_alias));
 
 #define VINLINE static inline __attribute__((always_inline, unused))
@@ -49,6 +51,10 @@ VINLINE vi vi_set1(int32_t x) { return x + (vi){0}; }
 VINLINE vi vf_bits(vf x) { return (vi)x; }
 VINLINE vf vi_float(vi x) { return (vf)x; } /* the same bits */
 VINLINE vf vf_zero(void) { return (vf){0}; }
+VINLINE vd vf_double(vf x) { return __builtin_convertvector(x, vd); }
+VINLINE vf vd_float(vd x) { return __builtin_convertvector(x, vf); }
+VINLINE vd vd_set1(double x) { return x - (vd){0}; }
+VINLINE vd vd_select(vl mask, vd a, vd b) { return (vd)((mask & (vl)a) | (~mask & (vl)b)); }
 /* mask ? a : b, lanes of mask all ones or zeros */
 VINLINE vf vf_select(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
 VINLINE vf vf_abs(vf x) { return (vf)((vi)x & 0x7fffffff); }

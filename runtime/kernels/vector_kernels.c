@@ -68,6 +68,16 @@ VINLINE vf apply(cml_unary f, vf x, vf a, vf b) {
     case CML_UNARY_HARD_SIGMOID: return vf_min(V(1.0f), vf_max(vf_zero(), a * x + b));
     case CML_UNARY_HARD_SWISH: return x * vf_min(V(1.0f), vf_max(vf_zero(), a * x + b));
     case CML_UNARY_SCALE: return a * x + b;
+    case CML_UNARY_EXP2: return v_exp2(x);
+    case CML_UNARY_SIN: return v_sin(x);
+    case CML_UNARY_COS: return v_cos(x);
+    case CML_UNARY_TAN: return v_tan(x);
+    case CML_UNARY_ASIN: return v_asin(x);
+    case CML_UNARY_ACOS: return v_acos(x);
+    case CML_UNARY_ATAN: return v_atan(x);
+    case CML_UNARY_SINH: return v_sinh(x);
+    case CML_UNARY_COSH: return v_cosh(x);
+    case CML_UNARY_ATANH: return v_atanh(x);
     case CML_UNARY_COUNT: break;
   }
   return x;
@@ -110,6 +120,7 @@ VINLINE vf apply2(cml_binary f, vf x, vf y) {
     case CML_BINARY_DIV: return x / y;
     case CML_BINARY_MAX: return vf_max_nan(x, y);
     case CML_BINARY_MIN: return vf_min_nan(x, y);
+    case CML_BINARY_POW: return v_pow(x, y);
     case CML_BINARY_COUNT: break;
   }
   return x;
@@ -140,6 +151,7 @@ VINLINE void scalar_loop(cml_binary f, bool half, const void *x, float s, bool r
     case CML_BINARY_DIV: CALL(CML_BINARY_DIV); break; \
     case CML_BINARY_MAX: CALL(CML_BINARY_MAX); break; \
     case CML_BINARY_MIN: CALL(CML_BINARY_MIN); break; \
+    case CML_BINARY_POW: CALL(CML_BINARY_POW); break; \
     case CML_BINARY_COUNT: break; \
   }
 

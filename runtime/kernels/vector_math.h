@@ -4,9 +4,14 @@
 #ifndef CML_VECTOR_MATH_H
 #define CML_VECTOR_MATH_H
 
+#include <math.h>
+
 #include "simd.h"
 
 #define V(x) vf_set1(x)
+#define VD(x) vd_set1(x)
+
+VINLINE bool v_any(vi mask) { return vf_hmax(vf_select(mask, V(1.0f), V(0.0f))) != 0.0f; }
 
 /* 2^n for n in -252 .. 254, in two factors so that results below 2^-126 and just under 2^128 come out. */
 VINLINE vf v_scale(vf x, vi n) {
@@ -14,9 +19,17 @@ VINLINE vf v_scale(vf x, vi n) {
   return x * vi_float((half + 127) << 23) * vi_float((n - half + 127) << 23);
 }
 
-/* e^x = 2^n e^r, |r| <= ln 2 / 2; ln 2 in two parts so that n ln 2 is exact enough. */
-VINLINE vf v_exp(vf x) {
-  vf c = vf_min(V(89.0f), vf_max(V(-105.0f), x)); /* NaN passes through */
+VINLINE vf v_scale_by(vf p, vf n) {
+#if defined(CML_HAVE_SCALEF)
+  return vf_scalef(p, n);
+#else
+  return v_scale(p, vf_int(n));
+#endif
+}
+
+/* e^x 2^shift = 2^(n + shift) e^r, |r| <= ln 2 / 2; ln 2 in two parts so that n ln 2 is exact enough. */
+VINLINE vf v_exp_shifted(vf x, float low, float high, float shift) {
+  vf c = vf_min(V(high), vf_max(V(low), x)); /* NaN passes through */
   vf n = vf_round(c * V(0x1.715476p+0f));
   vf r = vf_fma(n, V(-0x1.62e4p-1f), c);
   r = vf_fma(n, V(-0x1.7f7d1cp-20f), r);
@@ -27,12 +40,23 @@ VINLINE vf v_exp(vf x) {
   p = vf_fma(p, r, V(0x1.fffffap-2f));
   p = vf_fma(p, r, V(1.0f));
   p = vf_fma(p, r, V(1.0f));
-#if defined(CML_HAVE_SCALEF)
-  return vf_scalef(p, n);
-#else
-  return v_scale(p, vf_int(n));
-#endif
+  return v_scale_by(p, n + shift);
 }
+
+VINLINE vf v_exp(vf x) { return v_exp_shifted(x, -105.0f, 89.0f, 0.0f); }
+
+/* 2^x = 2^n 2^f, |f| <= 1/2, for -160 < x < 140. */
+VINLINE vf v_exp2_inside(vf x) {
+  vf n = vf_round(x), f = x - n, p = V(0x1.67b514p-13f);
+  p = vf_fma(p, f, V(0x1.5fe47ep-10f));
+  p = vf_fma(p, f, V(0x1.3af9c6p-7f));
+  p = vf_fma(p, f, V(0x1.c6ad62p-5f));
+  p = vf_fma(p, f, V(0x1.ebfc1ap-3f));
+  p = vf_fma(p, f, V(0x1.62e432p-1f));
+  return v_scale_by(vf_fma(p, f, V(1.0f)), n);
+}
+
+VINLINE vf v_exp2(vf x) { return v_exp2_inside(vf_min(V(129.0f), vf_max(V(-151.0f), x))); }
 
 /* ln x: x = 2^e m with m in [sqrt 1/2, sqrt 2), f = m - 1, ln(1 + f) = f - f^2/2 + f^3 P(f). */
 VINLINE vf v_log(vf x) {
@@ -56,6 +80,179 @@ VINLINE vf v_log(vf x) {
   r = vf_select(x == V(__builtin_inff()), x, r);
   r = vf_select(x == V(0.0f), V(-__builtin_inff()), r);
   return vf_select((x < V(0.0f)) | (x != x), V(__builtin_nanf("")), r);
+}
+
+/* ---- angles ----
+ *
+ * x - n pi/2 in double, pi/2 in two parts of which the first times n is exact: good for the whole of float16 and beyond. What is
+ * larger than the limit goes through C's function, lane by lane. */
+#define V_ANGLE_LIMIT 1e6f
+
+VINLINE void v_quarter(vf x, vf *r, vi *quarter) {
+  vf c = vf_min(V(V_ANGLE_LIMIT), vf_max(V(-V_ANGLE_LIMIT), x)), n = vf_round(c * V(0x1.45f306p-1f));
+  vd d = vf_double(n);
+  *r = vd_float((vf_double(c) - d * VD(0x1.921fb544p+0)) - d * VD(0x1.0b4611a626331p-34));
+  *quarter = vf_int(n);
+}
+
+VINLINE void v_sin_cos(vf r, vf *s, vf *c) {
+  vf z = r * r, p = V(-0x1.9952fap-13f), q = V(0x1.99e80cp-16f);
+  p = vf_fma(p, z, V(0x1.110776p-7f));
+  p = vf_fma(p, z, V(-0x1.555546p-3f));
+  q = vf_fma(q, z, V(-0x1.6c0c28p-10f));
+  q = vf_fma(q, z, V(0x1.55554ap-5f));
+  *s = vf_fma(r * z, p, r);
+  *c = vf_fma(z * z, q, vf_fma(V(-0.5f), z, V(1.0f)));
+}
+
+VINLINE vf v_large_angles(vf y, vf x, float (*f)(float)) {
+  if (v_any(vf_abs(x) > V(V_ANGLE_LIMIT)))
+    for (int i = 0; i < W; i++)
+      if (fabsf(x[i]) > V_ANGLE_LIMIT) y[i] = f(x[i]);
+  return y;
+}
+
+VINLINE vf v_flip(vf x, vi sign) { return (vf)((vi)x ^ (sign << 31)); } /* lowest bit: negate */
+
+VINLINE vf v_sin(vf x) {
+  vf r, s, c;
+  vi q;
+  v_quarter(vf_abs(x), &r, &q);
+  v_sin_cos(r, &s, &c);
+  vf y = v_flip(vf_select((q & 1) != 0, c, s), q >> 1);
+  return v_large_angles((vf)((vi)y ^ ((vi)x & INT32_MIN)), x, sinf);
+}
+
+VINLINE vf v_cos(vf x) {
+  vf r, s, c;
+  vi q;
+  v_quarter(x, &r, &q);
+  v_sin_cos(r, &s, &c);
+  return v_large_angles(v_flip(vf_select((q & 1) != 0, s, c), (q + 1) >> 1), x, cosf);
+}
+
+VINLINE vf v_tan(vf x) {
+  vf r, s, c;
+  vi q;
+  v_quarter(vf_abs(x), &r, &q);
+  v_sin_cos(r, &s, &c);
+  vi odd = (q & 1) != 0;
+  vf y = vf_select(odd, -c, s) / vf_select(odd, s, c);
+  return v_large_angles((vf)((vi)y ^ ((vi)x & INT32_MIN)), x, tanf);
+}
+
+/* asin a = t + t^3 P(t^2) for a <= 1/2 (t = a), else pi/2 - 2 asin t, t = sqrt((1 - a) / 2); acos likewise. */
+VINLINE vf v_asin_part(vf a, vi *large) {
+  *large = a > V(0.5f);
+  vf z = vf_select(*large, (1.0f - a) * 0.5f, a * a), t = vf_select(*large, vf_sqrt(z), a);
+  vf p = V(0x1.34c5a8p-5f);
+  p = vf_fma(p, z, V(0x1.d522dep-7f));
+  p = vf_fma(p, z, V(0x1.04d2e6p-5f));
+  p = vf_fma(p, z, V(0x1.6ca754p-5f));
+  p = vf_fma(p, z, V(0x1.3338acp-4f));
+  p = vf_fma(p, z, V(0x1.55554cp-3f));
+  return vf_fma(t * z, p, t);
+}
+
+#define V_HALF_PI V(0x1.921fb6p+0f)
+#define V_HALF_PI_LOW V(-0x1.777a5cp-25f) /* pi/2 less the above */
+
+VINLINE vf v_asin(vf x) {
+  vi large;
+  vf p = v_asin_part(vf_abs(x), &large);
+  return vf_copysign(vf_select(large, (V_HALF_PI - 2.0f * p) + V_HALF_PI_LOW, p), x);
+}
+
+VINLINE vf v_acos(vf x) {
+  vi large;
+  vf p = v_asin_part(vf_abs(x), &large);
+  vf outer = vf_select(x < V(0.0f), 2.0f * (V_HALF_PI - p) + 2.0f * V_HALF_PI_LOW, 2.0f * p);
+  return vf_select(large, outer, (V_HALF_PI - vf_copysign(p, x)) + V_HALF_PI_LOW);
+}
+
+/* atan a = atan t + 0, pi/4 or pi/2, with t = a, (a - 1) / (a + 1) or -1 / a, so that |t| <= tan pi/8. */
+VINLINE vf v_atan(vf x) {
+  vf a = vf_abs(x);
+  vi large = a > V(0x1.3504f4p+1f), middle = ~large & (a > V(0x1.a8279ap-2f));
+  vf t = vf_select(large, V(-1.0f), vf_select(middle, a - 1.0f, a)) / vf_select(large, a, vf_select(middle, a + 1.0f, V(1.0f)));
+  vf z = t * t, p = V(-0x1.f2e5a8p-5f);
+  p = vf_fma(p, z, V(0x1.b22456p-4f));
+  p = vf_fma(p, z, V(-0x1.23b9a2p-3f));
+  p = vf_fma(p, z, V(0x1.9991e2p-3f));
+  p = vf_fma(p, z, V(-0x1.55554ap-2f));
+  vf base = vf_select(large, V_HALF_PI, vf_select(middle, 0.5f * V_HALF_PI, V(0.0f)));
+  vf low = vf_select(large, V_HALF_PI_LOW, vf_select(middle, 0.5f * V_HALF_PI_LOW, V(0.0f)));
+  return vf_copysign(base + (vf_fma(t * z, p, t) + low), x);
+}
+
+/* ---- hyperbolic functions: e^|x| / 2 and what it is the reciprocal of, four times over ---- */
+
+VINLINE vf v_half_exp(vf a) { return v_exp_shifted(a, 0.0f, 90.0f, -1.0f); }
+
+VINLINE vf v_sinh(vf x) {
+  vf a = vf_abs(x), z = x * x, p = V(0x1.756c1ep-19f), e = v_half_exp(a);
+  p = vf_fma(p, z, V(0x1.a022bcp-13f));
+  p = vf_fma(p, z, V(0x1.1110e0p-7f));
+  p = vf_fma(p, z, V(0x1.555556p-3f));
+  return vf_select(a < V(1.0f), vf_fma(x * z, p, x), vf_copysign(e - 0.25f / e, x));
+}
+
+VINLINE vf v_cosh(vf x) {
+  vf e = v_half_exp(vf_abs(x));
+  return e + 0.25f / e;
+}
+
+/* log((1 + a) / (1 - a)) / 2, with a polynomial where that would cancel. */
+VINLINE vf v_atanh(vf x) {
+  vf a = vf_abs(x), z = x * x, p = V(0x1.6947dep-3f);
+  p = vf_fma(p, z, V(0x1.a6975ep-5f));
+  p = vf_fma(p, z, V(0x1.e4045ep-4f));
+  p = vf_fma(p, z, V(0x1.234d60p-3f));
+  p = vf_fma(p, z, V(0x1.99a678p-3f));
+  p = vf_fma(p, z, V(0x1.555540p-2f));
+  vf large = 0.5f * v_log((1.0f + a) / (1.0f - a));
+  return vf_select(a < V(0.5f), vf_fma(x * z, p, x), vf_copysign(large, x));
+}
+
+/* ---- powers ----
+ *
+ * |x|^y = 2^(y log2 |x|) in double, so that y does not multiply the logarithm's error: with x = 2^e m, log2 m = 2 artanh(t) / ln 2,
+ * t = (m - 1) / (m + 1). Signs and zeros by hand; lanes with infinities or NaN go through C's powf. */
+VINLINE vf v_pow(vf x, vf y) {
+  vf a = vf_abs(x), big = V(0x1.fffffep127f);
+  vi wild = ~((a <= big) & (vf_abs(y) <= big)), tiny = a < V(0x1p-126f);
+  vi bits = (vi)((vu)vf_bits(vf_select(tiny, a * V(0x1p23f), a)) - 0x3f3504f3u);
+  vd e = vf_double(vf_from_int((bits >> 23) - (tiny & 23))), m = vf_double(vi_float((bits & 0x7fffff) + 0x3f3504f3));
+  vd t = (m - 1.0) / (m + 1.0), z = t * t;
+  vd p = VD(0x1.c68f568d31760p-3); /* 2 / (13 ln 2), 2 / (11 ln 2), … */
+  p = p * z + VD(0x1.0c9a84994022dp-2);
+  p = p * z + VD(0x1.484b13d7c02a9p-2);
+  p = p * z + VD(0x1.a61762a7aded9p-2);
+  p = p * z + VD(0x1.2776c50ef9bfep-1);
+  p = p * z + VD(0x1.ec709dc3a03fdp-1);
+  p = p * z + VD(0x1.71547652b82fep+1);
+  vd w = vf_double(y) * (e + p * t), low = VD(-160.0), high = VD(140.0);
+  w = vd_select(w < low, low, vd_select(w > high, high, w));
+  vd n = (w + VD(0x1.8p52)) - VD(0x1.8p52), f = w - n;
+  vd q = VD(0x1.62c0223a5c824p-20); /* ln 2^k / k!, k = 8 … */
+  q = q * f + VD(0x1.ffcbfc588b0c7p-17);
+  q = q * f + VD(0x1.430912f86c787p-13);
+  q = q * f + VD(0x1.5d87fe78a6731p-10);
+  q = q * f + VD(0x1.3b2ab6fba4e77p-7);
+  q = q * f + VD(0x1.c6b08d704a0c0p-5);
+  q = q * f + VD(0x1.ebfbdff82c58fp-3);
+  q = q * f + VD(0x1.62e42fefa39efp-1);
+  vf r = v_scale_by(vd_float(q * f + 1.0), vd_float(n));
+  vf half = y * 0.5f;
+  vi whole = vf_trunc(y) == y, odd = whole & (vf_trunc(half) != half), negative = vf_bits(x) < 0, zero = a == V(0.0f);
+  vf of_zero = vf_select(y < V(0.0f), V(__builtin_inff()), vf_select(y > V(0.0f), V(0.0f), V(1.0f)));
+  r = vf_select(zero, of_zero, r);
+  r = vf_select(negative & ~zero & ~whole, V(__builtin_nanf("")), r);
+  r = vf_select(negative & odd, -r, r);
+  if (v_any(wild))
+    for (int i = 0; i < W; i++)
+      if (wild[i]) r[i] = powf(x[i], y[i]);
+  return r;
 }
 
 VINLINE vf v_sigmoid(vf x) { return 1.0f / (1.0f + v_exp(-x)); }
@@ -105,21 +302,6 @@ VINLINE vf v_erf(vf x) {
   return vf_select(a < V(0.92f), v_erf_small(x), vf_select(x != x, x, large));
 }
 
-/* 2^x for -160 < x < 127. */
-VINLINE vf v_exp2(vf x) {
-  vf n = vf_round(x), r = x - n, p = V(0x1.5c08e6p-10f);
-  p = vf_fma(p, r, V(0x1.3d0c52p-7f));
-  p = vf_fma(p, r, V(0x1.c6b6e4p-5f));
-  p = vf_fma(p, r, V(0x1.ebf918p-3f));
-  p = vf_fma(p, r, V(0x1.62e428p-1f));
-  p = vf_fma(p, r, V(0x1.000002p+0f));
-#if defined(CML_HAVE_SCALEF)
-  return vf_scalef(p, n);
-#else
-  return v_scale(p, vf_int(n));
-#endif
-}
-
 /* max(x, 0) - |x|/2 erfc(|x| / sqrt 2), for both signs without cancellation. -log2 of erfc is smooth: one polynomial, fitted where
  * the product is not negligible; past 10 it is far below the smallest result that counts. */
 VINLINE vf v_gelu(vf x) {
@@ -131,7 +313,7 @@ VINLINE vf v_gelu(vf x) {
   p = vf_fma(p, a, V(0x1.b03e58p-5f));
   p = vf_fma(p, a, V(0x1.d621b0p-2f));
   p = vf_fma(p, a, V(0x1.26afa4p+0f));
-  return vf_fma(a * -0.5f, v_exp2(p * -a), vf_max(vf_zero(), x));
+  return vf_fma(a * -0.5f, v_exp2_inside(p * -a), vf_max(vf_zero(), x));
 }
 
 /* x/2 (1 + tanh(u)) = x sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3) */

@@ -63,7 +63,7 @@ static float floor_div_float(float x, float y) {
   X(real_div, KERNEL, DIV, real_div_int(x, y))                                                \
   X(floor_div, EXPRESSION, floor_div_float(x, y), floor_div_int(x, y))                        \
   X(mod, EXPRESSION, floor_mod_float(x, y), floor_mod_int(x, y))                              \
-  X(pow, EXPRESSION, powf(x, y), pow_int(x, y))                                               \
+  X(pow, KERNEL, POW, pow_int(x, y))                                                          \
   X(maximum, KERNEL, MAX, x > y ? x : y)                                                      \
   X(minimum, KERNEL, MIN, x < y ? x : y)
 #define BY_KERNEL(name, kernel) CML_KERNEL2(name##_f32, kernel)

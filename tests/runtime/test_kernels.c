@@ -103,6 +103,16 @@ static double exact(cml_unary f, double x, double a, double b) {
     case CML_UNARY_HARD_SIGMOID: return isnan(x) ? x : fmin(fmax(a * x + b, 0), 1);
     case CML_UNARY_HARD_SWISH: return x * fmin(fmax(a * x + b, 0), 1);
     case CML_UNARY_SCALE: return a * x + b;
+    case CML_UNARY_EXP2: return exp2(x);
+    case CML_UNARY_SIN: return sin(x);
+    case CML_UNARY_COS: return cos(x);
+    case CML_UNARY_TAN: return tan(x);
+    case CML_UNARY_ASIN: return asin(x);
+    case CML_UNARY_ACOS: return acos(x);
+    case CML_UNARY_ATAN: return atan(x);
+    case CML_UNARY_SINH: return sinh(x);
+    case CML_UNARY_COSH: return cosh(x);
+    case CML_UNARY_ATANH: return atanh(x);
     case CML_UNARY_COUNT: break;
   }
   return NAN;
@@ -116,6 +126,8 @@ static const struct bound {
     [CML_UNARY_SIGMOID] = {3, 1e-37}, [CML_UNARY_SILU] = {4, 1e-36}, [CML_UNARY_GELU] = {4, 1e-7}, [CML_UNARY_GELU_TANH] = {4, 1e-7},
     [CML_UNARY_GELU_SIGMOID] = {4, 1e-6}, [CML_UNARY_SOFTPLUS] = {3, 0}, [CML_UNARY_SOFTSIGN] = {2, 0}, [CML_UNARY_ELU] = {2, 1e-7},
     [CML_UNARY_HARD_SIGMOID] = {1, 2e-7}, [CML_UNARY_HARD_SWISH] = {4, 2e-7}, [CML_UNARY_SCALE] = {2, 4e-7},
+    [CML_UNARY_EXP2] = {1.5, 0}, [CML_UNARY_SIN] = {2, 0}, [CML_UNARY_COS] = {2, 0}, [CML_UNARY_TAN] = {3.5, 0}, [CML_UNARY_ASIN] = {2.5, 0},
+    [CML_UNARY_ACOS] = {2, 0}, [CML_UNARY_ATAN] = {2.5, 0}, [CML_UNARY_SINH] = {2.5, 0}, [CML_UNARY_COSH] = {2.5, 0}, [CML_UNARY_ATANH] = {2, 0},
     [CML_UNARY_SQUARE] = {0.51, 0}, [CML_UNARY_RECIPROCAL] = {0.51, 0}, [CML_UNARY_SQRT] = {0.51, 0}, [CML_UNARY_LEAKY_RELU] = {0.51, 0},
 };
 static const char *const unary_names[] = {
@@ -204,11 +216,37 @@ static void test_binary(void **state) {
           for (size_t i = 0; i < n; i++) {
             float p = mode == 2 ? s : x[i], q = mode == 0 ? z[i] : mode == 2 ? x[i] : s;
             float want = f == CML_BINARY_ADD ? p + q : f == CML_BINARY_SUB ? p - q : f == CML_BINARY_MUL ? p * q : f == CML_BINARY_DIV ? p / q
+                         : f == CML_BINARY_POW ? (float)pow((double)p, (double)q)
                          : isnan(p) || isnan(q) ? NAN : f == CML_BINARY_MAX ? fmaxf(p, q) : fminf(p, q);
-            assert_true(isnan(want) ? isnan(y[i]) : y[i] == want);
+            if (f == CML_BINARY_POW && !isnan(want)) assert_true(ulps(y[i], pow((double)p, (double)q)) <= 1);
+            else assert_true(isnan(want) ? isnan(y[i]) : y[i] == want);
           }
         }
     }
+  }
+}
+
+/* Powers of every sign and size, of zeros, infinities and NaN. */
+static void test_pow(void **state) {
+  (void)state;
+  static const float special[] = {0.0f, -0.0f, INFINITY, -INFINITY, NAN, 1.0f, -1.0f, 0x1p-149f, 0.5f, 2.0f, -2.0f, 3.0f, -3.0f, 16777217.0f, 0x1.fffffep127f, 1e-3f};
+  enum { S = sizeof special / sizeof *special, N = 200003 };
+  const cml_kernels *k;
+  float *x = at_end(0, N * 4), *z = at_end(1, N * 4), *y = at_end(2, N * 4);
+  EACH_TABLE(k) {
+    double worst = 0;
+    for (size_t i = 0; i < N; i++) {
+      x[i] = i < S * S ? special[i / S] : i % 3 ? fabsf(uniform()) * 8 : ldexpf(uniform(), (int)(rnd() % 250) - 125);
+      z[i] = i < S * S ? special[i % S] : i % 5 == 0 ? (float)(int)(uniform() * 20) : uniform() * (i % 2 ? 4 : 60);
+    }
+    k->binary(CML_BINARY_POW, x, z, y, N);
+    for (size_t i = 0; i < N; i++) {
+      double want = pow((double)x[i], (double)z[i]), u = ulps(y[i], want);
+      if (u > worst) worst = u;
+      if (u > 1 || (want == 0 && !signbit(want) != !signbit(y[i])))
+        fail_msg("%s pow(%a, %a) is %a, should be %a: %g ulp", k->name, (double)x[i], (double)z[i], (double)y[i], want, u);
+    }
+    if (getenv("CML_TEST_VERBOSE")) print_message("# %s pow: %.2f ulp\n", k->name, worst);
   }
 }
 
@@ -423,7 +461,7 @@ int main(int argc, char **argv) {
   if (argc > 1 && !strcmp(argv[1], "--bench")) return bench();
   guard_buffers();
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_f16),  cmocka_unit_test(test_unary), cmocka_unit_test(test_unary_f16), cmocka_unit_test(test_binary),
+      cmocka_unit_test(test_f16),  cmocka_unit_test(test_unary), cmocka_unit_test(test_unary_f16), cmocka_unit_test(test_binary), cmocka_unit_test(test_pow),
       cmocka_unit_test(test_rows), cmocka_unit_test(test_lstm_cell), cmocka_unit_test(test_gemm),  cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_depthwise),
       cmocka_unit_test(test_pack_panel),
   };
