@@ -62,7 +62,7 @@ static cml_status set_picture(predict *p, const char *name, const char *path, cm
   cml_status status = cml_image_read(path, color ? 3 : 1, &image, err);
   if (status) return cml_error_prefix(err, status, "%s", path);
   if (p->resize && f && f->rank >= 2 && (f->shape[0] != image.height || f->shape[1] != image.width)) {
-    status = cml_image_resize(&image, (uint32_t)f->shape[0], (uint32_t)f->shape[1], &resized, err);
+    status = cml_image_resize(&image, (uint32_t)f->shape[1], (uint32_t)f->shape[0], &resized, err);
     cml_image_free(&image);
     image = resized;
   }
