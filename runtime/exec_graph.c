@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "compressed.h"
 #include "mapping.h"
 #include "pack_cache.h"
 
@@ -176,6 +177,23 @@ static cml_status step_fail(const cml_step *s, const cml_mil_op *source, cml_err
   return cml_error_prefix(err, status, "operation '%s' (%s)", s->name, source->type);
 }
 
+static cml_status expand(cml_graph *g, uint32_t value, cml_error *err);
+
+/* A linear layer for few vectors multiplies with compressed weights as they are; everything else takes them expanded. */
+static bool takes_compressed(const cml_graph *g, const cml_step *s, const cml_param *param) {
+  enum { MOST_VECTORS = 8 };
+  if (strcmp(s->op->name, "linear") || strcmp(param->name, "weight")) return false;
+  const cml_tensor *x = &g->values[s->args[0]].type;
+  if (x->rank < 1 || !x->dtype || g->values[s->args[0]].role == CML_ROLE_CONSTANT || (x->dtype != CML_F16 && x->dtype != CML_F32)) return false;
+  int64_t rows = 1;
+  for (int32_t i = 0; i + 1 < x->rank; i++) {
+    if (x->dims[i] < 1 || x->dims[i] > MOST_VECTORS) return false;
+    rows *= x->dims[i];
+    if (rows > MOST_VECTORS) return false;
+  }
+  return true;
+}
+
 static cml_status bind_argument(builder *b, cml_step *s, const cml_param *param, const cml_mil_argument *argument, size_t *at,
                                 uint32_t depth, cml_error *err) {
   cml_graph *g = b->g;
@@ -193,6 +211,7 @@ static cml_status bind_argument(builder *b, cml_step *s, const cml_param *param,
     } else if (!scope_find(b, binding->name, &value)) {
       return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "parameter %s names '%s', which is not defined before", param->name, binding->name);
     }
+    if (g->values[value].deferred && !takes_compressed(g, s, param)) CML_TRY(expand(g, value, err));
     s->args[*at] = value;
     s->arg_constant[(*at)++] = g->values[value].role == CML_ROLE_CONSTANT;
   }
@@ -206,7 +225,7 @@ static cml_status check_argument(const cml_graph *g, const cml_step *s, unsigned
     if (!(param->types >> v->type.dtype & 1))
       return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "parameter %s does not take %s", param->name,
                       v->type.dtype ? cml_dtype_name(v->type.dtype) : "a list");
-    if ((param->flags & CML_CONST) && !v->type.data)
+    if ((param->flags & CML_CONST) && !v->type.data && !v->deferred)
       return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "parameter %s must be a constant", param->name);
     if ((param->flags & CML_STATE) && v->role != CML_ROLE_STATE)
       return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "parameter %s must be a state", param->name);
@@ -296,6 +315,15 @@ static cml_status fold_step(cml_graph *g, cml_step *s, const cml_tensor **args, 
   return CML_OK;
 }
 
+/* Compressed weights are expanded when something takes them that cannot do without. */
+static bool defer_step(const builder *b, cml_step *s, const cml_tensor **args, const cml_tensor *out) {
+  enum { WORTH = 4096 }; /* elements */
+  cml_tensor *outs[] = {(cml_tensor *)(uintptr_t)out};
+  const cml_call c = {.op = s->op, .name = s->name, .opset = b->g->opset, .args = args, .first = s->first, .outs = outs, .out_count = 1};
+  if (!(s->op->flags & CML_OP_CONSTEXPR) || s->out_count != 1 || !cml_tensor_known_shape(out) || cml_tensor_count(out) < WORTH) return false;
+  return s->folded = cml_compressed_possible(cml_kernels_get(), &c);
+}
+
 static cml_status infer_step(builder *b, cml_step *s, const cml_mil_op *source, uint32_t depth, cml_error *err) {
   cml_graph *g = b->g;
   const cml_tensor **args = cml_arena_array(&g->arena, s->arg_count, sizeof *args);
@@ -317,15 +345,37 @@ static cml_status infer_step(builder *b, cml_step *s, const cml_mil_op *source, 
     cml_status status = check_declared(&outs[i], &s->declared[i], "the arguments give", err);
     if (status) return step_fail(s, source, err, s->out_count > 1 ? cml_error_prefix(err, status, "output %zu", i) : status);
   }
-  if (cml_step_foldable(s, args)) CML_TRY(fold_step(g, s, args, outs, err));
+  bool foldable = cml_step_foldable(s, args), deferred = foldable && defer_step(b, s, args, &outs[0]);
+  if (foldable && !deferred) CML_TRY(fold_step(g, s, args, outs, err));
   for (size_t i = 0; i < s->out_count; i++) {
     CML_TRY(value_add(g, source->outputs[i].name, &outs[i], s->folded ? CML_ROLE_CONSTANT : CML_ROLE_COMPUTED, depth, &s->outs[i], err));
     CML_TRY(scope_add(b, source->outputs[i].name, s->outs[i], err));
   }
+  if (!deferred) return CML_OK;
+  cml_step *copy = CML_ARENA_NEW(&g->arena, cml_step); /* passes move steps */
+  if (!copy) return cml_fail_memory(err);
+  *copy = *s;
+  g->values[s->outs[0]].deferred = copy;
   return CML_OK;
 }
 
 /* ---- folding ---- */
+
+static cml_status expand(cml_graph *g, uint32_t value, cml_error *err) {
+  cml_step step = *g->values[value].deferred;
+  cml_tensor out;
+  const cml_tensor **args = cml_arena_array(&g->arena, step.arg_count, sizeof *args);
+  if (!args) return cml_fail_memory(err);
+  for (size_t i = 0; i < step.arg_count; i++) {
+    if (g->values[step.args[i]].deferred) CML_TRY(expand(g, step.args[i], err));
+    args[i] = &g->values[step.args[i]].type;
+  }
+  out = g->values[value].type;
+  CML_TRY(fold_step(g, &step, args, &out, err));
+  g->values[value].type = out;
+  g->values[value].deferred = NULL;
+  return CML_OK;
+}
 
 enum { LARGEST_FOLD = 64 << 20, LARGEST_SHAPE = 1 << 20 }; /* bytes; beyond the first only decompression is folded */
 
@@ -507,6 +557,8 @@ static cml_status build_block(builder *b, const cml_mil_block *source, cml_graph
   for (size_t i = 0; i < source->output_count; i++)
     if (!scope_find(b, source->outputs[i], &block->outputs[i]))
       return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "the block's output '%s' is not defined", source->outputs[i]);
+  for (size_t i = 0; i < source->output_count; i++)
+    if (b->g->values[block->outputs[i]].deferred) CML_TRY(expand(b->g, block->outputs[i], err));
   if (depth) scope_leave(b, outer);
   return CML_OK;
 }
@@ -565,17 +617,37 @@ static void drop_packed(const cml_graph *g, const cml_step *s) {
   }
 }
 
+/* The call behind an argument that was left compressed. */
+static cml_status compressed_source(cml_graph *g, const cml_step *s, cml_call **out, cml_error *err) {
+  *out = NULL;
+  for (size_t k = 0; k < s->arg_count; k++) {
+    const cml_step *d = g->values[s->args[k]].deferred;
+    if (!d) continue;
+    cml_call *c = CML_ARENA_NEW(&g->arena, cml_call);
+    const cml_tensor **args = cml_arena_array(&g->arena, d->arg_count, sizeof *args);
+    cml_tensor **outs = cml_arena_array(&g->arena, 1, sizeof *outs);
+    if (!c || !args || !outs) return cml_fail_memory(err);
+    for (size_t i = 0; i < d->arg_count; i++) args[i] = &g->values[d->args[i]].type;
+    outs[0] = &g->values[s->args[k]].type;
+    *c = (cml_call){.op = d->op, .name = d->name, .opset = g->opset, .args = args, .first = d->first, .outs = outs, .out_count = 1};
+    *out = c;
+  }
+  return CML_OK;
+}
+
 static cml_status prepare_block(cml_graph *g, cml_graph_block *block, const cml_tensor **args, cml_tensor **outs, cml_pool *pool,
                                 cml_error *err) {
   for (size_t i = 0; i < block->step_count; i++) {
     cml_step *s = &block->steps[i];
     for (size_t k = 0; k < s->block_count; k++) CML_TRY(prepare_block(g, s->blocks[k], args, outs, pool, err));
     if (s->folded || !s->op->prepare) continue;
+    cml_call *source;
+    CML_TRY(compressed_source(g, s, &source, err));
     for (size_t k = 0; k < s->arg_count; k++) args[k] = &g->values[s->args[k]].type;
     for (size_t k = 0; k < s->out_count; k++) outs[k] = &g->values[s->outs[k]].type;
     cml_call c = {.op = s->op, .name = s->name, .opset = g->opset, .args = args, .first = s->first, .outs = outs,
                   .out_count = s->out_count, .arg_constant = s->arg_constant, .declared = s->declared, .pool = pool,
-                  .kept = &g->kept, .step = s, .cache = g->cache};
+                  .kept = &g->kept, .step = s, .compressed = source, .cache = g->cache};
     CML_TRY(s->op->prepare(&c, err));
     if ((s->prepared = c.prepared)) drop_packed(g, s);
   }

@@ -17,6 +17,7 @@ typedef struct cml_graph_value {
   cml_tensor type;       /* as inferred at load (dims may be -1); a constant's has data */
   cml_value_role role;
   uint32_t depth;        /* of the block that defines it; 0 for the function's body */
+  const struct cml_step *deferred; /* a compressed constant without data: what would make it; else NULL */
 } cml_graph_value;
 
 typedef struct cml_step cml_step;

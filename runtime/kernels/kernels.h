@@ -42,6 +42,21 @@ typedef enum cml_binary {
   CML_BINARY_ADD, CML_BINARY_SUB, CML_BINARY_MUL, CML_BINARY_DIV, CML_BINARY_MAX, CML_BINARY_MIN, CML_BINARY_POW, CML_BINARY_COUNT
 } cml_binary;
 
+/* A compressed matrix w[columns][depth]: row n's codes of `bits` bits (1, 2, 3, 4, 6, 8), low bits first, begin at codes[n * depth *
+ * bits / 8]. Each stands for an entry of the table of its row, or for (code - offset) * scale of its row and block. */
+typedef struct cml_compressed {
+  size_t columns, depth;
+  const uint8_t *codes;
+  unsigned bits;
+  bool is_signed;           /* codes in two's complement; with scales only */
+  const float *table;       /* of row n: at n / table_rows * table_size; entries repeat up to 16. With scales and 4 bits: the codes' values */
+  size_t table_size, table_rows;
+  const void *scale;        /* NULL: a palette. (n, k): at n / scale_rows * blocks + k / block; float16 when scale_half */
+  const void *offset;       /* as scale; NULL: zeros */
+  bool scale_half;
+  size_t scale_rows, blocks, block;
+} cml_compressed;
+
 typedef struct cml_kernels {
   const char *name;      /* "portable", "avx2", "avx512", "neon" */
   size_t width;          /* floats in a vector */
@@ -97,6 +112,16 @@ typedef struct cml_kernels {
   /* Packs a panel for gemm_tile: to[d][tile_columns] = from[j * stride + d], columns n and up zero; halves stay halves when
    * `half` (from_half only), else are widened. */
   void (*pack_panel)(void *to, bool half, const void *from, bool from_half, size_t depth, size_t n, size_t stride);
+
+  /* ---- products with compressed weights ---- */
+
+  /* Whether the other three can work with this matrix: rows of whole bytes, blocks that do not cut a vector's lanes. */
+  bool (*compressed_fits)(const cml_compressed *w);
+  size_t (*compressed_room)(const cml_compressed *w); /* floats of an arranged vector */
+  /* x[depth] in the order in which codes come out of their words. */
+  void (*compressed_arrange)(const cml_compressed *w, const float *x, float *arranged);
+  /* y[v * y_stride + n] = row n times vector v, for rows [begin, end); x: arranged vectors, compressed_room apart. */
+  void (*compressed_product)(const cml_compressed *w, size_t begin, size_t end, const float *x, size_t vectors, float *y, size_t y_stride);
 
   /* ---- convolution ---- */
 

@@ -9,7 +9,8 @@
   void cml_fill_gemm_##variant(cml_kernels *k);   \
   void cml_fill_conv_##variant(cml_kernels *k);   \
   void cml_fill_pool_##variant(cml_kernels *k);   \
-  void cml_fill_pack_##variant(cml_kernels *k);
+  void cml_fill_pack_##variant(cml_kernels *k);   \
+  void cml_fill_compressed_##variant(cml_kernels *k);
 
 CML_KERNEL_FILLS(portable)
 CML_KERNEL_FILLS(avx2)

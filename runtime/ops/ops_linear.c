@@ -4,6 +4,7 @@
  * packed once (prepare); float16 weights stay float16. A linear layer for one vector reads the weights where they lie, row by
  * row: packing would cost as much as the product. B matrices that are computed are packed into scratch memory, by all threads,
  * before the products begin. Integers take a plain loop. */
+#include "compressed.h"
 #include "families.h"
 #include "gemm.h"
 #include "pack_cache.h"
@@ -13,6 +14,7 @@ typedef struct packed_b {
   const float *bias; /* or NULL */
   bool half, raw;    /* raw: row-major weights as they are, for one row of A */
   const cml_kernels *kernels;
+  cml_compressed *compressed; /* or NULL; then b is, too */
 } packed_b;
 
 static size_t slots(const cml_call *c) { return cml_pool_threads(c->pool); }
@@ -67,6 +69,11 @@ static cml_epilogue read_epilogue(const cml_call *c, const float *bias, size_t c
 
 static bool is_float_product(const cml_tensor *x, const cml_tensor *w) { return is_plain(x->dtype) && is_plain(w->dtype); }
 
+static size_t compressed_rows(const cml_tensor *y) {
+  int64_t columns = y->dims[y->rank - 1];
+  return columns ? (size_t)(cml_tensor_count(y) / columns) : 0;
+}
+
 static cml_status infer_linear(cml_call *c, cml_error *err) {
   const cml_tensor *x = cml_arg(c, X), *w = cml_arg(c, WEIGHT), *bias = cml_arg(c, BIAS);
   if (w->rank != 2) return cml_call_fail(c, err, "weight must have rank 2, not %d", w->rank);
@@ -83,6 +90,9 @@ static cml_status infer_linear(cml_call *c, cml_error *err) {
   const cml_kernels *k = cml_kernels_get();
   if (w->dims[0] >= 0 && w->dims[1] >= 0 && is_float_product(x, w)) {
     c->scratch_size = slots(c) * up(cml_gemm_scratch(k)) + up((uint64_t)w->dims[0] * 4) + up((uint64_t)w->dims[1] * 4);
+    const packed_b *p = c->prepared;
+    if (p && p->compressed && cml_tensor_known_shape(c->outs[0]))
+      c->scratch_size = compressed_rows(c->outs[0]) * (up(p->kernels->compressed_room(p->compressed) * 4) + up((uint64_t)w->dims[0] * 4)) + up((uint64_t)w->dims[1] * 4);
     if (!cml_arg_is_constant(c, WEIGHT)) c->scratch_size += up(cml_pack_bytes(k, (size_t)w->dims[1], (size_t)w->dims[0], w->dtype == CML_F16));
   }
   return CML_OK;
@@ -103,7 +113,7 @@ static void pack_weight(void *context, size_t begin, size_t end) {
 
 static cml_status prepare_linear(cml_call *c, cml_error *err) {
   const cml_tensor *x = cml_arg(c, X), *w = cml_arg(c, WEIGHT), *bias = cml_arg(c, BIAS);
-  if (!cml_arg_is_constant(c, WEIGHT) || (bias && !cml_arg_is_constant(c, BIAS)) || !w->data || !is_float_product(x, w)) return CML_OK;
+  if (!cml_arg_is_constant(c, WEIGHT) || (bias && !cml_arg_is_constant(c, BIAS)) || (!w->data && !c->compressed) || !is_float_product(x, w)) return CML_OK;
   const cml_kernels *k = cml_kernels_get();
   size_t depth = (size_t)w->dims[1], columns = (size_t)w->dims[0];
   packed_b *p = cml_call_keep(c, sizeof *p, err);
@@ -118,6 +128,12 @@ static cml_status prepare_linear(cml_call *c, cml_error *err) {
   }
   int64_t rows = x->rank < 0 ? -1 : 1;
   for (int32_t i = 0; i + 1 < x->rank; i++) rows = cml_dim_mul(rows, x->dims[i]);
+  if (!w->data) {
+    if (!(p->compressed = cml_call_keep(c, sizeof *p->compressed, err))) return CML_NO_MEMORY;
+    CML_TRY(cml_compressed_make(k, c->compressed, c, p->compressed, err));
+    c->prepared = p;
+    return CML_OK;
+  }
   p->raw = rows == 1;
   if (rows > 64) p->half = false; /* many rows: the weights are widened once instead of for each tile */
   if (p->raw) {
@@ -165,12 +181,53 @@ static void run_vector(void *context, size_t begin, size_t end) {
   if (v->p->bias) v->k->binary(CML_BINARY_ADD, v->y + begin, v->p->bias + begin, v->y + begin, end - begin);
 }
 
+typedef struct compressed_context {
+  const packed_b *p;
+  const float *x;
+  size_t rows;
+  float *y;
+} compressed_context;
+
+static void run_compressed_rows(void *context, size_t begin, size_t end) {
+  const compressed_context *v = context;
+  const cml_compressed *w = v->p->compressed;
+  v->p->kernels->compressed_product(w, begin, end, v->x, v->rows, v->y, w->columns);
+  for (size_t r = 0; v->p->bias && r < v->rows; r++) {
+    float *y = v->y + r * w->columns + begin;
+    v->p->kernels->binary(CML_BINARY_ADD, y, v->p->bias + begin, y, end - begin);
+  }
+}
+
+/* Few vectors times weights that stay compressed. */
+static void run_compressed(cml_call *c, const packed_b *p) {
+  const cml_tensor *x = cml_arg(c, X);
+  cml_tensor *y = c->outs[0];
+  const cml_kernels *k = p->kernels;
+  size_t depth = p->compressed->depth, columns = p->compressed->columns, rows = compressed_rows(y), room = k->compressed_room(p->compressed);
+  float *arranged = c->scratch, *wide = arranged + up(rows * room * 4) / 4, *line = wide + up(rows * columns * 4) / 4;
+  for (size_t r = 0; r < rows; r++) {
+    const float *from = (const float *)x->data + r * depth;
+    if (x->dtype == CML_F16) k->f16_to_f32((const cml_f16 *)x->data + r * depth, line, depth), from = line;
+    k->compressed_arrange(p->compressed, from, arranged + r * room);
+  }
+  compressed_context v = {p, arranged, rows, y->dtype == CML_F32 ? y->data : wide};
+  cml_parallel(rows * depth * columns < 100000 ? NULL : c->pool, columns, 64, run_compressed_rows, &v);
+  cml_epilogue after = read_epilogue(c, NULL, columns);
+  if (after.residual) {
+    cml_epilogue_store(k, &after, v.y, columns, rows, columns, y->data, columns, y->dtype == CML_F16, 0, 0);
+    return;
+  }
+  if (after.activation != CML_UNARY_COPY) k->unary(after.activation, v.y, v.y, rows * columns, after.a, after.b);
+  if (y->dtype == CML_F16) k->f32_to_f16(v.y, y->data, rows * columns);
+}
+
 static cml_status run_linear(cml_call *c, cml_error *err) {
   (void)err;
   const cml_tensor *x = cml_arg(c, X), *w = cml_arg(c, WEIGHT), *bias = cml_arg(c, BIAS);
   cml_tensor *y = c->outs[0];
   if (!is_float_product(x, w)) return linear_general(x, w, bias, y), CML_OK;
   const packed_b *p = c->prepared;
+  if (p && p->compressed) return run_compressed(c, p), CML_OK;
   const cml_kernels *k = p ? p->kernels : cml_kernels_get();
   size_t depth = (size_t)w->dims[1], columns = (size_t)w->dims[0], rows = columns ? (size_t)cml_tensor_count(y) / columns : 0;
   char *scratch = c->scratch, *vectors = scratch + slots(c) * up(cml_gemm_scratch(k));

@@ -1,0 +1,272 @@
+/* Products of few vectors with compressed weights, which are expanded in registers and never stored.
+ *
+ * A row of weights is read in words of 32 bits, one a lane, each of which holds `c` neighbouring codes (24 bits of three bytes
+ * where codes are of 3 or 6 bits): shift j brings the j-th code of every lane to the bottom. Lane l of shift j is thus element
+ * l * c + j of the group of W * c, and the vectors are brought into that order once (cml_compressed_arrange), so that weights
+ * need no rearranging. Codes become floats by conversion, or by a table: up to 16 entries in one register, 64 in four.
+ * Scales apply to a lane's sum over a group, whose elements share a block. */
+#include "kernels_internal.h"
+#include "simd.h"
+
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+#if defined(__AVX512F__)
+#define TABLE_REGISTERS 4
+#elif defined(__AVX2__)
+#define TABLE_REGISTERS 2
+#else
+#define TABLE_REGISTERS 0
+#endif
+
+typedef struct palette {
+#if TABLE_REGISTERS
+  vf r[TABLE_REGISTERS];
+#endif
+  const float *memory;
+} palette;
+
+VINLINE palette palette_load(const float *table, int bits) {
+  palette t = {.memory = table};
+#if TABLE_REGISTERS
+  int n = bits == 6 && TABLE_REGISTERS * W >= 64 ? 4 : TABLE_REGISTERS < 16 / W ? TABLE_REGISTERS : 16 / W;
+  UNROLL for (int i = 0; i < n && table; i++) t.r[i] = vf_load(table + i * W);
+#endif
+  (void)bits;
+  return t;
+}
+
+/* The entries of codes whose lowest `bits` count. */
+VINLINE vf look_up(const palette *t, vi code, int bits) {
+#if defined(__AVX512F__)
+  if (bits <= 4) return (vf)_mm512_permutexvar_ps((__m512i)code, (__m512)t->r[0]);
+  if (bits == 6) {
+    __m512 low = _mm512_permutex2var_ps((__m512)t->r[0], (__m512i)code, (__m512)t->r[1]);
+    __m512 high = _mm512_permutex2var_ps((__m512)t->r[2], (__m512i)code, (__m512)t->r[3]);
+    return (vf)_mm512_mask_mov_ps(low, _mm512_test_epi32_mask((__m512i)code, _mm512_set1_epi32(32)), high);
+  }
+  return (vf)_mm512_i32gather_ps((__m512i)(code & 255), t->memory, 4);
+#elif defined(__AVX2__)
+  if (bits <= 4) {
+    __m256 low = _mm256_permutevar8x32_ps((__m256)t->r[0], (__m256i)code), high = _mm256_permutevar8x32_ps((__m256)t->r[1], (__m256i)code);
+    return (vf)_mm256_blendv_ps(low, high, (__m256)(code << 28));
+  }
+  return (vf)_mm256_i32gather_ps(t->memory, (__m256i)(code & ((1 << bits) - 1)), 4);
+#else
+  vf x;
+  code &= (1 << bits) - 1;
+  for (int i = 0; i < W; i++) x[i] = t->memory[code[i]];
+  return x;
+#endif
+}
+
+VINLINE int codes_in_lane(int bits) { return bits == 3 ? 8 : bits == 6 ? 4 : 32 / bits; }
+
+/* A group's words: W of 4 bytes, or of 3. */
+VINLINE vi load_words(const uint8_t *p, int bits) {
+  vi x;
+  if (bits != 3 && bits != 6) {
+    memcpy(&x, p, sizeof x);
+    return x;
+  }
+#if defined(__AVX512F__)
+  const __m512i spread = _mm512_setr_epi32(0, 1, 2, 2, 3, 4, 5, 5, 6, 7, 8, 8, 9, 10, 11, 11);
+  const __m512i bytes = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 2, -1, 3, 4, 5, -1, 6, 7, 8, -1, 9, 10, 11, -1));
+  return (vi)_mm512_shuffle_epi8(_mm512_permutexvar_epi32(spread, _mm512_maskz_loadu_epi32(0xfff, p)), bytes);
+#elif defined(__AVX2__)
+  const __m128i bytes = _mm_setr_epi8(0, 1, 2, -1, 3, 4, 5, -1, 6, 7, 8, -1, 9, 10, 11, -1), three = _mm_setr_epi32(-1, -1, -1, 0);
+  __m128i a = _mm_maskload_epi32((const int *)(const void *)p, three), b = _mm_maskload_epi32((const int *)(const void *)(p + 12), three);
+  return (vi)_mm256_set_m128i(_mm_shuffle_epi8(b, bytes), _mm_shuffle_epi8(a, bytes));
+#else
+  for (int i = 0; i < W; i++) x[i] = p[3 * i] | p[3 * i + 1] << 8 | p[3 * i + 2] << 16;
+  return x;
+#endif
+}
+
+enum { DECODE_TABLE, DECODE_SIGNED, DECODE_UNSIGNED };
+
+VINLINE vf decode(vi word, int j, const int bits, const int mode, const palette *t) {
+  if (mode == DECODE_SIGNED) return vf_from_int((word << (32 - bits - j * bits)) >> (32 - bits));
+  vi code = (vi)((vu)word >> (unsigned)(j * bits));
+  return mode == DECODE_UNSIGNED ? vf_from_int(code & ((1 << bits) - 1)) : look_up(t, code, bits);
+}
+
+VINLINE float scale_at(const void *s, bool half, size_t i) { return half ? cml_f16_to_f32(((const cml_f16 *)s)[i]) : ((const float *)s)[i]; }
+
+/* Each lane's scale: of the block that its codes lie in. */
+VINLINE vf lane_scales(const cml_compressed *w, const void *row, size_t group, size_t elements, int c) {
+  size_t first = group * elements / w->block;
+  if (w->block >= elements || w->blocks == 1) return vf_set1(scale_at(row, w->scale_half, first));
+  size_t n = elements / w->block, left = w->blocks - first;
+  if (n > left) n = left;
+  vf s = w->scale_half ? vh_load_n((const cml_f16 *)row + first, n) : vf_load_n((const float *)row + first, n), x;
+#if defined(__AVX512F__) || defined(__AVX2__)
+  vi at;
+  unsigned lanes = (unsigned)(w->block / (size_t)c), shift = (unsigned)__builtin_ctz(lanes);
+  for (int i = 0; i < W; i++) at[i] = i;
+  at >>= (int)shift;
+#endif
+#if defined(__AVX512F__)
+  x = (vf)_mm512_permutexvar_ps((__m512i)at, (__m512)s);
+#elif defined(__AVX2__)
+  x = (vf)_mm256_permutevar8x32_ps((__m256)s, (__m256i)at);
+#else
+  for (int i = 0; i < W; i++) x[i] = s[(size_t)(i * c) / w->block];
+#endif
+  return x;
+}
+
+/* Rows [n, n + R) of the weights times M vectors. */
+VINLINE void product(const int R, const int M, const int bits, const int mode, const bool scaled, const cml_compressed *w, size_t n,
+                     const float *x, size_t x_stride, const float *sums, size_t sums_stride, float *y, size_t y_stride) {
+  const int c = codes_in_lane(bits);
+  const size_t elements = (size_t)c * W, bytes = elements * (size_t)bits / 8, row_bytes = w->depth * (size_t)bits / 8;
+  const size_t groups = (w->depth + elements - 1) / elements, scale_bytes = w->scale_half ? 2 : 4;
+  const palette t = palette_load(mode == DECODE_TABLE ? w->table + n / w->table_rows * w->table_size : NULL, bits);
+  vf acc[4][4][2] = {{{{0}}}};
+  for (size_t g = 0; g < groups; g++) {
+    bool whole = (g + 1) * bytes <= row_bytes;
+    UNROLL for (int r = 0; r < R; r++) {
+      const uint8_t *p = w->codes + (n + (size_t)r) * row_bytes + g * bytes;
+      vi word;
+      if (whole) {
+        word = load_words(p, bits);
+      } else {
+        uint8_t some[sizeof(vi)] = {0};
+        memcpy(some, p, row_bytes - g * bytes);
+        word = load_words(some, bits);
+      }
+      vf part[4][2] = {{{0}}};
+      UNROLL for (int j = 0; j < c; j++) {
+        vf v = decode(word, j, bits, mode, &t);
+        UNROLL for (int m = 0; m < M; m++) {
+          vf xv = vf_load(x + (size_t)m * x_stride + g * elements + (size_t)j * W);
+          if (scaled) part[m][j & 1] = vf_fma(v, xv, part[m][j & 1]);
+          else acc[r][m][j & 1] = vf_fma(v, xv, acc[r][m][j & 1]);
+        }
+      }
+      if (!scaled) continue;
+      size_t row = (n + (size_t)r) / w->scale_rows * w->blocks * scale_bytes;
+      vf s = lane_scales(w, (const char *)w->scale + row, g, elements, c);
+      UNROLL for (int m = 0; m < M; m++) {
+        vf sum = part[m][0] + part[m][1];
+        if (w->offset) sum -= lane_scales(w, (const char *)w->offset + row, g, elements, c) * vf_load(sums + (size_t)m * sums_stride + g * W);
+        acc[r][m][0] = vf_fma(sum, s, acc[r][m][0]);
+      }
+    }
+  }
+  UNROLL for (int r = 0; r < R; r++)
+    UNROLL for (int m = 0; m < M; m++) y[(size_t)m * y_stride + n + (size_t)r] = vf_sum(acc[r][m][0] + acc[r][m][1]);
+}
+
+typedef void product_function(const cml_compressed *w, size_t begin, size_t end, const float *x, size_t x_stride, const float *sums,
+                              size_t sums_stride, float *y, size_t y_stride);
+
+/* Four rows at once where they share a palette. */
+VINLINE void all_rows(const int M, const int bits, const int mode, const bool scaled, const cml_compressed *w, size_t begin, size_t end,
+                      const float *x, size_t x_stride, const float *sums, size_t sums_stride, float *y, size_t y_stride) {
+  enum { FEW = 2 };
+  const int R = M == 1 ? 4 : FEW;
+  size_t n = begin;
+  while (n < end) {
+    if (n + (size_t)R <= end && (mode != DECODE_TABLE || n / w->table_rows == (n + (size_t)R - 1) / w->table_rows)) {
+      product(R, M, bits, mode, scaled, w, n, x, x_stride, sums, sums_stride, y, y_stride);
+      n += (size_t)R;
+    } else {
+      product(1, M, bits, mode, scaled, w, n, x, x_stride, sums, sums_stride, y, y_stride);
+      n++;
+    }
+  }
+}
+
+#define PRODUCT(name, bits, mode, scaled)                                                                                       \
+  static void name##_1(const cml_compressed *w, size_t begin, size_t end, const float *x, size_t x_stride, const float *sums,   \
+                       size_t sums_stride, float *y, size_t y_stride) {                                                         \
+    all_rows(1, bits, mode, scaled, w, begin, end, x, x_stride, sums, sums_stride, y, y_stride);                                \
+  }                                                                                                                             \
+  static void name##_4(const cml_compressed *w, size_t begin, size_t end, const float *x, size_t x_stride, const float *sums,   \
+                       size_t sums_stride, float *y, size_t y_stride) {                                                         \
+    all_rows(4, bits, mode, scaled, w, begin, end, x, x_stride, sums, sums_stride, y, y_stride);                                \
+  }
+
+PRODUCT(palette_1, 1, DECODE_TABLE, false)
+PRODUCT(palette_2, 2, DECODE_TABLE, false)
+PRODUCT(palette_3, 3, DECODE_TABLE, false)
+PRODUCT(palette_4, 4, DECODE_TABLE, false)
+PRODUCT(palette_6, 6, DECODE_TABLE, false)
+PRODUCT(palette_8, 8, DECODE_TABLE, false)
+#if defined(__AVX512F__)
+PRODUCT(four, 4, DECODE_TABLE, true) /* a permutation for a code is less than a mask and a conversion */
+#define signed_4_1 four_1
+#define signed_4_4 four_4
+#define unsigned_4_1 four_1
+#define unsigned_4_4 four_4
+#else
+PRODUCT(signed_4, 4, DECODE_SIGNED, true)
+PRODUCT(unsigned_4, 4, DECODE_UNSIGNED, true)
+#endif
+PRODUCT(signed_8, 8, DECODE_SIGNED, true)
+PRODUCT(unsigned_8, 8, DECODE_UNSIGNED, true)
+
+static product_function *choose(const cml_compressed *w, bool four) {
+  if (w->scale) {
+    if (w->bits == 4) return w->is_signed ? (four ? signed_4_4 : signed_4_1) : (four ? unsigned_4_4 : unsigned_4_1);
+    return w->is_signed ? (four ? signed_8_4 : signed_8_1) : (four ? unsigned_8_4 : unsigned_8_1);
+  }
+  switch (w->bits) {
+    case 1: return four ? palette_1_4 : palette_1_1;
+    case 2: return four ? palette_2_4 : palette_2_1;
+    case 3: return four ? palette_3_4 : palette_3_1;
+    case 4: return four ? palette_4_4 : palette_4_1;
+    case 6: return four ? palette_6_4 : palette_6_1;
+    default: return four ? palette_8_4 : palette_8_1;
+  }
+}
+
+static size_t group_elements(const cml_compressed *w) { return (size_t)codes_in_lane((int)w->bits) * W; }
+
+static size_t compressed_room(const cml_compressed *w) {
+  size_t groups = (w->depth + group_elements(w) - 1) / group_elements(w);
+  return groups * (group_elements(w) + W);
+}
+
+static void compressed_arrange(const cml_compressed *w, const float *x, float *to) {
+  size_t elements = group_elements(w), c = elements / W, groups = (w->depth + elements - 1) / elements;
+  float *sums = to + groups * elements;
+  for (size_t g = 0; g < groups; g++)
+    for (size_t l = 0; l < W; l++) {
+      float sum = 0;
+      for (size_t j = 0; j < c; j++) {
+        size_t e = g * elements + l * c + j;
+        float v = e < w->depth ? x[e] : 0;
+        to[g * elements + j * W + l] = v;
+        sum += v;
+      }
+      sums[g * W + l] = sum;
+    }
+}
+
+static void compressed_product(const cml_compressed *w, size_t begin, size_t end, const float *x, size_t vectors, float *y, size_t y_stride) {
+  size_t room = compressed_room(w), groups = (w->depth + group_elements(w) - 1) / group_elements(w), at = groups * group_elements(w), m = 0;
+  for (; m + 4 <= vectors; m += 4)
+    choose(w, true)(w, begin, end, x + m * room, room, x + m * room + at, room, y + m * y_stride, y_stride);
+  for (; m < vectors; m++) choose(w, false)(w, begin, end, x + m * room, room, x + m * room + at, room, y + m * y_stride, y_stride);
+}
+
+/* A lane's codes lie in one block; where several blocks meet in a group, each has as many lanes, a power of two. */
+static bool compressed_fits(const cml_compressed *w) {
+  size_t elements = group_elements(w), c = elements / W;
+  if (w->depth * w->bits % 8) return false;
+  if (!w->scale || w->block >= w->depth) return true;
+  return w->block % elements == 0 || (elements % w->block == 0 && w->block % c == 0);
+}
+
+void CML_SIMD(cml_fill_compressed)(cml_kernels *k) {
+  k->compressed_fits = compressed_fits;
+  k->compressed_room = compressed_room;
+  k->compressed_arrange = compressed_arrange;
+  k->compressed_product = compressed_product;
+}

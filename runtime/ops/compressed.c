@@ -1,0 +1,129 @@
+/* Three forms are one to the kernels: codes in rows, and either a table for each few rows or scales (and offsets) for each
+ * few rows and block of a row. Codes and, where they are alone, scales are used where the file is mapped. */
+#include "compressed.h"
+
+#include <math.h>
+
+static bool finite_values(const cml_tensor *t) {
+  for (int64_t i = 0, n = t ? cml_tensor_count(t) : 0; i < n; i++)
+    if (!isfinite(cml_tensor_get(t, i))) return false;
+  return true;
+}
+
+static bool is_plain(const cml_tensor *t) { return t->dtype == CML_F16 || t->dtype == CML_F32; }
+
+static void set_codes(cml_compressed *w, const cml_tensor *data, unsigned bits) {
+  w->codes = data->data;
+  w->bits = bits;
+  w->is_signed = data->dtype == CML_I4 || data->dtype == CML_I8;
+}
+
+/* Scalars, or vectors along the rows. */
+static bool read_affine(const cml_call *c, cml_compressed *w) {
+  const cml_tensor *data = cml_arg(c, 0), *zero = cml_arg(c, 1), *scale = cml_arg(c, 2);
+  int64_t axis = cml_arg_int(c, 3, 0);
+  bool vector = zero->rank == 1 || scale->rank == 1;
+  set_codes(w, data, 8);
+  w->scale_rows = vector ? 1 : w->columns;
+  w->blocks = 1;
+  w->block = w->depth;
+  return is_plain(scale) && (!vector || axis == 0 || axis == -2);
+}
+
+static bool read_blockwise(const cml_call *c, cml_compressed *w) {
+  const cml_tensor *data = cml_arg(c, 0), *scale = cml_arg(c, 1);
+  if (data->dtype != CML_I4 && data->dtype != CML_U4 && data->dtype != CML_I8 && data->dtype != CML_U8) return false;
+  if (!is_plain(scale) || scale->rank != 2 || scale->dims[0] <= 0 || scale->dims[1] <= 0) return false;
+  set_codes(w, data, cml_dtype_bits(data->dtype));
+  w->scale_rows = w->columns / (size_t)scale->dims[0];
+  w->blocks = (size_t)scale->dims[1];
+  w->block = w->depth / w->blocks;
+  return true;
+}
+
+static unsigned bits_of(int64_t entries) {
+  for (unsigned bits = 1; bits <= 8; bits++)
+    if (INT64_C(1) << bits == entries) return bits == 5 || bits == 7 ? 0 : bits;
+  return 0;
+}
+
+static bool read_palette(const cml_call *c, cml_compressed *w) {
+  const cml_tensor *indices = cml_arg(c, 0), *lut = cml_arg(c, 1);
+  bool flat = lut->rank == 1; /* up to iOS 17 */
+  if (!is_plain(lut) || (!flat && (lut->rank != 4 || lut->dims[1] != 1 || lut->dims[3] != 1 || lut->dims[0] <= 0))) return false;
+  set_codes(w, indices, bits_of(lut->dims[flat ? 0 : 2]));
+  w->table_size = w->bits <= 4 ? 16 : (size_t)1 << w->bits;
+  w->table_rows = flat ? w->columns : w->columns / (size_t)lut->dims[0];
+  return w->bits > 0;
+}
+
+static bool is(const cml_call *c, const char *name) { return !strcmp(c->op->name, name); }
+
+static bool read_source(const cml_call *c, cml_compressed *w) {
+  const cml_tensor *out = c->outs[0];
+  if (out->rank != 2 || out->dims[0] <= 0 || out->dims[1] <= 0 || !is_plain(out)) return false;
+  *w = (cml_compressed){.columns = (size_t)out->dims[0], .depth = (size_t)out->dims[1]};
+  w->scale_rows = w->table_rows = w->columns;
+  if (is(c, "constexpr_affine_dequantize")) return read_affine(c, w);
+  if (is(c, "constexpr_blockwise_shift_scale")) return read_blockwise(c, w);
+  return is(c, "constexpr_lut_to_dense") && read_palette(c, w);
+}
+
+bool cml_compressed_possible(const cml_kernels *k, const cml_call *c) {
+  cml_compressed w;
+  if (!read_source(c, &w)) return false;
+  if (!w.table_size) w.scale = &w; /* there is one */
+  if (!k->compressed_fits(&w)) return false;
+  for (unsigned i = 1; i < c->op->param_count && i < 3; i++)
+    if (cml_arg(c, i) && cml_arg(c, i)->dtype != CML_STRING && !finite_values(cml_arg(c, i))) return false;
+  return true;
+}
+
+static float *keep_floats(cml_call *keeper, const cml_tensor *t, size_t count, cml_error *err) {
+  float *to = cml_call_keep(keeper, count * sizeof *to, err);
+  size_t n = (size_t)cml_tensor_count(t);
+  for (size_t i = 0; to && i < count; i++) to[i] = (float)cml_tensor_get(t, (int64_t)(n == 1 ? 0 : i));
+  return to;
+}
+
+static bool all_zero(const cml_tensor *t) {
+  for (int64_t i = 0, n = cml_tensor_count(t); i < n; i++)
+    if (cml_tensor_get(t, i) != 0) return false;
+  return true;
+}
+
+static cml_status make_scales(const cml_call *c, cml_call *keeper, cml_compressed *w, cml_error *err) {
+  bool affine = is(c, "constexpr_affine_dequantize");
+  const cml_tensor *scale = cml_arg(c, affine ? 2 : 1), *offset = cml_arg(c, affine ? 1 : 2);
+  size_t count = w->columns / w->scale_rows * w->blocks;
+  if (offset && all_zero(offset)) offset = NULL;
+  bool in_place = (size_t)cml_tensor_count(scale) == count && !offset;
+  w->scale_half = in_place && scale->dtype == CML_F16;
+  w->scale = in_place ? scale->data : keep_floats(keeper, scale, count, err);
+  if (!w->scale) return CML_NO_MEMORY;
+  if (offset && !(w->offset = keep_floats(keeper, offset, count, err))) return CML_NO_MEMORY;
+  if (w->bits != 4) return CML_OK;
+  float *table = cml_call_keep(keeper, 16 * sizeof *table, err); /* the codes' values, for kernels that look them up */
+  if (!table) return CML_NO_MEMORY;
+  for (int i = 0; i < 16; i++) table[i] = (float)(w->is_signed && i > 7 ? i - 16 : i);
+  w->table = table;
+  w->table_size = 16;
+  return CML_OK;
+}
+
+static cml_status make_tables(const cml_call *c, cml_call *keeper, cml_compressed *w, cml_error *err) {
+  const cml_tensor *lut = cml_arg(c, 1);
+  size_t tables = w->columns / w->table_rows, entries = (size_t)1 << w->bits;
+  float *to = cml_call_keep(keeper, tables * w->table_size * sizeof *to, err);
+  if (!to) return CML_NO_MEMORY;
+  for (size_t t = 0; t < tables; t++)
+    for (size_t i = 0; i < w->table_size; i++) to[t * w->table_size + i] = (float)cml_tensor_get(lut, (int64_t)(t * entries + i % entries));
+  w->table = to;
+  return CML_OK;
+}
+
+cml_status cml_compressed_make(const cml_kernels *k, const cml_call *c, cml_call *keeper, cml_compressed *out, cml_error *err) {
+  (void)k;
+  if (!read_source(c, out)) return cml_call_fail(keeper, err, "the weights are not compressed in a way that can be multiplied");
+  return out->table_size ? make_tables(c, keeper, out, err) : make_scales(c, keeper, out, err);
+}

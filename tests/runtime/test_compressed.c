@@ -1,0 +1,227 @@
+/* Products with compressed weights against the plain sum in double precision: every table of kernels, every width of codes, palettes
+ * and scales of all groupings, ragged rows, buffers that end at an unmapped page. With --bench it prints how much of the
+ * memory's bandwidth the products of one vector reach at each width. */
+#include "test.h"
+
+#include <math.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "kernels.h"
+
+enum { GUARDED = 1 << 20, BUFFERS = 6 };
+static char *guarded[BUFFERS];
+
+static void *at_end(int buffer, size_t bytes) {
+  assert_true(bytes <= GUARDED);
+  return guarded[buffer] + GUARDED - bytes;
+}
+
+static uint64_t seed = 88172645463325252u;
+static uint32_t rnd(void) {
+  seed ^= seed << 13;
+  seed ^= seed >> 7;
+  seed ^= seed << 17;
+  return (uint32_t)(seed >> 32);
+}
+static size_t between(size_t low, size_t high) { return low + rnd() % (high - low + 1); }
+static float uniform(void) { return (float)rnd() * 0x1p-31f - 1.0f; }
+
+static unsigned code_at(const cml_compressed *w, size_t n, size_t k) {
+  size_t bit = (n * w->depth + k) * w->bits;
+  unsigned code = 0;
+  for (unsigned i = 0; i < w->bits; i++) code |= (unsigned)(w->codes[(bit + i) / 8] >> ((bit + i) % 8) & 1) << i;
+  return code;
+}
+
+static double scale_at(const cml_compressed *w, const void *s, size_t n, size_t k) {
+  size_t i = n / w->scale_rows * w->blocks + k / w->block;
+  return (double)(w->scale_half ? cml_f16_to_f32(((const cml_f16 *)s)[i]) : ((const float *)s)[i]);
+}
+
+static double weight_at(const cml_compressed *w, size_t n, size_t k) {
+  unsigned code = code_at(w, n, k);
+  if (!w->scale) return (double)w->table[n / w->table_rows * w->table_size + code];
+  int value = w->is_signed && code >> (w->bits - 1) ? (int)code - (1 << w->bits) : (int)code;
+  return scale_at(w, w->scale, n, k) * ((double)value - (w->offset ? scale_at(w, w->offset, n, k) : 0));
+}
+
+static size_t divisor(size_t n) { /* a random one */
+  size_t d = between(1, n);
+  while (n % d) d--;
+  return d;
+}
+
+static void *some_scales(int buffer, size_t count, bool half, float factor, float add) {
+  void *s = at_end(buffer, count * (half ? 2 : 4));
+  for (size_t i = 0; i < count; i++) {
+    float v = uniform() * factor + add;
+    if (half) ((cml_f16 *)s)[i] = cml_f16_from_f32(v);
+    else ((float *)s)[i] = v;
+  }
+  return s;
+}
+
+static cml_compressed random_matrix(void) {
+  static const unsigned widths[] = {1, 2, 3, 4, 6, 8}, blocks[] = {8, 16, 32, 64, 128, 256};
+  static float code_values[16];
+  cml_compressed w = {.columns = between(1, 12), .bits = widths[rnd() % 6]};
+  bool scaled = (w.bits == 4 || w.bits == 8) && rnd() % 2;
+  w.depth = between(1, 60) * 8;
+  if (w.bits == 8) w.depth += between(0, 7);
+  w.scale_rows = w.table_rows = w.columns / divisor(w.columns);
+  w.blocks = 1;
+  w.block = w.depth;
+  if (scaled) {
+    size_t block = blocks[rnd() % 6];
+    if (rnd() % 3) w.block = block, w.blocks = between(1, 5), w.depth = w.block * w.blocks;
+    size_t count = w.columns / w.scale_rows * w.blocks;
+    w.is_signed = rnd() % 2;
+    w.scale_half = rnd() % 2;
+    w.scale = some_scales(1, count, w.scale_half, 0.1f, 0);
+    if (rnd() % 2) w.offset = some_scales(2, count, w.scale_half, 4, 4);
+    w.table_rows = w.columns;
+    w.table_size = 16;
+    for (int i = 0; i < 16; i++) code_values[i] = (float)(w.is_signed && i > 7 ? i - 16 : i);
+    w.table = code_values;
+  } else {
+    size_t entries = (size_t)1 << w.bits;
+    w.table_size = entries < 16 ? 16 : entries;
+    size_t tables = w.columns / w.table_rows;
+    float *t = at_end(1, tables * w.table_size * 4);
+    for (size_t i = 0; i < tables * w.table_size; i++) t[i] = i % w.table_size < entries ? uniform() : t[i - entries];
+    w.table = t;
+  }
+  size_t bytes = (w.columns * w.depth * w.bits + 7) / 8;
+  uint8_t *codes = at_end(0, bytes);
+  for (size_t i = 0; i < bytes; i++) codes[i] = (uint8_t)rnd();
+  w.codes = codes;
+  return w;
+}
+
+static void check_product(const cml_kernels *k, const cml_compressed *w) {
+  size_t vectors = between(1, 9), stride = w->columns + between(0, 2), room = k->compressed_room(w);
+  float *x = at_end(3, vectors * w->depth * 4), *y = at_end(4, ((vectors - 1) * stride + w->columns) * 4);
+  float *to = at_end(5, vectors * room * 4);
+  assert_true(room <= 8192);
+  for (size_t i = 0; i < vectors * w->depth; i++) x[i] = uniform();
+  for (size_t v = 0; v < vectors; v++) k->compressed_arrange(w, x + v * w->depth, to + v * room);
+  size_t middle = between(0, w->columns);
+  k->compressed_product(w, 0, middle, to, vectors, y, stride);
+  k->compressed_product(w, middle, w->columns, to, vectors, y, stride);
+  for (size_t v = 0; v < vectors; v++)
+    for (size_t n = 0; n < w->columns; n++) {
+      double want = 0, sum = 0;
+      for (size_t d = 0; d < w->depth; d++) {
+        double p = (double)x[v * w->depth + d] * weight_at(w, n, d);
+        want += p;
+        sum += fabs((double)x[v * w->depth + d]) * (w->scale ? fabs(scale_at(w, w->scale, n, d)) * 256 : 1);
+      }
+      if (fabs((double)y[v * stride + n] - want) > 1e-6 * sum)
+        fail_msg("%s: %u bits, %s, [%zu, %zu], block %zu: row %zu is %g, should be %g", k->name, w->bits, w->scale ? "scales" : "palette", w->columns,
+                 w->depth, w->block, n, (double)y[v * stride + n], want);
+    }
+}
+
+static void test_products(void **state) {
+  (void)state;
+  const cml_kernels *k;
+  size_t done[4] = {0};
+  for (int round = 0; round < 4000; round++) {
+    cml_compressed w = random_matrix();
+    for (size_t t = 0; (k = cml_kernels_at(t)); t++)
+      if (k->compressed_fits(&w)) check_product(k, &w), done[t]++;
+  }
+  for (size_t t = 0; cml_kernels_at(t); t++) assert_true(done[t] > 2000);
+}
+
+static void test_what_does_not_fit(void **state) {
+  (void)state;
+  const cml_kernels *k;
+  for (size_t t = 0; (k = cml_kernels_at(t)); t++) {
+    cml_compressed w = {.columns = 2, .depth = 15, .bits = 4, .table_rows = 2}; /* the second row begins within a byte */
+    assert_false(k->compressed_fits(&w));
+    w = (cml_compressed){.columns = 1, .depth = 96, .bits = 8, .scale = &w, .scale_rows = 1, .blocks = 32, .block = 3}; /* a block within a lane */
+    assert_false(k->compressed_fits(&w));
+  }
+}
+
+/* ---- speed ---- */
+
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+enum { BENCH_BYTES = 192 << 20, DEPTH = 4096 };
+
+/* The fastest of some rounds, in GB/s of what is read. */
+#define BEST(rate, bytes, call)                          \
+  do {                                                   \
+    for (int round = 0; round < 4; round++) {            \
+      double begin = now();                              \
+      call;                                              \
+      double r = (double)(bytes) / (now() - begin) / 1e9; \
+      if (r > rate) rate = r;                            \
+    }                                                    \
+  } while (0)
+
+static int bench(void) {
+  const cml_kernels *k;
+  static float x[DEPTH], arranged[3 * DEPTH];
+  char *data = mmap(NULL, BENCH_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  float *y = calloc((size_t)BENCH_BYTES * 8 / DEPTH, 4);
+  if (data == MAP_FAILED || !y) return 1;
+  (void)madvise(data, BENCH_BYTES, MADV_HUGEPAGE);
+  for (size_t i = 0; i < BENCH_BYTES / 4; i++) ((uint32_t *)(void *)data)[i] = rnd() & 0x3bff3bff;
+  for (size_t i = 0; i < DEPTH; i++) x[i] = uniform();
+  for (size_t t = 0; (k = cml_kernels_at(t)); t++) {
+    double peak = 0, rate = 0;
+    volatile float sink = 0;
+    BEST(peak, BENCH_BYTES, for (size_t i = 0; i < BENCH_BYTES; i += 1 << 20) sink += k->max((float *)(void *)(data + i), 1 << 18));
+    printf("%s: reading %.1f GB/s\n", k->name, peak);
+    for (int half = 0; half < 2; half++) {
+      rate = 0;
+      BEST(rate, BENCH_BYTES, k->gemv_rows((size_t)BENCH_BYTES / DEPTH / (half ? 2 : 4), DEPTH, data, half, DEPTH, x, y));
+      printf("  %s: %.1f GB/s, %.0f %%\n", half ? "fp16" : "fp32", rate, 100 * rate / peak);
+    }
+    static const struct { const char *name; unsigned bits; size_t block; } forms[] = {
+        {"int8 per row", 8, DEPTH}, {"int8 blocks of 32", 8, 32}, {"int4 per row", 4, DEPTH}, {"int4 blocks of 32", 4, 32},
+        {"palette of 1 bit", 1, 0}, {"palette of 2 bits", 2, 0}, {"palette of 3 bits", 3, 0}, {"palette of 4 bits", 4, 0},
+        {"palette of 6 bits", 6, 0}, {"palette of 8 bits", 8, 0}};
+    for (size_t f = 0; f < sizeof forms / sizeof *forms; f++) {
+      static float table[256];
+      cml_compressed w = {.bits = forms[f].bits, .depth = DEPTH, .codes = (uint8_t *)data, .table = table, .is_signed = true};
+      size_t bytes = BENCH_BYTES / (forms[f].bits < 4 ? 4 : 1), scales = 0;
+      for (int i = 0; i < 256; i++) table[i] = (float)i;
+      if (forms[f].block) {
+        w.block = forms[f].block, w.blocks = DEPTH / w.block, w.scale_rows = 1, w.scale_half = true;
+        w.columns = bytes * 8 / (DEPTH * w.bits + 16 * w.blocks);
+        scales = w.columns * w.blocks * 2;
+        w.codes = (uint8_t *)data + (scales + 63) / 64 * 64;
+        w.scale = data;
+      } else {
+        w.columns = bytes * 8 / (DEPTH * w.bits);
+      }
+      w.columns &= ~(size_t)7;
+      w.table_rows = w.columns, w.table_size = w.bits <= 4 ? 16 : (size_t)1 << w.bits;
+      bytes = w.columns * DEPTH * w.bits / 8 + scales;
+      k->compressed_arrange(&w, x, arranged);
+      rate = 0;
+      BEST(rate, bytes, k->compressed_product(&w, 0, w.columns, arranged, 1, y, w.columns));
+      printf("  %s: %.1f GB/s, %.0f %%\n", forms[f].name, rate, 100 * rate / peak);
+    }
+  }
+  return 0;
+}
+
+int main(int argc, char **argv) {
+  if (argc > 1 && !strcmp(argv[1], "--bench")) return bench();
+  for (int i = 0; i < BUFFERS; i++) {
+    guarded[i] = mmap(NULL, GUARDED + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (guarded[i] == MAP_FAILED || mprotect(guarded[i] + GUARDED, 4096, PROT_NONE)) return 1;
+  }
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_products), cmocka_unit_test(test_what_does_not_fit)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
