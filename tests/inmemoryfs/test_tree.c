@@ -387,6 +387,68 @@ static void writing_can_be_stopped(void **state) {
   cml_tree_unref(tree);
 }
 
+/* Enough folders and files for several threads: 20 folders of 40 files, one of them in a folder of its own. */
+static cml_tree *make_wide(void) {
+  static char texts[20][40][32]; /* what the files hold */
+  cml_tree *tree;
+  assert_ok(cml_tree_create("wide", &tree, err));
+  for (int i = 0; i < 20; i++) {
+    char name[32];
+    snprintf(name, sizeof name, "folder%d", i);
+    cml_node *folder = add_folder(tree, cml_tree_root_mutable(tree), name);
+    for (int k = 0; k < 40; k++) {
+      char *text = texts[i][k];
+      snprintf(text, sizeof texts[i][k], "file %d of %d", k, i);
+      add_text(tree, k ? folder : add_folder(tree, folder, "inner"), text, text);
+    }
+  }
+  return tree;
+}
+
+typedef struct listener {
+  pthread_t thread;
+  uint64_t newest;
+  int calls, stop_at;
+} listener;
+
+static bool listen_in(void *context, uint64_t done, uint64_t total) {
+  listener *l = context;
+  assert_true(pthread_equal(l->thread, pthread_self()));
+  assert_true(done >= l->newest && done <= total);
+  l->newest = done;
+  return ++l->calls != l->stop_at;
+}
+
+static void several_threads_write(void **state) {
+  (void)state;
+  cml_tree *tree = make_wide(), *again;
+  cml_error e;
+  bool equal = false;
+  int before = count_entries(".");
+  for (int stop_at = 1; stop_at <= 2; stop_at++) {
+    listener l = {.thread = pthread_self(), .stop_at = stop_at};
+    cml_status status = cml_node_write_with(cml_tree_root(tree), "wide", &(cml_write_options){listen_in, &l}, &e);
+    if (l.calls < stop_at) { /* the others wrote nearly all */
+      assert_int_equal(status, CML_OK);
+      scratch_remove("wide");
+    } else {
+      assert_int_equal(status, CML_CANCELLED);
+    }
+    assert_int_equal(count_entries("."), before);
+  }
+  listener l = {.thread = pthread_self()};
+  assert_ok(cml_node_write_with(cml_tree_root(tree), "wide", &(cml_write_options){listen_in, &l}, err));
+  assert_ok(cml_tree_from_folder("wide", NULL, &again, err));
+  assert_ok(cml_node_compare(cml_tree_root(tree), cml_tree_root(again), &equal, NULL, err));
+  assert_true(equal);
+  cml_tree_unref(tree);
+  assert_int_equal(unlink("wide/folder13/inner/file 0 of 13"), 0); /* whoever meets it, its name is in the error */
+  assert_int_equal(cml_node_write(cml_tree_root(again), "copy", &e), CML_IO);
+  assert_non_null(strstr(e.text, "folder13/inner/file 0 of 13"));
+  assert_int_equal(count_entries("."), before + 1);
+  cml_tree_unref(again);
+}
+
 static void *read_all(void *root) {
   for (int round = 0; round < 20; round++)
     for (size_t i = 0; i < cml_node_count(root); i++) {
@@ -433,6 +495,7 @@ int main(void) {
       ON_DISK(deep_and_wide),
       ON_DISK(holes_stay_holes),
       ON_DISK(writing_can_be_stopped),
+      ON_DISK(several_threads_write),
       ON_DISK(many_threads_read),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
