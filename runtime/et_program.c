@@ -34,30 +34,49 @@ const cml_et_backend *cml_et_backend_find(cml_string id) {
 
 /* ---- programs ---- */
 
-static cml_status parse(cml_et_program *p, cml_error *err) {
-  cml_span bytes = cml_mapping_span(p->mapping);
+static cml_status parse(cml_et_program *p, cml_span bytes, cml_span data, cml_error *err) {
   if (bytes.size >= 8 && !memcmp(bytes.data + 4, "BP08", 4)) {
     CML_TRY(cml_bpte_parse(bytes, &p->bpte, err));
     bytes = p->bpte->program;
   }
   CML_TRY(cml_pte_parse(bytes, &p->pte, err));
   if (!p->data_mapping) return CML_OK;
-  cml_status status = cml_ptd_parse(cml_mapping_span(p->data_mapping), &p->ptd, err);
+  cml_status status = cml_ptd_parse(data, &p->ptd, err);
   return status ? cml_error_prefix(err, status, "%s", cml_mapping_path(p->data_mapping)) : status;
+}
+
+static cml_status create(cml_container_file file, cml_container_file data, const cml_et_options *options, cml_et_program **out,
+                         cml_error *err) {
+  cml_et_program *p = calloc(1, sizeof *p);
+  if (!p) return cml_fail_memory(err);
+  pthread_mutex_init(&p->mutex, NULL);
+  p->mapping = cml_mapping_ref(file.mapping);
+  if (data.mapping) p->data_mapping = cml_mapping_ref(data.mapping);
+  if (options) p->options = *options;
+  cml_status status = parse(p, file.bytes, data.bytes, err);
+  if (!status) status = cml_pool_create((size_t)p->options.threads, &p->pool, err);
+  if (status) cml_et_program_close(p);
+  else *out = p;
+  return status;
+}
+
+static cml_container_file whole(cml_mapping *mapping) {
+  return mapping ? (cml_container_file){mapping, cml_mapping_span(mapping)} : (cml_container_file){NULL, {NULL, 0}};
 }
 
 cml_status cml_et_program_create(cml_mapping *mapping, cml_mapping *data, const cml_et_options *options, cml_et_program **out,
                                  cml_error *err) {
-  cml_et_program *p = calloc(1, sizeof *p);
-  if (!p) return cml_fail_memory(err);
-  pthread_mutex_init(&p->mutex, NULL);
-  p->mapping = cml_mapping_ref(mapping);
-  if (data) p->data_mapping = cml_mapping_ref(data);
-  if (options) p->options = *options;
-  cml_status status = parse(p, err);
-  if (!status) status = cml_pool_create((size_t)p->options.threads, &p->pool, err);
-  if (status) cml_et_program_close(p);
-  else *out = p;
+  return create(whole(mapping), whole(data), options, out, err);
+}
+
+cml_status cml_et_program_from_container(const cml_container *c, const char *data_path, const cml_et_options *options,
+                                         cml_et_program **out, cml_error *err) {
+  cml_container_file file = cml_container_program_file(c), data = cml_container_data_file(c);
+  cml_mapping *other = NULL;
+  if (!file.mapping) return cml_fail(err, CML_UNSUPPORTED, CML_NO_OFFSET, "there is no ExecuTorch program in it");
+  if (data_path) CML_TRY(cml_mapping_open(data_path, &other, err));
+  cml_status status = create(file, other ? whole(other) : data, options, out, err);
+  cml_mapping_unref(other);
   return status;
 }
 

@@ -10,6 +10,7 @@
 #ifndef CML_ET_PROGRAM_H
 #define CML_ET_PROGRAM_H
 
+#include "container.h"
 #include "et_op.h"
 #include "mapping.h"
 #include "ptd.h"
@@ -59,6 +60,10 @@ CML_API CML_NODISCARD cml_status cml_et_program_open(const char *path, const cha
  * referenced. */
 CML_API CML_NODISCARD cml_status cml_et_program_create(cml_mapping *mapping, cml_mapping *data, const cml_et_options *options,
                                                        cml_et_program **out, cml_error *err);
+/* The same over the files that an open container found, in an archive say, whose mappings are referenced. A data_path takes the
+ * place of a .ptd that came with the program; it may be NULL. CML_UNSUPPORTED when the container is no program. */
+CML_API CML_NODISCARD cml_status cml_et_program_from_container(const cml_container *container, const char *data_path,
+                                                               const cml_et_options *options, cml_et_program **out, cml_error *err);
 /* Methods must be unloaded before. NULL is accepted. */
 CML_API void cml_et_program_close(cml_et_program *program);
 CML_API const cml_pte *cml_et_program_pte(const cml_et_program *program);

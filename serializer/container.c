@@ -25,6 +25,7 @@ struct cml_container {
   const cml_pte *pte;   /* kept by the view, as all below */
   const cml_ptd *ptd;   /* of a .ptd */
   const cml_ptd *data;  /* of options.data_path */
+  cml_container_file program_file, data_file;
   cml_container_model *models;
   size_t model_count;
 };
@@ -212,6 +213,7 @@ static cml_status open_pte(cml_container *c, cml_view_source s, cml_bpte *bpte, 
   CML_TRY(cml_pte_parse(s.bytes, &v->pte, err));
   CML_TRY(cml_tree_keep(c->view, destroy_pte, v->pte, err));
   c->kind = bpte ? CML_CONTAINER_BPTE : CML_CONTAINER_PTE;
+  if (!bpte) c->program_file = (cml_container_file){s.mapping, s.bytes};
   c->pte = v->pte;
   CML_TRY(cml_view_build_pte(v, err));
   return add_delegate_models(c, v, err);
@@ -224,6 +226,7 @@ static cml_status open_bpte(cml_container *c, cml_view_source s, cml_error *err)
   CML_TRY(cml_tree_keep(c->view, destroy_bpte, bpte, err));
   uint64_t inner = (uint64_t)(bpte->program.data - s.bytes.data);
   cml_view_source program = {s.mapping, s.offset + inner, bpte->program};
+  c->program_file = (cml_container_file){s.mapping, s.bytes};
   cml_status status = open_pte(c, program, bpte, err);
   if (status && err && err->offset != CML_NO_OFFSET) err->offset += inner;
   return status;
@@ -388,7 +391,7 @@ static cml_status open_file_node(cml_container *c, cml_tree *tree, const cml_nod
   return status ? cml_error_prefix(err, status, "%s", cml_node_name(file)) : CML_OK;
 }
 
-static cml_status attach_data(cml_container *c, cml_mapping *mapping, uint64_t offset, cml_span bytes, cml_error *err);
+static cml_status attach_data(cml_container *c, cml_mapping *mapping, cml_span bytes, cml_error *err);
 
 /* The .ptd beside the one program of a folder. */
 static cml_status attach_node(cml_container *c, const cml_node *file, cml_error *err) {
@@ -397,7 +400,7 @@ static cml_status attach_node(cml_container *c, const cml_node *file, cml_error 
   cml_status status = CML_OK;
   if (contents.count == 1 && contents.pieces[0].mapping) {
     cml_piece p = contents.pieces[0];
-    status = attach_data(c, cml_mapping_ref(p.mapping), p.offset, (cml_span){p.data, (size_t)p.size}, err);
+    status = attach_data(c, cml_mapping_ref(p.mapping), (cml_span){p.data, (size_t)p.size}, err);
   }
   cml_contents_close(&contents);
   return status ? cml_error_prefix(err, status, "%s", cml_node_name(file)) : CML_OK;
@@ -438,13 +441,13 @@ static cml_status open_archive(cml_container *c, cml_span bytes, const cml_conta
 /* ---- external data ---- */
 
 /* Takes over a reference to the mapping. */
-static cml_status attach_data(cml_container *c, cml_mapping *mapping, uint64_t offset, cml_span bytes, cml_error *err) {
+static cml_status attach_data(cml_container *c, cml_mapping *mapping, cml_span bytes, cml_error *err) {
   cml_ptd *ptd;
-  (void)offset;
   CML_TRY(cml_tree_keep(c->view, unref_mapping, mapping, err));
   CML_TRY(cml_ptd_parse(bytes, &ptd, err));
   CML_TRY(cml_tree_keep(c->view, destroy_ptd, ptd, err));
   c->data = ptd;
+  c->data_file = (cml_container_file){mapping, bytes};
   return CML_OK;
 }
 
@@ -452,7 +455,7 @@ static cml_status open_data(cml_container *c, const char *path, cml_error *err) 
   cml_mapping *mapping;
   if (!c->pte) return cml_fail(err, CML_ARGUMENT, CML_NO_OFFSET, "external data %s, but no ExecuTorch program that could use it", path);
   cml_status status = cml_mapping_open(path, &mapping, err);
-  if (!status) status = attach_data(c, mapping, 0, cml_mapping_span(mapping), err);
+  if (!status) status = attach_data(c, mapping, cml_mapping_span(mapping), err);
   return status ? cml_error_prefix(err, status, "%s", path) : CML_OK;
 }
 
@@ -526,3 +529,5 @@ const cml_container_model *cml_container_model_at(const cml_container *c, size_t
 
 const cml_pte *cml_container_pte(const cml_container *c) { return c->pte; }
 const cml_ptd *cml_container_ptd(const cml_container *c) { return c->ptd ? c->ptd : c->data; }
+cml_container_file cml_container_program_file(const cml_container *c) { return c->program_file; }
+cml_container_file cml_container_data_file(const cml_container *c) { return c->data_file; }

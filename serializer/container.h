@@ -54,5 +54,13 @@ CML_API const struct cml_pte *cml_container_pte(const cml_container *container);
 /* A .ptd that was opened, or that came with a .pte (options.data_path, or beside it in a folder or archive); or NULL. */
 struct cml_ptd;
 CML_API const struct cml_ptd *cml_container_ptd(const cml_container *container);
+/* The bytes of the .pte or .bpte file (which may lie in an archive), and of the .ptd that came with it, in the mappings that
+ * hold them; no mapping for other kinds, or when there is none. Valid as long as the container, or a reference to the mapping. */
+typedef struct cml_container_file {
+  cml_mapping *mapping;
+  cml_span bytes;
+} cml_container_file;
+CML_API cml_container_file cml_container_program_file(const cml_container *container);
+CML_API cml_container_file cml_container_data_file(const cml_container *container);
 
 #endif

@@ -22,6 +22,11 @@ typedef struct cmlrun_model {
   cml_executable *executable;
 } cmlrun_model;
 
+/* An archive is looked into to tell what it holds, and then opened: unpacked once, because what was looked into is kept for
+ * whoever opens the same path next (a command is given one model). NULL when it cannot be opened; opening it will say why. */
+const cml_container *cmlrun_look_into(const char *path);
+/* The caller closes it; NULL when that path was not looked into. */
+cml_container *cmlrun_take(const char *path);
 CML_NODISCARD cml_status cmlrun_open(const char *path, const cmlrun_options *options, cmlrun_model *out, cml_error *err);
 /* Sets a session's inputs from an .npz, by feature name. */
 CML_NODISCARD cml_status cmlrun_session_inputs(cml_session *session, const char *path, cml_error *err);

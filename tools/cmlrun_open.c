@@ -18,11 +18,32 @@ static cml_status choose_model(const cml_container *c, const char *method, const
   return cml_fail(err, CML_ARGUMENT, CML_NO_OFFSET, "there are %zu models in it: name one with --method", fitting);
 }
 
+static struct {
+  const char *path;
+  cml_container *container;
+} looked_into;
+
+cml_container *cmlrun_take(const char *path) {
+  bool same = looked_into.container && !strcmp(looked_into.path, path);
+  cml_container *c = same ? looked_into.container : NULL;
+  if (same) looked_into.container = NULL;
+  return c;
+}
+
+const cml_container *cmlrun_look_into(const char *path) {
+  if (looked_into.container && !strcmp(looked_into.path, path)) return looked_into.container;
+  cml_container_close(looked_into.container);
+  looked_into.container = NULL;
+  looked_into.path = path;
+  return cml_container_open(path, NULL, &looked_into.container, NULL) ? NULL : looked_into.container;
+}
+
 cml_status cmlrun_open(const char *path, const cmlrun_options *options, cmlrun_model *out, cml_error *err) {
   const cml_container_options where = {.data_path = options->data};
   const cml_container_model *chosen = NULL;
   *out = (cmlrun_model){NULL};
-  cml_status status = cml_container_open(path, &where, &out->container, err);
+  if (!options->data) out->container = cmlrun_take(path);
+  cml_status status = out->container ? CML_OK : cml_container_open(path, &where, &out->container, err);
   if (!status) status = choose_model(out->container, options->method, &chosen, err);
   if (!status) status = cml_model_read(chosen->tree, chosen->root, NULL, &out->model, err);
   if (!status) {

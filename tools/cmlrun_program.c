@@ -4,21 +4,37 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "archive.h"
+
 bool cmlrun_is_program(const char *path) {
-  char head[8] = {0};
+  uint8_t head[512] = {0};
+  struct stat st;
   int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) return false;
-  bool is = pread(fd, head, 8, 0) == 8 && (!memcmp(head + 4, "ET", 2) || !memcmp(head + 4, "BP08", 4));
+  bool readable = !fstat(fd, &st), folder = readable && S_ISDIR(st.st_mode);
+  ssize_t size = readable && !folder ? pread(fd, head, sizeof head, 0) : 0;
   close(fd);
-  return is;
+  if (size >= 8 && (!memcmp(head + 4, "ET", 2) || !memcmp(head + 4, "BP08", 4))) return true;
+  if (!folder && !(size > 0 && cml_archive_is((cml_span){head, (size_t)size}))) return false;
+  const cml_container *c = cmlrun_look_into(path);
+  return c && cml_container_program_file(c).mapping;
+}
+
+cml_status cmlrun_program_parse(const char *path, const char *data, const cml_et_options *how, cml_et_program **out, cml_error *err) {
+  cml_container *within = cmlrun_is_program(path) ? cmlrun_take(path) : NULL;
+  if (!within) return cml_et_program_open(path, data, how, out, err);
+  cml_status status = cml_et_program_from_container(within, data, how, out, err);
+  cml_container_close(within);
+  return status;
 }
 
 cml_status cmlrun_program_open(const char *path, const cmlrun_options *options, bool skip_delegates, cmlrun_program *out, cml_error *err) {
   const cml_et_options how = {.threads = options->threads, .passes = options->passes, .skip_delegates = skip_delegates};
   *out = (cmlrun_program){NULL};
-  cml_status status = cml_et_program_open(path, options->data, &how, &out->program, err);
+  cml_status status = cmlrun_program_parse(path, options->data, &how, &out->program, err);
   if (!status) status = cml_et_method_load(out->program, options->method, &out->method, err);
   if (status) cmlrun_program_close(out);
   return status;

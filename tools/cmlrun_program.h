@@ -6,7 +6,7 @@
 #include "et_program.h"
 #include "npy.h"
 
-/* Whether the file is a .pte or a .bpte, by its first bytes. */
+/* Whether it is a .pte or a .bpte, by its first bytes, or an archive or folder that holds one. */
 bool cmlrun_is_program(const char *path);
 
 /* An open program with one loaded method. */
@@ -15,6 +15,9 @@ typedef struct cmlrun_program {
   cml_et_method *method;
 } cmlrun_program;
 
+/* The program alone; data: a .ptd, or NULL. */
+CML_NODISCARD cml_status cmlrun_program_parse(const char *path, const char *data, const cml_et_options *how, cml_et_program **out,
+                                              cml_error *err);
 CML_NODISCARD cml_status cmlrun_program_open(const char *path, const cmlrun_options *options, bool skip_delegates, cmlrun_program *out,
                                              cml_error *err);
 void cmlrun_program_close(cmlrun_program *p);

@@ -135,7 +135,7 @@ static cml_status run_suite(verify *v, const cml_bpte_suite *suite, cml_error *e
 
 static cml_status run(verify *v, const char *path, const cmlrun_options *options, cml_error *err) {
   const cml_et_options how = {.threads = options->threads, .passes = options->passes};
-  CML_TRY(cml_et_program_open(path, options->data, &how, &v->p.program, err));
+  CML_TRY(cmlrun_program_parse(path, options->data, &how, &v->p.program, err));
   const cml_bpte *b = cml_et_program_bpte(v->p.program);
   if (!b) return cml_fail(err, CML_UNSUPPORTED, CML_NO_OFFSET, "the file is no bundled program: it has no test sets");
   for (uint32_t i = 0; i < b->suite_count; i++) CML_TRY(run_suite(v, &b->suites[i], err));
