@@ -6,15 +6,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static uint8_t *read_file(const char *path, size_t *size) {
   FILE *f = fopen(path, "rb");
-  if (!f) return NULL;
-  uint8_t *data = malloc(1 << 22);
-  if (data) *size = fread(data, 1, 1 << 22, f);
-  fclose(f);
+  struct stat st;
+  uint8_t *data = f && !fstat(fileno(f), &st) ? malloc((size_t)st.st_size + 1) : NULL;
+  if (data) *size = fread(data, 1, (size_t)st.st_size, f);
+  if (f) fclose(f);
   return data;
 }
 
