@@ -19,10 +19,17 @@ static matrix matrix_of(const cml_et_tensor *t, int64_t first) { /* the last two
 }
 static matrix transposed(matrix m) { return (matrix){m.t, m.first, m.columns, m.rows, m.column, m.row}; }
 
-/* As floats: in place, or converted into temporary memory. */
-static const float *floats_of(cml_et_call *c, matrix *m) {
+/* Temporary memory of a product, used again for the next one of the same shapes (bmm). */
+typedef struct work {
+  float *a, *b;
+  void *packed, *scratch;
+} work;
+
+/* As floats: in place, or converted into *room, temporary memory. */
+static const float *floats_of(cml_et_call *c, matrix *m, float **room) {
   if (m->t->dtype == CML_F32) return (const float *)m->t->data + m->first;
-  float *p = cml_et_temp(c, (uint64_t)(m->rows * m->columns) * sizeof *p);
+  if (!*room) *room = cml_et_temp(c, (uint64_t)(m->rows * m->columns) * sizeof **room);
+  float *p = *room;
   if (!p) return NULL;
   bool by_rows = m->column == 1 || m->row != 1;
   int64_t outer = by_rows ? m->rows : m->columns, inner = by_rows ? m->columns : m->rows;
@@ -62,28 +69,44 @@ static void few_columns(void *context, size_t begin, size_t end) {
   }
 }
 
-static bool product_few(cml_et_call *c, matrix a, matrix b, const float *bias, float *to) {
+static bool product_few(cml_et_call *c, work *w, matrix a, matrix b, const float *bias, float *to) {
   bool half = b.t->dtype == CML_F16, by_columns = b.row == 1 && b.column >= 1, by_rows = b.column == 1 && !half && b.columns >= 16;
   if (a.rows > 4 || (b.t->dtype != CML_F32 && !half) || !(by_columns || by_rows)) return false;
-  const float *x = floats_of(c, &a);
+  const float *x = floats_of(c, &a, &w->a);
   if (!x || (a.column != 1 && a.columns != 1)) return false;
   few_rows f = {x, bias, (const char *)b.t->data + b.first * (half ? 2 : 4), half, a.rows, a.columns, b.columns, a.row, by_columns ? 1 : b.row, b.column, to};
   cml_parallel(c->pool, (size_t)b.columns, (size_t)(65536 / (a.columns * a.rows) + 16), few_columns, &f);
   return true;
 }
 
-static cml_status product_f32(cml_et_call *c, matrix a, matrix b, const float *bias, float *to, cml_error *err) {
+/* Columns of b that are packed at a time: what fits half a megabyte, so that a program's memory does not grow by its weights. */
+static int64_t block_columns(const cml_kernels *k, int64_t depth, int64_t columns) {
+  int64_t tile = (int64_t)k->tile_columns, n = (INT64_C(1) << 17) / (depth + 1) / tile * tile;
+  return n < tile ? (tile < columns ? tile : columns) : n < columns ? n : columns;
+}
+
+static cml_status product_f32(cml_et_call *c, work *w, matrix a, matrix b, const float *bias, float *to, cml_error *err) {
+  if (product_few(c, w, a, b, bias, to)) return CML_OK;
   const cml_kernels *k = cml_kernels_get();
-  size_t threads = cml_pool_threads(c->pool), depth = (size_t)a.columns, columns = (size_t)b.columns;
-  if (product_few(c, a, b, bias, to)) return CML_OK;
-  const float *x = floats_of(c, &a), *y = floats_of(c, &b);
-  void *packed = cml_et_temp(c, cml_pack_bytes(k, depth, columns, false)), *scratch = cml_et_temp(c, cml_gemm_scratch(k) * threads);
-  if (!x || !y || !packed || !scratch) return cml_fail_memory(err);
-  cml_pack_panels(k, packed, false, y, false, depth, columns, (size_t)b.row, (size_t)b.column, 0, cml_panel_count(k, columns));
-  cml_gemm g = {.rows = (size_t)a.rows, .columns = columns, .depth = depth, .a = x, .a_stride = (size_t)a.row,
-                .a_depth_stride = (size_t)a.column, .b = packed, .c = to, .c_stride = columns,
-                .after = {.bias = bias, .activation = CML_UNARY_COPY}};
-  cml_gemm_run(k, &g, 1, c->pool, scratch, threads);
+  size_t threads = cml_pool_threads(c->pool), depth = (size_t)a.columns;
+  int64_t step = block_columns(k, a.columns, b.columns);
+  const float *x = floats_of(c, &a, &w->a);
+  if (!w->packed) w->packed = cml_et_temp(c, cml_pack_bytes(k, depth, (size_t)step, false));
+  if (!w->scratch) w->scratch = cml_et_temp(c, cml_gemm_scratch(k) * threads);
+  if (!x || !w->packed || !w->scratch) return cml_fail_memory(err);
+  for (int64_t at = 0; at < b.columns; at += step) {
+    matrix part = b;
+    part.first += at * b.column;
+    part.columns = b.columns - at < step ? b.columns - at : step;
+    const float *y = floats_of(c, &part, &w->b);
+    if (!y) return cml_fail_memory(err);
+    size_t columns = (size_t)part.columns;
+    cml_pack_panels(k, w->packed, false, y, false, depth, columns, (size_t)part.row, (size_t)part.column, 0, cml_panel_count(k, columns));
+    cml_gemm g = {.rows = (size_t)a.rows, .columns = columns, .depth = depth, .a = x, .a_stride = (size_t)a.row,
+                  .a_depth_stride = (size_t)a.column, .b = w->packed, .c = to + at, .c_stride = (size_t)b.columns,
+                  .after = {.bias = bias ? bias + at : NULL, .activation = CML_UNARY_COPY}};
+    cml_gemm_run(k, &g, 1, c->pool, w->scratch, threads);
+  }
   return CML_OK;
 }
 
@@ -95,12 +118,14 @@ static cml_status product_f32(cml_et_call *c, matrix a, matrix b, const float *b
       to[j] = (T)((U)to[j] + (U)x[0] * (U)y[j] + (U)x[1] * (U)y1[j] + (U)x[2] * (U)y2[j] + (U)x[3] * (U)y3[j]); \
   }                                                                                         \
   CML_WIDE static void name##_wide(T *to, const T *x, const T *y, int64_t step, int64_t n) { name##_loop(to, x, y, step, n); } \
-  static cml_status name(cml_et_call *c, matrix a, matrix b, T *to, cml_error *err) {       \
-    T *x = cml_et_temp(c, (uint64_t)(a.columns + 4) * sizeof *x), *y = (T *)b.t->data + b.first, *mine = NULL; \
+  static cml_status name(cml_et_call *c, work *w, matrix a, matrix b, T *to, cml_error *err) { \
+    if (!w->scratch) w->scratch = cml_et_temp(c, (uint64_t)(a.columns + 4) * sizeof(T));      \
+    T *x = w->scratch, *y = (T *)b.t->data + b.first, *mine = NULL; \
     int64_t step = b.row, whole = a.columns & ~INT64_C(3);                                  \
     if (!x) return cml_fail_memory(err);                                                    \
     if (b.t->dtype != TYPE || b.column != 1) {                                              \
-      if (!(mine = cml_et_temp(c, (uint64_t)(b.rows * b.columns) * sizeof *mine))) return cml_fail_memory(err); \
+      if (!w->packed) w->packed = cml_et_temp(c, (uint64_t)(b.rows * b.columns) * sizeof *mine); \
+      if (!(mine = w->packed)) return cml_fail_memory(err);                                 \
       for (int64_t k = 0; k < b.rows; k++) load(mine + k * b.columns, b.t, b.first + k * b.row, b.column, b.columns); \
       y = mine;                                                                             \
       step = b.columns;                                                                     \
@@ -121,12 +146,12 @@ PLAIN_PRODUCT(product_i64, int64_t, uint64_t, CML_I64, cml_et_load_i64)
 static cml_dtype product_type(cml_dtype t) { return t == CML_F64 ? CML_F64 : cml_dtype_is_float(t) ? CML_F32 : CML_I64; }
 
 /* a b, contiguous, of product_type, at `to`. */
-static cml_status product(cml_et_call *c, matrix a, matrix b, const float *bias, void *to, cml_error *err) {
+static cml_status product(cml_et_call *c, work *w, matrix a, matrix b, const float *bias, void *to, cml_error *err) {
   if (a.rows == 0 || b.columns == 0) return CML_OK;
   cml_dtype type = product_type(a.t->dtype);
-  if (type == CML_F64) return product_f64(c, a, b, to, err);
-  if (type == CML_I64) return product_i64(c, a, b, to, err);
-  if (a.columns > 0) return product_f32(c, a, b, bias, to, err);
+  if (type == CML_F64) return product_f64(c, w, a, b, to, err);
+  if (type == CML_I64) return product_i64(c, w, a, b, to, err);
+  if (a.columns > 0) return product_f32(c, w, a, b, bias, to, err);
   for (int64_t i = 0; i < a.rows * b.columns; i++) ((float *)to)[i] = bias ? bias[i % b.columns] : 0;
   return CML_OK;
 }
@@ -152,6 +177,7 @@ static void *product_room(cml_et_call *c, cml_et_tensor *out, cml_et_local *loca
 }
 
 static cml_status op_mm(cml_et_call *c, cml_error *err) {
+  work w = {NULL};
   const cml_et_tensor *a = cml_et_arg(c, 0), *b = cml_et_arg(c, 1);
   cml_et_tensor *out = cml_et_arg(c, 2);
   cml_et_local local;
@@ -160,12 +186,13 @@ static cml_status op_mm(cml_et_call *c, cml_error *err) {
   CML_TRY(cml_et_resize(c, out, 2, (int64_t[]){a->sizes[0], b->sizes[1]}, err));
   if (cml_et_numel(out) == 0) return CML_OK;
   if (!product_room(c, out, &local)) return cml_fail_memory(err);
-  CML_TRY(product(c, matrix_of(a, 0), matrix_of(b, 0), NULL, local.t.data, err));
+  CML_TRY(product(c, &w, matrix_of(a, 0), matrix_of(b, 0), NULL, local.t.data, err));
   if (local.t.data != out->data) cml_et_copy(out, &local.t);
   return CML_OK;
 }
 
 static cml_status op_bmm(cml_et_call *c, cml_error *err) {
+  work w = {NULL};
   const cml_et_tensor *a = cml_et_arg(c, 0), *b = cml_et_arg(c, 1);
   cml_et_tensor *out = cml_et_arg(c, 2);
   cml_et_local local;
@@ -176,7 +203,7 @@ static cml_status op_bmm(cml_et_call *c, cml_error *err) {
   if (!product_room(c, out, &local)) return cml_fail_memory(err);
   size_t bytes = (size_t)(a->sizes[1] * b->sizes[2]) * cml_et_width(&local.t);
   for (int64_t n = 0; n < a->sizes[0]; n++)
-    CML_TRY(product(c, matrix_of(a, n * a->strides[0]), matrix_of(b, n * b->strides[0]), NULL, (char *)local.t.data + (size_t)n * bytes, err));
+    CML_TRY(product(c, &w, matrix_of(a, n * a->strides[0]), matrix_of(b, n * b->strides[0]), NULL, (char *)local.t.data + (size_t)n * bytes, err));
   if (local.t.data != out->data) cml_et_copy(out, &local.t);
   return CML_OK;
 }
@@ -193,6 +220,7 @@ static cml_status op_addmm(cml_et_call *c, cml_error *err) {
   static const cml_et_maps blend = {blend_f32, blend_f64, blend_i64, false}, scale = {scale_f32, scale_f64, scale_i64, false};
   const cml_et_tensor *self = cml_et_arg(c, 0), *a = cml_et_arg(c, 1), *b = cml_et_arg(c, 2);
   cml_et_tensor *out = cml_et_arg(c, 5);
+  work w = {NULL};
   cml_et_number beta = cml_et_scalar(c, 3), alpha = cml_et_scalar(c, 4);
   cml_et_local local;
   CML_TRY(check_product(c, a, b, out, err));
@@ -208,7 +236,7 @@ static cml_status op_addmm(cml_et_call *c, cml_error *err) {
   if (out->data == self->data) local.t.data = cml_et_temp(c, (uint64_t)cml_et_numel(out) * 8);
   else product_room(c, out, &local);
   if (!local.t.data) return cml_fail_memory(err);
-  CML_TRY(product(c, matrix_of(a, 0), matrix_of(b, 0), NULL, local.t.data, err));
+  CML_TRY(product(c, &w, matrix_of(a, 0), matrix_of(b, 0), NULL, local.t.data, err));
   cml_et_scalars s = {.d = {alpha.d, beta.d}, .i = {alpha.i, beta.i}};
   return cml_et_elementwise(c, beta.d == 0 ? &scale : &blend, a->dtype, (const cml_et_tensor *const[]){&local.t, self}, 2, &s, out, err);
 }
@@ -220,6 +248,7 @@ static cml_status op_linear(cml_et_call *c, cml_error *err) {
   cml_et_local local, dense;
   int64_t sizes[CML_PTE_MAX_RANK];
   float *b = NULL;
+  work room = {NULL};
   CML_TRY(check_product(c, x, w, out, err));
   if (x->rank < 1 || w->rank < 1 || w->rank > 2 || x->sizes[x->rank - 1] != w->sizes[w->rank - 1]) return mismatch(c, x, w, err);
   int64_t depth = w->sizes[w->rank - 1], columns = w->rank == 2 ? w->sizes[0] : 1, count = 1;
@@ -237,7 +266,7 @@ static cml_status op_linear(cml_et_call *c, cml_error *err) {
     cml_et_load_f32(b, bias, 0, 1, columns);
   }
   matrix a = {x, 0, count, depth, depth, 1}, m = {w, 0, columns, depth, w->rank == 2 ? w->strides[0] : depth, w->strides[w->rank - 1]};
-  CML_TRY(product(c, a, transposed(m), b, local.t.data, err));
+  CML_TRY(product(c, &room, a, transposed(m), b, local.t.data, err));
   if (bias && !b) {
     static const cml_et_maps blend = {blend_f32, blend_f64, blend_i64, false};
     cml_et_scalars s = {.d = {1, 1}, .i = {1, 1}};
