@@ -87,6 +87,7 @@ static cml_status eval(cml_call *c, cml_slot *slots, cml_error *err) {
     if (cml_tensor_known_shape(&slots[i].tensor) && slots[i].tensor.dtype) CML_TRY(cml_slot_reserve(&slots[i], err));
   CML_TRY(cml_scratch_check(c->scratch_size, err));
   if (c->scratch_size && !(c->scratch = aligned_alloc(64, (c->scratch_size + 63) & ~UINT64_C(63)))) return cml_fail_memory(err);
+  if (c->op->prepare) CML_TRY(c->op->prepare(c, err));
   return c->op->run(c, err);
 }
 
@@ -96,13 +97,15 @@ cml_status cml_op_eval(const cml_op *op, int opset, const cml_tensor **args, con
   cml_tensor **pointers = calloc(out_count ? out_count : 1, sizeof *pointers);
   cml_status status = slots && pointers ? CML_OK : cml_fail_memory(err);
   cml_runner runner = {.session = NULL};
+  struct cml_kept *kept = NULL;
   cml_random_seed(runner.random, 0);
   if (!status) {
     for (size_t i = 0; i < out_count; i++) pointers[i] = &slots[i].tensor;
     cml_call c = {.op = op, .name = op->name, .opset = opset, .args = args, .first = first, .outs = pointers, .out_count = out_count,
-                  .runner = &runner};
+                  .runner = &runner, .kept = &kept};
     status = eval(&c, slots, err);
     free(c.scratch);
+    cml_kept_free(kept);
   }
   for (size_t i = 0; slots && i < out_count; i++) {
     if (status) cml_slot_clear(&slots[i]);

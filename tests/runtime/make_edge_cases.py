@@ -333,6 +333,29 @@ def attention(f):
           [stored(F.scaled_dot_product_attention(t(q), t(k), t(v), torch.from_numpy(mask)).numpy(), F32)], **tolerance(F32), note="bool mask")
 
 
+def others(f):
+    for opset in (15, 17):
+        x = f.floats((2, 1, 3, 4), F32)
+        flip = np.tile(np.array([[-1, 0, 0, 0, 1, 0]], F32), (2, 1))
+        f.add("affine", opset, {"x": x, "transform_matrix": flip, "output_height": I32(3), "output_width": I32(4), "sampling_mode": "bilinear", "padding_mode": "constant",
+                                "padding_value": F32(0), "coordinates_mode": "normalized_minus_one_to_one", "align_corners": np.bool_(True)}, [x[..., ::-1]], atol=1e-6)
+    f.add("identity", 15, {"x": special((2, 5), F16)}, [special((2, 5), F16)])
+    for dtype in (F32, F16):
+        x, q = f.floats((1, 2, 4, 3), dtype), f.rng.integers(0, 256, (3, 2, 2, 2)).astype(np.uint8)
+        scale, bias = np.array([0.01, 0.02, 0.005], dtype), np.array([-1, -2, 0.5], dtype)
+        w = q * scale[:, None, None, None].astype(np.float64) + bias[:, None, None, None].astype(np.float64)
+        f.add("conv_quantized", 15 if dtype == F32 else 18, {"x": x, "weight": q, "quantization_type": "linear", "nbits": I32(8), "quant_scale": scale, "quant_bias": bias},
+              [stored(F.conv2d(t(x), t(w)).numpy(), dtype)], atol=2e-2 if dtype == F16 else 1e-5, note="the weight is rounded")
+    for dtype in (F32, F16): # nothing is left to chance
+        shape = ints(2, 3)
+        f.add("random_uniform", 15, {"shape": shape, "low": dtype(1.5), "high": dtype(1.5)}, [np.full((2, 3), 1.5, dtype)])
+        f.add("random_normal", 17, {"shape": shape, "mean": dtype(-2), "stddev": dtype(0), "seed": I32(3)}, [np.full((2, 3), -2, dtype)])
+        f.add("random_bernoulli", 16, {"shape": shape, "prob": dtype(1)}, [np.ones((2, 3), dtype)])
+        f.add("random_bernoulli", 18, {"shape": ints(0, 2), "prob": dtype(0.5)}, [np.ones((0, 2), dtype)])
+    f.add("random_categorical", 15, {"x": np.array([[-100, 100, -100]], F32), "size": I32(4)}, [np.ones((1, 4), F32)])
+    f.add("random_categorical", 17, {"x": np.array([[0, 0, 1], [1, 0, 0]], F32), "mode": "probs", "size": I32(2)}, [np.array([[2, 2], [0, 0]], F32)])
+
+
 def recurrent(f):
     """One step, one feature, no recurrence to speak of: by hand. NaN of one sequence stays in it."""
     s = lambda v: 1 / (1 + np.exp(-v))
@@ -372,7 +395,7 @@ def main():
     p.add_argument("folder")
     a = p.parse_args()
     f = Moves("edges", np.random.default_rng(7), True)
-    for part in (elementwise, reductions, norms, moves, products, convolutions, pools, attention, recurrent):
+    for part in (elementwise, reductions, norms, moves, products, convolutions, pools, attention, others, recurrent):
         part(f)
     f.save(a.folder)
 
