@@ -118,9 +118,11 @@ static cml_status read_functions(const cml_call *c, layer *l, cml_error *err) {
   return CML_OK;
 }
 
+/* A state for more sequences than there are gives its first rows: coremltools makes such ones of zeros for packed sequences, by
+ * their length. */
 static cml_status check_state(const cml_call *c, const cml_tensor *t, const char *name, const layer *l, cml_error *err) {
   int64_t width = l->directions * l->hidden;
-  bool fits = t->rank < 0 || (t->rank == 2 && (t->dims[0] < 0 || l->batch < 0 || t->dims[0] == l->batch) && (t->dims[1] < 0 || t->dims[1] == width));
+  bool fits = t->rank < 0 || (t->rank == 2 && (t->dims[0] < 0 || l->batch < 0 || t->dims[0] >= l->batch) && (t->dims[1] < 0 || t->dims[1] == width));
   if (fits) return CML_OK;
   char a[160];
   return cml_call_fail(c, err, "%s has shape %s and must have [%lld, %lld]", name, cml_shape_text(t, a, sizeof a), (long long)l->batch, (long long)width);

@@ -368,6 +368,8 @@ def recurrent(f):
         states.append(h)
     f.add("rnn", 15, {"x": x, "initial_h": h0, "weight_ih": w, "weight_hh": r, "bias": b, "activation": "tanh", "output_sequence": np.bool_(True)},
           [stored(np.stack(states), F32), stored(h, F32)], **tolerance(F32))
+    f.add("rnn", 17, {"x": x, "initial_h": np.array([[0], [0], [9]], F32), "weight_ih": w, "weight_hh": r, "bias": b, "activation": "tanh", "output_sequence": np.bool_(True)},
+          [stored(np.stack(states), F32), stored(h, F32)], **tolerance(F32), note="a row too many")
     wi, wh, bi = np.array([[0.5], [0.25], [-0.5], [1]], F32), np.array([[0.1], [0.2], [0.3], [0.4]], F32), np.array([0.1, 0, -0.1, 0.2], F32)
     h = c = np.zeros((2, 1))
     states = []

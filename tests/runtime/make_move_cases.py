@@ -568,7 +568,7 @@ def recurrent(f):
     torch_layers(f)
     one = lambda *shape: np.ones(shape, F32)
     ok = {"x": one(2, 1, 3), "initial_h": one(1, 4), "weight_ih": one(4, 3), "weight_hh": one(4, 4)}
-    for bad in ({"x": one(2, 3)}, {"initial_h": one(1, 3)}, {"initial_h": one(2, 4)}, {"weight_ih": one(4, 2)}, {"weight_hh": one(4, 3)}, {"bias": one(3)},
+    for bad in ({"x": one(2, 3)}, {"initial_h": one(1, 3)}, {"initial_h": one(0, 4)}, {"weight_ih": one(4, 2)}, {"weight_hh": one(4, 3)}, {"bias": one(3)},
                 {"direction": "sideways"}, {"activation": "softmax"}, {"direction": "bidirectional"}):
         f.refuse("rnn", 15, {**ok, **bad}, str(list(bad)))
     ok = {"x": one(2, 1, 3), "initial_h": one(1, 4), "initial_c": one(1, 4), "weight_ih": one(16, 3), "weight_hh": one(16, 4)}
