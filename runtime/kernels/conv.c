@@ -1,5 +1,5 @@
-/* See conv.h for the idea. A block's memory, all of it one thread's scratch: the staged input region, gathered taps (few
- * channels only), sums that cannot go to the output directly, and a line to transpose through. */
+/* See conv.h for the idea. A block's memory, all of it one thread's scratch: the staged input region, sums that cannot go to the
+ * output directly (its channels are not last), a line to transpose through, and where in a row the taps lie. */
 #include "conv.h"
 
 #include <math.h>
@@ -9,10 +9,7 @@ enum {
   BLOCK_PIXELS = 112,       /* output pixels of a block, about */
   STAGE_FLOATS = 160 << 10, /* staged floats of a block, about */
   OUTPUT_BLOCK = 512,       /* output channels that scratch sums hold at once */
-  GATHER_BELOW = 40,        /* floats of a row of taps under which all taps are gathered */
-  DEPTH_BLOCK = 288,
   LINE_CHANNELS = 16,
-  SPREAD = 16,
   SERIAL_BELOW = 400000 /* multiply-adds */
 };
 
@@ -105,10 +102,10 @@ typedef struct layout {
   int64_t rows, columns;  /* output pixels of a block: rows x columns of one depth */
   int64_t row_blocks, column_blocks;
   int64_t in_rows, in_columns; /* of the region that a block needs */
-  bool depthwise, gather, direct; /* direct: sums go to the output itself */
-  bool spread; /* pixels lie at a distance that puts them into the same few sets of the cache: they are copied further apart */
+  bool depthwise;
   size_t group_channels, group_outputs, depth;
-  size_t staged, gathered, sums, line; /* floats of each part of scratch */
+  size_t joined, stretches;    /* taps of a row whose channels are neighbours, so many of them */
+  size_t staged, sums, line;   /* floats of each part of scratch */
 } layout;
 
 static int64_t span(int64_t outputs, int64_t stride, int64_t kernel, int64_t dilation) {
@@ -142,17 +139,14 @@ static void lay_out(const cml_conv *given, layout *l) {
   l->row_blocks = (v->out[1] + l->rows - 1) / l->rows;
   l->rows = (v->out[1] + l->row_blocks - 1) / l->row_blocks;
   l->column_blocks = (v->out[2] + l->columns - 1) / l->columns;
+  if (l->column_blocks > 1) l->columns = (v->out[2] + l->column_blocks - 1) / l->column_blocks; /* of equal size */
   l->in_rows = span(l->rows, v->stride[1], v->kernel[1], v->dilation[1]);
   l->in_columns = span(l->columns, v->stride[2], v->kernel[2], v->dilation[2]);
-  size_t row_of_taps = l->group_channels * (v->dilation[2] == 1 ? (size_t)v->kernel[2] : 1);
-  l->gather = !l->depthwise && taps(v) > 1 && row_of_taps < GATHER_BELOW && l->depth <= 8192;
-  l->direct = v->out_last && !v->out_half && v->step[0] == 1 && v->step[1] == 1 && v->step[2] == 1;
   size_t block = (size_t)(l->rows * l->columns);
-  l->spread = v->in_last && !v->in_half && taps(v) == 1 && v->groups == 1 && v->channels % 256 == 0 && v->stride[2] == 1 && v->out[2] > 8 &&
-              v->outputs >= 64;
-  l->staged = round_up((size_t)(v->kernel[0] * l->in_rows * l->in_columns) * (v->channels + (l->spread ? SPREAD : 0)), 16) + 16;
-  l->gathered = l->gather ? round_up(block * l->depth, 16) : 0;
-  l->sums = l->direct ? 0 : round_up(block * (l->depthwise ? v->channels : v->groups > 1 ? v->outputs : least(v->outputs, OUTPUT_BLOCK)), 16);
+  l->joined = v->dilation[2] == 1 && (v->groups == 1 || v->kernel[2] == 1) ? (size_t)v->kernel[2] : 1;
+  l->stretches = taps(v) / l->joined;
+  l->staged = round_up((size_t)(v->kernel[0] * l->in_rows * l->in_columns) * v->channels, 16) + 16;
+  l->sums = round_up(block * (l->depthwise ? v->channels : v->out_last ? 0 : least(l->group_outputs, OUTPUT_BLOCK)), 16);
   l->line = LINE_CHANNELS * round_up((size_t)(l->in_columns > l->columns ? l->in_columns : l->columns), 16);
 }
 
@@ -162,7 +156,8 @@ size_t cml_conv_scratch(const cml_kernels *k, const cml_conv *v) {
   if (v->winograd) return cml_winograd_scratch(k, v);
   layout l;
   lay_out(v, &l);
-  return round_up((l.staged + l.gathered + l.sums + l.line) * sizeof(float) + 64, 64);
+  size_t bytes = round_up((l.staged + l.sums + l.line) * sizeof(float) + l.stretches * sizeof(size_t) + 64, 64), rows = cml_depthwise_scratch(k, v);
+  return bytes > rows ? bytes : rows;
 }
 
 /* ---- one block ---- */
@@ -226,11 +221,6 @@ static region stage_region(const job *j, int64_t image, int64_t d, int64_t h, in
                            v->stride[2], v->kernel[2], v->dilation[2]);
     bool inside = d >= 0 && d + (v->kernel[0] - 1) * v->dilation[0] < v->in[0] && h >= 0 && h + in_rows <= v->in[1] && w >= 0 &&
                   w + columns <= v->in[2];
-    if (inside && l->spread && rows == 1) {
-      const float *x = (const float *)(const void *)j->x + ((((size_t)image * (size_t)v->in[0] + (size_t)d) * (size_t)v->in[1] + (size_t)h) * (size_t)v->in[2] + (size_t)w) * channels;
-      for (size_t i = 0; i < (size_t)columns; i++) memcpy(staged + i * (channels + SPREAD), x + i * channels, channels * sizeof *x);
-      return (region){staged, channels + SPREAD, 0, 0};
-    }
     if (inside) {
       size_t at = ((((size_t)image * (size_t)v->in[0] + (size_t)d) * (size_t)v->in[1] + (size_t)h) * (size_t)v->in[2] + (size_t)w) * channels;
       return (region){(const float *)(const void *)j->x + at, channels, (size_t)v->in[2] * channels,
@@ -244,78 +234,76 @@ static region stage_region(const job *j, int64_t image, int64_t d, int64_t h, in
   return r;
 }
 
-/* All taps of each pixel side by side, for one group. */
-static void gather_taps(const layout *l, const region *r, size_t group, int64_t rows, int64_t columns, float *to) {
-  const cml_conv *v = &l->v;
-  size_t n = l->group_channels, line = v->dilation[2] == 1 && v->groups == 1 ? (size_t)v->kernel[2] * n : n;
-  int64_t across = line == n ? v->kernel[2] : 1;
-  for (int64_t y = 0; y < rows; y++)
-    for (int64_t x = 0; x < columns; x++)
-      for (int64_t d = 0; d < v->kernel[0]; d++)
-        for (int64_t h = 0; h < v->kernel[1]; h++)
-          for (int64_t w = 0; w < across; w++, to += line) {
-            const float *from = r->data + (size_t)d * r->slice + (size_t)(y * v->stride[1] + h * v->dilation[1]) * r->row +
-                                (size_t)(x * v->stride[2] + w * v->dilation[2]) * r->pixel + group * n;
-            for (size_t i = 0; i < line; i++) to[i] = from[i];
-          }
+/* ---- products ---- */
+
+/* Where a block's results go: sums of scratch, or the output itself, finished. */
+typedef struct target {
+  char *to;
+  size_t pixel, row; /* distances in elements */
+  bool half, finished;
+  const char *residual;
+} target;
+
+static target output_at(const job *j, int64_t image, int64_t d, int64_t h, int64_t w) {
+  const cml_conv *v = &j->l->v;
+  size_t plane = (size_t)(v->full[0] * v->full[1] * v->full[2]), size = v->out_half ? 2 : 4;
+  size_t at = (size_t)(((d * v->step[0] + v->place[0]) * v->full[1] + h * v->step[1] + v->place[1]) * v->full[2] + w * v->step[2] + v->place[2]);
+  at = ((size_t)image * plane + at) * v->outputs;
+  return (target){j->y + at * size, (size_t)v->step[2] * v->outputs, (size_t)(v->step[1] * v->full[2]) * v->outputs, v->out_half, true,
+                  j->after->residual ? (const char *)j->after->residual + at * size : NULL};
 }
 
-/* rows x columns pixels (constant distances) times one stretch of depth; c accumulates. */
-typedef struct stretch {
-  const float *a;
-  size_t pixel, row; /* distances between output pixels and output rows in a */
-  size_t depth;
-  const char *b;     /* of the first panel; panels lie panel_bytes apart */
-  size_t panel_bytes;
-  bool first, last;
-} stretch;
-
-static void multiply(const job *j, const stretch *s, size_t rows, size_t columns, size_t outputs, float *c, size_t c_pixel, size_t c_row,
-                     const float *bias, float low, float high) {
-  const cml_kernels *k = j->k;
-  size_t nr = k->tile_columns, tiles = (columns + k->tile_rows - 1) / k->tile_rows;
-  for (size_t o = 0, p = 0; o < outputs; o += nr, p++)
-    for (size_t y = 0; y < rows; y++)
-      for (size_t t = 0, x = 0, next; t < tiles; t++, x = next) {
-        next = (t + 1) * columns / tiles;
-        k->gemm_tile(next - x, least(outputs - o, nr), s->depth, s->a + y * s->row + x * s->pixel, s->pixel,
-                     s->b + p * s->panel_bytes, j->w->half, c + y * c_row + x * c_pixel + o, c_pixel, !s->first,
-                     s->last && bias ? bias + o : NULL, s->last ? low : -INFINITY, s->last ? high : INFINITY);
-      }
+static void ask_for(const char *p, size_t bytes) {
+  for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, 0, 2);
 }
 
-/* Outputs [o0, o0 + outputs) of a group over a block, into c. */
-static void products(const job *j, const region *r, const float *gathered, size_t group, size_t o0, size_t outputs, int64_t rows,
-                     int64_t columns, float *c, size_t c_pixel, size_t c_row, float low, float high) {
+/* Outputs [o0, o0 + outputs) of a group over a block of rows x columns pixels; o0 a multiple of tile_columns. The next panel of
+ * weights, which comes from far away, is asked for in parts, one with each tile. */
+static void products(const job *j, const region *r, const size_t *offsets, size_t group, size_t o0, size_t outputs, size_t rows, size_t columns,
+                     const target *to) {
   const layout *l = j->l;
   const cml_conv *v = &l->v;
-  size_t size = j->w->half ? 2 : 4, nr = j->k->tile_columns, n = l->group_channels;
-  const char *b = (const char *)j->w->packed + group * group_bytes(j->k, v, j->w->half) + o0 * l->depth * size;
-  const float *bias = j->after->bias ? j->after->bias + group * l->group_outputs + o0 : NULL;
-  stretch s = {.panel_bytes = l->depth * nr * size};
-  size_t joined = v->dilation[2] == 1 && (v->groups == 1 || v->kernel[2] == 1) ? (size_t)v->kernel[2] : 1, line = joined * n;
-  size_t lines = l->gather ? 1 : taps(v) / joined, total = l->gather ? l->depth : line;
-  for (size_t t = 0; t < lines; t++) {
-    size_t w = t * joined % (size_t)v->kernel[2], h = t * joined / (size_t)v->kernel[2] % (size_t)v->kernel[1],
-           d = t * joined / (size_t)(v->kernel[1] * v->kernel[2]);
-    const float *a = l->gather ? gathered
-                               : r->data + d * r->slice + h * (size_t)v->dilation[1] * r->row + w * (size_t)v->dilation[2] * r->pixel + group * n;
-    s.pixel = l->gather ? l->depth : r->pixel * (size_t)v->stride[2];
-    s.row = l->gather ? l->depth * (size_t)columns : r->row * (size_t)v->stride[1];
-    size_t pieces = (total + DEPTH_BLOCK - 1) / DEPTH_BLOCK, even = (total + pieces - 1) / pieces;
-    for (size_t d0 = 0; d0 < total; d0 += even) {
-      s.a = a + d0;
-      s.depth = least(total - d0, even);
-      s.b = b + (t * line + d0) * nr * size;
-      s.first = t == 0 && d0 == 0;
-      s.last = t + 1 == lines && d0 + even >= total;
-      bool flat = l->gather || (rows > 1 && s.row == s.pixel * (size_t)columns);
-      multiply(j, &s, flat ? 1 : (size_t)rows, (size_t)(flat ? rows * columns : columns), outputs, c, c_pixel, c_row, bias, low, high);
-    }
+  const cml_kernels *k = j->k;
+  size_t size = j->w->half ? 2 : 4, to_size = to->half ? 2 : 4, nr = k->tile_columns, panel = l->depth * nr * size;
+  size_t base = group * l->group_outputs + o0, pixel = r->pixel * (size_t)v->stride[2], row = r->row * (size_t)v->stride[1];
+  const char *b = (const char *)j->w->packed + group * group_bytes(k, v, j->w->half) + o0 * l->depth * size;
+  /* as many rows as fit: pixels 4 KiB apart fall into the same set of the first-level cache */
+  size_t most = k->tile_rows > 8 && pixel % 1024 == 0 ? 7 : k->tile_rows;
+  if (rows > 1 && row == pixel * columns && to->row == to->pixel * columns) columns *= rows, rows = 1;
+  size_t tiles = (columns + most - 1) / most, share = panel / (tiles * rows);
+  cml_tile t = {.stretches = l->stretches, .depth = l->joined * l->group_channels, .offsets = offsets, .a_stride = pixel, .b_half = j->w->half,
+                .residual_stride = to->pixel, .c_stride = to->pixel, .c_half = to->half, .low = -INFINITY, .high = INFINITY};
+  bool clamp = cml_epilogue_bounds(j->after, &t.low, &t.high);
+  if (!clamp && to->finished) t.unary = k->unary, t.f = j->after->activation, t.f_a = j->after->a, t.f_b = j->after->b;
+  for (size_t o = 0; o < outputs; o += nr, b += panel) {
+    t.b = b;
+    t.columns = least(outputs - o, nr);
+    t.bias = j->after->bias ? j->after->bias + base + o : NULL;
+    for (size_t y = 0; y < rows; y++)
+      for (size_t i = 0, x = 0, next; i < tiles; i++, x = next) {
+        size_t at = y * to->row + x * to->pixel + o;
+        next = (i + 1) * columns / tiles;
+        if (o + nr < outputs) ask_for(b + panel + (y * tiles + i) * share, share);
+        t.rows = next - x;
+        t.a = r->data + group * l->group_channels + y * row + x * pixel;
+        t.residual = to->residual ? to->residual + at * to_size : NULL;
+        t.c = to->to + at * to_size;
+        k->tile(&t);
+      }
   }
 }
 
-/* Finished pixels of a block to where they belong. */
+/* Where the stretches of neighbouring taps begin, in floats from a pixel's first. */
+static void tap_offsets(const layout *l, const region *r, size_t *offsets) {
+  const cml_conv *v = &l->v;
+  for (size_t i = 0; i < l->stretches; i++) {
+    size_t t = i * l->joined, w = t % (size_t)v->kernel[2], h = t / (size_t)v->kernel[2] % (size_t)v->kernel[1],
+           d = t / (size_t)(v->kernel[1] * v->kernel[2]);
+    offsets[i] = d * r->slice + h * (size_t)v->dilation[1] * r->row + w * (size_t)v->dilation[2] * r->pixel;
+  }
+}
+
+/* A block's sums to where they belong, with the channels first; depthwise ones wherever. */
 static void store(const job *j, float *sums, size_t pixel, int64_t image, int64_t d, int64_t h, int64_t w, int64_t rows, int64_t columns,
                   size_t o0, size_t outputs, float *line) {
   const cml_conv *v = &j->l->v;
@@ -324,14 +312,11 @@ static void store(const job *j, float *sums, size_t pixel, int64_t image, int64_
     size_t at = (size_t)(((d * v->step[0] + v->place[0]) * v->full[1] + (h + y) * v->step[1] + v->place[1]) * v->full[2] + w * v->step[2] + v->place[2]);
     float *from = sums + (size_t)(y * columns) * pixel;
     if (v->out_last) {
-      char *to = j->y + (size_t)image * plane * v->outputs * size;
-      if (v->step[2] == 1) {
-        cml_epilogue_store(j->k, j->after, from, pixel, (size_t)columns, outputs, to, v->outputs, v->out_half, at, o0);
-        continue;
-      }
-      for (int64_t x = 0; x < columns; x++)
-        cml_epilogue_store(j->k, j->after, from + (size_t)x * pixel, pixel, 1, outputs, to, v->outputs, v->out_half,
-                           at + (size_t)(x * v->step[2]), o0);
+      target t = output_at(j, image, d, h + y, w);
+      cml_epilogue e = *j->after;
+      e.residual = t.residual;
+      e.residual_stride = t.pixel;
+      cml_epilogue_store(j->k, &e, from, pixel, (size_t)columns, outputs, t.to, t.pixel, t.half, 0, 0);
       continue;
     }
     cml_epilogue_store(j->k, j->after, from, pixel, (size_t)columns, outputs, from, pixel, false, 0, 0);
@@ -359,17 +344,20 @@ static void store(const job *j, float *sums, size_t pixel, int64_t image, int64_
   }
 }
 
-static void depthwise(const job *j, const region *r, int64_t rows, int64_t columns, float *c, size_t c_row, float low, float high) {
+/* Depthwise, from a staged region: the general case. */
+static void depthwise(const job *j, const region *r, int64_t rows, int64_t columns, float *c, float low, float high) {
   const cml_conv *v = &j->l->v;
-  const float *lines[64];
+  const void *lines[64];
   size_t kd = (size_t)v->kernel[0], kh = (size_t)v->kernel[1], kw = (size_t)v->kernel[2];
   for (int64_t y = 0; y < rows; y++) {
-    float *out = c + (size_t)y * c_row;
+    float *out = c + (size_t)(y * columns) * v->channels;
     if (kd * kh <= 64) {
       for (size_t i = 0; i < kd * kh; i++)
         lines[i] = r->data + i / kh * r->slice + ((size_t)(y * v->stride[1]) + i % kh * (size_t)v->dilation[1]) * r->row;
-      j->k->depthwise_row((size_t)columns, v->channels, kd * kh, kw, lines, (size_t)v->stride[2], (size_t)v->dilation[2], r->pixel,
-                          j->w->packed, j->after->bias, low, high, out);
+      j->k->depthwise(&(cml_depthwise){.outputs = (size_t)columns, .channels = v->channels, .kh = kd * kh, .kw = kw, .rows = lines,
+                                       .stride = v->stride[2], .dilation = v->dilation[2], .columns = INT64_MAX, .pixel = r->pixel,
+                                       .w = j->w->packed, .w_stride = v->channels, .bias = j->after->bias, .low = low, .high = high,
+                                       .y = out, .y_pixel = v->channels});
       continue;
     }
     /* very tall kernels: one pixel and channel after the other */
@@ -389,53 +377,67 @@ static void depthwise(const job *j, const region *r, int64_t rows, int64_t colum
 static void run_block(const job *j, size_t index, float *scratch) {
   const layout *l = j->l;
   const cml_conv *v = &l->v;
-  size_t first = index % j->parts * j->part, last = first + least(v->outputs - first, j->part);
+  size_t first = index % j->parts * j->part, last = first + least(l->group_outputs - first, j->part);
   index /= j->parts;
-  float *staged = scratch, *gathered = staged + l->staged, *sums = gathered + l->gathered, *line = sums + l->sums, low, high;
+  float *staged = scratch, *sums = staged + l->staged, *line = sums + l->sums, low, high;
+  size_t *offsets = (size_t *)(void *)(line + l->line);
   int64_t i = (int64_t)index, wb = i % l->column_blocks, hb = i / l->column_blocks % l->row_blocks,
           d = i / (l->column_blocks * l->row_blocks) % v->out[0], image = i / (l->column_blocks * l->row_blocks * v->out[0]);
   int64_t h = hb * l->rows, w = wb * l->columns;
   int64_t rows = v->out[1] - h < l->rows ? v->out[1] - h : l->rows, columns = v->out[2] - w < l->columns ? v->out[2] - w : l->columns;
   if (rows <= 0 || columns <= 0) return;
-  cml_epilogue_clamp(j->after, &low, &high);
   region r = stage_region(j, image, d * v->stride[0] + v->offset[0], h * v->stride[1] + v->offset[1], w * v->stride[2] + v->offset[2], rows,
                           staged, line);
-  size_t plane = (size_t)(v->full[0] * v->full[1] * v->full[2]);
-  float *out = l->direct ? (float *)(void *)j->y + ((size_t)image * plane + (size_t)((d * v->full[1] + h) * v->full[2] + w)) * v->outputs : NULL;
-  if (l->depthwise || v->groups > 1) {
-    float *c = out ? out : sums;
-    size_t c_row = out ? (size_t)v->full[2] * v->outputs : (size_t)columns * v->outputs;
-    if (l->depthwise) depthwise(j, &r, rows, columns, c, c_row, low, high);
-    for (size_t g = 0; g < v->groups && !l->depthwise; g++) {
-      if (l->gather) gather_taps(l, &r, g, rows, columns, gathered);
-      /* gathered pixels are one run; in the output they are only when rows are joined */
-      for (int64_t y = 0; y < (l->gather ? rows : 1); y++)
-        products(j, &r, gathered + (size_t)(y * columns) * l->depth, g, 0, l->group_outputs, l->gather ? 1 : rows, columns,
-                 c + (size_t)y * c_row + g * l->group_outputs, v->outputs, c_row, low, high);
+  if (l->depthwise) {
+    cml_epilogue_clamp(j->after, &low, &high);
+    depthwise(j, &r, rows, columns, sums, low, high);
+    store(j, sums, v->outputs, image, d, h, w, rows, columns, 0, v->outputs, line);
+    return;
+  }
+  tap_offsets(l, &r, offsets);
+  for (size_t g = 0; g < v->groups; g++) {
+    if (v->out_last) {
+      target t = output_at(j, image, d, h, w);
+      size_t at = (g * l->group_outputs + first) * (t.half ? 2 : 4);
+      t.to += at;
+      if (t.residual) t.residual += at;
+      products(j, &r, offsets, g, first, last - first, (size_t)rows, (size_t)columns, &t);
+      continue;
     }
-    store(j, c, v->outputs, image, d, h, w, l->direct ? 0 : rows, columns, 0, v->outputs, line);
-  } else {
-    if (l->gather) gather_taps(l, &r, 0, rows, columns, gathered);
-    size_t step = out ? last - first : OUTPUT_BLOCK;
-    for (size_t o = first; o < last; o += step) {
-      size_t n = least(last - o, step), pixel = out ? v->outputs : n, c_row = out ? (size_t)v->full[2] * v->outputs : (size_t)columns * n;
-      float *c = out ? out + o : sums;
-      for (int64_t y = 0; y < (l->gather ? rows : 1); y++)
-        products(j, &r, gathered + (size_t)(y * columns) * l->depth, 0, o, n, l->gather ? 1 : rows, columns, c + (size_t)y * c_row, pixel, c_row,
-                 low, high);
-      if (!out) store(j, sums, n, image, d, h, w, rows, columns, o, n, line);
+    for (size_t o = first; o < last; o += OUTPUT_BLOCK) {
+      size_t n = least(last - o, OUTPUT_BLOCK);
+      products(j, &r, offsets, g, o, n, (size_t)rows, (size_t)columns, &(target){.to = (char *)sums, .pixel = n, .row = (size_t)columns * n});
+      store(j, sums, n, image, d, h, w, rows, columns, g * l->group_outputs + o, n, line);
     }
   }
-  if (out)
-    for (int64_t y = 0; y < rows; y++)
-      cml_epilogue_store(j->k, j->after, out + (size_t)(y * v->full[2]) * v->outputs + first, v->outputs, (size_t)columns, last - first,
-                         j->y + (size_t)image * plane * v->outputs * 4, v->outputs, false, (size_t)((d * v->full[1] + h + y) * v->full[2] + w),
-                         first);
 }
 
 static void run_blocks(void *context, size_t thread, size_t begin, size_t end) {
   const job *j = context;
   for (size_t i = begin; i < end; i++) run_block(j, i, (float *)(void *)(j->scratch + thread * j->slot));
+}
+
+/* How the work is shared: output channels in parts of whole panels, and where blocks are few (late layers have few pixels) smaller
+ * blocks, so that all threads end at about the same time. */
+static void share_out(layout *l, job *j, size_t threads) {
+  const cml_conv *v = &l->v;
+  size_t panels = cml_panel_count(j->k, l->group_outputs), best = SIZE_MAX, mr = j->k->tile_rows;
+  int64_t columns = l->columns;
+  j->part = panels;
+  for (int64_t pieces = 1; threads > 1 && pieces <= 4; pieces *= 2) {
+    int64_t wide = (l->columns + pieces - 1) / pieces;
+    size_t blocks = v->batch * (size_t)(v->out[0] * l->row_blocks * ((v->out[2] + wide - 1) / wide)), steps = (size_t)l->rows * (((size_t)wide + mr - 1) / mr);
+    if (pieces > 1 && blocks >= 8 * threads * (size_t)pieces) break;
+    for (size_t part = 1; part <= panels; part++) {
+      size_t units = blocks * ((panels + part - 1) / part), rounds = (units + threads - 1) / threads;
+      size_t cost = rounds * (steps * part * (l->depth + 8) * mr + 500 + (size_t)wide * 4);
+      if (cost < best) best = cost, j->part = part, columns = wide;
+    }
+  }
+  l->columns = columns;
+  l->column_blocks = (v->out[2] + columns - 1) / columns;
+  j->part *= j->k->tile_columns;
+  j->parts = (l->group_outputs + j->part - 1) / j->part;
 }
 
 void cml_conv_run(const cml_kernels *k, const cml_conv *v, const cml_conv_weights *w, const cml_epilogue *after, const void *x, void *y,
@@ -446,14 +448,15 @@ void cml_conv_run(const cml_kernels *k, const cml_conv *v, const cml_conv_weight
   }
   layout l;
   lay_out(v, &l);
-  job j = {.k = k, .l = &l, .w = w, .after = after, .x = x, .y = y, .scratch = scratch, .slot = cml_conv_scratch(k, v)};
+  job j = {.k = k, .l = &l, .w = w, .after = after, .x = x, .y = y, .scratch = scratch, .slot = cml_conv_scratch(k, v), .parts = 1};
   size_t work = v->batch * (size_t)(v->out[0] * v->out[1] * v->out[2]) * v->outputs * l.depth;
   if (slots < cml_pool_threads(pool) || work < SERIAL_BELOW) pool = NULL; /* waking threads would take longer */
   if (!v->batch || l.row_blocks <= 0 || l.column_blocks <= 0 || l.v.out[0] <= 0) return;
-  size_t blocks = v->batch * (size_t)(l.v.out[0] * l.row_blocks * l.column_blocks), panels = cml_panel_count(k, v->outputs), wanted = 1;
-  /* few blocks (late layers have few pixels): their output channels are shared out, too */
-  if (pool && v->groups == 1 && blocks < 4 * cml_pool_threads(pool)) wanted = least(panels, (4 * cml_pool_threads(pool) + blocks - 1) / blocks);
-  j.part = (panels + wanted - 1) / wanted * k->tile_columns;
-  j.parts = (v->outputs + j.part - 1) / j.part;
-  cml_parallel_with_thread(pool, blocks * j.parts, 1, run_blocks, &j);
+  if (cml_depthwise_fits(v)) {
+    cml_depthwise_run(k, v, w, after, x, y, pool, scratch, j.slot);
+    return;
+  }
+  if (l.depthwise) j.part = l.group_outputs;
+  else share_out(&l, &j, cml_pool_threads(pool));
+  cml_parallel_with_thread(pool, v->batch * (size_t)(l.v.out[0] * l.row_blocks * l.column_blocks) * j.parts, 1, run_blocks, &j);
 }

@@ -52,6 +52,12 @@ size_t cml_conv_shared(const cml_kernels *k, const cml_conv *v);  /* bytes, for 
 void cml_conv_run(const cml_kernels *k, const cml_conv *v, const cml_conv_weights *w, const cml_epilogue *after, const void *x, void *y,
                   cml_pool *pool, void *scratch, size_t slots);
 
+/* depthwise.c: images with the channels last */
+bool cml_depthwise_fits(const cml_conv *v);
+size_t cml_depthwise_scratch(const cml_kernels *k, const cml_conv *v);
+void cml_depthwise_run(const cml_kernels *k, const cml_conv *v, const cml_conv_weights *w, const cml_epilogue *after, const void *x, void *y,
+                       cml_pool *pool, void *scratch, size_t slot);
+
 /* winograd.c */
 size_t cml_winograd_packed_bytes(const cml_kernels *k, const cml_conv *v);
 void cml_winograd_pack(const cml_kernels *k, const cml_conv *v, const cml_conv_source *from, void *to, cml_pool *pool);

@@ -2,44 +2,110 @@
 #include "kernels_internal.h"
 #include "simd.h"
 
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 32")
+#endif
+
 VINLINE vf load_some(const float *p, size_t n) { return n >= W ? vf_load(p) : vf_load_n(p, n); }
 
-/* One vector of channels over a row: `together` outputs at a time share each weight. */
-VINLINE void depthwise_outputs(const int together, size_t n, size_t kh, size_t kw, const float *const *rows, size_t column, size_t step,
-                               size_t dilation, size_t pixel, const float *w, size_t channels, vf bias, vf low, vf high, float *y) {
-  vf acc[4] = {bias, bias, bias, bias};
-  for (size_t r = 0; r < kh; r++) {
-    if (!rows[r]) continue;
-    const float *x = rows[r] + column;
-    for (size_t t = 0; t < kw; t++, x += dilation * pixel) {
-      vf weight = load_some(w + (r * kw + t) * channels, n);
-      for (int o = 0; o < together; o++) acc[o] = vf_fma(load_some(x + (size_t)o * step, n), weight, acc[o]);
-    }
-  }
-  for (int o = 0; o < together; o++) {
-    vf v = vf_min(high, vf_max(low, acc[o]));
-    if (n >= W) vf_store(y + (size_t)o * channels, v);
-    else vf_store_n(y + (size_t)o * channels, v, n);
+/* ---- depthwise ---- */
+
+static const float zeros[W];
+
+VINLINE vf x_load(const void *p, bool half, size_t n) {
+  if (half) return n >= W ? vh_load(p) : vh_load_n(p, n);
+  return n >= W ? vf_load(p) : vf_load_n(p, n);
+}
+
+VINLINE void depthwise_store(const cml_depthwise *d, size_t o, size_t c, vf v, size_t n) {
+  v = vf_min(vf_set1(d->high), vf_max(vf_set1(d->low), v));
+  if (d->y_half) {
+    cml_f16 *to = (cml_f16 *)d->y + o * d->y_pixel + c;
+    if (n >= W) vh_store(to, v);
+    else vh_store_n(to, v, n);
+  } else {
+    float *to = (float *)d->y + o * d->y_pixel + c;
+    if (n >= W) vf_store(to, v);
+    else vf_store_n(to, v, n);
   }
 }
 
-static void depthwise_row(size_t outputs, size_t channels, size_t kh, size_t kw, const float *const *rows, size_t stride, size_t dilation,
-                          size_t pixel, const float *w, const float *bias, float low, float high, float *y) {
-  vf lo = vf_set1(low), hi = vf_set1(high);
-  size_t step = stride * pixel;
-  for (size_t c = 0; c < channels; c += W) {
-    size_t n = channels - c, o = 0;
-    vf b = bias ? load_some(bias + c, n) : vf_zero();
-    if (n >= W) {
-      for (; o + 4 <= outputs; o += 4)
-        depthwise_outputs(4, W, kh, kw, rows, o * step + c, step, dilation, pixel, w + c, channels, b, lo, hi, y + o * channels + c);
-      for (; o < outputs; o++)
-        depthwise_outputs(1, W, kh, kw, rows, o * step + c, step, dilation, pixel, w + c, channels, b, lo, hi, y + o * channels + c);
-    } else {
-      for (; o < outputs; o++)
-        depthwise_outputs(1, n, kh, kw, rows, o * step + c, step, dilation, pixel, w + c, channels, b, lo, hi, y + o * channels + c);
+/* `together` outputs of one vector of channels, for small kernels without dilation: each input column is loaded once for all taps
+ * that want it. edge: some columns are outside, and read as zeros. */
+VINLINE void depthwise_together(const int together, const int kw, const int stride, const bool half, const bool edge, const cml_depthwise *d,
+                                size_t o, size_t c) {
+  const int columns = (together - 1) * stride + kw;
+  const size_t size = half ? 2 : 4;
+  vf acc[8], bias = d->bias ? vf_load(d->bias + c) : vf_zero();
+  const int64_t first = d->first + (int64_t)o * stride;
+  UNROLL for (int i = 0; i < together; i++) acc[i] = bias;
+  for (size_t r = 0; r < d->kh; r++) {
+    if (!d->rows[r]) continue;
+    const char *row = (const char *)d->rows[r] + c * size;
+    const float *w = d->w + r * (size_t)kw * d->w_stride + c;
+    vf weight[5];
+    UNROLL for (int t = 0; t < kw; t++) weight[t] = vf_load(w + (size_t)t * d->w_stride);
+    UNROLL for (int i = 0; i < columns; i++) {
+      bool outside = edge && (first + i < 0 || first + i >= d->columns);
+      const void *p = outside ? (const char *)zeros : row + (first + i) * (int64_t)(d->pixel * size);
+      vf x = half ? vh_load(p) : vf_load(p);
+      UNROLL for (int t = 0; t < kw; t++)
+        if (i >= t && (i - t) % stride == 0 && (i - t) / stride < together) acc[(i - t) / stride] = vf_fma(x, weight[t], acc[(i - t) / stride]);
     }
   }
+  UNROLL for (int i = 0; i < together; i++) depthwise_store(d, o + (size_t)i, c, acc[i], W);
+}
+
+/* One output of any kernel. */
+static void depthwise_one(const cml_depthwise *d, size_t o, size_t c, size_t n) {
+  vf acc = d->bias ? load_some(d->bias + c, n) : vf_zero();
+  size_t size = d->x_half ? 2 : 4;
+  for (size_t r = 0; r < d->kh; r++) {
+    if (!d->rows[r]) continue;
+    for (size_t t = 0; t < d->kw; t++) {
+      int64_t column = d->first + (int64_t)o * d->stride + (int64_t)t * d->dilation;
+      if (column < 0 || column >= d->columns) continue;
+      vf x = x_load((const char *)d->rows[r] + ((size_t)column * d->pixel + c) * size, d->x_half, n);
+      acc = vf_fma(x, load_some(d->w + (r * d->kw + t) * d->w_stride + c, n), acc);
+    }
+  }
+  depthwise_store(d, o, c, acc, n);
+}
+
+VINLINE void depthwise_columns(const int kw, const int stride, const bool half, const cml_depthwise *d, size_t c) {
+  enum { T = CML_TILE_MAX > 6 ? 7 : 4 };
+  size_t o = 0;
+  for (size_t step; o < d->outputs; o += step) {
+    int64_t first = d->first + (int64_t)o * stride;
+    step = d->outputs - o >= T ? T : 1;
+    bool edge = first < 0 || first + (int64_t)(step - 1) * stride + kw > d->columns;
+    if (step == 1) depthwise_together(1, kw, stride, half, true, d, o, c);
+    else if (edge) depthwise_together(T, kw, stride, half, true, d, o, c);
+    else depthwise_together(T, kw, stride, half, false, d, o, c);
+  }
+}
+
+#define DEPTHWISE_CASE(kw_, stride_, half_)                                \
+  if (d->kw == kw_ && d->stride == stride_ && d->x_half == half_) {        \
+    for (; c + W <= d->channels; c += W) depthwise_columns(kw_, stride_, half_, d, c); \
+  }
+
+static void depthwise(const cml_depthwise *d) {
+  size_t c = 0;
+  if (d->dilation == 1) {
+    DEPTHWISE_CASE(3, 1, false)
+    DEPTHWISE_CASE(3, 1, true)
+    DEPTHWISE_CASE(3, 2, false)
+    DEPTHWISE_CASE(3, 2, true)
+    DEPTHWISE_CASE(5, 1, false)
+    DEPTHWISE_CASE(5, 1, true)
+    DEPTHWISE_CASE(5, 2, false)
+    DEPTHWISE_CASE(5, 2, true)
+  }
+  for (; c < d->channels; c += W)
+    for (size_t o = 0; o < d->outputs; o++) depthwise_one(d, o, c, d->channels - c < W ? d->channels - c : W);
 }
 
 /* ---- Winograd: d -> B^T d B, m -> A^T m A, with the points 0, 1, -1, 2, -2 and infinity ---- */
@@ -142,7 +208,7 @@ static void transpose(size_t rows, size_t columns, const float *x, size_t x_stri
 }
 
 void CML_SIMD(cml_fill_conv)(cml_kernels *k) {
-  k->depthwise_row = depthwise_row;
+  k->depthwise = depthwise;
   k->winograd_input = winograd_input;
   k->winograd_output = winograd_output;
   k->channel_moments = channel_moments;

@@ -53,13 +53,19 @@ void cml_pack_panels(const cml_kernels *k, void *to, bool half, const void *b, b
 
 /* ---- what follows the product ---- */
 
-bool cml_epilogue_clamp(const cml_epilogue *e, float *low, float *high) {
+bool cml_epilogue_bounds(const cml_epilogue *e, float *low, float *high) {
   *low = -INFINITY;
   *high = INFINITY;
-  if (e->residual) return false;
   if (e->activation == CML_UNARY_RELU) *low = 0;
   if (e->activation == CML_UNARY_CLIP) *low = e->a, *high = e->b;
   return e->activation == CML_UNARY_RELU || e->activation == CML_UNARY_CLIP || e->activation == CML_UNARY_COPY;
+}
+
+bool cml_epilogue_clamp(const cml_epilogue *e, float *low, float *high) {
+  if (!e->residual) return cml_epilogue_bounds(e, low, high);
+  *low = -INFINITY;
+  *high = INFINITY;
+  return false;
 }
 
 static void add_residual(const cml_kernels *k, const cml_epilogue *e, float *x, bool half, size_t at, size_t n) {

@@ -50,6 +50,8 @@ void cml_gemm_run(const cml_kernels *k, const cml_gemm *g, size_t count, cml_poo
 void cml_epilogue_store(const cml_kernels *k, const cml_epilogue *e, float *block, size_t block_stride, size_t rows, size_t columns,
                         void *c, size_t c_stride, bool c_half, size_t row, size_t column);
 /* The clamp that the tiles can do for this function (RELU, CLIP, none), and whether that is all of it. */
+bool cml_epilogue_bounds(const cml_epilogue *e, float *low, float *high);
+/* The same when tiles leave the residual to what follows: no clamp then. */
 bool cml_epilogue_clamp(const cml_epilogue *e, float *low, float *high);
 
 #endif

@@ -14,74 +14,135 @@
 
 enum { MR = CML_TILE_ROWS, NV = CML_TILE_VECTORS, NR = NV * W };
 
-VINLINE void b_row(vf *to, const void *b, bool half, size_t k) {
-  UNROLL for (int j = 0; j < NV; j++)
+VINLINE void b_row(const int nv, vf *to, const void *b, bool half, size_t k) {
+  UNROLL for (int j = 0; j < nv; j++)
     to[j] = half ? vh_load((const cml_f16 *)b + k * NR + (size_t)j * W) : vf_load((const float *)b + k * NR + (size_t)j * W);
 }
 
-VINLINE void finish(const int rows, vf (*acc)[NV], size_t columns, float *c, size_t c_stride, const float *bias, float low, float high) {
-  vf lo = vf_set1(low), hi = vf_set1(high);
-  if (columns == NR) {
-    vf add[NV];
-    UNROLL for (int j = 0; j < NV; j++) add[j] = bias ? vf_load(bias + j * W) : vf_zero();
+/* ---- the end of a tile: bias, residual, clamp and the store, from registers where columns are whole vectors ---- */
+
+static void store_rows(size_t rows, size_t columns, const float *x, size_t x_stride, void *y, size_t y_stride, bool half) {
+  for (size_t r = 0; r < rows; r++) {
+    const float *from = x + r * x_stride;
+    size_t c = 0;
+    if (half) {
+      cml_f16 *to = (cml_f16 *)y + r * y_stride;
+      for (; c + W <= columns; c += W) vh_store(to + c, vf_load(from + c));
+      if (c < columns) vh_store_n(to + c, vf_load_n(from + c, columns - c), columns - c);
+    } else {
+      float *to = (float *)y + r * y_stride;
+      for (; c + W <= columns; c += W) vf_store(to + c, vf_load(from + c));
+      if (c < columns) vf_store_n(to + c, vf_load_n(from + c, columns - c), columns - c);
+    }
+  }
+}
+
+/* The same through memory: functions other than a clamp, and columns that are no whole vectors. block: rows of `width`. */
+static __attribute__((noinline)) void finish_block(const cml_tile *t, float *block, size_t width) {
+  vf lo = vf_set1(t->low), hi = vf_set1(t->high);
+  for (size_t r = 0; r < t->rows; r++)
+    for (size_t c = 0; c < t->columns; c += W) {
+      size_t n = t->columns - c < W ? t->columns - c : W, at = r * t->residual_stride + c;
+      vf v = vf_load(block + r * width + c);
+      if (t->residual && t->c_half) v += n < W ? vh_load_n((const cml_f16 *)t->residual + at, n) : vh_load((const cml_f16 *)t->residual + at);
+      else if (t->residual) v += n < W ? vf_load_n((const float *)t->residual + at, n) : vf_load((const float *)t->residual + at);
+      vf_store(block + r * width + c, vf_min(hi, vf_max(lo, v)));
+    }
+  if (t->unary) t->unary(t->f, block, block, t->rows * width, t->f_a, t->f_b);
+  store_rows(t->rows, t->columns, block, width, t->c, t->c_stride, t->c_half);
+}
+
+VINLINE void finish(const int rows, const int nv, vf (*acc)[NV], const cml_tile *t) {
+  const size_t columns = t->columns, c_stride = t->c_stride;
+  if (t->bias) {
+    UNROLL for (int j = 0; j < nv; j++) {
+      if (columns <= (size_t)j * W) break;
+      vf add = columns >= (size_t)(j + 1) * W ? vf_load(t->bias + j * W) : vf_load_n(t->bias + j * W, columns - (size_t)j * W);
+      UNROLL for (int i = 0; i < rows; i++) acc[i][j] += add;
+    }
+  }
+  if (columns != (size_t)(nv * W) || t->unary) {
+    float block[MR * NR];
     UNROLL for (int i = 0; i < rows; i++)
-      UNROLL for (int j = 0; j < NV; j++)
-        vf_store(c + (size_t)i * c_stride + j * W, vf_min(hi, vf_max(lo, acc[i][j] + add[j])));
+      UNROLL for (int j = 0; j < nv; j++) vf_store(block + (i * nv + j) * W, acc[i][j]);
+    finish_block(t, block, (size_t)(nv * W));
     return;
   }
-  UNROLL for (int j = 0; j < NV; j++) {
-    size_t n = columns > (size_t)j * W ? columns - (size_t)j * W : 0;
-    if (!n) break;
-    n = n < W ? n : W;
-    vf add = bias ? vf_load_n(bias + j * W, n) : vf_zero();
+  if (t->residual && t->c_half) {
     UNROLL for (int i = 0; i < rows; i++)
-      vf_store_n(c + (size_t)i * c_stride + j * W, vf_min(hi, vf_max(lo, acc[i][j] + add)), n);
+      UNROLL for (int j = 0; j < nv; j++) acc[i][j] += vh_load((const cml_f16 *)t->residual + (size_t)i * t->residual_stride + j * W);
+  } else if (t->residual) {
+    UNROLL for (int i = 0; i < rows; i++)
+      UNROLL for (int j = 0; j < nv; j++) acc[i][j] += vf_load((const float *)t->residual + (size_t)i * t->residual_stride + j * W);
   }
-}
-
-VINLINE void begin(const int rows, vf (*acc)[NV], size_t columns, const float *c, size_t c_stride, bool accumulate) {
+  vf lo = vf_set1(t->low), hi = vf_set1(t->high);
   UNROLL for (int i = 0; i < rows; i++)
-    UNROLL for (int j = 0; j < NV; j++) acc[i][j] = vf_zero();
-  if (!accumulate) return;
-  UNROLL for (int j = 0; j < NV; j++) {
-    size_t n = columns > (size_t)j * W ? columns - (size_t)j * W : 0;
-    if (!n) break;
+    UNROLL for (int j = 0; j < nv; j++) acc[i][j] = vf_min(hi, vf_max(lo, acc[i][j]));
+  if (t->c_half) {
+    UNROLL for (int i = 0; i < rows; i++)
+      UNROLL for (int j = 0; j < nv; j++) vh_store((cml_f16 *)t->c + (size_t)i * c_stride + j * W, acc[i][j]);
+  } else {
+    UNROLL for (int i = 0; i < rows; i++)
+      UNROLL for (int j = 0; j < nv; j++) vf_store((float *)t->c + (size_t)i * c_stride + j * W, acc[i][j]);
+  }
+}
+
+VINLINE void begin(const int rows, const int nv, vf (*acc)[NV], const cml_tile *t) {
+  const float *c = t->from;
+  UNROLL for (int i = 0; i < rows; i++)
+    UNROLL for (int j = 0; j < nv; j++) acc[i][j] = vf_zero();
+  if (!c) return;
+  UNROLL for (int j = 0; j < nv; j++) {
+    if (t->columns <= (size_t)j * W) break;
+    size_t n = t->columns - (size_t)j * W;
     if (n >= W) {
-      UNROLL for (int i = 0; i < rows; i++) acc[i][j] = vf_load(c + (size_t)i * c_stride + j * W);
+      UNROLL for (int i = 0; i < rows; i++) acc[i][j] = vf_load(c + (size_t)i * t->from_stride + j * W);
     } else {
-      UNROLL for (int i = 0; i < rows; i++) acc[i][j] = vf_load_n(c + (size_t)i * c_stride + j * W, n);
+      UNROLL for (int i = 0; i < rows; i++) acc[i][j] = vf_load_n(c + (size_t)i * t->from_stride + j * W, n);
     }
   }
 }
 
-VINLINE void tile(const int rows, const bool half, size_t columns, size_t depth, const float *a, size_t a_stride, const void *b, float *c,
-                  size_t c_stride, bool accumulate, const float *bias, float low, float high) {
+VINLINE void tile_of(const int rows, const int nv, const bool half, const cml_tile *t) {
   vf acc[MR][NV];
-  begin(rows, acc, columns, c, c_stride, accumulate);
-  /* one pointer for three rows, the others by index: sixteen integer registers do for all */
-  const float *p[(MR + 2) / 3];
-  UNROLL for (int i = 0; i < rows; i += 3) p[i / 3] = a + (size_t)i * a_stride;
-  for (size_t k = 0; k < depth; k++) {
-    vf bv[NV];
-    b_row(bv, b, half, k);
-    UNROLL for (int i = 0; i < rows; i++) {
-      vf av = vf_set1(p[i / 3][(size_t)(i % 3) * a_stride + k]);
-      UNROLL for (int j = 0; j < NV; j++) acc[i][j] = vf_fma(av, bv[j], acc[i][j]);
+  const size_t a_stride = t->a_stride, depth = t->depth;
+  const char *b = t->b;
+  begin(rows, nv, acc, t);
+  for (size_t s = 0; s < t->stretches; s++, b += depth * NR * (half ? 2 : 4)) {
+    /* one pointer for three rows, the others by index: sixteen integer registers do for all */
+    const float *a = t->a + (t->offsets ? t->offsets[s] : 0), *p[(MR + 2) / 3];
+    UNROLL for (int i = 0; i < rows; i += 3) p[i / 3] = a + (size_t)i * a_stride;
+    for (size_t k = 0; k < depth; k++) {
+      vf bv[NV];
+      b_row(nv, bv, b, half, k);
+      UNROLL for (int i = 0; i < rows; i++) {
+        vf av = vf_set1(p[i / 3][(size_t)(i % 3) * a_stride + k]);
+        UNROLL for (int j = 0; j < nv; j++) acc[i][j] = vf_fma(av, bv[j], acc[i][j]);
+      }
     }
   }
-  finish(rows, acc, columns, c, c_stride, bias, low, high);
+  finish(rows, nv, acc, t);
 }
 
-#define TILE_CASE(r)                                                                                                        \
-  case r:                                                                                                                   \
-    if (r > MR) break;                                                                                                      \
-    if (b_half) tile(r > MR ? MR : r, true, columns, depth, a, a_stride, b, c, c_stride, accumulate, bias, low, high);      \
-    else tile(r > MR ? MR : r, false, columns, depth, a, a_stride, b, c, c_stride, accumulate, bias, low, high);            \
+/* A last panel of half the columns takes half the time: one vector a row. */
+VINLINE void tile_rows(const int rows, const cml_tile *t) {
+  if (t->columns <= W) {
+    if (t->b_half) tile_of(rows, 1, true, t);
+    else tile_of(rows, 1, false, t);
+  } else {
+    if (t->b_half) tile_of(rows, NV, true, t);
+    else tile_of(rows, NV, false, t);
+  }
+}
+
+#define TILE_CASE(r) \
+  case r:            \
+    if (r > MR) break; \
+    tile_rows(r > MR ? MR : r, t); \
     break;
 
-static void gemm_tile(size_t rows, size_t columns, size_t depth, const float *a, size_t a_stride, const void *b, bool b_half, float *c,
-                      size_t c_stride, bool accumulate, const float *bias, float low, float high) {
-  switch (rows) {
+static void tile(const cml_tile *t) {
+  switch (t->rows) {
     TILE_CASE(1) TILE_CASE(2) TILE_CASE(3) TILE_CASE(4)
 #if CML_TILE_MAX > 4
     TILE_CASE(5) TILE_CASE(6)
@@ -93,6 +154,13 @@ static void gemm_tile(size_t rows, size_t columns, size_t depth, const float *a,
   }
 }
 
+static void gemm_tile(size_t rows, size_t columns, size_t depth, const float *a, size_t a_stride, const void *b, bool b_half, float *c,
+                      size_t c_stride, bool accumulate, const float *bias, float low, float high) {
+  const cml_tile t = {.rows = rows, .columns = columns, .stretches = 1, .depth = depth, .a = a, .a_stride = a_stride, .b = b, .b_half = b_half,
+                      .from = accumulate ? c : NULL, .from_stride = c_stride, .bias = bias, .low = low, .high = high, .c = c, .c_stride = c_stride};
+  tile(&t);
+}
+
 /* Several chains of additions, so that the latency of an FMA does not bound a product that memory should. */
 VINLINE void panel_product(bool half, size_t columns, size_t depth, const float *x, const void *b, float *y) {
   enum { CHAINS = 4 };
@@ -101,13 +169,13 @@ VINLINE void panel_product(bool half, size_t columns, size_t depth, const float 
   for (; k + CHAINS <= depth; k += CHAINS) {
     UNROLL for (int u = 0; u < CHAINS; u++) {
       vf bv[NV], xv = vf_set1(x[k + (size_t)u]);
-      b_row(bv, b, half, k + (size_t)u);
+      b_row(NV, bv, b, half, k + (size_t)u);
       UNROLL for (int j = 0; j < NV; j++) acc[u][j] = vf_fma(xv, bv[j], acc[u][j]);
     }
   }
   for (; k < depth; k++) {
     vf bv[NV];
-    b_row(bv, b, half, k);
+    b_row(NV, bv, b, half, k);
     UNROLL for (int j = 0; j < NV; j++) acc[0][j] = vf_fma(vf_set1(x[k]), bv[j], acc[0][j]);
   }
   for (size_t j = 0; j * W < columns; j++) {
@@ -167,6 +235,8 @@ static void gemv_rows(size_t rows, size_t depth, const void *w, bool half, size_
 void CML_SIMD(cml_fill_gemm)(cml_kernels *k) {
   k->tile_rows = MR;
   k->tile_columns = NR;
+  k->tile = tile;
+  k->store_rows = store_rows;
   k->gemm_tile = gemm_tile;
   k->gemv_panel = gemv_panel;
   k->gemv_rows = gemv_rows;

@@ -57,6 +57,49 @@ typedef struct cml_compressed {
   size_t scale_rows, blocks, block;
 } cml_compressed;
 
+/* A tile of a matrix product and all that follows it: c = f(clamp(a b + from + bias + residual)). Row r of a is stretches of
+ * `depth` neighbouring floats, number s at a[r * a_stride + offsets[s]]. b is packed: steps of tile_columns floats, or halves when
+ * b_half, one after the other over all stretches (columns beyond `columns` present). */
+typedef struct cml_tile {
+  size_t rows, columns;    /* at most tile_rows, tile_columns */
+  size_t stretches, depth;
+  const size_t *offsets;   /* NULL: one stretch, at 0 */
+  const float *a;
+  size_t a_stride;
+  const void *b;
+  bool b_half;
+  const float *from;       /* sums to begin with; NULL: zeros */
+  size_t from_stride;
+  const float *bias;       /* by column; NULL: none */
+  const void *residual;    /* of c's type; NULL: none */
+  size_t residual_stride;
+  float low, high;
+  void (*unary)(cml_unary f, const float *x, float *y, size_t n, float a, float b); /* the table's own; NULL: no function */
+  cml_unary f;
+  float f_a, f_b;
+  void *c;
+  size_t c_stride;
+  bool c_half;
+} cml_tile;
+
+/* One row of a channels-last depthwise convolution: y[o * y_pixel + c] = clamp(bias[c] + the sum over taps (r, t) of
+ * rows[r][(first + o * stride + t * dilation) * pixel + c] * w[(r * kw + t) * w_stride + c]), where rows that are NULL and columns
+ * outside [0, columns) are zeros. */
+typedef struct cml_depthwise {
+  size_t outputs, channels, kh, kw;
+  const void *const *rows; /* kh of them, floats or halves */
+  bool x_half;
+  int64_t stride, dilation, first, columns;
+  size_t pixel;
+  const float *w;
+  size_t w_stride;
+  const float *bias;       /* NULL: none */
+  float low, high;
+  void *y;
+  size_t y_pixel;
+  bool y_half;
+} cml_depthwise;
+
 typedef struct cml_kernels {
   const char *name;      /* "portable", "avx2", "avx512", "neon" */
   size_t width;          /* floats in a vector */
@@ -99,6 +142,9 @@ typedef struct cml_kernels {
 
   /* ---- the matrix product; gemm.h drives these ---- */
 
+  void (*tile)(const cml_tile *t);
+  /* y[r * y_stride + c] = x[r * x_stride + c], y in halves when half */
+  void (*store_rows)(size_t rows, size_t columns, const float *x, size_t x_stride, void *y, size_t y_stride, bool half);
   /* c[rows][columns] = a b (+ c when accumulate): rows <= tile_rows, columns <= tile_columns. Row r of a lies at a[r * a_stride];
    * b is packed: depth steps of tile_columns floats, or halves when b_half (columns beyond `columns` present). After the last
    * step bias[columns] is added (NULL: none) and values are kept within [low, high]. */
@@ -125,11 +171,7 @@ typedef struct cml_kernels {
 
   /* ---- convolution ---- */
 
-  /* One row of a channels-last depthwise convolution: y[o][c] = sum over taps of rows[t / kw][(o * stride + (t % kw) * dilation)
-   * * pixel + c] * w[t * channels + c] + bias[c], kept within [low, high]. rows[kh]: the input rows, NULL where padding.
-   * All columns touched are inside the rows. */
-  void (*depthwise_row)(size_t outputs, size_t channels, size_t kh, size_t kw, const float *const *rows, size_t stride, size_t dilation,
-                        size_t pixel, const float *w, const float *bias, float low, float high, float *y);
+  void (*depthwise)(const cml_depthwise *d);
   /* Winograd's F(4 x 4, 3 x 3), channels last. Input: the 6 x 6 pixels at x become 36 vectors, number i at v + i * v_stride.
    * Output: 36 vectors of sums become 4 x 4 pixels at y, of which the first rows x columns are written, with bias and clamp. */
   void (*winograd_input)(size_t channels, const float *x, size_t pixel, size_t row, float *v, size_t v_stride);

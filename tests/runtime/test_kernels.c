@@ -402,24 +402,42 @@ static void test_pack_panel(void **state) {
   }
 }
 
+static double any_at(const void *p, bool half, int64_t i) { return half ? (double)cml_f16_to_f32(((const cml_f16 *)p)[i]) : (double)((const float *)p)[i]; }
+
 static void test_depthwise(void **state) {
   (void)state;
   const cml_kernels *k;
   EACH_TABLE(k) {
-    for (int round = 0; round < 200; round++) {
-      size_t channels = between(1, 40), kh = between(1, 4), kw = between(1, 5), stride = between(1, 3), dilation = between(1, 2), outputs = between(1, 9);
-      size_t columns = (outputs - 1) * stride + (kw - 1) * dilation + 1, count = columns * channels;
-      float *x = at_end(0, kh * count * 4), *w = at_end(1, kh * kw * channels * 4), *bias = at_end(2, channels * 4), *y = at_end(3, outputs * channels * 4);
-      const float *rows[4];
-      fill(x, kh * count), fill(w, kh * kw * channels), fill(bias, channels);
-      for (size_t r = 0; r < kh; r++) rows[r] = rnd() % 4 ? x + r * count : NULL;
-      k->depthwise_row(outputs, channels, kh, kw, rows, stride, dilation, channels, w, bias, -0.5f, 0.75f, y);
+    for (int round = 0; round < 400; round++) {
+      size_t channels = between(1, 40), kh = between(1, 5), kw = between(1, 5), outputs = between(1, 19);
+      int64_t stride = (int64_t)between(1, 3), dilation = rnd() % 3 ? 1 : 2, first = -(int64_t)between(0, 3);
+      int64_t columns = (int64_t)between(1, outputs * (size_t)stride + 4);
+      bool x_half = rnd() % 2, y_half = rnd() % 2;
+      size_t count = (size_t)columns * channels, x_size = x_half ? 2 : 4, y_size = y_half ? 2 : 4;
+      float *w = at_end(1, kh * kw * channels * 4), *bias = at_end(2, channels * 4);
+      char *x = (char *)at_end(0, kh * count * x_size);
+      void *y = at_end(3, outputs * channels * y_size);
+      const void *rows[5];
+      fill(w, kh * kw * channels), fill(bias, channels);
+      for (size_t i = 0; i < kh * count; i++) {
+        float v;
+        fill(&v, 1);
+        if (x_half) ((cml_f16 *)(void *)x)[i] = cml_f16_from_f32(v);
+        else ((float *)(void *)x)[i] = v;
+      }
+      for (size_t r = 0; r < kh; r++) rows[r] = rnd() % 4 ? x + r * count * x_size : NULL;
+      k->depthwise(&(cml_depthwise){.outputs = outputs, .channels = channels, .kh = kh, .kw = kw, .rows = rows, .x_half = x_half, .stride = stride,
+                                    .dilation = dilation, .first = first, .columns = columns, .pixel = channels, .w = w, .w_stride = channels,
+                                    .bias = bias, .low = -0.5f, .high = 0.75f, .y = y, .y_pixel = channels, .y_half = y_half});
       for (size_t o = 0; o < outputs; o++)
         for (size_t c = 0; c < channels; c++) {
           double want = (double)bias[c];
-          for (size_t t = 0; t < kh * kw; t++)
-            if (rows[t / kw]) want += (double)rows[t / kw][(o * stride + t % kw * dilation) * channels + c] * (double)w[t * channels + c];
-          assert_true(fabs((double)y[o * channels + c] - fmin(fmax(want, -0.5), 0.75)) < 1e-5);
+          for (size_t t = 0; t < kh * kw; t++) {
+            int64_t column = first + (int64_t)o * stride + (int64_t)(t % kw) * dilation;
+            if (rows[t / kw] && column >= 0 && column < columns)
+              want += any_at(rows[t / kw], x_half, column * (int64_t)channels + (int64_t)c) * (double)w[t * channels + c];
+          }
+          assert_true(fabs(any_at(y, y_half, (int64_t)(o * channels + c)) - fmin(fmax(want, -0.5), 0.75)) < (y_half ? 5e-4 : 1e-5));
         }
     }
   }
