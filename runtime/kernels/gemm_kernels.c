@@ -62,7 +62,7 @@ VINLINE void finish(const int rows, const int nv, vf (*acc)[NV], const cml_tile 
     }
   }
   if (columns != (size_t)(nv * W) || t->unary) {
-    float block[MR * NR];
+    _Alignas(64) float block[MR * NR];
     UNROLL for (int i = 0; i < rows; i++)
       UNROLL for (int j = 0; j < nv; j++) vf_store(block + (i * nv + j) * W, acc[i][j]);
     finish_block(t, block, (size_t)(nv * W));

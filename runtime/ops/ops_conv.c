@@ -35,15 +35,15 @@ static const cml_param conv_params_17[] = {CONV_PARAMS(2, 0)};
 static const cml_param transpose_params[] = {TRANSPOSE_PARAMS(1, 1)};
 static const cml_param transpose_params_17[] = {TRANSPOSE_PARAMS(2, 0)};
 /* What passes make of a convolution and its neighbours: channels last, bias, residual and activation in one. */
-enum { F_LAYOUT = 8, F_RESIDUAL, F_ACTIVATION, F_ALPHA, F_BETA };
-static const cml_param fused_params[] = {
-    CONV_PARAMS(2, 0)
-    {"layout", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0}, /* 1: x and the output have their channels last */
-    {"residual", CML_M_FLOAT, CML_OPTIONAL, 0},
-    {"activation", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},
-    {"alpha", CML_MASK(F32), CML_CONST | CML_OPTIONAL, 0},
-    {"beta", CML_MASK(F32), CML_CONST | CML_OPTIONAL, 0},
-};
+enum { F_LAYOUT, F_RESIDUAL, F_ACTIVATION, F_ALPHA, F_BETA }; /* behind the others */
+#define FUSED_PARAMS                                                                                                  \
+  {"layout", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0}, /* 1: x and the output have their channels last */          \
+  {"residual", CML_M_FLOAT, CML_OPTIONAL, 0},                                                                         \
+  {"activation", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},                                                         \
+  {"alpha", CML_MASK(F32), CML_CONST | CML_OPTIONAL, 0},                                                              \
+  {"beta", CML_MASK(F32), CML_CONST | CML_OPTIONAL, 0},
+static const cml_param fused_params[] = {CONV_PARAMS(2, 0) FUSED_PARAMS};
+static const cml_param fused_transpose_params[] = {TRANSPOSE_PARAMS(2, 0) FUSED_PARAMS};
 
 /* The call, understood. */
 typedef struct conv_call {
@@ -60,6 +60,14 @@ typedef struct conv_prepared {
   const float *bias;
   const void **packed; /* by phase */
 } conv_prepared;
+
+/* Where a row's FUSED_PARAMS begin; 0: it has none. */
+static unsigned fused(const cml_call *c) {
+  return c->op->params == fused_params                     ? sizeof fused_params / sizeof *fused_params - F_BETA - 1
+         : c->op->params == fused_transpose_params ? sizeof fused_transpose_params / sizeof *fused_transpose_params - F_BETA - 1
+                                                   : 0;
+}
+static bool channels_last(const cml_call *c) { return fused(c) && cml_arg_int(c, fused(c) + F_LAYOUT, 0) == 1; }
 
 static uint64_t up(uint64_t x) { return (x + 63) & ~UINT64_C(63); }
 static size_t slots(const cml_call *c) { return cml_pool_threads(c->pool); }
@@ -100,7 +108,7 @@ static int32_t channel_axis(const conv_call *v, const cml_tensor *x) { return v-
 static cml_status read_conv(const cml_call *c, conv_call *v, cml_error *err) {
   const cml_tensor *x = cml_arg(c, X), *w = cml_arg(c, WEIGHT), *bias = cml_arg(c, BIAS);
   *v = (conv_call){.phases = 1};
-  v->last = c->op->param_count > F_LAYOUT && cml_arg_int(c, F_LAYOUT, 0) == 1;
+  v->last = channels_last(c);
   CML_TRY(check_ranks(c, err));
   if (x->rank < 0 || w->rank < 0) return CML_OK;
   int64_t channels = x->dims[channel_axis(v, x)], groups;
@@ -156,10 +164,10 @@ static cml_status transpose_sizes(const cml_call *c, conv_call *v, cml_error *er
 
 static cml_status read_transpose(const cml_call *c, conv_call *v, cml_error *err) {
   const cml_tensor *x = cml_arg(c, X), *w = cml_arg(c, WEIGHT), *bias = cml_arg(c, BIAS);
-  *v = (conv_call){.transposed = true, .phases = 1};
+  *v = (conv_call){.transposed = true, .phases = 1, .last = channels_last(c)};
   CML_TRY(check_ranks(c, err));
   if (x->rank < 0 || w->rank < 0) return CML_OK;
-  int64_t channels = x->dims[1], groups;
+  int64_t channels = x->dims[channel_axis(v, x)], groups;
   CML_TRY(read_groups(c, T_GROUPS, channels, &groups, err));
   v->outputs = cml_dim_mul(w->dims[1], groups);
   if (channels >= 0 && w->dims[0] >= 0 && channels != w->dims[0])
@@ -167,11 +175,11 @@ static cml_status read_transpose(const cml_call *c, conv_call *v, cml_error *err
   if (bias && bias->rank == 1 && bias->dims[0] >= 0 && v->outputs >= 0 && bias->dims[0] != v->outputs)
     return cml_call_fail(c, err, "bias has %lld elements for %lld outputs", (long long)bias->dims[0], (long long)v->outputs);
   v->windows.dims = x->rank - 2;
-  for (int32_t i = 0; i < v->windows.dims; i++) v->windows.in[i] = x->dims[i + 2], v->windows.kernel[i] = w->dims[i + 2];
+  for (int32_t i = 0; i < v->windows.dims; i++) v->windows.in[i] = x->dims[i + (v->last ? 1 : 2)], v->windows.kernel[i] = w->dims[i + 2];
   CML_TRY(transpose_sizes(c, v, err));
   v->known = cml_tensor_known_shape(x) && cml_tensor_known_shape(w);
   v->conv = (cml_conv){.batch = (size_t)x->dims[0], .channels = (size_t)(channels < 0 ? w->dims[0] : channels), .outputs = (size_t)v->outputs,
-                       .groups = (size_t)groups, .in_half = x->dtype == CML_F16, .out_half = x->dtype == CML_F16};
+                       .groups = (size_t)groups, .in_last = v->last, .out_last = v->last, .in_half = x->dtype == CML_F16, .out_half = x->dtype == CML_F16};
   fill_spatial(v, &v->windows);
   cml_conv_place_all(&v->conv);
   for (int i = 0; i < 3; i++) {
@@ -256,7 +264,7 @@ static void widen_bias(const cml_kernels *k, const cml_tensor *t, float *to) {
 }
 
 static cml_status read_call(const cml_call *c, conv_call *v, cml_error *err) {
-  return !strcmp(c->op->name, "conv_transpose") ? read_transpose(c, v, err) : read_conv(c, v, err);
+  return strstr(c->op->name, "conv_transpose") ? read_transpose(c, v, err) : read_conv(c, v, err);
 }
 
 static bool weights_constant(const cml_call *c) {
@@ -309,7 +317,7 @@ static cml_status infer(cml_call *c, cml_error *err) {
   dims[v.last ? x->rank - 1 : 1] = v.outputs;
   for (int32_t i = 0; i < v.windows.dims; i++) dims[i + (v.last ? 1 : 2)] = v.windows.out[i];
   cml_out_set(c, 0, x->dtype, x->rank, dims);
-  const cml_tensor *residual = c->op->param_count > F_RESIDUAL ? cml_arg(c, F_RESIDUAL) : NULL;
+  const cml_tensor *residual = fused(c) ? cml_arg(c, fused(c) + F_RESIDUAL) : NULL;
   if (residual && cml_tensor_known_shape(residual) && cml_tensor_known_shape(c->outs[0]) &&
       (!cml_tensor_same_shape(residual, c->outs[0]) || residual->dtype != x->dtype))
     return cml_call_fail(c, err, "the residual does not have the output's shape and type");
@@ -331,14 +339,19 @@ static cml_status infer(cml_call *c, cml_error *err) {
   return CML_OK;
 }
 
-/* A phase without taps: the bias alone. */
-static void fill_phase(const conv_call *v, const cml_conv *p, const float *bias, cml_tensor *y) {
-  for (size_t n = 0; n < p->batch * p->outputs; n++)
+/* A phase without taps: the bias alone, and what follows it. */
+static void fill_phase(const cml_kernels *k, const cml_conv *p, const cml_epilogue *after, cml_tensor *y) {
+  int64_t plane = p->full[0] * p->full[1] * p->full[2], channels = (int64_t)p->outputs;
+  for (int64_t n = 0; n < (int64_t)p->batch * channels; n++)
     for (int64_t d = p->place[0]; d < p->full[0]; d += p->step[0])
       for (int64_t h = p->place[1]; h < p->full[1]; h += p->step[1])
-        for (int64_t w = p->place[2]; w < p->full[2]; w += p->step[2])
-          cml_tensor_set(y, (((int64_t)n * p->full[0] + d) * p->full[1] + h) * p->full[2] + w, bias ? (double)bias[n % p->outputs] : 0);
-  (void)v;
+        for (int64_t w = p->place[2]; w < p->full[2]; w += p->step[2]) {
+          int64_t pixel = (d * p->full[1] + h) * p->full[2] + w, at = p->out_last ? (n / channels * plane + pixel) * channels + n % channels : n * plane + pixel;
+          float v = after->bias ? after->bias[n % channels] : 0;
+          if (after->residual) v += p->out_half ? cml_f16_to_f32(((const cml_f16 *)after->residual)[at]) : ((const float *)after->residual)[at];
+          if (after->activation != CML_UNARY_COPY) k->unary(after->activation, &v, &v, 1, after->a, after->b);
+          cml_tensor_set(y, at, (double)v);
+        }
 }
 
 static cml_status run(cml_call *c, cml_error *err) {
@@ -365,18 +378,19 @@ static cml_status run(cml_call *c, cml_error *err) {
     after.bias = (float *)(void *)packed;
     packed += up((uint64_t)v.outputs * 4);
   }
-  if (c->op->param_count > F_RESIDUAL) {
-    const cml_tensor *residual = cml_arg(c, F_RESIDUAL);
+  if (fused(c)) {
+    unsigned f = fused(c);
+    const cml_tensor *residual = cml_arg(c, f + F_RESIDUAL);
     if (residual) after.residual = residual->data, after.residual_stride = (size_t)v.outputs;
-    after.activation = (cml_unary)cml_arg_int(c, F_ACTIVATION, CML_UNARY_COPY);
-    after.a = (float)cml_arg_float(c, F_ALPHA, 0);
-    after.b = (float)cml_arg_float(c, F_BETA, 0);
+    after.activation = (cml_unary)cml_arg_int(c, f + F_ACTIVATION, CML_UNARY_COPY);
+    after.a = (float)cml_arg_float(c, f + F_ALPHA, 0);
+    after.b = (float)cml_arg_float(c, f + F_BETA, 0);
   }
   for (size_t i = 0; i < v.phases; i++) {
     cml_conv conv;
     cml_conv_source from;
     if (!phase_conv(&v, w, i, &conv, &from)) {
-      if (conv.out[0] > 0 && conv.out[1] > 0 && conv.out[2] > 0) fill_phase(&v, &conv, after.bias, y);
+      if (conv.out[0] > 0 && conv.out[1] > 0 && conv.out[2] > 0) fill_phase(k, &conv, &after, y);
       continue;
     }
     if (conv.out[0] <= 0 || conv.out[1] <= 0 || conv.out[2] <= 0) continue;
@@ -396,6 +410,7 @@ static const cml_op rows[] = {
     {.name = "conv_transpose", .since = CML_IOS15, .until = CML_IOS16, CML_PARAMS(transpose_params), CONV_ROW},
     {.name = "conv_transpose", .since = CML_IOS17, CML_PARAMS(transpose_params_17), CONV_ROW},
     {.name = "cml_conv", .since = CML_IOS15, .flags = CML_OP_INTERNAL, CML_PARAMS(fused_params), CONV_ROW},
+    {.name = "cml_conv_transpose", .since = CML_IOS15, .flags = CML_OP_INTERNAL, CML_PARAMS(fused_transpose_params), CONV_ROW},
 };
 
 const cml_op_family cml_ops_conv = {"conv", rows, sizeof rows / sizeof *rows};

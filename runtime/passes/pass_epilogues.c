@@ -64,7 +64,7 @@ static bool constant_or_absent(const cml_graph *g, uint32_t v) { return v == CML
 
 /* known: values that `uses` covers. */
 static cml_status fuse(cml_graph *g, cml_use *uses, size_t known, cml_step *s, cml_error *err) {
-  bool linear = cml_pass_is(s, "linear"), conv = cml_pass_is(s, "conv");
+  bool linear = cml_pass_is(s, "linear"), transpose = cml_pass_is(s, "conv_transpose"), conv = transpose || cml_pass_is(s, "conv");
   if (!linear && !conv) return CML_OK;
   uint32_t weight = cml_pass_arg(s, "weight"), bias = cml_pass_arg(s, "bias"), residual = CML_NO_VALUE;
   cml_dtype type = cml_pass_type(g, s->outs[0])->dtype;
@@ -85,10 +85,10 @@ static cml_status fuse(cml_graph *g, cml_use *uses, size_t known, cml_step *s, c
       {"x", cml_pass_arg(s, "x")}, {"weight", weight}, {"bias", bias}, {"strides", cml_pass_arg(s, "strides")},
       {"pad_type", cml_pass_arg(s, "pad_type")}, {"pad", cml_pass_arg(s, "pad")}, {"dilations", cml_pass_arg(s, "dilations")},
       {"groups", cml_pass_arg(s, "groups")}, {"residual", residual}, {"activation", cml_pass_int(g, f.f)},
-      {"alpha", cml_pass_float(g, f.a)}, {"beta", cml_pass_float(g, f.b)},
+      {"alpha", cml_pass_float(g, f.a)}, {"beta", cml_pass_float(g, f.b)}, {"output_shape", transpose ? cml_pass_arg(s, "output_shape") : CML_NO_VALUE},
   };
   const char *name = s->name;
-  CML_TRY(cml_pass_become(g, last, linear ? "cml_linear" : "cml_conv", bindings, sizeof bindings / sizeof *bindings, err));
+  CML_TRY(cml_pass_become(g, last, linear ? "cml_linear" : transpose ? "cml_conv_transpose" : "cml_conv", bindings, sizeof bindings / sizeof *bindings, err));
   last->name = name;
   for (size_t i = 0; i + 1 < count; i++) parts[i]->op = NULL;
   /* what the joined steps used is now used by the last of them */

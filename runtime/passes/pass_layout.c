@@ -148,7 +148,8 @@ static cml_status replace(layout_pass *p, cml_step *s, const char *param, uint32
 /* ---- kinds of steps; each returns with *done set when it took the step ---- */
 
 static cml_status take_conv(layout_pass *p, cml_step *s, bool *done, cml_error *err) {
-  if (!cml_pass_is(s, "cml_conv")) return CML_OK;
+  bool transpose = cml_pass_is(s, "cml_conv_transpose");
+  if (!transpose && !cml_pass_is(s, "cml_conv")) return CML_OK;
   uint32_t x = cml_pass_arg(s, "x"), residual = cml_pass_arg(s, "residual");
   CML_TRY(want_last(p, x, &x, err));
   if (residual != CML_NO_VALUE) CML_TRY(want_last(p, residual, &residual, err));
@@ -157,9 +158,10 @@ static cml_status take_conv(layout_pass *p, cml_step *s, bool *done, cml_error *
       {"pad_type", cml_pass_arg(s, "pad_type")}, {"pad", cml_pass_arg(s, "pad")}, {"dilations", cml_pass_arg(s, "dilations")},
       {"groups", cml_pass_arg(s, "groups")}, {"layout", cml_pass_int(p->g, 1)}, {"residual", residual},
       {"activation", cml_pass_arg(s, "activation")}, {"alpha", cml_pass_arg(s, "alpha")}, {"beta", cml_pass_arg(s, "beta")},
+      {"output_shape", transpose ? cml_pass_arg(s, "output_shape") : CML_NO_VALUE},
   };
   if (!grow_values(p)) return cml_fail_memory(err);
-  CML_TRY(cml_pass_become(p->g, s, "cml_conv", bindings, sizeof bindings / sizeof *bindings, err));
+  CML_TRY(cml_pass_become(p->g, s, transpose ? "cml_conv_transpose" : "cml_conv", bindings, sizeof bindings / sizeof *bindings, err));
   *done = true;
   return give_last(p, s, err);
 }

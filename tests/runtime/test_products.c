@@ -19,7 +19,7 @@ static int64_t between(int64_t low, int64_t high) { return low + rnd() % (uint32
 
 /* ---- arguments by name ---- */
 
-enum { ARGS = 12 };
+enum { ARGS = 14 };
 typedef struct call {
   const cml_op *op;
   int opset;
@@ -98,7 +98,8 @@ typedef struct geometry {
   int64_t in[3], out[3], kernel[3], stride[3], dilation[3], before[3];
 } geometry;
 
-static void one_conv(bool transposed) {
+/* fused: the rows that passes make, with the channels last, a residual and an activation. */
+static void one_conv(bool transposed, bool fused) {
   int32_t dims = (int32_t)between(1, 3);
   int64_t groups = between(0, 3) ? 1 : between(2, 4), cg = between(1, rnd() % 3 ? 6 : 40), og = between(1, rnd() % 3 ? 7 : 45), n = between(1, 2);
   if (rnd() % 4 == 0) groups = between(2, 40), cg = og = 1;
@@ -118,9 +119,11 @@ static void one_conv(bool transposed) {
   }
   cml_dtype type = rnd() % 2 ? CML_F32 : CML_F16, weight_type = rnd() % 2 ? CML_F32 : CML_F16;
   int64_t x_dims[5] = {n, groups * cg}, w_dims[5] = {transposed ? groups * cg : groups * og, transposed ? og : cg};
-  memcpy(x_dims + 2, in, sizeof in);
+  memcpy(x_dims + (fused ? 1 : 2), in, sizeof in);
+  if (fused) x_dims[dims + 1] = groups * cg;
   memcpy(w_dims + 2, kernel, sizeof kernel);
-  call c = start(transposed ? "conv_transpose" : "conv", CML_IOS17);
+  static const char *const names[] = {"conv", "conv_transpose", "cml_conv", "cml_conv_transpose"};
+  call c = start(names[transposed + 2 * fused], CML_IOS17);
   cml_tensor *x = add_floats(&c, "x", type, dims + 2, x_dims), *w = add_floats(&c, "weight", weight_type, dims + 2, w_dims), *bias = NULL, y;
   int64_t outputs = groups * og;
   if (rnd() % 2) bias = add_floats(&c, "bias", weight_type, 1, &outputs);
@@ -136,9 +139,25 @@ static void one_conv(bool transposed) {
     done(&c, &(cml_tensor){0});
     return;
   }
+  static const cml_unary functions[] = {CML_UNARY_COPY, CML_UNARY_RELU, CML_UNARY_CLIP, CML_UNARY_SILU};
+  cml_unary f = fused ? functions[rnd() % 4] : CML_UNARY_COPY;
+  cml_tensor *residual = NULL;
+  if (fused) {
+    int64_t y_dims[5] = {n}, one = 1, function = f;
+    for (int i = 0; i < dims; i++) {
+      int64_t reach = (kernel[i] - 1) * dilation[i] + 1, padding = pad[2 * i] + pad[2 * i + 1];
+      y_dims[i + 1] = transposed ? (in[i] - 1) * stride[i] + reach - padding : (in[i] + padding - reach) / stride[i] + 1;
+    }
+    y_dims[dims + 1] = outputs;
+    add_ints(&c, "layout", -1, &one);
+    if (rnd() % 2) residual = add_floats(&c, "residual", type, dims + 2, y_dims);
+    add_ints(&c, "activation", -1, &function);
+    cml_tensor_set(add(&c, "alpha", CML_F32, 0, NULL), 0, -0.25);
+    cml_tensor_set(add(&c, "beta", CML_F32, 0, NULL), 0, 0.5);
+  }
   evaluate(&c, &y);
-  for (int i = 0; i < dims; i++) g.out[i + 3 - dims] = y.dims[i + 2];
-  int64_t plane = g.out[0] * g.out[1] * g.out[2], n_taps = g.kernel[0] * g.kernel[1] * g.kernel[2];
+  for (int i = 0; i < dims; i++) g.out[i + 3 - dims] = y.dims[i + (fused ? 1 : 2)];
+  int64_t plane = g.out[0] * g.out[1] * g.out[2], in_plane = g.in[0] * g.in[1] * g.in[2], n_taps = g.kernel[0] * g.kernel[1] * g.kernel[2];
   for (int64_t i = 0; i < cml_tensor_count(&y); i++) {
     int64_t image = i / (plane * outputs), o = i / plane % outputs, at = i % plane, group = o / og;
     int64_t p[3] = {at / (g.out[1] * g.out[2]), at / g.out[2] % g.out[1], at % g.out[2]};
@@ -158,21 +177,26 @@ static void one_conv(bool transposed) {
       }
       if (!inside) continue;
       for (int64_t ch = 0; ch < cg; ch++) {
-        int64_t xi = (((image * groups * cg + group * cg + ch) * g.in[0] + q[0]) * g.in[1] + q[1]) * g.in[2] + q[2];
+        int64_t xi = place(fused, image, groups * cg, group * cg + ch, in_plane, (q[0] * g.in[1] + q[1]) * g.in[2] + q[2]);
         int64_t wi = transposed ? ((group * cg + ch) * og + o % og) * n_taps + t : (o * cg + ch) * n_taps + t;
         sum += cml_tensor_get(x, xi) * cml_tensor_get(w, wi);
       }
     }
-    close_to(&y, i, sum, sqrt((double)(n_taps * cg)));
+    int64_t yi = place(fused, image, outputs, o, plane, at);
+    if (residual) sum += cml_tensor_get(residual, yi);
+    if (f == CML_UNARY_RELU) sum = fmax(sum, 0);
+    if (f == CML_UNARY_CLIP) sum = fmin(fmax(sum, -0.25), 0.5);
+    if (f == CML_UNARY_SILU) sum /= 1 + exp(-sum);
+    close_to(&y, yi, sum, sqrt((double)(n_taps * cg)));
   }
   done(&c, &y);
 }
 
 static void convs(void) {
-  for (int i = 0; i < 60; i++) one_conv(false);
+  for (int i = 0; i < 120; i++) one_conv(false, i % 2);
 }
 static void transposed_convs(void) {
-  for (int i = 0; i < 60; i++) one_conv(true);
+  for (int i = 0; i < 120; i++) one_conv(true, i % 2);
 }
 static void test_conv(void **state) {
   (void)state;
