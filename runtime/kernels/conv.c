@@ -125,6 +125,7 @@ static void flatten(cml_conv *v) {
 static void lay_out(const cml_conv *given, layout *l) {
   *l = (layout){.v = *given};
   cml_conv *v = &l->v;
+  for (int i = 0; i < 3; i++) v->out[i] = v->out[i] < 1 ? 1 : v->out[i]; /* phases of a transposed convolution may have no pixels */
   flatten(v);
   l->depthwise = cml_conv_is_depthwise(v);
   l->group_channels = v->channels / v->groups;
@@ -446,12 +447,12 @@ void cml_conv_run(const cml_kernels *k, const cml_conv *v, const cml_conv_weight
     cml_winograd_run(k, v, w, after, x, y, pool, scratch, slots);
     return;
   }
+  if (!v->batch || v->out[0] <= 0 || v->out[1] <= 0 || v->out[2] <= 0) return;
   layout l;
   lay_out(v, &l);
   job j = {.k = k, .l = &l, .w = w, .after = after, .x = x, .y = y, .scratch = scratch, .slot = cml_conv_scratch(k, v), .parts = 1};
   size_t work = v->batch * (size_t)(v->out[0] * v->out[1] * v->out[2]) * v->outputs * l.depth;
   if (slots < cml_pool_threads(pool) || work < SERIAL_BELOW) pool = NULL; /* waking threads would take longer */
-  if (!v->batch || l.row_blocks <= 0 || l.column_blocks <= 0 || l.v.out[0] <= 0) return;
   if (cml_depthwise_fits(v)) {
     cml_depthwise_run(k, v, w, after, x, y, pool, scratch, j.slot);
     return;
