@@ -22,6 +22,18 @@ static const cml_param scaled_params[] = {
     {"scale", CML_MASK(F32), CML_CONST, 0},
 };
 
+/* Made by passes: layout holds 4 batch dims, queries, keys, depth, value depth, then for query, key, value and output an offset, 4
+ * batch strides and the rows' distance; shape is the output's. */
+enum { LAYOUT = 4, SHAPE, VIEW_NUMBERS = CML_ATTENTION_DIMS + 2, LAYOUT_NUMBERS = CML_ATTENTION_DIMS + 4 + 4 * VIEW_NUMBERS };
+static const cml_param view_params[] = {
+    {"query", CML_M_FLOAT, 0, 1},
+    {"key", CML_M_FLOAT, 0, 1},
+    {"value", CML_M_FLOAT, 0, 1},
+    {"scale", CML_MASK(F32), CML_CONST | CML_OPTIONAL, 0},
+    {"layout", CML_MASK(I32), CML_CONST, 0},
+    {"shape", CML_MASK(I32), CML_CONST, 0},
+};
+
 static bool differ(int64_t a, int64_t b) { return a >= 0 && b >= 0 && a != b; }
 
 static cml_status check(const cml_call *c, cml_error *err) {
@@ -115,11 +127,68 @@ static cml_status run(cml_call *c, cml_error *err) {
   return CML_OK;
 }
 
+/* ---- by strides ---- */
+
+static cml_attention_view read_view(const int64_t *numbers, const cml_tensor *t) {
+  cml_attention_view v = {.row = numbers[1 + CML_ATTENTION_DIMS]};
+  if (t->data) v.data = (const char *)t->data + (size_t)numbers[0] * (t->dtype == CML_F16 ? 2 : 4);
+  memcpy(v.batch, numbers + 1, sizeof v.batch);
+  return v;
+}
+
+static void describe_views(const cml_call *c, const int64_t *numbers, cml_attention *a) {
+  const int64_t *sizes = numbers + CML_ATTENTION_DIMS, *views = sizes + 4;
+  *a = (cml_attention){.queries = (size_t)sizes[0], .keys = (size_t)sizes[1], .depth = (size_t)sizes[2], .value_depth = (size_t)sizes[3],
+                       .half = cml_arg(c, QUERY)->dtype == CML_F16};
+  memcpy(a->dims, numbers, sizeof a->dims);
+  a->scale = (float)cml_arg_float(c, SCALE - 1, 1 / sqrt((double)sizes[2]));
+  a->q = read_view(views, cml_arg(c, QUERY));
+  a->k = read_view(views + VIEW_NUMBERS, cml_arg(c, KEY));
+  a->v = read_view(views + 2 * VIEW_NUMBERS, cml_arg(c, VALUE));
+  a->out = read_view(views + 3 * VIEW_NUMBERS, c->outs[0]);
+}
+
+/* Whether all that is read or written lies within a tensor of `count` elements. */
+static bool reaches(const int64_t *numbers, const int64_t *view, int64_t rows, int64_t depth, int64_t count) {
+  int64_t at = view[0] + (rows - 1) * view[1 + CML_ATTENTION_DIMS] + depth - 1;
+  for (int i = 0; i < CML_ATTENTION_DIMS; i++) at += (numbers[i] - 1) * view[1 + i];
+  return at < count;
+}
+
+static cml_status infer_views(cml_call *c, cml_error *err) {
+  int64_t n[LAYOUT_NUMBERS], dims[CML_MAX_RANK], *sizes = n + CML_ATTENTION_DIMS, *views = sizes + 4;
+  size_t rank = cml_arg_ints(c, SHAPE, dims, CML_MAX_RANK);
+  if (cml_arg_ints(c, LAYOUT, n, LAYOUT_NUMBERS) != LAYOUT_NUMBERS) return cml_call_fail(c, err, "layout must have %d numbers", (int)LAYOUT_NUMBERS);
+  cml_out_set(c, 0, cml_arg(c, QUERY)->dtype, (int32_t)rank, dims);
+  const int64_t rows[] = {sizes[0], sizes[1], sizes[1], sizes[0]}, depths[] = {sizes[2], sizes[2], sizes[3], sizes[3]};
+  for (unsigned i = 0; i < 4; i++) {
+    const cml_tensor *t = i < 3 ? cml_arg(c, i) : c->outs[0];
+    if (!cml_tensor_known_shape(t) || !reaches(n, views + i * VIEW_NUMBERS, rows[i], depths[i], cml_tensor_count(t)))
+      return cml_call_fail(c, err, "the layout goes beyond a value's %lld elements", (long long)cml_tensor_count(t));
+  }
+  cml_attention a;
+  describe_views(c, n, &a);
+  c->scratch_size = cml_pool_threads(c->pool) * cml_attention_scratch(cml_kernels_get(), &a);
+  return CML_OK;
+}
+
+static cml_status run_views(cml_call *c, cml_error *err) {
+  (void)err;
+  int64_t n[LAYOUT_NUMBERS];
+  cml_attention a;
+  cml_arg_ints(c, LAYOUT, n, LAYOUT_NUMBERS);
+  describe_views(c, n, &a);
+  cml_attention_run(cml_kernels_get(), &a, c->pool, c->scratch, cml_pool_threads(c->pool));
+  return CML_OK;
+}
+
 static const cml_op rows[] = {
     {.name = "scaled_dot_product_attention", .since = CML_IOS18, .min_outputs = 1, .max_outputs = 1, CML_PARAMS(attention_params),
      .infer = infer, .run = run},
     {.name = "cml_attention", .since = CML_IOS15, .flags = CML_OP_INTERNAL, .min_outputs = 1, .max_outputs = 1, CML_PARAMS(scaled_params),
      .infer = infer, .run = run},
+    {.name = "cml_attention_view", .since = CML_IOS15, .flags = CML_OP_INTERNAL, .min_outputs = 1, .max_outputs = 1, CML_PARAMS(view_params),
+     .infer = infer_views, .run = run_views},
 };
 
 const cml_op_family cml_ops_attention = {"attention", rows, sizeof rows / sizeof *rows};

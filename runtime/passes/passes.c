@@ -4,7 +4,9 @@
 #include <stdlib.h>
 
 static const cml_pass passes[] = {
+    {"dead-code", "operations whose results nobody uses are left out", cml_pass_dead_code},
     {"attention", "matrix product, scale, softmax, matrix product: one streaming attention", cml_pass_attention},
+    {"attention-views", "transposes and splits around attention become strides that it reads and writes by", cml_pass_attention_views},
     {"group-norm", "the written-out group normalisation as one operation", cml_pass_group_norm},
     {"epilogues", "residual additions and activations into the convolution or linear layer before them", cml_pass_epilogues},
     {"layout", "convolutions and their neighbours with the channels last, converted at the borders only", cml_pass_layout},
@@ -71,6 +73,22 @@ cml_use *cml_pass_uses(const cml_graph *g) {
   cml_use *uses = calloc(g->value_count + 1, sizeof *uses);
   if (uses) use_block(&g->body, uses, 0, true);
   return uses;
+}
+
+cml_status cml_pass_dead_code(cml_graph *g, cml_error *err) {
+  cml_use *uses = cml_pass_uses(g);
+  if (!uses) return cml_fail_memory(err);
+  for (size_t i = g->body.step_count; i-- > 0;) { /* backwards: what fed a dropped step may be unused now */
+    cml_step *s = &g->body.steps[i];
+    if (!s->op || s->folded || (s->op->flags & (CML_OP_IMPURE | CML_OP_CONTROL))) continue;
+    bool used = false;
+    for (size_t k = 0; k < s->out_count; k++) used = used || uses[s->outs[k]].count;
+    if (used) continue;
+    for (size_t k = 0; k < s->arg_count; k++) uses[s->args[k]].count--;
+    s->op = NULL;
+  }
+  free(uses);
+  return CML_OK;
 }
 
 /* ---- values and steps ---- */

@@ -53,6 +53,8 @@ static inline const cml_tensor *cml_pass_type(const cml_graph *g, uint32_t value
 
 cml_status cml_pass_epilogues(cml_graph *g, cml_error *err);
 cml_status cml_pass_attention(cml_graph *g, cml_error *err);
+cml_status cml_pass_attention_views(cml_graph *g, cml_error *err);
+cml_status cml_pass_dead_code(cml_graph *g, cml_error *err); /* for other passes too: drops pure steps whose results nobody uses */
 cml_status cml_pass_group_norm(cml_graph *g, cml_error *err);
 cml_status cml_pass_layout(cml_graph *g, cml_error *err);
 

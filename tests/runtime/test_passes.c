@@ -75,6 +75,8 @@ static void op(const char *dims, const char *name, const char *call) {
 
 /* ---- running ---- */
 
+static const char *must_lack; /* an operator that the passes take away, or NULL */
+
 static float *run(const char *passes, const float *x, size_t n, const int64_t *dims, int32_t rank, const char *must_have, size_t *out_count) {
   cml_model *model = calloc(1, sizeof *model);
   assert_ok(cml_mil_parse_text(cml_span_of(text, used), &model->arena, &model->program, err));
@@ -83,6 +85,8 @@ static float *run(const char *passes, const float *x, size_t n, const int64_t *d
   assert_ok(cml_executable_prepare(model, &(cml_prepare_options){.passes = passes, .threads = 2}, &e, err));
   bool found = !must_have;
   for (size_t i = 0; i < e->graph.body.step_count; i++) found = found || !strcmp(e->graph.body.steps[i].op->name, must_have);
+  for (size_t i = 0; must_have && must_lack && i < e->graph.body.step_count; i++)
+    if (!strcmp(e->graph.body.steps[i].op->name, must_lack)) fail_msg("%s is still there with passes '%s'", must_lack, passes ? passes : "(all)");
   if (!found) fail_msg("no %s with passes '%s'", must_have, passes ? passes : "(all)");
   cml_tensor in = {.dtype = CML_F32, .rank = rank, .data = (void *)(uintptr_t)x};
   memcpy(in.dims, dims, (size_t)rank * sizeof *dims);
@@ -213,6 +217,55 @@ static void attention(void) {
   same_with_and_without((const int64_t[]){2, 3, 37, 16}, 4, "attention", "cml_attention");
 }
 
+/* A joint product cut into q, k and v in two ways, and the result turned back. */
+static void attention_views(void) {
+  const int64_t dims[] = {2, 37, 48};
+  start("[2, 37, 48]");
+  ints("axis", "[]", "-1");
+  ints("zero", "[1]", "[0]");
+  ints("first", "[]", "0");
+  ints("cut", "[5]", "[2, 37, 3, 2, 8]");
+  ints("order", "[5]", "[2, 0, 3, 1, 4]");
+  ints("thirds", "[3]", "[1, 1, 1]");
+  ints("widths", "[3]", "[16, 16, 16]");
+  ints("heads", "[4]", "[2, 37, 2, 8]");
+  ints("back", "[4]", "[0, 2, 1, 3]");
+  ints("joined", "[3]", "[2, 37, 16]");
+  flag("no", "false");
+  flag("yes", "true");
+  op("[2, 37, 3, 2, 8]", "r", "reshape(x = x, shape = cut)");
+  op("[3, 2, 2, 37, 8]", "t", "transpose(x = r, perm = order)");
+  put("tensor<%s, [1, 2, 2, 37, 8]> q0, tensor<%s, [1, 2, 2, 37, 8]> k0, tensor<%s, [1, 2, 2, 37, 8]> v0 = split(x = t, split_sizes = thirds, axis = first)"
+      "[name = tensor<string, []>(\"parts\")];\n", type, type, type);
+  op("[2, 2, 37, 8]", "q", "squeeze(x = q0, axes = zero)");
+  op("[2, 2, 37, 8]", "k", "squeeze(x = k0, axes = zero)");
+  op("[2, 2, 37, 8]", "v", "squeeze(x = v0, axes = zero)");
+  op("[2, 2, 37, 37]", "s", "matmul(x = q, y = k, transpose_x = no, transpose_y = yes)");
+  op("[2, 2, 37, 37]", "w", "softmax(x = s, axis = axis)");
+  op("[2, 2, 37, 8]", "a", "matmul(x = w, y = v, transpose_x = no, transpose_y = no)");
+  op("[2, 37, 2, 8]", "b", "transpose(x = a, perm = back)");
+  op("[2, 37, 16]", "y1", "reshape(x = b, shape = joined)");
+  put("tensor<%s, [2, 37, 16]> q2, tensor<%s, [2, 37, 16]> k2, tensor<%s, [2, 37, 16]> v2 = split(x = x, split_sizes = widths, axis = axis)"
+      "[name = tensor<string, []>(\"columns\")];\n", type, type, type);
+  op("[2, 37, 2, 8]", "q3", "reshape(x = q2, shape = heads)");
+  op("[2, 37, 2, 8]", "k3", "reshape(x = k2, shape = heads)");
+  op("[2, 37, 2, 8]", "v3", "reshape(x = v2, shape = heads)");
+  op("[2, 2, 37, 8]", "q4", "transpose(x = q3, perm = back)");
+  op("[2, 2, 37, 8]", "k4", "transpose(x = k3, perm = back)");
+  op("[2, 2, 37, 8]", "v4", "transpose(x = v3, perm = back)");
+  op("[2, 2, 37, 37]", "s2", "matmul(x = q4, y = k4, transpose_x = no, transpose_y = yes)");
+  op("[2, 2, 37, 37]", "w2", "softmax(x = s2, axis = axis)");
+  op("[2, 2, 37, 8]", "a2", "matmul(x = w2, y = v4, transpose_x = no, transpose_y = no)");
+  op("[2, 37, 2, 8]", "b2", "transpose(x = a2, perm = back)");
+  op("[2, 37, 16]", "y2", "reshape(x = b2, shape = joined)");
+  op("[2, 37, 16]", "y", "add(x = y1, y = y2)");
+  op("[2, 37, 16]", "z", "add(x = y, y = q2)");
+  finish("z");
+  must_lack = "transpose";
+  same_with_and_without(dims, 3, "attention,attention-views", "cml_attention_view");
+  must_lack = NULL;
+}
+
 static void linear(void) {
   start("[5, 24]");
   constant("w1", "[48, 24]");
@@ -230,6 +283,7 @@ static void linear(void) {
 static void test_convolutions(void **state) { (void)state, each_type(convolutions); }
 static void test_group_norm(void **state) { (void)state, each_type(group_norm); }
 static void test_attention(void **state) { (void)state, each_type(attention); }
+static void test_attention_views(void **state) { (void)state, each_type(attention_views); }
 static void test_linear(void **state) { (void)state, each_type(linear); }
 
 static void test_unknown_pass_is_refused(void **state) {
@@ -243,6 +297,7 @@ static void test_unknown_pass_is_refused(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_convolutions), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_attention),
+      cmocka_unit_test(test_attention_views),
       cmocka_unit_test(test_linear),       cmocka_unit_test(test_unknown_pass_is_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
