@@ -19,6 +19,13 @@ typedef struct trace {
   bool only_nan, found;
 } trace;
 
+static void print_source(const cmlrun_seen *s) {
+  if (!s->source) return;
+  fputs(" (", stdout);
+  cli_print_text(stdout, s->source);
+  fputs(")", stdout);
+}
+
 static void print_seen(const cmlrun_seen *s) {
   cmlrun_statistics n = cmlrun_statistics_of(s->value);
   char shape[200];
@@ -29,6 +36,7 @@ static void print_seen(const cmlrun_seen *s) {
   cli_print_text(stdout, s->type);
   if (*s->name) fputs(" ", stdout), cli_print_text(stdout, s->name);
   if (s->output) printf(" #%zu", s->output);
+  print_source(s);
   printf("  %s]  %.6g .. %.6g, mean %.6g, sd %.6g", shape, n.least, n.most, n.mean, n.deviation);
   if (n.nan) printf(", %lld NaN", (long long)n.nan);
   if (n.infinite) printf(", %lld inf", (long long)n.infinite);
@@ -73,7 +81,7 @@ static const cli_page compare_page = {
     "cmlrun compare A B --input in.npz [--snr DB] [--all]",
     "Runs two models on the same inputs and names the first operation where B drifts away from A.",
     "Operations are matched by name (without the _cast_fp16 that conversion to float16 adds), instructions by operator and\n"
-    "order. An operation has drifted when its outputs' signal-to-noise ratio against A is below --snr (default: 30 dB), or its\n"
+    "order; a program exported with stack traces also says where in the source. An operation has drifted when its outputs' signal-to-noise ratio against A is below --snr (default: 30 dB), or its\n"
     "shape is another. Exit code 1 when one has. Between fp32 and fp16, 40 to 70 dB are common.",
     "cmlrun compare fp32.mlpackage fp16.mlpackage --input in.npz\n"
     "cmlrun compare model.pte quantized.pte --input in.npz --snr 20 --all\n",
@@ -150,6 +158,7 @@ static void look_compare(void *context, const cmlrun_seen *s) {
   printf("%s%-5s ", drifts && !c->drifted ? "first drift: " : "", s->where);
   cli_print_text(stdout, s->type);
   if (*s->name) fputs(" ", stdout), cli_print_text(stdout, s->name);
+  print_source(s);
   if (!same) printf(": the shapes differ\n");
   else printf(": SNR %.1f dB, largest difference %.6g\n", d.snr, d.largest);
   c->drifted |= drifts;

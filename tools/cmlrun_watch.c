@@ -59,7 +59,7 @@ static void see_operation(void *context, const char *op_type, const char *op_nam
   (void)input_count;
   for (size_t i = 0; i < output_count; i++) {
     if (outputs[i]->list || !outputs[i]->data) continue;
-    const cmlrun_seen seen = {"", op_type, op_name, i, end - begin, outputs[i]};
+    const cmlrun_seen seen = {"", op_type, op_name, i, end - begin, outputs[i], NULL};
     w->look(w->context, &seen);
   }
 }
@@ -81,7 +81,19 @@ static cml_status watch_model(const char *path, const cmlrun_options *options, c
 
 /* ---- programs ---- */
 
-static void see_value(watch *w, const char *where, const cml_et_event *e, const cml_et_value *v, size_t output) {
+/* The innermost frame of an instruction, from the exporter's stack traces (emit_stacktrace). */
+static const char *source_of(const watch *w, const cml_et_event *e, char *text, size_t room) {
+  const cml_pte_chain *chain = &cml_et_method_of(w->method)->chains[e->chain];
+  if (e->instruction >= chain->stacktrace_count || !chain->stacktraces[e->instruction].count) return NULL;
+  const cml_pte_frames *frames = &chain->stacktraces[e->instruction];
+  const cml_pte_frame *f = &frames->frames[frames->count - 1];
+  size_t at = f->filename.size;
+  while (at && f->filename.data[at - 1] != '/') at--;
+  snprintf(text, room, "%.*s:%d, %.*s", (int)(f->filename.size - at), f->filename.data + at, f->line, (int)f->name.size, f->name.data);
+  return text;
+}
+
+static void see_value(watch *w, const char *where, const char *source, const cml_et_event *e, const cml_et_value *v, size_t output) {
   cml_tensor t;
   int64_t one;
   double real;
@@ -96,19 +108,20 @@ static void see_value(watch *w, const char *where, const cml_et_event *e, const 
   } else {
     return;
   }
-  const cmlrun_seen seen = {where, e->name, "", output, e->end_ns - e->begin_ns, &t};
+  const cmlrun_seen seen = {where, e->name, "", output, e->end_ns - e->begin_ns, &t, source};
   w->look(w->context, &seen);
 }
 
 static void see_instruction(void *context, const cml_et_event *e) {
   watch *w = context;
-  char where[32];
+  char where[32], text[256];
+  const char *source = source_of(w, e, text, sizeof text);
   size_t output = 0;
   snprintf(where, sizeof where, e->op_type ? "%zu/" : "%zu", e->instruction);
   if (e->op_type) {
     for (size_t i = 0; i < e->output_count; i++) {
       if (e->outputs[i]->list || !e->outputs[i]->data) continue;
-      const cmlrun_seen seen = {where, e->op_type, e->name, i, e->end_ns - e->begin_ns, e->outputs[i]};
+      const cmlrun_seen seen = {where, e->op_type, e->name, i, e->end_ns - e->begin_ns, e->outputs[i], NULL};
       w->look(w->context, &seen);
     }
     return;
@@ -116,9 +129,9 @@ static void see_instruction(void *context, const cml_et_event *e) {
   for (size_t i = 0; i < e->arg_count && i < 64; i++) {
     if (!(e->out_mask >> i & 1)) continue;
     const cml_et_value *v = e->args[i];
-    if (v->kind != CML_PTE_TENSORS) see_value(w, where, e, v, output++);
+    if (v->kind != CML_PTE_TENSORS) see_value(w, where, source, e, v, output++);
     else
-      for (uint32_t k = 0; k < v->count; k++) see_value(w, where, e, v->items[k], output++);
+      for (uint32_t k = 0; k < v->count; k++) see_value(w, where, source, e, v->items[k], output++);
   }
 }
 

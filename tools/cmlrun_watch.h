@@ -13,6 +13,7 @@ typedef struct cmlrun_seen {
   size_t output;
   uint64_t ns;
   const cml_tensor *value;
+  const char *source; /* "model.py:12, forward" where the program keeps its stack traces, else NULL */
 } cmlrun_seen;
 
 typedef void cmlrun_look(void *context, const cmlrun_seen *seen);

@@ -546,15 +546,15 @@ static void sift(entry *heap, int64_t n, int64_t at) {
 }
 
 /* Keeps the order of all reals as integers: NaN above infinity, -0 equal to 0. */
-static int64_t real_key(double d) {
+static inline int64_t real_key(double d) {
   int64_t bits;
-  if (d != d) return INT64_MAX;
   d += 0.0;
   memcpy(&bits, &d, sizeof bits);
-  return bits < 0 ? INT64_MIN - bits : bits;
+  bits = bits < 0 ? INT64_MIN - bits : bits;
+  return d != d ? INT64_MAX : bits;
 }
 
-static int64_t key_of(const cml_et_tensor *x, int64_t at, bool largest) {
+static inline int64_t key_of(const cml_et_tensor *x, int64_t at, bool largest) {
   int64_t key;
   if (cml_dtype_is_float(x->dtype)) {
     double d;
@@ -570,11 +570,12 @@ static int64_t key_of(const cml_et_tensor *x, int64_t at, bool largest) {
 static void top_row(const cml_et_tensor *x, int64_t from, int64_t step, int64_t n, int64_t k, bool largest, entry *heap) {
   for (int64_t i = 0; i < k; i++) heap[i] = (entry){key_of(x, from + i * step, largest), i};
   for (int64_t i = k / 2 - 1; i >= 0; i--) sift(heap, k, i);
-  for (int64_t i = k; i < n; i++) {
-    entry e = {key_of(x, from + i * step, largest), i};
-    if (!before(e, heap[0])) continue;
-    heap[0] = e;
+  for (int64_t i = k, worst = heap[0].key; i < n; i++) { /* an equal one comes too late */
+    int64_t key = key_of(x, from + i * step, largest);
+    if (__builtin_expect(key <= worst, 1)) continue;
+    heap[0] = (entry){key, i};
     sift(heap, k, 0);
+    worst = heap[0].key;
   }
   for (int64_t i = k - 1; i > 0; i--) {
     entry e = heap[0];

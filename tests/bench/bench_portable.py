@@ -16,6 +16,7 @@ import json
 import logging
 import math
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -362,6 +363,7 @@ def peer_time(path, inputs, seconds):
     read, write = os.pipe()
     child = os.fork()
     if not child:
+        signal.alarm(int(seconds) + 20)
         try:
             with silent():
                 os.write(write, repr(peer_time_here(path, inputs, seconds)).encode())
