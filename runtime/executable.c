@@ -169,6 +169,30 @@ void cml_executable_memory(const cml_executable *e, uint64_t *arena, uint64_t *p
   *packed += bytes;
 }
 
+static size_t last_use(const cml_graph_block *body, uint32_t value, size_t first) {
+  size_t last = first;
+  for (size_t i = first; i < body->step_count; i++)
+    for (size_t k = 0; k < body->steps[i].arg_count; k++)
+      if (body->steps[i].args[k] == value) last = i;
+  for (size_t i = 0; i < body->output_count; i++)
+    if (body->outputs[i] == value && body->step_count) last = body->step_count - 1;
+  return last;
+}
+
+size_t cml_executable_plan(const cml_executable *e, cml_planned_value *out, size_t room) {
+  const cml_graph_block *body = &e->graph.body;
+  size_t n = 0;
+  for (size_t i = 0; e->plan && i < body->step_count; i++)
+    for (size_t k = 0; k < body->steps[i].out_count; k++) {
+      uint32_t v = body->steps[i].outs[k];
+      uint64_t bytes;
+      if (e->plan->offsets[v] == CML_NO_OFFSET || !cml_tensor_bytes(&e->plan->types[v], &bytes)) continue;
+      if (n < room) out[n] = (cml_planned_value){e->graph.values[v].name, e->plan->offsets[v], bytes, i, last_use(body, v, i)};
+      n++;
+    }
+  return n;
+}
+
 void cml_executable_cached(const cml_executable *e, uint64_t *found, uint64_t *packed, bool *written) {
   uint64_t bytes;
   cml_pack_cache_counts(e->graph.cache, found, packed, &bytes, written);

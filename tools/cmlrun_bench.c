@@ -1,12 +1,14 @@
 /* cmlrun bench: how long a run takes, once everything is prepared, and which operators it spends its time in. */
+#include "cmlrun_profile.h"
 #include "cmlrun_program.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 static const cli_page page = {
-    "cmlrun bench MODEL [--threads N] [--seconds S] [--profile] [--json]",
+    "cmlrun bench MODEL [--threads N] [--seconds S] [--profile] [--trace FILE.json] [--html FILE] [--json]",
     "Times runs of a prepared model on inputs of its default shapes, filled with small pseudo-random numbers.\n"
     "Of an ExecuTorch program the whole method is run, delegates and all, and copying its inputs in is part of a run.",
     "The median over all runs within --seconds is what to quote; p90 shows how noisy the machine was.",
@@ -20,42 +22,6 @@ static double now(void) {
   return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-/* ---- profile ---- */
-
-typedef struct op_time {
-  char name[64];
-  uint64_t ns, bytes, calls;
-} op_time;
-
-typedef struct profile {
-  op_time ops[512];
-  size_t count;
-} profile;
-
-static void observe(void *context, const char *type, const char *name, uint64_t begin, uint64_t end, const cml_tensor *const *inputs,
-                    size_t input_count, const cml_tensor *const *outputs, size_t output_count) {
-  profile *p = context;
-  size_t i = 0;
-  (void)name;
-  while (i < p->count && strcmp(p->ops[i].name, type)) i++;
-  if (i == p->count) {
-    if (p->count == sizeof p->ops / sizeof *p->ops) return;
-    snprintf(p->ops[p->count++].name, sizeof p->ops->name, "%s", type);
-  }
-  p->ops[i].ns += end - begin;
-  p->ops[i].calls++;
-  uint64_t bytes;
-  for (size_t k = 0; k < input_count; k++)
-    if (cml_tensor_bytes(inputs[k], &bytes)) p->ops[i].bytes += bytes;
-  for (size_t k = 0; k < output_count; k++)
-    if (cml_tensor_bytes(outputs[k], &bytes)) p->ops[i].bytes += bytes;
-}
-
-static int by_time(const void *a, const void *b) {
-  const op_time *x = a, *y = b;
-  return x->ns < y->ns ? 1 : x->ns > y->ns ? -1 : 0;
-}
-
 /* ---- runs ---- */
 
 typedef struct bench {
@@ -64,7 +30,8 @@ typedef struct bench {
   cml_session *session;
   double seconds, *times, prepare_ms;
   size_t count, capacity;
-  profile *profile;
+  cmlrun_profile *profile; /* NULL: not asked for */
+  const char *trace, *html;
 } bench;
 
 static cml_status fill_inputs(bench *b, cml_error *err) {
@@ -100,7 +67,7 @@ static cml_status run(bench *b, const char *path, cml_error *err) {
   CML_TRY(cml_session_create(b->model.executable, &b->session, err));
   CML_TRY(fill_inputs(b, err));
   CML_TRY(cml_session_run(b->session, err)); /* warm up */
-  if (b->profile) cml_session_observe(b->session, observe, b->profile);
+  if (b->profile) cml_session_observe(b->session, cmlrun_profile_observe, b->profile);
   double end = now() + b->seconds;
   do {
     if (b->count == b->capacity) {
@@ -110,6 +77,7 @@ static cml_status run(bench *b, const char *path, cml_error *err) {
       b->times = times;
       b->capacity = capacity;
     }
+    if (b->profile) cmlrun_profile_begin_run(b->profile);
     double t = now();
     CML_TRY(cml_session_run(b->session, err));
     b->times[b->count++] = now() - t;
@@ -123,21 +91,50 @@ static int by_value(const void *a, const void *b) {
 }
 
 static void print_profile(const bench *b, bool json) {
-  profile *p = b->profile;
-  qsort(p->ops, p->count, sizeof *p->ops, by_time);
+  cmlrun_profile *p = b->profile;
+  cmlrun_profile_sort(p);
   uint64_t total = 0;
-  for (size_t i = 0; i < p->count; i++) total += p->ops[i].ns;
-  if (!json) printf("%-36s %8s %12s %7s %9s\n", "operator", "calls", "ms a run", "share", "GB/s");
-  for (size_t i = 0; i < p->count; i++) {
-    const op_time *o = &p->ops[i];
-    double ms = (double)o->ns / 1e6 / (double)b->count, rate = o->ns ? (double)o->bytes / (double)o->ns : 0;
+  for (size_t i = 0; i < p->operator_count; i++) total += p->operators[i].ns;
+  if (!json) printf("%-32s %6s %11s %7s %9s %8s %8s\n", "operator", "calls", "ms a run", "share", "GFLOP/s", "GB/s", "of peak");
+  for (size_t i = 0; i < p->operator_count; i++) {
+    const cmlrun_operator *o = &p->operators[i];
+    double ms = (double)o->ns / 1e6 / (double)p->runs, ns = o->ns ? (double)o->ns : 1, share = cmlrun_share(&p->peaks, o->flops, o->bytes, o->ns);
+    unsigned long long calls = o->calls / p->runs;
     if (json)
-      printf("%s{\"operator\": \"%s\", \"calls\": %llu, \"ms\": %.6f, \"bytes\": %llu}", i ? ", " : "", o->name,
-             (unsigned long long)(o->calls / b->count), ms, (unsigned long long)(o->bytes / b->count));
+      printf("%s{\"operator\": \"%s\", \"calls\": %llu, \"ms\": %.6f, \"bytes\": %llu, \"flops\": %llu, \"gflops_per_s\": %.4f, "
+             "\"gbytes_per_s\": %.4f, \"share_of_peak\": %.5f}",
+             i ? ", " : "", o->type, calls, ms, (unsigned long long)(o->bytes / p->runs), (unsigned long long)(o->flops / p->runs),
+             (double)o->flops / ns, (double)o->bytes / ns, share);
     else
-      printf("%-36s %8llu %12.4f %6.1f%% %9.2f\n", o->name, (unsigned long long)(o->calls / b->count), ms,
-             total ? 100.0 * (double)o->ns / (double)total : 0, rate);
+      printf("%-32s %6llu %11.4f %6.1f%% %9.2f %8.2f %7.1f%%\n", o->type, calls, ms, total ? 100.0 * (double)o->ns / (double)total : 0,
+             (double)o->flops / ns, (double)o->bytes / ns, 100 * share);
   }
+}
+
+/* "-": standard output. */
+static cml_status write_out(const char *path, cml_buffer *bytes, cml_error *err) {
+  CML_TRY(cml_buffer_check(bytes, err));
+  FILE *f = strcmp(path, "-") ? fopen(path, "wb") : stdout;
+  bool ok = f && fwrite(bytes->data, 1, bytes->size, f) == bytes->size;
+  ok = f && (f == stdout ? fflush(f) : fclose(f)) == 0 && ok;
+  if (ok) return CML_OK;
+  return cml_error_prefix(err, cml_fail_errno(err, errno, "cannot write"), "%s", path);
+}
+
+static cml_status write_pages(const bench *b, const char *model, cml_error *err) {
+  cml_buffer out = CML_BUFFER_INIT;
+  cml_status status = CML_OK;
+  if (b->trace) {
+    cmlrun_trace_json(b->profile, model, &out);
+    status = write_out(b->trace, &out, err);
+    cml_buffer_free(&out);
+  }
+  if (!status && b->html) {
+    cmlrun_profile_html(b->profile, model, b->model.executable, b->times[b->count / 2] * 1e3, &out);
+    status = write_out(b->html, &out, err);
+    cml_buffer_free(&out);
+  }
+  return status;
 }
 
 static void report(bench *b, bool json) {
@@ -147,8 +144,10 @@ static void report(bench *b, bool json) {
   double median = b->times[b->count / 2] * 1e3, p90 = b->times[b->count * 9 / 10] * 1e3;
   if (json) {
     printf("{\"median_ms\": %.6f, \"p90_ms\": %.6f, \"min_ms\": %.6f, \"runs\": %zu, \"prepare_ms\": %.3f, \"arena_bytes\": %llu, "
-           "\"packed_bytes\": %llu, \"operators\": [",
+           "\"packed_bytes\": %llu, ",
            median, p90, b->times[0] * 1e3, b->count, b->prepare_ms, (unsigned long long)arena, (unsigned long long)packed);
+    if (b->profile) printf("\"peak_gflops\": %.4f, \"peak_gbytes_per_s\": %.4f, ", b->profile->peaks.gflops, b->profile->peaks.gbytes);
+    printf("\"operators\": [");
     if (b->profile) print_profile(b, true);
     printf("]}\n");
     return;
@@ -156,7 +155,9 @@ static void report(bench *b, bool json) {
   char a[24], k[24];
   printf("median %.4f ms, p90 %.4f ms, fastest %.4f ms of %zu runs; prepared in %.1f ms; arena %s, packed weights %s\n", median, p90,
          b->times[0] * 1e3, b->count, b->prepare_ms, cli_bytes(arena, a), cli_bytes(packed, k));
-  if (b->profile) print_profile(b, false);
+  if (!b->profile) return;
+  printf("measured peaks: %.1f GFLOP/s, reading %.1f GB/s\n", b->profile->peaks.gflops, b->profile->peaks.gbytes);
+  print_profile(b, false);
 }
 
 int cmlrun_bench(int argc, char **argv) {
@@ -172,7 +173,9 @@ int cmlrun_bench(int argc, char **argv) {
       CLI_TEXT(0, "data", "FILE.ptd", &b.options.data, "external tensors of a .pte"),
       CLI_TEXT(0, "passes", "LIST", &b.options.passes, "graph passes to run: all by default, \"\" none"),
       CLI_TEXT(0, "cache", "DIR", &b.options.cache, "keep packed weights in DIR for the next time"),
-      CLI_FLAG('p', "profile", &with_profile, "time by operator"),
+      CLI_FLAG('p', "profile", &with_profile, "time, rates and share of the machine's peak by operator"),
+      CLI_TEXT(0, "trace", "FILE.json", &b.trace, "write a run's operations for ui.perfetto.dev or chrome://tracing"),
+      CLI_TEXT(0, "html", "FILE", &b.html, "write a page with timeline, memory plan and operators"),
       CLI_FLAG('j', "json", &json, "one JSON object on standard output"),
       CLI_END};
   int code = cli_parse(&page, options, &argc, argv);
@@ -181,14 +184,15 @@ int cmlrun_bench(int argc, char **argv) {
   if (cmlrun_is_program(argv[0]))
     return cmlrun_bench_program(argv[0], &(cmlrun_bench_options){b.options, input, b.seconds, with_profile, json});
   if (input) return cli_usage_error("--input is for ExecuTorch programs");
-  if (with_profile || json) b.profile = calloc(1, sizeof *b.profile);
-  if (!with_profile) free(b.profile), b.profile = NULL;
+  if ((with_profile || b.trace || b.html) && !(b.profile = calloc(1, sizeof *b.profile))) return CLI_FAILED;
   cml_error err = {0};
-  cml_status status = run(&b, argv[0], &err);
+  cml_status status = b.profile ? cmlrun_measure_peaks(b.options.threads, &b.profile->peaks, &err) : CML_OK;
+  if (!status) status = run(&b, argv[0], &err);
   if (!status) report(&b, json);
+  if (!status) status = write_pages(&b, argv[0], &err);
   cml_session_destroy(b.session);
   cmlrun_close(&b.model);
   free(b.times);
-  free(b.profile);
+  cmlrun_profile_free(b.profile);
   return status ? cli_error(argv[0], &err) : CLI_OK;
 }

@@ -20,7 +20,7 @@ _cml() {
         cmlfs/mount) words='--foreground --debug --options' ;;
         cmlrun/predict) words='--input --output --resize --state --function --method --data --skip-delegates --etdump --etdump-values --passes --threads' ;;
         cmlrun/describe) words='--function --method --json' ;;
-        cmlrun/bench) words='--threads --seconds --input --function --method --data --passes --profile --json' ;;
+        cmlrun/bench) words='--threads --seconds --input --function --method --data --passes --cache --profile --trace --html --json' ;;
         cmlrun/verify) words='--rtol --atol --data --threads --json' ;;
         cmlrun/trace) words='--input --nan --method --function --data --passes --threads' ;;
         cmlrun/compare) words='--input --snr --all --method --data --threads' ;;

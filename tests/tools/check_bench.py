@@ -1,0 +1,62 @@
+#!/usr/bin/env python3
+"""cmlrun bench on the digits model: what the profile, the trace and the page say is well-formed and agrees. Prints TAP.
+
+usage: check_bench.py CMLRUN SOURCE
+"""
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+
+CMLRUN, SOURCE = sys.argv[1:3]
+MODEL = os.path.join(SOURCE, "tests/data/digits/digits-classifier.mlpackage")
+count = 0
+
+
+def check(good, what):
+    global count
+    count += 1
+    print(f"{'ok' if good else 'not ok'} {count} - {what}", flush=True)
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        trace, page = os.path.join(folder, "t.json"), os.path.join(folder, "p.html")
+        run = subprocess.run([CMLRUN, "bench", MODEL, "--threads", "1", "--seconds", "0.1", "--profile", "--json", "--trace", trace, "--html", page],
+                             capture_output=True, text=True)
+        check(run.returncode == 0, "bench runs " + run.stderr.strip())
+        result = json.loads(run.stdout)
+        operators = result["operators"]
+        check(operators and result["median_ms"] > 0 and result["peak_gflops"] > 0 and result["peak_gbytes_per_s"] > 0, "the JSON has operators and peaks")
+        total = sum(o["ms"] for o in operators)
+        check(total > 0, f"operators take {total} of {result['median_ms']} ms")
+        for o in operators:
+            rate = o["flops"] / o["ms"] / 1e6 if o["ms"] else 0
+            check(abs(rate - o["gflops_per_s"]) <= rate * (0.01 + 1e-6 / max(o["ms"], 1e-6)) + 1e-3, f"{o['operator']}: the rate is work by time")
+            share = max(o["gflops_per_s"] / result["peak_gflops"], o["gbytes_per_s"] / result["peak_gbytes_per_s"])
+            check(abs(share - o["share_of_peak"]) <= 0.01 * share + 1e-3, f"{o['operator']}: the share is of the peaks")
+
+        events = [e for e in json.load(open(trace))["traceEvents"] if e["ph"] == "X"]
+        check(len(events) == sum(o["calls"] for o in operators), "the trace has an event for each call")
+        check(all(a["ts"] + a["dur"] <= b["ts"] + 1e-3 for a, b in zip(events, events[1:])), "events follow one another")
+        flops = {o["operator"]: o["flops"] for o in operators}
+        for name in flops:
+            check(sum(e["args"]["flops"] for e in events if e["args"]["operator"] == name) == flops[name], f"{name}: trace and profile agree")
+
+        text = open(page).read()
+        check(not re.search(r"(src|href)\s*=|url\(|@import|https?://(?!www\.w3\.org/2000/svg)", text), "the page takes nothing from outside")
+        data = json.loads(re.search(r"<script type='application/json' id=data>(.*?)</script>", text, re.S).group(1))
+        check([e["name"] for e in data["events"]] == [e["name"] for e in events], "page and trace have the same events")
+        check(data["arena"] == result["arena_bytes"] and data["plan"], "the page has the memory plan")
+        check(all(v["offset"] + v["bytes"] <= data["arena"] and v["first"] <= v["last"] for v in data["plan"]), "the plan lies within the arena")
+
+        human = subprocess.run([CMLRUN, "bench", MODEL, "--threads", "1", "--seconds", "0.05", "--profile"], capture_output=True, text=True)
+        check(human.returncode == 0 and "GFLOP/s" in human.stdout and "of peak" in human.stdout, "the table has rates and shares")
+        bad = subprocess.run([CMLRUN, "bench", MODEL, "--seconds", "0.05", "--trace", os.path.join(folder, "no/such/folder.json")], capture_output=True, text=True)
+        check(bad.returncode == 1 and "folder.json" in bad.stderr, "a file that cannot be written is an error")
+    print(f"1..{count}")
+
+
+main()
