@@ -11,7 +11,7 @@
 #if defined(__clang__)
 #define UNROLL _Pragma("unroll")
 #else
-#define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL _Pragma("GCC unroll 32")
 #endif
 
 #if defined(__AVX512F__)
@@ -96,25 +96,31 @@ VINLINE vf decode(vi word, int j, const int bits, const int mode, const palette 
 
 VINLINE float scale_at(const void *s, bool half, size_t i) { return half ? cml_f16_to_f32(((const cml_f16 *)s)[i]) : ((const float *)s)[i]; }
 
+/* How blocks and groups lie to one another, worked out once: divisions cost more than a group's product. */
+typedef struct lane_map {
+  vi block;      /* of each lane's codes, counted from the group's first, where several meet in a group */
+  size_t blocks; /* in a group; 0: a block is `groups` groups or more */
+  uint32_t groups;
+} lane_map;
+
+VINLINE lane_map map_lanes(const cml_compressed *w, size_t elements, int c) {
+  lane_map l = {.blocks = elements / w->block, .groups = (uint32_t)(w->block / elements)};
+  for (int i = 0; i < W; i++) l.block[i] = (int)((size_t)(i * c) / w->block);
+  if (l.groups) l.blocks = 0;
+  return l;
+}
+
 /* Each lane's scale: of the block that its codes lie in. */
-VINLINE vf lane_scales(const cml_compressed *w, const void *row, size_t group, size_t elements, int c) {
-  size_t first = group * elements / w->block;
-  if (w->block >= elements || w->blocks == 1) return vf_set1(scale_at(row, w->scale_half, first));
-  size_t n = elements / w->block, left = w->blocks - first;
-  if (n > left) n = left;
+VINLINE vf lane_scales(const cml_compressed *w, const void *row, size_t group, const lane_map *l) {
+  if (!l->blocks) return vf_set1(scale_at(row, w->scale_half, (uint32_t)group / l->groups));
+  size_t first = group * l->blocks, n = w->blocks - first < l->blocks ? w->blocks - first : l->blocks;
   vf s = w->scale_half ? vh_load_n((const cml_f16 *)row + first, n) : vf_load_n((const float *)row + first, n), x;
-#if defined(__AVX512F__) || defined(__AVX2__)
-  vi at;
-  unsigned lanes = (unsigned)(w->block / (size_t)c), shift = (unsigned)__builtin_ctz(lanes);
-  for (int i = 0; i < W; i++) at[i] = i;
-  at >>= (int)shift;
-#endif
 #if defined(__AVX512F__)
-  x = (vf)_mm512_permutexvar_ps((__m512i)at, (__m512)s);
+  x = (vf)_mm512_permutexvar_ps((__m512i)l->block, (__m512)s);
 #elif defined(__AVX2__)
-  x = (vf)_mm256_permutevar8x32_ps((__m256)s, (__m256i)at);
+  x = (vf)_mm256_permutevar8x32_ps((__m256)s, (__m256i)l->block);
 #else
-  for (int i = 0; i < W; i++) x[i] = s[(size_t)(i * c) / w->block];
+  for (int i = 0; i < W; i++) x[i] = s[l->block[i]];
 #endif
   return x;
 }
@@ -126,6 +132,7 @@ VINLINE void product(const int R, const int M, const int bits, const int mode, c
   const size_t elements = (size_t)c * W, bytes = elements * (size_t)bits / 8, row_bytes = w->depth * (size_t)bits / 8;
   const size_t groups = (w->depth + elements - 1) / elements, scale_bytes = w->scale_half ? 2 : 4;
   const palette t = palette_load(mode == DECODE_TABLE ? w->table + n / w->table_rows * w->table_size : NULL, bits);
+  const lane_map lanes = scaled ? map_lanes(w, elements, c) : (lane_map){.blocks = 0};
   vf acc[4][4][2] = {{{{0}}}};
   for (size_t g = 0; g < groups; g++) {
     bool whole = (g + 1) * bytes <= row_bytes;
@@ -150,10 +157,10 @@ VINLINE void product(const int R, const int M, const int bits, const int mode, c
       }
       if (!scaled) continue;
       size_t row = (n + (size_t)r) / w->scale_rows * w->blocks * scale_bytes;
-      vf s = lane_scales(w, (const char *)w->scale + row, g, elements, c);
+      vf s = lane_scales(w, (const char *)w->scale + row, g, &lanes);
       UNROLL for (int m = 0; m < M; m++) {
         vf sum = part[m][0] + part[m][1];
-        if (w->offset) sum -= lane_scales(w, (const char *)w->offset + row, g, elements, c) * vf_load(sums + (size_t)m * sums_stride + g * W);
+        if (w->offset) sum -= lane_scales(w, (const char *)w->offset + row, g, &lanes) * vf_load(sums + (size_t)m * sums_stride + g * W);
         acc[r][m][0] = vf_fma(sum, s, acc[r][m][0]);
       }
     }
@@ -198,13 +205,21 @@ PRODUCT(palette_3, 3, DECODE_TABLE, false)
 PRODUCT(palette_4, 4, DECODE_TABLE, false)
 PRODUCT(palette_6, 6, DECODE_TABLE, false)
 PRODUCT(palette_8, 8, DECODE_TABLE, false)
+PRODUCT(row_signed_8, 8, DECODE_SIGNED, false)
+PRODUCT(row_unsigned_8, 8, DECODE_UNSIGNED, false)
 #if defined(__AVX512F__)
+#define row_signed_4_1 palette_4_1
+#define row_signed_4_4 palette_4_4
+#define row_unsigned_4_1 palette_4_1
+#define row_unsigned_4_4 palette_4_4
 PRODUCT(four, 4, DECODE_TABLE, true) /* a permutation for a code is less than a mask and a conversion */
 #define signed_4_1 four_1
 #define signed_4_4 four_4
 #define unsigned_4_1 four_1
 #define unsigned_4_4 four_4
 #else
+PRODUCT(row_signed_4, 4, DECODE_SIGNED, false)
+PRODUCT(row_unsigned_4, 4, DECODE_UNSIGNED, false)
 PRODUCT(signed_4, 4, DECODE_SIGNED, true)
 PRODUCT(unsigned_4, 4, DECODE_UNSIGNED, true)
 #endif
@@ -212,6 +227,10 @@ PRODUCT(signed_8, 8, DECODE_SIGNED, true)
 PRODUCT(unsigned_8, 8, DECODE_UNSIGNED, true)
 
 static product_function *choose(const cml_compressed *w, bool four) {
+  if (w->scale && w->blocks == 1) {
+    if (w->bits == 4) return w->is_signed ? (four ? row_signed_4_4 : row_signed_4_1) : (four ? row_unsigned_4_4 : row_unsigned_4_1);
+    return w->is_signed ? (four ? row_signed_8_4 : row_signed_8_1) : (four ? row_unsigned_8_4 : row_unsigned_8_1);
+  }
   if (w->scale) {
     if (w->bits == 4) return w->is_signed ? (four ? signed_4_4 : signed_4_1) : (four ? unsigned_4_4 : unsigned_4_1);
     return w->is_signed ? (four ? signed_8_4 : signed_8_1) : (four ? unsigned_8_4 : unsigned_8_1);
@@ -249,11 +268,23 @@ static void compressed_arrange(const cml_compressed *w, const float *x, float *t
     }
 }
 
+/* Rows with one scale were summed without it. */
+static void scale_rows(const cml_compressed *w, size_t begin, size_t end, const float *sums, size_t groups, float *y) {
+  float all = 0;
+  for (size_t i = 0; w->offset && i < groups * W; i++) all += sums[i];
+  for (size_t n = begin; n < end; n++) {
+    size_t row = n / w->scale_rows;
+    float offset = w->offset ? scale_at(w->offset, w->scale_half, row) * all : 0;
+    y[n] = (y[n] - offset) * scale_at(w->scale, w->scale_half, row);
+  }
+}
+
 static void compressed_product(const cml_compressed *w, size_t begin, size_t end, const float *x, size_t vectors, float *y, size_t y_stride) {
   size_t room = compressed_room(w), groups = (w->depth + group_elements(w) - 1) / group_elements(w), at = groups * group_elements(w), m = 0;
   for (; m + 4 <= vectors; m += 4)
     choose(w, true)(w, begin, end, x + m * room, room, x + m * room + at, room, y + m * y_stride, y_stride);
   for (; m < vectors; m++) choose(w, false)(w, begin, end, x + m * room, room, x + m * room + at, room, y + m * y_stride, y_stride);
+  for (m = 0; w->scale && w->blocks == 1 && m < vectors; m++) scale_rows(w, begin, end, x + m * room + at, groups, y + m * y_stride);
 }
 
 /* A lane's codes lie in one block; where several blocks meet in a group, each has as many lanes, a power of two. */
