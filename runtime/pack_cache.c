@@ -19,7 +19,7 @@ enum {
   SMALLEST = 4096,        /* bytes of a piece worth keeping */
   BLOCK = 1 << 18,        /* bytes under one checksum */
   BLOCKS_CHECKED = 64,
-  SAMPLE = 64, SAMPLES = 64, /* bytes, and places in a source */
+  SAMPLE = 64, SAMPLES = 16, /* bytes, and places in a source */
   MOST_PIECES = 1 << 20
 };
 
