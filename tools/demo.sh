@@ -4,7 +4,7 @@ set -eu
 cd "$(dirname "$0")/.."
 . tools/setup.sh
 install_packages
-build build -Dtests=false
+if [ -f build/build.ninja ]; then build build; else build build -Dtests=false; fi # test.sh builds the tests too, in the same folder
 PATH=$PWD/build/tools:$PATH
 data=tests/data/digits
 place=$(mktemp -d)/digits

@@ -35,6 +35,7 @@ install_python() {
 build() { # folder, then meson options
   folder=$1
   shift
-  if [ ! -f "$folder/build.ninja" ]; then meson setup "$folder" "$@" >"$folder.log" 2>&1 || { cat "$folder.log"; return 1; }; fi
+  if [ -f "$folder/build.ninja" ]; then how=configure; else how=setup; fi
+  [ "$how $#" = "configure 0" ] || meson "$how" "$folder" "$@" >"$folder.log" 2>&1 || { cat "$folder.log"; return 1; }
   ninja -C "$folder" >"$folder.log" 2>&1 || { tail -n 40 "$folder.log"; return 1; }
 }

@@ -8,7 +8,7 @@ install_packages
 install_python 'numpy<2.4' || echo "no numpy: tests that need it will be skipped"
 [ -x .venv/bin/python ] && export CML_PYTHON="$PWD/.venv/bin/python"
 
-build build
+build build -Dtests=true
 build build-asan -Db_sanitize=address,undefined -Dbuildtype=debugoptimized -Db_lundef=false
 code=0
 for folder in build build-asan; do
