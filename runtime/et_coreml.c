@@ -9,6 +9,7 @@
 #include "et_internal.h"
 #include "flat.h"
 #include "json_read.h"
+#include "session.h"
 #include "view.h"
 
 typedef struct function {
@@ -77,7 +78,8 @@ static cml_status open_function(cml_et_program *p, cml_et_coreml_model *m, const
   function *f = CML_ARENA_NEW(&m->arena, function);
   char *copy = cml_arena_text(&m->arena, name, strlen(name));
   if (!f || !copy) return cml_fail_memory(err);
-  const cml_prepare_options options = {.function = name, .passes = p->options.passes, .threads = (size_t)p->options.threads};
+  const cml_prepare_options options = {.function = name, .passes = p->options.passes, .threads = (size_t)p->options.threads,
+                                       .max_memory = p->options.memory_limit};
   CML_TRY(cml_executable_prepare(m->model, &options, &f->executable, err));
   f->name = copy;
   f->next = m->functions;
@@ -269,5 +271,6 @@ static void observe(void *context, const char *op_type, const char *op_name, uin
 void cml_et_coreml_observe(void *object, cml_et_method *method) {
   handle *h = object;
   h->watched = method;
-  cml_session_observe(h->session, method ? observe : NULL, h);
+  cml_session_observe(h->session, method->observe ? observe : NULL, h);
+  cml_session_stop_by(h->session, &method->cancelled);
 }

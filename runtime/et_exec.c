@@ -159,9 +159,8 @@ static cml_status run_delegate(cml_et_method *m, size_t chain, size_t i, cml_err
   m->call.memo = &s->memo;
   if (m->program->options.skip_delegates) return run_skipped(m, s, err);
   const cml_et_event now = {.chain = chain, .instruction = i, .opcode = CML_PTE_DELEGATE_CALL, .delegate = s->name};
-  bool watched = h->backend == &cml_et_coreml_backend;
   m->current = &now;
-  if (watched) cml_et_coreml_observe(h->handle, m->observe ? m : NULL);
+  if (h->backend == &cml_et_coreml_backend) cml_et_coreml_observe(h->handle, m);
   cml_status status = h->backend->execute(h->handle, &m->call, err);
   m->current = NULL;
   cml_et_memory_reset(&m->memory);
@@ -205,12 +204,21 @@ static cml_status run_step(cml_et_method *m, size_t chain, size_t *at, cml_error
   return CML_OK;
 }
 
+void cml_et_method_cancel(cml_et_method *m) { atomic_store_explicit(&m->cancelled, true, memory_order_relaxed); }
+
+static cml_status go_on(cml_et_method *m, cml_error *err) {
+  if (!atomic_load_explicit(&m->cancelled, memory_order_relaxed)) return CML_OK;
+  atomic_store_explicit(&m->cancelled, false, memory_order_relaxed);
+  return cml_fail(err, CML_CANCELLED, CML_NO_OFFSET, "the run was stopped");
+}
+
 static cml_status run_chain(cml_et_method *m, size_t chain, uint64_t *left, cml_error *err) {
   for (size_t at = 0; at < m->pte->chains[chain].count;) {
     size_t i = at;
     uint64_t begin = m->observe ? now_ns() : 0;
     if (!(*left)--) return cml_et_at(m, chain, i, cml_fail(err, CML_LIMIT, CML_NO_OFFSET, "too many instructions"), err);
-    cml_status status = run_step(m, chain, &at, err);
+    cml_status status = go_on(m, err);
+    if (!status) status = run_step(m, chain, &at, err);
     if (status) return cml_et_at(m, chain, i, status, err);
     if (m->observe) tell(m, chain, i, begin);
   }

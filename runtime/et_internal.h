@@ -4,6 +4,7 @@
 #define CML_ET_INTERNAL_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "bpte.h"
 #include "et_memory.h"
@@ -71,6 +72,7 @@ struct cml_et_method {
   void *observe_context;
   void *exported;
   uint64_t exported_size;
+  atomic_bool cancelled;       /* also what stops the sessions of Core ML delegates */
   const cml_et_event *current; /* the delegate call that runs, for events within it */
 };
 
@@ -81,7 +83,7 @@ cml_status cml_et_at(const cml_et_method *m, size_t chain, size_t i, cml_status 
 const cml_et_backend *cml_et_backend_find(cml_string id);
 extern const cml_et_backend cml_et_coreml_backend;
 void cml_et_coreml_models_free(cml_et_coreml_model *models);
-/* Tells the method's observer of operations within a Core ML delegate that is about to run; NULL: of none. */
+/* Binds a Core ML delegate to the method that is about to run it: its observer, and the flag that stops it. */
 void cml_et_coreml_observe(void *handle, cml_et_method *method);
 
 #endif

@@ -4,19 +4,20 @@
 #include <stdlib.h>
 
 #include "et_internal.h"
+#include "runner.h"
 
 /* ---- arenas ---- */
 
 static cml_status make_arenas(cml_et_method *m, cml_error *err) {
   uint32_t count = m->pte->memory_count;
-  uint64_t limit = m->program->options.memory_limit;
+  uint64_t limit = m->program->options.memory_limit ? m->program->options.memory_limit : cml_account_default();
   m->arenas = CML_ARENA_NEW_ARRAY(&m->arena, char *, count);
   m->raw = CML_ARENA_NEW_ARRAY(&m->arena, void *, count);
   if (!m->arenas || !m->raw) return cml_fail_memory(err);
   for (uint32_t i = 1; i < count; i++) {
     uint64_t whole;
     if (!cml_add(m->pte->memory_sizes[i], 128, &whole) || whole > PTRDIFF_MAX || !cml_add(m->planned, m->pte->memory_sizes[i], &m->planned) ||
-        (limit && m->planned > limit))
+        m->planned > limit)
       return cml_fail(err, CML_LIMIT, CML_NO_OFFSET, "arena %u of the memory plan is of %llu bytes", i,
                       (unsigned long long)m->pte->memory_sizes[i]);
     if (!(m->raw[i] = calloc(1, (size_t)whole))) /* zero pages: touched as they are used */
@@ -24,7 +25,7 @@ static cml_status make_arenas(cml_et_method *m, cml_error *err) {
                       (unsigned long long)m->pte->memory_sizes[i]);
     m->arenas[i] = (char *)(((uintptr_t)m->raw[i] + 63) & ~(uintptr_t)63);
   }
-  m->memory.limit = limit ? limit - m->planned : 0;
+  m->memory.limit = limit > m->planned ? limit - m->planned : 1;
   return CML_OK;
 }
 

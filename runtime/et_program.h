@@ -49,7 +49,8 @@ typedef struct cml_et_options {
   uint64_t threads;            /* 0: one per available core */
   const char *passes;          /* graph passes of Core ML delegates; NULL: all */
   bool skip_delegates;         /* run around delegates: their outputs are given with cml_et_method_set_skipped */
-  uint64_t memory_limit;       /* bytes that one method may take beside the file; 0: none */
+  uint64_t memory_limit;       /* bytes that one method may take beside the file, and each function of a Core ML delegate with
+                                * its sessions; 0: the machine's memory */
   uint64_t instruction_limit;  /* of one run, against loops that never end; 0: none */
 } cml_et_options;
 
@@ -101,6 +102,10 @@ CML_API CML_NODISCARD cml_status cml_et_method_set_skipped(cml_et_method *method
 
 /* Runs the method's chain. Inputs that were never set are zeros, which is refused: CML_ARGUMENT. */
 CML_API CML_NODISCARD cml_status cml_et_method_run(cml_et_method *method, cml_error *err);
+
+/* Stops the run in progress, which then fails with CML_CANCELLED before its next instruction (in a Core ML delegate: its next
+ * operation or round of a loop); when there is none, the next one. From any thread or signal handler. */
+CML_API void cml_et_method_cancel(cml_et_method *method);
 
 /* A value as a tensor of the runtime: contiguous tensors in place, others copied to memory that lives until the next
  * call of this function, run or unload. */

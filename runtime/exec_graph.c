@@ -387,8 +387,8 @@ bool cml_step_foldable(const cml_step *step, const cml_tensor *const *args) {
   return step->arg_count > 0;
 }
 
-static cml_status evaluate(cml_call *c, cml_slot **slots, bool shapes_only, cml_error *err) {
-  uint64_t largest = shapes_only ? LARGEST_SHAPE : c->op->flags & CML_OP_CONSTEXPR ? UINT64_MAX : LARGEST_FOLD;
+static cml_status evaluate(const cml_graph *g, cml_call *c, cml_slot **slots, cml_error *err) {
+  uint64_t largest = g->shapes_only ? LARGEST_SHAPE : c->op->flags & CML_OP_CONSTEXPR ? UINT64_MAX : LARGEST_FOLD;
   CML_TRY(c->op->infer(c, err));
   for (size_t i = 0; i < c->out_count; i++) {
     uint64_t bytes;
@@ -397,8 +397,11 @@ static cml_status evaluate(cml_call *c, cml_slot **slots, bool shapes_only, cml_
     CML_TRY(cml_slot_reserve(slots[i], err));
   }
   CML_TRY(cml_scratch_check(c->scratch_size, err));
-  if (c->scratch_size && !(c->scratch = aligned_alloc(64, (c->scratch_size + 63) & ~UINT64_C(63)))) return cml_fail_memory(err);
-  return c->op->run(c, err);
+  CML_TRY(cml_account_take(g->account, c->scratch_size, err));
+  c->scratch = c->scratch_size ? aligned_alloc(64, (c->scratch_size + 63) & ~UINT64_C(63)) : NULL;
+  cml_status status = c->scratch_size && !c->scratch ? cml_fail_memory(err) : c->op->run(c, err);
+  cml_account_give(g->account, c->scratch_size);
+  return status;
 }
 
 cml_status cml_step_evaluate(const cml_graph *graph, const cml_step *s, const cml_tensor **args, cml_slot **slots, cml_error *err) {
@@ -411,12 +414,13 @@ cml_status cml_step_evaluate(const cml_graph *graph, const cml_step *s, const cm
       status = cml_fail_memory(err);
       break;
     }
+    cml_slot_use_account(slots[made], graph->account);
     pointers[made] = &slots[made]->tensor;
   }
   if (!status) {
     cml_call c = {.op = s->op, .name = s->name, .opset = graph->opset, .args = args, .first = s->first, .outs = pointers,
                   .out_count = s->out_count, .declared = s->declared, .runner = &runner, .step = s};
-    status = evaluate(&c, slots, graph->shapes_only, err);
+    status = evaluate(graph, &c, slots, err);
     free(c.scratch);
   }
   if (status) {
@@ -647,7 +651,7 @@ static cml_status prepare_block(cml_graph *g, cml_graph_block *block, const cml_
     for (size_t k = 0; k < s->out_count; k++) outs[k] = &g->values[s->outs[k]].type;
     cml_call c = {.op = s->op, .name = s->name, .opset = g->opset, .args = args, .first = s->first, .outs = outs,
                   .out_count = s->out_count, .arg_constant = s->arg_constant, .declared = s->declared, .pool = pool,
-                  .kept = &g->kept, .step = s, .compressed = source, .cache = g->cache};
+                  .kept = &g->kept, .account = g->account, .step = s, .compressed = source, .cache = g->cache};
     CML_TRY(s->op->prepare(&c, err));
     if ((s->prepared = c.prepared)) drop_packed(g, s);
   }

@@ -57,6 +57,7 @@ typedef struct cml_graph {
   size_t folded_count, folded_capacity;
   struct cml_kept *kept;
   struct cml_pack_cache *cache; /* NULL: none */
+  cml_account *account;  /* of the executable and its sessions */
   cml_pool *pool;        /* the executable's: scratch depends on its threads */
   bool shapes_only;      /* it will not run: large compressed weights stay so */
 } cml_graph;
@@ -103,6 +104,7 @@ struct cml_executable {
   cml_graph graph;
   cml_plan *plan;          /* for the default shapes, when they are all known */
   cml_pool *pool;
+  cml_account account;
   cml_features inputs, outputs, states;
   uint32_t *input_values, *output_values, *state_values; /* by feature */
   cml_arena arena;

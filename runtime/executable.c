@@ -52,11 +52,13 @@ static cml_status plan_default(cml_executable *e, cml_error *err) {
   return flexible ? CML_OK : status;
 }
 
-static cml_status create(cml_model *model, size_t threads, cml_executable **out, cml_error *err) {
+static cml_status create(cml_model *model, size_t threads, uint64_t max_memory, cml_executable **out, cml_error *err) {
   cml_executable *e = calloc(1, sizeof *e);
   if (!e) return cml_fail_memory(err);
   atomic_init(&e->references, 1);
   e->model = model;
+  e->account.limit = max_memory ? max_memory : cml_account_default();
+  e->graph.account = &e->account;
   cml_status status = cml_pool_create(threads, &e->pool, err);
   e->graph.pool = e->pool;
   if (status) cml_executable_unref(e);
@@ -70,7 +72,7 @@ cml_status cml_executable_prepare(cml_model *model, const cml_prepare_options *o
   cml_executable *e = NULL;
   if (!options) options = &defaults;
   CML_TRY(choose_function(model, options->function, &function, err));
-  CML_TRY(create(model, options->threads, &e, err));
+  CML_TRY(create(model, options->threads, options->max_memory, &e, err));
   cml_status status = cml_exec_build(&e->graph, function, err);
   if (!status && !(options->passes && !*options->passes)) cml_exec_widen_states(&e->graph);
   if (!status) status = cml_executable_bind_features(e, err);
@@ -87,7 +89,7 @@ cml_status cml_executable_prepare(cml_model *model, const cml_prepare_options *o
 
 cml_status cml_executable_check(cml_model *model, const cml_mil_function *function, cml_executable **out, cml_error *err) {
   cml_executable *e = NULL;
-  CML_TRY(create(model, 1, &e, err));
+  CML_TRY(create(model, 1, 0, &e, err));
   e->graph.shapes_only = true;
   cml_status status = cml_exec_build(&e->graph, function, err);
   if (!status) status = cml_executable_bind_features(e, err);
@@ -122,7 +124,7 @@ cml_status cml_executable_print_passes(cml_model *model, const cml_prepare_optio
   pass_printer p = {out, CML_BUFFER_INIT};
   if (!options) options = &defaults;
   CML_TRY(choose_function(model, options->function, &function, err));
-  CML_TRY(create(model, 1, &e, err));
+  CML_TRY(create(model, 1, 0, &e, err));
   cml_status status = cml_exec_build(&e->graph, function, err);
   if (!status) {
     cml_graph_print(&e->graph, &p.before);

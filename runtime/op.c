@@ -165,6 +165,7 @@ static void *keep_large(cml_call *c, size_t size) {
 void *cml_call_keep(cml_call *c, size_t size, cml_error *err) {
   if (size > SIZE_MAX / 2) return cml_fail_memory(err), NULL;
   size_t room = (size + 127) & ~(size_t)63; /* vectors may read past the end */
+  if (cml_account_take(c->account, room, err)) return NULL;
   void *large = size >= LARGE_PIECE ? keep_large(c, room) : NULL;
   if (large) return large;
   struct cml_kept *k = aligned_alloc(64, room + 64);

@@ -89,6 +89,7 @@ struct cml_call {
   cml_pool *pool;               /* threads, for cml_parallel */
   cml_runner *runner;           /* blocks, random state, memory: see below; NULL in infer */
   struct cml_kept **kept;       /* where cml_call_keep chains its memory */
+  struct cml_account *account;  /* that it counts against, or NULL */
   const struct cml_step *step;  /* the executable's own */
   const cml_call *compressed;   /* in prepare: the constexpr_ operation behind an argument without data, which was left to this row */
   struct cml_pack_cache *cache; /* in prepare, where there is one: see pack_cache.h */

@@ -3,6 +3,33 @@
 #include "runner.h"
 
 #include <stdlib.h>
+#include <unistd.h>
+
+/* ---- accounts ---- */
+
+cml_status cml_account_take(cml_account *a, uint64_t bytes, cml_error *err) {
+  if (!a) return CML_OK;
+  uint64_t used = atomic_load_explicit(&a->used, memory_order_relaxed);
+  do {
+    if (used <= a->limit && bytes <= a->limit - used) continue;
+    return cml_fail(err, CML_LIMIT, CML_NO_OFFSET, "the model asks for %llu bytes of memory and has taken %llu; it may take %llu",
+                    (unsigned long long)bytes, (unsigned long long)used, (unsigned long long)a->limit);
+  } while (!atomic_compare_exchange_weak_explicit(&a->used, &used, used + bytes, memory_order_relaxed, memory_order_relaxed));
+  return CML_OK;
+}
+
+void cml_account_give(cml_account *a, uint64_t bytes) {
+  if (a) atomic_fetch_sub_explicit(&a->used, bytes, memory_order_relaxed);
+}
+
+uint64_t cml_account_default(void) {
+  long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+  return pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size : UINT64_MAX;
+}
+
+/* ---- slots ---- */
+
+void cml_slot_use_account(cml_slot *slot, cml_account *account) { slot->account = slot->own_list.account = account; }
 
 cml_status cml_scratch_check(uint64_t bytes, cml_error *err) {
   if (bytes <= UINT64_C(1) << 48) return CML_OK;
@@ -14,8 +41,13 @@ cml_status cml_slot_reserve(cml_slot *slot, cml_error *err) {
   if (!cml_tensor_bytes(&slot->tensor, &bytes)) return cml_fail(err, CML_LIMIT, CML_NO_OFFSET, "a value is too large");
   if (!slot->owned || bytes > slot->capacity) {
     size_t capacity = (size_t)(bytes + 127) & ~(size_t)63; /* room for vectors that read past the end */
+    CML_TRY(cml_account_take(slot->account, capacity, err));
     void *p = aligned_alloc(64, capacity);
-    if (!p) return cml_fail_memory(err);
+    if (!p) {
+      cml_account_give(slot->account, capacity);
+      return cml_fail_memory(err);
+    }
+    if (slot->owned) cml_account_give(slot->account, slot->capacity + 64);
     free(slot->owned);
     slot->owned = p;
     slot->capacity = capacity - 64;
@@ -26,37 +58,57 @@ cml_status cml_slot_reserve(cml_slot *slot, cml_error *err) {
 
 /* An element's data follows a count of the lists that hold it: copies of a list share elements, which never change. */
 enum { ITEM_HEADER = 64 };
+typedef struct item_header {
+  size_t count, size;
+  cml_account *account;
+} item_header;
 
-static cml_status item_create(cml_tensor *item, const cml_tensor *value, cml_error *err) {
+static cml_status item_create(cml_account *account, cml_tensor *item, const cml_tensor *value, cml_error *err) {
   uint64_t bytes;
   if (!cml_tensor_bytes(value, &bytes)) return cml_fail(err, CML_LIMIT, CML_NO_OFFSET, "a list's element is too large");
-  size_t *count = aligned_alloc(64, (ITEM_HEADER + bytes + 127) & ~UINT64_C(63));
-  if (!count) return cml_fail_memory(err);
-  *count = 1;
+  size_t size = (ITEM_HEADER + bytes + 127) & ~UINT64_C(63);
+  CML_TRY(cml_account_take(account, size, err));
+  item_header *header = aligned_alloc(64, size);
+  if (!header) {
+    cml_account_give(account, size);
+    return cml_fail_memory(err);
+  }
+  *header = (item_header){1, size, account};
   *item = *value;
-  item->data = (char *)count + ITEM_HEADER;
+  item->data = (char *)header + ITEM_HEADER;
   if (bytes) memcpy(item->data, value->data, bytes);
   return CML_OK;
 }
 
-static size_t *item_count(const cml_tensor *item) { return (size_t *)(void *)((char *)item->data - ITEM_HEADER); }
+static item_header *header_of(const cml_tensor *item) { return (item_header *)(void *)((char *)item->data - ITEM_HEADER); }
 
 static void item_release(cml_tensor *item) {
-  if (item->data && --*item_count(item) == 0) free(item_count(item));
+  if (item->data && --header_of(item)->count == 0) {
+    cml_account_give(header_of(item)->account, header_of(item)->size);
+    free(header_of(item));
+  }
   item->data = NULL;
 }
 
 void cml_list_clear(cml_list *list) {
   for (int64_t i = 0; i < list->length; i++) item_release(&list->items[i]);
   free(list->items);
-  *list = (cml_list){0};
+  cml_account_give(list->account, (uint64_t)list->capacity * sizeof *list->items);
+  *list = (cml_list){.account = list->account};
 }
 
 cml_status cml_list_resize(cml_list *list, int64_t length, cml_error *err) {
   if (length > list->capacity) {
     int64_t capacity = length > 2 * list->capacity ? length : 2 * list->capacity;
+    uint64_t more;
+    if (__builtin_mul_overflow((uint64_t)(capacity - list->capacity), sizeof *list->items, &more))
+      return cml_fail(err, CML_LIMIT, CML_NO_OFFSET, "a list is too long");
+    CML_TRY(cml_account_take(list->account, more, err));
     cml_tensor *items = realloc(list->items, (size_t)capacity * sizeof *items);
-    if (!items) return cml_fail_memory(err);
+    if (!items) {
+      cml_account_give(list->account, more);
+      return cml_fail_memory(err);
+    }
     list->items = items;
     list->capacity = capacity;
   }
@@ -74,14 +126,14 @@ static cml_status copy_list(cml_list *to, const cml_list *from, cml_error *err) 
   memcpy(to->element_dims, from->element_dims, sizeof to->element_dims);
   for (int64_t i = 0; i < from->length; i++) {
     to->items[i] = from->items[i];
-    if (from->items[i].data) ++*item_count(&from->items[i]);
+    if (from->items[i].data) ++header_of(&from->items[i])->count;
   }
   return CML_OK;
 }
 
 cml_status cml_list_store(cml_list *list, int64_t index, const cml_tensor *value, cml_error *err) {
   cml_tensor item;
-  CML_TRY(item_create(&item, value, err));
+  CML_TRY(item_create(list->account, &item, value, err));
   cml_status status = index >= list->length ? cml_list_resize(list, index + 1, err) : CML_OK;
   if (status) {
     item_release(&item);
@@ -110,9 +162,12 @@ cml_status cml_slot_copy(cml_slot *slot, const cml_tensor *from, cml_error *err)
 }
 
 void cml_slot_clear(cml_slot *slot) {
+  cml_account *account = slot->account;
+  if (slot->owned) cml_account_give(account, slot->capacity + 64);
   free(slot->owned);
   cml_list_clear(&slot->own_list);
   *slot = (cml_slot){0};
+  cml_slot_use_account(slot, account);
 }
 
 /* splitmix64 spreads a seed over xoshiro's state (Blackman and Vigna). */

@@ -37,6 +37,7 @@ static cml_status make_states(cml_session *s, cml_error *err) {
   for (size_t v = 0; v < g->value_count; v++) {
     uint64_t bytes;
     s->slots[v].tensor = g->values[v].type;
+    cml_slot_use_account(&s->slots[v], g->account);
     if (g->values[v].role != CML_ROLE_STATE) continue;
     if (!cml_tensor_known_shape(&s->slots[v].tensor))
       return cml_fail(err, CML_UNSUPPORTED, CML_NO_OFFSET, "state '%s' has no fixed shape", g->values[v].name);
@@ -57,6 +58,7 @@ static cml_status session_build(cml_session *s, cml_error *err) {
   s->input_set = calloc(s->executable->inputs.count + 1, sizeof *s->input_set);
   s->results = calloc(s->executable->outputs.count + 1, sizeof *s->results);
   if (!s->slots || !s->calls || !s->args || !s->outs || !s->input_set || !s->results) return cml_fail_memory(err);
+  for (size_t i = 0; i < s->executable->outputs.count; i++) cml_slot_use_account(&s->results[i], g->account);
   const cml_tensor **args = s->args;
   cml_tensor **outs = s->outs;
   make_calls(s, &s->executable->graph.body, &args, &outs);
@@ -70,6 +72,7 @@ cml_status cml_session_create(cml_executable *executable, cml_session **out, cml
   cml_session *s = calloc(1, sizeof *s);
   if (!s) return cml_fail_memory(err);
   s->executable = cml_executable_ref(executable);
+  s->cancelled = &s->own_cancelled;
   s->runner.session = s;
   s->runner.run_block = run_block;
   cml_random_seed(s->runner.random, FIRST_SEED);
@@ -91,6 +94,7 @@ void cml_session_destroy(cml_session *s) {
   free(s->results);
   free(s->arena);
   free(s->scratch);
+  cml_account_give(s->executable->graph.account, (uint64_t)s->arena_capacity + s->scratch_capacity);
   if (s->own_plan) cml_plan_destroy(s->plan);
   cml_executable_unref(s->executable);
   free(s);
@@ -103,12 +107,20 @@ void cml_session_observe(cml_session *s, cml_observe *observe, void *context) {
 
 /* ---- plans ---- */
 
-static cml_status grow(void **memory, size_t *capacity, uint64_t size, cml_error *err) {
+/* The contents are lost. */
+static cml_status grow(cml_session *s, void **memory, size_t *capacity, uint64_t size, cml_error *err) {
+  cml_account *account = s->executable->graph.account;
   if (size <= *capacity) return CML_OK;
-  void *p = size > SIZE_MAX - 128 ? NULL : aligned_alloc(64, ((size_t)size + 127) & ~(size_t)63);
-  if (!p) return cml_fail(err, CML_NO_MEMORY, CML_NO_OFFSET, "out of memory: the values need %llu bytes", (unsigned long long)size);
   free(*memory);
-  *memory = p;
+  *memory = NULL;
+  cml_account_give(account, *capacity);
+  *capacity = 0;
+  CML_TRY(cml_account_take(account, size, err));
+  if (size <= SIZE_MAX - 128) *memory = aligned_alloc(64, ((size_t)size + 127) & ~(size_t)63);
+  if (!*memory) {
+    cml_account_give(account, size);
+    return cml_fail(err, CML_NO_MEMORY, CML_NO_OFFSET, "out of memory: the values need %llu bytes", (unsigned long long)size);
+  }
   *capacity = (size_t)size;
   return CML_OK;
 }
@@ -117,7 +129,7 @@ static cml_status grow(void **memory, size_t *capacity, uint64_t size, cml_error
 static cml_status apply_plan(cml_session *s, cml_error *err) {
   const cml_graph *g = &s->executable->graph;
   const cml_plan *plan = s->plan;
-  CML_TRY(grow(&s->arena, &s->arena_capacity, plan->arena_size, err));
+  CML_TRY(grow(s, &s->arena, &s->arena_capacity, plan->arena_size, err));
   for (size_t v = 0; v < g->value_count; v++) {
     const cml_graph_value *value = &g->values[v];
     if (value->role == CML_ROLE_INPUT || value->role == CML_ROLE_STATE || value->depth) continue;
@@ -188,7 +200,7 @@ static cml_status infer_now(cml_session *s, cml_call *c, cml_error *err) {
     if (c->op->flags & CML_OP_CONTROL || !c->outs[i]->dtype || !cml_tensor_known_shape(c->outs[i])) continue;
     CML_TRY(cml_slot_reserve((cml_slot *)(void *)c->outs[i], err));
   }
-  CML_TRY(grow(&s->scratch, &s->scratch_capacity, c->scratch_size, err));
+  CML_TRY(grow(s, &s->scratch, &s->scratch_capacity, c->scratch_size, err));
   c->scratch = s->scratch;
   return CML_OK;
 }
@@ -198,11 +210,13 @@ static void observe(cml_session *s, const cml_call *c, uint64_t begin) {
              (const cml_tensor *const *)c->outs, c->out_count);
 }
 
-void cml_session_cancel(cml_session *s) { atomic_store_explicit(&s->cancelled, true, memory_order_relaxed); }
+void cml_session_cancel(cml_session *s) { atomic_store_explicit(s->cancelled, true, memory_order_relaxed); }
+
+void cml_session_stop_by(cml_session *s, atomic_bool *flag) { s->cancelled = flag; }
 
 static cml_status go_on(cml_session *s, cml_error *err) {
-  if (!atomic_load_explicit(&s->cancelled, memory_order_relaxed)) return CML_OK;
-  atomic_store_explicit(&s->cancelled, false, memory_order_relaxed);
+  if (!atomic_load_explicit(s->cancelled, memory_order_relaxed)) return CML_OK;
+  atomic_store_explicit(s->cancelled, false, memory_order_relaxed);
   return cml_fail(err, CML_CANCELLED, CML_NO_OFFSET, "the run was stopped");
 }
 
@@ -243,6 +257,7 @@ static cml_status run_inner_steps(cml_session *s, const cml_graph_block *block, 
 static cml_status set_block_inputs(cml_session *s, const cml_graph_block *block, const cml_tensor *const *inputs, cml_error *err) {
   cml_slot *aside = calloc(block->input_count + 1, sizeof *aside);
   if (!aside) return cml_fail_memory(err);
+  for (size_t i = 0; i < block->input_count; i++) cml_slot_use_account(&aside[i], s->executable->graph.account);
   cml_status status = CML_OK;
   for (size_t i = 0; !status && i < block->input_count; i++)
     for (size_t j = 0; !status && j < i; j++) {

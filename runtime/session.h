@@ -17,11 +17,13 @@ struct cml_session {
   size_t arena_capacity, scratch_capacity;
   bool *input_set;         /* by input feature */
   cml_slot *results;       /* by output feature: what the caller sees */
-  atomic_bool cancelled;
+  atomic_bool own_cancelled, *cancelled; /* the second: own, or that of a machine around it */
   cml_observe *observe;
   void *observe_context;
 };
 
+/* The run stops by this flag, which must outlive the session, instead of by cml_session_cancel. */
+void cml_session_stop_by(cml_session *s, atomic_bool *flag);
 /* Optional inputs that were not set get their default; a required one that was not set is an error. */
 cml_status cml_session_complete_inputs(cml_session *s, cml_error *err);
 /* Converts the program's outputs to what their features declare. */

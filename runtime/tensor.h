@@ -23,6 +23,7 @@ typedef struct cml_tensor {
 
 /* A list value: tensors of one type. Owned by the session. */
 struct cml_list {
+  struct cml_account *account; /* that its memory counts against, or NULL */
   cml_dtype dtype;
   cml_tensor *items; /* data NULL where nothing was written yet; else shared with copies of the list: never changed */
   int64_t length, capacity;

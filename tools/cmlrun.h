@@ -12,7 +12,7 @@ int cmlrun_bench(int argc, char **argv);
 
 typedef struct cmlrun_options {
   const char *method, *function, *passes, *data, *cache;
-  uint64_t threads;
+  uint64_t threads, max_memory; /* 0: the machine's */
 } cmlrun_options;
 
 /* An open model with its executable; close with cmlrun_close. */
@@ -31,5 +31,7 @@ CML_NODISCARD cml_status cmlrun_open(const char *path, const cmlrun_options *opt
 /* Sets a session's inputs from an .npz, by feature name. */
 CML_NODISCARD cml_status cmlrun_session_inputs(cml_session *session, const char *path, cml_error *err);
 void cmlrun_close(cmlrun_model *m);
+/* Prints the error; the exit code, 128 and more when a signal stopped the run. */
+int cmlrun_failed(const char *path, const cml_error *err);
 
 #endif

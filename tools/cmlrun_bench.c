@@ -65,6 +65,7 @@ static cml_status run(bench *b, const char *path, cml_error *err) {
   CML_TRY(cmlrun_open(path, &b->options, &b->model, err));
   b->prepare_ms = (now() - start) * 1e3;
   CML_TRY(cml_session_create(b->model.executable, &b->session, err));
+  cmlrun_stops(b->session, NULL);
   CML_TRY(fill_inputs(b, err));
   CML_TRY(cml_session_run(b->session, err)); /* warm up */
   if (b->profile) cml_session_observe(b->session, cmlrun_profile_observe, b->profile);
@@ -166,6 +167,7 @@ int cmlrun_bench(int argc, char **argv) {
   const char *seconds = NULL, *input = NULL;
   cli_option options[] = {
       CLI_NUMBER('t', "threads", "N", &b.options.threads, "threads (default: one for each core)"),
+      CLI_NUMBER(0, "max-memory", "BYTES", &b.options.max_memory, "what the model may take beside its file (default: the machine's memory)"),
       CLI_TEXT('s', "seconds", "S", &seconds, "run for at least S seconds (default: 1)"),
       CLI_TEXT(0, "function", "NAME", &b.options.function, "function of the model"),
       CLI_TEXT(0, "method", "NAME", &b.options.method, "method of a .pte"),
@@ -190,9 +192,10 @@ int cmlrun_bench(int argc, char **argv) {
   if (!status) status = run(&b, argv[0], &err);
   if (!status) report(&b, json);
   if (!status) status = write_pages(&b, argv[0], &err);
+  cmlrun_stops(NULL, NULL);
   cml_session_destroy(b.session);
   cmlrun_close(&b.model);
   free(b.times);
   cmlrun_profile_free(b.profile);
-  return status ? cli_error(argv[0], &err) : CLI_OK;
+  return status ? cmlrun_failed(argv[0], &err) : CLI_OK;
 }

@@ -164,5 +164,5 @@ int cmlrun_bench_program(const char *path, const cmlrun_bench_options *how) {
   free(b.times);
   free(b.ops);
   cmlrun_program_close(&b.p);
-  return status ? cli_error(path, &err) : CLI_OK;
+  return status ? cmlrun_failed(path, &err) : CLI_OK;
 }

@@ -1,5 +1,5 @@
 /* Opens whatever holds a model and prepares it. */
-#include "cmlrun.h"
+#include "cmlrun_program.h"
 
 #include <string.h>
 
@@ -48,7 +48,8 @@ cml_status cmlrun_open(const char *path, const cmlrun_options *options, cmlrun_m
   if (!status) status = cml_model_read(chosen->tree, chosen->root, NULL, &out->model, err);
   if (!status) {
     const char *function = options->function ? options->function : chosen->function;
-    const cml_prepare_options prepare = {.function = function, .passes = options->passes, .threads = options->threads, .cache = options->cache};
+    const cml_prepare_options prepare = {.function = function, .passes = options->passes, .threads = options->threads, .cache = options->cache,
+                                         .max_memory = options->max_memory};
     status = cml_executable_prepare(out->model, &prepare, &out->executable, err);
   }
   if (status) cmlrun_close(out);
@@ -56,6 +57,7 @@ cml_status cmlrun_open(const char *path, const cmlrun_options *options, cmlrun_m
 }
 
 void cmlrun_close(cmlrun_model *m) {
+  cmlrun_stops(NULL, NULL);
   cml_executable_unref(m->executable);
   cml_model_close(m->model);
   cml_container_close(m->container);

@@ -190,6 +190,7 @@ static cml_status run_step(predict *p, size_t step, cml_error *err) {
 static cml_status run(predict *p, cml_error *err) {
   CML_TRY(cmlrun_open(p->path, &p->options, &p->model, err));
   CML_TRY(cml_session_create(p->model.executable, &p->session, err));
+  cmlrun_stops(p->session, NULL);
   if (p->state) CML_TRY(read_state(p, err));
   size_t step = 0;
   bool waiting = true; /* a step's inputs are being set */
@@ -266,6 +267,7 @@ int cmlrun_predict(int argc, char **argv) {
       CLI_TEXT(0, "passes", "LIST", &p.options.passes, "graph passes to run: all by default, \"\" none"),
       CLI_TEXT(0, "cache", "DIR", &p.options.cache, "keep packed weights in DIR for the next time"),
       CLI_NUMBER('t', "threads", "N", &p.options.threads, "threads (default: one for each core)"),
+      CLI_NUMBER(0, "max-memory", "BYTES", &p.options.max_memory, "what the model may take beside its file (default: the machine's memory)"),
       CLI_END};
   int code = cli_parse(&page, options, &argc, argv);
   if (code != CLI_GO_ON) return code;
@@ -277,10 +279,11 @@ int cmlrun_predict(int argc, char **argv) {
     return free(p.inputs.items), cli_usage_error("several inputs need {step} in the name of --output");
   cml_error err = {0};
   cml_status status = cmlrun_is_program(p.path) ? run_program(&p, &err) : run(&p, &err);
+  cmlrun_stops(NULL, NULL);
   cml_session_destroy(p.session);
   cmlrun_close(&p.model);
   cml_etdump_destroy(p.dump);
   cmlrun_program_close(&p.program);
   free(p.inputs.items);
-  return status ? cli_error(p.path, &err) : CLI_OK;
+  return status ? cmlrun_failed(p.path, &err) : CLI_OK;
 }

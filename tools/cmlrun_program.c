@@ -32,15 +32,18 @@ cml_status cmlrun_program_parse(const char *path, const char *data, const cml_et
 }
 
 cml_status cmlrun_program_open(const char *path, const cmlrun_options *options, bool skip_delegates, cmlrun_program *out, cml_error *err) {
-  const cml_et_options how = {.threads = options->threads, .passes = options->passes, .skip_delegates = skip_delegates};
+  const cml_et_options how = {.threads = options->threads, .passes = options->passes, .skip_delegates = skip_delegates,
+                              .memory_limit = options->max_memory};
   *out = (cmlrun_program){NULL};
   cml_status status = cmlrun_program_parse(path, options->data, &how, &out->program, err);
   if (!status) status = cml_et_method_load(out->program, options->method, &out->method, err);
   if (status) cmlrun_program_close(out);
+  else cmlrun_stops(NULL, out->method);
   return status;
 }
 
 void cmlrun_program_close(cmlrun_program *p) {
+  cmlrun_stops(NULL, NULL);
   cml_et_method_unload(p->method);
   cml_et_program_close(p->program);
   *p = (cmlrun_program){NULL};

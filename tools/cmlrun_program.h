@@ -6,6 +6,9 @@
 #include "et_program.h"
 #include "npy.h"
 
+/* What a signal stops from now on; NULL and NULL before it is destroyed. */
+void cmlrun_stops(cml_session *session, cml_et_method *method);
+
 /* Whether it is a .pte or a .bpte, by its first bytes, or an archive or folder that holds one. */
 bool cmlrun_is_program(const char *path);
 

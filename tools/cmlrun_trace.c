@@ -65,13 +65,14 @@ int cmlrun_trace(int argc, char **argv) {
                         CLI_TEXT(0, "data", "FILE.ptd", &options.data, "external tensors of a .pte"),
                         CLI_TEXT(0, "passes", "LIST", &options.passes, "graph passes to run: all by default, \"\" none"),
                         CLI_NUMBER('t', "threads", "N", &options.threads, "threads (default: one for each core)"),
+                        CLI_NUMBER(0, "max-memory", "BYTES", &options.max_memory, "what the model may take beside its file (default: the machine's memory)"),
                         CLI_END};
   int code = cli_parse(&trace_page, table, &argc, argv);
   if (code != CLI_GO_ON) return code;
   cml_error err = {0};
   cml_status status = cmlrun_watch(argv[0], &options, &inputs, look_trace, &t, &err);
   free(inputs.items);
-  if (status) return cli_error(argv[0], &err);
+  if (status) return cmlrun_failed(argv[0], &err);
   return t.found ? CLI_FAILED : CLI_OK;
 }
 
@@ -175,6 +176,7 @@ int cmlrun_compare(int argc, char **argv) {
                         CLI_TEXT(0, "method", "NAME", &options.method, "method of a .pte"),
                         CLI_TEXT(0, "data", "FILE.ptd", &options.data, "external tensors of a .pte"),
                         CLI_NUMBER('t', "threads", "N", &options.threads, "threads (default: one for each core)"),
+                        CLI_NUMBER(0, "max-memory", "BYTES", &options.max_memory, "what the model may take beside its file (default: the machine's memory)"),
                         CLI_END};
   int code = cli_parse(&compare_page, table, &argc, argv);
   if (code != CLI_GO_ON) return code;
@@ -192,7 +194,7 @@ int cmlrun_compare(int argc, char **argv) {
   }
   free(c.items);
   free(inputs.items);
-  if (status) return cli_error(at, &err);
+  if (status) return cmlrun_failed(at, &err);
   if (!c.matched) return cli_fail("the models have no operation of one name");
   if (!c.drifted) printf("no drift in %zu outputs\n", c.matched);
   return c.drifted ? CLI_FAILED : CLI_OK;

@@ -119,6 +119,7 @@ static cml_status run_suite(verify *v, const cml_bpte_suite *suite, cml_error *e
   for (uint32_t s = 0; s < suite->count; s++) { /* each set starts from the method's initial state */
     const cml_bpte_case *c = &suite->cases[s];
     CML_TRY(cml_et_method_load(v->p.program, name, &v->p.method, err));
+    cmlrun_stops(NULL, v->p.method);
     cml_status status = CML_OK;
     for (uint32_t i = 0; !status && i < c->input_count; i++) status = set_input(v, i, &c->inputs[i], err);
     if (!status) status = cml_et_method_run(v->p.method, err);
@@ -126,6 +127,7 @@ static cml_status run_suite(verify *v, const cml_bpte_suite *suite, cml_error *e
       status = cml_fail(err, CML_MISMATCH, CML_NO_OFFSET, "set %u expects %u outputs and the method has %zu", s, c->output_count,
                         cml_et_method_output_count(v->p.method));
     for (uint32_t i = 0; !status && i < c->output_count; i++) status = check_output(v, name, s, i, &c->outputs[i], err);
+    cmlrun_stops(NULL, NULL);
     cml_et_method_unload(v->p.method);
     v->p.method = NULL;
     if (status) return cml_error_prefix(err, status, "set %u of method '%s'", s, name);
@@ -134,7 +136,7 @@ static cml_status run_suite(verify *v, const cml_bpte_suite *suite, cml_error *e
 }
 
 static cml_status run(verify *v, const char *path, const cmlrun_options *options, cml_error *err) {
-  const cml_et_options how = {.threads = options->threads, .passes = options->passes};
+  const cml_et_options how = {.threads = options->threads, .passes = options->passes, .memory_limit = options->max_memory};
   CML_TRY(cmlrun_program_parse(path, options->data, &how, &v->p.program, err));
   const cml_bpte *b = cml_et_program_bpte(v->p.program);
   if (!b) return cml_fail(err, CML_UNSUPPORTED, CML_NO_OFFSET, "the file is no bundled program: it has no test sets");
@@ -150,6 +152,7 @@ int cmlrun_verify(int argc, char **argv) {
                         CLI_TEXT(0, "atol", "A", &atol, "absolute tolerance (default: 0.01)"),
                         CLI_TEXT(0, "data", "FILE.ptd", &options.data, "external tensors"),
                         CLI_NUMBER('t', "threads", "N", &options.threads, "threads (default: one for each core)"),
+                        CLI_NUMBER(0, "max-memory", "BYTES", &options.max_memory, "what the model may take beside its file (default: the machine's memory)"),
                         CLI_FLAG('j', "json", &v.json, "one JSON object on standard output"), CLI_END};
   int code = cli_parse(&page, table, &argc, argv);
   if (code != CLI_GO_ON) return code;
@@ -163,6 +166,6 @@ int cmlrun_verify(int argc, char **argv) {
   if (!status || !v.json) cli_put(&v.out);
   cml_buffer_free(&v.out);
   cmlrun_program_close(&v.p);
-  if (status) return cli_error(argv[0], &err);
+  if (status) return cmlrun_failed(argv[0], &err);
   return v.failures ? CLI_FAILED : CLI_OK;
 }

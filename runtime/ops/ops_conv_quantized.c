@@ -113,6 +113,7 @@ static cml_status prepare(cml_call *c, cml_error *err) {
     cml_convert(in->bias.data, in->bias.dtype, bias->data, bias->dtype, cml_tensor_count(bias));
   }
   in->call.kept = c->kept;
+  in->call.account = c->account;
   if (in->call.op->prepare) CML_TRY(in->call.op->prepare(&in->call, err));
   c->prepared = in;
   return CML_OK;
