@@ -147,11 +147,7 @@ static void all_survive(void **unused) {
 
 int main(int argc, char **argv) {
   struct rlimit limit = {UINT64_C(3) << 30, UINT64_C(3) << 30};
-#if defined(__SANITIZE_ADDRESS__)
-  (void)limit;
-#else
-  setrlimit(RLIMIT_AS, &limit);
-#endif
+  if (!CML_SANITIZED) setrlimit(RLIMIT_AS, &limit);
   if (argc > 1) only = argv[1];
   if (argc > 2) rounds = strtol(argv[2], NULL, 10);
   const struct CMUnitTest tests[] = {cmocka_unit_test(all_survive)};
