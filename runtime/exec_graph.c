@@ -483,9 +483,9 @@ static cml_status check_handed(const cml_graph *g, const uint32_t *values, size_
   if (count != want_count) return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "block %zu has %zu %ss, expected %zu", block, count, what, want_count);
   for (size_t i = 0; i < count; i++) {
     cml_dtype found = g->values[values[i]].type.dtype, expected = want[i]->dtype;
-    if (found && expected && found != expected)
-      return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "%s %zu of block %zu is %s, expected %s", what, i, block, cml_dtype_name(found),
-                      cml_dtype_name(expected));
+    if (found != expected) /* a list has none */
+      return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "%s %zu of block %zu is %s, expected %s", what, i, block,
+                      found ? cml_dtype_name(found) : "a list", expected ? cml_dtype_name(expected) : "a list");
   }
   return CML_OK;
 }

@@ -115,6 +115,12 @@ static bool element_type(const cml_list *list, cml_tensor *out) {
   return cml_tensor_known_shape(out);
 }
 
+/* What follows was checked for what the program declares. */
+static cml_status check_element(const cml_call *c, const cml_tensor *element, cml_error *err) {
+  if (!c->declared || !c->declared[0].dtype || c->declared[0].dtype == element->dtype) return CML_OK;
+  return cml_call_fail(c, err, "is declared %s, and the list holds %s", cml_dtype_name(c->declared[0].dtype), cml_dtype_name(element->dtype));
+}
+
 static cml_status infer_read(cml_call *c, cml_error *err) {
   cml_tensor element;
   const cml_list *list = cml_arg(c, LS)->list;
@@ -128,6 +134,7 @@ static cml_status infer_read(cml_call *c, cml_error *err) {
     return cml_call_fail(c, err, "index %lld is not in a list of %lld", (long long)index, (long long)list->length);
   if (list->items[index].data) element = list->items[index];
   else if (!element_type(list, &element)) return cml_call_fail(c, err, "reads an element that was never written");
+  CML_TRY(check_element(c, &element, err));
   cml_out_like(c, 0, &element);
   return CML_OK;
 }
@@ -165,6 +172,7 @@ static cml_status infer_gather(cml_call *c, cml_error *err) {
       return cml_call_fail(c, err, "index %lld is not in a list of %lld", (long long)index, (long long)list->length);
   }
   if (!element_type(list, &element) || element.rank == CML_MAX_RANK) return cml_call_fail(c, err, "gathers elements that were never written");
+  CML_TRY(check_element(c, &element, err));
   dims[0] = indices->dims[0];
   memcpy(dims + 1, element.dims, (size_t)element.rank * sizeof *dims);
   cml_out_set(c, 0, element.dtype, element.rank + 1, dims);

@@ -25,6 +25,18 @@ typedef struct outcome {
   size_t count;
 } outcome;
 
+ran programs_that_ran[KEPT_PROGRAMS];
+uint32_t programs_that_ran_count;
+
+static void remember(const uint8_t *data, size_t size) {
+  ran *r = &programs_that_ran[programs_that_ran_count % KEPT_PROGRAMS];
+  uint8_t *copy = realloc(r->data, size);
+  if (!copy) return;
+  memcpy(copy, data, size);
+  *r = (ran){copy, size};
+  programs_that_ran_count++;
+}
+
 /* ---- a deadline ---- */
 
 static cml_session *volatile running;
@@ -185,6 +197,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (!outcomes_agree(&usual, &threaded, false, 1e-3, why, sizeof why)) keep_difference(data, size, "threads", why);
     else if (!outcomes_agree(&usual, &plain, true, tolerance, why, sizeof why)) keep_difference(data, size, "passes", why);
   }
+  if (!usual.status) remember(data, size);
   outcome_free(&usual);
   outcome_free(&plain);
   outcome_free(&threaded);

@@ -2,7 +2,18 @@
 #ifndef FUZZ_RUN_H
 #define FUZZ_RUN_H
 
+#include <stddef.h>
 #include <stdint.h>
+
+enum { KEPT_PROGRAMS = 512 };
+
+/* Programs that ran, the last of them: changes of one that does not load seldom give one that does. */
+typedef struct ran {
+  uint8_t *data;
+  size_t size;
+} ran;
+extern ran programs_that_ran[KEPT_PROGRAMS];
+extern uint32_t programs_that_ran_count; /* in all */
 
 typedef struct dice {
   uint64_t state;

@@ -3,6 +3,7 @@
  * results is mostly forgotten, so that inference finds other shapes where an attribute is another. */
 #include <stdio.h>
 
+#include "executable.h"
 #include "fuzz_run.h"
 #include "op.h"
 
@@ -320,17 +321,39 @@ static size_t write_model(cml_model *m, uint8_t *data, size_t room) {
   return size;
 }
 
-size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t room, unsigned seed) {
+static bool loads(cml_model *m) {
+  cml_executable *e = NULL;
+  if (!body_of(m) || cml_executable_prepare(m, &(cml_prepare_options){.passes = "", .threads = 1, .max_memory = 16 << 20}, &e, NULL)) return false;
+  cml_executable_unref(e);
+  return true;
+}
+
+/* A changed program; 0 when there is none. */
+static size_t mutate_once(const uint8_t *data, size_t size, uint8_t *out, size_t room, bool must_load, dice *d) {
   cml_model m = {0};
-  cml_error error;
-  dice d = {seed};
   size_t got = 0;
-  if (roll(&d, 16) && !cml_model_parse(cml_span_of(data, size), NULL, &m, &error) && body_of(&m)) {
-    if (roll(&d, 4)) forget_declared(&m, body_of(&m), 0);
-    for (uint32_t n = 1 + roll(&d, 4); n > 0; n--) change(&m, &d);
-    got = write_model(&m, data, room);
+  if (!cml_model_parse(cml_span_of(data, size), NULL, &m, NULL) && body_of(&m)) {
+    if (roll(d, 4)) forget_declared(&m, body_of(&m), 0);
+    for (uint32_t n = 1 + roll(d, 2) * roll(d, 4); n > 0; n--) change(&m, d);
+    if (!must_load || loads(&m)) got = write_model(&m, out, room);
   }
   cml_arena_free(&m.arena);
+  return got;
+}
+
+/* Mostly from what ran to what loads; now and then whatever comes. */
+size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t room, unsigned seed) {
+  enum { TRIES = 8 };
+  dice d = {seed};
+  size_t got = 0;
+  bool must_load = roll(&d, 8) != 0;
+  if (!roll(&d, 32)) return LLVMFuzzerMutate(data, size, room);
+  uint32_t kept = programs_that_ran_count < KEPT_PROGRAMS ? programs_that_ran_count : KEPT_PROGRAMS;
+  ran from = {data, size};
+  for (int i = 0; !got && i < TRIES; i++) {
+    if (kept && (i || roll(&d, 2))) from = programs_that_ran[roll(&d, kept)];
+    got = mutate_once(from.data, from.size, data, room, must_load, &d);
+  }
   return got ? got : LLVMFuzzerMutate(data, size, room);
 }
 
