@@ -176,36 +176,35 @@ static void *product_room(cml_et_call *c, cml_et_tensor *out, cml_et_local *loca
   return data;
 }
 
-static cml_status op_mm(cml_et_call *c, cml_error *err) {
+/* `count` products, one behind the other in `out`, which has its shape already. */
+static cml_status products(cml_et_call *c, const cml_et_tensor *a, const cml_et_tensor *b, int64_t count, cml_et_tensor *out, cml_error *err) {
   work w = {NULL};
-  const cml_et_tensor *a = cml_et_arg(c, 0), *b = cml_et_arg(c, 1);
-  cml_et_tensor *out = cml_et_arg(c, 2);
   cml_et_local local;
-  CML_TRY(check_product(c, a, b, out, err));
-  if (a->rank != 2 || b->rank != 2 || a->sizes[1] != b->sizes[0]) return mismatch(c, a, b, err);
-  CML_TRY(cml_et_resize(c, out, 2, (int64_t[]){a->sizes[0], b->sizes[1]}, err));
   if (cml_et_numel(out) == 0) return CML_OK;
   if (!product_room(c, out, &local)) return cml_fail_memory(err);
-  CML_TRY(product(c, &w, matrix_of(a, 0), matrix_of(b, 0), NULL, local.t.data, err));
+  size_t bytes = (size_t)(cml_et_numel(out) / count) * cml_et_width(&local.t);
+  for (int64_t n = 0; n < count; n++)
+    CML_TRY(product(c, &w, matrix_of(a, n * a->strides[0]), matrix_of(b, n * b->strides[0]), NULL, (char *)local.t.data + (size_t)n * bytes, err));
   if (local.t.data != out->data) cml_et_copy(out, &local.t);
   return CML_OK;
 }
 
-static cml_status op_bmm(cml_et_call *c, cml_error *err) {
-  work w = {NULL};
+static cml_status op_mm(cml_et_call *c, cml_error *err) {
   const cml_et_tensor *a = cml_et_arg(c, 0), *b = cml_et_arg(c, 1);
   cml_et_tensor *out = cml_et_arg(c, 2);
-  cml_et_local local;
+  CML_TRY(check_product(c, a, b, out, err));
+  if (a->rank != 2 || b->rank != 2 || a->sizes[1] != b->sizes[0]) return mismatch(c, a, b, err);
+  CML_TRY(cml_et_resize(c, out, 2, (int64_t[]){a->sizes[0], b->sizes[1]}, err));
+  return products(c, a, b, 1, out, err);
+}
+
+static cml_status op_bmm(cml_et_call *c, cml_error *err) {
+  const cml_et_tensor *a = cml_et_arg(c, 0), *b = cml_et_arg(c, 1);
+  cml_et_tensor *out = cml_et_arg(c, 2);
   CML_TRY(check_product(c, a, b, out, err));
   if (a->rank != 3 || b->rank != 3 || a->sizes[2] != b->sizes[1] || a->sizes[0] != b->sizes[0]) return mismatch(c, a, b, err);
   CML_TRY(cml_et_resize(c, out, 3, (int64_t[]){a->sizes[0], a->sizes[1], b->sizes[2]}, err));
-  if (cml_et_numel(out) == 0) return CML_OK;
-  if (!product_room(c, out, &local)) return cml_fail_memory(err);
-  size_t bytes = (size_t)(a->sizes[1] * b->sizes[2]) * cml_et_width(&local.t);
-  for (int64_t n = 0; n < a->sizes[0]; n++)
-    CML_TRY(product(c, &w, matrix_of(a, n * a->strides[0]), matrix_of(b, n * b->strides[0]), NULL, (char *)local.t.data + (size_t)n * bytes, err));
-  if (local.t.data != out->data) cml_et_copy(out, &local.t);
-  return CML_OK;
+  return products(c, a, b, a->sizes[0], out, err);
 }
 
 /* s0 x + s1 y */

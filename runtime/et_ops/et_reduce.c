@@ -497,11 +497,16 @@ static cml_status extreme(cml_et_call *c, plan *p, bool largest, uint32_t gone, 
   return run_plan(c, p, gone, keep, err);
 }
 
+/* (x, dim, keepdim, outputs) */
+static cml_status extreme_of_dims(cml_et_call *c, plan *p, bool largest, cml_error *err) {
+  uint32_t gone;
+  CML_TRY(dims_mask(c, 1, p->x->rank, &gone, err));
+  return extreme(c, p, largest, gone, cml_et_bool(c, 2, false), err);
+}
+
 static cml_status amaxmin(cml_et_call *c, bool largest, cml_error *err) {
   plan p = {.x = cml_et_arg(c, 0), .out = cml_et_arg(c, 3), .emit = emit_value};
-  uint32_t gone;
-  CML_TRY(dims_mask(c, 1, p.x->rank, &gone, err));
-  return extreme(c, &p, largest, gone, cml_et_bool(c, 2, false), err);
+  return extreme_of_dims(c, &p, largest, err);
 }
 static cml_status op_amax(cml_et_call *c, cml_error *err) { return amaxmin(c, true, err); }
 static cml_status op_amin(cml_et_call *c, cml_error *err) { return amaxmin(c, false, err); }
@@ -509,20 +514,15 @@ static cml_status op_amin(cml_et_call *c, cml_error *err) { return amaxmin(c, fa
 static cml_status arg(cml_et_call *c, bool largest, cml_error *err) {
   plan p = {.x = cml_et_arg(c, 0), .out = cml_et_arg(c, 3), .emit = emit_index};
   cml_et_local local;
-  uint32_t gone;
-  CML_TRY(dims_mask(c, 1, p.x->rank, &gone, err));
-  bool all = cml_et_none(c, 1);
-  if (all) CML_TRY(cml_et_contiguous(c, p.x, &local, &p.x, err)); /* counts elements by position */
-  return extreme(c, &p, largest, gone, cml_et_bool(c, 2, false), err);
+  if (cml_et_none(c, 1)) CML_TRY(cml_et_contiguous(c, p.x, &local, &p.x, err)); /* counts elements by position */
+  return extreme_of_dims(c, &p, largest, err);
 }
 static cml_status op_argmax(cml_et_call *c, cml_error *err) { return arg(c, true, err); }
 static cml_status op_argmin(cml_et_call *c, cml_error *err) { return arg(c, false, err); }
 
 static cml_status with_index(cml_et_call *c, bool largest, cml_error *err) {
   plan p = {.x = cml_et_arg(c, 0), .out = cml_et_arg(c, 3), .out2 = cml_et_arg(c, 4), .emit = emit_both};
-  uint32_t gone;
-  CML_TRY(dims_mask(c, 1, p.x->rank, &gone, err));
-  return extreme(c, &p, largest, gone, cml_et_bool(c, 2, false), err);
+  return extreme_of_dims(c, &p, largest, err);
 }
 static cml_status op_max_dim(cml_et_call *c, cml_error *err) { return with_index(c, true, err); }
 static cml_status op_min_dim(cml_et_call *c, cml_error *err) { return with_index(c, false, err); }

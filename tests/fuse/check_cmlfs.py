@@ -8,21 +8,16 @@ import sys
 import tempfile
 import time
 
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))
+from tap import check, finish, skip_all  # noqa: E402
+
 build, source = os.environ['CML_BUILD'], os.environ['CML_SOURCE']
 cmlfs = os.path.join(build, 'tools', 'cmlfs')
 program = os.path.join(source, 'tests', 'data', 'digits', 'digits.pte')
-failed = count = 0
 
 
 def run(*args):
     return subprocess.run([cmlfs, *args], capture_output=True, text=True, timeout=30)
-
-
-def check(name, good, found=None):
-    global failed, count
-    count += 1
-    failed += not good
-    print(('ok' if good else 'not ok'), count, '-', name, '' if good else f'# {str(found)[:600]!r}', flush=True)
 
 
 def check_error(name, code, words, *args):
@@ -123,13 +118,11 @@ def foreground(work):
 
 def main():
     if not os.path.exists('/dev/fuse') or not os.access(cmlfs, os.X_OK):
-        print('1..0 # SKIP no /dev/fuse, or built without FUSE')
-        return 0
+        skip_all('no /dev/fuse, or built without FUSE')
     with tempfile.TemporaryDirectory() as work:
         r = run('mount', program, f'{work}/trial')
         if r.returncode:
-            print('1..0 # SKIP this user may not mount:', r.stderr.strip())
-            return 0
+            skip_all('this user may not mount: ' + r.stderr.strip())
         run('umount', f'{work}/trial')
         try:
             for part in (wrong_calls, mounts, options, killed, foreground):
@@ -137,8 +130,7 @@ def main():
         finally:
             for name in os.listdir(work):  # what a failure left
                 subprocess.run(['fusermount3', '-uzq', f'{work}/{name}'], stderr=subprocess.DEVNULL)
-    print(f'1..{count}')
-    return failed > 0
+    finish()
 
 
-sys.exit(main())
+main()

@@ -7,22 +7,11 @@ import subprocess
 import sys
 import tempfile
 
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))
+from tap import check, finish, skip  # noqa: E402
+
 build, source = os.environ['CML_BUILD'], os.environ['CML_SOURCE']
 data = os.path.join(source, 'tests', 'data')
-failed = count = 0
-
-
-def check(name, good, found=None):
-    global failed, count
-    count += 1
-    failed += not good
-    print(('ok' if good else 'not ok'), count, '-', name, '' if good else f'# {str(found)[:1000]}', flush=True)
-
-
-def skip(name, why):
-    global count
-    count += 1
-    print('ok', count, '-', name, '# SKIP', why)
 
 
 def run(*command, **more):
@@ -119,8 +108,7 @@ def main():
             r = run('meson', 'install', '-C', build, '--no-rebuild', '--destdir', os.path.join(work, 'root'))
             check('meson install', r.returncode == 0, r.stdout[-500:] + r.stderr[-500:])
             check_installed(work, cc)
-    print(f'1..{count}')
-    return failed > 0
+    finish()
 
 
-sys.exit(main())
+main()

@@ -7,25 +7,9 @@
 #include <sys/mman.h>
 #include <time.h>
 
+#include "guarded.h"
 #include "kernels.h"
-
-enum { GUARDED = 1 << 20, BUFFERS = 6 };
-static char *guarded[BUFFERS];
-
-static void *at_end(int buffer, size_t bytes) {
-  assert_true(bytes <= GUARDED);
-  return guarded[buffer] + GUARDED - bytes;
-}
-
-static uint64_t seed = 88172645463325252u;
-static uint32_t rnd(void) {
-  seed ^= seed << 13;
-  seed ^= seed >> 7;
-  seed ^= seed << 17;
-  return (uint32_t)(seed >> 32);
-}
-static size_t between(size_t low, size_t high) { return low + rnd() % (high - low + 1); }
-static float uniform(void) { return (float)rnd() * 0x1p-31f - 1.0f; }
+#include "random_numbers.h"
 
 static unsigned code_at(const cml_compressed *w, size_t n, size_t k) {
   size_t bit = (n * w->depth + k) * w->bits;
@@ -229,10 +213,7 @@ static int bench(void) {
 
 int main(int argc, char **argv) {
   if (argc > 1 && !strcmp(argv[1], "--bench")) return bench();
-  for (int i = 0; i < BUFFERS; i++) {
-    guarded[i] = mmap(NULL, GUARDED + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (guarded[i] == MAP_FAILED || mprotect(guarded[i] + GUARDED, 4096, PROT_NONE)) return 1;
-  }
+  guard_buffers();
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_products), cmocka_unit_test(test_what_does_not_fit)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

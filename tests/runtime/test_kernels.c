@@ -3,37 +3,12 @@
 #include "test.h"
 
 #include <math.h>
-#include <sys/mman.h>
 #include <time.h>
 
+#include "guarded.h"
 #include "kernels.h"
+#include "random_numbers.h"
 
-/* ---- memory that ends where the process may not read ---- */
-
-enum { GUARDED = 1 << 22, BUFFERS = 6 };
-static char *guarded[BUFFERS];
-
-static void guard_buffers(void) {
-  for (int i = 0; i < BUFFERS; i++) {
-    guarded[i] = mmap(NULL, GUARDED + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    assert_true(guarded[i] != MAP_FAILED);
-    assert_int_equal(mprotect(guarded[i] + GUARDED, 4096, PROT_NONE), 0);
-  }
-}
-static void *at_end(int buffer, size_t bytes) {
-  assert_true(bytes <= GUARDED);
-  return guarded[buffer] + GUARDED - bytes;
-}
-
-static uint64_t seed = 88172645463325252u;
-static uint32_t rnd(void) {
-  seed ^= seed << 13;
-  seed ^= seed >> 7;
-  seed ^= seed << 17;
-  return (uint32_t)(seed >> 32);
-}
-static size_t between(size_t low, size_t high) { return low + rnd() % (high - low + 1); }
-static float uniform(void) { return (float)rnd() * 0x1p-31f - 1.0f; }
 static void fill(float *x, size_t n) {
   for (size_t i = 0; i < n; i++) x[i] = uniform();
 }

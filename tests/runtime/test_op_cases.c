@@ -7,38 +7,56 @@
 #include "mapping.h"
 #include "op_cases.h"
 
-static int run_file(const char *path) {
+/* ---- files of cases ---- */
+
+typedef void visit(const char *path, op_case *t, cml_arena *arena, void *context);
+
+static void each_case(const char *path, visit *look, void *context) {
   cml_mapping *mapping = NULL;
   assert_ok(cml_mapping_open(path, &mapping, err));
   cml_cursor c = cml_cursor_over(cml_mapping_span(mapping));
   cml_arena arena = CML_ARENA_INIT;
   op_case t;
-  int failures = 0, count = 0;
-  while (op_case_next(&c, &arena, &t)) {
-    const char *wrong = op_case_check(&t, &arena);
-    count++;
-    if (wrong && ++failures <= 40) print_message("%s, opset %d, %s: %s\n", t.op, t.opset, t.name, wrong);
+  int count = 0;
+  for (; op_case_next(&c, &arena, &t); count++) {
+    look(path, &t, &arena, context);
     for (size_t i = 0; i < t.arg_count; i++) free(t.args[i].data);
     for (size_t i = 0; i < t.output_count; i++) free(t.outputs[i].data);
   }
   assert_false(c.failed);
   assert_true(count > 0);
-  print_message("%s: %d cases, %d wrong\n", path, count, failures);
   cml_arena_free(&arena);
   cml_mapping_unref(mapping);
-  return failures;
 }
 
-static void recorded_cases(void **state) {
-  (void)state;
+static void each_recorded(visit *look, void *context) {
   char pattern[4096];
   snprintf(pattern, sizeof pattern, "%s/tests/data/ops/*.cases", getenv("CML_SOURCE") ? getenv("CML_SOURCE") : ".");
   glob_t g;
   assert_int_equal(glob(pattern, 0, NULL, &g), 0);
-  int failures = 0;
-  for (size_t i = 0; i < g.gl_pathc; i++) failures += run_file(g.gl_pathv[i]);
+  for (size_t i = 0; i < g.gl_pathc; i++) each_case(g.gl_pathv[i], look, context);
   globfree(&g);
-  assert_int_equal(failures, 0);
+}
+
+typedef struct tally { int count, failures; } tally;
+
+static void check(const char *path, op_case *t, cml_arena *arena, void *context) {
+  tally *n = context;
+  const char *wrong = op_case_check(t, arena);
+  n->count++;
+  if (wrong && ++n->failures <= 40) print_message("%s: %s, opset %d, %s: %s\n", path, t->op, t->opset, t->name, wrong);
+}
+
+static void conclude(const tally *n) {
+  print_message("%d cases, %d wrong\n", n->count, n->failures);
+  assert_int_equal(n->failures, 0);
+}
+
+static void recorded_cases(void **state) {
+  (void)state;
+  tally n = {0, 0};
+  each_recorded(check, &n);
+  conclude(&n);
 }
 
 /* ---- none is forgotten ---- */
@@ -53,71 +71,41 @@ static bool excused(const cml_op *op) {
   return found;
 }
 
-static void mark_file(const char *path, bool *seen) {
-  cml_mapping *mapping = NULL;
-  assert_ok(cml_mapping_open(path, &mapping, err));
-  cml_cursor c = cml_cursor_over(cml_mapping_span(mapping));
-  cml_arena arena = CML_ARENA_INIT;
-  op_case t;
-  while (op_case_next(&c, &arena, &t)) {
-    for (size_t i = 0; cml_op_at(i) && !t.refused; i++) seen[i] |= cml_op_at(i) == cml_op_find(t.op, t.opset);
-    for (size_t i = 0; i < t.arg_count; i++) free(t.args[i].data);
-    for (size_t i = 0; i < t.output_count; i++) free(t.outputs[i].data);
-  }
-  cml_arena_free(&arena);
-  cml_mapping_unref(mapping);
+static void mark(const char *path, op_case *t, cml_arena *arena, void *context) {
+  bool *seen = context;
+  (void)path, (void)arena;
+  for (size_t i = 0; cml_op_at(i) && !t->refused; i++) seen[i] |= cml_op_at(i) == cml_op_find(t->op, t->opset);
 }
 
 static void every_row_has_cases(void **state) {
   (void)state;
-  char pattern[4096];
   static bool seen[1024];
-  snprintf(pattern, sizeof pattern, "%s/tests/data/ops/*.cases", getenv("CML_SOURCE") ? getenv("CML_SOURCE") : ".");
-  glob_t g;
-  assert_int_equal(glob(pattern, 0, NULL, &g), 0);
-  for (size_t i = 0; i < g.gl_pathc; i++) mark_file(g.gl_pathv[i], seen);
-  globfree(&g);
+  each_recorded(mark, seen);
   for (size_t i = 0; cml_op_at(i) && i < 1024; i++) {
     const cml_op *op = cml_op_at(i);
     if (!seen[i] && !excused(op)) fail_msg("no recorded case has %s as of iOS %d", op->name, op->since);
   }
 }
 
-static void attack_file(const char *path, uint64_t *state) {
-  cml_mapping *mapping = NULL;
-  assert_ok(cml_mapping_open(path, &mapping, err));
-  cml_cursor c = cml_cursor_over(cml_mapping_span(mapping));
-  cml_arena arena = CML_ARENA_INIT;
-  op_case t;
-  while (op_case_next(&c, &arena, &t)) {
-    op_case_attack(&t, state);
-    for (size_t i = 0; i < t.arg_count; i++) free(t.args[i].data);
-    for (size_t i = 0; i < t.output_count; i++) free(t.outputs[i].data);
-  }
-  cml_arena_free(&arena);
-  cml_mapping_unref(mapping);
+static void attack(const char *path, op_case *t, cml_arena *arena, void *context) {
+  (void)path, (void)arena;
+  op_case_attack(t, context);
 }
 
 /* Whatever the arguments are, infer refuses them or run copes. CML_ROUNDS asks for more than one round. */
 static void hostile_arguments_do_no_harm(void **state) {
   (void)state;
-  char pattern[4096];
-  snprintf(pattern, sizeof pattern, "%s/tests/data/ops/*.cases", getenv("CML_SOURCE") ? getenv("CML_SOURCE") : ".");
-  glob_t g;
   uint64_t seed = 1;
-  assert_int_equal(glob(pattern, 0, NULL, &g), 0);
-  for (long round = getenv("CML_ROUNDS") ? atol(getenv("CML_ROUNDS")) : 1; round > 0; round--)
-    for (size_t i = 0; i < g.gl_pathc; i++) attack_file(g.gl_pathv[i], &seed);
-  globfree(&g);
+  for (long round = getenv("CML_ROUNDS") ? atol(getenv("CML_ROUNDS")) : 1; round > 0; round--) each_recorded(attack, &seed);
 }
 
 static char **extra;
 
 static void named_files(void **state) {
   (void)state;
-  int failures = 0;
-  for (char **path = extra; *path; path++) failures += run_file(*path);
-  assert_int_equal(failures, 0);
+  tally n = {0, 0};
+  for (char **path = extra; *path; path++) each_case(*path, check, &n);
+  conclude(&n);
 }
 
 int main(int argc, char **argv) {

@@ -9,14 +9,7 @@
 #include "exec_graph.h"
 #include "kernels.h"
 #include "passes.h"
-
-static uint64_t seed = 88172645463325252u;
-static float uniform(void) {
-  seed ^= seed << 13;
-  seed ^= seed >> 7;
-  seed ^= seed << 17;
-  return (float)(uint32_t)(seed >> 32) * 0x1p-31f - 1.0f;
-}
+#include "random_numbers.h"
 
 /* ---- programs as text; constants are random ---- */
 

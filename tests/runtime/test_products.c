@@ -7,15 +7,7 @@
 #include "f16.h"
 #include "kernels.h"
 #include "op.h"
-
-static uint64_t seed = 88172645463325252u;
-static uint32_t rnd(void) {
-  seed ^= seed << 13;
-  seed ^= seed >> 7;
-  seed ^= seed << 17;
-  return (uint32_t)(seed >> 32);
-}
-static int64_t between(int64_t low, int64_t high) { return low + rnd() % (uint32_t)(high - low + 1); }
+#include "random_numbers.h"
 
 /* ---- arguments by name ---- */
 

@@ -1,31 +1,8 @@
 /* Descriptions that were edited. Truth: messages assembled by hand from Core ML's field numbers; what cml does not know (fields 9999
  * and up) must come out where it stood. */
 #include "mil.h"
-#include "test.h"
+#include "protobuf_by_hand.h"
 
-typedef struct bytes { uint8_t data[2048]; size_t size; } bytes;
-
-static bytes cat(size_t count, const bytes *parts) {
-  bytes b = {{0}, 0};
-  for (size_t i = 0; i < count; i++) {
-    assert_true(b.size + parts[i].size <= sizeof b.data);
-    memcpy(b.data + b.size, parts[i].data, parts[i].size);
-    b.size += parts[i].size;
-  }
-  return b;
-}
-#define CAT(...) cat(sizeof((bytes[]){__VA_ARGS__}) / sizeof(bytes), (bytes[]){__VA_ARGS__})
-
-static bytes varint(uint64_t v) {
-  bytes b = {{0}, 0};
-  for (; v >= 0x80; v >>= 7) b.data[b.size++] = (uint8_t)(v | 0x80);
-  b.data[b.size++] = (uint8_t)v;
-  return b;
-}
-static bytes raw(const void *p, size_t n) { bytes b = {{0}, n}; memcpy(b.data, p, n); return b; }
-static bytes num(uint32_t field, uint64_t v) { return CAT(varint(field << 3), varint(v)); }
-static bytes msg(uint32_t field, bytes payload) { return CAT(varint(field << 3 | 2), varint(payload.size), payload); }
-static bytes str(uint32_t field, const char *s) { return msg(field, raw(s, strlen(s))); }
 static bytes later(void) { return CAT(num(9999, 77), str(10000, "later")); }
 
 /* A feature: FeatureType.multiArrayType (5) of shape (1), element type (2), shape range (31). */

@@ -12,16 +12,11 @@ import tarfile
 import tempfile
 import zipfile
 
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))
+from tap import check, finish, skip  # noqa: E402
+
 build, source = os.environ['CML_BUILD'], os.environ['CML_SOURCE']
 data = os.path.join(source, 'tests', 'data')
-failed = count = 0
-
-
-def check(name, good, found=None):
-    global failed, count
-    count += 1
-    failed += not good
-    print('ok' if good else 'not ok', count, '-', name, '' if good else f'# {found}')
 
 
 def run(program, *args):
@@ -143,9 +138,8 @@ def main():
             tar('w:gz')(archive, [here('digits', 'digits.pte')], 'x')
             mounted(here('digits', 'digits.pte'), archive)
         else:
-            check('mount # SKIP there is no /dev/fuse, or no cmlfs, here', True)
+            skip('mount', 'there is no /dev/fuse, or no cmlfs, here')
 
 
 main()
-print(f'1..{count}')
-sys.exit(failed != 0)
+finish()

@@ -6,23 +6,18 @@ import sys
 import tempfile
 import zlib
 
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))
+from tap import check, finish  # noqa: E402
+
 build, source = os.environ['CML_BUILD'], os.environ['CML_SOURCE']
 cmlpack = os.path.join(build, 'tools', 'cmlpack')
 package = os.path.join(source, 'tests', 'data', 'models', 'lut.mlpackage')
 program = os.path.join(source, 'tests', 'data', 'fuzz', 'container', 'digits')
 bundle = os.path.join(source, 'tests', 'data', 'fuzz', 'bpte', 'bundled.bpte')
-failed = count = 0
 
 
 def run(*args, **more):
     return subprocess.run([cmlpack, *args], capture_output=True, timeout=60, **more)
-
-
-def check(name, good, found=None):
-    global failed, count
-    count += 1
-    failed += not good
-    print(('ok' if good else 'not ok'), count, '-', name, '' if good else f'# {found}')
 
 
 def check_error(name, code, words, *args):
@@ -102,5 +97,4 @@ r = subprocess.run(f'"{cmlpack}" ls -R "{program}" >&-', shell=True, stderr=subp
 check('a closed standard output', r.returncode == 1, r)
 r = subprocess.run(f'"{cmlpack}" cat "{program}" program.json | head -c 1', shell=True, capture_output=True)
 check('a reader that leaves early', r.stderr == b'', r)
-print(f'1..{count}')
-sys.exit(failed > 0)
+finish()

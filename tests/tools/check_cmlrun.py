@@ -4,20 +4,15 @@ import subprocess
 import sys
 import tempfile
 
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))
+from tap import check, finish  # noqa: E402
+
 build, source = os.environ['CML_BUILD'], os.environ['CML_SOURCE']
 model = os.path.join(source, 'tests', 'data', 'models', 'picture.mlpackage')  # RGB, 3 high, 7 wide; gives what it gets
-failed = count = 0
 
 
 def predict(*args):
     return subprocess.run([os.path.join(build, 'tools', 'cmlrun'), 'predict', model, *args], capture_output=True, text=True, timeout=60)
-
-
-def check(name, good, found=None):
-    global failed, count
-    count += 1
-    failed += not good
-    print(('ok' if good else 'not ok'), count, '-', name, '' if good else f'# {found}')
 
 
 def picture(folder, name, width, height):
@@ -47,5 +42,4 @@ with tempfile.TemporaryDirectory() as folder:
     check('a picture that is not there', r.returncode == 1 and 'none.ppm' in r.stderr, r)
     r = predict()
     check('no picture', r.returncode == 2 and "input 'x' was not given" in r.stderr, r)
-print(f'1..{count}')
-sys.exit(failed > 0)
+finish()

@@ -13,6 +13,9 @@ import sys
 import tempfile
 import zipfile
 
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))
+from tap import check, finish, skip  # noqa: E402
+
 build, source = os.environ['CML_BUILD'], os.environ['CML_SOURCE']
 cmlrun = os.path.join(build, 'tools', 'cmlrun')
 data = os.path.join(source, 'tests', 'data')
@@ -20,18 +23,10 @@ program, changed = (os.path.join(data, 'et', n) for n in ('log.pte', 'log-change
 bundle = os.path.join(data, 'fuzz', 'bpte', 'bundled.bpte')
 digits, digits_input = (os.path.join(data, 'digits', n) for n in ('digits.pte', 'inputs.npz'))
 X = [[-0.02535119, 1.0739002, 2.2628458, -0.9175293], [-0.22511572, 2.3466382, -1.1088485, 1.6253527]]
-failed = count = 0
 
 
 def run(*args):
     return subprocess.run([cmlrun, *args], capture_output=True, text=True, timeout=60)
-
-
-def check(name, good, found=None):
-    global failed, count
-    count += 1
-    failed += not good
-    print('ok' if good else 'not ok', count, '-', name, '' if good else f'# {found}')
 
 
 def write_npz(path, **arrays):
@@ -87,7 +82,7 @@ def compare(npz):
     check('compare --all prints what both have', len(r.stdout.splitlines()) == 7, r)
 
 
-def skip(folder):
+def skipped_delegates(folder):
     given, out = os.path.join(folder, 'given.npz'), os.path.join(folder, 'skipped.npz')
     r = run('predict', digits, '--input', digits_input, '--skip-delegates')
     check('a skipped delegate asks for its outputs', r.returncode and "give 'delegate_0/output_0', fp32 [1, 10]" in r.stderr, r)
@@ -134,7 +129,7 @@ def etdump(npz, folder):
         check('an ETDump is written', r.returncode == 0 and head[8:12] == b'ED00', (r, head))
         r = subprocess.run([os.environ.get('CML_PYTHON', sys.executable), '-c', INSPECT, dump, values], capture_output=True, text=True, timeout=110)
         if r.returncode == 77:
-            check('the Inspector reads it # SKIP no executorch wheel', True)
+            skip('the Inspector reads it', 'no executorch wheel')
             continue
         lines = [l.split('|') for l in r.stdout.splitlines() if l.startswith('EVENT')]
         found = [l for l in lines if l[2] == events[0]]
@@ -148,8 +143,7 @@ with tempfile.TemporaryDirectory() as folder:
     verify()
     trace(npz)
     compare(npz)
-    skip(folder)
+    skipped_delegates(folder)
     bench(npz)
     etdump(npz, folder)
-print(f'1..{count}')
-sys.exit(failed != 0)
+finish()
