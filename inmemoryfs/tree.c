@@ -145,6 +145,11 @@ const cml_node *cml_node_find(const cml_node *from, const char *path) {
   return from;
 }
 
+const cml_node *cml_node_find_file(const cml_node *from, const char *path) {
+  const cml_node *node = cml_node_find(from, path);
+  return node && node->kind == CML_NODE_FILE ? node : NULL;
+}
+
 void cml_node_path(const cml_node *node, cml_buffer *out) {
   size_t size = 0;
   for (const cml_node *n = node; n->parent; n = n->parent) size += n->name_size + (size_t)(n->parent->parent != NULL);

@@ -51,6 +51,8 @@ CML_API uint64_t cml_node_inode(const cml_node *node);         /* unique in the 
 CML_API const cml_node *cml_node_lookup(const cml_node *folder, const char *name, size_t size);
 /* The node at a '/'-separated path below `from`; "" and "." mean `from` itself; NULL when there is none. */
 CML_API const cml_node *cml_node_find(const cml_node *from, const char *path);
+/* The same, or NULL when that is a folder. */
+CML_API const cml_node *cml_node_find_file(const cml_node *from, const char *path);
 /* "a/b/c" from below the root; "" for the root. */
 CML_API void cml_node_path(const cml_node *node, cml_buffer *out);
 /* A file's size in bytes (generates a generated file the first time and remembers the size); 0 for a folder. */

@@ -88,14 +88,6 @@ static cml_status recognise(cml_span bytes, found_kind *out, cml_error *err) {
   return CML_OK;
 }
 
-static bool has_file(const cml_node *folder, const char *name) {
-  const cml_node *node = cml_node_lookup(folder, name, strlen(name));
-  return node && cml_node_kind_of(node) == CML_NODE_FILE;
-}
-
-static bool is_package(const cml_node *folder) { return has_file(folder, "Manifest.json"); }
-static bool is_compiled(const cml_node *folder) { return has_file(folder, "coremldata.bin") || has_file(folder, "model.mil"); }
-
 /* ---- names ---- */
 
 /* "dir/model.pte/" gives "model.pte"; what has no name of its own gets one. */
@@ -144,8 +136,8 @@ static cml_status read_names(cml_arena *arena, json_t *list, const char ***out, 
 static cml_status read_metadata(cml_container *c, cml_container_model *m, cml_error *err) {
   cml_span text;
   json_t *json = NULL;
-  const cml_node *file = m->folder ? cml_node_lookup(m->folder, "metadata.json", 13) : NULL;
-  if (!file || cml_node_kind_of(file) != CML_NODE_FILE || cml_node_span(file, &text, NULL) || text.size > 1 << 24) return CML_OK;
+  const cml_node *file = m->folder ? cml_node_find_file(m->folder, "metadata.json") : NULL;
+  if (!file || cml_node_span(file, &text, NULL) || text.size > 1 << 24) return CML_OK;
   if (cml_json_parse(text, 0, "metadata.json", &json, err) == CML_NO_MEMORY) return CML_NO_MEMORY;
   json_t *methods = json_object_get(json, "methods"), *named = json;
   if (json_is_object(methods)) {
@@ -362,7 +354,7 @@ static cml_status search_folder(const cml_node *folder, unsigned depth, search *
     const cml_node *node = cml_node_child(folder, i);
     bool hit = false;
     if (cml_node_kind_of(node) == CML_NODE_FOLDER) {
-      hit = is_package(node) || is_compiled(node);
+      hit = cml_mlpackage_is(node) || cml_mlmodelc_is(node);
       if (!hit && depth < MAX_FOLDERS_DOWN) CML_TRY(search_folder(node, depth + 1, s));
     } else {
       found_kind kind;
@@ -411,9 +403,9 @@ static cml_status attach_node(cml_container *c, const cml_node *file, cml_error 
 static cml_status open_folder(cml_container *c, cml_tree *tree, const cml_container_options *o, const char *name, cml_error *err) {
   const cml_node *root = cml_tree_root(tree);
   search s = {.err = err};
-  if (is_package(root)) return open_exact(c, CML_CONTAINER_MLPACKAGE, tree, root, name, err);
-  if (is_compiled(root)) return open_exact(c, CML_CONTAINER_MLMODELC, tree, root, name, err);
-  if (has_file(root, "metadata.json")) return open_exact(c, CML_CONTAINER_FOLDER, tree, root, name, err);
+  if (cml_mlpackage_is(root)) return open_exact(c, CML_CONTAINER_MLPACKAGE, tree, root, name, err);
+  if (cml_mlmodelc_is(root)) return open_exact(c, CML_CONTAINER_MLMODELC, tree, root, name, err);
+  if (cml_node_find_file(root, "metadata.json")) return open_exact(c, CML_CONTAINER_FOLDER, tree, root, name, err);
   cml_status searched = search_folder(root, 0, &s);
   if (searched) {
     cml_tree_unref(tree);
@@ -422,7 +414,7 @@ static cml_status open_folder(cml_container *c, cml_tree *tree, const cml_contai
   if (!s.found_count && s.data_count == 1) s.found = s.data, s.found_count = 1;
   if (s.found_count != 1 || s.looked_at >= MAX_LOOKED_AT) return open_exact(c, CML_CONTAINER_FOLDER, tree, root, name, err);
   if (cml_node_kind_of(s.found) == CML_NODE_FOLDER)
-    return open_exact(c, is_package(s.found) ? CML_CONTAINER_MLPACKAGE : CML_CONTAINER_MLMODELC, tree, s.found, cml_node_name(s.found), err);
+    return open_exact(c, cml_mlpackage_is(s.found) ? CML_CONTAINER_MLPACKAGE : CML_CONTAINER_MLMODELC, tree, s.found, cml_node_name(s.found), err);
   if (s.data_count != 1 || s.data == s.found) return open_file_node(c, tree, s.found, o, err);
   cml_tree_ref(tree);
   cml_status status = open_file_node(c, tree, s.found, o, err);

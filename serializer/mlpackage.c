@@ -89,10 +89,13 @@ static cml_status find_model(const cml_node *root, cml_span text, cml_arena *are
   return CML_OK;
 }
 
+bool cml_mlpackage_is(const cml_node *node) { return cml_node_find_file(node, "Manifest.json"); }
+bool cml_mlmodelc_is(const cml_node *node) { return cml_node_find_file(node, "coremldata.bin") || cml_node_find_file(node, "model.mil"); }
+
 cml_status cml_mlpackage_model(const cml_node *root, const cml_node **out, cml_error *err) {
   cml_span text;
-  const cml_node *file = cml_node_lookup(root, "Manifest.json", 13);
-  if (!file || cml_node_kind_of(file) != CML_NODE_FILE)
+  const cml_node *file = cml_node_find_file(root, "Manifest.json");
+  if (!file)
     return cml_fail(err, CML_NOT_FOUND, CML_NO_OFFSET, "the package has no file Manifest.json");
   CML_TRY(cml_node_span(file, &text, err));
   cml_arena arena = CML_ARENA_INIT;

@@ -21,6 +21,9 @@ typedef struct cml_manifest {
 CML_API CML_NODISCARD cml_status cml_manifest_parse(cml_span text, cml_arena *arena, cml_manifest *out, cml_error *err);
 /* The node of an item in the package `root`, or NULL when it is missing. */
 CML_API const cml_node *cml_manifest_node(const cml_node *root, const cml_manifest_item *item);
+/* What a folder is, by what it holds: a package, or a compiled model (.mlmodelc). False for a file. */
+CML_API bool cml_mlpackage_is(const cml_node *node);
+CML_API bool cml_mlmodelc_is(const cml_node *node);
 /* The package's model file; reads its manifest. */
 CML_API CML_NODISCARD cml_status cml_mlpackage_model(const cml_node *root, const cml_node **out, cml_error *err);
 

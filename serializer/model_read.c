@@ -88,8 +88,8 @@ static cml_status read_compiled(cml_model *model, const cml_node *root, const cm
 
 static cml_status read_node(cml_model *model, const cml_node *root, const cml_model_options *options, cml_error *err) {
   if (cml_node_kind_of(root) == CML_NODE_FILE) return read_file(model, root, options, err);
-  if (!cml_node_find(root, "Manifest.json")) {
-    if (cml_node_find(root, "coremldata.bin") || cml_node_find(root, "model.mil")) return read_compiled(model, root, options, err);
+  if (!cml_mlpackage_is(root)) {
+    if (cml_mlmodelc_is(root)) return read_compiled(model, root, options, err);
     return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "the folder is no Core ML model: it holds neither Manifest.json nor coremldata.bin");
   }
   const cml_node *file;

@@ -6,6 +6,7 @@
 
 #include "json_read.h"
 #include "mil_fields.h"
+#include "mlpackage.h"
 #include "weights.h"
 
 #define ITEM_FOLDER "com.apple.CoreML"
@@ -126,7 +127,7 @@ static json_t *make_item(const char *name, const char *path, const char *descrip
 
 static json_t *old_manifest(const cml_model *model) {
   cml_span text;
-  const cml_node *node = model->root && cml_node_kind_of(model->root) == CML_NODE_FOLDER ? cml_node_find(model->root, "Manifest.json") : NULL;
+  const cml_node *node = model->root ? cml_node_find_file(model->root, "Manifest.json") : NULL;
   if (!node || cml_node_span(node, &text, NULL)) return NULL;
   return json_loadb((const char *)text.data, text.size, 0, NULL);
 }
@@ -199,7 +200,7 @@ static cml_status add_file(package *p, cml_node *from, const char *path, const c
 
 static cml_status copy_old(package *p, const char *path) {
   const cml_node *root = p->model->root;
-  if (!p->model->tree || !root || cml_node_kind_of(root) != CML_NODE_FOLDER || !cml_node_find(root, "Manifest.json")) return CML_OK;
+  if (!p->model->tree || !root || !cml_mlpackage_is(root)) return CML_OK;
   const cml_node *data = cml_node_find(root, "Data"), *file = data ? cml_node_find(data, path) : NULL;
   replaced r = {.model = file, .folder = file ? cml_node_parent(file) : root};
   return copy_children(p, &r, cml_tree_root_mutable(p->tree), root);

@@ -183,12 +183,12 @@ static void check_covered(checker *c, const cml_node *node, const cml_manifest *
 }
 
 static void check_manifest(checker *c, const cml_node *root) {
-  const cml_node *file = cml_node_lookup(root, "Manifest.json", 13);
+  const cml_node *file = cml_node_find_file(root, "Manifest.json");
   cml_arena arena = CML_ARENA_INIT;
   cml_manifest m;
   cml_error err = {0};
   cml_span text;
-  if (!file || cml_node_kind_of(file) != CML_NODE_FILE) return;
+  if (!file) return;
   if (cml_node_span(file, &text, &err) || cml_manifest_parse(text, &arena, &m, &err)) {
     find_error(c, "Manifest.json", &err, "correct the manifest");
   } else {

@@ -7,6 +7,7 @@
 
 #include "blob.h"
 #include "json_read.h"
+#include "mlpackage.h"
 #include "npy.h"
 #include "model_view.h"
 #include "view.h"
@@ -216,11 +217,6 @@ static cml_status generate_pretty(void *context, const cml_node *node, cml_buffe
 
 /* ---- the siblings ---- */
 
-static bool has_file(const cml_node *node, const char *name) {
-  const cml_node *child = cml_node_lookup(node, name, strlen(name));
-  return child && cml_node_kind_of(child) == CML_NODE_FILE;
-}
-
 static bool ends_with(const char *name, const char *end) {
   size_t a = strlen(name), b = strlen(end);
   return a >= b && !strcmp(name + a - b, end);
@@ -228,7 +224,7 @@ static bool ends_with(const char *name, const char *end) {
 
 static bool is_model(const cml_node *node) {
   if (cml_node_kind_of(node) == CML_NODE_FILE) return ends_with(cml_node_name(node), ".mlmodel");
-  return has_file(node, "Manifest.json") || has_file(node, "coremldata.bin") || has_file(node, "model.mil");
+  return cml_mlpackage_is(node) || cml_mlmodelc_is(node);
 }
 
 const cml_node *cml_view_find_model(const cml_node *node) {
@@ -250,8 +246,8 @@ cml_status cml_view_add_decoded(cml_tree *view, cml_node *parent, const char *ex
   if (!name) return cml_fail_memory(err);
   CML_TRY(cml_tree_escape_name(view, parent, name, strlen(name), &name, err));
   CML_TRY(cml_tree_add_folder(view, parent, name, strlen(name), &folder, err));
-  const cml_node *metadata = cml_node_lookup(node, "metadata.json", 13);
-  if (metadata && cml_node_kind_of(metadata) == CML_NODE_FILE)
+  const cml_node *metadata = cml_node_find_file(node, "metadata.json");
+  if (metadata)
     CML_TRY(cml_tree_add_generated(view, folder, "metadata.json", 13, generate_pretty, (void *)(uintptr_t)metadata, NULL, err));
   CML_TRY(add_weights(view, folder, node, err));
   const cml_node *model = cml_view_find_model(node);

@@ -28,8 +28,8 @@ typedef struct binder {
 static cml_status open_file(binder *b, const char *name, cml_error *err) {
   if (b->name && !strcmp(b->name, name)) return CML_OK;
   const char *path = strncmp(name, MODEL_PATH, strlen(MODEL_PATH)) ? name : name + strlen(MODEL_PATH);
-  const cml_node *node = b->folder ? cml_node_find(b->folder, path) : NULL;
-  if (!node || cml_node_kind_of(node) != CML_NODE_FILE)
+  const cml_node *node = b->folder ? cml_node_find_file(b->folder, path) : NULL;
+  if (!node)
     return cml_fail(err, CML_NOT_FOUND, CML_NO_OFFSET, "the model's weights are missing: no %s beside it", path);
   cml_status status = cml_node_span(node, &b->file, err);
   if (status) return cml_error_prefix(err, status, "%s", path);
