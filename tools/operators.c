@@ -124,8 +124,11 @@ static int print_et(void) {
   }
   if (used) qsort(names, used, sizeof *names, by_text);
   printf("\n## ExecuTorch: %zu operators\n\n", used);
-  for (size_t i = 0; i < used; i++) {
-    printf("%s`%s`", i ? ", " : "", names[i]);
+  for (size_t i = 0, column = 0; i < used; i++) {
+    size_t width = strlen(names[i]) + 4;
+    bool fits = column + width <= 140;
+    printf("%s`%s`%s", !column ? "" : fits ? " " : "\n", names[i], i + 1 < used ? "," : "");
+    column = fits ? column + width : width;
     free(names[i]);
   }
   printf("\n");
