@@ -10,6 +10,8 @@
  *   run      computes the outputs, whose memory is already there and never overlaps an input's, unless the row says IN_PLACE.
  *            Allocates nothing; scratch memory is asked for in infer. Where infer could not know an output's shape even
  *            with all data at hand (non_zero, …), run calls cml_out_alloc.
+ *   elementwise  optional; what run does as a map from the arguments' elements to the output's (elementwise.h), so that a chain
+ *            of such operators can run in one pass over memory.
  *
  * Rows lie in tables, one a family, in runtime/ops/; the look-up, the list of tests and docs/operators.md derive from them. */
 #ifndef CML_OP_H
@@ -19,6 +21,7 @@
 #include "parallel.h"
 #include "tensor.h"
 
+struct cml_elementwise;
 typedef struct cml_op cml_op;
 typedef struct cml_call cml_call;
 typedef struct cml_runner cml_runner;
@@ -70,6 +73,7 @@ struct cml_op {
   cml_status (*infer)(cml_call *call, cml_error *err);
   cml_status (*prepare)(cml_call *call, cml_error *err);
   cml_status (*run)(cml_call *call, cml_error *err);
+  void (*elementwise)(const cml_call *call, struct cml_elementwise *out);
 };
 
 /* One operation with its arguments at hand. */

@@ -160,10 +160,12 @@ cml_lane cml_lane_of(cml_dtype dtype) {
   return cml_dtype_is_float(dtype) ? CML_LANE_F32 : dtype == CML_BOOL ? CML_LANE_BYTE : CML_LANE_I64;
 }
 
+static size_t lane_size(cml_lane lane) { return lane == CML_LANE_F32 ? 4 : lane == CML_LANE_I64 ? 8 : lane == CML_LANE_F16 ? 2 : 1; }
+
 static void load_lane(cml_lane lane, void *to, const void *data, cml_dtype dtype, int64_t at, size_t n) {
   if (lane == CML_LANE_F32) cml_load_f32(to, data, dtype, at, n);
   else if (lane == CML_LANE_I64) cml_load_i64(to, data, dtype, at, n);
-  else memcpy(to, (const uint8_t *)data + at, n); /* bool only */
+  else memcpy(to, (const uint8_t *)data + (size_t)at * lane_size(lane), n * lane_size(lane)); /* of the same type */
 }
 
 static void store_lane(cml_lane lane, void *data, cml_dtype dtype, int64_t at, const void *from, size_t n) {
@@ -172,11 +174,9 @@ static void store_lane(cml_lane lane, void *data, cml_dtype dtype, int64_t at, c
   else memmove((uint8_t *)data + at, from, n);
 }
 
-static size_t lane_size(cml_lane lane) { return lane == CML_LANE_F32 ? 4 : lane == CML_LANE_I64 ? 8 : 1; }
-
 /* The lane's elements are the tensor's own, so that no copy is needed. */
 static bool lane_is_native(cml_lane lane, cml_dtype dtype) {
-  return lane == CML_LANE_F32 ? dtype == CML_F32 : lane == CML_LANE_I64 ? dtype == CML_I64 : dtype == CML_BOOL;
+  return dtype == (lane == CML_LANE_F32 ? CML_F32 : lane == CML_LANE_I64 ? CML_I64 : lane == CML_LANE_F16 ? CML_F16 : CML_BOOL);
 }
 
 /* ---- operands under broadcasting ---- */
@@ -214,6 +214,8 @@ static void repeat_lane(cml_lane lane, void *buffer, size_t n) {
     for (size_t i = 1; i < n; i++) ((float *)buffer)[i] = ((float *)buffer)[0];
   else if (lane == CML_LANE_I64)
     for (size_t i = 1; i < n; i++) ((int64_t *)buffer)[i] = ((int64_t *)buffer)[0];
+  else if (lane == CML_LANE_F16)
+    for (size_t i = 1; i < n; i++) ((cml_f16 *)buffer)[i] = ((cml_f16 *)buffer)[0];
   else memset(buffer, ((uint8_t *)buffer)[0], n);
 }
 
@@ -270,41 +272,123 @@ static bool operand_is_single(const operand *o) { return o->rank == 1 && !o->str
 
 /* ---- the driver ---- */
 
+/* Each operand in memory and each result has a place of CML_CHUNK elements, of 4 bytes in a chain, which has no integers. */
 typedef struct job {
   const cml_elementwise *e;
-  operand operands[CML_MAX_OPERANDS];
+  size_t count, place_size;
+  uint8_t places[CML_MAX_CHAIN][CML_MAX_OPERANDS], results[CML_MAX_CHAIN];
+  bool loaded[CML_MAX_CHAIN][CML_MAX_OPERANDS]; /* from memory; else the place has it already */
+  operand operands[CML_MAX_CHAIN][CML_MAX_OPERANDS];
 } job;
+
+enum { PLACES = CML_MAX_CHAIN + CML_MAX_CHAIN_OPERANDS, APART = 192 }; /* bytes: stores and loads at one distance in two pages get in each other's way */
+
+/* float16 stays so between memory and maps. */
+static cml_lane kept_lane(cml_lane lane, cml_dtype dtype) { return lane == CML_LANE_F32 && dtype == CML_F16 ? CML_LANE_F16 : lane; }
+
+static bool takes_half(const cml_elementwise *e) {
+  bool any = false;
+  for (size_t k = 0; k < e->arity; k++) {
+    if (e->lanes[k] != CML_LANE_F32) continue;
+    if (e->in[k]->dtype != CML_F16) return false;
+    any = true;
+  }
+  return any && e->half && (e->out_lane != CML_LANE_F32 || e->out->dtype == CML_F16);
+}
+
+void cml_map_widened(cml_map *map, size_t arity, bool half, void *out, const void *const *in, size_t n, const cml_scalars *s) {
+  float wide[CML_MAX_OPERANDS][CML_CHUNK];
+  const void *operands[CML_MAX_OPERANDS];
+  const cml_kernels *k = cml_kernels_get();
+  for (size_t i = 0; i < arity; i++) k->f16_to_f32(in[i], wide[i], n), operands[i] = wide[i];
+  map(half ? wide[0] : out, operands, n, s);
+  if (half) k->f32_to_f16(wide[0], out, n);
+}
+
+/* By floats. `to`: the place of the result as it is kept; NULL: the last step's, to be converted. */
+static void run_wide(const job *j, size_t i, void *to, size_t at, size_t n, const void **in) {
+  const cml_elementwise *e = &j->e[i];
+  float wide[CML_MAX_OPERANDS][CML_CHUNK];
+  int64_t result[CML_CHUNK];
+  for (size_t k = 0; k < e->arity; k++) {
+    if (kept_lane(e->lanes[k], e->in[k]->dtype) != CML_LANE_F16) continue;
+    cml_load_f32(wide[k], in[k], CML_F16, 0, n);
+    in[k] = wide[k];
+  }
+  bool convert = !to || (e->out_lane == CML_LANE_F32 && e->out->dtype == CML_F16);
+  const void *from = in[0];
+  if (e->map) e->map(convert ? result : to, in, n, &e->scalars), from = result;
+  if (!to) store_lane(e->out_lane, e->out->data, e->out->dtype, (int64_t)at, from, n);
+  else if (convert) cml_store_f32(to, CML_F16, 0, from, n);
+  else if (!e->map) memcpy(to, from, n * lane_size(e->out_lane));
+}
+
+static void run_step(const job *j, size_t i, size_t at, size_t n, char *room) {
+  const cml_elementwise *e = &j->e[i];
+  const void *in[CML_MAX_OPERANDS];
+  for (size_t k = 0; k < e->arity; k++) {
+    in[k] = room + j->places[i][k] * j->place_size;
+    if (j->loaded[i][k]) in[k] = operand_load(&j->operands[i][k], (int64_t)at, n, room + j->places[i][k] * j->place_size);
+  }
+  cml_lane lane = kept_lane(e->out_lane, e->out->dtype);
+  void *to = room + j->results[i] * j->place_size;
+  if (i + 1 == j->count) to = lane_is_native(lane, e->out->dtype) ? (char *)e->out->data + at * lane_size(lane) : NULL;
+  if (to && takes_half(e)) e->half(to, in, n, &e->scalars);
+  else run_wide(j, i, to, at, n, in);
+}
 
 static void run_range(void *context, size_t begin, size_t end) {
   const job *j = context;
-  const cml_elementwise *e = j->e;
-  int64_t buffers[CML_MAX_OPERANDS][CML_CHUNK], result[CML_CHUNK];
-  bool direct = lane_is_native(e->out_lane, e->out->dtype);
-  for (size_t k = 0; k < e->arity; k++) {
-    const operand *o = &j->operands[k];
-    if (!operand_is_single(o)) continue;
-    load_lane(o->lane, buffers[k], o->data, o->dtype, 0, 1);
-    repeat_lane(o->lane, buffers[k], end - begin < CML_CHUNK ? end - begin : CML_CHUNK);
-  }
-  for (size_t at = begin; at < end; at += CML_CHUNK) {
-    size_t n = end - at < CML_CHUNK ? end - at : CML_CHUNK;
-    const void *in[CML_MAX_OPERANDS];
-    for (size_t k = 0; k < e->arity; k++) in[k] = operand_load(&j->operands[k], (int64_t)at, n, buffers[k]);
-    if (!e->map) {
-      store_lane(e->out_lane, e->out->data, e->out->dtype, (int64_t)at, in[0], n);
-    } else if (direct) {
-      e->map((char *)e->out->data + at * lane_size(e->out_lane), in, n, &e->scalars);
-    } else {
-      e->map(result, in, n, &e->scalars);
-      store_lane(e->out_lane, e->out->data, e->out->dtype, (int64_t)at, result, n);
+  _Alignas(64) char room[PLACES * (CML_CHUNK * 4 + APART)];
+  for (size_t i = 0; i < j->count; i++)
+    for (size_t k = 0; k < j->e[i].arity; k++) {
+      const operand *o = &j->operands[i][k];
+      if (!j->loaded[i][k] || !operand_is_single(o)) continue;
+      char *place = room + j->places[i][k] * j->place_size;
+      load_lane(o->lane, place, o->data, o->dtype, 0, 1);
+      repeat_lane(o->lane, place, end - begin < CML_CHUNK ? end - begin : CML_CHUNK);
     }
-  }
+  for (size_t at = begin; at < end; at += CML_CHUNK)
+    for (size_t i = 0; i < j->count; i++) run_step(j, i, at, end - at < CML_CHUNK ? end - at : CML_CHUNK, room);
 }
 
-void cml_elementwise_run(const cml_elementwise *e, cml_pool *pool) {
-  job j = {.e = e};
-  for (size_t k = 0; k < e->arity; k++) operand_init(&j.operands[k], e->in[k], e->lanes[k], e->out);
-  cml_parallel(pool, (size_t)cml_tensor_count(e->out), 16 * CML_CHUNK, run_range, &j);
+/* Where operand k of step i is found when an earlier step has made or converted it; false when it must be loaded. */
+static bool find_place(job *j, size_t i, size_t k) {
+  const cml_tensor *t = j->e[i].in[k];
+  for (size_t s = 0; s < i; s++) {
+    if (t == j->e[s].out) return j->places[i][k] = j->results[s], true;
+    for (size_t m = 0; m < j->e[s].arity && !lane_is_native(kept_lane(j->e[i].lanes[k], t->dtype), t->dtype); m++)
+      if (t == j->e[s].in[m] && j->e[i].lanes[k] == j->e[s].lanes[m]) return j->places[i][k] = j->places[s][m], true;
+  }
+  return false;
+}
+
+void cml_elementwise_run_chain(const cml_elementwise *steps, size_t count, cml_pool *pool) {
+  job j;
+  const cml_tensor *out = steps[count - 1].out;
+  uint8_t used = 0;
+  j.e = steps;
+  j.count = count;
+  j.place_size = CML_CHUNK * (count == 1 ? sizeof(int64_t) : sizeof(float)) + APART;
+  for (size_t i = 0; i < count; i++) {
+    for (size_t k = 0; k < steps[i].arity; k++) {
+      if (!(j.loaded[i][k] = !find_place(&j, i, k))) continue;
+      j.places[i][k] = used++;
+      operand_init(&j.operands[i][k], steps[i].in[k], kept_lane(steps[i].lanes[k], steps[i].in[k]->dtype), out);
+    }
+    j.results[i] = used++;
+  }
+  cml_parallel(pool, (size_t)cml_tensor_count(out), 16 * CML_CHUNK / count, run_range, &j);
+}
+
+void cml_elementwise_run(const cml_elementwise *e, cml_pool *pool) { cml_elementwise_run_chain(e, 1, pool); }
+
+cml_status cml_elementwise_call(cml_call *c, cml_error *err) {
+  (void)err;
+  cml_elementwise e = {.arity = 0};
+  c->op->elementwise(c, &e);
+  cml_elementwise_run(&e, c->pool);
+  return CML_OK;
 }
 
 /* ---- checks ---- */

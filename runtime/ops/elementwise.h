@@ -4,17 +4,21 @@
  * int64 or byte): a pointer into the tensor where that is already the right thing, else converted and broadcast into a
  * buffer on the stack. Then one map, a plain loop over contiguous arrays, computes the chunk, and the result is stored
  * in the output's element type. So a map is written once, for float, and serves float16, every broadcast and every
- * number of threads; float16 is rounded once, at the store. */
+ * number of threads; float16 is rounded once, at the store. Where a kernel takes float16 as it is, the map has a second form,
+ * which saves the conversions.
+ *
+ * Several maps may run one after the other over each chunk: a step whose operand is the output of an earlier one takes that from a
+ * buffer in the first-level cache, rounded to the output's type, and only the last output is written to memory. */
 #ifndef CML_ELEMENTWISE_H
 #define CML_ELEMENTWISE_H
 
 #include "kernels.h"
 #include "op.h"
 
-enum { CML_CHUNK = 1024, CML_MAX_OPERANDS = 3 };
+enum { CML_CHUNK = 1024, CML_MAX_OPERANDS = 3, CML_MAX_CHAIN = 8, CML_MAX_CHAIN_OPERANDS = 10, CML_MAX_MAP_PARAMS = 4 };
 
 /* The element type in which a map sees its operands and leaves its result. */
-typedef enum cml_lane { CML_LANE_F32, CML_LANE_I64, CML_LANE_BYTE } cml_lane;
+typedef enum cml_lane { CML_LANE_F32, CML_LANE_I64, CML_LANE_BYTE, CML_LANE_F16 /* the driver's own */ } cml_lane;
 
 typedef struct cml_scalars {
   float f[3];
@@ -30,6 +34,9 @@ typedef void cml_map(void *out, const void *const *in, size_t n, const cml_scala
 #else
 #define CML_INDEPENDENT _Pragma("GCC ivdep")
 #endif
+
+/* A map over float16 operands by way of floats; the result is `half` as well, or what the map leaves. */
+void cml_map_widened(cml_map *map, size_t arity, bool half, void *out, const void *const *in, size_t n, const cml_scalars *s);
 
 /* Defines a map of one or two float or integer operands, from an expression of x, y and s. */
 #define CML_MAP1(function, to, from, expression)                                                        \
@@ -53,16 +60,31 @@ typedef void cml_map(void *out, const void *const *in, size_t n, const cml_scala
     }                                                                                                   \
   }
 
-/* A map that is a kernel's function with two of the scalars for parameters. */
+/* The same for floats, and function_half for float16. */
+#define CML_HALF(function, arity, half)                                                                 \
+  static void function##_half(void *out, const void *const *in, size_t n, const cml_scalars *s) {       \
+    cml_map_widened(function, arity, half, out, in, n, s);                                              \
+  }
+#define CML_FLOAT1(function, expression) CML_MAP1(function, float, float, expression) CML_HALF(function, 1, true)
+#define CML_FLOAT2(function, expression) CML_MAP2(function, float, float, expression) CML_HALF(function, 2, true)
+/* Maps that are a kernel's function; a, b: its parameters, of s. */
 #define CML_KERNEL1(function, name, a, b)                                                               \
   static void function(void *out, const void *const *in, size_t n, const cml_scalars *s) {              \
     (void)s;                                                                                            \
     cml_kernels_get()->unary(CML_UNARY_##name, in[0], out, n, a, b);                                    \
+  }                                                                                                     \
+  static void function##_half(void *out, const void *const *in, size_t n, const cml_scalars *s) {       \
+    (void)s;                                                                                            \
+    cml_kernels_get()->unary_f16(CML_UNARY_##name, in[0], out, n, a, b);                                \
   }
 #define CML_KERNEL2(function, name)                                                                     \
   static void function(void *out, const void *const *in, size_t n, const cml_scalars *s) {              \
     (void)s;                                                                                            \
     cml_kernels_get()->binary(CML_BINARY_##name, in[0], in[1], out, n);                                 \
+  }                                                                                                     \
+  static void function##_half(void *out, const void *const *in, size_t n, const cml_scalars *s) {       \
+    (void)s;                                                                                            \
+    cml_kernels_get()->binary_f16(CML_BINARY_##name, in[0], in[1], out, n);                             \
   }
 
 /* ---- elements in and out of lanes ---- */
@@ -83,6 +105,7 @@ cml_lane cml_lane_of(cml_dtype dtype);
 
 typedef struct cml_elementwise {
   cml_map *map;  /* NULL: hands the single operand on (a conversion) */
+  cml_map *half; /* the same where operands of lane F32 are float16, and the output is unless its lane is another */
   size_t arity;
   const cml_tensor *in[CML_MAX_OPERANDS]; /* each broadcastable to out's shape */
   cml_lane lanes[CML_MAX_OPERANDS], out_lane;
@@ -90,6 +113,12 @@ typedef struct cml_elementwise {
   cml_scalars scalars;
 } cml_elementwise;
 void cml_elementwise_run(const cml_elementwise *e, cml_pool *pool);
+/* steps[0..count), count at most CML_MAX_CHAIN, all of one shape: steps[i].in[k] may be steps[j].out with j < i, whose data is not touched
+ * and whose lane must be the operand's; at most CML_MAX_CHAIN_OPERANDS others. More than one step: no lane is I64. Only the last output's
+ * data is written; it may be an operand's of the same shape. */
+void cml_elementwise_run_chain(const cml_elementwise *steps, size_t count, cml_pool *pool);
+/* The run function of rows that have `elementwise`. */
+CML_NODISCARD cml_status cml_elementwise_call(cml_call *c, cml_error *err);
 
 /* ---- checks that many operators need ---- */
 

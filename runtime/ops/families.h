@@ -8,6 +8,7 @@
   X(basic) \
   X(linear) \
   X(internal) \
+  X(chain) \
   X(conv) \
   X(pool) \
   X(attention) \

@@ -15,7 +15,7 @@
 static float softplus_one(float x) { return log1pf(expf(-fabsf(x))) + (x > 0 ? x : x < 0 ? 0 : x); }
 static float at_most(float x, float high) { return x > high ? high : x; } /* NaN comes through */
 
-#define MAP(tag, expression) CML_MAP1(tag##_map, float, float, expression)
+#define MAP(tag, expression) CML_FLOAT1(tag##_map, expression)
 CML_KERNEL1(relu_map, RELU, 0, 0)
 CML_KERNEL1(relu6_map, CLIP, 0, 6)
 CML_KERNEL1(sigmoid_map, SIGMOID, 0, 0)
@@ -31,7 +31,7 @@ CML_KERNEL1(sigmoid_hard_map, HARD_SIGMOID, s->f[0], s->f[1])
 CML_KERNEL1(gelu_exact_map, GELU, 0, 0)
 CML_KERNEL1(gelu_tanh_map, GELU_TANH, 0, 0)
 CML_KERNEL1(gelu_sigmoid_map, GELU_SIGMOID, 0, 0)
-CML_MAP2(prelu_map, float, float, x < 0 ? y * x : x)
+CML_FLOAT2(prelu_map, x < 0 ? y * x : x)
 
 static void scaled_tanh_map(void *out, const void *const *in, size_t n, const cml_scalars *s) {
   const cml_kernels *k = cml_kernels_get();
@@ -39,6 +39,7 @@ static void scaled_tanh_map(void *out, const void *const *in, size_t n, const cm
   k->unary(CML_UNARY_TANH, out, out, n, 0, 0);
   k->unary(CML_UNARY_SCALE, out, out, n, s->f[0], 0);
 }
+CML_HALF(scaled_tanh_map, 1, true)
 
 static void softplus_parametric_map(void *out, const void *const *in, size_t n, const cml_scalars *s) {
   float *o = out;
@@ -66,9 +67,9 @@ static const cml_param gelu_params[] = {FLOAT_PARAM("x", 0, 0), {"mode", CML_M_S
 #define BOTH_MAP(X) X(clamped_relu) X(linear_activation) X(scaled_tanh) X(sigmoid_hard)
 
 /* Beside the rows of the table, in their order. */
-static cml_map *const maps[] = {
-#define ONE(tag) tag##_map,
-#define TWO(tag) tag##_map, tag##_map,
+static cml_map *const maps[][2] = {
+#define ONE(tag) {tag##_map, tag##_map_half},
+#define TWO(tag) ONE(tag) ONE(tag)
     PLAIN_MAP(ONE) ALPHA_MAP(TWO) BOTH_MAP(TWO)
 };
 
@@ -80,18 +81,13 @@ static cml_status infer_scalars(cml_call *c, cml_error *err) {
   return CML_OK;
 }
 
-static cml_status run_map(cml_call *c, cml_map *map) {
-  cml_elementwise e = {.map = map, .arity = 1, .in = {cml_arg(c, 0)}, .lanes = {CML_LANE_F32}, .out_lane = CML_LANE_F32,
+static void scalars_map_of(const cml_call *c, cml_map *const map[2], cml_elementwise *out) {
+  *out = (cml_elementwise){.map = map[0], .half = map[1], .arity = 1, .in = {cml_arg(c, 0)}, .lanes = {CML_LANE_F32}, .out_lane = CML_LANE_F32,
                        .out = c->outs[0]};
-  for (unsigned p = 1; p < c->op->param_count; p++) e.scalars.f[p - 1] = (float)cml_arg_float(c, p, 0);
-  cml_elementwise_run(&e, c->pool);
-  return CML_OK;
+  for (unsigned p = 1; p < c->op->param_count; p++) out->scalars.f[p - 1] = (float)cml_arg_float(c, p, 0);
 }
 
-static cml_status run_scalars(cml_call *c, cml_error *err) {
-  (void)err;
-  return run_map(c, maps[c->op - cml_ops_activation.rows]);
-}
+static void scalars_map(const cml_call *c, cml_elementwise *out) { scalars_map_of(c, maps[c->op - cml_ops_activation.rows], out); }
 
 static const char *const gelu_modes[] = {"EXACT", "TANH_APPROXIMATION", "SIGMOID_APPROXIMATION", NULL};
 
@@ -103,10 +99,9 @@ static cml_status infer_gelu(cml_call *c, cml_error *err) {
   return CML_OK;
 }
 
-static cml_status run_gelu(cml_call *c, cml_error *err) {
-  (void)err;
-  static cml_map *const by_mode[] = {gelu_exact_map, gelu_tanh_map, gelu_sigmoid_map};
-  return run_map(c, by_mode[cml_word_index(cml_arg_text(c, 1, "EXACT"), gelu_modes)]);
+static void gelu_map(const cml_call *c, cml_elementwise *out) {
+  static cml_map *const by_mode[][2] = {ONE(gelu_exact) ONE(gelu_tanh) ONE(gelu_sigmoid)};
+  scalars_map_of(c, by_mode[cml_word_index(cml_arg_text(c, 1, "EXACT"), gelu_modes)], out);
 }
 
 /* ---- one scalar a channel ---- */
@@ -136,7 +131,7 @@ static cml_status run_channels(cml_call *c, cml_error *err) {
   const cml_tensor *x = cml_arg(c, 0);
   size_t arity = c->op->param_count;
   cml_tensor spread[2];
-  cml_elementwise e = {.map = arity == 2 ? prelu_map : softplus_parametric_map, .arity = arity, .in = {x},
+  cml_elementwise e = {.map = arity == 2 ? prelu_map : softplus_parametric_map, .half = arity == 2 ? prelu_map_half : NULL, .arity = arity, .in = {x},
                        .out_lane = CML_LANE_F32, .out = c->outs[0]};
   for (unsigned p = 1; p < arity; p++) { /* [C] as [C, 1, ...] */
     spread[p - 1] = *cml_arg(c, p);
@@ -227,19 +222,21 @@ static cml_status run_softmax(cml_call *c, cml_error *err) {
 
 /* ---- the table: first the rows beside `maps` ---- */
 
-#define ROW(text, since_, until_, flags_, parameters, infer_, run_)                                             \
+#define ROW(text, since_, until_, flags_, parameters, infer_, run_, ...)                                        \
   {.name = text, .since = since_, .until = until_, .flags = flags_, .min_outputs = 1, .max_outputs = 1,         \
-   CML_PARAMS(parameters), .infer = infer_, .run = run_},
+   CML_PARAMS(parameters), .infer = infer_, .run = run_, __VA_ARGS__},
+#define MAP_ROW(text, since_, until_, parameters, infer_, map_) \
+  ROW(text, since_, until_, CML_OP_IN_PLACE, parameters, infer_, cml_elementwise_call, .elementwise = map_)
 
 static const cml_op rows[] = {
-#define PLAIN_ROW(tag) ROW(#tag, CML_IOS15, 0, CML_OP_IN_PLACE, plain_params, infer_scalars, run_scalars)
+#define PLAIN_ROW(tag) MAP_ROW(#tag, CML_IOS15, 0, plain_params, infer_scalars, scalars_map)
 #define SCALAR_ROWS(tag, group)                                                                                \
-  ROW(#tag, CML_IOS15, CML_IOS16, CML_OP_IN_PLACE, group##_15_params, infer_scalars, run_scalars)              \
-  ROW(#tag, CML_IOS17, 0, CML_OP_IN_PLACE, group##_17_params, infer_scalars, run_scalars)
+  MAP_ROW(#tag, CML_IOS15, CML_IOS16, group##_15_params, infer_scalars, scalars_map)                           \
+  MAP_ROW(#tag, CML_IOS17, 0, group##_17_params, infer_scalars, scalars_map)
 #define ALPHA_ROWS(tag) SCALAR_ROWS(tag, alpha)
 #define BOTH_ROWS(tag) SCALAR_ROWS(tag, both)
     PLAIN_MAP(PLAIN_ROW) ALPHA_MAP(ALPHA_ROWS) BOTH_MAP(BOTH_ROWS)
-    ROW("gelu", CML_IOS15, 0, CML_OP_IN_PLACE, gelu_params, infer_gelu, run_gelu)
+    MAP_ROW("gelu", CML_IOS15, 0, gelu_params, infer_gelu, gelu_map)
     ROW("prelu", CML_IOS15, CML_IOS16, CML_OP_IN_PLACE, alpha_15_params, infer_channels, run_channels)
     ROW("prelu", CML_IOS17, 0, CML_OP_IN_PLACE, alpha_17_params, infer_channels, run_channels)
     ROW("softplus_parametric", CML_IOS15, CML_IOS16, CML_OP_IN_PLACE, both_15_params, infer_channels, run_channels)

@@ -67,7 +67,7 @@ static float floor_div_float(float x, float y) {
   X(maximum, KERNEL, MAX, x > y ? x : y)                                                      \
   X(minimum, KERNEL, MIN, x < y ? x : y)
 #define BY_KERNEL(name, kernel) CML_KERNEL2(name##_f32, kernel)
-#define BY_EXPRESSION(name, e) CML_MAP2(name##_f32, float, float, e)
+#define BY_EXPRESSION(name, e) CML_FLOAT2(name##_f32, e)
 
 /* name, what x and y give; bool from any type */
 #define COMPARISON_MAP(X)   \
@@ -86,20 +86,20 @@ static float floor_div_float(float x, float y) {
 #define ARITHMETIC(name, how, f, i) BY_##how(name, f) CML_MAP2(name##_i64, int64_t, int64_t, i)
 ARITHMETIC_MAP(ARITHMETIC)
 #define COMPARISON(name, expression) \
-  CML_MAP2(name##_f32, uint8_t, float, expression) CML_MAP2(name##_i64, uint8_t, int64_t, expression)
+  CML_MAP2(name##_f32, uint8_t, float, expression) CML_HALF(name##_f32, 2, false) CML_MAP2(name##_i64, uint8_t, int64_t, expression)
 COMPARISON_MAP(COMPARISON)
 #define LOGICAL(name, expression) CML_MAP2(name##_byte, uint8_t, uint8_t, expression)
 LOGICAL_MAP(LOGICAL)
 
 typedef struct binary {
-  cml_map *f32, *i64, *byte;
+  cml_map *f32, *half, *i64, *byte;
   bool truth; /* the result is bool whatever the operands are */
 } binary;
 
 static const binary functions[] = {
-#define ARITHMETIC_ENTRY(name, how, f, i) {name##_f32, name##_i64, NULL, false},
-#define COMPARISON_ENTRY(name, e) {name##_f32, name##_i64, NULL, true},
-#define LOGICAL_ENTRY(name, e) {NULL, NULL, name##_byte, true},
+#define ARITHMETIC_ENTRY(name, how, f, i) {name##_f32, name##_f32_half, name##_i64, NULL, false},
+#define COMPARISON_ENTRY(name, e) {name##_f32, name##_f32_half, name##_i64, NULL, true},
+#define LOGICAL_ENTRY(name, e) {NULL, NULL, NULL, name##_byte, true},
     ARITHMETIC_MAP(ARITHMETIC_ENTRY) COMPARISON_MAP(COMPARISON_ENTRY) LOGICAL_MAP(LOGICAL_ENTRY)
 };
 
@@ -124,16 +124,12 @@ static cml_status infer_binary(cml_call *c, cml_error *err) {
   return infer_broadcast(c, x, y, function_of(c)->truth ? CML_BOOL : x->dtype, err);
 }
 
-static cml_status run_binary(cml_call *c, cml_error *err) {
-  (void)err;
+static void binary_map(const cml_call *c, cml_elementwise *out) {
   const binary *b = function_of(c);
   const cml_tensor *x = cml_arg(c, 0), *y = cml_arg(c, 1);
   cml_lane lane = cml_lane_of(x->dtype);
-  const cml_elementwise e = {.map = lane == CML_LANE_F32 ? b->f32 : lane == CML_LANE_I64 ? b->i64 : b->byte,
-                             .arity = 2, .in = {x, y}, .lanes = {lane, lane},
-                             .out = c->outs[0], .out_lane = b->truth ? CML_LANE_BYTE : lane};
-  cml_elementwise_run(&e, c->pool);
-  return CML_OK;
+  *out = (cml_elementwise){.map = lane == CML_LANE_F32 ? b->f32 : lane == CML_LANE_I64 ? b->i64 : b->byte,
+                           .half = b->half, .arity = 2, .in = {x, y}, .lanes = {lane, lane}, .out = c->outs[0], .out_lane = b->truth ? CML_LANE_BYTE : lane};
 }
 
 /* ---- select ---- */
@@ -159,17 +155,15 @@ static cml_status infer_select(cml_call *c, cml_error *err) {
     CML_INDEPENDENT for (size_t i = 0; i < n; i++) o[i] = cond[i] ? a[i] : b[i];                           \
   }
 SELECT(select_f32, float)
+SELECT(select_half, cml_f16)
 SELECT(select_i64, int64_t)
 SELECT(select_byte, uint8_t)
 
-static cml_status run_select(cml_call *c, cml_error *err) {
-  (void)err;
+static void select_map(const cml_call *c, cml_elementwise *out) {
   static cml_map *const maps[] = {[CML_LANE_F32] = select_f32, [CML_LANE_I64] = select_i64, [CML_LANE_BYTE] = select_byte};
   cml_lane lane = cml_lane_of(c->outs[0]->dtype);
-  const cml_elementwise e = {.map = maps[lane], .arity = 3, .in = {cml_arg(c, 0), cml_arg(c, 1), cml_arg(c, 2)},
-                             .lanes = {CML_LANE_BYTE, lane, lane}, .out = c->outs[0], .out_lane = lane};
-  cml_elementwise_run(&e, c->pool);
-  return CML_OK;
+  *out = (cml_elementwise){.map = maps[lane], .half = select_half, .arity = 3, .in = {cml_arg(c, 0), cml_arg(c, 1), cml_arg(c, 2)},
+                           .lanes = {CML_LANE_BYTE, lane, lane}, .out = c->outs[0], .out_lane = lane};
 }
 
 /* ---- cumsum ---- */
@@ -231,13 +225,13 @@ static cml_status run_cumsum(cml_call *c, cml_error *err) {
 static const cml_op rows[] = {
 #define BINARY_ROW(text, parameters)                                                                                    \
   {.name = #text, .since = CML_IOS15, .flags = CML_OP_IN_PLACE, .min_outputs = 1, .max_outputs = 1, CML_PARAMS(parameters), \
-   .infer = infer_binary, .run = run_binary},
+   .infer = infer_binary, .run = cml_elementwise_call, .elementwise = binary_map},
 #define ARITHMETIC_ROW(name, how, f, i) BINARY_ROW(name, number_params)
 #define COMPARISON_ROW(name, e) BINARY_ROW(name, number_params)
 #define LOGICAL_ROW(name, e) BINARY_ROW(name, truth_params)
     ARITHMETIC_MAP(ARITHMETIC_ROW) COMPARISON_MAP(COMPARISON_ROW) LOGICAL_MAP(LOGICAL_ROW)
     {.name = "select", .since = CML_IOS15, .flags = CML_OP_IN_PLACE, .min_outputs = 1, .max_outputs = 1,
-     CML_PARAMS(select_params), .infer = infer_select, .run = run_select},
+     CML_PARAMS(select_params), .infer = infer_select, .run = cml_elementwise_call, .elementwise = select_map},
     {.name = "cumsum", .since = CML_IOS15, .min_outputs = 1, .max_outputs = 1,
      CML_PARAMS(cumsum_params), .infer = infer_cumsum, .run = run_cumsum},
 };

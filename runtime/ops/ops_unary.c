@@ -45,7 +45,7 @@
 
 /* ---- the functions ---- */
 
-#define FLOAT1(tag, expression) CML_MAP1(tag##_f32, float, float, expression)
+#define FLOAT1(tag, expression) CML_FLOAT1(tag##_f32, expression)
 #define KERNEL1(tag, name) CML_KERNEL1(tag##_f32, name, 0, 0)
 #define INTEGER1(tag, expression) CML_MAP1(tag##_i64, int64_t, int64_t, expression)
 
@@ -79,6 +79,7 @@ static void log_f32(void *out, const void *const *in, size_t n, const cml_scalar
   add_epsilon(out, in, n, s);
   cml_kernels_get()->unary(CML_UNARY_LOG, out, out, n, 0, 0);
 }
+CML_HALF(log_f32, 1, true)
 
 static float clip_one(float x, float low, float high) {
   x = x < low ? low : x;
@@ -108,13 +109,13 @@ static const cml_param alpha_beta_params[] = {
 /* ---- the rows' functions beside the table ---- */
 
 typedef struct unary {
-  cml_map *f32, *i64, *byte;
+  cml_map *f32, *half, *i64, *byte;
   double otherwise;
 } unary;
 
 /* The maps of each tag; integer or byte maps only where they exist. */
-#define MAPS_plain(tag) .f32 = tag##_f32
-#define MAPS_number(tag) .f32 = tag##_f32, .i64 = tag##_i64
+#define MAPS_plain(tag) .f32 = tag##_f32, .half = tag##_f32_half
+#define MAPS_number(tag) MAPS_plain(tag), .i64 = tag##_i64
 #define MAPS_truth(tag) .byte = tag##_byte
 #define MAPS_epsilon(tag) MAPS_plain(tag)
 #define MAPS_epsilon_any(tag) MAPS_plain(tag)
@@ -137,21 +138,18 @@ static cml_status infer_unary(cml_call *c, cml_error *err) {
   return CML_OK;
 }
 
-static cml_status run_unary(cml_call *c, cml_error *err) {
-  (void)err;
+static void unary_map(const cml_call *c, cml_elementwise *out) {
   const unary *u = &functions[c->op - cml_ops_unary.rows];
   const cml_tensor *x = cml_arg(c, 0);
   cml_lane lane = cml_lane_of(x->dtype);
-  cml_elementwise e = {.arity = 1, .in = {x}, .lanes = {lane}, .out_lane = lane, .out = c->outs[0]};
-  e.map = lane == CML_LANE_F32 ? u->f32 : lane == CML_LANE_I64 ? u->i64 : u->byte;
+  *out = (cml_elementwise){.half = u->half, .arity = 1, .in = {x}, .lanes = {lane}, .out_lane = lane, .out = c->outs[0]};
+  out->map = lane == CML_LANE_F32 ? u->f32 : lane == CML_LANE_I64 ? u->i64 : u->byte;
   /* A default is a value of the tensor's type: 1e-12 is zero in float16. */
   float otherwise = x->dtype == CML_F16 ? cml_f16_to_f32(cml_f16_from_f32((float)u->otherwise)) : (float)u->otherwise;
   for (unsigned p = 1; p < c->op->param_count; p++) {
-    e.scalars.f[p - 1] = (float)cml_arg_float(c, p, (double)otherwise);
-    if (lane == CML_LANE_I64) e.scalars.i[p - 1] = cml_arg_int(c, p, 0);
+    out->scalars.f[p - 1] = (float)cml_arg_float(c, p, (double)otherwise);
+    if (lane == CML_LANE_I64) out->scalars.i[p - 1] = cml_arg_int(c, p, 0);
   }
-  cml_elementwise_run(&e, c->pool);
-  return CML_OK;
 }
 
 /* ---- cast ---- */
@@ -174,13 +172,10 @@ static cml_status infer_cast(cml_call *c, cml_error *err) {
 }
 
 /* No map: the driver's loads and stores convert. Floats truncate and saturate, integers wrap, bool is != 0. */
-static cml_status run_cast(cml_call *c, cml_error *err) {
-  (void)err;
+static void cast_map(const cml_call *c, cml_elementwise *out) {
   const cml_tensor *x = cml_arg(c, 0);
   cml_lane lane = cml_lane_of(x->dtype) == CML_LANE_F32 ? CML_LANE_F32 : CML_LANE_I64;
-  const cml_elementwise e = {.arity = 1, .in = {x}, .lanes = {lane}, .out_lane = lane, .out = c->outs[0]};
-  cml_elementwise_run(&e, c->pool);
-  return CML_OK;
+  *out = (cml_elementwise){.arity = 1, .in = {x}, .lanes = {lane}, .out_lane = lane, .out = c->outs[0]};
 }
 
 /* ---- the table ---- */
@@ -188,13 +183,13 @@ static cml_status run_cast(cml_call *c, cml_error *err) {
 static const cml_op rows[] = {
 #define UNARY_ROW(text, tag, since_, until_, parameters, otherwise)                                             \
   {.name = #text, .since = since_, .until = until_, .flags = CML_OP_IN_PLACE, .min_outputs = 1, .max_outputs = 1, \
-   CML_PARAMS(parameters##_params), .infer = infer_unary, .run = run_unary},
+   CML_PARAMS(parameters##_params), .infer = infer_unary, .run = cml_elementwise_call, .elementwise = unary_map},
     UNARY_MAP(UNARY_ROW)
 #undef UNARY_ROW
     {.name = "cast", .since = CML_IOS15, .until = CML_IOS16, .min_outputs = 1, .max_outputs = 1,
-     CML_PARAMS(cast_params_15), .infer = infer_cast, .run = run_cast},
+     CML_PARAMS(cast_params_15), .infer = infer_cast, .run = cml_elementwise_call, .elementwise = cast_map},
     {.name = "cast", .since = CML_IOS17, .min_outputs = 1, .max_outputs = 1,
-     CML_PARAMS(cast_params_17), .infer = infer_cast, .run = run_cast},
+     CML_PARAMS(cast_params_17), .infer = infer_cast, .run = cml_elementwise_call, .elementwise = cast_map},
 };
 
 const cml_op_family cml_ops_unary = {"unary", rows, sizeof rows / sizeof *rows};

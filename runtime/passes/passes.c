@@ -10,6 +10,7 @@ static const cml_pass passes[] = {
     {"group-norm", "the written-out group normalisation as one operation", cml_pass_group_norm},
     {"epilogues", "residual additions and activations into the convolution or linear layer before them", cml_pass_epilogues},
     {"layout", "convolutions and their neighbours with the channels last, converted at the borders only", cml_pass_layout},
+    {"chains", "elementwise operations that feed one another in one pass over memory", cml_pass_chains},
 };
 
 const cml_pass *cml_pass_at(size_t i) { return i < sizeof passes / sizeof *passes ? &passes[i] : NULL; }

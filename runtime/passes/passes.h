@@ -51,6 +51,7 @@ CML_NODISCARD cml_status cml_pass_become(cml_graph *g, cml_step *s, const char *
 void cml_pass_compact(cml_graph *g);
 static inline const cml_tensor *cml_pass_type(const cml_graph *g, uint32_t value) { return &g->values[value].type; }
 
+cml_status cml_pass_chains(cml_graph *g, cml_error *err);
 cml_status cml_pass_epilogues(cml_graph *g, cml_error *err);
 cml_status cml_pass_attention(cml_graph *g, cml_error *err);
 cml_status cml_pass_attention_views(cml_graph *g, cml_error *err);

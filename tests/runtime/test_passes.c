@@ -69,6 +69,7 @@ static void op(const char *dims, const char *name, const char *call) {
 /* ---- running ---- */
 
 static const char *must_lack; /* an operator that the passes take away, or NULL */
+static bool exact;            /* the passes change no bit */
 
 static float *run(const char *passes, const float *x, size_t n, const int64_t *dims, int32_t rank, const char *must_have, size_t *out_count) {
   cml_model *model = calloc(1, sizeof *model);
@@ -113,6 +114,7 @@ static void same_with_and_without(const int64_t *dims, int32_t rank, const char 
       assert_true(isfinite(got[i]));
       signal += (double)want[i] * (double)want[i], noise += (double)(want[i] - got[i]) * (double)(want[i] - got[i]);
     }
+    if (exact && memcmp(want, got, a_count * sizeof *got)) fail_msg("passes change bits of %s", type);
     double snr = noise == 0 ? 300 : 10 * log10(signal / noise);
     if (snr < (!strcmp(type, "fp32") ? 110 : 50)) fail_msg("passes change the result: %.1f dB of %s", snr, type);
     free(got);
@@ -273,10 +275,43 @@ static void linear(void) {
   same_with_and_without((const int64_t[]){5, 24}, 2, "epilogues", "cml_linear");
 }
 
+/* Scalars, broadcasting, a comparison, a result that two steps of the chain use, and one (b) that a step outside uses too. */
+static void chains(void) {
+  start("[2, 5, 33, 37]");
+  constant("per", "[1, 5, 1, 1]");
+  constant("column", "[33, 1]");
+  scalar("half", 0.5);
+  scalar("low", -0.3);
+  scalar("high", 0.4);
+  ints("axes", "[2]", "[2, 3]");
+  flag("yes", "true");
+  op("[2, 5, 33, 37]", "a", "mul(x = x, y = per)");
+  op("[2, 5, 33, 37]", "b", "add(x = half, y = a)");
+  op("[2, 5, 33, 37]", "c", "sigmoid(x = b)");
+  op("[2, 5, 33, 37]", "d", "mul(x = b, y = c)");
+  op("[2, 5, 33, 37]", "e", "tanh(x = x)");
+  op("[2, 5, 33, 37]", "f", "sub(x = d, y = e)");
+  put("tensor<bool, [2, 5, 33, 37]> g = greater(x = f, y = column)[name = tensor<string, []>(\"g\")];\n");
+  op("[2, 5, 33, 37]", "h", "select(cond = g, a = f, b = e)");
+  op("[2, 5, 1, 1]", "mean", "reduce_mean(x = h, axes = axes, keep_dims = yes)");
+  op("[2, 5, 33, 37]", "i", "sub(x = h, y = mean)");
+  op("[2, 5, 33, 37]", "j", "square(x = i)");
+  op("[2, 5, 33, 37]", "k", "clip(x = j, alpha = low, beta = high)");
+  op("[2, 5, 33, 37]", "l", "add(x = k, y = b)");
+  op("[2, 5, 33, 37]", "m", "maximum(x = l, y = x)");
+  finish("m");
+  must_lack = "sub";
+  exact = true;
+  same_with_and_without((const int64_t[]){2, 5, 33, 37}, 4, "chains", "cml_chain");
+  must_lack = NULL;
+  exact = false;
+}
+
 static void test_convolutions(void **state) { (void)state, each_type(convolutions); }
 static void test_group_norm(void **state) { (void)state, each_type(group_norm); }
 static void test_attention(void **state) { (void)state, each_type(attention); }
 static void test_attention_views(void **state) { (void)state, each_type(attention_views); }
+static void test_chains(void **state) { (void)state, each_type(chains); }
 static void test_linear(void **state) { (void)state, each_type(linear); }
 
 static void test_unknown_pass_is_refused(void **state) {
@@ -290,7 +325,7 @@ static void test_unknown_pass_is_refused(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_convolutions), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_attention),
-      cmocka_unit_test(test_attention_views),
+      cmocka_unit_test(test_attention_views), cmocka_unit_test(test_chains),
       cmocka_unit_test(test_linear),       cmocka_unit_test(test_unknown_pass_is_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
