@@ -42,16 +42,6 @@ static bool read_activation(const cml_graph *g, const cml_step *s, activation *o
   return false;
 }
 
-/* The step that alone uses the value; NULL when there are several or none, or an output is made of it. */
-static cml_step *only_user(cml_graph *g, const cml_use *uses, uint32_t value) {
-  if (uses[value].count != 1 || uses[value].step >= g->body.step_count) return NULL;
-  cml_step *s = &g->body.steps[uses[value].step];
-  if (!s->op) return NULL;
-  for (size_t i = 0; i < s->arg_count; i++)
-    if (s->args[i] == value) return s;
-  return NULL;
-}
-
 static uint32_t other_term(const cml_graph *g, const cml_step *s, uint32_t value) {
   if (!cml_pass_is(s, "add")) return CML_NO_VALUE;
   uint32_t x = cml_pass_arg(s, "x"), y = cml_pass_arg(s, "y"), other = x == value ? y : x;
@@ -74,10 +64,10 @@ static cml_status fuse(cml_graph *g, cml_use *uses, size_t known, cml_step *s, c
   cml_step *last = s, *parts[3] = {s};
   size_t count = 1;
   activation f = {.f = CML_UNARY_COPY};
-  cml_step *next = only_user(g, uses, last->outs[0]);
+  cml_step *next = cml_pass_only_user(g, uses, last->outs[0]);
   if (next && (residual = other_term(g, next, last->outs[0])) != CML_NO_VALUE) {
     parts[count++] = last = next;
-    next = only_user(g, uses, last->outs[0]);
+    next = cml_pass_only_user(g, uses, last->outs[0]);
   }
   if (next && cml_pass_arg(next, "x") == last->outs[0] && read_activation(g, next, &f)) parts[count++] = last = next;
   if (count == 1 && linear) return CML_OK;

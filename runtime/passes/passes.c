@@ -5,6 +5,7 @@
 
 static const cml_pass passes[] = {
     {"dead-code", "operations whose results nobody uses are left out", cml_pass_dead_code},
+    {"scales", "constants that scale and shift a convolution's channels into its weights", cml_pass_scales},
     {"attention", "matrix product, scale, softmax, matrix product: one streaming attention", cml_pass_attention},
     {"attention-views", "transposes and splits around attention become strides that it reads and writes by", cml_pass_attention_views},
     {"group-norm", "the written-out group normalisation as one operation", cml_pass_group_norm},
@@ -102,6 +103,15 @@ cml_status cml_pass_each(cml_graph *g, cml_status (*fuse)(cml_graph *g, const cm
     if (g->body.steps[i].op) status = fuse(g, uses, i, err);
   free(uses);
   return status;
+}
+
+cml_step *cml_pass_only_user(cml_graph *g, const cml_use *uses, uint32_t value) {
+  if (uses[value].count != 1 || uses[value].step >= g->body.step_count) return NULL;
+  cml_step *s = &g->body.steps[uses[value].step];
+  if (!s->op) return NULL;
+  for (size_t i = 0; i < s->arg_count; i++)
+    if (s->args[i] == value) return s;
+  return NULL;
 }
 
 uint32_t cml_pass_value(cml_graph *g, const char *name, const cml_tensor *type, cml_value_role role) {

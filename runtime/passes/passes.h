@@ -34,6 +34,9 @@ cml_use *cml_pass_uses(const cml_graph *g); /* by value, malloc'ed; NULL when me
 CML_NODISCARD cml_status cml_pass_each(cml_graph *g, cml_status (*fuse)(cml_graph *g, const cml_use *uses, size_t step, cml_error *err),
                                        cml_error *err);
 
+/* The step of the body that alone uses the value, once; NULL when there are several or none, or an output is made of it. */
+cml_step *cml_pass_only_user(cml_graph *g, const cml_use *uses, uint32_t value);
+
 uint32_t cml_pass_value(cml_graph *g, const char *name, const cml_tensor *type, cml_value_role role); /* CML_NO_VALUE: no memory */
 uint32_t cml_pass_int(cml_graph *g, int64_t value);
 uint32_t cml_pass_ints(cml_graph *g, const int64_t *values, int64_t count);
@@ -58,5 +61,6 @@ cml_status cml_pass_attention_views(cml_graph *g, cml_error *err);
 cml_status cml_pass_dead_code(cml_graph *g, cml_error *err); /* for other passes too: drops pure steps whose results nobody uses */
 cml_status cml_pass_group_norm(cml_graph *g, cml_error *err);
 cml_status cml_pass_layout(cml_graph *g, cml_error *err);
+cml_status cml_pass_scales(cml_graph *g, cml_error *err);
 
 #endif

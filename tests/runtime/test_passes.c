@@ -174,6 +174,43 @@ static void convolutions(void) {
   same_with_and_without((const int64_t[]){2, 3, 18, 22}, 4, "epilogues,layout", "cml_conv");
 }
 
+/* Grouped and transposed convolutions with everything behind them that scales and shifts channels. */
+static void scales(void) {
+  start("[2, 6, 9, 7]");
+  word("custom", "custom");
+  word("valid", "valid");
+  ints("one", "[2]", "[1, 1]");
+  ints("pad1", "[4]", "[1, 1, 1, 1]");
+  ints("groups", "[]", "2");
+  scalar("epsilon", 0.01);
+  scalar("twice", 2);
+  constant("w1", "[4, 3, 3, 3]");
+  constant("w2", "[4, 3, 2, 2]");
+  constant("w3", "[5, 6, 1, 1]");
+  constant("b3", "[5]");
+  constant("mean", "[4]");
+  constant("gamma", "[4]");
+  constant("beta", "[4]");
+  put("tensor<%s, [4]> variance = const()[name = tensor<string, []>(\"variance\"), val = tensor<%s, [4]>([0.5, 1.5, 0.25, 2.0])];\n", type, type);
+  constant("six", "[6, 1, 1]");
+  constant("five", "[1, 5, 1, 1]");
+  op("[2, 4, 9, 7]", "c1", "conv(x = x, weight = w1, pad = pad1, pad_type = custom, strides = one, groups = groups)");
+  op("[2, 4, 9, 7]", "n1", "batch_norm(x = c1, mean = mean, variance = variance, gamma = gamma, beta = beta, epsilon = epsilon)");
+  op("[2, 4, 9, 7]", "n2", "real_div(x = n1, y = twice)");
+  op("[2, 6, 10, 8]", "c2", "conv_transpose(x = n2, weight = w2, pad_type = valid, strides = one, groups = groups)");
+  op("[2, 6, 10, 8]", "m2", "mul(x = six, y = c2)");
+  op("[2, 6, 10, 8]", "a2", "sub(x = m2, y = six)");
+  op("[2, 5, 10, 8]", "c3", "conv(x = a2, weight = w3, bias = b3, pad_type = valid, strides = one)");
+  op("[2, 5, 10, 8]", "a3", "add(x = five, y = c3)");
+  op("[2, 5, 10, 8]", "s3", "sub(x = twice, y = a3)"); /* does not join: the constant is on the left */
+  finish("s3");
+  must_lack = "batch_norm";
+  same_with_and_without((const int64_t[]){2, 6, 9, 7}, 4, "scales", "sub");
+  must_lack = "mul";
+  same_with_and_without((const int64_t[]){2, 6, 9, 7}, 4, "scales", "sub");
+  must_lack = NULL;
+}
+
 static void group_norm(void) {
   start("[1, 16, 9, 7]");
   word("valid", "valid");
@@ -308,6 +345,7 @@ static void chains(void) {
 }
 
 static void test_convolutions(void **state) { (void)state, each_type(convolutions); }
+static void test_scales(void **state) { (void)state, each_type(scales); }
 static void test_group_norm(void **state) { (void)state, each_type(group_norm); }
 static void test_attention(void **state) { (void)state, each_type(attention); }
 static void test_attention_views(void **state) { (void)state, each_type(attention_views); }
@@ -324,7 +362,7 @@ static void test_unknown_pass_is_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_convolutions), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_attention),
+      cmocka_unit_test(test_convolutions), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_attention),
       cmocka_unit_test(test_attention_views), cmocka_unit_test(test_chains),
       cmocka_unit_test(test_linear),       cmocka_unit_test(test_unknown_pass_is_refused),
   };
