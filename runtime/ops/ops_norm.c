@@ -383,6 +383,56 @@ static cml_status run_local_response_norm(cml_call *c, cml_error *err) {
   return CML_OK;
 }
 
+/* ---- cml_rms_norm: rows divided by the root of their mean square, times gamma; made by the pass layer-norm ---- */
+
+static const cml_param rms_norm_params[] = {{"x", CML_M_FLOAT, 0, 0}, {"gamma", CML_M_FLOAT, CML_OPTIONAL | CML_CONST, 0},
+                                            {"epsilon", CML_MASK(F32), CML_CONST, 0}};
+
+static cml_status infer_rms_norm(cml_call *c, cml_error *err) {
+  const cml_tensor *x = cml_arg(c, 0), *gamma = cml_arg(c, 1);
+  CML_TRY(cml_check_scalars(c, 4, err));
+  if (x->rank == 0 || (gamma && x->rank > 0 && (gamma->rank != 1 || gamma->dims[0] != x->dims[x->rank - 1])))
+    return cml_call_fail(c, err, "x must have rows as long as gamma");
+  cml_out_like(c, 0, x);
+  return CML_OK;
+}
+
+static void rms_rows(void *context, size_t begin, size_t end) {
+  const cml_call *c = context;
+  const cml_kernels *k = cml_kernels_get();
+  const cml_tensor *x = cml_arg(c, 0), *gamma = cml_arg(c, 1);
+  int64_t n = x->dims[x->rank - 1];
+  float row[TILE];
+  for (int64_t r = (int64_t)begin; r < (int64_t)end; r++) {
+    tiles t = {.x = x, .at = r * n, .n = n};
+    double squares = 0;
+    for (int64_t i = 0; i < n; i += TILE) {
+      size_t m = tile_load(&t, i, false);
+      squares += (double)k->dot(t.buffer, t.buffer, m);
+    }
+    float scale = (float)(1 / sqrt(squares / (double)n + cml_arg_float(c, 2, 0)));
+    for (int64_t i = 0; i < n; i += TILE) {
+      size_t m = tile_load(&t, i, true);
+      k->unary(CML_UNARY_SCALE, t.buffer, t.buffer, m, scale, 0);
+      if (gamma) {
+        cml_load_f32(row, gamma->data, gamma->dtype, i, m);
+        k->binary(CML_BINARY_MUL, t.buffer, row, t.buffer, m);
+      }
+      cml_store_f32(c->outs[0]->data, x->dtype, t.at + i, t.buffer, m);
+    }
+  }
+}
+
+static cml_status run_rms_norm(cml_call *c, cml_error *err) {
+  (void)err;
+  const cml_tensor *x = cml_arg(c, 0);
+  size_t count = (size_t)cml_tensor_count(x);
+  if (!count) return CML_OK;
+  size_t n = (size_t)x->dims[x->rank - 1];
+  cml_parallel(c->pool, count / n, 1 + 16384 / n, rms_rows, c);
+  return CML_OK;
+}
+
 /* ---- the table ---- */
 
 #define NORM_ROWS(name_, infer_, run_)                                                                                   \
@@ -397,6 +447,8 @@ static const cml_op rows[] = {
     NORM_ROWS(l2_norm, infer_l2_norm, run_l2_norm)
     NORM_ROWS(layer_norm, infer_layer_norm, run_layer_norm)
     NORM_ROWS(local_response_norm, infer_local_response_norm, run_local_response_norm)
+    {.name = "cml_rms_norm", .since = CML_IOS15, .flags = CML_OP_INTERNAL | CML_OP_IN_PLACE_FIRST, .min_outputs = 1, .max_outputs = 1,
+     CML_PARAMS(rms_norm_params), .infer = infer_rms_norm, .run = run_rms_norm},
 };
 
 const cml_op_family cml_ops_norm = {"norm", rows, sizeof rows / sizeof *rows};

@@ -9,6 +9,7 @@ static const cml_pass passes[] = {
     {"attention", "matrix product, scale, softmax, matrix product: one streaming attention", cml_pass_attention},
     {"attention-views", "transposes and splits around attention become strides that it reads and writes by", cml_pass_attention_views},
     {"group-norm", "the written-out group normalisation as one operation", cml_pass_group_norm},
+    {"layer-norm", "written-out normalisations of rows, with or without a mean, as one operation", cml_pass_layer_norm},
     {"epilogues", "residual additions and activations into the convolution or linear layer before them", cml_pass_epilogues},
     {"layout", "convolutions and their neighbours with the channels last, converted at the borders only", cml_pass_layout},
     {"chains", "elementwise operations that feed one another in one pass over memory", cml_pass_chains},

@@ -235,6 +235,54 @@ static void group_norm(void) {
   same_with_and_without((const int64_t[]){1, 16, 9, 7}, 4, "group-norm", "cml_group_norm");
 }
 
+/* Written out in two ways with a mean, and in two without one, as language models have it. */
+static void row_norms(void) {
+  start("[2, 9, 48]");
+  ints("last", "[1]", "[-1]");
+  ints("both", "[2]", "[2, 1]");
+  flag("yes", "true");
+  scalar("epsilon", 0.02);
+  scalar("two", 2);
+  scalar("none", 0);
+  constant("gamma", "[48]");
+  constant("beta", "[48]");
+  constant("plane", "[9, 48]");
+  op("[2, 9, 1]", "m", "reduce_mean(x = x, axes = last, keep_dims = yes)");
+  op("[2, 9, 48]", "d", "sub(x = x, y = m)");
+  op("[2, 9, 48]", "s", "mul(x = d, y = d)");
+  op("[2, 9, 1]", "v", "reduce_mean(x = s, axes = last, keep_dims = yes)");
+  op("[2, 9, 1]", "e", "add(x = epsilon, y = v)");
+  op("[2, 9, 1]", "r", "rsqrt(x = e, epsilon = none)");
+  op("[2, 9, 48]", "n", "mul(x = r, y = d)");
+  op("[2, 9, 48]", "w", "mul(x = gamma, y = n)");
+  op("[2, 9, 48]", "b", "add(x = w, y = beta)");
+  op("[2, 9, 48]", "s2", "pow(x = b, y = two)");
+  op("[2, 9, 1]", "v2", "reduce_mean(x = s2, axes = last, keep_dims = yes)");
+  op("[2, 9, 1]", "r2", "rsqrt(x = v2, epsilon = epsilon)");
+  op("[2, 9, 48]", "n2", "mul(x = b, y = r2)");
+  op("[2, 9, 48]", "w2", "mul(x = n2, y = gamma)");
+  op("[2, 1, 1]", "m3", "reduce_mean(x = w2, axes = both, keep_dims = yes)");
+  op("[2, 9, 48]", "d3", "sub(x = w2, y = m3)");
+  op("[2, 9, 48]", "s3", "square(x = d3)");
+  op("[2, 1, 1]", "v3", "reduce_mean(x = s3, axes = both, keep_dims = yes)");
+  op("[2, 1, 1]", "e3", "add(x = v3, y = epsilon)");
+  op("[2, 1, 1]", "r3", "sqrt(x = e3)");
+  op("[2, 9, 48]", "n3", "real_div(x = d3, y = r3)");
+  op("[2, 9, 48]", "w3", "mul(x = n3, y = plane)");
+  op("[2, 9, 48]", "y", "add(x = w3, y = x)");
+  op("[2, 9, 48]", "d4", "sub(x = y, y = beta)"); /* no mean: only the division by the root joins */
+  op("[2, 9, 48]", "s4", "square(x = d4)");
+  op("[2, 9, 1]", "v4", "reduce_mean(x = s4, axes = last, keep_dims = yes)");
+  op("[2, 9, 1]", "e4", "add(x = v4, y = epsilon)");
+  op("[2, 9, 1]", "r4", "sqrt(x = e4)");
+  op("[2, 9, 48]", "n4", "real_div(x = d4, y = r4)");
+  finish("n4");
+  must_lack = "reduce_mean";
+  same_with_and_without((const int64_t[]){2, 9, 48}, 3, "layer-norm", "cml_rms_norm");
+  same_with_and_without((const int64_t[]){2, 9, 48}, 3, "layer-norm", "layer_norm");
+  must_lack = NULL;
+}
+
 static void attention(void) {
   start("[2, 3, 37, 16]");
   ints("axis", "[]", "-1");
@@ -347,6 +395,7 @@ static void chains(void) {
 static void test_convolutions(void **state) { (void)state, each_type(convolutions); }
 static void test_scales(void **state) { (void)state, each_type(scales); }
 static void test_group_norm(void **state) { (void)state, each_type(group_norm); }
+static void test_row_norms(void **state) { (void)state, each_type(row_norms); }
 static void test_attention(void **state) { (void)state, each_type(attention); }
 static void test_attention_views(void **state) { (void)state, each_type(attention_views); }
 static void test_chains(void **state) { (void)state, each_type(chains); }
@@ -362,7 +411,7 @@ static void test_unknown_pass_is_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_convolutions), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_attention),
+      cmocka_unit_test(test_convolutions), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_attention),
       cmocka_unit_test(test_attention_views), cmocka_unit_test(test_chains),
       cmocka_unit_test(test_linear),       cmocka_unit_test(test_unknown_pass_is_refused),
   };
