@@ -229,6 +229,10 @@ static cml_status check_argument(const cml_graph *g, const cml_step *s, unsigned
       return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "parameter %s must be a constant", param->name);
     if ((param->flags & CML_STATE) && v->role != CML_ROLE_STATE)
       return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "parameter %s must be a state", param->name);
+    if (!(param->flags & CML_STATE) && v->role == CML_ROLE_STATE)
+      return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "parameter %s takes a value and has a state, which must be read first", param->name);
+    if ((param->flags & CML_VECTOR) && v->type.rank >= 0 && v->type.rank != 1)
+      return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "parameter %s must be a vector (rank 1) and has rank %d", param->name, (int)v->type.rank);
     if (param->group) {
       if (!groups[param->group]) groups[param->group] = v->type.dtype;
       else if (groups[param->group] != v->type.dtype)
@@ -278,15 +282,18 @@ static cml_status bind_arguments(builder *b, cml_step *s, const cml_mil_op *sour
 
 /* ---- outputs ---- */
 
+/* As far as both are known. */
+static bool shapes_agree(const cml_tensor *a, const cml_tensor *b) {
+  if (a->rank < 0 || b->rank < 0) return true;
+  if (a->rank != b->rank) return false;
+  for (int32_t k = 0; k < a->rank; k++)
+    if (a->dims[k] >= 0 && b->dims[k] >= 0 && a->dims[k] != b->dims[k]) return false;
+  return true;
+}
+
 /* Inferred and declared must not contradict each other; `but` says where the inferred type comes from. */
 static cml_status check_declared(const cml_tensor *inferred, const cml_tensor *declared, const char *but, cml_error *err) {
-  bool ok = inferred->dtype == declared->dtype || !declared->dtype;
-  if (inferred->rank >= 0 && declared->rank >= 0) {
-    ok = ok && inferred->rank == declared->rank;
-    for (int32_t k = 0; ok && k < inferred->rank; k++)
-      ok = inferred->dims[k] < 0 || declared->dims[k] < 0 || inferred->dims[k] == declared->dims[k];
-  }
-  if (ok) return CML_OK;
+  if ((inferred->dtype == declared->dtype || !declared->dtype) && shapes_agree(inferred, declared)) return CML_OK;
   char a[128], b[128];
   cml_tensor_describe(inferred, a, sizeof a);
   cml_tensor_describe(declared, b, sizeof b);
@@ -477,22 +484,24 @@ static cml_status build_constant(builder *b, const cml_mil_op *source, uint32_t 
   return scope_add(b, source->outputs[0].name, value, err);
 }
 
-/* Values that a block takes or gives against what the operation has or declares: as many, of the same element types. */
+/* Values that a block takes or gives against what the operation has or declares: as many, of the same types. */
 static cml_status check_handed(const cml_graph *g, const uint32_t *values, size_t count, const cml_tensor *const *want, size_t want_count,
                                size_t block, const char *what, cml_error *err) {
   if (count != want_count) return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "block %zu has %zu %ss, expected %zu", block, count, what, want_count);
   for (size_t i = 0; i < count; i++) {
-    cml_dtype found = g->values[values[i]].type.dtype, expected = want[i]->dtype;
-    if (found != expected) /* a list has none */
-      return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "%s %zu of block %zu is %s, expected %s", what, i, block,
-                      found ? cml_dtype_name(found) : "a list", expected ? cml_dtype_name(expected) : "a list");
+    const cml_tensor *found = &g->values[values[i]].type;
+    if (found->dtype == want[i]->dtype && shapes_agree(found, want[i])) continue; /* a list has no element type */
+    char a[128], b[128];
+    cml_tensor_describe(found, a, sizeof a);
+    cml_tensor_describe(want[i], b, sizeof b);
+    return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "%s %zu of block %zu is %s, expected %s", what, i, block, a, b);
   }
   return CML_OK;
 }
 
 /* cond has a block for each case, which take nothing; while_loop's take the loop variables, and the first gives one bool. */
 static cml_status check_blocks(builder *b, const cml_step *s, const cml_mil_op *source, cml_error *err) {
-  static const cml_tensor one_bool = {.dtype = CML_BOOL};
+  static const cml_tensor one_bool = {.dtype = CML_BOOL, .rank = CML_RANK_UNKNOWN};
   const cml_tensor *answer = &one_bool, *const *no_values = NULL;
   const cml_graph *g = b->g;
   size_t count = s->op->flags & CML_OP_CONTROL ? 2 : 0;
@@ -561,8 +570,11 @@ static cml_status build_block(builder *b, const cml_mil_block *source, cml_graph
   for (size_t i = 0; i < source->output_count; i++)
     if (!scope_find(b, source->outputs[i], &block->outputs[i]))
       return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "the block's output '%s' is not defined", source->outputs[i]);
-  for (size_t i = 0; i < source->output_count; i++)
-    if (b->g->values[block->outputs[i]].deferred) CML_TRY(expand(b->g, block->outputs[i], err));
+  for (size_t i = 0; i < source->output_count; i++) {
+    const cml_graph_value *v = &g->values[block->outputs[i]];
+    if (v->role == CML_ROLE_STATE) return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "the block gives out the state '%s', which must be read first", v->name);
+    if (v->deferred) CML_TRY(expand(g, block->outputs[i], err));
+  }
   if (depth) scope_leave(b, outer);
   return CML_OK;
 }
@@ -582,6 +594,7 @@ static cml_status build_function(builder *b, const cml_mil_function *f, cml_erro
   if (!(g->opset = opset_number(f->opset)))
     return cml_fail(err, CML_UNSUPPORTED, CML_NO_OFFSET, "function '%s' is in opset %s, which this version does not know", f->name,
                     f->opset ? f->opset : "(none)");
+  if (body->input_count) return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "the body of function '%s' has inputs of its own", f->name);
   if (has_missing(b, body, 0))
     return cml_fail(err, CML_UNSUPPORTED, CML_NO_OFFSET, "function '%s' has %zu operator%s that opset %s lacks: %s", f->name, b->missing_count,
                     b->missing_count == 1 ? "" : "s", f->opset, b->missing.data ? (char *)b->missing.data : "");

@@ -14,7 +14,6 @@ static cml_status choose_function(const cml_model *m, const char *wanted, const 
                     cml_model_type_name(m->type_number));
   const char *name = wanted && *wanted ? wanted : m->default_function && *m->default_function ? m->default_function : "main";
   *out = cml_mil_find_function(m->program, name);
-  if (!*out && !(wanted && *wanted) && m->program->function_count == 1) *out = m->program->functions[0];
   if (*out) return CML_OK;
   cml_buffer b = CML_BUFFER_INIT;
   for (size_t i = 0; i < m->program->function_count; i++)
@@ -52,7 +51,23 @@ static cml_status plan_default(cml_executable *e, cml_error *err) {
   return flexible ? CML_OK : status;
 }
 
+/* Of a later version nobody knows yet what it means; a program without a description has no number. */
+static cml_status check_head(const cml_model *m, cml_error *err) {
+  enum { IOS15 = 6, IOS26 = 10, PROGRAM = 1 };
+  int32_t version = m->specification_version;
+  if (version && (version < IOS15 || version > IOS26))
+    return cml_fail(err, CML_UNSUPPORTED, CML_NO_OFFSET, "specification version %d: ML Programs of versions %d (iOS 15) to %d (iOS 26) run", (int)version,
+                    IOS15, IOS26);
+  if (m->program->version != PROGRAM)
+    return cml_fail(err, CML_UNSUPPORTED, CML_NO_OFFSET, "version %lld of the program's format: only %d is known", (long long)m->program->version, PROGRAM);
+  for (size_t i = 0; i < m->function_count; i++)
+    if (!cml_mil_find_function(m->program, m->functions[i].name))
+      return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "the description has a function '%s', and the program has none", m->functions[i].name);
+  return CML_OK;
+}
+
 static cml_status create(cml_model *model, size_t threads, uint64_t max_memory, cml_executable **out, cml_error *err) {
+  CML_TRY(check_head(model, err));
   cml_executable *e = calloc(1, sizeof *e);
   if (!e) return cml_fail_memory(err);
   atomic_init(&e->references, 1);
@@ -74,6 +89,7 @@ cml_status cml_executable_prepare(cml_model *model, const cml_prepare_options *o
   CML_TRY(choose_function(model, options->function, &function, err));
   CML_TRY(create(model, options->threads, options->max_memory, &e, err));
   cml_status status = cml_exec_build(&e->graph, function, err);
+  if (!status) status = cml_executable_check_features(e, err);
   if (!status && !(options->passes && !*options->passes)) cml_exec_widen_states(&e->graph);
   if (!status) status = cml_executable_bind_features(e, err);
   if (!status) status = cml_passes_run(&e->graph, options->passes, NULL, NULL, err);
@@ -92,6 +108,7 @@ cml_status cml_executable_check(cml_model *model, const cml_mil_function *functi
   CML_TRY(create(model, 1, 0, &e, err));
   e->graph.shapes_only = true;
   cml_status status = cml_exec_build(&e->graph, function, err);
+  if (!status) status = cml_executable_check_features(e, err);
   if (!status) status = cml_executable_bind_features(e, err);
   if (!status) status = plan_default(e, err);
   if (status) cml_executable_unref(e);

@@ -12,10 +12,11 @@
 
 /* ---- finding them ---- */
 
-static const cml_function_description *describe_function(const cml_model *m, const char *name) {
+cml_function_description cml_function_describe(const cml_model *m, const char *name) {
   for (size_t i = 0; i < m->function_count; i++)
-    if (!strcmp(m->functions[i].name, name)) return &m->functions[i];
-  return NULL;
+    if (!strcmp(m->functions[i].name, name)) return m->functions[i];
+  return (cml_function_description){.name = name, .inputs = m->inputs, .outputs = m->outputs, .states = m->states, .predicted_feature = m->predicted_feature,
+                                    .predicted_probabilities = m->predicted_probabilities};
 }
 
 /* A feature made from a program's type, for functions that the description does not mention. */
@@ -39,32 +40,13 @@ static bool find_output(const cml_graph *g, const char *name, uint32_t *value) {
   return false;
 }
 
-/* What the description says of an input against the program's own type, so far as both are fixed; rank 0 and [1] are the same. */
-static cml_status check_described(const cml_graph *g, const cml_feature *f, uint32_t value, cml_error *err) {
-  const cml_tensor *type = &g->values[value].type;
-  cml_tensor described = {.dtype = type->dtype, .rank = (int32_t)f->rank};
-  if (f->kind != CML_FEATURE_ARRAY || f->flexibility != CML_FLEX_NONE || !f->rank || f->rank > CML_MAX_RANK || type->rank < 0) return CML_OK;
-  for (size_t i = 0; i < f->rank; i++) described.dims[i] = f->shape[i];
-  bool ok = type->rank == described.rank || (type->rank == 0 && described.rank == 1 && described.dims[0] == 1);
-  for (int32_t i = 0; ok && i < type->rank; i++) ok = type->dims[i] < 0 || described.dims[i] < 0 || type->dims[i] == described.dims[i];
-  if (ok) return CML_OK;
-  char a[128], b[128];
-  cml_tensor_describe(&described, a, sizeof a);
-  cml_tensor_describe(type, b, sizeof b);
-  return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "input '%s' is %s in the description and %s in function '%s'", f->name, a, b, g->function->name);
-}
-
-static cml_status bind_described(cml_executable *e, const cml_features *features, bool outputs, uint32_t **values, cml_error *err) {
+/* Names that are not found were refused before. */
+static cml_status bind_described(cml_executable *e, const cml_features *features, bool (*find)(const cml_graph *, const char *, uint32_t *),
+                                 uint32_t **values, cml_error *err) {
   *values = CML_ARENA_NEW_ARRAY(&e->arena, uint32_t, features->count);
   if (!*values) return cml_fail_memory(err);
-  for (size_t i = 0; i < features->count; i++) {
-    const char *name = features->items[i].name;
-    bool found = outputs ? find_output(&e->graph, name, &(*values)[i]) : find_input(&e->graph, name, &(*values)[i]);
-    if (!found)
-      return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "the description's %s '%s' is not in function '%s'", outputs ? "output" : "input",
-                      name, e->graph.function->name);
-    if (!outputs) CML_TRY(check_described(&e->graph, &features->items[i], (*values)[i], err));
-  }
+  for (size_t i = 0; i < features->count; i++)
+    if (!find(&e->graph, features->items[i].name, &(*values)[i])) return cml_fail(err, CML_NOT_FOUND, CML_NO_OFFSET, "no '%s'", features->items[i].name);
   return CML_OK;
 }
 
@@ -87,28 +69,14 @@ static cml_status bind_from_types(cml_executable *e, cml_value_role role, bool o
   return CML_OK;
 }
 
-static cml_status need_all_inputs(const cml_executable *e, cml_error *err) {
-  const cml_graph *g = &e->graph;
-  for (uint32_t i = 0; i < g->function->input_count; i++) {
-    bool bound = g->values[i].role == CML_ROLE_STATE;
-    for (size_t k = 0; !bound && k < e->inputs.count; k++) bound = e->input_values[k] == i;
-    if (!bound)
-      return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "input '%s' of function '%s' is not in the model's description",
-                      g->values[i].name, g->function->name);
-  }
-  return CML_OK;
-}
-
 cml_status cml_executable_bind_features(cml_executable *e, cml_error *err) {
-  const cml_model *m = e->model;
-  const cml_function_description *f = describe_function(m, e->graph.function->name);
-  e->inputs = f ? f->inputs : m->inputs;
-  e->outputs = f ? f->outputs : m->outputs;
+  const cml_function_description d = cml_function_describe(e->model, e->graph.function->name);
+  e->inputs = d.inputs;
+  e->outputs = d.outputs;
   bool described = e->inputs.count + e->outputs.count > 0;
   if (described) {
-    CML_TRY(bind_described(e, &e->inputs, false, &e->input_values, err));
-    CML_TRY(bind_described(e, &e->outputs, true, &e->output_values, err));
-    CML_TRY(need_all_inputs(e, err));
+    CML_TRY(bind_described(e, &e->inputs, find_input, &e->input_values, err));
+    CML_TRY(bind_described(e, &e->outputs, find_output, &e->output_values, err));
   } else {
     CML_TRY(bind_from_types(e, CML_ROLE_INPUT, false, &e->inputs, &e->input_values, err));
     CML_TRY(bind_from_types(e, CML_ROLE_COMPUTED, true, &e->outputs, &e->output_values, err));

@@ -45,6 +45,7 @@ enum cml_param_flags {
   CML_CONST = 2,    /* its value must be known when the program is loaded */
   CML_VARIADIC = 4, /* any number of values (concat's values, while_loop's loop_vars) */
   CML_STATE = 8,    /* a state: run may write through it */
+  CML_VECTOR = 16,  /* of rank 1: axes, strides, shapes, … */
 };
 
 typedef struct cml_param {

@@ -28,6 +28,10 @@ void cml_session_stop_by(cml_session *s, atomic_bool *flag);
 cml_status cml_session_complete_inputs(cml_session *s, cml_error *err);
 /* Converts the program's outputs to what their features declare. */
 cml_status cml_session_collect_outputs(cml_session *s, cml_error *err);
+/* What the description says of a function: its own entry, or that of the whole model. */
+cml_function_description cml_function_describe(const cml_model *model, const char *name);
+/* Refuses a description that contradicts the program, as the graph was built from it. */
+cml_status cml_executable_check_features(const cml_executable *e, cml_error *err);
 /* Fills the executable's features and the values behind them. */
 cml_status cml_executable_bind_features(cml_executable *e, cml_error *err);
 

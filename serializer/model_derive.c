@@ -87,6 +87,7 @@ cml_status cml_model_derive_description(cml_model *model, cml_error *err) {
   cml_status status = cml_mil_names_build(&names, &model->arena, f, cml_mil_body(f), err);
   if (!status) status = put_features(&description, f, &names, err);
   if (!status) status = cml_model_set_description(model, version_of(f), cml_span_of(description.data, description.size), err);
+  if (!status && strcmp(f->name, "main")) model->default_function = f->name;
   cml_buffer_free(&description);
   return status;
 }

@@ -356,7 +356,7 @@ static cml_status run_sparse_blockwise(cml_call *c, cml_error *err) {
 #define INDICES (CML_MASK(U1) | CML_MASK(U2) | CML_MASK(U3) | CML_MASK(U4) | CML_MASK(U6) | CML_MASK(U8))
 
 static const cml_param lut_params_16[] = {
-    {"indices", CML_MASK(U8), CML_CONST, 0}, {"lut", ENTRIES, CML_CONST, 0}, {"shape", CML_MASK(U32), CML_CONST, 0}};
+    {"indices", CML_MASK(U8), CML_CONST, 0}, {"lut", ENTRIES, CML_CONST, 0}, {"shape", CML_MASK(U32), CML_CONST | CML_VECTOR, 0}};
 static const cml_param lut_params_18[] = {
     {"indices", INDICES, 0, 0}, {"lut", ENTRIES, 0, 0}, {"vector_axis", CML_MASK(I32), CML_OPTIONAL | CML_CONST, 0}};
 static const cml_param lut_sparse_params[] = {
@@ -557,7 +557,7 @@ static cml_status run_lut_sparse(cml_call *c, cml_error *err) {
 /* ---- sparse to dense ---- */
 
 static const cml_param sparse_params_16[] = {
-    {"nonzero_data", ENTRIES, CML_CONST, 0}, {"mask", CML_MASK(U8), CML_CONST, 0}, {"shape", CML_MASK(U32), CML_CONST, 0}};
+    {"nonzero_data", ENTRIES, CML_CONST, 0}, {"mask", CML_MASK(U8), CML_CONST, 0}, {"shape", CML_MASK(U32), CML_CONST | CML_VECTOR, 0}};
 static const cml_param sparse_params_18[] = {{"nonzero_data", ENTRIES | CML_MASK(I4) | CML_MASK(U4), 0, 0}, {"mask", CML_MASK(U1), 0, 0}};
 
 static cml_status infer_sparse_16(cml_call *c, cml_error *err) {

@@ -13,21 +13,21 @@ enum { T_PAD = 3, T_OUTPUT_SHAPE, T_PAD_TYPE, T_STRIDES, T_DILATIONS, T_GROUPS }
   {"x", CML_M_FLOAT, 0, x_group},                                   \
   {"weight", CML_M_FLOAT, 0, weight_group},                         \
   {"bias", CML_M_FLOAT, CML_OPTIONAL, weight_group},                \
-  {"strides", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},          \
+  {"strides", CML_MASK(I32), CML_CONST | CML_OPTIONAL | CML_VECTOR, 0},          \
   {"pad_type", CML_M_STRING, CML_CONST | CML_OPTIONAL, 0},          \
-  {"pad", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},              \
-  {"dilations", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},        \
+  {"pad", CML_MASK(I32), CML_CONST | CML_OPTIONAL | CML_VECTOR, 0},              \
+  {"dilations", CML_MASK(I32), CML_CONST | CML_OPTIONAL | CML_VECTOR, 0},        \
   {"groups", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},
 
 #define TRANSPOSE_PARAMS(weight_group, x_group)                     \
   {"x", CML_M_FLOAT, 0, x_group},                                   \
   {"weight", CML_M_FLOAT, 0, weight_group},                         \
   {"bias", CML_M_FLOAT, CML_OPTIONAL, weight_group},                \
-  {"pad", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},              \
-  {"output_shape", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},     \
+  {"pad", CML_MASK(I32), CML_CONST | CML_OPTIONAL | CML_VECTOR, 0},              \
+  {"output_shape", CML_MASK(I32), CML_CONST | CML_OPTIONAL | CML_VECTOR, 0},     \
   {"pad_type", CML_M_STRING, CML_CONST | CML_OPTIONAL, 0},          \
-  {"strides", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},          \
-  {"dilations", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},        \
+  {"strides", CML_MASK(I32), CML_CONST | CML_OPTIONAL | CML_VECTOR, 0},          \
+  {"dilations", CML_MASK(I32), CML_CONST | CML_OPTIONAL | CML_VECTOR, 0},        \
   {"groups", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},
 
 static const cml_param conv_params[] = {CONV_PARAMS(1, 1)};

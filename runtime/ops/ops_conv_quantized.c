@@ -13,10 +13,10 @@ static const cml_param params[] = {
     {"nbits", CML_MASK(I32), CML_OPTIONAL | CML_CONST, 0},
     {"quant_scale", CML_M_FLOAT, CML_CONST, 1},
     {"quant_bias", CML_M_FLOAT, CML_CONST, 1},
-    {"strides", CML_MASK(I32), CML_OPTIONAL | CML_CONST, 0},
+    {"strides", CML_MASK(I32), CML_OPTIONAL | CML_CONST | CML_VECTOR, 0},
     {"pad_type", CML_M_STRING, CML_OPTIONAL | CML_CONST, 0},
-    {"pad", CML_MASK(I32), CML_OPTIONAL | CML_CONST, 0},
-    {"dilations", CML_MASK(I32), CML_OPTIONAL | CML_CONST, 0},
+    {"pad", CML_MASK(I32), CML_OPTIONAL | CML_CONST | CML_VECTOR, 0},
+    {"dilations", CML_MASK(I32), CML_OPTIONAL | CML_CONST | CML_VECTOR, 0},
     {"groups", CML_MASK(I32), CML_OPTIONAL | CML_CONST, 0},
 };
 

@@ -264,7 +264,7 @@ static cml_status run_upsample_bilinear(cml_call *c, cml_error *err) {
 
 static const cml_param resize_params[] = {
     {"x", CML_M_FLOAT | CML_MASK(I32), 0, 0},
-    {"shape", CML_MASK(I32) | CML_MASK(I16) | CML_MASK(U16) | CML_MASK(U32), 0, 0},
+    {"shape", CML_MASK(I32) | CML_MASK(I16) | CML_MASK(U16) | CML_MASK(U32), CML_VECTOR, 0},
     {"resized_dims", CML_MASK(U32), CML_CONST, 0},
     {"interpolation_mode", CML_M_STRING, CML_OPTIONAL | CML_CONST, 0},
     {"sampling_mode", CML_M_STRING, CML_OPTIONAL | CML_CONST, 0},
@@ -307,7 +307,7 @@ static cml_status run_resize(cml_call *c, cml_error *err) {
 
 /* ---- crop ---- */
 
-static const cml_param crop_params[] = {FLOAT_X, {"crop_height", CML_MASK(I32), CML_CONST, 0}, {"crop_width", CML_MASK(I32), CML_CONST, 0}};
+static const cml_param crop_params[] = {FLOAT_X, {"crop_height", CML_MASK(I32), CML_CONST | CML_VECTOR, 0}, {"crop_width", CML_MASK(I32), CML_CONST | CML_VECTOR, 0}};
 
 static cml_status crop_amounts(const cml_call *c, unsigned param, int64_t amounts[2], cml_error *err) {
   size_t n = cml_arg_known(c, param) ? cml_arg_ints(c, param, amounts, 2) : 0;

@@ -126,7 +126,7 @@ static cml_status run_stack(cml_call *c, cml_error *err) {
 
 static const cml_param split_params[] = {{"x", CML_M_MOVE17, 0, 0},
                                          {"num_splits", CML_M_INT, CML_OPTIONAL | CML_CONST, 0},
-                                         {"split_sizes", CML_M_INT, CML_OPTIONAL, 0},
+                                         {"split_sizes", CML_M_INT, CML_OPTIONAL | CML_VECTOR, 0},
                                          {"axis", CML_M_INT, CML_CONST, 0}};
 
 static cml_status split_count(cml_call *c, cml_error *err) {
@@ -183,7 +183,7 @@ static cml_status run_split(cml_call *c, cml_error *err) {
 /* ---- pad ---- */
 
 static const cml_param pad_params[] = {{"x", CML_M_MOVE17, 0, 1},
-                                       {"pad", CML_M_AT17, 0, 0},
+                                       {"pad", CML_M_AT17, CML_VECTOR, 0},
                                        {"mode", CML_M_STRING, CML_OPTIONAL | CML_CONST, 0},
                                        {"constant_val", CML_M_MOVE17, CML_OPTIONAL | CML_CONST, 1}};
 enum pad_mode { PAD_CONSTANT, PAD_REFLECT, PAD_REPLICATE };

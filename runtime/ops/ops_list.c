@@ -12,8 +12,8 @@ enum { LS, INDEX, VALUE };
 static const cml_param list_params[] = {{"ls", CML_M_LIST, 0, 0}};
 static const cml_param read_params[] = {{"ls", CML_M_LIST, 0, 0}, {"index", CML_MASK(I32), 0, 0}};
 static const cml_param write_params[] = {{"ls", CML_M_LIST, 0, 0}, {"index", CML_MASK(I32), 0, 0}, {"value", ELEMENT, 0, 0}};
-static const cml_param gather_params[] = {{"ls", CML_M_LIST, 0, 0}, {"indices", CML_MASK(I32), 0, 0}};
-static const cml_param scatter_params[] = {{"ls", CML_M_LIST, 0, 0}, {"indices", CML_MASK(I32), 0, 0}, {"value", ELEMENT, 0, 0}};
+static const cml_param gather_params[] = {{"ls", CML_M_LIST, 0, 0}, {"indices", CML_MASK(I32), CML_VECTOR, 0}};
+static const cml_param scatter_params[] = {{"ls", CML_M_LIST, 0, 0}, {"indices", CML_MASK(I32), CML_VECTOR, 0}, {"value", ELEMENT, 0, 0}};
 
 enum { LONGEST = 1 << 24 };
 

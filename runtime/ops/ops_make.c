@@ -11,7 +11,7 @@
 
 #define CML_M_FILL (CML_M_NUMBER | CML_M_BOOL)
 
-static const cml_param fill_params[] = {{"shape", CML_M_AT17 | CML_MASK(U16), 0, 0}, {"value", CML_M_FILL, CML_OPTIONAL | CML_CONST, 0}};
+static const cml_param fill_params[] = {{"shape", CML_M_AT17 | CML_MASK(U16), CML_VECTOR, 0}, {"value", CML_M_FILL, CML_OPTIONAL | CML_CONST, 0}};
 static const cml_param fill_like_params[] = {{"ref_tensor", CML_M_ANY, 0, 0}, {"value", CML_M_FILL, CML_OPTIONAL | CML_CONST, 0}};
 
 static cml_dtype value_type(const cml_call *c) { return cml_arg(c, 1) ? cml_arg(c, 1)->dtype : CML_F32; }

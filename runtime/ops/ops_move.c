@@ -6,7 +6,7 @@
 
 /* ---- transpose ---- */
 
-#define TRANSPOSE_PARAMS(types) {{"x", types, 0, 0}, {"perm", CML_MASK(I32), CML_CONST, 0}}
+#define TRANSPOSE_PARAMS(types) {{"x", types, 0, 0}, {"perm", CML_MASK(I32), CML_CONST | CML_VECTOR, 0}}
 static const cml_param transpose_15[] = TRANSPOSE_PARAMS(CML_M_MOVE15);
 static const cml_param transpose_17[] = TRANSPOSE_PARAMS(CML_M_MOVE17);
 
@@ -51,7 +51,7 @@ static cml_status run_transpose(cml_call *c, cml_error *err) {
 
 /* ---- reverse ---- */
 
-#define REVERSE_PARAMS(types) {{"x", types, 0, 0}, {"axes", CML_MASK(I32), CML_OPTIONAL | CML_CONST, 0}}
+#define REVERSE_PARAMS(types) {{"x", types, 0, 0}, {"axes", CML_MASK(I32), CML_OPTIONAL | CML_CONST | CML_VECTOR, 0}}
 static const cml_param reverse_15[] = REVERSE_PARAMS(CML_M_MOVE15);
 static const cml_param reverse_17[] = REVERSE_PARAMS(CML_M_MOVE17);
 
@@ -146,7 +146,7 @@ static cml_status run_reverse_sequence(cml_call *c, cml_error *err) {
 
 /* ---- tile ---- */
 
-static const cml_param tile_params[] = {{"x", CML_M_MOVE17, 0, 0}, {"reps", CML_M_AT17, 0, 0}};
+static const cml_param tile_params[] = {{"x", CML_M_MOVE17, 0, 0}, {"reps", CML_M_AT17, CML_VECTOR, 0}};
 
 static cml_status infer_tile(cml_call *c, cml_error *err) {
   const cml_tensor *x = cml_arg(c, 0), *reps = cml_arg(c, 1);
@@ -236,9 +236,9 @@ static cml_status run_depth(cml_call *c, cml_error *err) {
 /* ---- blocks in the batch ---- */
 
 static const cml_param to_batch_params[] = {
-    {"x", CML_M_MOVE17, 0, 0}, {"block_shape", CML_M_INT, CML_CONST, 0}, {"paddings", CML_M_INT, CML_CONST, 0}};
+    {"x", CML_M_MOVE17, 0, 0}, {"block_shape", CML_M_INT, CML_CONST | CML_VECTOR, 0}, {"paddings", CML_M_INT, CML_CONST, 0}};
 static const cml_param to_space_params[] = {
-    {"x", CML_M_MOVE17, 0, 0}, {"block_shape", CML_M_INT, CML_CONST, 0}, {"crops", CML_M_INT, CML_CONST, 0}};
+    {"x", CML_M_MOVE17, 0, 0}, {"block_shape", CML_M_INT, CML_CONST | CML_VECTOR, 0}, {"crops", CML_M_INT, CML_CONST, 0}};
 
 /* block_shape [2], and paddings or crops [2, 2]. */
 static cml_status get_blocks(const cml_call *c, int64_t block[2], int64_t edge[4], cml_error *err) {

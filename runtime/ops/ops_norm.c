@@ -24,7 +24,7 @@ enum { TILE = 2048, BAND = 128 };
 TWO_VERSIONS(batch_norm_params, CONSTANT("mean", 0), CONSTANT("variance", 0), SCALE_AND_SHIFT)
 TWO_VERSIONS(instance_norm_params, SCALE_AND_SHIFT)
 TWO_VERSIONS(l2_norm_params, EPSILON)
-TWO_VERSIONS(layer_norm_params, {"axes", CML_MASK(I32), CML_OPTIONAL | CML_CONST, 0}, SCALE_AND_SHIFT)
+TWO_VERSIONS(layer_norm_params, {"axes", CML_MASK(I32), CML_OPTIONAL | CML_CONST | CML_VECTOR, 0}, SCALE_AND_SHIFT)
 TWO_VERSIONS(local_response_norm_params, {"size", CML_MASK(I32), CML_CONST, 0}, CONSTANT("alpha", CML_OPTIONAL),
              CONSTANT("beta", CML_OPTIONAL), CONSTANT("k", CML_OPTIONAL))
 

@@ -14,10 +14,10 @@ typedef enum pool_kind { POOL_MAX, POOL_AVERAGE, POOL_L2 } pool_kind;
 
 #define POOL_PARAMS                                             \
   {"x", CML_M_FLOAT, 0, 1},                                     \
-  {"kernel_sizes", CML_MASK(I32), CML_CONST, 0},                \
-  {"strides", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},      \
+  {"kernel_sizes", CML_MASK(I32), CML_CONST | CML_VECTOR, 0},                \
+  {"strides", CML_MASK(I32), CML_CONST | CML_OPTIONAL | CML_VECTOR, 0},      \
   {"pad_type", CML_M_STRING, CML_CONST | CML_OPTIONAL, 0},      \
-  {"pad", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},          \
+  {"pad", CML_MASK(I32), CML_CONST | CML_OPTIONAL | CML_VECTOR, 0},          \
   {"ceil_mode", CML_M_BOOL, CML_CONST | CML_OPTIONAL, 0},
 static const cml_param pool_params[] = {POOL_PARAMS};
 static const cml_param average_params[] = {POOL_PARAMS{"exclude_padding_from_average", CML_M_BOOL, CML_CONST | CML_OPTIONAL, 0}};

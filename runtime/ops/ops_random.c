@@ -32,7 +32,7 @@ static uint64_t *stream(cml_call *c, unsigned seed_param, uint64_t own[4]) {
 
 /* ---- distributions over a shape ---- */
 
-#define SHAPE {"shape", CML_MASK(I32), 0, 0}
+#define SHAPE {"shape", CML_MASK(I32), CML_VECTOR, 0}
 #define NUMBER(name) {name, CML_M_FLOAT, CML_OPTIONAL | CML_CONST, 1}
 #define SEED {"seed", CML_MASK(I32), CML_OPTIONAL | CML_CONST, 0}
 static const cml_param bernoulli_params[] = {SHAPE, NUMBER("prob"), SEED};

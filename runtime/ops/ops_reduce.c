@@ -491,7 +491,7 @@ static cml_status run_arg(cml_call *c, cml_error *err) {
 
 #define REDUCED {"x", CML_M_FLOAT | CML_MASK(I32), 0, 0}
 #define KEEP_DIMS {"keep_dims", CML_M_BOOL, CML_OPTIONAL | CML_CONST, 0}
-static const cml_param reduce_params[] = {REDUCED, {"axes", CML_MASK(I32), CML_OPTIONAL | CML_CONST, 0}, KEEP_DIMS};
+static const cml_param reduce_params[] = {REDUCED, {"axes", CML_MASK(I32), CML_OPTIONAL | CML_CONST | CML_VECTOR, 0}, KEEP_DIMS};
 static const cml_param arg_params_15[] = {REDUCED, {"axis", CML_MASK(I32), CML_OPTIONAL | CML_CONST, 0}, KEEP_DIMS};
 static const cml_param arg_params_17[] = {REDUCED, {"axis", CML_MASK(I32), CML_OPTIONAL | CML_CONST, 0}, KEEP_DIMS,
                                           {"output_dtype", CML_M_STRING, CML_OPTIONAL | CML_CONST, 0}};

@@ -27,7 +27,7 @@ static cml_status set_view(cml_call *c, int32_t rank, const int64_t *dims, cml_e
 
 /* ---- reshape ---- */
 
-#define RESHAPE_PARAMS(x_types, shape_types) {{"x", x_types, 0, 0}, {"shape", shape_types, 0, 0}}
+#define RESHAPE_PARAMS(x_types, shape_types) {{"x", x_types, 0, 0}, {"shape", shape_types, CML_VECTOR, 0}}
 static const cml_param reshape_15[] = RESHAPE_PARAMS(CML_M_MOVE15, CML_M_AT15);
 static const cml_param reshape_17[] = RESHAPE_PARAMS(CML_M_MOVE17, CML_M_AT17);
 
@@ -122,7 +122,7 @@ static cml_status infer_reshape_like(cml_call *c, cml_error *err) {
 
 /* ---- expand_dims, squeeze ---- */
 
-#define AXES_PARAMS(x_types, flags) {{"x", x_types, 0, 0}, {"axes", CML_MASK(I32), flags, 0}}
+#define AXES_PARAMS(x_types, flags) {{"x", x_types, 0, 0}, {"axes", CML_MASK(I32), (flags) | CML_VECTOR, 0}}
 static const cml_param expand_15[] = AXES_PARAMS(CML_M_MOVE15, CML_CONST);
 static const cml_param expand_17[] = AXES_PARAMS(CML_M_MOVE17, CML_CONST);
 static const cml_param squeeze_15[] = AXES_PARAMS(CML_M_MOVE15, CML_CONST | CML_OPTIONAL);

@@ -7,15 +7,15 @@
 #include "strided.h"
 
 #define SLICE_MASKS                                                                                        \
-  {"begin_mask", CML_M_BOOL, CML_OPTIONAL | CML_CONST, 0}, {"end_mask", CML_M_BOOL, CML_OPTIONAL | CML_CONST, 0}, \
-      {"squeeze_mask", CML_M_BOOL, CML_OPTIONAL | CML_CONST, 0}
+  {"begin_mask", CML_M_BOOL, CML_OPTIONAL | CML_CONST | CML_VECTOR, 0}, {"end_mask", CML_M_BOOL, CML_OPTIONAL | CML_CONST | CML_VECTOR, 0}, \
+      {"squeeze_mask", CML_M_BOOL, CML_OPTIONAL | CML_CONST | CML_VECTOR, 0}
 #define SLICE_PARAMS(types, at)                                                                                          \
-  {{"x", types, 0, 0}, {"begin", at, 0, 2}, {"end", at, 0, 2}, {"stride", at, CML_OPTIONAL | CML_CONST, 2}, SLICE_MASKS}
+  {{"x", types, 0, 0}, {"begin", at, CML_VECTOR, 2}, {"end", at, CML_VECTOR, 2}, {"stride", at, CML_OPTIONAL | CML_CONST | CML_VECTOR, 2}, SLICE_MASKS}
 static const cml_param slice_15[] = SLICE_PARAMS(CML_M_MOVE15, CML_M_AT15);
 static const cml_param slice_17[] = SLICE_PARAMS(CML_M_MOVE17, CML_M_AT17);
 static const cml_param update_params[] = {{"x", CML_M_MOVE17, 0, 1},    {"update", CML_M_MOVE17, 0, 1},
-                                          {"begin", CML_M_AT17, 0, 2},  {"end", CML_M_AT17, 0, 2},
-                                          {"stride", CML_M_AT17, CML_OPTIONAL | CML_CONST, 2}, SLICE_MASKS};
+                                          {"begin", CML_M_AT17, CML_VECTOR, 2},  {"end", CML_M_AT17, CML_VECTOR, 2},
+                                          {"stride", CML_M_AT17, CML_OPTIONAL | CML_CONST | CML_VECTOR, 2}, SLICE_MASKS};
 enum { BEGIN, END, STRIDE, BEGIN_MASK, END_MASK, SQUEEZE_MASK }; /* from the parameter `begin` on */
 
 typedef struct slice {
@@ -148,7 +148,7 @@ static cml_status run_slice(cml_call *c, cml_error *err) {
 
 /* ---- slice_by_size ---- */
 
-#define SIZE_PARAMS(types, at) {{"x", types, 0, 0}, {"begin", at, 0, 2}, {"size", at, 0, 2}}
+#define SIZE_PARAMS(types, at) {{"x", types, 0, 0}, {"begin", at, CML_VECTOR, 2}, {"size", at, CML_VECTOR, 2}}
 static const cml_param size_15[] = SIZE_PARAMS(CML_M_MOVE15, CML_M_AT15);
 static const cml_param size_17[] = SIZE_PARAMS(CML_M_MOVE17, CML_M_AT17);
 
