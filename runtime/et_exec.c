@@ -129,7 +129,7 @@ static cml_status run_kernel(cml_et_method *m, cml_et_step *s, cml_error *err) {
   m->call.args = s->args;
   m->call.arg_count = s->arg_count;
   m->call.memo = &s->memo;
-  cml_status status = s->op->run(&m->call, err);
+  cml_status status = cml_et_memory_explain(&m->memory, s->op->run(&m->call, err), err);
   cml_et_memory_reset(&m->memory);
   return status;
 }
@@ -161,7 +161,7 @@ static cml_status run_delegate(cml_et_method *m, size_t chain, size_t i, cml_err
   const cml_et_event now = {.chain = chain, .instruction = i, .opcode = CML_PTE_DELEGATE_CALL, .delegate = s->name};
   m->current = &now;
   if (h->backend == &cml_et_coreml_backend) cml_et_coreml_observe(h->handle, m);
-  cml_status status = h->backend->execute(h->handle, &m->call, err);
+  cml_status status = cml_et_memory_explain(&m->memory, h->backend->execute(h->handle, &m->call, err), err);
   m->current = NULL;
   cml_et_memory_reset(&m->memory);
   return status;

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "runner.h"
+
 enum { MAX_KEPT = 1 << 20, SLACK = 64 };
 
 struct cml_et_chunk {
@@ -16,10 +18,16 @@ struct cml_et_chunk {
 void *cml_et_memory_get(struct cml_et_memory *m, uint64_t size) {
   uint64_t whole, total;
   if (!cml_align(size, 64, &whole) || !cml_add(whole, SLACK, &whole) || !cml_add(m->total, size, &total)) return NULL;
-  if ((m->limit && total > m->limit) || whole > PTRDIFF_MAX) return NULL;
+  if (m->limit && total > m->limit) return m->refused = size, NULL;
+  if (whole > PTRDIFF_MAX) return NULL;
   void *p = aligned_alloc(64, (size_t)whole);
   if (p) m->total = total;
   return p;
+}
+
+cml_status cml_et_memory_explain(const struct cml_et_memory *m, cml_status status, cml_error *err) {
+  if (status != CML_NO_MEMORY || !m->refused) return status;
+  return cml_account_refuse(m->refused, m->planned + m->total, m->planned + m->limit, err);
 }
 
 void cml_et_memory_give(struct cml_et_memory *m, void *p, uint64_t size) {
@@ -77,7 +85,7 @@ void cml_et_memory_reset(struct cml_et_memory *m) {
       m->temp_size = m->temp ? m->temp_wanted : 0;
     }
   }
-  m->temp_used = m->temp_wanted = 0;
+  m->temp_used = m->temp_wanted = m->refused = 0;
 }
 
 /* ---- data of tensors that no plan places ---- */

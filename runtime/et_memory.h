@@ -15,6 +15,8 @@ struct cml_et_memory {
   struct cml_et_retired *retired; /* data that views may still point to */
   uint64_t limit;      /* of everything here together; 0: none */
   uint64_t total;
+  uint64_t planned;    /* what the arenas have: for messages */
+  uint64_t refused;    /* by this call: bytes that the limit did not allow */
 };
 
 /* After a call: its temporaries are gone. */
@@ -27,6 +29,8 @@ void cml_et_memory_free(struct cml_et_memory *m);
 /* 64-byte aligned memory that counts against the limit, with some readable bytes behind it; NULL when there is none. */
 void *cml_et_memory_get(struct cml_et_memory *m, uint64_t size);
 void cml_et_memory_give(struct cml_et_memory *m, void *p, uint64_t size);
+/* The status of a call: where it lacked memory because of the limit, CML_LIMIT with an error that says so. */
+cml_status cml_et_memory_explain(const struct cml_et_memory *m, cml_status status, cml_error *err);
 /* Strides of sizes in a dim order. */
 void cml_et_strides(cml_et_tensor *t);
 

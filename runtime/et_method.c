@@ -15,16 +15,15 @@ static cml_status make_arenas(cml_et_method *m, cml_error *err) {
   m->raw = CML_ARENA_NEW_ARRAY(&m->arena, void *, count);
   if (!m->arenas || !m->raw) return cml_fail_memory(err);
   for (uint32_t i = 1; i < count; i++) {
-    uint64_t whole;
-    if (!cml_add(m->pte->memory_sizes[i], 128, &whole) || whole > PTRDIFF_MAX || !cml_add(m->planned, m->pte->memory_sizes[i], &m->planned) ||
-        m->planned > limit)
-      return cml_fail(err, CML_LIMIT, CML_NO_OFFSET, "arena %u of the memory plan is of %llu bytes", i,
-                      (unsigned long long)m->pte->memory_sizes[i]);
+    uint64_t whole, size = m->pte->memory_sizes[i];
+    if (!cml_add(size, 128, &whole) || whole > PTRDIFF_MAX || m->planned > limit || size > limit - m->planned)
+      return cml_error_prefix(err, cml_account_refuse(size, m->planned, limit, err), "arena %u of the memory plan", i);
+    m->planned += size;
     if (!(m->raw[i] = calloc(1, (size_t)whole))) /* zero pages: touched as they are used */
-      return cml_fail(err, CML_NO_MEMORY, CML_NO_OFFSET, "no memory for arena %u of the memory plan, %llu bytes", i,
-                      (unsigned long long)m->pte->memory_sizes[i]);
+      return cml_fail(err, CML_NO_MEMORY, CML_NO_OFFSET, "no memory for arena %u of the memory plan, %llu bytes", i, (unsigned long long)size);
     m->arenas[i] = (char *)(((uintptr_t)m->raw[i] + 63) & ~(uintptr_t)63);
   }
+  m->memory.planned = m->planned;
   m->memory.limit = limit > m->planned ? limit - m->planned : 1;
   return CML_OK;
 }

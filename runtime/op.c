@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "sanitized.h"
+
 /* ---- arguments ---- */
 
 /* Has a first element. What is no scalar is refused in infer; until then nothing may be read of an empty one. */
@@ -129,7 +131,7 @@ void cml_eval_free(cml_tensor *outs, size_t out_count) {
  * first touched: by the threads that pack. What a chunk has left costs nothing. */
 enum { LARGE_PIECE = 1 << 20, CHUNK = 256 << 20, HUGE_PAGE = 2 << 20 };
 
-#if defined(__SANITIZE_ADDRESS__)
+#if CML_SANITIZED
 static struct cml_kept *chunk_create(size_t size) { return (void)size, NULL; } /* every piece between red zones of its own */
 #else
 static struct cml_kept *chunk_create(size_t size) {
@@ -162,14 +164,20 @@ static void *keep_large(cml_call *c, size_t size) {
   return p;
 }
 
+static void *keep_failed(cml_call *c, cml_status status) {
+  c->keep_status = status;
+  return NULL;
+}
+
 void *cml_call_keep(cml_call *c, size_t size, cml_error *err) {
-  if (size > SIZE_MAX / 2) return cml_fail_memory(err), NULL;
+  if (size > SIZE_MAX / 2) return keep_failed(c, cml_fail_memory(err));
   size_t room = (size + 127) & ~(size_t)63; /* vectors may read past the end */
-  if (cml_account_take(c->account, room, err)) return NULL;
+  cml_status status = cml_account_take(c->account, room, err);
+  if (status) return keep_failed(c, status);
   void *large = size >= LARGE_PIECE ? keep_large(c, room) : NULL;
   if (large) return large;
   struct cml_kept *k = aligned_alloc(64, room + 64);
-  if (!k) return cml_fail_memory(err), NULL;
+  if (!k) return keep_failed(c, cml_fail_memory(err));
   memset(k, 0, room + 64);
   k->next = *c->kept;
   k->size = size;

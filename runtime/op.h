@@ -94,6 +94,7 @@ struct cml_call {
   cml_pool *pool;               /* threads, for cml_parallel */
   cml_runner *runner;           /* blocks, random state, memory: see below; NULL in infer */
   struct cml_kept **kept;       /* where cml_call_keep chains its memory */
+  cml_status keep_status;       /* why cml_call_keep last gave NULL */
   struct cml_account *account;  /* that it counts against, or NULL */
   const struct cml_step *step;  /* the executable's own */
   const cml_call *compressed;   /* in prepare: the constexpr_ operation behind an argument without data, which was left to this row */
@@ -131,7 +132,8 @@ CML_API void cml_out_like(cml_call *c, size_t i, const cml_tensor *t); /* type a
 CML_API void cml_out_unknown(cml_call *c, size_t i, cml_dtype dtype, int32_t rank); /* rank may be -1; all dims unknown */
 /* In run: gives output i (dims now set by run) memory that lives until the next run. */
 CML_API CML_NODISCARD cml_status cml_out_alloc(cml_call *c, size_t i, cml_error *err);
-/* In prepare: zeroed memory, 64-byte aligned, that lives as long as the loaded program. */
+/* In prepare: zeroed memory, 64-byte aligned, that lives as long as the loaded program. NULL: return call->keep_status, which is
+ * CML_NO_MEMORY, or CML_LIMIT beyond what the executable may take. */
 CML_API void *cml_call_keep(cml_call *c, size_t size, cml_error *err);
 /* "operation 'NAME' (TYPE): …" with CML_INVALID. */
 CML_API cml_status cml_call_fail(const cml_call *c, cml_error *err, const char *format, ...) CML_PRINTF(3, 4);

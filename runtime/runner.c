@@ -7,13 +7,17 @@
 
 /* ---- accounts ---- */
 
+cml_status cml_account_refuse(uint64_t bytes, uint64_t used, uint64_t limit, cml_error *err) {
+  return cml_fail(err, CML_LIMIT, CML_NO_OFFSET, "the model asks for %llu bytes of memory and has taken %llu; it may take %llu",
+                  (unsigned long long)bytes, (unsigned long long)used, (unsigned long long)limit);
+}
+
 cml_status cml_account_take(cml_account *a, uint64_t bytes, cml_error *err) {
   if (!a) return CML_OK;
   uint64_t used = atomic_load_explicit(&a->used, memory_order_relaxed);
   do {
     if (used <= a->limit && bytes <= a->limit - used) continue;
-    return cml_fail(err, CML_LIMIT, CML_NO_OFFSET, "the model asks for %llu bytes of memory and has taken %llu; it may take %llu",
-                    (unsigned long long)bytes, (unsigned long long)used, (unsigned long long)a->limit);
+    return cml_account_refuse(bytes, used, a->limit, err);
   } while (!atomic_compare_exchange_weak_explicit(&a->used, &used, used + bytes, memory_order_relaxed, memory_order_relaxed));
   return CML_OK;
 }

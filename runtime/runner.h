@@ -14,6 +14,8 @@ typedef struct cml_account {
 
 /* Books bytes, or refuses with CML_LIMIT; account may be NULL. What was taken is given back when it is freed. */
 cml_status cml_account_take(cml_account *account, uint64_t bytes, cml_error *err);
+/* CML_LIMIT, in words. */
+cml_status cml_account_refuse(uint64_t bytes, uint64_t used, uint64_t limit, cml_error *err);
 void cml_account_give(cml_account *account, uint64_t bytes);
 /* The limit where none is set: the memory of the machine. */
 uint64_t cml_account_default(void);

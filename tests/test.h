@@ -13,18 +13,7 @@
 #include <cmocka.h>
 
 #include "error.h"
-
-/* Whether a sanitizer runs along, which maps terabytes: gcc and clang say it in different ways. */
-#define CML_SANITIZED 0
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#undef CML_SANITIZED
-#define CML_SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
-#undef CML_SANITIZED
-#define CML_SANITIZED 1
-#endif
-#endif
+#include "sanitized.h"
 
 /* cmocka's own skip() says "not ok … # SKIP" in TAP, which counts as a failure. tools/count_tests.py counts these lines. */
 #undef skip

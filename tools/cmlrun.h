@@ -15,6 +15,11 @@ typedef struct cmlrun_options {
   uint64_t threads, max_memory; /* 0: the machine's */
 } cmlrun_options;
 
+/* Rows of a command's option table: what a run may take of the machine. */
+#define CMLRUN_LIMITS(options)                                                                        \
+  CLI_NUMBER('t', "threads", "N", &(options).threads, "threads (default: one for each core)"),        \
+      CLI_NUMBER(0, "max-memory", "BYTES", &(options).max_memory, "what the model may take beside its file (default: the machine's memory)")
+
 /* An open model with its executable; close with cmlrun_close. */
 typedef struct cmlrun_model {
   cml_container *container;

@@ -166,8 +166,7 @@ int cmlrun_bench(int argc, char **argv) {
   bool json = false, with_profile = false;
   const char *seconds = NULL, *input = NULL;
   cli_option options[] = {
-      CLI_NUMBER('t', "threads", "N", &b.options.threads, "threads (default: one for each core)"),
-      CLI_NUMBER(0, "max-memory", "BYTES", &b.options.max_memory, "what the model may take beside its file (default: the machine's memory)"),
+      CMLRUN_LIMITS(b.options),
       CLI_TEXT('s', "seconds", "S", &seconds, "run for at least S seconds (default: 1)"),
       CLI_TEXT(0, "function", "NAME", &b.options.function, "function of the model"),
       CLI_TEXT(0, "method", "NAME", &b.options.method, "method of a .pte"),

@@ -266,8 +266,7 @@ int cmlrun_predict(int argc, char **argv) {
       CLI_TEXT(0, "etdump-values", "FILE.bin", &p.etdump_values, "with --etdump: also what each gave (the Inspector's debug buffer)"),
       CLI_TEXT(0, "passes", "LIST", &p.options.passes, "graph passes to run: all by default, \"\" none"),
       CLI_TEXT(0, "cache", "DIR", &p.options.cache, "keep packed weights in DIR for the next time"),
-      CLI_NUMBER('t', "threads", "N", &p.options.threads, "threads (default: one for each core)"),
-      CLI_NUMBER(0, "max-memory", "BYTES", &p.options.max_memory, "what the model may take beside its file (default: the machine's memory)"),
+      CMLRUN_LIMITS(p.options),
       CLI_END};
   int code = cli_parse(&page, options, &argc, argv);
   if (code != CLI_GO_ON) return code;

@@ -64,8 +64,7 @@ int cmlrun_trace(int argc, char **argv) {
                         CLI_TEXT(0, "function", "NAME", &options.function, "function of a Core ML model"),
                         CLI_TEXT(0, "data", "FILE.ptd", &options.data, "external tensors of a .pte"),
                         CLI_TEXT(0, "passes", "LIST", &options.passes, "graph passes to run: all by default, \"\" none"),
-                        CLI_NUMBER('t', "threads", "N", &options.threads, "threads (default: one for each core)"),
-                        CLI_NUMBER(0, "max-memory", "BYTES", &options.max_memory, "what the model may take beside its file (default: the machine's memory)"),
+                        CMLRUN_LIMITS(options),
                         CLI_END};
   int code = cli_parse(&trace_page, table, &argc, argv);
   if (code != CLI_GO_ON) return code;
@@ -175,8 +174,7 @@ int cmlrun_compare(int argc, char **argv) {
                         CLI_FLAG('a', "all", &c.all, "print every operation that both models have"),
                         CLI_TEXT(0, "method", "NAME", &options.method, "method of a .pte"),
                         CLI_TEXT(0, "data", "FILE.ptd", &options.data, "external tensors of a .pte"),
-                        CLI_NUMBER('t', "threads", "N", &options.threads, "threads (default: one for each core)"),
-                        CLI_NUMBER(0, "max-memory", "BYTES", &options.max_memory, "what the model may take beside its file (default: the machine's memory)"),
+                        CMLRUN_LIMITS(options),
                         CLI_END};
   int code = cli_parse(&compare_page, table, &argc, argv);
   if (code != CLI_GO_ON) return code;

@@ -151,8 +151,7 @@ int cmlrun_verify(int argc, char **argv) {
   cli_option table[] = {CLI_TEXT(0, "rtol", "R", &rtol, "relative tolerance (default: 0.01)"),
                         CLI_TEXT(0, "atol", "A", &atol, "absolute tolerance (default: 0.01)"),
                         CLI_TEXT(0, "data", "FILE.ptd", &options.data, "external tensors"),
-                        CLI_NUMBER('t', "threads", "N", &options.threads, "threads (default: one for each core)"),
-                        CLI_NUMBER(0, "max-memory", "BYTES", &options.max_memory, "what the model may take beside its file (default: the machine's memory)"),
+                        CMLRUN_LIMITS(options),
                         CLI_FLAG('j', "json", &v.json, "one JSON object on standard output"), CLI_END};
   int code = cli_parse(&page, table, &argc, argv);
   if (code != CLI_GO_ON) return code;

@@ -100,11 +100,11 @@ static cml_status make_scales(const cml_call *c, cml_call *keeper, cml_compresse
   bool in_place = (size_t)cml_tensor_count(scale) == count && !offset;
   w->scale_half = in_place && scale->dtype == CML_F16;
   w->scale = in_place ? scale->data : keep_floats(keeper, scale, count, err);
-  if (!w->scale) return CML_NO_MEMORY;
-  if (offset && !(w->offset = keep_floats(keeper, offset, count, err))) return CML_NO_MEMORY;
+  if (!w->scale) return keeper->keep_status;
+  if (offset && !(w->offset = keep_floats(keeper, offset, count, err))) return keeper->keep_status;
   if (w->bits != 4) return CML_OK;
   float *table = cml_call_keep(keeper, 16 * sizeof *table, err); /* the codes' values, for kernels that look them up */
-  if (!table) return CML_NO_MEMORY;
+  if (!table) return keeper->keep_status;
   for (int i = 0; i < 16; i++) table[i] = (float)(w->is_signed && i > 7 ? i - 16 : i);
   w->table = table;
   w->table_size = 16;
@@ -115,7 +115,7 @@ static cml_status make_tables(const cml_call *c, cml_call *keeper, cml_compresse
   const cml_tensor *lut = cml_arg(c, 1);
   size_t tables = w->columns / w->table_rows, entries = (size_t)1 << w->bits;
   float *to = cml_call_keep(keeper, tables * w->table_size * sizeof *to, err);
-  if (!to) return CML_NO_MEMORY;
+  if (!to) return keeper->keep_status;
   for (size_t t = 0; t < tables; t++)
     for (size_t i = 0; i < w->table_size; i++) to[t * w->table_size + i] = (float)cml_tensor_get(lut, (int64_t)(t * entries + i % entries));
   w->table = to;

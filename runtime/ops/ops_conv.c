@@ -278,14 +278,14 @@ static cml_status prepare(cml_call *c, cml_error *err) {
   if (!weights_constant(c) || !w->data || !cml_tensor_known_shape(w) || cml_arg(c, X)->rank < 0) return CML_OK;
   const cml_kernels *k = cml_kernels_get();
   conv_prepared *p = cml_call_keep(c, sizeof *p, err);
-  if (!p || !(p->packed = cml_call_keep(c, v.phases * sizeof *p->packed, err))) return CML_NO_MEMORY;
+  if (!p || !(p->packed = cml_call_keep(c, v.phases * sizeof *p->packed, err))) return c->keep_status;
   p->kernels = k;
   /* few pixels: the weights' memory bounds the work, and halves are half of it; many: widening them each time does */
   p->half = w->dtype == CML_F16 && !(v.known && v.conv.out[0] * v.conv.out[1] * v.conv.out[2] > 64);
   v.conv.winograd = p->winograd = v.known && !v.transposed && cml_conv_suits_winograd(&v.conv);
   if (bias) {
     float *b = cml_call_keep(c, (size_t)v.outputs * 4, err);
-    if (!b) return CML_NO_MEMORY;
+    if (!b) return c->keep_status;
     widen_bias(k, bias, b);
     p->bias = b;
   }
@@ -297,7 +297,7 @@ static cml_status prepare(cml_call *c, cml_error *err) {
     memcpy(layout + 4, &conv, offsetof(cml_conv, in_last)); /* sizes and places, whole words */
     bool ready;
     void *to = cml_call_keep_packed(c, cml_conv_packed_bytes(k, &conv, p->half), w, layout, sizeof layout / sizeof *layout, &ready, err);
-    if (!to) return CML_NO_MEMORY;
+    if (!to) return c->keep_status;
     if (!ready) cml_conv_pack(k, &conv, &from, p->half, to, c->pool);
     p->packed[i] = to;
   }

@@ -102,14 +102,15 @@ static cml_status decode(cml_call *c, cml_tensor *out, cml_error *err) {
 static cml_status prepare(cml_call *c, cml_error *err) {
   inner *in = cml_call_keep(c, sizeof *in, err);
   uint64_t bytes;
-  if (!in) return CML_NO_MEMORY;
+  if (!in) return c->keep_status;
   CML_TRY(inner_init(in, c, err));
   if (!cml_tensor_bytes(&in->weight, &bytes)) return cml_call_fail(c, err, "the weight is too large");
-  if (!(in->weight.data = cml_call_keep(c, bytes, err))) return CML_NO_MEMORY;
+  if (!(in->weight.data = cml_call_keep(c, bytes, err))) return c->keep_status;
   CML_TRY(decode(c, &in->weight, err));
   const cml_tensor *bias = cml_arg(c, BIAS);
   if (bias) {
-    if (!cml_tensor_bytes(&in->bias, &bytes) || !(in->bias.data = cml_call_keep(c, bytes, err))) return CML_NO_MEMORY;
+    if (!cml_tensor_bytes(&in->bias, &bytes)) return cml_call_fail(c, err, "the bias is too large");
+    if (!(in->bias.data = cml_call_keep(c, bytes, err))) return c->keep_status;
     cml_convert(in->bias.data, in->bias.dtype, bias->data, bias->dtype, cml_tensor_count(bias));
   }
   in->call.kept = c->kept;

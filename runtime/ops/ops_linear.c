@@ -117,19 +117,19 @@ static cml_status prepare_linear(cml_call *c, cml_error *err) {
   const cml_kernels *k = cml_kernels_get();
   size_t depth = (size_t)w->dims[1], columns = (size_t)w->dims[0];
   packed_b *p = cml_call_keep(c, sizeof *p, err);
-  if (!p) return err ? err->status : CML_NO_MEMORY;
+  if (!p) return c->keep_status;
   p->kernels = k;
   p->half = w->dtype == CML_F16;
   if (bias) {
     float *b = cml_call_keep(c, columns * 4, err);
-    if (!b) return CML_NO_MEMORY;
+    if (!b) return c->keep_status;
     widen(k, bias, b);
     p->bias = b;
   }
   int64_t rows = x->rank < 0 ? -1 : 1;
   for (int32_t i = 0; i + 1 < x->rank; i++) rows = cml_dim_mul(rows, x->dims[i]);
   if (!w->data) {
-    if (!(p->compressed = cml_call_keep(c, sizeof *p->compressed, err))) return CML_NO_MEMORY;
+    if (!(p->compressed = cml_call_keep(c, sizeof *p->compressed, err))) return c->keep_status;
     CML_TRY(cml_compressed_make(k, c->compressed, c, p->compressed, err));
     c->prepared = p;
     return CML_OK;
@@ -141,7 +141,7 @@ static cml_status prepare_linear(cml_call *c, cml_error *err) {
   } else {
     bool ready;
     void *b = cml_call_keep_packed(c, cml_pack_bytes(k, depth, columns, p->half), w, (int64_t[]){p->half}, 1, &ready, err);
-    if (!b) return CML_NO_MEMORY;
+    if (!b) return c->keep_status;
     if (!ready) cml_parallel(c->pool, cml_panel_count(k, columns), 4, pack_weight, &(pack_context){k, w, b, p->half});
     p->b = b;
   }
@@ -488,7 +488,7 @@ static cml_status prepare_matmul(cml_call *c, cml_error *err) {
   bool half = y->dtype == CML_F16;
   bool packed;
   void *b = ready ? cml_call_keep_packed(c, cml_pack_bytes(k, (size_t)p.depth, (size_t)p.columns, half), y, (int64_t[]){half, ty}, 2, &packed, err) : NULL;
-  if (!b) return CML_NO_MEMORY;
+  if (!b) return c->keep_status;
   if (!packed) pack_all(k, &p, y, half, b, c->pool);
   *ready = (packed_b){.b = b, .half = half, .kernels = k};
   c->prepared = ready;

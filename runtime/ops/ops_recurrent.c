@@ -219,15 +219,15 @@ static cml_status prepare_recurrent(cml_call *c, cml_error *err) {
   const cml_kernels *k = cml_kernels_get();
   size_t h = (size_t)l.hidden, gates = (size_t)l.gates;
   packed *p = cml_call_keep(c, sizeof *p, err);
-  if (!p) return CML_NO_MEMORY;
+  if (!p) return c->keep_status;
   p->gate_bytes = (cml_pack_bytes(k, h, h, l.dir[0].r->dtype == CML_F16) + 63) & ~(size_t)63;
   for (int64_t d = 0; d < l.directions; d++) {
     const cml_tensor *w = l.dir[d].w, *r = l.dir[d].r;
     char *to = cml_call_keep(c, cml_pack_bytes(k, (size_t)w->dims[1], gates * h, w->dtype == CML_F16), err);
-    if (!to) return CML_NO_MEMORY;
+    if (!to) return c->keep_status;
     pack(w, 0, gates * h, to);
     p->w[d] = to;
-    if (!(to = cml_call_keep(c, gates * p->gate_bytes, err))) return CML_NO_MEMORY;
+    if (!(to = cml_call_keep(c, gates * p->gate_bytes, err))) return c->keep_status;
     for (size_t g = 0; g < gates; g++) pack(r, g * h, h, to + g * p->gate_bytes);
     p->r[d] = to;
   }

@@ -4,7 +4,6 @@ log.pte is log(linear(relu(linear(x)))) and a sum, exported with stack traces; l
 linear's weight. Where a python with the executorch wheel is named by $CML_PYTHON (or is the one that runs this), its Inspector
 reads what --etdump wrote."""
 import json
-import math
 import os
 import re
 import struct
@@ -14,6 +13,7 @@ import tempfile
 import zipfile
 
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))
+from npz import write_npz  # noqa: E402
 from tap import check, finish, skip  # noqa: E402
 
 build, source = os.environ['CML_BUILD'], os.environ['CML_SOURCE']
@@ -27,20 +27,6 @@ X = [[-0.02535119, 1.0739002, 2.2628458, -0.9175293], [-0.22511572, 2.3466382, -
 
 def run(*args):
     return subprocess.run([cmlrun, *args], capture_output=True, text=True, timeout=60)
-
-
-def write_npz(path, **arrays):
-    """Nested lists of floats; shape from their nesting."""
-    with zipfile.ZipFile(path, 'w') as z:
-        for name, value in arrays.items():
-            shape, flat = [], value
-            while isinstance(flat, list) and isinstance(flat[0], list):
-                shape.append(len(flat))
-                flat = [x for row in flat for x in row]
-            shape.append(len(flat) // math.prod(shape))
-            head = str({'descr': '<f4', 'fortran_order': False, 'shape': tuple(shape)}).encode()
-            head += b' ' * (-(len(head) + 11) % 64) + b'\n'
-            z.writestr(name + '.npy', b'\x93NUMPY\x01\x00' + struct.pack('<H', len(head)) + head + struct.pack(f'<{len(flat)}f', *flat))
 
 
 def verify():

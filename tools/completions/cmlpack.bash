@@ -18,12 +18,12 @@ _cml() {
         cmlpack/describe) words='--json --text --dot --svg' ;;
         cmlpack/flatten) words='--align --name' ;;
         cmlfs/mount) words='--foreground --debug --options' ;;
-        cmlrun/predict) words='--input --output --resize --state --function --method --data --skip-delegates --etdump --etdump-values --passes --threads --max-memory' ;;
-        cmlrun/describe) words='--function --method --json' ;;
+        cmlrun/predict) words='--input --output --resize --state --function --method --data --skip-delegates --etdump --etdump-values --passes --cache --threads --max-memory' ;;
+        cmlrun/describe) words='--function --method --json --passes' ;;
         cmlrun/bench) words='--threads --max-memory --seconds --input --function --method --data --passes --cache --profile --trace --html --json' ;;
         cmlrun/verify) words='--rtol --atol --data --threads --max-memory --json' ;;
         cmlrun/trace) words='--input --nan --method --function --data --passes --threads --max-memory' ;;
-        cmlrun/compare) words='--input --snr --all --method --data --threads' ;;
+        cmlrun/compare) words='--input --snr --all --method --data --threads --max-memory' ;;
         *) words= ;;
       esac
       COMPREPLY=($(compgen -W "$words --help" -- "$word")) ;;
