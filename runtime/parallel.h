@@ -1,4 +1,4 @@
-/* Threads for operators: pthreadpool behind a small face. A pool with one thread starts none. */
+/* Threads for operators. A pool with one thread starts none; idle ones sleep. */
 #ifndef CML_PARALLEL_H
 #define CML_PARALLEL_H
 
@@ -12,8 +12,8 @@ CML_API void cml_pool_destroy(cml_pool *pool);
 CML_API size_t cml_pool_threads(const cml_pool *pool); /* 1 for NULL */
 
 /* Calls body(context, begin, end) over disjoint ranges that cover [0, count), each of at least `grain` items but the last
- * few; on the calling thread alone when pool is NULL or the work is small. Returns when all are done. A pool serves one
- * caller at a time; others wait. */
+ * few; on the calling thread alone when pool is NULL or the work is small. Returns when all are done: it waits for pieces that
+ * workers have begun, not for workers. Any number of threads may call at once, and a body may call again. */
 CML_API void cml_parallel(cml_pool *pool, size_t count, size_t grain, void (*body)(void *context, size_t begin, size_t end),
                           void *context);
 /* The same with the index of the thread, 0 to threads - 1, for scratch of its own. */

@@ -2,7 +2,7 @@
 # Arguments: names of Python packages for the virtual environment in .venv (none: no environment).
 
 packages="gcc libc6-dev meson ninja-build pkg-config libarchive-dev libprotobuf-c-dev protobuf-c-compiler libfuse3-dev fuse3
- libjansson-dev libpthreadpool-dev libcmocka-dev libpng-dev libjpeg62-turbo-dev zlib1g-dev python3 python3-venv"
+ libjansson-dev libcmocka-dev libpng-dev libjpeg62-turbo-dev zlib1g-dev python3 python3-venv"
 
 as_root() {
   if [ "$(id -u)" = 0 ]; then "$@"; elif command -v sudo >/dev/null; then sudo "$@"; else

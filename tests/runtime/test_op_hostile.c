@@ -12,6 +12,8 @@ const char *__asan_default_options(void);
 __attribute__((used, visibility("default"))) const char *__asan_default_options(void) {
   return "allocator_may_return_null=1:max_allocation_size_mb=512";
 }
+const char *__tsan_default_options(void);
+__attribute__((used, visibility("default"))) const char *__tsan_default_options(void) { return __asan_default_options(); }
 
 enum { ARGS = 64, DATA = 4096 };
 

@@ -1,5 +1,9 @@
-/* Sharing work among threads: every item once, no index of a thread used twice at a time, and no time spent when nothing runs. */
+/* Sharing work among threads: every item once, no index of a thread used twice at a time, no time spent when nothing runs; and
+ * nobody waits for a worker that has not begun: one that is held up in another caller's work, or stopped by a signal at any point. */
+#include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -73,10 +77,261 @@ static void idle_pools_sleep(void **state) {
   cml_pool_destroy(pool);
 }
 
+
+/* More items than 32 bits count, in few pieces. */
+typedef struct lengths {
+  atomic_size_t items, last;
+} lengths;
+
+static void add_lengths(void *context, size_t begin, size_t end) {
+  lengths *l = context;
+  atomic_fetch_add(&l->items, end - begin);
+  if (end > atomic_load(&l->last)) atomic_store(&l->last, end);
+}
+
+static void counts_beyond_32_bits(void **state) {
+  (void)state;
+  static const size_t counts[] = {(size_t)UINT32_MAX - 1, UINT32_MAX, (size_t)UINT32_MAX + 1, (size_t)UINT32_MAX * 3 + 5, (size_t)1 << 40};
+  cml_pool *pool;
+  assert_ok(cml_pool_create(THREADS, &pool, err));
+  for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+    lengths l = {0};
+    cml_parallel(pool, counts[i], 100000001, add_lengths, &l);
+    assert_int_equal(l.items, counts[i]);
+    assert_int_equal(l.last, counts[i]);
+  }
+  cml_pool_destroy(pool);
+}
+
+static void refuses_too_many(void **state) {
+  (void)state;
+  cml_pool *pool = NULL;
+  cml_error error = {0};
+  assert_int_equal(cml_pool_create(SIZE_MAX, &pool, &error), CML_NO_MEMORY);
+  assert_non_null(strstr(error.text, "threads"));
+  assert_null(pool);
+}
+
+/* ---- many callers ---- */
+
+enum { CALLERS = 20, ROUNDS = 300 }; /* more callers than a pool serves at a time */
+
+typedef struct caller {
+  pthread_t id;
+  cml_pool *pool;
+  unsigned number;
+  int wrong;
+} caller;
+
+typedef struct squares {
+  size_t offset;
+  uint64_t *out;
+  cml_pool *inner; /* for each item, another operation */
+} squares;
+
+static void square_items(void *context, size_t begin, size_t end) {
+  const squares *s = context;
+  for (size_t i = begin; i < end; i++) s->out[i] = (i + s->offset) * (i + s->offset);
+}
+
+static void square_rows(void *context, size_t begin, size_t end) {
+  const squares *s = context;
+  for (size_t row = begin; row < end; row++) {
+    squares inner = {s->offset + row * 16, s->out + row * 16, NULL};
+    cml_parallel(s->inner, 16, 1, square_items, &inner);
+  }
+}
+
+/* An operation whose arguments and results are gone right after it, so that who comes late would touch freed memory. */
+static int run_squares(cml_pool *pool, size_t count, size_t offset, bool nested) {
+  int wrong = 0;
+  if (nested) count &= ~(size_t)15;
+  squares *s = malloc(sizeof *s);
+  assert_non_null(s);
+  *s = (squares){offset, malloc(count * sizeof *s->out), pool};
+  assert_non_null(s->out);
+  cml_parallel(pool, nested ? count / 16 : count, 1, nested ? square_rows : square_items, s);
+  for (size_t i = 0; i < count; i++) wrong += s->out[i] != (i + offset) * (i + offset);
+  free(s->out);
+  memset(s, 0xA5, sizeof *s);
+  free(s);
+  return wrong;
+}
+
+static void *call_often(void *context) {
+  caller *c = context;
+  for (unsigned r = 0; r < ROUNDS; r++) c->wrong += run_squares(c->pool, 16 * (1 + (r + c->number) % 23), r * 31 + c->number, r % 3 == 0);
+  return NULL;
+}
+
+static void callers_share_a_pool(void **state) {
+  (void)state;
+  caller callers[CALLERS];
+  cml_pool *pool;
+  assert_ok(cml_pool_create(THREADS, &pool, err));
+  for (unsigned i = 0; i < CALLERS; i++) {
+    callers[i] = (caller){.pool = pool, .number = i};
+    assert_int_equal(pthread_create(&callers[i].id, NULL, call_often, &callers[i]), 0);
+  }
+  for (int i = 0; i < CALLERS; i++) {
+    pthread_join(callers[i].id, NULL);
+    assert_int_equal(callers[i].wrong, 0);
+  }
+  cml_pool_destroy(pool);
+}
+
+/* ---- workers that do not come ---- */
+
+typedef struct gate {
+  atomic_int inside, open, skipped;
+} gate;
+
+/* One item a thread; the workers' ones, and so their caller, stay until the gate opens. */
+static void wait_at_gate(void *context, size_t thread, size_t begin, size_t end) {
+  gate *g = context;
+  atomic_fetch_add(&g->inside, (int)(end - begin));
+  while (!atomic_load(&g->open)) usleep(200);
+  (void)thread;
+}
+
+typedef struct gate_caller {
+  cml_pool *pool;
+  gate gate;
+} gate_caller;
+
+static void *call_gate(void *context) {
+  gate_caller *c = context;
+  cml_parallel_with_thread(c->pool, THREADS, 1, wait_at_gate, &c->gate);
+  return NULL;
+}
+
+static void workers_held_up_elsewhere_hold_up_nobody(void **state) {
+  (void)state;
+  gate_caller c = {0};
+  pthread_t other;
+  assert_ok(cml_pool_create(THREADS, &c.pool, err));
+  assert_int_equal(pthread_create(&other, NULL, call_gate, &c), 0);
+  while (atomic_load(&c.gate.inside) < THREADS) usleep(200); /* the caller and all workers */
+  for (size_t r = 0; r < 500; r++) assert_int_equal(run_squares(c.pool, 16 + r, r, false), 0);
+  assert_int_equal(c.gate.open, 0);
+  atomic_store(&c.gate.open, 1);
+  pthread_join(other, NULL);
+  cml_pool_destroy(c.pool);
+}
+
+/* The pieces that nobody began when a caller is told to stop find the flag set: the call returns without their work. */
+static void stop_at_first(void *context, size_t thread, size_t begin, size_t end) {
+  gate *g = context;
+  (void)thread;
+  if (atomic_exchange(&g->open, 1)) atomic_fetch_add(&g->skipped, (int)(end - begin));
+  else atomic_fetch_add(&g->inside, (int)(end - begin));
+}
+
+static void work_can_be_given_up(void **state) {
+  (void)state;
+  cml_pool *pool;
+  assert_ok(cml_pool_create(THREADS, &pool, err));
+  for (int r = 0; r < 200; r++) {
+    gate g = {0};
+    cml_parallel_with_thread(pool, 1000, 1, stop_at_first, &g);
+    assert_in_range(g.inside, 1, 125); /* the first piece: half of a share */
+    assert_int_equal(g.inside + g.skipped, 1000);
+  }
+  cml_pool_destroy(pool);
+}
+
+static int stopped[2], go_on[2]; /* pipes: handlers may read and write */
+
+static void stand_still(int signal) {
+  (void)signal;
+  char byte = 0;
+  if (write(stopped[1], &byte, 1) != 1 || read(go_on[0], &byte, 1) != 1) _exit(3);
+}
+
+typedef struct crew {
+  pthread_t ids[THREADS];
+  atomic_int seen[THREADS];
+} crew;
+
+static void show_up(void *context, size_t thread, size_t begin, size_t end) {
+  crew *c = context;
+  c->ids[thread] = pthread_self();
+  atomic_fetch_add(&c->seen[thread], (int)(end - begin));
+  usleep(100);
+}
+
+static bool all_seen(const crew *c) {
+  for (int i = 1; i < THREADS; i++)
+    if (!c->seen[i]) return false;
+  return true;
+}
+
+static void stopped_workers_are_not_awaited(void **state) {
+  (void)state;
+  if (CML_SANITIZED) skip_because("sanitizers put signals off");
+  struct sigaction action = {.sa_handler = stand_still};
+  char bytes[THREADS] = {0};
+  crew c = {0}, late = {0};
+  cml_pool *pool;
+  assert_int_equal(pipe(stopped) | pipe(go_on) | sigaction(SIGUSR1, &action, NULL), 0);
+  assert_ok(cml_pool_create(THREADS, &pool, err));
+  while (!all_seen(&c)) cml_parallel_with_thread(pool, 64, 1, show_up, &c);
+  for (int i = 1; i < THREADS; i++) assert_int_equal(pthread_kill(c.ids[i], SIGUSR1), 0);
+  for (int i = 1; i < THREADS; i++) assert_int_equal(read(stopped[0], bytes, 1), 1);
+  for (size_t r = 0; r < 500; r++) assert_int_equal(run_squares(pool, 16 + r, r, r % 2 == 0), 0);
+  assert_int_equal(write(go_on[1], bytes, THREADS - 1), THREADS - 1);
+  for (size_t r = 0; r < 500; r++) assert_int_equal(run_squares(pool, 16 + r, r, r % 2 == 0), 0);
+  while (!all_seen(&late)) cml_parallel_with_thread(pool, 64, 1, show_up, &late); /* they work again */
+  cml_pool_destroy(pool);
+}
+
+static atomic_int interruptions;
+
+static void stand_still_shortly(int signal) {
+  (void)signal;
+  usleep((useconds_t)(atomic_fetch_add(&interruptions, 1) * 37 % 800));
+}
+
+typedef struct pest {
+  crew crew;
+  atomic_int done;
+} pest;
+
+static void *interrupt_workers(void *context) {
+  pest *p = context;
+  for (unsigned i = 0; !atomic_load(&p->done); i++) {
+    pthread_kill(p->crew.ids[1 + i % (THREADS - 1)], SIGUSR1);
+    usleep(i * 13 % 300);
+  }
+  return NULL;
+}
+
+/* Stopped anywhere, between reading an operation and claiming a piece of it as well, for several operations. */
+static void workers_may_be_late_anywhere(void **state) {
+  (void)state;
+  if (CML_SANITIZED) skip_because("sanitizers put signals off");
+  struct sigaction action = {.sa_handler = stand_still_shortly};
+  pest p = {0};
+  pthread_t interrupter;
+  cml_pool *pool;
+  assert_int_equal(sigaction(SIGUSR1, &action, NULL), 0);
+  assert_ok(cml_pool_create(THREADS, &pool, err));
+  while (!all_seen(&p.crew)) cml_parallel_with_thread(pool, 64, 1, show_up, &p.crew);
+  assert_int_equal(pthread_create(&interrupter, NULL, interrupt_workers, &p), 0);
+  double end = seconds(CLOCK_MONOTONIC) + 1;
+  for (size_t r = 0; r < 1000 || seconds(CLOCK_MONOTONIC) < end; r++) assert_int_equal(run_squares(pool, 16 + r % 300, r, r % 5 == 0), 0);
+  atomic_store(&p.done, 1);
+  pthread_join(interrupter, NULL);
+  cml_pool_destroy(pool);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(every_item_once),
-      cmocka_unit_test(idle_pools_sleep),
+      cmocka_unit_test(every_item_once),      cmocka_unit_test(counts_beyond_32_bits),
+      cmocka_unit_test(refuses_too_many),     cmocka_unit_test(idle_pools_sleep),
+      cmocka_unit_test(callers_share_a_pool), cmocka_unit_test(workers_held_up_elsewhere_hold_up_nobody),
+      cmocka_unit_test(work_can_be_given_up), cmocka_unit_test(stopped_workers_are_not_awaited),
+      cmocka_unit_test(workers_may_be_late_anywhere),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
