@@ -66,7 +66,7 @@ static cml_status check_shape(const checker *c, const cml_feature *f, const cml_
 static cml_status check_image(const checker *c, const cml_feature *f, const cml_tensor *t) {
   char text[96];
   int64_t dims[] = {1, f->color == CML_COLOR_RGB || f->color == CML_COLOR_BGR ? 3 : 1, f->shape[0], f->shape[1]};
-  bool open = f->flexibility != CML_FLEX_NONE, output = !strcmp(c->what, "output"), numbers = t->dtype == CML_F16 || t->dtype == CML_F32 || t->dtype == CML_I32;
+  bool open = f->flexibility != CML_FLEX_NONE, output = !strcmp(c->what, "output"), numbers = CML_M_NUMBER >> t->dtype & 1; /* coremltools makes images of uint8, too */
   for (int i = 2; i < 4; i++)
     if (open || (output && !dims[i])) dims[i] = CML_DIM_UNKNOWN;
   snprintf(text, sizeof text, "an image of %d x %lld x %lld", (int)dims[1], (long long)f->shape[0], (long long)f->shape[1]);

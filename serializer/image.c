@@ -35,6 +35,7 @@ static cml_status decode_png(cml_span bytes, cml_image *out, cml_error *err) {
   png_image png = {.version = PNG_IMAGE_VERSION};
   if (!png_image_begin_read_from_memory(&png, bytes.data, bytes.size))
     return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "the PNG cannot be read: %s", png.message);
+  png.flags |= PNG_IMAGE_FLAG_16BIT_sRGB; /* 16 bits are as those of 8, only finer */
   out->width = png.width;
   out->height = png.height;
   out->channels = png.format & PNG_FORMAT_FLAG_COLOR ? 3 : 1;

@@ -201,25 +201,48 @@ struct cml_npz_writer {
   uint64_t count, written;
 };
 
+static void writer_free(cml_npz_writer *w) {
+  if (!w) return;
+  if (w->temporary) unlink(w->temporary);
+  cml_buffer_free(&w->directory);
+  free(w->path);
+  free(w->temporary);
+  free(w);
+}
+
+/* A file appears when it is whole, in place of what a link leads to; a device or a pipe must not be replaced and is written to. */
+static cml_status open_writer(cml_npz_writer *w, const char *path, cml_error *err) {
+  struct stat st;
+  bool exists = !stat(path, &st);
+  if (!(w->path = exists ? realpath(path, NULL) : strdup(path))) return cml_fail_errno(err, errno, "cannot write");
+  if (exists && !S_ISREG(st.st_mode)) {
+    w->file = fopen(w->path, "wbe");
+    return w->file ? CML_OK : cml_fail_errno(err, errno, "cannot write");
+  }
+  size_t room = strlen(w->path) + sizeof ".tmp-XXXXXX";
+  char *temporary = malloc(room);
+  if (!temporary) return cml_fail_memory(err);
+  snprintf(temporary, room, "%s.tmp-XXXXXX", w->path);
+  int fd = mkostemp(temporary, O_CLOEXEC);
+  if (fd < 0) {
+    cml_status status = cml_fail_errno(err, errno, "cannot write");
+    free(temporary);
+    return status;
+  }
+  w->temporary = temporary;
+  if (!fchmod(fd, 0644) && (w->file = fdopen(fd, "wb"))) return CML_OK;
+  cml_status status = cml_fail_errno(err, errno, "cannot write");
+  close(fd);
+  return status;
+}
+
 cml_status cml_npz_create(const char *path, cml_npz_writer **out, cml_error *err) {
   cml_npz_writer *w = calloc(1, sizeof *w);
-  size_t n = strlen(path);
-  if (w) w->path = strdup(path), w->temporary = malloc(n + 12);
-  if (!w || !w->path || !w->temporary) {
-    if (w) free(w->path), free(w->temporary);
-    free(w);
-    return cml_fail_memory(err);
-  }
-  snprintf(w->temporary, n + 12, "%s.tmp-XXXXXX", path);
-  int fd = mkostemp(w->temporary, O_CLOEXEC);
-  if (fd < 0 || fchmod(fd, 0644) || !(w->file = fdopen(fd, "wb"))) {
-    int code = errno;
-    if (fd >= 0) close(fd), unlink(w->temporary);
-    free(w->path), free(w->temporary), free(w);
-    return cml_fail_errno(err, code, "cannot write");
-  }
-  *out = w;
-  return CML_OK;
+  if (!w) return cml_fail_memory(err);
+  cml_status status = open_writer(w, path, err);
+  if (status) writer_free(w);
+  else *out = w;
+  return status;
 }
 
 static void put(cml_buffer *b, uint64_t value, unsigned bytes) { cml_buffer_append(b, &value, bytes); }
@@ -351,12 +374,11 @@ cml_status cml_npz_finish(cml_npz_writer *w, bool keep, cml_error *err) {
     if (!status) status = write_bytes(w, end.data, end.size, err);
   }
   if (fclose(w->file) && keep && !status) status = cml_fail_errno(err, errno, "cannot write");
-  if (keep && !status && rename(w->temporary, w->path)) status = cml_fail_errno(err, errno, "cannot rename to %s", w->path);
-  if (!keep || status) unlink(w->temporary);
+  if (keep && !status && w->temporary) {
+    if (rename(w->temporary, w->path)) status = cml_fail_errno(err, errno, "cannot rename to %s", w->path);
+    else free(w->temporary), w->temporary = NULL;
+  }
   cml_buffer_free(&end);
-  cml_buffer_free(&w->directory);
-  free(w->path);
-  free(w->temporary);
-  free(w);
+  writer_free(w);
   return status;
 }

@@ -110,11 +110,23 @@ static cml_status write_outputs(predict *p, size_t step, cml_error *err) {
 
 /* ---- states ---- */
 
+/* A file of other arrays is no state, and must not be written over. */
+static cml_status refuse_foreign(const cml_npz *npz, const cml_features *states, cml_error *err) {
+  for (size_t i = 0; i < cml_npz_count(npz); i++) {
+    const char *name = cml_npz_at(npz, i)->name;
+    bool known = false;
+    for (size_t k = 0; !known && k < states->count; k++) known = !strcmp(states->items[k].name, name);
+    if (!known) return cml_fail(err, CML_MISMATCH, CML_NO_OFFSET, "'%s' is no state of the model: is this the file that --state means?", name);
+  }
+  return CML_OK;
+}
+
 static cml_status read_state(predict *p, cml_error *err) {
   cml_npz *npz = NULL;
   if (access(p->state, F_OK)) return CML_OK; /* starts at zeros */
   cml_status status = cml_npz_open(p->state, &npz, err);
   const cml_features *states = cml_executable_states(p->model.executable);
+  if (!status) status = refuse_foreign(npz, states, err);
   for (size_t i = 0; !status && i < states->count; i++) {
     const cml_array *a = cml_npz_find(npz, states->items[i].name);
     cml_tensor *t = cml_session_state(p->session, i), from;

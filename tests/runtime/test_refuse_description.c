@@ -7,6 +7,8 @@
 #define INFO "program(1.0)\n[buildInfo = dict<tensor<string, []>, tensor<string, []>>({{\"a\", \"b\"}})]\n{\n"
 #define IMAGE_PROGRAM INFO "  func main<ios16>(tensor<fp32, [1, 3, 4, 8]> x) {\n" \
   "    tensor<fp32, [1, 3, 4, 8]> y = relu(x = x)[name = tensor<string, []>(\"y\")];\n  } -> (y);\n}\n"
+#define BYTES_PROGRAM INFO "  func main<ios17>(tensor<uint8, [1, 1, 4, 8]> x) {\n" \
+  "    tensor<fp32, [1, 1, 4, 8]> y = cast(x = x, dtype = tensor<string, []>(\"fp32\"))[name = tensor<string, []>(\"y\")];\n  } -> (y);\n}\n"
 #define OPEN_PROGRAM INFO "  func main<ios16>(tensor<fp32, [1, ?]> x) {\n" \
   "    tensor<fp32, [1, ?]> y = relu(x = x)[name = tensor<string, []>(\"y\")];\n  } -> (y);\n}\n"
 #define STATE_PROGRAM INFO "  func main<ios18>(state<tensor<fp16, [4]>> s, tensor<fp16, [4]> x) {\n" \
@@ -64,6 +66,7 @@ static const description cases[] = {
     {IMAGE_PROGRAM, {IMAGE("x", RGB, 8, 4)}, {Y}, {{0}}, NULL, "input 'x' is an image of 3 x 8 x 4 in the description and fp32 [1, 3, 4, 8]"},
     {IMAGE_PROGRAM, {IMAGE("x", GRAYSCALE, 4, 8)}, {Y}, {{0}}, NULL, "input 'x' is an image of 1 x 4 x 8"},
     {IMAGE_PROGRAM, {IMAGE("x", RGB, 4, 0)}, {Y}, {{0}}, NULL, "input 'x' is an image of 3 x 4 x 0"},
+    {BYTES_PROGRAM, {IMAGE("x", GRAYSCALE, 4, 8)}, {ARRAY("y", F32, 1, 1, 4, 8)}, {{0}}, NULL, NULL},
     {IMAGE_PROGRAM, {X}, {IMAGE("y", RGB, 0, 0)}, {{0}}, NULL, NULL},
     {IMAGE_PROGRAM, {X}, {IMAGE("y", GRAYSCALE_FLOAT16, 4, 8)}, {{0}}, NULL, "output 'y' is an image of 1 x 4 x 8"},
     {IMAGE_PROGRAM, {X}, {Y}, {STATE("x", F32, 1, 3, 4, 8)}, NULL, "state 'x' is a state in the description and none in function 'main'"},
