@@ -1,5 +1,6 @@
 /* The model's description against the program that it describes: names, kinds, element types and shapes must say the same, so far
  * as both say anything. What is flexible in one and open in the other fits; [1] and a rank of 0 are the same. */
+#include "mil_check.h"
 #include "session.h"
 
 #include <stdio.h>
@@ -9,6 +10,7 @@ typedef struct checker {
   const cml_executable *e;
   const cml_function_description *d;
   const char *what; /* "input", "output" or "state" */
+  bool dictionaries; /* the program makes some */
   cml_error *err;
 } checker;
 
@@ -62,11 +64,11 @@ static cml_status check_shape(const checker *c, const cml_feature *f, const cml_
   return f->flexibility != CML_FLEX_NONE || dims_fit(f->shape, f->rank, t) ? CML_OK : other_shape(c, f, &described, t);
 }
 
-/* 1 x C x H x W; an output's size may be left open as 0. */
+/* 1 x C x H x W; an output's size may be left open as 0. The numbers may be bytes, too: coremltools offers that. */
 static cml_status check_image(const checker *c, const cml_feature *f, const cml_tensor *t) {
   char text[96];
   int64_t dims[] = {1, f->color == CML_COLOR_RGB || f->color == CML_COLOR_BGR ? 3 : 1, f->shape[0], f->shape[1]};
-  bool open = f->flexibility != CML_FLEX_NONE, output = !strcmp(c->what, "output"), numbers = CML_M_NUMBER >> t->dtype & 1; /* coremltools makes images of uint8, too */
+  bool open = f->flexibility != CML_FLEX_NONE, output = !strcmp(c->what, "output"), numbers = CML_M_NUMBER >> t->dtype & 1;
   for (int i = 2; i < 4; i++)
     if (open || (output && !dims[i])) dims[i] = CML_DIM_UNKNOWN;
   snprintf(text, sizeof text, "an image of %d x %lld x %lld", (int)dims[1], (long long)f->shape[0], (long long)f->shape[1]);
@@ -124,7 +126,7 @@ static cml_status check_input(const checker *c, const cml_feature *f) {
 /* The output's type in the program where it is a dictionary (only classify gives one), else NULL. */
 static const cml_mil_type *dictionary_type(const checker *c, const char *name) {
   const cml_mil_block *body = cml_mil_body(c->e->graph.function);
-  for (size_t i = 0; i < body->op_count; i++)
+  for (size_t i = 0; c->dictionaries && i < body->op_count; i++)
     for (size_t k = 0; k < body->ops[i]->output_count; k++)
       if (!strcmp(body->ops[i]->outputs[k].name, name)) {
         const cml_mil_type *type = body->ops[i]->outputs[k].type;
@@ -153,13 +155,10 @@ static cml_status check_output(const checker *c, const cml_feature *f) {
 
 static cml_status check_all(checker *c, const char *what, const cml_features *features, cml_status (*check)(const checker *, const cml_feature *)) {
   c->what = what;
-  for (size_t i = 0; i < features->count; i++) {
-    for (size_t k = 0; k < i; k++)
-      if (!strcmp(features->items[k].name, features->items[i].name))
-        return cml_fail(c->err, CML_INVALID, CML_NO_OFFSET, "the description has two %ss '%s'", what, features->items[i].name);
-    CML_TRY(check(c, &features->items[i]));
-  }
-  return CML_OK;
+  cml_status status = cml_mil_check_keys(features->items, features->count, sizeof *features->items, CML_NO_OFFSET, c->err);
+  if (status) return cml_error_prefix(c->err, status, "the description's %ss", what);
+  for (size_t i = 0; i < features->count && !status; i++) status = check(c, &features->items[i]);
+  return status;
 }
 
 static bool holds(const cml_features *features, const char *name) {
@@ -188,6 +187,7 @@ static cml_status check_predicted(const checker *c, const char *name) {
 cml_status cml_executable_check_features(const cml_executable *e, cml_error *err) {
   const cml_function_description d = cml_function_describe(e->model, e->graph.function->name);
   checker c = {.e = e, .d = &d, .err = err};
+  for (size_t i = 0; i < e->graph.body.step_count; i++) c.dictionaries |= !strcmp(e->graph.body.steps[i].op->name, "classify");
   if (d.inputs.count + d.outputs.count + d.states.count == 0) return CML_OK; /* it says nothing */
   CML_TRY(check_all(&c, "input", &d.inputs, check_input));
   CML_TRY(check_all(&c, "state", &d.states, check_input));

@@ -77,8 +77,7 @@ static void leave(scope *s, size_t count) {
 
 static int compare_names(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
-/* Items begin with their name. */
-static cml_status check_keys(const void *items, size_t count, size_t size, uint64_t offset, cml_error *err) {
+cml_status cml_mil_check_keys(const void *items, size_t count, size_t size, uint64_t offset, cml_error *err) {
   if (count < 2) return CML_OK;
   const char *few[16], **names = count <= 16 ? few : malloc(count * sizeof *names);
   if (!names) return cml_fail_memory(err);
@@ -94,8 +93,8 @@ static cml_status check_keys(const void *items, size_t count, size_t size, uint6
 static cml_status check_block(scope *s, const cml_mil_block *block, uint64_t offset);
 
 static cml_status check_op(scope *s, const cml_mil_op *op) {
-  CML_TRY(check_keys(op->inputs, op->input_count, sizeof *op->inputs, op->source_offset, s->err));
-  CML_TRY(check_keys(op->attributes.items, op->attributes.count, sizeof *op->attributes.items, op->source_offset, s->err));
+  CML_TRY(cml_mil_check_keys(op->inputs, op->input_count, sizeof *op->inputs, op->source_offset, s->err));
+  CML_TRY(cml_mil_check_keys(op->attributes.items, op->attributes.count, sizeof *op->attributes.items, op->source_offset, s->err));
   for (size_t i = 0; i < op->input_count; i++)
     for (size_t k = 0; k < op->inputs[i].count; k++)
       if (op->inputs[i].bindings[k].name) CML_TRY(use(s, op->inputs[i].bindings[k].name, op->source_offset));
@@ -119,7 +118,7 @@ static cml_status check_block(scope *s, const cml_mil_block *block, uint64_t off
 
 static cml_status check_function(const cml_mil_function *f, cml_error *err) {
   if (!f->specialization_count) return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "it has no body");
-  CML_TRY(check_keys(f->specializations, f->specialization_count, sizeof *f->specializations, CML_NO_OFFSET, err));
+  CML_TRY(cml_mil_check_keys(f->specializations, f->specialization_count, sizeof *f->specializations, CML_NO_OFFSET, err));
   for (size_t i = 0; i < f->specialization_count; i++) {
     const cml_mil_block *block = f->specializations[i].block;
     scope s = {.err = err};
@@ -136,7 +135,7 @@ static cml_status check_function_names(const cml_mil_program *program, cml_error
   struct { const char *name; } *names = calloc(program->function_count + 1, sizeof *names);
   if (!names) return cml_fail_memory(err);
   for (size_t i = 0; i < program->function_count; i++) names[i].name = program->functions[i]->name;
-  cml_status status = check_keys(names, program->function_count, sizeof *names, CML_NO_OFFSET, err);
+  cml_status status = cml_mil_check_keys(names, program->function_count, sizeof *names, CML_NO_OFFSET, err);
   free(names);
   return status;
 }

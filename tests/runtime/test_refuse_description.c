@@ -44,8 +44,8 @@ typedef struct description {
 
 static const description cases[] = {
     {IMAGE_PROGRAM, {X}, {Y}, {{0}}, NULL, NULL},
-    {IMAGE_PROGRAM, {X, X}, {Y}, {{0}}, NULL, "two inputs 'x'"},
-    {IMAGE_PROGRAM, {X}, {Y, Y}, {{0}}, NULL, "two outputs 'y'"},
+    {IMAGE_PROGRAM, {X, X}, {Y}, {{0}}, NULL, "the description's inputs: x is given twice"},
+    {IMAGE_PROGRAM, {X}, {Y, Y}, {{0}}, NULL, "the description's outputs: y is given twice"},
     {IMAGE_PROGRAM, {ARRAY("z", F32, 1)}, {Y}, {{0}}, NULL, "input 'z' is not in function 'main'"},
     {IMAGE_PROGRAM, {X}, {ARRAY("x", F32, 1, 3, 4, 8)}, {{0}}, NULL, "output 'x' is not in function 'main'"},
     {IMAGE_PROGRAM, {X}, {{0}}, {{0}}, NULL, "has no outputs"},
