@@ -12,7 +12,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <fcntl.h>
 #include <fuse_lowlevel.h>
 #include <inttypes.h>
 #include <poll.h>
@@ -26,7 +25,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-enum { SPIN_NS = 50000, FOREVER = 86400, MAX_PIECES = 64, NAME_LIMIT = 255 };
+enum { SPIN_NS = 50000, FOREVER = 86400, MAX_PARTS = 1000 /* writev takes 1,024 */, NAME_LIMIT = 255 };
 #define READ_AHEAD_KIB "1024"
 
 /* The protocol's reply header (linux/fuse.h): error is 0 or -errno. */
@@ -151,22 +150,61 @@ static void do_open(fuse_req_t req, fuse_ino_t id, struct fuse_file_info *fi) {
   fuse_reply_err(req, ENOSYS);
 }
 
+/* What of a piece that starts at `at` lies in [from, to). */
+static struct iovec cut(const cml_piece *p, uint64_t at, uint64_t from, uint64_t to) {
+  uint64_t begin = from > at ? from - at : 0, end = at >= to ? 0 : to - at < p->size ? to - at : p->size;
+  return begin < end ? (struct iovec){(void *)(uintptr_t)(p->data + begin), (size_t)(end - begin)} : (struct iovec){NULL, 0};
+}
+
+/* False when [from, to) is in more than MAX_PARTS pieces. */
+static bool list_parts(const cml_contents *c, uint64_t from, uint64_t to, struct iovec *parts, int *count) {
+  uint64_t at = 0;
+  *count = 0;
+  for (size_t i = 0; i < c->count && at < to; at += c->pieces[i++].size) {
+    struct iovec part = cut(&c->pieces[i], at, from, to);
+    if (!part.iov_len) continue;
+    if (*count == MAX_PARTS) return false;
+    parts[(*count)++] = part;
+  }
+  return true;
+}
+
+/* Copies what lies in [from, to) to out; the mapping may be lost meanwhile. */
+static int guarded_copy(const cml_contents *c, uint64_t from, uint64_t to, uint8_t *out) {
+  if (sigsetjmp(guard, 1)) return guarded = 0, EIO;
+  guarded = 1;
+  uint64_t at = 0;
+  for (size_t i = 0; i < c->count && at < to; at += c->pieces[i++].size) {
+    struct iovec part = cut(&c->pieces[i], at, from, to);
+    if (part.iov_len) memcpy(out, part.iov_base, part.iov_len);
+    out += part.iov_len;
+  }
+  guarded = 0;
+  return 0;
+}
+
+/* Contents in crumbs: a reply may not be short, for the kernel takes the rest as zeros or as the file's end. */
+static void reply_copied(fuse_req_t req, const cml_contents *c, uint64_t from, uint64_t to) {
+  uint8_t *copy = malloc((size_t)(to - from));
+  int code = copy ? guarded_copy(c, from, to, copy) : ENOMEM;
+  if (code) fuse_reply_err(req, code);
+  else fuse_reply_buf(req, (const char *)copy, (size_t)(to - from));
+  free(copy);
+}
+
 static void do_read(fuse_req_t req, fuse_ino_t id, size_t size, off_t offset, struct fuse_file_info *fi) {
   cml_mount *m = mount_of(req);
-  struct iovec parts[MAX_PIECES];
+  struct iovec parts[MAX_PARTS];
   int count = 0, code = guarded_open(m, node_of(req, id));
   (void)fi;
   if (code) {
     fuse_reply_err(req, code);
     return;
   }
-  uint64_t at = 0, from = (uint64_t)offset, to = from + size;
-  for (size_t i = 0; i < m->contents.count && at < to && count < MAX_PIECES; at += m->contents.pieces[i++].size) {
-    const cml_piece *p = &m->contents.pieces[i];
-    uint64_t begin = from > at ? from - at : 0, end = to - at < p->size ? to - at : p->size;
-    if (begin < end) parts[count++] = (struct iovec){(void *)(uintptr_t)(p->data + begin), (size_t)(end - begin)};
-  }
-  fuse_reply_iov(req, parts, count);
+  const cml_contents *c = &m->contents;
+  uint64_t from = (uint64_t)offset < c->size ? (uint64_t)offset : c->size, to = size < c->size - from ? from + size : c->size;
+  if (list_parts(c, from, to, parts, &count)) fuse_reply_iov(req, parts, count);
+  else reply_copied(req, c, from, to);
 }
 
 /* "." and ".." have offsets 1 and 2, child i has i + 3; an offset names the entry before it. */
@@ -218,7 +256,8 @@ static const char *const attribute_names[] = {"user.cml.offset", "user.cml.size"
 
 /* Only a file that is one piece of a mapping has them; the root alone tells which process serves the mount. */
 static bool attribute(cml_mount *m, const cml_node *node, const char *name, char *out, size_t room) {
-  if (!strcmp(name, "user.cml.pid") && node == cml_tree_root(m->tree)) return snprintf(out, room, "%d", (int)getpid()), true;
+  bool pid = !strcmp(name, "user.cml.pid") || !strcmp(name, CML_MOUNT_PID);
+  if (pid && node == cml_tree_root(m->tree)) return snprintf(out, room, "%d", (int)getpid()), true;
   if (cml_node_kind_of(node) != CML_NODE_FILE || cml_node_is_generated(node) || guarded_open(m, node)) return false;
   const cml_contents *c = &m->contents;
   if (c->count != 1 || !c->pieces[0].mapping) return false;
@@ -237,7 +276,8 @@ static void reply_sized(fuse_req_t req, const char *data, size_t length, size_t 
 
 static void do_getxattr(fuse_req_t req, fuse_ino_t id, const char *name, size_t size) {
   char value[4096];
-  if (strncmp(name, "user.cml.", 9) || !attribute(mount_of(req), node_of(req, id), name, value, sizeof value)) fuse_reply_err(req, ENODATA);
+  bool ours = !strncmp(name, "user.cml.", 9) || !strcmp(name, CML_MOUNT_PID);
+  if (!ours || !attribute(mount_of(req), node_of(req, id), name, value, sizeof value)) fuse_reply_err(req, ENODATA);
   else reply_sized(req, value, strlen(value), size);
 }
 
@@ -330,10 +370,12 @@ static uint64_t add_sizes(const cml_node *node) {
   return total;
 }
 
+/* A folder that is made is marked, where the file system can, so that it goes even when this process is killed: with the
+ * umount that clears the dead mount, or with the next mount there. */
 static cml_status make_folder(cml_mount *m, const char *folder, cml_error *err) {
   struct stat st;
   errno = 0;
-  if (getxattr(folder, "user.cml.pid", NULL, 0) > 0)
+  if (getxattr(folder, CML_MOUNT_PID, NULL, 0) > 0)
     return cml_fail(err, CML_EXISTS, CML_NO_OFFSET, "%s shows a file already: take that away with cmlfs umount %s", folder, folder);
   if (errno == ENOTCONN) /* the kernel may still answer stat, from its cache */
     return cml_fail(err, CML_EXISTS, CML_NO_OFFSET, "%s is a mount whose process has died: clear it with cmlfs umount %s", folder, folder);
@@ -341,8 +383,11 @@ static cml_status make_folder(cml_mount *m, const char *folder, cml_error *err) 
     if (errno != ENOENT) return cml_fail_errno(err, errno, "cannot use the folder %s", folder);
     if (mkdir(folder, 0755)) return cml_fail_errno(err, errno, "cannot create the folder %s", folder);
     m->created = true;
+    (void)!setxattr(folder, CML_MOUNT_CREATED, "1", 1, 0);
   } else if (!S_ISDIR(st.st_mode)) {
     return cml_fail(err, CML_ARGUMENT, CML_NO_OFFSET, "%s is not a folder", folder);
+  } else {
+    m->created = getxattr(folder, CML_MOUNT_CREATED, NULL, 0) > 0;
   }
   m->folder = realpath(folder, NULL);
   if (!m->folder) {

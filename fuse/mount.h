@@ -7,6 +7,12 @@
 
 #include "tree.h"
 
+/* Extended attribute of a mount's root: which process serves it. The same as user.cml.pid, but the kernel lets everybody read
+ * it who reaches the folder, as is needed where the options give the mount to somebody else than the user who mounted. */
+#define CML_MOUNT_PID "security.cml.pid"
+/* Extended attribute of a folder that cml_mount_create made. */
+#define CML_MOUNT_CREATED "user.cml.created"
+
 typedef struct cml_mount_options {
   const char *source; /* shown as the mounted device: the container's path; NULL: "cml" */
   uid_t uid;          /* owner of everything */

@@ -132,8 +132,15 @@ static bool unmount(const char *folder) {
 static pid_t serving_process(const char *folder) {
   char value[32] = "";
   errno = 0;
-  ssize_t n = getxattr(folder, "user.cml.pid", value, sizeof value - 1);
+  ssize_t n = getxattr(folder, CML_MOUNT_PID, value, sizeof value - 1);
   return n > 0 ? (pid_t)strtol(value, NULL, 10) : 0;
+}
+
+/* A mount whose process has died, and the folder that it made. */
+static int clear(const char *folder) {
+  if (!unmount(folder)) return cli_fail("%s: cannot unmount: %s", folder, strerror(errno));
+  if (getxattr(folder, CML_MOUNT_CREATED, NULL, 0) > 0) rmdir(folder);
+  return CLI_OK;
 }
 
 static int run_umount(int argc, char **argv) {
@@ -141,8 +148,7 @@ static int run_umount(int argc, char **argv) {
   int code = cli_parse(&umount_page, table, &argc, argv);
   if (code != CLI_GO_ON) return code;
   pid_t pid = serving_process(argv[0]);
-  if (pid <= 0 && errno == ENOTCONN) /* its process has died */
-    return unmount(argv[0]) ? CLI_OK : cli_fail("%s: cannot unmount: %s", argv[0], strerror(errno));
+  if (pid <= 0 && errno == ENOTCONN) return clear(argv[0]);
   if (pid <= 0) return cli_fail("%s: not mounted by cmlfs", argv[0]);
   int process = (int)syscall(SYS_pidfd_open, pid, 0u);
   if (!unmount(argv[0])) return cli_fail("%s: cannot unmount: %s", argv[0], strerror(errno));

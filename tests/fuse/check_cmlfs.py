@@ -1,6 +1,8 @@
-"""cmlfs as a user meets it: mount, look, unmount; options; wrong calls; a second mount; a killed server; Ctrl-C.
-Speaks TAP; skips where this user may not mount."""
+"""cmlfs as a user meets it: mount, look, unmount; options; wrong calls; a second mount; a killed server; Ctrl-C; every way to
+end a mount. Speaks TAP; skips where this user may not mount. With --unprivileged, root becomes nobody for it: in a mount
+namespace of its own, where nobody may open /dev/fuse, as everyone may on most machines."""
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -9,7 +11,7 @@ import tempfile
 import time
 
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))
-from tap import check, finish, skip_all  # noqa: E402
+from tap import check, finish, skip, skip_all  # noqa: E402
 
 build, source = os.environ['CML_BUILD'], os.environ['CML_SOURCE']
 cmlfs = os.path.join(build, 'tools', 'cmlfs')
@@ -84,26 +86,77 @@ def mounts(work):
 def options(work):
     place = f'{work}/place'
     r = run('mount', program, place, '-o', 'ro,uid=123,gid=45', '-o', 'umask=027')
-    st = os.stat(f'{place}/program.json') if r.returncode == 0 else None
-    check('-o uid, gid, umask, ro', st and (st.st_uid, st.st_gid, stat.S_IMODE(st.st_mode)) == (123, 45, 0o440), r)
-    run('umount', place)
+    st = os.stat(place) if r.returncode == 0 else None
+    check('-o uid, gid, umask, ro', st and (st.st_uid, st.st_gid, stat.S_IMODE(st.st_mode)) == (123, 45, 0o550), r)
+    if os.getuid() == 0:
+        st = os.stat(f'{place}/program.json')
+        check('and for a file', (st.st_uid, st.st_gid, stat.S_IMODE(st.st_mode)) == (123, 45, 0o440), st)
+    r = run('umount', place)
+    check('umount of a mount whose owner is somebody else', r.returncode == 0 and not r.stderr and not os.path.exists(place), r)
+
+
+def gone(pid):
+    try:
+        with open(f'/proc/{pid}/stat') as f:
+            return f.read().rsplit(')', 1)[1].split()[0] == 'Z'
+    except OSError:
+        return True
+
+
+def in_mount_table(place):
+    with open('/proc/self/mountinfo') as f:
+        return any(line.split()[4] == place for line in f)
+
+
+def ends(work):
+    """Nothing is left of a mount: no entry in the mount table, no folder that it made, no process."""
+    place = f'{work}/place'
+    ways = [(number.name, lambda pid, number=number: os.kill(pid, number)) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    ways += [('fusermount3 -u', lambda pid: subprocess.run(['fusermount3', '-u', place], check=True)),
+             ('cmlfs umount', lambda pid: run('umount', place).check_returncode())]
+    for name, end in ways:
+        r = run('mount', program, place)
+        pid = int(os.getxattr(place, 'user.cml.pid')) if r.returncode == 0 else 0
+        there = pid > 0 and in_mount_table(place) and not gone(pid)
+        if pid:
+            end(pid)
+        left = lambda: not gone(pid) or os.path.lexists(place) or in_mount_table(place)
+        check(f'{name} in the background leaves nothing behind', there and wait_for(lambda: not left()), (r, pid))
+
+
+def can_mark(folder):
+    try:
+        os.setxattr(folder, 'user.test', b'1')
+        return True
+    except OSError:
+        return False
+
+
+def kill(place):
+    pid = int(os.getxattr(place, 'user.cml.pid'))
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: gone(pid))
 
 
 def killed(work):
     place = f'{work}/place'
     run('mount', program, place)
-    pid = int(os.getxattr(place, 'user.cml.pid'))
-    os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: not os.path.exists(f'/proc/{pid}') or open(f'/proc/{pid}/stat').read().split()[2] == 'Z')
+    kill(place)
     r = run('mount', program, place)
     check('a mount over a dead one says what to do', r.returncode == 1 and 'umount' in r.stderr and r.stderr.count('\n') == 1, r)
     r = run('umount', place)
     check('umount clears a dead mount', r.returncode == 0, r)
+    if can_mark(work):
+        check('and the folder that it made', not os.path.exists(place))
+    else:
+        skip('and the folder that it made', 'this file system has no extended attributes for users')
+    os.makedirs(place, exist_ok=True)
     r = run('mount', program, place)
     check('then it mounts again', r.returncode == 0 and os.path.isfile(f'{place}/program.json'), r)
-    run('umount', place)
-    if os.path.isdir(place):
-        os.rmdir(place)
+    kill(place)
+    r = run('umount', place)
+    check('a folder that was there before a mount died stays', r.returncode == 0 and os.path.isdir(place), r)
+    shutil.rmtree(place)
 
 
 def foreground(work):
@@ -116,7 +169,26 @@ def foreground(work):
         check(f'-f, ended by {number.name}, leaves nothing', there and p.returncode == 0 and not err and not os.path.exists(place), (there, p.returncode, err))
 
 
+def as_nobody():
+    with tempfile.TemporaryDirectory() as d:
+        words = ('mknod -m 666 "$1/fuse" c 10 229 && mount --bind "$1/fuse" /dev/fuse || exit 77; shift; '
+                 'exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"')
+        r = subprocess.run(['unshare', '-m', 'sh', '-c', words, 'sh', d, sys.executable, os.path.abspath(__file__)],
+                           capture_output=True, text=True)
+        if r.returncode == 77:
+            skip_all('no mount namespace in which nobody may open /dev/fuse: ' + r.stderr.strip())
+    print(r.stdout, end='')
+    print(r.stderr, end='', file=sys.stderr)
+    sys.exit(r.returncode)
+
+
 def main():
+    if '--unprivileged' in sys.argv:
+        if os.getuid():
+            skip_all('this user has no privileges: the other run of this test is the same')
+        if not all(map(shutil.which, ('unshare', 'setpriv', 'fusermount3'))):
+            skip_all('no unshare, setpriv or fusermount3 here')
+        as_nobody()
     if not os.path.exists('/dev/fuse') or not os.access(cmlfs, os.X_OK):
         skip_all('no /dev/fuse, or built without FUSE')
     with tempfile.TemporaryDirectory() as work:
@@ -125,7 +197,7 @@ def main():
             skip_all('this user may not mount: ' + r.stderr.strip())
         run('umount', f'{work}/trial')
         try:
-            for part in (wrong_calls, mounts, options, killed, foreground):
+            for part in (wrong_calls, mounts, options, killed, foreground, ends):
                 part(work)
         finally:
             for name in os.listdir(work):  # what a failure left

@@ -16,7 +16,7 @@
 
 #include "test.h"
 
-enum { BIG = 3 << 20, MANY = 3000 };
+enum { BIG = 3 << 20, MANY = 3000, CRUMBS = 12000, CRUMB = 7 };
 
 typedef struct fixture {
   char folder[64], file[96], place[96];
@@ -30,7 +30,14 @@ static cml_status generate(void *context, const cml_node *node, cml_buffer *out,
   return CML_OK;
 }
 
-/* a/big: the file from byte 4096 on, in two pieces; a/one: a part of it; a/text: generated; many empty files. */
+/* Every CRUMB-th byte of the file: more pieces than one writev takes. */
+static cml_status add_crumbs(cml_tree *tree, cml_node *folder, cml_mapping *m, cml_error *err) {
+  static cml_piece crumbs[CRUMBS];
+  for (size_t i = 0; i < CRUMBS; i++) crumbs[i] = (cml_piece){cml_mapping_span(m).data + i * CRUMB, 1, m, i * CRUMB};
+  return cml_tree_add_file(tree, folder, "crumbs", 6, crumbs, CRUMBS, NULL, err);
+}
+
+/* a/big: the file from byte 4096 on, in two pieces; a/crumbs: in many; a/one: a part of it; a/text: generated; many empty files. */
 static cml_status build_tree(const fixture *f, cml_tree **out, cml_error *err) {
   cml_mapping *m;
   cml_node *a;
@@ -41,6 +48,7 @@ static cml_status build_tree(const fixture *f, cml_tree **out, cml_error *err) {
   cml_piece two[2] = {{data + 4096, 10000, m, 4096}, {data + 14096, BIG - 14096, m, 14096}}, one = {data + 100, 5000, m, 100};
   CML_TRY(cml_tree_add_folder(*out, root, "a", 1, &a, err));
   CML_TRY(cml_tree_add_file(*out, a, "big", 3, two, 2, NULL, err));
+  CML_TRY(add_crumbs(*out, a, m, err));
   CML_TRY(cml_tree_add_file(*out, a, "one", 3, &one, 1, NULL, err));
   CML_TRY(cml_tree_add_generated(*out, a, "text", 4, generate, (void *)(uintptr_t) "made up\n", NULL, err));
   for (int i = 0; i < MANY; i++) { /* more than one reply holds */
@@ -144,6 +152,31 @@ static void shows_the_bytes(void **state) {
   free(got);
 }
 
+static void crumbs_are_whole(void **state) {
+  fixture *f = *state;
+  if (!f->server) skip_because("no FUSE here: /dev/fuse is missing, or this user may not mount");
+  uint8_t got[CRUMBS + 1];
+  int fd = open(below(f, "a/crumbs"), O_RDONLY);
+  assert_int_equal(pread(fd, got, sizeof got, 0), CRUMBS);
+  for (size_t i = 0; i < CRUMBS; i++) assert_int_equal(got[i], f->bytes[i * CRUMB]);
+  struct stat st;
+  assert_int_equal(fstat(fd, &st), 0); /* a short reply would have told the kernel of an end */
+  assert_int_equal(st.st_size, CRUMBS);
+  close(fd);
+}
+
+static void crumbs_that_are_lost_are_an_error(void **state) {
+  fixture *f = *state;
+  if (!f->server) skip_because("no FUSE here: /dev/fuse is missing, or this user may not mount");
+  uint8_t byte;
+  int fd = open(below(f, "a/crumbs"), O_RDONLY);
+  assert_int_equal(truncate(f->file, 4096), 0);
+  assert_int_equal(pread(fd, &byte, 1, CRUMBS - 1), -1);
+  assert_int_equal(errno, EIO);
+  close(fd);
+  assert_int_equal(access(below(f, "a/one"), R_OK), 0); /* the server lives */
+}
+
 static void shows_the_attributes(void **state) {
   fixture *f = *state;
   if (!f->server) skip_because("no FUSE here: /dev/fuse is missing, or this user may not mount");
@@ -161,7 +194,7 @@ static void shows_the_attributes(void **state) {
   assert_int_equal(errno, EROFS);
   struct statvfs v;
   assert_int_equal(statvfs(f->place, &v), 0);
-  assert_int_equal(v.f_files, MANY + 5);
+  assert_int_equal(v.f_files, MANY + 6);
 }
 
 static void lists_each_entry_once(void **state) {
@@ -176,7 +209,7 @@ static void lists_each_entry_once(void **state) {
   }
   closedir(d);
   assert_int_equal(numbered, MANY);
-  assert_int_equal(others, 5); /* . .. big one text */
+  assert_int_equal(others, 6); /* . .. big crumbs one text */
 }
 
 static void says_where_bytes_lie(void **state) {
@@ -221,6 +254,8 @@ static void leaves_nothing_behind(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup_teardown(shows_the_bytes, set_up, tear_down),
+      cmocka_unit_test_setup_teardown(crumbs_are_whole, set_up, tear_down),
+      cmocka_unit_test_setup_teardown(crumbs_that_are_lost_are_an_error, set_up, tear_down),
       cmocka_unit_test_setup_teardown(shows_the_attributes, set_up, tear_down),
       cmocka_unit_test_setup_teardown(lists_each_entry_once, set_up, tear_down),
       cmocka_unit_test_setup_teardown(says_where_bytes_lie, set_up, tear_down),

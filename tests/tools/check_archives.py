@@ -114,17 +114,19 @@ def write_floats(path, name, shape):
 
 def main():
     with tempfile.TemporaryDirectory() as d:
-        compiled, program, external = (os.path.join(d, n) for n in ('text.mlmodelc', 'abs.pte', 'with.ptd'))
+        compiled, program, model = (os.path.join(d, n) for n in ('text.mlmodelc', 'abs.pte', 'tanh.mlmodel'))
         os.mkdir(compiled)
         shutil.copy(here('fuzz', 'mil_text', 'basic'), os.path.join(compiled, 'model.mil'))
         shutil.copy(here('fuzz', 'pte', 'op_abs_f.pte'), program)
-        numbers = os.path.join(d, 'in.npz')
+        shutil.copy(here('fuzz', 'run', '0530'), model)
+        numbers, x = os.path.join(d, 'in.npz'), os.path.join(d, 'x.npz')
         write_floats(numbers, 'input_0', (2, 5))
+        write_floats(x, 'x', (2, 3))
         image = here('digits', 'images', sorted(os.listdir(here('digits', 'images')))[0])
         things = [(here('digits', 'digits.pte'), ['--input', here('digits', 'inputs.npz')]),
                   (here('digits', 'digits-classifier.mlpackage'), ['--input', 'image=' + image]),
                   (here('fuzz', 'bpte', 'bundled.bpte'), None), (here('flat', 'wheel.bin'), None), (compiled, None),
-                  (program, ['--input', numbers])]
+                  (program, ['--input', numbers]), (model, ['--input', x])]
         for thing, predict in things:
             for suffix, make, within in MAKERS:
                 archive = os.path.join(tempfile.mkdtemp(dir=d), 'archive.' + suffix)
@@ -135,8 +137,9 @@ def main():
         bare, packed = run('cmlrun', 'verify', here('fuzz', 'bpte', 'bundled.bpte')), run('cmlrun', 'verify', archive)
         check('cmlrun verify of a bundled program in an archive', bare[0] == 0 and bare[1] == packed[1], (bare, packed))
         if os.path.exists('/dev/fuse') and os.path.exists(os.path.join(build, 'tools', 'cmlfs')):
-            tar('w:gz')(archive, [here('digits', 'digits.pte')], 'x')
-            mounted(here('digits', 'digits.pte'), archive)
+            for thing in (here('digits', 'digits.pte'), model):
+                tar('w:gz')(archive, [thing], 'x')
+                mounted(thing, archive)
         else:
             skip('mount', 'there is no /dev/fuse, or no cmlfs, here')
 
