@@ -81,8 +81,9 @@ static const cli_page compare_page = {
     "cmlrun compare A B --input in.npz [--snr DB] [--all]",
     "Runs two models on the same inputs and names the first operation where B drifts away from A.",
     "Operations are matched by name (without the _cast_fp16 that conversion to float16 adds), instructions by operator and\n"
-    "order; a program exported with stack traces also says where in the source. An operation has drifted when its outputs' signal-to-noise ratio against A is below --snr (default: 30 dB), or its\n"
-    "shape is another. Exit code 1 when one has. Between fp32 and fp16, 40 to 70 dB are common.",
+    "order; a program exported with stack traces also says where in the source. An operation has drifted when its\n"
+    "outputs' signal-to-noise ratio against A is below --snr (default: 30 dB), or its shape is another. Exit code 1\n"
+    "when one has. Between fp32 and fp16, 40 to 70 dB are common.",
     "cmlrun compare fp32.mlpackage fp16.mlpackage --input in.npz\n"
     "cmlrun compare model.pte quantized.pte --input in.npz --snr 20 --all\n",
     2, 2};
