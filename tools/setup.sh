@@ -27,7 +27,7 @@ install_python() {
   for p in "$@"; do
     name=${p%%[<=>]*}
     .venv/bin/python -c "import $name" 2>/dev/null && continue
-    [ -x .venv/bin/python ] || python3 -m venv .venv || return
+    .venv/bin/python -m pip --version >/dev/null 2>&1 || python3 -m venv --clear .venv || return # anew after one cut short
     .venv/bin/python -m pip install -q --disable-pip-version-check "$p" || return
   done
 }

@@ -105,7 +105,7 @@ static void a_damaged_file_is_replaced(void **state) {
   }
   for (int i = 0; i < 48; i++) { /* one bit is another; the small file is checked as a whole, but for gaps in the data */
     off_t at = i < 16 ? i * 4 : st.st_size * (i - 16) / 32;
-    unsigned char byte;
+    unsigned char byte = 0;
     int fd = open(path, O_RDWR);
     assert_true(fd >= 0 && pread(fd, &byte, 1, at) == 1);
     byte ^= (unsigned char)(1 << i % 8);
