@@ -169,16 +169,20 @@ static bool list_parts(const cml_contents *c, uint64_t from, uint64_t to, struct
   return true;
 }
 
-/* Copies what lies in [from, to) to out; the mapping may be lost meanwhile. */
-static int guarded_copy(const cml_contents *c, uint64_t from, uint64_t to, uint8_t *out) {
-  if (sigsetjmp(guard, 1)) return guarded = 0, EIO;
-  guarded = 1;
+__attribute__((noinline)) static void copy_parts(const cml_contents *c, uint64_t from, uint64_t to, uint8_t *out) {
   uint64_t at = 0;
   for (size_t i = 0; i < c->count && at < to; at += c->pieces[i++].size) {
     struct iovec part = cut(&c->pieces[i], at, from, to);
     if (part.iov_len) memcpy(out, part.iov_base, part.iov_len);
     out += part.iov_len;
   }
+}
+
+/* The mapping may be lost meanwhile. */
+static int guarded_copy(const cml_contents *c, uint64_t from, uint64_t to, uint8_t *out) {
+  if (sigsetjmp(guard, 1)) return guarded = 0, EIO;
+  guarded = 1;
+  copy_parts(c, from, to, out);
   guarded = 0;
   return 0;
 }

@@ -189,6 +189,8 @@ def main():
         if not all(map(shutil.which, ('unshare', 'setpriv', 'fusermount3'))):
             skip_all('no unshare, setpriv or fusermount3 here')
         as_nobody()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)  # nohup, and shells for what runs in the background, had them ignored
     if not os.path.exists('/dev/fuse') or not os.access(cmlfs, os.X_OK):
         skip_all('no /dev/fuse, or built without FUSE')
     with tempfile.TemporaryDirectory() as work:
