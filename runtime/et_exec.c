@@ -122,6 +122,21 @@ static void tell(cml_et_method *m, size_t chain, size_t i, uint64_t begin) {
   m->observe(m->observe_context, &event);
 }
 
+/* Complex numbers of 4 and 8 bytes as integers, and back. */
+static void disguise(cml_et_value *v, bool on) {
+  if (v->kind == CML_PTE_TENSORS || v->kind == CML_PTE_OPTIONAL_TENSORS)
+    for (uint32_t k = 0; k < v->count; k++) disguise(v->items[k], on);
+  else if (v->kind == CML_PTE_TENSOR && (v->tensor->complex == 2 || v->tensor->complex == 4))
+    v->tensor->dtype = !on ? CML_DTYPE_NONE : v->tensor->complex == 2 ? CML_I32 : CML_I64;
+}
+
+static cml_status run_disguised(cml_et_method *m, cml_et_step *s, cml_error *err) {
+  for (uint32_t i = 0; i < s->arg_count; i++) disguise(s->args[i], true);
+  cml_status status = s->op->run(&m->call, err);
+  for (uint32_t i = 0; i < s->arg_count; i++) disguise(s->args[i], false);
+  return status;
+}
+
 static cml_status run_kernel(cml_et_method *m, cml_et_step *s, cml_error *err) {
   CML_TRY(cml_et_check_args(s->op, s->args, s->arg_count, true, err));
   m->call.op = s->op;
@@ -129,7 +144,8 @@ static cml_status run_kernel(cml_et_method *m, cml_et_step *s, cml_error *err) {
   m->call.args = s->args;
   m->call.arg_count = s->arg_count;
   m->call.memo = &s->memo;
-  cml_status status = cml_et_memory_explain(&m->memory, s->op->run(&m->call, err), err);
+  cml_status status = m->has_complex && s->op->moves ? run_disguised(m, s, err) : s->op->run(&m->call, err);
+  status = cml_et_memory_explain(&m->memory, status, err);
   cml_et_memory_reset(&m->memory);
   return status;
 }

@@ -63,6 +63,7 @@ struct cml_et_method {
   cml_et_step **steps;   /* by chain */
   cml_et_handle *handles;/* by delegate */
   bool *input_set;
+  bool has_complex;      /* some tensor is of complex numbers */
   cml_et_skipped *skipped;
   size_t skipped_count;
   struct cml_et_memory memory;

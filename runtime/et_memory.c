@@ -1,26 +1,39 @@
 /* Temporaries come from one block that is kept between calls: a call that wants more gets the rest from malloc, and the
  * block grows to what was wanted once the call is over, so that a program settles after its first run. Blocks larger than
- * MAX_KEPT are given back at once: they would stay in memory for the sake of one operator. */
+ * MAX_KEPT are given back at once: they would stay in memory for the sake of one operator. What is large comes from the kernel
+ * and not from malloc, whose heap would keep it or tear holes. */
 #include "et_memory.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "runner.h"
 
-enum { MAX_KEPT = 1 << 20, SLACK = 64 };
+enum { MAX_KEPT = 1 << 20, SLACK = 64, OWN_PAGES = 256 << 10 };
 
 struct cml_et_chunk {
   _Alignas(64) cml_et_chunk *next;
   uint64_t size;
 };
 
+static bool whole_size(uint64_t size, uint64_t *whole) {
+  return cml_align(size, 64, whole) && cml_add(*whole, SLACK, whole) && *whole <= PTRDIFF_MAX;
+}
+
+static void release(void *p, uint64_t size) {
+  uint64_t whole = 0;
+  if (p && whole_size(size, &whole) && whole >= OWN_PAGES) munmap(p, (size_t)whole);
+  else free(p);
+}
+
 void *cml_et_memory_get(struct cml_et_memory *m, uint64_t size) {
   uint64_t whole, total;
-  if (!cml_align(size, 64, &whole) || !cml_add(whole, SLACK, &whole) || !cml_add(m->total, size, &total)) return NULL;
+  if (!whole_size(size, &whole) || !cml_add(m->total, size, &total)) return NULL;
   if (m->limit && total > m->limit) return m->refused = size, NULL;
-  if (whole > PTRDIFF_MAX) return NULL;
-  void *p = aligned_alloc(64, (size_t)whole);
+  void *p = whole < OWN_PAGES ? aligned_alloc(64, (size_t)whole)
+                              : mmap(NULL, (size_t)whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (p == MAP_FAILED) p = NULL;
   if (p) m->total = total;
   return p;
 }
@@ -32,7 +45,7 @@ cml_status cml_et_memory_explain(const struct cml_et_memory *m, cml_status statu
 
 void cml_et_memory_give(struct cml_et_memory *m, void *p, uint64_t size) {
   if (!p) return;
-  free(p);
+  release(p, size);
   m->total -= size;
 }
 
@@ -64,6 +77,11 @@ void *cml_et_temp(cml_et_call *call, uint64_t size) {
     m->temp_used += whole;
     m->temp_wanted += whole;
     return p;
+  }
+  if (!m->temp_used) { /* of no use to this call */
+    cml_et_memory_give(m, m->temp, m->temp_size);
+    m->temp = NULL;
+    m->temp_size = 0;
   }
   void *p = chain(m, &m->overflow, whole);
   if (p) m->temp_wanted += whole;
@@ -142,7 +160,7 @@ void cml_et_memory_free(struct cml_et_memory *m) {
 
 void cml_et_tensor_free(cml_et_tensor *t) {
   if (!t->owned) return;
-  free(t->data);
+  release(t->data, t->capacity);
   t->data = NULL;
   t->capacity = 0;
 }
@@ -177,7 +195,7 @@ cml_status cml_et_resize(cml_et_call *c, cml_et_tensor *t, size_t rank, const in
     changed |= sizes[k] != t->sizes[k];
   }
   if (changed && t->dynamism == CML_PTE_STATIC) return wrong_shape(c, t, rank, sizes, "static", err);
-  if (!cml_dtype_bytes(t->dtype, count, &bytes) || bytes > INT64_MAX) return wrong_shape(c, t, rank, sizes, "declared as", err);
+  if (!cml_mul(count, cml_et_width(t), &bytes) || bytes > INT64_MAX) return wrong_shape(c, t, rank, sizes, "declared as", err);
   if (bytes > t->capacity) {
     if (t->dynamism == CML_PTE_BOUNDED && !t->owned) return wrong_shape(c, t, rank, sizes, "bounded; its memory is full, now", err);
     CML_TRY(grow(c, t, bytes, err));

@@ -95,7 +95,9 @@ static cml_status make_tensor(cml_et_method *m, const cml_pte_tensor *t, cml_et_
   cml_et_tensor *out = cml_arena_alloc(&m->arena, sizeof *out + t->rank * (2 * sizeof(int64_t) + 1));
   if (!out) return cml_fail_memory(err);
   int64_t *dims = (int64_t *)(out + 1);
-  *out = (cml_et_tensor){.dtype = t->dtype, .rank = t->rank, .dynamism = t->dynamism, .sizes = dims, .strides = dims + t->rank,
+  bool complex = t->scalar >= CML_PTE_COMPLEX_HALF && t->scalar <= CML_PTE_COMPLEX_DOUBLE;
+  m->has_complex |= complex;
+  *out = (cml_et_tensor){.dtype = t->dtype, .complex = (uint8_t)(complex ? cml_pte_scalar_bytes(t->scalar) / 2 : 0), .rank = t->rank, .dynamism = t->dynamism, .sizes = dims, .strides = dims + t->rank,
                          .order = (uint8_t *)(dims + 2 * t->rank)};
   for (int k = 0; k < t->rank; k++) {
     out->sizes[k] = t->dynamism == CML_PTE_UNBOUNDED ? 0 : t->sizes[k];
@@ -192,7 +194,7 @@ static uint64_t outputs_of(const cml_et_op *op) {
   unsigned i = 0;
   for (const char *s = op->signature; *s && i < 64; s++) {
     if (*s == '?' || *s == '*') continue;
-    if (strchr("oWvw", *s)) mask |= UINT64_C(1) << i;
+    if (strchr("oWvwk", *s)) mask |= UINT64_C(1) << i;
     i++;
   }
   return mask;
@@ -213,6 +215,12 @@ static bool has_moved(const cml_et_method *m, const bool *moved, const cml_et_st
   return false;
 }
 
+static bool has_complex(const cml_et_step *s) {
+  for (uint32_t i = 0; i < s->arg_count; i++)
+    if (s->args[i]->kind == CML_PTE_TENSOR && s->args[i]->tensor->complex) return true;
+  return false;
+}
+
 static cml_status make_step(cml_et_method *m, const cml_pte_instruction *from, const cml_et_op **ops, const bool *moved, cml_et_step *to,
                             cml_error *err) {
   if (from->opcode == CML_PTE_KERNEL_CALL) {
@@ -221,6 +229,8 @@ static cml_status make_step(cml_et_method *m, const cml_pte_instruction *from, c
     to->out_mask = outputs_of(to->op);
     if (!(to->name = cml_arena_text(&m->arena, full.data, full.size))) return cml_fail_memory(err);
     CML_TRY(make_args(m, from, to, err));
+    const cml_et_op *complex = m->has_complex && has_complex(to) ? cml_et_op_for_complex(to->name) : NULL;
+    if (complex) to->op = complex, to->out_mask = outputs_of(complex);
     return has_moved(m, moved, to) ? CML_OK : cml_et_check_args(to->op, to->args, to->arg_count, false, err);
   }
   if (from->opcode != CML_PTE_DELEGATE_CALL) return CML_OK;
@@ -355,6 +365,19 @@ void cml_et_method_unload(cml_et_method *m) {
 }
 
 const cml_pte_method *cml_et_method_of(const cml_et_method *m) { return m->pte; }
+bool cml_et_method_ignored(const cml_et_method *m, size_t i, cml_et_ignored *out) {
+  for (uint32_t d = 0; d < m->pte->delegate_count; d++) {
+    const cml_pte_delegate *delegate = &m->pte->delegates[d];
+    for (uint32_t k = 0; m->handles[d].backend == &cml_et_coreml_backend && k < delegate->spec_count; k++) {
+      const cml_pte_spec *s = &delegate->specs[k];
+      const char *why = cml_pte_coreml_ignores(s);
+      if (!why || i--) continue;
+      *out = (cml_et_ignored){d, s->key, {s->value.data ? (const char *)s->value.data : "", s->value.size}, why};
+      return true;
+    }
+  }
+  return false;
+}
 size_t cml_et_method_input_count(const cml_et_method *m) { return m->pte->inputs.count; }
 size_t cml_et_method_output_count(const cml_et_method *m) { return m->pte->outputs.count; }
 const cml_et_value *cml_et_method_input(const cml_et_method *m, size_t i) { return &m->values[m->pte->inputs.items[i]]; }

@@ -47,7 +47,7 @@ const cml_et_op *cml_et_op_find(const char *name, size_t size) {
 /* Kinds that a letter takes. */
 static unsigned letter_kinds(char letter) {
   switch (letter) {
-    case 't': case 'x': case 'o': case 'w': return KIND(TENSOR);
+    case 't': case 'x': case 'o': case 'w': case 'c': case 'k': return KIND(TENSOR);
     case 'i': return KIND(INTEGER) | KIND(BOOLEAN);
     case 'b': return KIND(BOOLEAN) | KIND(INTEGER);
     case 'd': case 'n': case 'v': return KIND(INTEGER) | KIND(BOOLEAN) | KIND(REAL);
@@ -64,8 +64,8 @@ static unsigned letter_kinds(char letter) {
 
 static const char *letter_words(char letter) {
   switch (letter) {
-    case 't': case 'x': case 'w': return "a tensor";
-    case 'o': return "a tensor to write to";
+    case 't': case 'x': case 'w': case 'c': return "a tensor";
+    case 'o': case 'k': return "a tensor to write to";
     case 'i': return "an integer";
     case 'b': return "a bool";
     case 'd': return "a float";
@@ -78,24 +78,24 @@ static const char *letter_words(char letter) {
   }
 }
 
-static cml_status check_tensor(const cml_et_tensor *t, bool written, size_t i, cml_error *err) {
+static cml_status check_tensor(const cml_et_tensor *t, bool written, bool complex, size_t i, cml_error *err) {
   if (written && t->constant) return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "argument %zu would be written to, but is constant", i);
-  if (!t->dtype) return cml_fail(err, CML_UNSUPPORTED, CML_NO_OFFSET, "argument %zu has an element type that no operator takes", i);
+  if (!t->dtype && !(t->complex && complex)) return cml_fail(err, CML_UNSUPPORTED, CML_NO_OFFSET, "argument %zu has an element type that the operator does not take", i);
   if (!t->data && !(written && t->owned) && cml_et_numel(t) > 0)
     return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "argument %zu has no data: nothing has written it, or it was freed", i);
   return CML_OK;
 }
 
-static cml_status check_arg(const cml_et_value *v, char letter, bool optional, bool full, size_t i, cml_error *err) {
+static cml_status check_arg(const cml_et_value *v, char letter, bool optional, bool full, bool moves, size_t i, cml_error *err) {
   unsigned kinds = letter_kinds(letter) | (optional ? KIND(NONE) : 0);
   if (!(kinds >> v->kind & 1))
     return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "argument %zu is of kind %s where %s is wanted", i, cml_pte_kind_name(v->kind),
                     letter_words(letter));
   if (!full) return CML_OK;
-  if (v->kind == CML_PTE_TENSOR && letter != 'w') return check_tensor(v->tensor, letter == 'o', i, err);
+  if (v->kind == CML_PTE_TENSOR && letter != 'w') return check_tensor(v->tensor, letter == 'o' || letter == 'k', moves || letter == 'c' || letter == 'k', i, err);
   if (v->kind == CML_PTE_TENSORS || v->kind == CML_PTE_OPTIONAL_TENSORS)
     for (uint32_t k = 0; k < v->count; k++) {
-      if (v->items[k]->kind == CML_PTE_TENSOR) CML_TRY(check_tensor(v->items[k]->tensor, letter == 'W', i, err));
+      if (v->items[k]->kind == CML_PTE_TENSOR) CML_TRY(check_tensor(v->items[k]->tensor, letter == 'W', moves, i, err));
       else if (v->items[k]->kind != CML_PTE_NONE || (letter != 'O' && letter != 'X'))
         return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "item %u of argument %zu is of kind %s where a tensor is wanted", k, i,
                         cml_pte_kind_name(v->items[k]->kind));
@@ -119,7 +119,7 @@ static cml_status check_apart(const cml_et_tensor *indices, const cml_et_op *op,
   size_t i = 0;
   for (const char *s = op->signature; *s && i < count; s++) {
     if (*s == '?' || *s == '*') continue;
-    bool list = *s == 'W', one = *s == 'o';
+    bool list = *s == 'W', one = *s == 'o' || *s == 'k';
     for (uint32_t k = 0; (one || list) && args[i]->kind != CML_PTE_NONE && k < (one ? 1 : args[i]->count); k++)
       if (overlap(indices, one ? args[i]->tensor : args[i]->items[k]->tensor))
         return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "the indices lie in the memory of output %zu", i);
@@ -146,7 +146,7 @@ cml_status cml_et_check_args(const cml_et_op *op, cml_et_value *const *args, siz
       return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "has %zu arguments; '%s' wants more", count, op->signature);
     do {
       if (i >= count) break;
-      CML_TRY(check_arg(args[i], *s, optional, full, i, err));
+      CML_TRY(check_arg(args[i], *s, optional, full, op->moves, i, err));
       if (full && (*s == 'x' || *s == 'X')) indices = true;
       i++;
     } while (many);

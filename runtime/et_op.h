@@ -11,6 +11,7 @@
  *     x  tensor of indices: like t, and its memory is apart from the outputs' (the machine refuses others), so that an
  *        index that was checked keeps its value while outputs are written; X the same for O
  *     w  tensor that becomes a view of another: may have no data yet
+ *     c  tensor that may be complex     k  tensor to write to that may be complex
  *     a  any value     ?  behind a letter: or None                    *  behind the last: any number of such arguments
  *
  *     {"aten::add.out", "ttno", add_out}     add.out(Tensor self, Tensor other, *, Scalar alpha=1, Tensor(a!) out)
@@ -51,6 +52,7 @@ typedef struct cml_et_tensor {
   bool constant;     /* its memory must not be written: never an output (the machine checks) */
   bool owned;        /* the machine allocated data (unplanned or unbounded) and may grow it */
   bool viewed, view; /* others point into its data; its data is another's */
+  uint8_t complex;   /* bytes of each part of a complex number, whose dtype is NONE; else 0 */
   void *data;
   uint64_t capacity; /* bytes at data */
   int64_t *sizes, *strides; /* rank each; strides in elements */
@@ -76,6 +78,7 @@ typedef struct cml_et_op {
   const char *names;     /* full names, separated by spaces */
   const char *signature;
   cml_status (*run)(cml_et_call *call, cml_error *err);
+  bool moves; /* it only moves elements: complex ones are shown to it as integers of their size */
 } cml_et_op;
 
 struct cml_et_call {
@@ -141,7 +144,7 @@ static inline int64_t cml_et_numel(const cml_et_tensor *t) {
   return n;
 }
 /* Bytes of an element. */
-static inline size_t cml_et_width(const cml_et_tensor *t) { return cml_dtype_bits(t->dtype) / 8; }
+static inline size_t cml_et_width(const cml_et_tensor *t) { return t->complex ? 2u * t->complex : cml_dtype_bits(t->dtype) / 8; }
 CML_API bool cml_et_is_contiguous(const cml_et_tensor *t); /* order 0 1 2 …, or as good as that (dims of 1) */
 CML_API bool cml_et_same_shape(const cml_et_tensor *a, const cml_et_tensor *b);
 /* Same shape, and element k of one's memory is element k of the other's. */
@@ -255,6 +258,8 @@ typedef struct cml_et_family {
 
 /* The row of a full name, or NULL. */
 CML_API const cml_et_op *cml_et_op_find(const char *name, size_t size);
+/* What an operator's name means where a tensor among its arguments is complex and its row takes none; or NULL. */
+const cml_et_op *cml_et_op_for_complex(const char *name);
 /* Rows in order; NULL after the last. */
 CML_API const cml_et_op *cml_et_op_at(size_t i);
 

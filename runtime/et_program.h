@@ -83,6 +83,16 @@ CML_API CML_NODISCARD cml_status cml_et_method_load(cml_et_program *program, con
 CML_API void cml_et_method_unload(cml_et_method *method); /* NULL is accepted */
 CML_API const cml_pte_method *cml_et_method_of(const cml_et_method *method);
 
+/* Compile specs of the method's Core ML delegates of which running takes no notice (cml_pte_coreml_ignores); other backends judge
+ * their own. They lie in the program. */
+typedef struct cml_et_ignored {
+  size_t delegate; /* in the method's delegates */
+  cml_string key, value;
+  const char *why;
+} cml_et_ignored;
+/* The i-th one; false when there are no more. */
+CML_API bool cml_et_method_ignored(const cml_et_method *method, size_t i, cml_et_ignored *out);
+
 CML_API size_t cml_et_method_input_count(const cml_et_method *method);
 CML_API size_t cml_et_method_output_count(const cml_et_method *method);
 /* Input i: its kind, type and present sizes (the upper bound at first). */

@@ -315,6 +315,9 @@ static inline bool cml_pte_is_coreml(const cml_pte_delegate *d) { return cml_pte
  * the file. CML_INVALID when the reference is malformed, CML_NOT_FOUND when it names no named data. */
 CML_API CML_NODISCARD cml_status cml_pte_coreml_decode(const cml_pte *pte, const cml_pte_delegate *delegate, cml_arena *arena,
                                                        cml_pte_coreml *out, cml_error *err);
+/* Why running on Linux takes no notice of a compile spec of this backend; NULL for one that is honoured: by what the model holds
+ * (precision, target, weights, enumerated shapes) or by how it is read (model_type). */
+CML_API const char *cml_pte_coreml_ignores(const cml_pte_spec *spec);
 
 /* ---- writing (pte_write.c) ---- */
 

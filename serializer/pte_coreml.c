@@ -34,6 +34,23 @@ static cml_status decode_reference(const cml_pte *pte, cml_span bytes, cml_arena
   return CML_OK;
 }
 
+static cml_string text_of(const cml_pte_spec *spec) {
+  return (cml_string){spec->value.data ? (const char *)spec->value.data : "", spec->value.size};
+}
+
+const char *cml_pte_coreml_ignores(const cml_pte_spec *spec) {
+  static const char *const in_the_model[] = {"min_deployment_target", "model_compute_precision", "multimethod_weight_sharing_strategy",
+                                             "op_linear_quantizer_config", "enumerated_shapes", "pass_pipeline"};
+  for (size_t i = 0; i < sizeof in_the_model / sizeof *in_the_model; i++)
+    if (cml_pte_string_is(spec->key, in_the_model[i])) return NULL;
+  cml_string value = text_of(spec);
+  if (cml_pte_string_is(spec->key, "compute_units"))
+    return !value.size || cml_pte_string_is(value, "all") || cml_pte_string_is(value, "cpu_only") ? NULL : "everything runs on the CPU";
+  if (cml_pte_string_is(spec->key, "model_type"))
+    return cml_pte_string_is(value, "model") || cml_pte_string_is(value, "compiled_model") ? NULL : "the model in the delegate is taken as it is";
+  return "no such spec is known";
+}
+
 static void decode_spec(const cml_pte_spec *spec, cml_pte_coreml *out) {
   const struct {
     const char *key;
@@ -50,7 +67,7 @@ static void decode_spec(const cml_pte_spec *spec, cml_pte_coreml *out) {
   };
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
     if (cml_pte_string_is(spec->key, rows[i].key))
-      *rows[i].field = (cml_string){spec->value.data ? (const char *)spec->value.data : "", spec->value.size};
+      *rows[i].field = text_of(spec);
 }
 
 cml_status cml_pte_coreml_decode(const cml_pte *pte, const cml_pte_delegate *delegate, cml_arena *arena, cml_pte_coreml *out,

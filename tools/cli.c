@@ -59,6 +59,16 @@ int cli_error(const char *file, const cml_error *err) {
   return code ? code : CLI_FAILED;
 }
 
+void cli_note(const char *file, const char *text) {
+  cli_progress_end();
+  fflush(stdout);
+  fprintf(stderr, "%s: ", program);
+  cli_print_text(stderr, file);
+  fputs(": note: ", stderr);
+  cli_print_text(stderr, text);
+  fputc('\n', stderr);
+}
+
 static void say(const char *kind, const char *format, va_list args) {
   char text[1024];
   cli_progress_end();

@@ -79,6 +79,8 @@ int cli_end(int code);
 
 /* `PROGRAM: FILE: text (at byte N)`; returns the status' exit code. file may be NULL. */
 int cli_error(const char *file, const cml_error *err);
+/* `PROGRAM: FILE: note: text` on standard error. */
+void cli_note(const char *file, const char *text);
 /* `PROGRAM: text`; returns 1. */
 int cli_fail(const char *format, ...) CML_PRINTF(1, 2);
 /* `PROGRAM: text; try PROGRAM COMMAND --help`; returns 2. */

@@ -6,12 +6,14 @@
 #include "executable.h"
 #include "mil_graph.h"
 #include "model_io.h"
+#include "pte_describe.h"
 #include "summary.h"
 
 static const cli_page page = {
     .usage = "cmlpack describe MODEL [--json | --text | --dot | --svg | --passes]",
     .summary = "Shows what a model is made of: inputs and outputs with their shapes, operators with counts, parameters, weight bytes\n"
-               "and multiply-adds, layer by layer. MODEL is anything that holds Core ML models.",
+               "and multiply-adds, layer by layer; of an ExecuTorch program its methods, memory plans, operators and delegates. MODEL is anything that holds\n"
+               "Core ML models, or a program.",
     .details = "--text prints the program itself, as .mil text. Multiply-adds are those of one pass, without bias and activations. Shapes\n"
                "that depend on flexible inputs are those of their default shapes.",
     .examples = "cmlpack describe model.mlpackage\n"
@@ -44,7 +46,14 @@ static cml_status put_program(cml_model *model, const forms *f, cml_buffer *out,
 }
 
 static cml_status put_json(const cmlpack_models *models, cml_buffer *out, cml_error *err) {
-  cml_buffer_text(out, "{\"models\": [");
+  const cml_pte *pte = cml_container_pte(models->container);
+  cml_buffer_char(out, '{');
+  if (pte) {
+    cml_buffer_text(out, "\"program\": ");
+    CML_TRY(cml_pte_describe_json(pte, out, err));
+    cml_buffer_text(out, ", ");
+  }
+  cml_buffer_text(out, "\"models\": [");
   for (size_t i = 0; i < models->count; i++) {
     cml_buffer_text(out, i ? ",\n{\"name\": " : "\n{\"name\": ");
     cml_buffer_json_string(out, models->items[i].name, strlen(models->items[i].name));
@@ -71,6 +80,9 @@ static cml_status put_summary(cml_model *model, cml_buffer *out, cml_error *err)
 
 static cml_status put_models(const cmlpack_models *models, const forms *f, cml_buffer *out, cml_error *err) {
   if (f->json) return put_json(models, out, err);
+  const cml_pte *pte = f->text || f->dot || f->svg || f->passes ? NULL : cml_container_pte(models->container);
+  if (pte) CML_TRY(cml_pte_describe_text(pte, out, err));
+  if (pte && models->count) cml_buffer_char(out, '\n');
   for (size_t i = 0; i < models->count; i++) {
     const char *name = models->items[i].name;
     bool program = f->text || f->dot || f->svg || f->passes;
@@ -105,7 +117,8 @@ int cmlpack_describe(int argc, char **argv) {
     status = cmlpack_models_open(argv[0], &options, &models, &err);
   }
   if (status) return cli_error(argv[0], &err);
-  if (!models.count) status = cml_fail(&err, CML_NOT_FOUND, CML_NO_OFFSET, "it holds no Core ML model");
+  bool told = models.count || (cml_container_pte(models.container) && !f.text && !f.dot && !f.svg && !f.passes);
+  if (!told) status = cml_fail(&err, CML_NOT_FOUND, CML_NO_OFFSET, "it holds no Core ML model");
   if (!status) status = put_models(&models, &f, &out, &err);
   if (status) code = cli_error(argv[0], &err);
   else cli_put(&out), code = CLI_OK;

@@ -17,7 +17,8 @@ typedef struct bench {
   const cmlrun_bench_options *how;
   cml_tensor *inputs;
   size_t input_count;
-  double *times, load_ms;
+  double *times, open_ms, load_ms;
+  uint64_t base, peak; /* bytes of the process that are no file's: before the program was opened, and at most */
   size_t count;
   op_time *ops;
   size_t op_count;
@@ -27,6 +28,39 @@ static double now(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
   return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* ---- memory ---- */
+
+/* A line of /proc/self/status in bytes; 0 where there is none. */
+static uint64_t status_bytes(const char *text, const char *name) {
+  const char *line = strstr(text, name);
+  return line ? strtoull(line + strlen(name), NULL, 10) * 1024 : 0;
+}
+
+/* Resident memory that belongs to no file: now, or at most since forget_peak. The files' part only grows, so the most is known
+ * exactly only after a run that touched no page of a file for the first time. */
+static uint64_t anonymous(bool most) {
+  char text[4096] = "";
+  FILE *f = fopen("/proc/self/status", "re");
+  if (!f) return 0;
+  text[fread(text, 1, sizeof text - 1, f)] = 0;
+  fclose(f);
+  uint64_t all = status_bytes(text, most ? "VmHWM:" : "VmRSS:"), files = status_bytes(text, "RssFile:");
+  return all > files ? all - files : 0;
+}
+
+static void forget_peak(void) {
+  FILE *f = fopen("/proc/self/clear_refs", "we");
+  if (!f) return;
+  (void)!fputs("5", f);
+  fclose(f);
+}
+
+static void note_peak(bench *b) {
+  uint64_t now = anonymous(true);
+  if (now > b->peak) b->peak = now;
+  forget_peak();
 }
 
 /* ---- inputs ---- */
@@ -85,13 +119,28 @@ static cml_status run_once(bench *b, cml_error *err) {
   return cml_et_method_run(b->p.method, err);
 }
 
-static cml_status run(bench *b, const char *path, cml_error *err) {
+/* Opening without delegates, then all of it. */
+static cml_status load(bench *b, const char *path, cml_error *err) {
+  b->base = anonymous(false);
   double start = now();
+  CML_TRY(cmlrun_program_open(path, &b->how->options, true, &b->p, err));
+  b->open_ms = (now() - start) * 1e3;
+  cmlrun_program_close(&b->p);
+  forget_peak();
+  start = now();
   CML_TRY(cmlrun_program_open(path, &b->how->options, false, &b->p, err));
   b->load_ms = (now() - start) * 1e3;
+  note_peak(b);
+  return CML_OK;
+}
+
+static cml_status run(bench *b, const char *path, cml_error *err) {
+  CML_TRY(load(b, path, err));
   CML_TRY(take_inputs(b, err));
-  CML_TRY(run_once(b, err)); /* warm up */
-  CML_TRY(run_once(b, err));
+  for (int i = 0; i < 2; i++) { /* warm up */
+    CML_TRY(run_once(b, err));
+    note_peak(b);
+  }
   if (b->how->profile) {
     if (!(b->ops = calloc(MAX_OPS, sizeof *b->ops))) return cml_fail_memory(err);
     cml_et_method_observe(b->p.method, observe, b);
@@ -138,19 +187,24 @@ static void print_ops(bench *b, bool json) {
 
 static void report(bench *b) {
   uint64_t planned, other;
-  char p[24], o[24];
+  char p[24], o[24], most[24];
   qsort(b->times, b->count, sizeof *b->times, by_value);
   cml_et_method_memory(b->p.method, &planned, &other);
   double median = b->times[b->count / 2] * 1e3, p90 = b->times[b->count * 9 / 10] * 1e3, least = b->times[0] * 1e3;
   if (b->how->json) {
-    printf("{\"median_ms\": %.6f, \"p90_ms\": %.6f, \"min_ms\": %.6f, \"runs\": %zu, \"prepare_ms\": %.3f, \"arena_bytes\": %llu, "
-           "\"other_bytes\": %llu, \"operators\": [", median, p90, least, b->count, b->load_ms, (unsigned long long)planned, (unsigned long long)other);
+    printf("{\"median_ms\": %.6f, \"p90_ms\": %.6f, \"min_ms\": %.6f, \"runs\": %zu, \"open_ms\": %.3f, \"prepare_ms\": %.3f, "
+           "\"arena_bytes\": %llu, \"other_bytes\": %llu, \"base_bytes\": %llu, \"peak_bytes\": %llu, \"operators\": [", median, p90, least,
+           b->count, b->open_ms, b->load_ms, (unsigned long long)planned, (unsigned long long)other, (unsigned long long)b->base,
+           (unsigned long long)b->peak);
     if (b->ops) print_ops(b, true);
-    printf("]}\n");
+    cml_buffer ignored = CML_BUFFER_INIT;
+    cmlrun_program_ignored_json(b->p.method, &ignored);
+    printf("], \"ignored_specs\": %.*s}\n", (int)ignored.size, (const char *)ignored.data);
+    cml_buffer_free(&ignored);
     return;
   }
-  printf("median %.4f ms, p90 %.4f ms, fastest %.4f ms of %zu runs; loaded in %.1f ms; memory plan %s, other %s\n", median, p90, least, b->count,
-         b->load_ms, cli_bytes(planned, p), cli_bytes(other, o));
+  printf("median %.4f ms, p90 %.4f ms, fastest %.4f ms of %zu runs; loaded in %.1f ms; memory plan %s, other %s, at most %s of memory that is no file's\n", median, p90, least, b->count,
+         b->load_ms, cli_bytes(planned, p), cli_bytes(other, o), cli_bytes(b->peak, most));
   if (b->ops) print_ops(b, false);
 }
 

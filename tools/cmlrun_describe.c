@@ -1,5 +1,6 @@
 /* cmlrun describe: what a model takes and gives, and what running it costs. */
-#include "cmlrun.h"
+#include "cmlrun_program.h"
+#include "pte_describe.h"
 
 #include <string.h>
 
@@ -105,11 +106,12 @@ static void put_functions(cml_buffer *b, const cml_mil_program *p, bool json) {
   cml_buffer_char(b, json ? ']' : '\n');
 }
 
-static void put_model(cml_buffer *b, const cml_executable *e, bool json) {
+/* begun: a JSON object is open already. */
+static void put_model(cml_buffer *b, const cml_executable *e, bool json, bool begun) {
   uint64_t arena, packed, live;
   char text[3][24];
   cml_executable_memory(e, &arena, &packed, &live);
-  if (json) cml_buffer_char(b, '{');
+  if (json) cml_buffer_text(b, begun ? ", " : "{");
   put_features(b, "inputs", cml_executable_inputs(e), NULL, json, true);
   put_features(b, "outputs", cml_executable_outputs(e), e, json, false);
   put_features(b, "states", cml_executable_states(e), NULL, json, false);
@@ -120,6 +122,19 @@ static void put_model(cml_buffer *b, const cml_executable *e, bool json) {
   else
     cml_buffer_printf(b, "memory   arena %s (largest live set %s), packed weights %s\n", cli_bytes(arena, text[0]), cli_bytes(live, text[1]),
                       cli_bytes(packed, text[2]));
+}
+
+/* What an ExecuTorch program says of itself; `only` when that is all there is to tell: it has no model, or several and none is named. */
+static cml_status put_program(const char *path, const cmlrun_options *options, bool json, cml_buffer *b, bool *only, cml_error *err) {
+  const cml_container *c = cmlrun_is_program(path) ? cmlrun_look_into(path) : NULL;
+  const cml_pte *pte = c ? cml_container_pte(c) : NULL;
+  if (!pte) return CML_OK;
+  *only = !options->method && cml_container_model_count(c) != 1;
+  if (!json) return cml_pte_describe_text(pte, b, err);
+  cml_buffer_text(b, "{\"program\": ");
+  CML_TRY(cml_pte_describe_json(pte, b, err));
+  cml_buffer_text(b, *only ? "}\n" : "");
+  return CML_OK;
 }
 
 int cmlrun_describe(int argc, char **argv) {
@@ -134,14 +149,17 @@ int cmlrun_describe(int argc, char **argv) {
   if (code != CLI_GO_ON) return code;
   if (json && passes) return cli_usage_error("describe takes one of --json and --passes");
   cml_error err = {0};
-  cml_status status = cmlrun_open(argv[0], &options, &model, &err);
-  if (status) return cli_error(argv[0], &err);
   cml_buffer b = CML_BUFFER_INIT;
-  const cml_prepare_options prepare = {.function = options.function};
-  if (passes) status = cml_executable_print_passes(model.model, &prepare, &b, &err);
-  else put_model(&b, model.executable, json);
+  bool only = false;
+  cml_status status = passes ? CML_OK : put_program(argv[0], &options, json, &b, &only, &err);
+  bool program = b.size > 0;
+  if (!status && !only && !(status = cmlrun_open(argv[0], &options, &model, &err))) {
+    const cml_prepare_options prepare = {.function = options.function};
+    if (passes) status = cml_executable_print_passes(model.model, &prepare, &b, &err);
+    else put_model(&b, model.executable, json, program);
+    cmlrun_close(&model);
+  }
   if (!status) cli_put(&b);
   cml_buffer_free(&b);
-  cmlrun_close(&model);
   return status ? cli_error(argv[0], &err) : CLI_OK;
 }

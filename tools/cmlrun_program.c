@@ -31,6 +31,36 @@ cml_status cmlrun_program_parse(const char *path, const char *data, const cml_et
   return status;
 }
 
+/* One line: what the delegates ask for that is not heeded. */
+void cmlrun_program_note_ignored(const char *path, const cml_et_method *m) {
+  cml_buffer b = CML_BUFFER_INIT;
+  cml_et_ignored s;
+  for (size_t i = 0; cml_et_method_ignored(m, i, &s); i++) {
+    if (i == 8) {
+      cml_buffer_text(&b, ", …");
+      break;
+    }
+    cml_buffer_printf(&b, "%s%.*s = %.*s of delegate %zu (%s)", i ? ", " : "ignored: ", (int)(s.key.size < 60 ? s.key.size : 60), s.key.data,
+                      (int)(s.value.size < 60 ? s.value.size : 60), s.value.data, s.delegate, s.why);
+  }
+  cml_buffer_char(&b, 0);
+  if (b.size > 1 && !b.failed) cli_note(path, (const char *)b.data);
+  cml_buffer_free(&b);
+}
+
+void cmlrun_program_ignored_json(const cml_et_method *m, cml_buffer *out) {
+  cml_et_ignored s;
+  cml_buffer_char(out, '[');
+  for (size_t i = 0; cml_et_method_ignored(m, i, &s); i++) {
+    cml_buffer_printf(out, "%s{\"delegate\": %zu, \"key\": ", i ? ", " : "", s.delegate);
+    cml_buffer_json_string(out, s.key.data, s.key.size);
+    cml_buffer_text(out, ", \"value\": ");
+    cml_buffer_json_string(out, s.value.data, s.value.size);
+    cml_buffer_printf(out, ", \"why\": \"%s\"}", s.why);
+  }
+  cml_buffer_char(out, ']');
+}
+
 cml_status cmlrun_program_open(const char *path, const cmlrun_options *options, bool skip_delegates, cmlrun_program *out, cml_error *err) {
   const cml_et_options how = {.threads = options->threads, .passes = options->passes, .skip_delegates = skip_delegates,
                               .memory_limit = options->max_memory};
@@ -39,6 +69,7 @@ cml_status cmlrun_program_open(const char *path, const cmlrun_options *options, 
   if (!status) status = cml_et_method_load(out->program, options->method, &out->method, err);
   if (status) cmlrun_program_close(out);
   else cmlrun_stops(NULL, out->method);
+  if (!status && !skip_delegates) cmlrun_program_note_ignored(path, out->method);
   return status;
 }
 

@@ -24,6 +24,9 @@ CML_NODISCARD cml_status cmlrun_program_parse(const char *path, const char *data
 CML_NODISCARD cml_status cmlrun_program_open(const char *path, const cmlrun_options *options, bool skip_delegates, cmlrun_program *out,
                                              cml_error *err);
 void cmlrun_program_close(cmlrun_program *p);
+/* The compile specs that are not heeded: in one line on standard error, which cmlrun_program_open writes; as a JSON list. */
+void cmlrun_program_note_ignored(const char *path, const cml_et_method *m);
+void cmlrun_program_ignored_json(const cml_et_method *m, cml_buffer *out);
 /* Sets inputs from arrays input_0, input_1, … in the order of the method's tensor inputs, and delegate_K/output_J for
  * delegates that are skipped. */
 CML_NODISCARD cml_status cmlrun_program_inputs(cmlrun_program *p, const char *path, cml_error *err);

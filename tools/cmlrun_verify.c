@@ -18,6 +18,8 @@ typedef struct verify {
   cmlrun_program p;
   double rtol, atol;
   bool json;
+  const char *path;
+  cml_buffer ignored; /* compile specs, as JSON, of the first method */
   cml_buffer out;
   size_t results, failures;
 } verify;
@@ -113,6 +115,11 @@ static cml_status check_output(verify *v, const char *method, size_t set, size_t
   return status;
 }
 
+static void note_ignored(verify *v) {
+  if (!v->json) cmlrun_program_note_ignored(v->path, v->p.method);
+  else if (!v->ignored.size) cmlrun_program_ignored_json(v->p.method, &v->ignored);
+}
+
 static cml_status run_suite(verify *v, const cml_bpte_suite *suite, cml_error *err) {
   char name[256];
   snprintf(name, sizeof name, "%.*s", (int)suite->method.size, suite->method.data);
@@ -120,6 +127,7 @@ static cml_status run_suite(verify *v, const cml_bpte_suite *suite, cml_error *e
     const cml_bpte_case *c = &suite->cases[s];
     CML_TRY(cml_et_method_load(v->p.program, name, &v->p.method, err));
     cmlrun_stops(NULL, v->p.method);
+    if (!s) note_ignored(v);
     cml_status status = CML_OK;
     for (uint32_t i = 0; !status && i < c->input_count; i++) status = set_input(v, i, &c->inputs[i], err);
     if (!status) status = cml_et_method_run(v->p.method, err);
@@ -145,7 +153,7 @@ static cml_status run(verify *v, const char *path, const cmlrun_options *options
 }
 
 int cmlrun_verify(int argc, char **argv) {
-  verify v = {.rtol = 0.01, .atol = 0.01, .out = CML_BUFFER_INIT};
+  verify v = {.rtol = 0.01, .atol = 0.01, .out = CML_BUFFER_INIT, .ignored = CML_BUFFER_INIT};
   cmlrun_options options = {.threads = 0};
   const char *rtol = NULL, *atol = NULL;
   cli_option table[] = {CLI_TEXT(0, "rtol", "R", &rtol, "relative tolerance (default: 0.01)"),
@@ -159,11 +167,15 @@ int cmlrun_verify(int argc, char **argv) {
   if (rtol && (v.rtol = strtod(rtol, &end), end == rtol || *end || !(v.rtol >= 0))) return cli_usage_error("--rtol takes a number, at least 0");
   if (atol && (v.atol = strtod(atol, &end), end == atol || *end || !(v.atol >= 0))) return cli_usage_error("--atol takes a number, at least 0");
   cml_error err = {0};
+  v.path = argv[0];
   if (v.json) cml_buffer_text(&v.out, "{\"outputs\": [");
   cml_status status = run(&v, argv[0], &options, &err);
-  if (v.json) cml_buffer_printf(&v.out, "], \"failures\": %zu}\n", v.failures);
+  if (v.json)
+    cml_buffer_printf(&v.out, "], \"failures\": %zu, \"ignored_specs\": %.*s}\n", v.failures, v.ignored.size ? (int)v.ignored.size : 2,
+                      v.ignored.size ? (const char *)v.ignored.data : "[]");
   if (!status || !v.json) cli_put(&v.out);
   cml_buffer_free(&v.out);
+  cml_buffer_free(&v.ignored);
   cmlrun_program_close(&v.p);
   if (status) return cmlrun_failed(argv[0], &err);
   return v.failures ? CLI_FAILED : CLI_OK;

@@ -1,7 +1,7 @@
 /* Convolutions. Ordinary ones of float32 and float16 go through the blocked convolution of the kernels; transposed ones, gradients
  * and the other types through plain loops in double precision, which all are one: the taps pair elements of a small image
  * (the output of an ordinary convolution, the input of a transposed one) with those of a big one, and each of small, big and
- * weight can be what is summed up. */
+ * weight can be what is summed up. Neither makes a copy of an image or a large weight: a program's peak memory is its plan. */
 #include "conv.h"
 #include "et_families.h"
 #include "et_view.h"
@@ -68,85 +68,140 @@ static cml_status take_geometry(cml_et_call *c, size_t first, const cml_et_tenso
 
 typedef enum target { SMALL, BIG, WEIGHT } target;
 
-/* One row of small, x0 to x1, meets a row of big at steps of `step`. */
-static void tap_row(double *small, double *big, double *w, int64_t count, int64_t step, target t) {
-  if (t == SMALL) for (int64_t i = 0; i < count; i++) small[i] += big[i * step] * *w;
-  else if (t == BIG) for (int64_t i = 0; i < count; i++) big[i * step] += small[i] * *w;
-  else {
-    double sum = 0;
-    for (int64_t i = 0; i < count; i++) sum += small[i] * big[i * step];
-    *w += sum;
+/* Three images, one of which (by t) is summed up and written, row by row: nothing but rows is held as doubles. */
+typedef struct plain {
+  const geometry *g;
+  const cml_et_tensor *small, *big, *w, *bias;
+  cml_et_tensor *sum;
+  target t;
+  char *scratch; /* of each thread: sums, a row of an image, taps */
+  size_t slot;
+} plain;
+
+typedef struct lines { double *sums, *line, *taps; } lines;
+
+static int64_t line_room(const geometry *g) {
+  int64_t room = g->small[2] > g->big[2] ? g->small[2] : g->big[2];
+  return room > g->kernel[2] ? room : g->kernel[2];
+}
+
+/* Element (n, channel, z, y, 0) of an image, or of a weight with n and channel as its two channels. */
+static int64_t element(const geometry *g, const cml_et_tensor *t, int64_t n, int64_t channel, int64_t z, int64_t y) {
+  int64_t at = n * t->strides[0] + channel * t->strides[1];
+  if (g->dims == 3) at += z * t->strides[2];
+  return g->dims >= 2 ? at + y * t->strides[g->dims] : at;
+}
+
+static void load_row(const geometry *g, const cml_et_tensor *t, int64_t n, int64_t channel, int64_t z, int64_t y, int64_t count, double *to) {
+  cml_et_load_f64(to, t, element(g, t, n, channel, z, y), t->strides[t->rank - 1], count);
+}
+
+/* Positions of small along dimension k whose partner under `tap` is inside big. */
+static void partners(const geometry *g, int k, int64_t tap, int64_t *first, int64_t *last) {
+  int64_t at = tap * g->dilation[k] - g->pad[k], s = g->stride[k];
+  *first = at >= 0 ? 0 : (-at + s - 1) / s;
+  *last = at >= g->big[k] ? 0 : (g->big[k] - 1 - at) / s + 1;
+  if (*last > g->small[k]) *last = g->small[k];
+}
+
+static int64_t big_of(const geometry *g, int k, int64_t small, int64_t tap) {
+  return small * g->stride[k] - g->pad[k] + tap * g->dilation[k];
+}
+
+/* All taps of a row of the kernel, between a row of small and one of big. */
+static void tap_rows(const geometry *g, double *small, double *big, double *w, target t) {
+  for (int64_t x = 0; x < g->kernel[2]; x++) {
+    int64_t first, last, step = g->stride[2];
+    partners(g, 2, x, &first, &last);
+    double *s = small + first, *b = big + (first < last ? big_of(g, 2, first, x) : 0), sum = 0;
+    int64_t count = last - first;
+    if (t == SMALL) for (int64_t i = 0; i < count; i++) s[i] += b[i * step] * w[x];
+    else if (t == BIG) for (int64_t i = 0; i < count; i++) b[i * step] += s[i] * w[x];
+    else for (int64_t i = 0; i < count; i++) sum += s[i] * b[i * step];
+    if (t == WEIGHT) w[x] += sum;
   }
 }
 
-/* One plane of small with one of big, all taps. */
-static void tap_planes(const geometry *g, double *small, double *big, double *w, target t) {
-  int64_t first[3], last[3];
-  for (int64_t z = 0; z < g->kernel[0]; z++)
-    for (int64_t y = 0; y < g->kernel[1]; y++)
-      for (int64_t x = 0; x < g->kernel[2]; x++, w++) {
-        const int64_t tap[3] = {z, y, x};
-        for (int k = 0; k < 3; k++) { /* positions of small whose partner is inside big */
-          int64_t at = tap[k] * g->dilation[k] - g->pad[k], s = g->stride[k];
-          first[k] = at >= 0 ? 0 : (-at + s - 1) / s;
-          last[k] = at >= g->big[k] ? 0 : (g->big[k] - 1 - at) / s + 1;
-          if (last[k] > g->small[k]) last[k] = g->small[k];
+/* The row of small that meets row `big` under the tap; false when none does. */
+static bool small_of(const geometry *g, int k, int64_t big, int64_t tap, int64_t *small) {
+  int64_t at = big + g->pad[k] - tap * g->dilation[k];
+  *small = at / g->stride[k];
+  return at >= 0 && at % g->stride[k] == 0 && *small < g->small[k];
+}
+
+/* Row (n, channel, z, y) of the summed image: over the channels of the other one and the kernel's rows. */
+static void sum_image_row(const plain *p, int64_t n, int64_t channel, int64_t z, int64_t y, const lines *l) {
+  const geometry *g = p->g;
+  bool big = p->t == BIG;
+  int64_t smalls = g->small_channels / g->groups, bigs = g->big_channels / g->groups;
+  int64_t group = channel / (big ? bigs : smalls), others = big ? smalls : bigs;
+  const cml_et_tensor *other = big ? p->small : p->big;
+  for (int64_t i = 0; i < others; i++)
+    for (int64_t kz = 0; kz < g->kernel[0]; kz++)
+      for (int64_t ky = 0; ky < g->kernel[1]; ky++) {
+        int64_t oz, oy, so = big ? group * smalls + i : channel, bi = big ? channel - group * bigs : i;
+        if (big) {
+          if (!small_of(g, 0, z, kz, &oz) || !small_of(g, 1, y, ky, &oy)) continue;
+        } else {
+          oz = big_of(g, 0, z, kz);
+          oy = big_of(g, 1, y, ky);
+          if (oz < 0 || oz >= g->big[0] || oy < 0 || oy >= g->big[1]) continue;
         }
-        int64_t count = last[2] - first[2], bx = first[2] * g->stride[2] - g->pad[2] + x * g->dilation[2];
-        for (int64_t sz = first[0]; sz < last[0] && count > 0; sz++)
-          for (int64_t sy = first[1]; sy < last[1]; sy++) {
-            int64_t bz = sz * g->stride[0] - g->pad[0] + z * g->dilation[0], by = sy * g->stride[1] - g->pad[1] + y * g->dilation[1];
-            tap_row(small + (sz * g->small[1] + sy) * g->small[2] + first[2], big + (bz * g->big[1] + by) * g->big[2] + bx, w, count, g->stride[2], t);
-          }
+        load_row(g, other, n, group * others + i, oz, oy, big ? g->small[2] : g->big[2], l->line);
+        load_row(g, p->w, so, bi, kz, ky, g->kernel[2], l->taps);
+        tap_rows(g, big ? l->line : l->sums, big ? l->sums : l->line, l->taps, p->t);
       }
 }
 
-typedef struct plain {
-  const geometry *g;
-  double *small, *big, *w;
-  target t;
-} plain;
-
-/* Pairs of channels that sum up into one plane stay on one thread: items are groups. */
-static void plain_groups(void *context, size_t begin, size_t end) {
-  const plain *p = context;
+/* Row (o, i, kz, ky) of the weight's gradient. */
+static void sum_weight_row(const plain *p, int64_t o, int64_t i, int64_t kz, int64_t ky, const lines *l) {
   const geometry *g = p->g;
-  int64_t smalls = g->small_channels / g->groups, bigs = g->big_channels / g->groups;
-  int64_t sp = g->small[0] * g->small[1] * g->small[2], bp = g->big[0] * g->big[1] * g->big[2], taps = g->kernel[0] * g->kernel[1] * g->kernel[2];
-  for (size_t group = begin; group < end; group++)
-    for (int64_t n = 0; n < g->batch; n++)
-      for (int64_t o = 0; o < smalls; o++)
-        for (int64_t i = 0; i < bigs; i++) {
-          int64_t so = (int64_t)group * smalls + o, bi = (int64_t)group * bigs + i;
-          tap_planes(g, p->small + (n * g->small_channels + so) * sp, p->big + (n * g->big_channels + bi) * bp, p->w + (so * bigs + i) * taps, p->t);
-        }
+  int64_t channel = o / (g->small_channels / g->groups) * (g->big_channels / g->groups) + i;
+  for (int64_t n = 0; n < g->batch; n++)
+    for (int64_t z = 0; z < g->small[0]; z++)
+      for (int64_t y = 0; y < g->small[1]; y++) {
+        int64_t bz = big_of(g, 0, z, kz), by = big_of(g, 1, y, ky);
+        if (bz < 0 || bz >= g->big[0] || by < 0 || by >= g->big[1]) continue;
+        load_row(g, p->small, n, o, z, y, g->small[2], l->line);
+        load_row(g, p->big, n, channel, bz, by, g->big[2], l->taps);
+        tap_rows(g, l->line, l->taps, l->sums, WEIGHT);
+      }
 }
 
-/* The tensor as doubles in temporary memory, or zeros in its shape. */
-static double *doubles(cml_et_call *c, const cml_et_tensor *t, bool zero, cml_et_local *local) {
-  double *p = cml_et_temp(c, (uint64_t)cml_et_numel(t) * sizeof *p);
-  if (!p) return NULL;
-  cml_et_make(local, CML_F64, t->rank, t->sizes, p);
-  if (zero) memset(p, 0, (size_t)cml_et_numel(t) * sizeof *p);
-  else cml_et_copy(&local->t, t);
-  return p;
+/* Items are rows of what is summed up. */
+static void plain_rows(void *context, size_t thread, size_t begin, size_t end) {
+  const plain *p = context;
+  const geometry *g = p->g;
+  bool weight = p->t == WEIGHT;
+  const int64_t *size = weight ? g->kernel : p->t == BIG ? g->big : g->small;
+  double *room = (double *)(void *)(p->scratch + thread * p->slot);
+  lines l = {room, room + line_room(g), room + 2 * line_room(g)};
+  for (size_t item = begin; item < end; item++) {
+    int64_t i = (int64_t)item, y = i % size[1], z = i / size[1] % size[0], c = i / (size[1] * size[0]), n = c / p->sum->sizes[1];
+    double start = 0;
+    c %= p->sum->sizes[1];
+    if (p->bias) cml_et_load_f64(&start, p->bias, c, 1, 1);
+    for (int64_t x = 0; x < size[2]; x++) l.sums[x] = start;
+    if (weight) sum_weight_row(p, n, c, z, y, &l);
+    else sum_image_row(p, n, c, z, y, &l);
+    cml_et_store_f64(p->sum, element(g, p->sum, n, c, z, y), p->sum->strides[p->sum->rank - 1], size[2], l.sums);
+  }
+}
+
+static cml_status run_rows(cml_et_call *c, plain *p, cml_error *err) {
+  int64_t rows = 1;
+  p->slot = ((size_t)line_room(p->g) * 3 * sizeof(double) + 63) / 64 * 64;
+  if (!(p->scratch = cml_et_temp(c, p->slot * cml_pool_threads(c->pool)))) return cml_fail_memory(err);
+  for (int k = 0; k < p->sum->rank - 1; k++) rows *= p->sum->sizes[k];
+  cml_parallel_with_thread(c->pool, (size_t)rows, 1, plain_rows, p);
+  return CML_OK;
 }
 
 static cml_status run_plain(cml_et_call *c, const geometry *g, const cml_et_tensor *x, const cml_et_tensor *w, const cml_et_tensor *bias,
                             cml_et_tensor *out, cml_error *err) {
-  cml_et_local lx, lw, lo;
-  double *px = doubles(c, x, false, &lx), *pw = doubles(c, w, false, &lw), *po = doubles(c, out, true, &lo);
-  if (!px || !pw || !po) return cml_fail_memory(err);
-  int64_t plane = cml_et_numel(out) / (out->sizes[0] * out->sizes[1]);
-  for (int64_t i = 0; bias && i < out->sizes[0] * out->sizes[1]; i++) {
-    double b;
-    cml_et_load_f64(&b, bias, i % out->sizes[1], 1, 1);
-    for (int64_t k = 0; k < plane; k++) po[i * plane + k] = b;
-  }
-  plain p = {g, g->transposed ? px : po, g->transposed ? po : px, pw, g->transposed ? BIG : SMALL};
-  cml_parallel(c->pool, (size_t)g->groups, 1, plain_groups, &p);
-  cml_et_copy(out, &lo.t);
-  return CML_OK;
+  plain p = {.g = g, .small = g->transposed ? x : out, .big = g->transposed ? out : x, .w = w, .bias = bias, .sum = out,
+             .t = g->transposed ? BIG : SMALL};
+  return run_rows(c, &p, err);
 }
 
 /* ---- the blocked convolution ---- */
@@ -164,35 +219,141 @@ static int layout_of(const cml_et_tensor *t) {
   return 1;
 }
 
+/* Weights are packed for each call, all at once where that is little. Else a slice of output channels after the other, so that no
+ * second copy of them is ever made, and the pixels in tiles that bound what each thread holds. A slice of an image with its
+ * channels last is an image of more pixels with fewer channels, of which one in so many is written. */
+enum { ROOM = 1 << 20, SLICE_BYTES = 512 << 10, TILE_BYTES = 400 << 10 };
+
+typedef struct blocked {
+  const cml_kernels *k;
+  cml_conv conv; /* of one slice and image; pixels of the whole image */
+  cml_conv_source source;
+  cml_conv_weights weights;
+  cml_epilogue after;
+  const char *x;
+  char *y;
+  size_t image_in, image_out; /* bytes of an image */
+  int64_t tile[3], tiles[3];
+  char *scratch;
+  size_t slot;
+} blocked;
+
+static cml_conv tile_conv(const blocked *b, const int64_t *at) {
+  cml_conv v = b->conv;
+  for (int i = 0; i < 3; i++) {
+    int64_t left = v.out[i] - at[i];
+    v.out[i] = left < b->tile[i] ? left : b->tile[i];
+    v.offset[i] += at[i] * v.stride[i];
+    v.place[i] = at[i] * v.step[i];
+  }
+  return v;
+}
+
+static void run_tiles(void *context, size_t thread, size_t begin, size_t end) {
+  const blocked *b = context;
+  for (size_t item = begin; item < end; item++) {
+    int64_t i = (int64_t)item, x = i % b->tiles[2], y = i / b->tiles[2] % b->tiles[1], z = i / (b->tiles[2] * b->tiles[1]) % b->tiles[0];
+    size_t image = item / (size_t)(b->tiles[0] * b->tiles[1] * b->tiles[2]);
+    cml_conv v = tile_conv(b, (int64_t[3]){z * b->tile[0], y * b->tile[1], x * b->tile[2]});
+    cml_conv_run(b->k, &v, &b->weights, &b->after, b->x + image * b->image_in, b->y + image * b->image_out, NULL, b->scratch + thread * b->slot, 1);
+  }
+}
+
+/* Tiles so small that a thread's scratch is bounded, if that can be. */
+static void choose_tiles(blocked *b) {
+  const int64_t start[3] = {0, 0, 0};
+  memcpy(b->tile, b->conv.out, sizeof b->tile);
+  for (;;) {
+    cml_conv v = tile_conv(b, start);
+    int widest = b->tile[0] > 1 ? 0 : b->tile[1] > 1 ? 1 : 2;
+    b->slot = cml_conv_scratch(b->k, &v);
+    if (b->slot <= TILE_BYTES || b->tile[widest] <= 1) break;
+    b->tile[widest] = (b->tile[widest] + 1) / 2;
+  }
+  for (int i = 0; i < 3; i++) b->tiles[i] = (b->conv.out[i] + b->tile[i] - 1) / b->tile[i];
+}
+
+/* Output channels of a slice of one group: whole panels that fit; with the channels last a divisor of all of them. */
+static size_t slice_of(const blocked *b, size_t outputs, size_t all, size_t depth) {
+  size_t nr = b->k->tile_columns, panels = SLICE_BYTES / (depth * nr * (b->weights.half ? 2 : 4));
+  size_t slice = panels > 1 ? panels * nr : nr;
+  if (slice > outputs) slice = outputs;
+  while (b->conv.out_last && all % slice) slice--;
+  return slice;
+}
+
+static cml_status run_slices(cml_et_call *c, blocked *b, const cml_et_tensor *bias, size_t images, cml_error *err) {
+  const cml_conv all = b->conv;
+  const cml_conv_source source = b->source;
+  size_t size = b->weights.half ? 2 : 4, groups = all.groups, outputs = all.outputs / groups, channels = all.channels / groups;
+  size_t slice = slice_of(b, outputs, all.outputs, channels * (size_t)(all.kernel[0] * all.kernel[1] * all.kernel[2]));
+  size_t plane_in = (size_t)(all.in[0] * all.in[1] * all.in[2]), plane_out = (size_t)(all.out[0] * all.out[1] * all.out[2]);
+  const char *x = b->x;
+  char *y = b->y;
+  b->image_in = plane_in * all.channels * size;
+  b->image_out = plane_out * all.outputs * size;
+  b->conv.batch = b->conv.groups = 1;
+  b->conv.channels = channels;
+  b->conv.outputs = slice;
+  if (all.out_last) {
+    b->conv.step[2] = (int64_t)(all.outputs / slice);
+    b->conv.full[2] *= b->conv.step[2];
+  }
+  choose_tiles(b);
+  void *packed = cml_et_temp(c, cml_conv_packed_bytes(b->k, &b->conv, b->weights.half));
+  float *widened = bias ? cml_et_temp(c, slice * sizeof *widened) : NULL;
+  b->scratch = cml_et_temp(c, b->slot * cml_pool_threads(c->pool));
+  if (!packed || !b->scratch || (bias && !widened)) return cml_fail_memory(err);
+  b->after.bias = widened;
+  b->weights.packed = packed;
+  for (size_t o = 0; o < all.outputs; o += b->conv.outputs) {
+    size_t group = o / outputs, first = o % outputs;
+    b->conv.outputs = outputs - first < slice ? outputs - first : slice;
+    b->x = x + group * channels * plane_in * size;
+    b->y = y + o * (all.out_last ? 1 : plane_out) * size;
+    if (bias) cml_et_load_f32(widened, bias, (int64_t)o, 1, (int64_t)b->conv.outputs);
+    b->source.start = source.start + (int64_t)group * source.group_stride + (int64_t)first * source.output_stride;
+    cml_conv_pack(b->k, &b->conv, &b->source, b->weights.half, packed, c->pool);
+    cml_parallel_with_thread(c->pool, images * (size_t)(b->tiles[0] * b->tiles[1] * b->tiles[2]), 1, run_tiles, b);
+  }
+  return CML_OK;
+}
+
+static void describe(const geometry *g, const cml_et_tensor *x, const cml_et_tensor *w, const cml_et_tensor *out, blocked *b) {
+  bool half = x->dtype == CML_F16;
+  *b = (blocked){.k = cml_kernels_get(), .weights = {.half = half}, .after = {.activation = CML_UNARY_COPY}, .x = x->data, .y = out->data};
+  b->conv = (cml_conv){.batch = (size_t)g->batch, .channels = (size_t)g->big_channels, .outputs = (size_t)g->small_channels,
+                       .groups = (size_t)g->groups, .in_last = layout_of(x) == 1, .out_last = layout_of(out) == 1, .in_half = half, .out_half = half};
+  b->source = (cml_conv_source){.data = w->data, .half = half, .group_stride = g->small_channels / g->groups * w->strides[0],
+                                .output_stride = w->strides[0], .channel_stride = w->strides[1]};
+  for (int i = 0; i < 3; i++) {
+    b->conv.in[i] = g->big[i];
+    b->conv.out[i] = g->small[i];
+    b->conv.kernel[i] = g->kernel[i];
+    b->conv.stride[i] = g->stride[i];
+    b->conv.dilation[i] = g->dilation[i];
+    b->conv.offset[i] = -g->pad[i];
+    b->source.tap_stride[i] = i >= 3 - g->dims ? w->strides[2 + i - (3 - g->dims)] : 0;
+  }
+  cml_conv_place_all(&b->conv);
+}
+
 static cml_status run_blocked(cml_et_call *c, const geometry *g, const cml_et_tensor *x, const cml_et_tensor *w, const cml_et_tensor *bias,
                               cml_et_tensor *out, cml_error *err) {
-  const cml_kernels *k = cml_kernels_get();
-  bool half = x->dtype == CML_F16;
-  cml_conv v = {.batch = (size_t)g->batch, .channels = (size_t)g->big_channels, .outputs = (size_t)g->small_channels,
-                .groups = (size_t)g->groups, .in_last = layout_of(x) == 1, .out_last = layout_of(out) == 1, .in_half = half, .out_half = half};
-  cml_conv_source source = {.data = w->data, .half = half, .group_stride = g->small_channels / g->groups * w->strides[0],
-                            .output_stride = w->strides[0], .channel_stride = w->strides[1]};
-  cml_conv_weights weights = {.half = half};
-  cml_epilogue after = {.activation = CML_UNARY_COPY};
-  for (int i = 0; i < 3; i++) {
-    v.in[i] = g->big[i];
-    v.out[i] = g->small[i];
-    v.kernel[i] = g->kernel[i];
-    v.stride[i] = g->stride[i];
-    v.dilation[i] = g->dilation[i];
-    v.offset[i] = -g->pad[i];
-    source.tap_stride[i] = i >= 3 - g->dims ? w->strides[2 + i - (3 - g->dims)] : 0;
-  }
-  cml_conv_place_all(&v);
-  size_t threads = cml_pool_threads(c->pool);
-  void *packed = cml_et_temp(c, cml_conv_packed_bytes(k, &v, half)), *scratch = cml_et_temp(c, cml_conv_scratch(k, &v) * threads);
-  float *b = bias ? cml_et_temp(c, (uint64_t)g->small_channels * sizeof *b) : NULL;
-  if (!packed || !scratch || (bias && !b)) return cml_fail_memory(err);
-  if (bias) cml_et_load_f32(b, bias, 0, 1, g->small_channels);
-  after.bias = b;
-  weights.packed = packed;
-  cml_conv_pack(k, &v, &source, half, packed, c->pool);
-  cml_conv_run(k, &v, &weights, &after, x->data, out->data, c->pool, scratch, threads);
+  blocked b;
+  describe(g, x, w, out, &b);
+  size_t threads = cml_pool_threads(c->pool), scratch = cml_conv_scratch(b.k, &b.conv) * threads, need = cml_conv_packed_bytes(b.k, &b.conv, b.weights.half);
+  bool all = need + scratch <= ROOM + (threads - 1) * TILE_BYTES || cml_conv_is_depthwise(&b.conv);
+  if (!all && g->groups > 1 && b.conv.in_last) return run_plain(c, g, x, w, bias, out, err); /* groups do not lie together */
+  if (!all) return run_slices(c, &b, bias, (size_t)g->batch, err);
+  void *packed = cml_et_temp(c, need);
+  float *widened = bias ? cml_et_temp(c, (uint64_t)g->small_channels * sizeof *widened) : NULL;
+  if (!packed || (bias && !widened) || !(b.scratch = cml_et_temp(c, scratch))) return cml_fail_memory(err);
+  if (bias) cml_et_load_f32(widened, bias, 0, 1, g->small_channels);
+  b.after.bias = widened;
+  b.weights.packed = packed;
+  cml_conv_pack(b.k, &b.conv, &b.source, b.weights.half, packed, c->pool);
+  cml_conv_run(b.k, &b.conv, &b.weights, &b.after, x->data, out->data, c->pool, b.scratch, threads);
   return CML_OK;
 }
 
@@ -209,32 +370,33 @@ static cml_status op_convolution(cml_et_call *c, cml_error *err) {
   if (bias && (bias->rank != 1 || bias->sizes[0] != sizes[1])) return cml_et_fail(c, err, "the bias does not fit %lld channels", (long long)sizes[1]);
   CML_TRY(cml_et_resize(c, out, x->rank, sizes, err));
   if (cml_et_numel(out) == 0) return CML_OK;
-  bool blocked = !g.transposed && (x->dtype == CML_F32 || x->dtype == CML_F16) && layout_of(x) >= 0 && layout_of(out) >= 0 && g.big_channels > 0;
-  return (blocked ? run_blocked : run_plain)(c, &g, x, w, bias, out, err);
+  bool fast = !g.transposed && (x->dtype == CML_F32 || x->dtype == CML_F16) && layout_of(x) >= 0 && layout_of(out) >= 0 && g.big_channels > 0;
+  return (fast ? run_blocked : run_plain)(c, &g, x, w, bias, out, err);
 }
 
 /* ---- gradients ---- */
 
 static cml_status gradient(cml_et_call *c, plain p, target t, const cml_et_tensor *like, cml_et_tensor *out, cml_error *err) {
-  cml_et_local local;
   if (!out) return CML_OK;
   CML_TRY(cml_et_resize_like(c, out, like, err));
-  double *sums = doubles(c, out, true, &local);
-  if (!sums) return cml_fail_memory(err);
-  *(t == SMALL ? &p.small : t == BIG ? &p.big : &p.w) = sums;
   p.t = t;
-  cml_parallel(c->pool, (size_t)p.g->groups, 1, plain_groups, &p);
-  cml_et_copy(out, &local.t);
-  return CML_OK;
+  p.sum = out;
+  return run_rows(c, &p, err);
 }
 
-static cml_status bias_gradient(cml_et_call *c, const double *grad, const int64_t *sizes, int64_t plane, cml_et_tensor *out, cml_error *err) {
+/* Sums over all but the channels, row by row. */
+static cml_status bias_gradient(cml_et_call *c, const geometry *g, const cml_et_tensor *grad, cml_et_tensor *out, cml_error *err) {
   if (!out) return CML_OK;
-  CML_TRY(cml_et_resize(c, out, 1, &sizes[1], err));
-  for (int64_t k = 0; k < sizes[1]; k++) {
+  const int64_t *size = g->transposed ? g->big : g->small;
+  double *line = cml_et_temp(c, (uint64_t)size[2] * sizeof *line);
+  if (!line) return cml_fail_memory(err);
+  CML_TRY(cml_et_resize(c, out, 1, &grad->sizes[1], err));
+  for (int64_t k = 0; k < grad->sizes[1]; k++) {
     double sum = 0;
-    for (int64_t n = 0; n < sizes[0]; n++)
-      for (int64_t i = 0; i < plane; i++) sum += grad[(n * sizes[1] + k) * plane + i];
+    for (int64_t row = 0; row < g->batch * size[0] * size[1]; row++) {
+      load_row(g, grad, row / (size[0] * size[1]), k, row / size[1] % size[0], row % size[1], size[2], line);
+      for (int64_t i = 0; i < size[2]; i++) sum += line[i];
+    }
     cml_et_store_f64(out, k, 1, 1, &sum);
   }
   return CML_OK;
@@ -243,8 +405,7 @@ static cml_status bias_gradient(cml_et_call *c, const double *grad, const int64_
 static cml_status op_backward(cml_et_call *c, cml_error *err) {
   const cml_et_tensor *grad = cml_et_arg(c, 0), *x = cml_et_arg(c, 1), *w = cml_et_arg(c, 2);
   cml_et_tensor *outs[3];
-  int64_t sizes[5], plane = 1;
-  cml_et_local lg, lx, lw;
+  int64_t sizes[5];
   geometry g;
   CML_TRY(cml_et_want(c, x, CML_ET_FLOATING, "the image", err));
   CML_TRY(cml_et_same_type(c, x, w, err));
@@ -256,13 +417,10 @@ static cml_status op_backward(cml_et_call *c, cml_error *err) {
     outs[k] = c->args[10]->booleans[k] ? cml_et_arg(c, 11 + k) : NULL;
     if (outs[k]) CML_TRY(cml_et_same_type(c, x, outs[k], err));
   }
-  for (int k = 2; k < x->rank; k++) plane *= sizes[k];
-  double *pg = doubles(c, grad, false, &lg), *px = doubles(c, x, false, &lx), *pw = doubles(c, w, false, &lw);
-  if (!pg || !px || !pw) return cml_fail_memory(err);
-  plain p = {.g = &g, .small = g.transposed ? px : pg, .big = g.transposed ? pg : px, .w = pw};
+  plain p = {.g = &g, .small = g.transposed ? x : grad, .big = g.transposed ? grad : x, .w = w};
   CML_TRY(gradient(c, p, g.transposed ? SMALL : BIG, x, outs[0], err));
   CML_TRY(gradient(c, p, WEIGHT, w, outs[1], err));
-  return bias_gradient(c, pg, sizes, plane, outs[2], err);
+  return bias_gradient(c, &g, grad, outs[2], err);
 }
 
 static const cml_et_op rows[] = {

@@ -19,7 +19,8 @@
   X(pool) \
   X(linear) \
   X(conv) \
-  X(norm)
+  X(norm) \
+  X(complex)
 
 #define CML_ET_FAMILY_DECLARE(name) extern const cml_et_family cml_et_ops_##name;
 CML_ET_FAMILY_MAP(CML_ET_FAMILY_DECLARE)

@@ -540,6 +540,26 @@ static cml_status pixel(cml_et_call *c, bool shuffle, cml_error *err) {
 static cml_status op_pixel_shuffle(cml_et_call *c, cml_error *err) { return pixel(c, true, err); }
 static cml_status op_pixel_unshuffle(cml_et_call *c, cml_error *err) { return pixel(c, false, err); }
 
+/* An image of whole tiles, tile by tile. */
+static cml_status op_tile_crop(cml_et_call *c, cml_error *err) {
+  const cml_et_tensor *x = cml_et_arg(c, 0);
+  int64_t size = cml_et_int(c, 1, 0);
+  if (x->rank != 3 || size < 1 || x->sizes[1] % size || x->sizes[2] % size)
+    return cml_et_fail(c, err, "takes an image of channels, height and width, both multiples of the tile's size");
+  cml_et_view from = cml_et_view_of(x), to;
+  cml_et_tensor *out = cml_et_arg(c, 2);
+  int64_t rows = x->sizes[1] / size, columns = x->sizes[2] / size;
+  CML_TRY(cml_et_same_type(c, x, out, err));
+  CML_TRY(cml_et_resize(c, out, 4, (int64_t[]){rows * columns, x->sizes[0], size, size}, err));
+  to = cml_et_view_of(out);
+  cml_et_view_split(&to, 0, columns); /* rows, columns, C, size, size */
+  cml_et_view_split(&from, 2, size);
+  cml_et_view_split(&from, 1, size);  /* C, rows, size, columns, size */
+  cml_et_view_permute(&from, (const int[]){1, 3, 0, 2, 4});
+  cml_et_view_move(c, &to, &from);
+  return CML_OK;
+}
+
 static cml_status op_tril(cml_et_call *c, cml_error *err) {
   const cml_et_tensor *x = cml_et_arg(c, 0);
   cml_et_tensor *out = cml_et_arg(c, 2);
@@ -566,38 +586,39 @@ static cml_status op_tril(cml_et_call *c, cml_error *err) {
 }
 
 static const cml_et_op rows[] = {
-    {"aten::alias_copy.out aten::detach_copy.out aten::lift_fresh_copy.out aten::_conj_physical.out et_copy::_h2d_copy.out "
-     "et_copy::_d2h_copy.out", "to", op_alias},
+    {"aten::alias_copy.out aten::detach_copy.out aten::lift_fresh_copy.out et_copy::_h2d_copy.out "
+     "et_copy::_d2h_copy.out", "to", op_alias, true},
     {"aten::_to_copy.out", "tbi?o", op_to_copy},
-    {"aten::as_strided_copy.out", "tIIi?o", op_as_strided},
-    {"aten::cat.out", "Tio", op_cat},
-    {"aten::clone.out", "ti?o", op_clone},
+    {"aten::as_strided_copy.out", "tIIi?o", op_as_strided, true},
+    {"aten::cat.out", "Tio", op_cat, true},
+    {"aten::clone.out", "ti?o", op_clone, true},
     {"aten::copy.out", "ttbo", op_copy},
     {"aten::copy_", "otb", op_copy_},
-    {"aten::diagonal_copy.out", "tiiio", op_diagonal},
-    {"aten::expand_copy.out", "tIbo", op_expand},
-    {"aten::flip.out", "tIo", op_flip},
-    {"aten::narrow_copy.out", "tiiio", op_narrow},
-    {"aten::permute_copy.out", "tIo", op_permute},
+    {"aten::diagonal_copy.out", "tiiio", op_diagonal, true},
+    {"aten::expand_copy.out", "tIbo", op_expand, true},
+    {"aten::flip.out", "tIo", op_flip, true},
+    {"aten::narrow_copy.out", "tiiio", op_narrow, true},
+    {"aten::permute_copy.out", "tIo", op_permute, true},
     {"aten::pixel_shuffle.out", "tio", op_pixel_shuffle},
     {"aten::pixel_unshuffle.out", "tio", op_pixel_unshuffle},
-    {"aten::repeat.out", "tIo", op_repeat},
-    {"aten::roll.out", "tIIo", op_roll},
-    {"aten::select_copy.int_out", "tiio", op_select},
-    {"aten::select_scatter.out", "ttiio", op_select_scatter},
-    {"aten::slice_copy.Tensor_out", "tii?i?io", op_slice},
-    {"aten::slice_scatter.out", "ttii?i?io", op_slice_scatter},
-    {"aten::split_copy.Tensor_out", "tiiW", op_split},
-    {"aten::split_with_sizes_copy.out", "tIiW", op_split_sizes},
-    {"aten::squeeze_copy.dim_out", "tio", op_squeeze_dim},
-    {"aten::squeeze_copy.dims_out", "tIo", op_squeeze_dims},
-    {"aten::stack.out", "Tio", op_stack},
-    {"aten::t_copy.out", "to", op_t},
-    {"aten::transpose_copy.int_out", "tiio", op_transpose},
+    {"aten::repeat.out", "tIo", op_repeat, true},
+    {"aten::roll.out", "tIIo", op_roll, true},
+    {"aten::select_copy.int_out", "tiio", op_select, true},
+    {"aten::select_scatter.out", "ttiio", op_select_scatter, true},
+    {"aten::slice_copy.Tensor_out", "tii?i?io", op_slice, true},
+    {"aten::slice_scatter.out", "ttii?i?io", op_slice_scatter, true},
+    {"aten::split_copy.Tensor_out", "tiiW", op_split, true},
+    {"aten::split_with_sizes_copy.out", "tIiW", op_split_sizes, true},
+    {"aten::squeeze_copy.dim_out", "tio", op_squeeze_dim, true},
+    {"aten::squeeze_copy.dims_out", "tIo", op_squeeze_dims, true},
+    {"aten::stack.out", "Tio", op_stack, true},
+    {"aten::t_copy.out", "to", op_t, true},
+    {"aten::transpose_copy.int_out", "tiio", op_transpose, true},
     {"aten::tril.out", "tio", op_tril},
-    {"aten::unbind_copy.int_out", "tiW", op_unbind},
-    {"aten::unfold_copy.out", "tiiio", op_unfold},
-    {"aten::unsqueeze_copy.out", "tio", op_unsqueeze},
-    {"aten::view_copy.out", "tIo", op_view},
+    {"aten::unbind_copy.int_out", "tiW", op_unbind, true},
+    {"aten::unfold_copy.out", "tiiio", op_unfold, true},
+    {"aten::unsqueeze_copy.out", "tio", op_unsqueeze, true},
+    {"aten::view_copy.out", "tIo", op_view, true},
+    {"preprocess::tile_crop.out", "tio", op_tile_crop},
 };
 CML_ET_FAMILY(shape)

@@ -57,6 +57,11 @@ def check_example(name, program, environment, work):
     elif name == 'flatten_folder':
         r = go(package, os.path.join(work, 'blob'))
         check(f'{program}: flattens and restores', r.returncode == 0 and 'same folder' in r.stdout, r)
+    elif name == 'own_backend':
+        r = go(os.path.join(data, 'et', 'programs', 'scale.pte'), '1', '-2', '0.5')  # (3 x + x) 3 - 1
+        check(f'{program}: runs its delegates', r.returncode == 0 and r.stdout.split() == ['11', '-25', '5'], r)
+        r = go(os.path.join(data, 'et', 'log.pte'), '1')
+        check(f'{program}: refuses in one line', r.returncode == 1 and r.stderr.count('\n') == 1, r)
     else:
         r = go(package)
         check(f'{program}: runs', r.returncode == 0 and 'classLabel' in r.stdout, r)
@@ -100,7 +105,7 @@ def check_installed(work, cc):
 def main():
     cc = os.environ.get('CC', 'cc').split()[0]
     with tempfile.TemporaryDirectory() as work:
-        for name in ('open_and_list', 'flatten_folder', 'load_and_run'):
+        for name in ('open_and_list', 'flatten_folder', 'load_and_run', 'own_backend'):
             check_example(name, os.path.join(build, 'examples', 'example-' + name.replace('_', '-')), {}, work)
         if not shutil.which('meson') or not shutil.which('pkg-config'):
             skip('install', 'no meson or pkg-config')

@@ -3,6 +3,7 @@
 log.pte is log(linear(relu(linear(x)))) and a sum, exported with stack traces; log-changed.pte has 0.3 added to the second
 linear's weight. Where a python with the executorch wheel is named by $CML_PYTHON (or is the one that runs this), its Inspector
 reads what --etdump wrote."""
+import ast
 import json
 import os
 import re
@@ -22,6 +23,7 @@ data = os.path.join(source, 'tests', 'data')
 program, changed = (os.path.join(data, 'et', n) for n in ('log.pte', 'log-changed.pte'))
 bundle = os.path.join(data, 'fuzz', 'bpte', 'bundled.bpte')
 digits, digits_input = (os.path.join(data, 'digits', n) for n in ('digits.pte', 'inputs.npz'))
+recorded = os.path.join(data, 'et', 'programs')
 X = [[-0.02535119, 1.0739002, 2.2628458, -0.9175293], [-0.22511572, 2.3466382, -1.1088485, 1.6253527]]
 
 
@@ -91,6 +93,81 @@ def bench(npz):
           and {o['operator'] for o in j['operators']} >= {'aten::addmm.out', 'aten::log.out'}, r)
 
 
+TYPES = {'<f4': 'f', '<f2': 'e', '<f8': 'd', '<i8': 'q', '<i4': 'i', '|b1': '?', '|u1': 'B', '|i1': 'b'}
+
+
+def read_npy(data):
+    """(shape, numbers) of a .npy file's bytes."""
+    size = struct.unpack('<H', data[8:10])[0]
+    head = ast.literal_eval(data[10:10 + size].decode())
+    return head['shape'], struct.unpack(f"<{math.prod(head['shape'])}{TYPES[head['descr']]}", data[10 + size:])
+
+
+def near(a, b):
+    """Nothing, or what is wrong."""
+    (shape, got), (wanted, expected) = a, b
+    if shape != wanted:
+        return f'shape {shape}, expected {wanted}'
+    off = [(g, e) for g, e in zip(got, expected) if not (g == e or abs(g - e) <= 1e-4 + 1e-4 * abs(e) or (g != g and e != e))]
+    return f'{len(off)} of {len(got)} differ, such as {off[0]}' if off else ''
+
+
+def recorded_program(name, folder):
+    """One sequence over kept state, against what ExecuTorch's runtime or torch gave."""
+    pte, out = os.path.join(recorded, name + '.pte'), os.path.join(folder, 'out_{step}.npz')
+    with zipfile.ZipFile(os.path.join(recorded, name + '.npz')) as z:
+        arrays = {n[:-4]: z.read(n) for n in z.namelist()}
+    steps = 1 + max(int(n.split('/')[0]) for n in arrays)
+    args = []
+    for s in range(steps):
+        args += ['--input', os.path.join(folder, f'in_{s}.npz')]
+        with zipfile.ZipFile(args[-1], 'w') as z:
+            for n, data in arrays.items():
+                if n.startswith(f'{s}/input_'):
+                    z.writestr(n.split('/')[1] + '.npy', data)
+    r = run('predict', pte, *args, '--output', out)
+    wrong = [r.stderr] if r.returncode else []
+    for n, data in arrays.items():
+        step, array = n.split('/')
+        if r.returncode or not array.startswith('output_'):
+            continue
+        with zipfile.ZipFile(out.replace('{step}', step)) as z:
+            said = near(read_npy(z.read(array + '.npy')), read_npy(data))
+        wrong += [f'{n}: {said}'] if said else []
+    check(f'recorded program {name}', not wrong and steps > 0, wrong[:3])
+    return r
+
+
+def recorded_programs(folder):
+    for name in sorted(n[:-4] for n in os.listdir(recorded) if n.endswith('.pte')):
+        if name == 'scale':  # of a backend that cmlrun does not have
+            r = run('predict', os.path.join(recorded, name + '.pte'), '--input', os.path.join(folder, 'in.npz'))
+            check('a backend that is not there is named', r.returncode == 1 and "backend 'ScaleBackend'" in r.stderr, r)
+            continue
+        r = recorded_program(name, folder)
+        if name == 'mixed':
+            check('a compile spec that is not heeded is said once, in one line', r.stderr.count('\n') == 1
+                  and 'ignored: compute_units = cpu_and_ne of delegate 0 (everything runs on the CPU)' in r.stderr, r.stderr)
+    mixed = os.path.join(recorded, 'mixed.pte')
+    j = json.loads(run('bench', mixed, '--seconds', '0.001', '--json').stdout)
+    check('bench --json lists ignored compile specs, and memory', {(s['delegate'], s['key'], s['value']) for s in j['ignored_specs']}
+          == {(0, 'compute_units', 'cpu_and_ne'), (1, 'compute_units', 'cpu_and_ne')} and j['peak_bytes'] >= j['base_bytes'] > 0 and j['open_ms'] < 1000, j)
+
+
+def describe():
+    r = run('describe', program)
+    check('describe of a program without Core ML', r.returncode == 0 and 'ExecuTorch program of 1 method' in r.stdout
+          and re.search(r'inputs +float32 \[2, 4\]', r.stdout) and re.search(r'\n +1 +aten::relu.out\n', r.stdout), r)
+    j = json.loads(run('describe', program, '--json').stdout)['program']['methods'][0]
+    check('describe --json', j['name'] == 'forward' and j['inputs'] == [{'kind': 'Tensor', 'dtype': 'float32', 'sizes': [2, 4], 'dynamism': 'static'}]
+          and {'name': 'aten::addmm.out', 'calls': 2} in j['operators'] and j['kernel_calls'] == 7 and sum(j['memory_plan']) > 0, j)
+    r = run('describe', os.path.join(recorded, 'mixed.pte'))
+    check('describe of a program with two delegates', r.returncode == 0 and r.stdout.count('CoreMLBackend, called 1 times') == 2
+          and 'compute_units = cpu_and_ne  (ignored: everything runs on the CPU)' in r.stdout, r)
+    j = json.loads(run('describe', digits, '--json').stdout)
+    check('describe of one with a single model tells both', j['program']['methods'] and j['inputs'][0]['shape'] == [1, 1, 8, 8], j)
+
+
 INSPECT = r"""
 import sys, warnings, logging
 warnings.filterwarnings("ignore"); logging.disable(logging.WARNING)
@@ -132,4 +209,6 @@ with tempfile.TemporaryDirectory() as folder:
     skipped_delegates(folder)
     bench(npz)
     etdump(npz, folder)
+    describe()
+    recorded_programs(folder)
 finish()

@@ -1,0 +1,249 @@
+#!/usr/bin/env python3
+"""Makes the recorded programs of tests/data/et/programs: NAME.pte and NAME.npz, which holds for each step S of a sequence the
+inputs S/input_K and the outputs S/output_K of ExecuTorch's own runtime (of torch where that does not run the program on Linux:
+Core ML delegates, other backends, convolutions with the channels last). check_programs.py runs cmlrun over them.
+
+    python3 tests/tools/make_programs.py tests/data/et/programs [NAME ...]      (executorch 1.4.1, torch, coremltools)"""
+import contextlib
+import io
+import logging
+import os
+import struct
+import sys
+import warnings
+
+warnings.filterwarnings("ignore")
+logging.disable(logging.WARNING)
+import numpy as np
+import torch
+from torch.export import Dim, export
+
+with contextlib.redirect_stderr(io.StringIO()):
+    import executorch.kernels.quantized  # noqa: F401
+    from executorch.backends.apple.coreml.compiler import CoreMLBackend
+    from executorch.backends.apple.coreml.partition import CoreMLPartitioner
+    from executorch.exir import EdgeCompileConfig, to_edge, to_edge_transform_and_lower
+    from executorch.exir.backend.backend_api import to_backend
+    from executorch.exir.backend.backend_details import BackendDetails, CompileSpec, PreprocessResult
+    from executorch.exir.capture._config import ExecutorchBackendConfig
+    from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401
+    from executorch.runtime import Runtime, Verification
+    import coremltools as ct
+
+torch.manual_seed(5)
+PROGRAMS = {}
+LOOSE = EdgeCompileConfig(_check_ir_validity=False)
+
+
+def program(function):
+    PROGRAMS[function.__name__] = function
+    return function
+
+
+def portable(model, inputs, dynamic=None, **options):
+    edge = to_edge(export(model.eval(), inputs, dynamic_shapes=dynamic), compile_config=LOOSE)
+    return edge.to_executorch(ExecutorchBackendConfig(**options)).buffer
+
+
+def recorded(buffer, steps):
+    """Outputs of the real runtime, step after step over one loaded method."""
+    method = Runtime.get().load_program(buffer, verification=Verification.Minimal).load_method("forward")
+    return buffer, steps, [[o.clone() if isinstance(o, torch.Tensor) else o for o in method.execute(list(s))] for s in steps]
+
+
+def coreml(precision="float16", **options):
+    specs = CoreMLBackend.generate_compile_specs(compute_precision=getattr(ct.precision, precision.upper()), minimum_deployment_target=ct.target.iOS18, **options)
+    return specs
+
+
+# ---- ExecuTorch's own operators ----
+
+@program
+def dynamic():
+    class M(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = torch.nn.Linear(6, 8), torch.nn.Conv1d(8, 4, 3, padding=1)
+
+        def forward(self, x):
+            y = torch.nn.functional.gelu(self.a(x))
+            y = self.b(y.transpose(1, 2))
+            return y.mean(-1), torch.cat([y, -y], 1), y.argmax(-1)
+    n = Dim("n", max=12)
+    x = torch.randn(2, 12, 6)
+    return recorded(portable(M(), (x,), ({1: n},)), [(x,), (torch.randn(2, 3, 6),), (torch.randn(2, 7, 6),)])
+
+
+@program
+def mutable():
+    class M(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("total", torch.arange(4.0))
+            self.register_buffer("count", torch.zeros(1, dtype=torch.int64))
+
+        def forward(self, x):
+            self.total.add_(x)
+            self.count.add_(1)
+            return self.total / self.count, self.count * 10
+    steps = [(torch.randn(4),) for _ in range(4)]
+    return recorded(portable(M(), steps[0], emit_mutable_buffer_names=True), steps)
+
+
+@program
+def control():
+    class M(torch.nn.Module):
+        def forward(self, x):
+            return torch.cond(x.sum() > 0, lambda v: v * 2 + 1, lambda v: (v - 1).abs(), (x,)) + x
+
+    steps = [(torch.tensor([1.0, 2, -0.5]),), (torch.tensor([-3.0, 1, 0.25]),)]
+    return recorded(portable(M(), steps[0]), steps)
+
+
+@program
+def attention():
+    class M(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.qkv = torch.nn.Linear(16, 16 + 2 * 8, bias=False)
+            self.register_buffer("k", torch.zeros(1, 10, 2, 4))
+            self.register_buffer("v", torch.zeros(1, 10, 2, 4))
+
+        def forward(self, x, start):
+            at = start.item()
+            torch._check(at >= 0)
+            torch._check(at < 10)
+            q, k, v = self.qkv(x).split([16, 8, 8], -1)
+            return torch.ops.llama.sdpa_with_kv_cache(q.reshape(1, -1, 4, 4), k.reshape(1, -1, 2, 4), v.reshape(1, -1, 2, 4), self.k, self.v,
+                                                      at, x.shape[1], None, 0.0, True, None)
+    steps = [(torch.randn(1, 1, 16), torch.tensor([i])) for i in range(4)]
+    return recorded(portable(M(), steps[0]), steps)
+
+
+@program
+def quantized():
+    q = torch.ops.quantized_decomposed
+
+    class M(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("table", torch.randint(-128, 127, (12, 8), dtype=torch.int8))
+            self.register_buffer("scales", torch.rand(12, 1) * 0.05 + 0.01)
+            self.register_buffer("w", torch.randint(-8, 8, (6, 8), dtype=torch.int8))
+            self.register_buffer("ws", torch.rand(6) * 0.1)
+
+        def forward(self, i):
+            x = q.embedding_byte.default(self.table, self.scales, None, -128, 127, i)
+            y = q.dequantize_per_tensor.default(q.quantize_per_tensor.default(x, 0.05, 3, -128, 127, torch.int8), 0.05, 3, -128, 127, torch.int8)
+            w = q.dequantize_per_channel.default(self.w, self.ws, torch.zeros(6, dtype=torch.int64), 0, -8, 7, torch.int8)
+            return torch.nn.functional.linear(y, w)
+    steps = [(torch.tensor([1, 5, 11]),), (torch.tensor([0, 0, 7]),)]
+    edge = to_edge(export(M().eval(), steps[0]), compile_config=LOOSE)
+    return recorded(edge.to_executorch().buffer, steps)
+
+
+@program
+def spectrum():
+    class M(torch.nn.Module):
+        def forward(self, x):
+            f = torch.fft.rfft(x)
+            return torch.fft.irfft(f * f, n=12), torch.ops.aten.view_as_real_copy(f), f.abs()
+    steps = [(torch.randn(2, 12),), (torch.randn(2, 12),)]
+    return recorded(portable(M(), steps[0]), steps)
+
+
+@program
+def channels_last():
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3, padding=1), torch.nn.BatchNorm2d(5), torch.nn.ReLU(), torch.nn.MaxPool2d(2), torch.nn.Conv2d(5, 4, 1))
+
+    class M(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.m = model
+
+        def forward(self, x):
+            return self.m(x.to(memory_format=torch.channels_last)).contiguous()
+    steps = [(torch.randn(1, 3, 6, 8),), (torch.randn(1, 3, 6, 8),)]
+    return portable(M(), steps[0]), steps, [[M().eval()(*s)] for s in steps]  # the wheel's convolution takes no channels last
+
+
+# ---- Core ML delegates ----
+
+def delegated(model, steps, dynamic=None, **options):
+    partitioner = CoreMLPartitioner(compile_specs=coreml(**options.pop("specs", {})), **options)
+    model.eval()
+    with torch.no_grad():
+        expected = [model(*s) for s in steps]
+    edge = to_edge_transform_and_lower(export(model, steps[0], dynamic_shapes=dynamic), partitioner=[partitioner], compile_config=LOOSE)
+    return edge.to_executorch().buffer, steps, [list(e) if isinstance(e, (tuple, list)) else [e] for e in expected]
+
+
+@program
+def mixed():
+    """Two delegates with operators between and behind them."""
+    class M(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = torch.nn.Linear(6, 6), torch.nn.Linear(6, 4)
+
+        def forward(self, x):
+            y = torch.relu(self.a(x))
+            y = y.topk(6).values
+            return torch.tanh(self.b(y)), y.argmax(-1)
+    steps = [(torch.randn(2, 6),), (torch.randn(2, 6),)]
+    return delegated(M(), steps, skip_ops_for_coreml_delegation=["aten.topk.default", "aten.argmax.default"],
+                     specs={"precision": "float32", "compute_unit": ct.ComputeUnit.CPU_AND_NE})
+
+
+@program
+def ranged():
+    """A delegate whose shapes are a range, called with several."""
+    n = Dim("n", min=2, max=9)
+    return delegated(torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Sigmoid(), torch.nn.Linear(7, 3)),
+                     [(torch.randn(9, 5),), (torch.randn(2, 5),), (torch.randn(4, 5),)], ({0: n},), specs={"precision": "float32"})
+
+
+# ---- a backend of one's own ----
+
+class ScaleBackend(BackendDetails):
+    """Multiplies by a number: that of its compile spec, which is also all of its bytes."""
+    @staticmethod
+    def preprocess(edge_program, compile_specs):
+        return PreprocessResult(processed_bytes=compile_specs[0].value)
+
+
+@program
+def scale():
+    class Inner(torch.nn.Module):
+        def forward(self, x):
+            return x * 3
+
+    class M(torch.nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x):
+            y = self.inner(x) + x
+            return self.inner(y) - 1
+    x = torch.tensor([[1.0, -2, 0.5]])
+    inner = to_backend("ScaleBackend", to_edge(export(Inner(), (x,)), compile_config=LOOSE).exported_program(), [CompileSpec("factor", struct.pack("<f", 3))])
+    return portable(M(inner), (x,)), [(x,)], [[(x * 3 + x) * 3 - 1]]
+
+
+def main():
+    folder, wanted = sys.argv[1], sys.argv[2:]
+    os.makedirs(folder, exist_ok=True)
+    for name in wanted or PROGRAMS:
+        with contextlib.redirect_stderr(io.StringIO()):
+            buffer, steps, outputs = PROGRAMS[name]()
+        with open(os.path.join(folder, name + ".pte"), "wb") as f:
+            f.write(buffer)
+        arrays = {f"{s}/input_{i}": v.numpy() for s, step in enumerate(steps) for i, v in enumerate(step)}
+        arrays |= {f"{s}/output_{i}": v.detach().contiguous().numpy() for s, step in enumerate(outputs) for i, v in enumerate(step) if isinstance(v, torch.Tensor)}
+        np.savez(os.path.join(folder, name + ".npz"), **arrays)
+        print(name, len(buffer), "bytes", len(steps), "steps")
+
+
+if __name__ == "__main__":
+    main()
