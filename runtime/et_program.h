@@ -28,7 +28,8 @@ typedef struct cml_et_delegate_info {
   const cml_pte_delegate *delegate;  /* its bytes (delegate->data) and compile specs, in the program */
 } cml_et_delegate_info;
 
-/* A backend: one table of functions. execute gets the call's values, inputs then outputs, as the program passes them (any
+/* A backend: one table of functions (examples/own_backend.c is a whole one). init is called once for each delegate when its method
+ * is loaded, destroy when it is unloaded. execute gets the call's values, inputs then outputs, as the program passes them (any
  * kind, any number: check them); outputs are resized with cml_et_resize through `call`, which also gives temporaries and
  * the thread pool; call->args and call->arg_count are the values. */
 typedef struct cml_et_backend {
