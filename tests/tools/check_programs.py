@@ -5,6 +5,7 @@ linear's weight. Where a python with the executorch wheel is named by $CML_PYTHO
 reads what --etdump wrote."""
 import ast
 import json
+import math
 import os
 import re
 import struct
