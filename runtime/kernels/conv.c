@@ -19,6 +19,14 @@ static size_t taps(const cml_conv *v) { return (size_t)(v->kernel[0] * v->kernel
 
 bool cml_conv_is_depthwise(const cml_conv *v) { return v->groups > 1 && v->groups == v->channels && v->outputs == v->channels; }
 
+size_t cml_conv_narrow(const cml_kernels *k, const cml_conv *v) {
+  size_t n = v->groups ? v->channels / v->groups : 0;
+  bool fits = v->groups > 1 && v->channels == v->outputs && n > 1 && n <= 8 && (n & (n - 1)) == 0 && k->width % n == 0 && v->in_last && v->out_last &&
+              v->in[0] == 1 && v->out[0] == 1 && v->kernel[0] == 1 && v->offset[0] == 0 && v->kernel[1] <= CML_DEPTHWISE_ROWS;
+  for (int i = 0; i < 3; i++) fits = fits && v->step[i] == 1 && v->place[i] == 0;
+  return fits ? n : 0;
+}
+
 void cml_conv_place_all(cml_conv *v) {
   for (int i = 0; i < 3; i++) {
     v->place[i] = 0;
@@ -27,7 +35,7 @@ void cml_conv_place_all(cml_conv *v) {
   }
 }
 
-/* ---- weights: [group][panel][tap][channel][tile_columns], depthwise [tap][channel] ---- */
+/* ---- weights: [group][panel][tap][channel][tile_columns], depthwise [tap][channel], narrow groups [tap][channel of group][output] ---- */
 
 static size_t group_bytes(const cml_kernels *k, const cml_conv *v, bool half) {
   size_t columns = v->outputs / v->groups;
@@ -37,6 +45,7 @@ static size_t group_bytes(const cml_kernels *k, const cml_conv *v, bool half) {
 size_t cml_conv_packed_bytes(const cml_kernels *k, const cml_conv *v, bool half) {
   if (v->winograd) return cml_winograd_packed_bytes(k, v);
   if (cml_conv_is_depthwise(v)) return taps(v) * v->channels * 4 + 64;
+  if (cml_conv_narrow(k, v)) return taps(v) * v->channels * cml_conv_narrow(k, v) * 4 + 64;
   return v->groups * group_bytes(k, v, half) + 64;
 }
 
@@ -89,6 +98,15 @@ void cml_conv_pack(const cml_kernels *k, const cml_conv *v, const cml_conv_sourc
     for (size_t t = 0; t < taps(v); t++)
       for (size_t c = 0; c < v->channels; c++)
         ((float *)to)[t * v->channels + c] = source_float(from, (int64_t)c * from->group_stride + tap_offset(v, from, t));
+    return;
+  }
+  size_t narrow = cml_conv_narrow(k, v);
+  if (narrow) {
+    for (size_t i = 0; i < taps(v) * narrow * v->channels; i++) {
+      size_t output = i % v->channels, channel = i / v->channels % narrow, tap = i / v->channels / narrow;
+      ((float *)to)[i] = source_float(from, (int64_t)(output / narrow) * from->group_stride + (int64_t)(output % narrow) * from->output_stride +
+                                                (int64_t)channel * from->channel_stride + tap_offset(v, from, tap));
+    }
     return;
   }
   pack_context p = {k, v, from, half, to};
@@ -157,6 +175,7 @@ size_t cml_conv_scratch(const cml_kernels *k, const cml_conv *v) {
   if (v->winograd) return cml_winograd_scratch(k, v);
   layout l;
   lay_out(v, &l);
+  if (cml_conv_narrow(k, v)) return cml_depthwise_scratch(k, v);
   size_t bytes = round_up((l.staged + l.sums + l.line) * sizeof(float) + l.stretches * sizeof(size_t) + 64, 64), rows = cml_depthwise_scratch(k, v);
   return bytes > rows ? bytes : rows;
 }
@@ -453,7 +472,7 @@ void cml_conv_run(const cml_kernels *k, const cml_conv *v, const cml_conv_weight
   job j = {.k = k, .l = &l, .w = w, .after = after, .x = x, .y = y, .scratch = scratch, .slot = cml_conv_scratch(k, v), .parts = 1};
   size_t work = v->batch * (size_t)(v->out[0] * v->out[1] * v->out[2]) * v->outputs * l.depth;
   if (slots < cml_pool_threads(pool) || work < SERIAL_BELOW) pool = NULL; /* waking threads would take longer */
-  if (cml_depthwise_fits(v)) {
+  if (cml_depthwise_fits(k, v)) {
     cml_depthwise_run(k, v, w, after, x, y, pool, scratch, j.slot);
     return;
   }

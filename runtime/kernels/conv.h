@@ -39,6 +39,9 @@ typedef struct cml_conv_source {
 } cml_conv_source;
 
 bool cml_conv_is_depthwise(const cml_conv *v);
+/* Channels of a group where groups are so narrow that the depthwise kernels work on several in one vector; 0: they are not. Decided
+ * without the sizes of images, for it decides how weights are packed. */
+size_t cml_conv_narrow(const cml_kernels *k, const cml_conv *v);
 /* Whether transformed tiles are worth while: 3 x 3, stride 1, channels last, enough pixels and channels. */
 bool cml_conv_suits_winograd(const cml_conv *v);
 /* Fills the placement of an ordinary convolution, whose pixels are the whole output. */
@@ -52,8 +55,9 @@ size_t cml_conv_shared(const cml_kernels *k, const cml_conv *v);  /* bytes, for 
 void cml_conv_run(const cml_kernels *k, const cml_conv *v, const cml_conv_weights *w, const cml_epilogue *after, const void *x, void *y,
                   cml_pool *pool, void *scratch, size_t slots);
 
-/* depthwise.c: images with the channels last */
-bool cml_depthwise_fits(const cml_conv *v);
+enum { CML_DEPTHWISE_ROWS = 32 }; /* of a kernel, at most */
+/* depthwise.c: images with the channels last; groups of one channel or of few */
+bool cml_depthwise_fits(const cml_kernels *k, const cml_conv *v);
 size_t cml_depthwise_scratch(const cml_kernels *k, const cml_conv *v);
 void cml_depthwise_run(const cml_kernels *k, const cml_conv *v, const cml_conv_weights *w, const cml_epilogue *after, const void *x, void *y,
                        cml_pool *pool, void *scratch, size_t slot);

@@ -45,7 +45,7 @@ VINLINE void depthwise_together(const int together, const int kw, const int stri
     if (!d->rows[r]) continue;
     const char *row = (const char *)d->rows[r] + c * size;
     const float *w = d->w + r * (size_t)kw * d->w_stride + c;
-    vf weight[5];
+    vf weight[7];
     UNROLL for (int t = 0; t < kw; t++) weight[t] = vf_load(w + (size_t)t * d->w_stride);
     UNROLL for (int i = 0; i < columns; i++) {
       bool outside = edge && (first + i < 0 || first + i >= d->columns);
@@ -58,54 +58,127 @@ VINLINE void depthwise_together(const int together, const int kw, const int stri
   UNROLL for (int i = 0; i < together; i++) depthwise_store(d, o + (size_t)i, c, acc[i], W);
 }
 
+/* Outputs whose columns are all inside, of any kernel: each weight is loaded once for all of them. group: lanes of `from` choose the
+ * channels of it, one after the other. */
+VINLINE void depthwise_inside(const int together, const bool half, const bool grouped, const cml_depthwise *d, size_t o, size_t c) {
+  const size_t size = half ? 2 : 4, step = (size_t)d->stride * d->pixel * size, group = grouped ? d->group : 1;
+  vf acc[8], bias = d->bias ? vf_load(d->bias + c) : vf_zero();
+  vi base = vi_iota() & ~(int32_t)(group - 1);
+  UNROLL for (int i = 0; i < together; i++) acc[i] = bias;
+  for (size_t r = 0; r < d->kh; r++) {
+    if (!d->rows[r]) continue;
+    const char *row = (const char *)d->rows[r] + ((size_t)(d->first + (int64_t)o * d->stride) * d->pixel + c) * size;
+    const float *w = d->w + r * d->kw * group * d->w_stride + c;
+    for (size_t t = 0; t < d->kw; t++, row += (size_t)d->dilation * d->pixel * size)
+      for (size_t k = 0; k < group; k++, w += d->w_stride) {
+        vf weight = vf_load(w);
+        UNROLL for (int i = 0; i < together; i++) {
+          const void *p = row + (size_t)i * step;
+          vf x = half ? vh_load(p) : vf_load(p);
+          acc[i] = vf_fma(grouped ? vf_permute(x, base + (int32_t)k) : x, weight, acc[i]);
+        }
+      }
+  }
+  UNROLL for (int i = 0; i < together; i++) depthwise_store(d, o + (size_t)i, c, acc[i], W);
+}
+
+/* Groups of channels in kernels three wide: the weights of a row's taps and one channel of the group stay in registers, and each
+ * column is loaded once for all taps that want it. */
+VINLINE void grouped_together(const int together, const int stride, const bool half, const cml_depthwise *d, size_t o, size_t c) {
+  enum { KW = 3 };
+  const int columns = (together - 1) * stride + KW;
+  const size_t size = half ? 2 : 4;
+  vf acc[8], bias = d->bias ? vf_load(d->bias + c) : vf_zero();
+  vi base = vi_iota() & ~(int32_t)(d->group - 1);
+  UNROLL for (int i = 0; i < together; i++) acc[i] = bias;
+  for (size_t r = 0; r < d->kh; r++) {
+    if (!d->rows[r]) continue;
+    const char *row = (const char *)d->rows[r] + ((size_t)(d->first + (int64_t)o * stride) * d->pixel + c) * size;
+    const float *w = d->w + r * KW * d->group * d->w_stride + c;
+    for (size_t k = 0; k < d->group; k++) {
+      vf weight[KW];
+      vi from = base + (int32_t)k;
+      UNROLL for (int t = 0; t < KW; t++) weight[t] = vf_load(w + ((size_t)t * d->group + k) * d->w_stride);
+      UNROLL for (int i = 0; i < columns; i++) {
+        const void *p = row + (size_t)i * d->pixel * size;
+        vf x = vf_permute(half ? vh_load(p) : vf_load(p), from);
+        UNROLL for (int t = 0; t < KW; t++)
+          if (i >= t && (i - t) % stride == 0 && (i - t) / stride < together) acc[(i - t) / stride] = vf_fma(x, weight[t], acc[(i - t) / stride]);
+      }
+    }
+  }
+  UNROLL for (int i = 0; i < together; i++) depthwise_store(d, o + (size_t)i, c, acc[i], W);
+}
+
 /* One output of any kernel. */
 static void depthwise_one(const cml_depthwise *d, size_t o, size_t c, size_t n) {
   vf acc = d->bias ? load_some(d->bias + c, n) : vf_zero();
-  size_t size = d->x_half ? 2 : 4;
+  size_t size = d->x_half ? 2 : 4, group = d->group > 1 ? d->group : 1;
+  vi base = vi_iota() & ~(int32_t)(group - 1);
   for (size_t r = 0; r < d->kh; r++) {
     if (!d->rows[r]) continue;
     for (size_t t = 0; t < d->kw; t++) {
       int64_t column = d->first + (int64_t)o * d->stride + (int64_t)t * d->dilation;
       if (column < 0 || column >= d->columns) continue;
       vf x = x_load((const char *)d->rows[r] + ((size_t)column * d->pixel + c) * size, d->x_half, n);
-      acc = vf_fma(x, load_some(d->w + (r * d->kw + t) * d->w_stride + c, n), acc);
+      for (size_t k = 0; k < group; k++)
+        acc = vf_fma(group > 1 ? vf_permute(x, base + (int32_t)k) : x, load_some(d->w + ((r * d->kw + t) * group + k) * d->w_stride + c, n), acc);
     }
   }
   depthwise_store(d, o, c, acc, n);
 }
 
+enum { TOGETHER = CML_TILE_MAX > 6 ? 7 : 4 };
+
 VINLINE void depthwise_columns(const int kw, const int stride, const bool half, const cml_depthwise *d, size_t c) {
-  enum { T = CML_TILE_MAX > 6 ? 7 : 4 };
   size_t o = 0;
   for (size_t step; o < d->outputs; o += step) {
     int64_t first = d->first + (int64_t)o * stride;
-    step = d->outputs - o >= T ? T : 1;
+    step = d->outputs - o >= TOGETHER ? TOGETHER : 1;
     bool edge = first < 0 || first + (int64_t)(step - 1) * stride + kw > d->columns;
     if (step == 1) depthwise_together(1, kw, stride, half, true, d, o, c);
-    else if (edge) depthwise_together(T, kw, stride, half, true, d, o, c);
-    else depthwise_together(T, kw, stride, half, false, d, o, c);
+    else if (edge) depthwise_together(TOGETHER, kw, stride, half, true, d, o, c);
+    else depthwise_together(TOGETHER, kw, stride, half, false, d, o, c);
   }
 }
 
-#define DEPTHWISE_CASE(kw_, stride_, half_)                                \
-  if (d->kw == kw_ && d->stride == stride_ && d->x_half == half_) {        \
-    for (; c + W <= d->channels; c += W) depthwise_columns(kw_, stride_, half_, d, c); \
-  }
+static bool inside(const cml_depthwise *d, size_t o, size_t outputs) {
+  int64_t first = d->first + (int64_t)o * d->stride;
+  return first >= 0 && first + (int64_t)(outputs - 1) * d->stride + (int64_t)(d->kw - 1) * d->dilation < d->columns;
+}
 
-static void depthwise(const cml_depthwise *d) {
-  size_t c = 0;
-  if (d->dilation == 1) {
-    DEPTHWISE_CASE(3, 1, false)
-    DEPTHWISE_CASE(3, 1, true)
-    DEPTHWISE_CASE(3, 2, false)
-    DEPTHWISE_CASE(3, 2, true)
-    DEPTHWISE_CASE(5, 1, false)
-    DEPTHWISE_CASE(5, 1, true)
-    DEPTHWISE_CASE(5, 2, false)
-    DEPTHWISE_CASE(5, 2, true)
+/* Any other kernel; kw three wide and stride 1 or 2, when they are not 0, are known to be so. */
+VINLINE void any_columns(const int kw, const int stride, const bool half, const bool grouped, const cml_depthwise *d, size_t c) {
+  for (size_t o = 0, step; o < d->outputs; o += step) {
+    step = d->outputs - o >= TOGETHER && inside(d, o, TOGETHER) ? TOGETHER : 1;
+    if (step == 1) depthwise_one(d, o, c, W);
+    else if (kw) grouped_together(TOGETHER, stride, half, d, o, c);
+    else depthwise_inside(TOGETHER, half, grouped, d, o, c);
   }
-  for (; c < d->channels; c += W)
-    for (size_t o = 0; o < d->outputs; o++) depthwise_one(d, o, c, d->channels - c < W ? d->channels - c : W);
+}
+
+static void depthwise_vector(const cml_depthwise *d, size_t c) {
+#define DEPTHWISE_CASE(kw_, stride_, half_) \
+  if (plain && d->kw == kw_ && d->stride == stride_ && d->x_half == half_) depthwise_columns(kw_, stride_, half_, d, c); else
+#define GROUPED_CASE(stride_, half_) \
+  if (grouped && d->dilation == 1 && d->kw == 3 && d->stride == stride_ && d->x_half == half_) any_columns(3, stride_, half_, true, d, c); else
+#define ANY_CASE(grouped_, half_) \
+  if (grouped == grouped_ && d->x_half == half_) any_columns(0, 0, half_, grouped_, d, c); else
+  const bool grouped = d->group > 1, plain = d->dilation == 1 && !grouped;
+  DEPTHWISE_CASE(3, 1, false) DEPTHWISE_CASE(3, 1, true) DEPTHWISE_CASE(3, 2, false) DEPTHWISE_CASE(3, 2, true)
+  DEPTHWISE_CASE(5, 1, false) DEPTHWISE_CASE(5, 1, true) DEPTHWISE_CASE(5, 2, false) DEPTHWISE_CASE(5, 2, true)
+  DEPTHWISE_CASE(7, 1, false) DEPTHWISE_CASE(7, 1, true)
+  GROUPED_CASE(1, false) GROUPED_CASE(1, true) GROUPED_CASE(2, false) GROUPED_CASE(2, true)
+  ANY_CASE(false, false) ANY_CASE(false, true) ANY_CASE(true, false) ANY_CASE(true, true) {}
+}
+
+/* The last vector of channels overlaps the one before it, where there is one. */
+static void depthwise(const cml_depthwise *d) {
+  if (d->channels < W) {
+    for (size_t o = 0; o < d->outputs; o++) depthwise_one(d, o, 0, d->channels);
+    return;
+  }
+  for (size_t c = 0; c < d->channels; c += W) depthwise_vector(d, c + W <= d->channels ? c : d->channels - W);
 }
 
 /* ---- Winograd: d -> B^T d B, m -> A^T m A, with the points 0, 1, -1, 2, -2 and infinity ---- */

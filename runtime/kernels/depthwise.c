@@ -1,4 +1,5 @@
-/* Depthwise convolutions of images with the channels last, input and output read and written where they lie.
+/* Depthwise convolutions, and those in groups of a few channels, of images with the channels last; input and output are read and
+ * written where they lie.
  *
  * A band of output rows is worked through in chunks of channels so narrow that the input rows of one output row stay in the
  * first-level cache: each of them is then read once from further away, and the band's rows stay in the second-level cache from
@@ -9,8 +10,7 @@
 
 enum {
   ROWS_BYTES = 24 << 10,  /* of a chunk's input rows for one output row */
-  BAND_BYTES = 384 << 10, /* of a band's input rows */
-  MOST_TAPS = 32          /* rows of a kernel */
+  BAND_BYTES = 384 << 10  /* of a band's input rows */
 };
 
 static size_t least(size_t a, size_t b) { return a < b ? a : b; }
@@ -28,9 +28,10 @@ typedef struct job {
   int64_t band, bands;  /* output rows */
 } job;
 
-bool cml_depthwise_fits(const cml_conv *v) {
+bool cml_depthwise_fits(const cml_kernels *k, const cml_conv *v) {
+  if (cml_conv_narrow(k, v)) return true;
   bool fits = cml_conv_is_depthwise(v) && v->in_last && v->out_last && v->kernel[0] == 1 && v->in[0] == 1 && v->out[0] == 1 && v->offset[0] == 0 &&
-              v->kernel[1] <= MOST_TAPS;
+              v->kernel[1] <= CML_DEPTHWISE_ROWS;
   for (int i = 0; i < 3; i++) fits = fits && v->step[i] == 1 && v->place[i] == 0 && v->full[i] == v->out[i];
   return fits;
 }
@@ -42,19 +43,20 @@ static size_t chunk_channels(const cml_kernels *k, const cml_conv *v) {
 
 /* A row of sums of a chunk. */
 size_t cml_depthwise_scratch(const cml_kernels *k, const cml_conv *v) {
-  return cml_depthwise_fits(v) && v->out[2] > 0 ? ((size_t)v->out[2] * chunk_channels(k, v) * 4 + 127) & ~(size_t)63 : 0;
+  return cml_depthwise_fits(k, v) && v->out[2] > 0 ? ((size_t)v->out[2] * (chunk_channels(k, v) + k->width) * 4 + 127) & ~(size_t)63 : 0;
 }
 
 static void run_row(const job *j, int64_t image, int64_t row, size_t c, size_t channels, float *sums) {
   const cml_conv *v = j->v;
-  const void *rows[MOST_TAPS];
+  const void *rows[CML_DEPTHWISE_ROWS];
   size_t in = v->in_half ? 2 : 4, out = v->out_half ? 2 : 4, outputs = (size_t)v->out[2];
   for (int64_t i = 0; i < v->kernel[1]; i++) {
     int64_t h = row * v->stride[1] + v->offset[1] + i * v->dilation[1];
     rows[i] = h < 0 || h >= v->in[1] ? NULL : j->x + ((size_t)(image * v->in[1] + h) * (size_t)v->in[2] * v->channels + c) * in;
   }
   size_t at = (size_t)(image * v->out[1] + row) * outputs * v->channels + c;
-  cml_depthwise d = {.outputs = outputs, .channels = channels, .kh = (size_t)v->kernel[1], .kw = (size_t)v->kernel[2], .rows = rows,
+  cml_depthwise d = {.outputs = outputs, .channels = channels, .kh = (size_t)v->kernel[1], .kw = (size_t)v->kernel[2],
+                     .group = cml_conv_narrow(j->k, v), .rows = rows,
                      .x_half = v->in_half, .stride = v->stride[2], .dilation = v->dilation[2], .first = v->offset[2], .columns = v->in[2],
                      .pixel = v->channels, .w = (const float *)j->w->packed + c, .w_stride = v->channels,
                      .bias = j->after->bias ? j->after->bias + c : NULL, .y = j->y + at * out, .y_pixel = v->channels, .y_half = v->out_half};
@@ -79,7 +81,7 @@ static void run_row(const job *j, int64_t image, int64_t row, size_t c, size_t c
 static void run_units(void *context, size_t thread, size_t begin, size_t end) {
   const job *j = context;
   for (size_t i = begin; i < end; i++) {
-    size_t c = i % j->chunks * j->chunk, n = least(j->v->channels - c, j->chunk);
+    size_t c = i % j->chunks * j->chunk, n = i % j->chunks + 1 == j->chunks ? j->v->channels - c : j->chunk;
     int64_t band = (int64_t)(i / j->chunks), image = band / j->bands, first = band % j->bands * j->band;
     int64_t last = first + j->band < j->v->out[1] ? first + j->band : j->v->out[1];
     for (int64_t row = first; row < last; row++) run_row(j, image, row, c, n, (float *)(void *)(j->scratch + thread * j->slot));
@@ -90,6 +92,7 @@ void cml_depthwise_run(const cml_kernels *k, const cml_conv *v, const cml_conv_w
                        cml_pool *pool, void *scratch, size_t slot) {
   job j = {.k = k, .v = v, .w = w, .after = after, .x = x, .y = y, .scratch = scratch, .slot = slot, .chunk = chunk_channels(k, v)};
   j.chunks = (v->channels + j.chunk - 1) / j.chunk;
+  if (j.chunks > 1 && v->channels % j.chunk && v->channels % j.chunk < k->width) j.chunks--; /* less than a vector joins the chunk before it */
   size_t row = (size_t)v->in[2] * v->channels * (v->in_half ? 2 : 4) * (size_t)v->stride[1];
   j.band = 1 + (int64_t)(BAND_BYTES / (row + 1));
   /* enough bands for the threads */

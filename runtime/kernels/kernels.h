@@ -84,9 +84,12 @@ typedef struct cml_tile {
 
 /* One row of a channels-last depthwise convolution: y[o * y_pixel + c] = clamp(bias[c] + the sum over taps (r, t) of
  * rows[r][(first + o * stride + t * dilation) * pixel + c] * w[(r * kw + t) * w_stride + c]), where rows that are NULL and columns
- * outside [0, columns) are zeros. */
+ * outside [0, columns) are zeros.
+ * With a group of 2, 4 or 8 (a divisor of the width and of channels) each output sums over all channels of its group as well:
+ * channel i of it times w[((r * kw + t) * group + i) * w_stride + c]. */
 typedef struct cml_depthwise {
   size_t outputs, channels, kh, kw;
+  size_t group;            /* 0 or 1: depthwise */
   const void *const *rows; /* kh of them, floats or halves */
   bool x_half;
   int64_t stride, dilation, first, columns;

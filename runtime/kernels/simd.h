@@ -47,6 +47,12 @@ typedef float vf_any __attribute__((vector_size(W * 4), aligned(4), may_alias));
 VINLINE vf vf_load(const float *p) { return *(const vf_any *)p; }
 VINLINE void vf_store(float *p, vf x) { *(vf_any *)p = x; }
 VINLINE vf vf_set1(float x) { return x - (vf){0}; } /* x + 0 would turn -0 into 0 */
+VINLINE vi vi_iota(void) { /* 0, 1, 2, ... */
+  static const int32_t lanes[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  vi x;
+  memcpy(&x, lanes, sizeof x);
+  return x;
+}
 VINLINE vi vi_set1(int32_t x) { return x + (vi){0}; }
 VINLINE vi vf_bits(vf x) { return (vi)x; }
 VINLINE vf vi_float(vi x) { return (vf)x; } /* the same bits */
@@ -203,6 +209,20 @@ VINLINE vf vh_load_n(const cml_f16 *p, size_t n) {
 VINLINE void vh_store_n(cml_f16 *p, vf x, size_t n) {
   for (size_t i = 0; i < n; i++) p[i] = cml_f16_from_f32(x[i]);
 }
+#endif
+
+/* Lane i becomes lane from[i]. */
+#if defined(__AVX512F__)
+VINLINE vf vf_permute(vf x, vi from) { return (vf)_mm512_permutexvar_ps((__m512i)from, (__m512)x); }
+#elif defined(__AVX2__)
+VINLINE vf vf_permute(vf x, vi from) { return (vf)_mm256_permutevar8x32_ps((__m256)x, (__m256i)from); }
+#elif defined(__aarch64__) && !defined(CML_PORTABLE)
+VINLINE vf vf_permute(vf x, vi from) {
+  uint8x16_t bytes = (uint8x16_t)(from * 0x04040404 + 0x03020100);
+  return (vf)vqtbl1q_u8((uint8x16_t)x, bytes);
+}
+#else
+VINLINE vf vf_permute(vf x, vi from) { return (vf){x[from[0] & 3], x[from[1] & 3], x[from[2] & 3], x[from[3] & 3]}; }
 #endif
 
 /* Signed zeros and NaN as torch has them: NaN in either operand gives NaN. */

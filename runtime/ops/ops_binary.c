@@ -103,6 +103,8 @@ static const binary functions[] = {
     ARITHMETIC_MAP(ARITHMETIC_ENTRY) COMPARISON_MAP(COMPARISON_ENTRY) LOGICAL_MAP(LOGICAL_ENTRY)
 };
 
+enum { MUL = 2 }; /* the place of mul in ARITHMETIC_MAP */
+
 static const cml_param number_params[] = {{"x", CML_M_FLOAT | CML_MASK(I32), 0, 1}, {"y", CML_M_FLOAT | CML_MASK(I32), 0, 1}};
 static const cml_param truth_params[] = {{"x", CML_M_BOOL, 0, 1}, {"y", CML_M_BOOL, 0, 1}};
 
@@ -124,10 +126,16 @@ static cml_status infer_binary(cml_call *c, cml_error *err) {
   return infer_broadcast(c, x, y, function_of(c)->truth ? CML_BOOL : x->dtype, err);
 }
 
+/* x to the power of 2, as programs write squares: the product is as exact and far cheaper. */
+static bool is_square(const cml_tensor *x, const cml_tensor *y, const cml_tensor *out) {
+  return cml_tensor_count(y) == 1 && y->data && cml_tensor_count(x) == cml_tensor_count(out) && cml_tensor_get(y, 0) == 2;
+}
+
 static void binary_map(const cml_call *c, cml_elementwise *out) {
   const binary *b = function_of(c);
   const cml_tensor *x = cml_arg(c, 0), *y = cml_arg(c, 1);
   cml_lane lane = cml_lane_of(x->dtype);
+  if (b->f32 == pow_f32 && lane == CML_LANE_F32 && is_square(x, y, c->outs[0])) b = &functions[MUL], y = x;
   *out = (cml_elementwise){.map = lane == CML_LANE_F32 ? b->f32 : lane == CML_LANE_I64 ? b->i64 : b->byte,
                            .half = b->half, .arity = 2, .in = {x, y}, .lanes = {lane, lane}, .out = c->outs[0], .out_lane = b->truth ? CML_LANE_BYTE : lane};
 }

@@ -1,4 +1,5 @@
-/* Operators that only graph passes make: conversions between layouts, and group normalisation in one. */
+/* Operators that only graph passes make: conversions between layouts, group normalisation in one, and a factor and a
+ * term by channel. */
 #include <math.h>
 
 #include "families.h"
@@ -217,6 +218,85 @@ static cml_status run_norm(cml_call *c, cml_error *err) {
   return CML_OK;
 }
 
+/* ---- cml_affine: y = f(x * scale[channel] + bias[channel]) ---- */
+
+enum { A_SCALE = 1, A_BIAS, A_LAYOUT, A_ACTIVATION, A_ALPHA, A_BETA };
+
+static const cml_param affine_params[] = {
+    {"x", CML_M_FLOAT, 0, 0}, {"scale", CML_MASK(F32), CML_CONST, 0}, {"bias", CML_MASK(F32), CML_CONST, 0},
+    {"layout", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0}, {"activation", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},
+    {"alpha", CML_MASK(F32), CML_CONST | CML_OPTIONAL, 0}, {"beta", CML_MASK(F32), CML_CONST | CML_OPTIONAL, 0},
+};
+
+enum { AFFINE_FLOATS = 4096 }; /* of a thread's block, at least */
+
+typedef struct affine_job {
+  const cml_kernels *k;
+  const char *x;
+  char *y;
+  size_t runs, run, block; /* runs of neighbouring elements: pixels of all channels, or planes of one; so many are a unit of work */
+  size_t channels;
+  bool last, half;
+  const float *scale, *bias;
+  cml_unary f;
+  float a, b;
+  float *wide; /* [thread][wide_floats] */
+  size_t wide_floats;
+} affine_job;
+
+static bool affine_last(const cml_call *c) { return cml_arg_int(c, A_LAYOUT, 0) == 1; }
+
+static cml_status infer_affine(cml_call *c, cml_error *err) {
+  const cml_tensor *x = cml_arg(c, 0);
+  cml_out_like(c, 0, x);
+  if (x->rank < 0) return CML_OK;
+  if (x->rank < 2) return cml_call_fail(c, err, "x has no channels");
+  int64_t channels = x->dims[affine_last(c) ? x->rank - 1 : 1], activation = cml_arg_int(c, A_ACTIVATION, CML_UNARY_COPY);
+  for (unsigned i = A_SCALE; i <= A_BIAS && channels >= 0; i++)
+    if (cml_tensor_count(cml_arg(c, i)) != channels) return cml_call_fail(c, err, "scale and bias must have %lld elements", (long long)channels);
+  if (activation < 0 || activation >= CML_UNARY_COUNT) return cml_call_fail(c, err, "there is no activation %lld", (long long)activation);
+  if (channels >= 0) c->scratch_size = 4 * cml_pool_threads(c->pool) * ((uint64_t)channels + AFFINE_FLOATS);
+  return CML_OK;
+}
+
+static void affine_blocks(void *context, size_t thread, size_t begin, size_t end) {
+  const affine_job *j = context;
+  float *wide = j->wide + thread * j->wide_floats;
+  for (size_t at = begin * j->block, last = end * j->block < j->runs ? end * j->block : j->runs, count; at < last; at += count) {
+    size_t room = j->last ? j->wide_floats / j->run : 1;
+    count = last - at < room ? last - at : room;
+    for (size_t i = 0, n; i < count * j->run; i += n) {
+      size_t from = at * j->run + i;
+      n = j->last || j->run - i < AFFINE_FLOATS ? count * j->run - i : AFFINE_FLOATS;
+      const float *x = wide;
+      float *y = j->half ? wide : (float *)(void *)j->y + from;
+      if (j->half) j->k->f16_to_f32((const cml_f16 *)(const void *)j->x + from, wide, n);
+      else x = (const float *)(const void *)j->x + from;
+      if (j->last) j->k->scale_channels(n / j->run, j->run, x, y, j->scale, j->bias);
+      else j->k->unary(CML_UNARY_SCALE, x, y, n, j->scale[at % j->channels], j->bias[at % j->channels]);
+      if (j->f != CML_UNARY_COPY) j->k->unary(j->f, y, y, n, j->a, j->b);
+      if (j->half) j->k->f32_to_f16(y, (cml_f16 *)(void *)j->y + from, n);
+    }
+  }
+}
+
+static cml_status run_affine(cml_call *c, cml_error *err) {
+  (void)err;
+  const cml_tensor *x = cml_arg(c, 0);
+  size_t count = (size_t)cml_tensor_count(x), threads = cml_pool_threads(c->pool);
+  if (!count) return CML_OK;
+  affine_job j = {.k = cml_kernels_get(), .x = x->data, .y = c->outs[0]->data, .last = affine_last(c), .half = x->dtype == CML_F16,
+                  .scale = cml_arg(c, A_SCALE)->data, .bias = cml_arg(c, A_BIAS)->data, .f = (cml_unary)cml_arg_int(c, A_ACTIVATION, CML_UNARY_COPY),
+                  .a = (float)cml_arg_float(c, A_ALPHA, 0), .b = (float)cml_arg_float(c, A_BETA, 0), .wide = c->scratch};
+  j.channels = (size_t)x->dims[j.last ? x->rank - 1 : 1];
+  j.run = j.last ? j.channels : count / j.channels / (size_t)x->dims[0];
+  j.runs = count / j.run;
+  j.wide_floats = j.channels + AFFINE_FLOATS;
+  j.block = 1 + AFFINE_FLOATS / j.run;
+  cml_parallel_with_thread(count < 8 * AFFINE_FLOATS || threads == 1 ? NULL : c->pool, (j.runs + j.block - 1) / j.block, 1, affine_blocks, &j);
+  return CML_OK;
+}
+
 static const cml_op rows[] = {
     {.name = "cml_to_last", .since = CML_IOS15, .flags = CML_OP_INTERNAL, .min_outputs = 1, .max_outputs = 1, CML_PARAMS(layout_params),
      .infer = infer_layout, .run = run_layout},
@@ -224,6 +304,8 @@ static const cml_op rows[] = {
      .infer = infer_layout, .run = run_layout},
     {.name = "cml_group_norm", .since = CML_IOS15, .flags = CML_OP_INTERNAL, .min_outputs = 1, .max_outputs = 1, CML_PARAMS(norm_params),
      .infer = infer_norm, .run = run_norm},
+    {.name = "cml_affine", .since = CML_IOS15, .flags = CML_OP_INTERNAL | CML_OP_IN_PLACE_FIRST, .min_outputs = 1, .max_outputs = 1,
+     CML_PARAMS(affine_params), .infer = infer_affine, .run = run_affine},
 };
 
 const cml_op_family cml_ops_internal = {"internal", rows, sizeof rows / sizeof *rows};

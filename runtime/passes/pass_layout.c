@@ -66,10 +66,12 @@ static cml_status convert(layout_pass *p, const char *op, uint32_t from, uint32_
   return push(p, &s) ? CML_OK : cml_fail_memory(err);
 }
 
-/* A constant with its elements moved. */
-static uint32_t constant_twin(layout_pass *p, uint32_t v) {
+/* A constant of `rank` (ones are put before the dims that it has) with its elements moved. */
+static uint32_t constant_twin(layout_pass *p, uint32_t v, int32_t rank) {
   cml_graph *g = p->g;
-  const cml_tensor *t = cml_pass_type(g, v);
+  cml_tensor full = *cml_pass_type(g, v), *t = &full;
+  for (int32_t i = rank - 1, ones = rank - t->rank; ones && i >= 0; i--) t->dims[i] = i < ones ? 1 : t->dims[i - ones];
+  t->rank = rank;
   cml_tensor r = last_type(t);
   int64_t channels = t->dims[1], plane = 1, size = cml_dtype_bits(t->dtype) / 8;
   for (int32_t i = 2; i < t->rank; i++) plane *= t->dims[i];
@@ -80,14 +82,16 @@ static uint32_t constant_twin(layout_pass *p, uint32_t v) {
         memcpy((char *)r.data + ((n * plane + i) * channels + c) * size, (const char *)t->data + ((n * channels + c) * plane + i) * size, (size_t)size);
   uint32_t twin = cml_pass_value(g, g->values[v].name, &r, CML_ROLE_CONSTANT);
   if (twin == CML_NO_VALUE || !grow_values(p)) return p->failed = true, CML_NO_VALUE;
-  return p->twin[v] = twin;
+  return twin;
 }
 
 /* v with its channels last, made when there is none yet. */
 static cml_status want_last(layout_pass *p, uint32_t v, uint32_t *out, cml_error *err) {
   if (p->twin[v] == CML_NO_VALUE) {
     if (p->g->values[v].role == CML_ROLE_CONSTANT) {
-      if (constant_twin(p, v) == CML_NO_VALUE) return cml_fail_memory(err);
+      uint32_t twin = constant_twin(p, v, cml_pass_type(p->g, v)->rank);
+      if (twin == CML_NO_VALUE) return cml_fail_memory(err);
+      p->twin[v] = twin;
     } else {
       if (new_twin(p, v) == CML_NO_VALUE) return cml_fail_memory(err);
       CML_TRY(convert(p, "cml_to_last", v, p->twin[v], err));
@@ -199,16 +203,17 @@ static cml_status take_binary(layout_pass *p, cml_step *s, bool *done, cml_error
   bool any = false;
   for (int i = 0; i < 2; i++) {
     if (v[i] == CML_NO_VALUE) return CML_OK;
-    bool constant = p->g->values[v[i]].role == CML_ROLE_CONSTANT, single = one_element(cml_pass_type(p->g, v[i]));
+    bool constant = p->g->values[v[i]].role == CML_ROLE_CONSTANT;
     any = any || (!constant && p->twin[v[i]] != CML_NO_VALUE);
-    if (!(single && constant) && rank_of(p, v[i]) != rank) return CML_OK;
+    if (!(constant && cml_tensor_known_shape(cml_pass_type(p->g, v[i]))) && rank_of(p, v[i]) != rank) return CML_OK;
   }
   if (!any || rank < 3) return CML_OK;
   CML_TRY(own_args(p, s, err));
   for (int i = 0; i < 2; i++) {
     if (p->g->values[v[i]].role == CML_ROLE_CONSTANT && one_element(cml_pass_type(p->g, v[i]))) continue;
     uint32_t twin;
-    CML_TRY(want_last(p, v[i], &twin, err));
+    if (rank_of(p, v[i]) == rank) CML_TRY(want_last(p, v[i], &twin, err));
+    else if ((twin = constant_twin(p, v[i], rank)) == CML_NO_VALUE) return cml_fail_memory(err);
     CML_TRY(replace(p, s, i ? "y" : "x", twin));
   }
   *done = true;
@@ -282,6 +287,46 @@ static cml_status take_pool(layout_pass *p, cml_step *s, bool *done, cml_error *
   return give_last(p, s, err);
 }
 
+static cml_status take_affine(layout_pass *p, cml_step *s, bool *done, cml_error *err) {
+  if (!cml_pass_is(s, "cml_affine")) return CML_OK;
+  uint32_t x = cml_pass_arg(s, "x");
+  if (p->twin[x] == CML_NO_VALUE || p->g->values[x].role == CML_ROLE_CONSTANT) return CML_OK;
+  const cml_binding bindings[] = {{"x", p->twin[x]}, {"scale", cml_pass_arg(s, "scale")}, {"bias", cml_pass_arg(s, "bias")},
+                                  {"layout", cml_pass_int(p->g, 1)}, {"activation", cml_pass_arg(s, "activation")},
+                                  {"alpha", cml_pass_arg(s, "alpha")}, {"beta", cml_pass_arg(s, "beta")}};
+  if (!grow_values(p)) return cml_fail_memory(err);
+  CML_TRY(cml_pass_become(p->g, s, "cml_affine", bindings, sizeof bindings / sizeof *bindings, err));
+  *done = true;
+  return give_last(p, s, err);
+}
+
+/* A transposition that moves the channels last or first, as programs write around layers that want them last: its result is the
+ * twin of its input under another name, or has the input for its twin. */
+static cml_status take_transpose(layout_pass *p, cml_step *s, bool *done, cml_error *err) {
+  if (!cml_pass_is(s, "transpose")) return CML_OK;
+  uint32_t x = cml_pass_arg(s, "x"), perm = cml_pass_arg(s, "perm"), y = s->outs[0];
+  const cml_tensor *t = perm == CML_NO_VALUE ? NULL : cml_pass_type(p->g, perm);
+  int32_t rank = rank_of(p, x);
+  if (!t || !t->data || rank < 3 || rank > CML_MAX_RANK || cml_tensor_count(t) != rank || p->g->values[x].role == CML_ROLE_CONSTANT) return CML_OK;
+  bool last = p->twin[x] != CML_NO_VALUE, first = p->twin[y] == CML_NO_VALUE;
+  for (int32_t i = 0; i < rank; i++) {
+    int64_t axis = cml_tensor_get_int(t, i);
+    if (axis < 0) axis += rank;
+    last = last && axis == (i == 0 ? 0 : i == rank - 1 ? 1 : i + 1);
+    first = first && axis == (i == 0 ? 0 : i == 1 ? rank - 1 : i - 1);
+  }
+  if (last) {
+    *done = true;
+    return cml_pass_become(p->g, s, "identity", &(cml_binding){"x", p->twin[x]}, 1, err);
+  }
+  if (!first || p->missing[x]) return CML_OK;
+  p->twin[y] = x;
+  p->missing[y] = true;
+  s->op = NULL;
+  *done = true;
+  return CML_OK;
+}
+
 static cml_status first_for_block(layout_pass *p, const cml_graph_block *b, cml_error *err) {
   for (size_t i = 0; i < b->step_count; i++) {
     for (size_t k = 0; k < b->steps[i].arg_count; k++) CML_TRY(want_first(p, b->steps[i].args[k], err));
@@ -293,13 +338,15 @@ static cml_status first_for_block(layout_pass *p, const cml_graph_block *b, cml_
 
 static cml_status take_step(layout_pass *p, const cml_step *given, cml_error *err) {
   static cml_status (*const kinds[])(layout_pass *, cml_step *, bool *, cml_error *) = {take_conv,   take_unary,  take_binary,
-                                                                                      take_concat, take_reduce, take_pool};
+                                                                                      take_concat, take_reduce, take_pool,
+                                                                                      take_affine, take_transpose};
   cml_step s = *given;
   bool done = false;
   if (!s.folded && s.out_count == 1 && !s.block_count)
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds && !done; i++) CML_TRY(kinds[i](p, &s, &done, err));
   for (size_t k = 0; !done && k < s.arg_count; k++) CML_TRY(want_first(p, s.args[k], err));
   for (size_t k = 0; k < s.block_count; k++) CML_TRY(first_for_block(p, s.blocks[k], err));
+  if (!s.op) return CML_OK;
   return push(p, &s) ? CML_OK : cml_fail_memory(err);
 }
 

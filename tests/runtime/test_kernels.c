@@ -384,16 +384,19 @@ static void test_depthwise(void **state) {
   const cml_kernels *k;
   EACH_TABLE(k) {
     for (int round = 0; round < 400; round++) {
-      size_t channels = between(1, 40), kh = between(1, 5), kw = between(1, 5), outputs = between(1, 19);
+      size_t channels = between(1, 40), kh = between(1, 5), kw = between(1, 8), outputs = between(1, 19), group = (size_t)1 << rnd() % 4;
+      if (rnd() % 2 || k->width % group) group = 1;
+      if (group > 1 && rnd() % 2) kw = 3;
+      channels = (channels + group - 1) / group * group;
       int64_t stride = (int64_t)between(1, 3), dilation = rnd() % 3 ? 1 : 2, first = -(int64_t)between(0, 3);
       int64_t columns = (int64_t)between(1, outputs * (size_t)stride + 4);
       bool x_half = rnd() % 2, y_half = rnd() % 2;
       size_t count = (size_t)columns * channels, x_size = x_half ? 2 : 4, y_size = y_half ? 2 : 4;
-      float *w = at_end(1, kh * kw * channels * 4), *bias = at_end(2, channels * 4);
+      float *w = at_end(1, kh * kw * group * channels * 4), *bias = at_end(2, channels * 4);
       char *x = (char *)at_end(0, kh * count * x_size);
       void *y = at_end(3, outputs * channels * y_size);
       const void *rows[5];
-      fill(w, kh * kw * channels), fill(bias, channels);
+      fill(w, kh * kw * group * channels), fill(bias, channels);
       for (size_t i = 0; i < kh * count; i++) {
         float v;
         fill(&v, 1);
@@ -401,7 +404,7 @@ static void test_depthwise(void **state) {
         else ((float *)(void *)x)[i] = v;
       }
       for (size_t r = 0; r < kh; r++) rows[r] = rnd() % 4 ? x + r * count * x_size : NULL;
-      k->depthwise(&(cml_depthwise){.outputs = outputs, .channels = channels, .kh = kh, .kw = kw, .rows = rows, .x_half = x_half, .stride = stride,
+      k->depthwise(&(cml_depthwise){.outputs = outputs, .channels = channels, .kh = kh, .kw = kw, .group = group, .rows = rows, .x_half = x_half, .stride = stride,
                                     .dilation = dilation, .first = first, .columns = columns, .pixel = channels, .w = w, .w_stride = channels,
                                     .bias = bias, .low = -0.5f, .high = 0.75f, .y = y, .y_pixel = channels, .y_half = y_half});
       for (size_t o = 0; o < outputs; o++)
@@ -409,10 +412,10 @@ static void test_depthwise(void **state) {
           double want = (double)bias[c];
           for (size_t t = 0; t < kh * kw; t++) {
             int64_t column = first + (int64_t)o * stride + (int64_t)(t % kw) * dilation;
-            if (rows[t / kw] && column >= 0 && column < columns)
-              want += any_at(rows[t / kw], x_half, column * (int64_t)channels + (int64_t)c) * (double)w[t * channels + c];
+            for (size_t i = 0; rows[t / kw] && column >= 0 && column < columns && i < group; i++)
+              want += any_at(rows[t / kw], x_half, column * (int64_t)channels + (int64_t)(c / group * group + i)) * (double)w[(t * group + i) * channels + c];
           }
-          assert_true(fabs(any_at(y, y_half, (int64_t)(o * channels + c)) - fmin(fmax(want, -0.5), 0.75)) < (y_half ? 5e-4 : 1e-5));
+          assert_true(fabs(any_at(y, y_half, (int64_t)(o * channels + c)) - fmin(fmax(want, -0.5), 0.75)) < (y_half ? 5e-4 : 4e-5));
         }
     }
   }
