@@ -273,10 +273,6 @@ static target output_at(const job *j, int64_t image, int64_t d, int64_t h, int64
                   j->after->residual ? (const char *)j->after->residual + at * size : NULL};
 }
 
-static void ask_for(const char *p, size_t bytes) {
-  for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, 0, 2);
-}
-
 /* Outputs [o0, o0 + outputs) of a group over a block of rows x columns pixels; o0 a multiple of tile_columns. The next panel of
  * weights, which comes from far away, is asked for in parts, one with each tile. */
 static void products(const job *j, const region *r, const size_t *offsets, size_t group, size_t o0, size_t outputs, size_t rows, size_t columns,
@@ -286,25 +282,27 @@ static void products(const job *j, const region *r, const size_t *offsets, size_
   const cml_kernels *k = j->k;
   size_t size = j->w->half ? 2 : 4, to_size = to->half ? 2 : 4, nr = k->tile_columns, panel = l->depth * nr * size;
   size_t base = group * l->group_outputs + o0, pixel = r->pixel * (size_t)v->stride[2], row = r->row * (size_t)v->stride[1];
-  const char *b = (const char *)j->w->packed + group * group_bytes(k, v, j->w->half) + o0 * l->depth * size;
+  const char *first = (const char *)j->w->packed + group * group_bytes(k, v, j->w->half) + o0 * l->depth * size, *b = first;
   /* as many rows as fit: pixels 4 KiB apart fall into the same set of the first-level cache */
   size_t most = k->tile_rows > 8 && pixel % 1024 == 0 ? 7 : k->tile_rows;
   if (rows > 1 && row == pixel * columns && to->row == to->pixel * columns) columns *= rows, rows = 1;
-  size_t tiles = (columns + most - 1) / most, share = panel / (tiles * rows);
+  size_t tiles = (columns + most - 1) / most, share = (panel / (tiles * rows) + 63) & ~(size_t)63;
   cml_tile t = {.stretches = l->stretches, .depth = l->joined * l->group_channels, .offsets = offsets, .a_stride = pixel, .b_half = j->w->half,
-                .residual_stride = to->pixel, .c_stride = to->pixel, .c_half = to->half, .low = -INFINITY, .high = INFINITY};
+                .residual_stride = to->pixel, .c_stride = to->pixel, .c_half = to->half, .low = -INFINITY, .high = INFINITY,
+                .ask_step = (share + l->depth - 1) / l->depth};
   bool clamp = cml_epilogue_bounds(j->after, &t.low, &t.high);
   if (!clamp && to->finished) t.unary = k->unary, t.f = j->after->activation, t.f_a = j->after->a, t.f_b = j->after->b;
   for (size_t o = 0; o < outputs; o += nr, b += panel) {
     t.b = b;
     t.columns = least(outputs - o, nr);
     t.bias = j->after->bias ? j->after->bias + base + o : NULL;
+    const char *next = o + nr < outputs ? b + panel : first; /* the next block begins with the first again */
     for (size_t y = 0; y < rows; y++)
-      for (size_t i = 0, x = 0, next; i < tiles; i++, x = next) {
+      for (size_t i = 0, x = 0, end; i < tiles; i++, x = end) {
         size_t at = y * to->row + x * to->pixel + o;
-        next = (i + 1) * columns / tiles;
-        if (o + nr < outputs) ask_for(b + panel + (y * tiles + i) * share, share);
-        t.rows = next - x;
+        end = (i + 1) * columns / tiles;
+        t.ask = (y * tiles + i) * share < panel ? next + (y * tiles + i) * share : NULL;
+        t.rows = end - x;
         t.a = r->data + group * l->group_channels + y * row + x * pixel;
         t.residual = to->residual ? to->residual + at * to_size : NULL;
         t.c = to->to + at * to_size;

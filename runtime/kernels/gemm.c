@@ -138,25 +138,28 @@ typedef struct piece {
   float low, high;
 } piece;
 
-static void ask_for(const char *p, size_t bytes) {
-  for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i);
-}
-
 /* One panel of B against all rows of the block. The tiles are of nearly equal height, and with each goes a part of asking for the
  * next panel, which comes from memory or from a cache far away. */
 static void run_panel(const cml_kernels *k, const cml_gemm *g, const piece *p, size_t rows, size_t column, size_t n, float *c, size_t c_stride) {
-  size_t size = g->b_half ? 2 : 4, nr = k->tile_columns, tiles = (rows + k->tile_rows - 1) / k->tile_rows, share = p->depth * nr * size / tiles;
+  size_t size = g->b_half ? 2 : 4, nr = k->tile_columns, tiles = (rows + k->tile_rows - 1) / k->tile_rows, bytes = p->depth * nr * size;
+  size_t share = (bytes / tiles + 63) & ~(size_t)63;
   const char *b = (const char *)g->b + (column * g->depth + p->from * nr) * size, *next = b + g->depth * nr * size;
   const float *bias = p->last && g->after.bias ? g->after.bias + column : NULL;
   if (g->rows == 1 && p->first && p->last && !bias && p->low == -INFINITY && p->high == INFINITY) {
     k->gemv_panel(n, p->depth, p->a, b, g->b_half, c);
     return;
   }
+  cml_tile tile = {.columns = n, .stretches = 1, .depth = p->depth, .a_stride = p->a_stride, .b = b, .b_half = g->b_half, .from_stride = c_stride,
+                   .bias = bias, .low = p->last ? p->low : -INFINITY, .high = p->last ? p->high : INFINITY, .c_stride = c_stride,
+                   .ask_step = (share + p->depth - 1) / p->depth};
   for (size_t t = 0, r = 0, end; t < tiles; t++, r = end) {
     end = (t + 1) * rows / tiles;
-    if (column + nr < g->columns) ask_for(next + t * share, share);
-    k->gemm_tile(end - r, n, p->depth, p->a + r * p->a_stride, p->a_stride, b, g->b_half, c + r * c_stride, c_stride, !p->first, bias,
-                 p->last ? p->low : -INFINITY, p->last ? p->high : INFINITY);
+    tile.rows = end - r;
+    tile.ask = column + nr < g->columns && t * share < bytes ? next + t * share : NULL;
+    tile.a = p->a + r * p->a_stride;
+    tile.c = c + r * c_stride;
+    tile.from = p->first ? NULL : tile.c;
+    k->tile(&tile);
   }
 }
 

@@ -106,14 +106,16 @@ VINLINE void begin(const int rows, const int nv, vf (*acc)[NV], const cml_tile *
 VINLINE void tile_of(const int rows, const int nv, const bool half, const cml_tile *t) {
   vf acc[MR][NV];
   const size_t a_stride = t->a_stride, depth = t->depth;
-  const char *b = t->b;
+  const char *b = t->b, *ask = t->ask ? t->ask : b;
+  const size_t ask_step = t->ask ? t->ask_step : 0;
   begin(rows, nv, acc, t);
   for (size_t s = 0; s < t->stretches; s++, b += depth * NR * (half ? 2 : 4)) {
     /* one pointer for three rows, the others by index: sixteen integer registers do for all */
     const float *a = t->a + (t->offsets ? t->offsets[s] : 0), *p[(MR + 2) / 3];
     UNROLL for (int i = 0; i < rows; i += 3) p[i / 3] = a + (size_t)i * a_stride;
-    for (size_t k = 0; k < depth; k++) {
+    for (size_t k = 0; k < depth; k++, ask += ask_step) {
       vf bv[NV];
+      __builtin_prefetch(ask, 0, 2);
       b_row(nv, bv, b, half, k);
       UNROLL for (int i = 0; i < rows; i++) {
         vf av = vf_set1(p[i / 3][(size_t)(i % 3) * a_stride + k]);

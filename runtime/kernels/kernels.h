@@ -68,6 +68,8 @@ typedef struct cml_tile {
   size_t a_stride;
   const void *b;
   bool b_half;
+  const char *ask;         /* what is wanted next and may come from memory: with each step of the depth, ask_step bytes of it are asked */
+  size_t ask_step;         /* for, so that it comes while this tile is computed; NULL: nothing */
   const float *from;       /* sums to begin with; NULL: zeros */
   size_t from_stride;
   const float *bias;       /* by column; NULL: none */
