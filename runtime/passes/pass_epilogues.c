@@ -69,7 +69,8 @@ static size_t gated(cml_graph *g, const cml_use *uses, uint32_t value, activatio
   uint32_t x = cml_pass_arg(product, "x"), y = cml_pass_arg(product, "y"), other = x == value ? y : x;
   cml_step *gate = other == CML_NO_VALUE || (x != value && y != value) ? NULL : maker(g, product, other);
   if (!gate || uses[other].count != 1 || !read_activation(g, gate, f) || cml_pass_arg(gate, "x") != value) return 0;
-  if (f->f == CML_UNARY_HARD_SIGMOID && (!count || fabsf(f->a * least + f->b) < 1e-5f)) f->f = CML_UNARY_HARD_SWISH;
+  float slack = cml_pass_type(g, value)->dtype == CML_F16 ? 1e-3f : 1e-5f; /* the slope may have been rounded */
+  if (f->f == CML_UNARY_HARD_SIGMOID && (!count || fabsf(f->a * least + f->b) < slack)) f->f = CML_UNARY_HARD_SWISH;
   else if (f->f == CML_UNARY_SIGMOID && !count) f->f = CML_UNARY_SILU;
   else return 0;
   steps[count++] = gate;

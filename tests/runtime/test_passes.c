@@ -392,6 +392,91 @@ static void chains(void) {
   exact = false;
 }
 
+/* Normalisation by constants, before and after convolutions and where the channels stay second; hard_swish with and without its
+ * threshold, silu as written out; convolutions in narrow groups, five and seven wide. */
+static void norms_and_gates(void) {
+  start("[2, 3, 13, 11]");
+  word("custom", "custom");
+  word("valid", "valid");
+  ints("pad3", "[4]", "[3, 3, 3, 3]");
+  ints("pad1", "[4]", "[1, 1, 1, 1]");
+  ints("eight", "[]", "8");
+  ints("four", "[]", "4");
+  ints("all", "[]", "32");
+  ints("axis", "[]", "1");
+  flag("no", "false");
+  scalar("sixth", 1.0 / 6);
+  scalar("half", 0.5);
+  scalar("least", -3);
+  scalar("epsilon", 0.001);
+  constant("m3", "[3]");
+  constant("mean", "[32]");
+  constant("gamma", "[32]");
+  put("tensor<%s, [3]> v3 = square(x = m3)[name = tensor<string, []>(\"v3\")];\n", type);
+  put("tensor<%s, [32]> variance = square(x = mean)[name = tensor<string, []>(\"variance\")];\n", type);
+  constant("w1", "[32, 3, 1, 1]");
+  constant("w4", "[32, 4, 3, 3]");
+  constant("w8", "[32, 8, 3, 3]");
+  constant("w7", "[32, 1, 7, 7]");
+  op("[2, 3, 13, 11]", "x0", "batch_norm(x = x, mean = m3, variance = v3, epsilon = epsilon)");
+  op("[2, 3, 13, 11]", "xr", "relu(x = x0)");
+  op("[2, 32, 13, 11]", "c1", "conv(x = xr, weight = w1, pad_type = valid)");
+  op("[2, 32, 13, 11]", "t1", "thresholded_relu(x = c1, alpha = least)");
+  op("[2, 32, 13, 11]", "h1", "sigmoid_hard(x = t1, alpha = sixth, beta = half)");
+  op("[2, 32, 13, 11]", "s1", "mul(x = t1, y = h1)");
+  op("[2, 32, 13, 11]", "c2", "conv(x = s1, weight = w4, pad = pad1, pad_type = custom, groups = eight)");
+  op("[2, 32, 13, 11]", "n2", "batch_norm(x = c2, mean = mean, variance = variance, gamma = gamma, beta = mean, epsilon = epsilon)");
+  op("[2, 32, 13, 11]", "g2", "sigmoid(x = n2)");
+  op("[2, 32, 13, 11]", "s2", "mul(x = g2, y = n2)");
+  op("[2, 32, 13, 11]", "c3", "conv(x = s2, weight = w8, pad = pad1, pad_type = custom, groups = four)");
+  op("[2, 32, 13, 11]", "h3", "sigmoid_hard(x = c3, alpha = sixth, beta = half)");
+  op("[2, 32, 13, 11]", "s3", "mul(x = c3, y = h3)");
+  op("[2, 32, 13, 11]", "c4", "conv(x = s3, weight = w7, pad = pad3, pad_type = custom, groups = all)");
+  op("[2, 32, 13, 11]", "h4", "sigmoid_hard(x = c4, alpha = sixth, beta = half)");
+  put("tensor<%s, [2, 64, 13, 11]> y = concat(values = (h4, s2), axis = axis, interleave = no)[name = tensor<string, []>(\"y\")];\n", type);
+  finish("y");
+  const int64_t dims[] = {2, 3, 13, 11};
+  must_lack = "batch_norm";
+  same_with_and_without(dims, 4, "epilogues,layout", "cml_affine");
+  must_lack = "sigmoid_hard";
+  same_with_and_without(dims, 4, "epilogues,layout", "cml_affine");
+  must_lack = "thresholded_relu";
+  same_with_and_without(dims, 4, "epilogues,layout", "cml_conv");
+  must_lack = NULL;
+}
+
+/* A block as in ConvNeXt: between convolutions the channels are moved last by the program itself. */
+static void moved_last(void) {
+  start("[1, 16, 9, 7]");
+  word("custom", "custom");
+  word("valid", "valid");
+  ints("pad2", "[4]", "[2, 2, 2, 2]");
+  ints("all", "[]", "16");
+  ints("to_last", "[4]", "[0, 2, 3, 1]");
+  ints("to_first", "[4]", "[0, -1, 1, 2]");
+  ints("axes", "[1]", "[-1]");
+  constant("w5", "[16, 1, 5, 5]");
+  constant("w1", "[24, 16]");
+  constant("w2", "[16, 24]");
+  constant("w3", "[8, 16, 1, 1]");
+  constant("per", "[16, 1, 1]");
+  op("[1, 16, 9, 7]", "c", "conv(x = x, weight = w5, pad = pad2, pad_type = custom, groups = all)");
+  op("[1, 9, 7, 16]", "l", "transpose(x = c, perm = to_last)");
+  op("[1, 9, 7, 16]", "n", "layer_norm(x = l, axes = axes)");
+  op("[1, 9, 7, 24]", "u", "linear(x = n, weight = w1)");
+  op("[1, 9, 7, 16]", "d", "linear(x = u, weight = w2)");
+  op("[1, 16, 9, 7]", "f", "transpose(x = d, perm = to_first)");
+  op("[1, 16, 9, 7]", "s", "mul(x = per, y = f)");
+  op("[1, 16, 9, 7]", "r", "add(x = s, y = c)");
+  op("[1, 8, 9, 7]", "y", "conv(x = r, weight = w3, pad_type = valid)");
+  finish("y");
+  must_lack = "transpose";
+  same_with_and_without((const int64_t[]){1, 16, 9, 7}, 4, "epilogues,layout", "cml_conv");
+  must_lack = NULL;
+}
+
+static void test_norms_and_gates(void **state) { (void)state, each_type(norms_and_gates); }
+static void test_moved_last(void **state) { (void)state, each_type(moved_last); }
 static void test_convolutions(void **state) { (void)state, each_type(convolutions); }
 static void test_scales(void **state) { (void)state, each_type(scales); }
 static void test_group_norm(void **state) { (void)state, each_type(group_norm); }
@@ -413,6 +498,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_convolutions), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_attention),
       cmocka_unit_test(test_attention_views), cmocka_unit_test(test_chains),
+      cmocka_unit_test(test_norms_and_gates), cmocka_unit_test(test_moved_last),
       cmocka_unit_test(test_linear),       cmocka_unit_test(test_unknown_pass_is_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
