@@ -289,7 +289,7 @@ static void products(const job *j, const region *r, const size_t *offsets, size_
   size_t tiles = (columns + most - 1) / most, share = (panel / (tiles * rows) + 63) & ~(size_t)63;
   cml_tile t = {.stretches = l->stretches, .depth = l->joined * l->group_channels, .offsets = offsets, .a_stride = pixel, .b_half = j->w->half,
                 .residual_stride = to->pixel, .c_stride = to->pixel, .c_half = to->half, .low = -INFINITY, .high = INFINITY,
-                .ask_step = (share + l->depth - 1) / l->depth};
+                .ask_step = l->depth ? (share + l->depth - 1) / l->depth : 0};
   bool clamp = cml_epilogue_bounds(j->after, &t.low, &t.high);
   if (!clamp && to->finished) t.unary = k->unary, t.f = j->after->activation, t.f_a = j->after->a, t.f_b = j->after->b;
   for (size_t o = 0; o < outputs; o += nr, b += panel) {

@@ -151,7 +151,7 @@ static void run_panel(const cml_kernels *k, const cml_gemm *g, const piece *p, s
   }
   cml_tile tile = {.columns = n, .stretches = 1, .depth = p->depth, .a_stride = p->a_stride, .b = b, .b_half = g->b_half, .from_stride = c_stride,
                    .bias = bias, .low = p->last ? p->low : -INFINITY, .high = p->last ? p->high : INFINITY, .c_stride = c_stride,
-                   .ask_step = (share + p->depth - 1) / p->depth};
+                   .ask_step = p->depth ? (share + p->depth - 1) / p->depth : 0};
   for (size_t t = 0, r = 0, end; t < tiles; t++, r = end) {
     end = (t + 1) * rows / tiles;
     tile.rows = end - r;

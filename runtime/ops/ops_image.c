@@ -115,6 +115,57 @@ static void linear_row(const resize_job *j, int64_t plane, const int64_t *index,
   }
 }
 
+/* ---- images made taller: each input row is interpolated along its last axis once, and output rows blend two of those ---- */
+
+enum { BAND = 32 }; /* output rows of a plane that are one unit of work */
+
+static bool by_bands(const resize_job *j) { return !j->nearest && j->axes == 2 && j->to[0] > j->from[0]; }
+
+/* Output columns [begin, end) of input row `row`, which read from input column `first` on. */
+static void widen_row(const resize_job *j, int64_t row, int64_t first, int64_t begin, int64_t end, float *to) {
+  float columns[CML_CHUNK];
+  const tap *taps = j->taps[1];
+  cml_load_f32(columns, j->x->data, j->x->dtype, row * j->from[1] + first, (size_t)(taps[end - 1].high - first + 1));
+  for (int64_t i = begin; i < end; i++) {
+    float a = columns[taps[i].low - first], b = columns[taps[i].high - first];
+    to[i - begin] = taps[i].weight == 0 ? a : a + taps[i].weight * (b - a);
+  }
+}
+
+static void band_columns(const resize_job *j, int64_t plane, int64_t top, int64_t bottom, int64_t begin, int64_t end) {
+  const cml_kernels *k = cml_kernels_get();
+  float rows[2][CML_CHUNK], blend[CML_CHUNK];
+  int64_t held[2] = {-1, -1}, first = j->taps[1][begin].low, n = end - begin;
+  for (int64_t r = top; r < bottom; r++) {
+    const tap *t = &j->taps[0][r];
+    for (int32_t i = t->low; i <= (t->weight == 0 ? t->low : t->high); i++) {
+      if (held[i & 1] == i) continue;
+      widen_row(j, plane * j->from[0] + i, first, begin, end, rows[i & 1]);
+      held[i & 1] = i;
+    }
+    const float *from = rows[t->low & 1];
+    if (t->weight != 0) {
+      k->unary(CML_UNARY_SCALE, from, blend, (size_t)n, 1 - t->weight, 0);
+      k->axpy(t->weight, rows[t->high & 1], blend, (size_t)n);
+      from = blend;
+    }
+    cml_store_f32(j->out->data, j->out->dtype, (plane * j->to[0] + r) * j->to[1] + begin, from, (size_t)n);
+  }
+}
+
+static void resize_bands(void *context, size_t begin, size_t end) {
+  const resize_job *j = context;
+  int64_t bands = (j->to[0] + BAND - 1) / BAND, width = j->to[1];
+  const tap *taps = j->taps[1];
+  for (size_t t = begin; t < end; t++) {
+    int64_t top = (int64_t)t % bands * BAND, bottom = top + BAND < j->to[0] ? top + BAND : j->to[0];
+    for (int64_t at = 0, next; at < width; at = next) {
+      for (next = at; next < width && next - at < CML_CHUNK && taps[next].high - taps[at].low < CML_CHUNK; next++) {}
+      band_columns(j, (int64_t)t / bands, top, bottom, at, next);
+    }
+  }
+}
+
 static void nearest_row(const resize_job *j, int64_t plane, const int64_t *index, int64_t out) {
   int64_t at = plane, width = j->to[j->axes - 1];
   const tap *taps = j->taps[j->axes - 1];
@@ -158,6 +209,11 @@ static cml_status run_resize_job(cml_call *c, int32_t axes, cml_grid grid, enum 
     j.taps[k] = taps;
     fill_taps(taps, grid, rule, j.from[k], j.to[k], scales ? scales[k] : 1);
     taps += j.to[k];
+  }
+  if (by_bands(&j)) {
+    int64_t bands = (j.to[0] + BAND - 1) / BAND;
+    cml_parallel(c->pool, (size_t)(rows / j.to[0] * bands), (size_t)(16384 / (BAND * j.to[1]) + 1), resize_bands, &j);
+    return CML_OK;
   }
   cml_parallel(c->pool, (size_t)rows, (size_t)(8192 / j.to[axes - 1] + 1), resize_tasks, &j);
   return CML_OK;
