@@ -35,13 +35,16 @@ static const cml_param rnn_17[] = RNN_PARAMS(M);
 static const cml_param gru_15[] = {GRU_PARAMS(CML_MASK(F32))};
 static const cml_param gru_17[] = {GRU_PARAMS(M)};
 static const cml_param gru_18[] = {GRU_PARAMS(M), {"reset_after", CML_M_BOOL, OPTIONAL, 0}, {"input_bias", M, OPTIONAL, 1}};
+/* What a pass makes of a written-out loop: reset_after, and the result begins with the initial state. */
+static const cml_param gru_loop[] = {GRU_PARAMS(M), {"input_bias", M, OPTIONAL, 1}};
 static const cml_param lstm_15[] = LSTM_PARAMS(CML_MASK(F32));
 static const cml_param lstm_17[] = LSTM_PARAMS(M);
 
 /* ---- arguments ---- */
 
 enum kind { RNN, GRU, LSTM };
-static enum kind kind_of(const cml_call *c) { return c->op->name[0] == 'r' ? RNN : c->op->name[0] == 'g' ? GRU : LSTM; }
+static bool is_loop(const cml_call *c) { return c->op->params == gru_loop; }
+static enum kind kind_of(const cml_call *c) { return c->op->name[0] == 'r' ? RNN : c->op->name[0] == 'g' || is_loop(c) ? GRU : LSTM; }
 
 static const cml_tensor *argument(const cml_call *c, const char *name) {
   for (unsigned i = 0; i < c->op->param_count; i++)
@@ -134,7 +137,7 @@ static cml_status read_layer(const cml_call *c, layer *l, cml_error *err) {
   const char *way = text_argument(c, "direction", "forward");
   enum kind kind = kind_of(c);
   *l = (layer){.kind = kind, .gates = kind == RNN ? 1 : kind == GRU ? 3 : 4, .directions = 1, .steps = -1, .batch = -1, .inputs = -1,
-               .sequence = bool_argument(c, "output_sequence"), .reset_after = bool_argument(c, "reset_after"), .clip = INFINITY};
+               .sequence = is_loop(c) || bool_argument(c, "output_sequence"), .reset_after = is_loop(c) || bool_argument(c, "reset_after"), .clip = INFINITY};
   bool both = !strcmp(way, "bidirectional") && kind == LSTM;
   if (!both && strcmp(way, "forward") && strcmp(way, "reverse")) return cml_call_fail(c, err, "direction '%s' is not known", way);
   if (x->rank >= 0 && x->rank != 3) return cml_call_fail(c, err, "x has rank %d and needs 3", x->rank);
@@ -182,7 +185,7 @@ static cml_status infer_recurrent(cml_call *c, cml_error *err) {
   places p;
   CML_TRY(read_layer(c, &l, err));
   cml_dtype type = cml_arg(c, 0)->dtype;
-  int64_t dims[3] = {l.sequence ? l.steps : 1, l.batch, l.directions * l.hidden};
+  int64_t rows = l.steps < 0 ? l.steps : l.steps + is_loop(c), dims[3] = {l.sequence ? rows : 1, l.batch, l.directions * l.hidden};
   cml_out_set(c, 0, type, 3, dims);
   if (c->out_count > 1) cml_out_set(c, 1, type, 2, dims + 1);
   if (c->out_count > 2) cml_out_set(c, 2, type, 2, dims + 1);
@@ -436,6 +439,8 @@ static void run_steps(pass *p) {
   int64_t width = l->gates * l->hidden, d = p->index;
   load_state(p->h, cml_arg(call, 1), l, d);
   if (l->kind == LSTM) load_state(p->c, cml_arg(call, 2), l, d);
+  int64_t before = is_loop(call);
+  if (before) store_state(call->outs[0], l, d, 0, p->h);
   for (int64_t s = 0; s < l->steps; s++) {
     int64_t at = p->d->backward ? l->steps - 1 - s : s;
     const float *step = p->projection + at * l->batch * width;
@@ -443,7 +448,7 @@ static void run_steps(pass *p) {
     if (l->kind == RNN) step_rnn(p, step);
     else if (l->kind == GRU) step_gru(p, step);
     else step_lstm(p, step);
-    if (l->sequence) store_state(call->outs[0], l, d, l->directions == 2 ? at : s, p->h);
+    if (l->sequence) store_state(call->outs[0], l, d, l->directions == 2 ? at : s + before, p->h);
   }
   if (!l->sequence) store_state(call->outs[0], l, d, 0, p->h);
   if (call->out_count > 1) store_state(call->outs[1], l, d, 0, p->h);
@@ -494,6 +499,8 @@ static const cml_op rows[] = {
     ROW("gru", CML_IOS15, CML_IOS16, 2, gru_15),   ROW("gru", CML_IOS17, CML_IOS17, 2, gru_17),
     ROW("gru", CML_IOS18, 0, 2, gru_18),           ROW("lstm", CML_IOS15, CML_IOS16, 3, lstm_15),
     ROW("lstm", CML_IOS17, 0, 3, lstm_17),
+    {.name = "cml_gru", .since = CML_IOS15, .flags = CML_OP_INTERNAL, .min_outputs = 1, .max_outputs = 1, CML_PARAMS(gru_loop),
+     .infer = infer_recurrent, .prepare = prepare_recurrent, .run = run_recurrent},
 };
 
 const cml_op_family cml_ops_recurrent = {"recurrent", rows, sizeof rows / sizeof *rows};

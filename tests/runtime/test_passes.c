@@ -475,6 +475,77 @@ static void moved_last(void) {
   must_lack = NULL;
 }
 
+/* A GRU layer as coremltools 9 writes torch's: a loop over a buffer of states. other_gate: (1 - z) h + z n, which is none. */
+static bool other_gate;
+static void recurrent(void) {
+  start("[6, 2, 3]");
+  ints("zero", "[]", "0");
+  ints("one", "[]", "1");
+  ints("steps", "[]", "6");
+  ints("more", "[]", "7");
+  ints("start", "[1]", "[0]");
+  ints("first", "[1]", "[0]");
+  flag("no", "false");
+  word("mode", "add");
+  scalar("unit", 1);
+  constant("wr", "[5, 3]");
+  constant("wz", "[5, 3]");
+  constant("wn", "[5, 3]");
+  constant("rr", "[5, 5]");
+  constant("rz", "[5, 5]");
+  constant("rn", "[5, 5]");
+  constant("br", "[5]");
+  constant("bn", "[5]");
+  constant("cn", "[5]");
+  ints("shape", "[3]", "[7, 2, 5]");
+  scalar("nothing", 0);
+  op("[7, 2, 5]", "buffer", "fill(shape = shape, value = nothing)");
+  put("tensor<int32, [1]> last, tensor<%s, [7, 2, 5]> states = while_loop(loop_vars = (start, buffer)) (tensor<int32, [1]> ci, tensor<%s, [7, 2, 5]> cb) {\n",
+      type, type);
+  put("tensor<bool, [1]> on = less(x = ci, y = steps)[name = tensor<string, []>(\"on\")];\n");
+  put("} -> (on) (tensor<int32, [1]> i, tensor<%s, [7, 2, 5]> b) {\n", type);
+  put("tensor<bool, [1]> ge = greater_equal(x = i, y = zero)[name = tensor<string, []>(\"ge\")];\n");
+  put("tensor<int32, [1]> ia = add(x = i, y = more)[name = tensor<string, []>(\"ia\")];\n");
+  put("tensor<int32, [1]> is = select(cond = ge, a = i, b = ia)[name = tensor<string, []>(\"is\")];\n");
+  op("[1, 2, 3]", "xg", "gather(x = x, indices = i, axis = zero)");
+  op("[1, 2, 5]", "hg", "gather(x = b, indices = is, axis = zero)");
+  op("[2, 3]", "xt", "squeeze(x = xg, axes = first)");
+  op("[2, 5]", "h", "squeeze(x = hg, axes = first)");
+  op("[2, 5]", "r1", "linear(x = xt, weight = wr, bias = br)");
+  op("[2, 5]", "r2", "linear(x = h, weight = rr)");
+  op("[2, 5]", "r3", "add(x = r1, y = r2)");
+  op("[2, 5]", "r", "sigmoid(x = r3)");
+  op("[2, 5]", "z1", "linear(x = h, weight = rz, bias = bn)");
+  op("[2, 5]", "z2", "linear(x = xt, weight = wz, bias = cn)");
+  op("[2, 5]", "z3", "add(x = z1, y = z2)");
+  op("[2, 5]", "z", "sigmoid(x = z3)");
+  op("[2, 5]", "n1", "linear(x = xt, weight = wn, bias = bn)");
+  op("[2, 5]", "n2", "linear(x = h, weight = rn, bias = cn)");
+  op("[2, 5]", "n3", "mul(x = r, y = n2)");
+  op("[2, 5]", "n4", "add(x = n1, y = n3)");
+  op("[2, 5]", "n", "tanh(x = n4)");
+  op("[2, 5]", "o", "sub(x = unit, y = z)");
+  op("[2, 5]", "m1", other_gate ? "mul(x = o, y = h)" : "mul(x = o, y = n)");
+  op("[2, 5]", "m2", other_gate ? "mul(x = z, y = n)" : "mul(x = z, y = h)");
+  op("[2, 5]", "s", "add(x = m1, y = m2)");
+  put("tensor<int32, [1]> next = add(x = i, y = one)[name = tensor<string, []>(\"next\")];\n");
+  op("[1, 2, 5]", "e", "expand_dims(x = s, axes = first)");
+  op("[7, 2, 5]", "put", "scatter(data = b, indices = next, updates = e, axis = zero, mode = mode)");
+  put("} -> (next, put)[name = tensor<string, []>(\"loop\")];\n");
+  op("[7, 2, 5]", "y", "relu(x = states)");
+  finish("y");
+  must_lack = other_gate ? "cml_gru" : "while_loop";
+  same_with_and_without((const int64_t[]){6, 2, 3}, 3, "recurrent", other_gate ? "while_loop" : "cml_gru");
+  must_lack = NULL;
+}
+
+static void test_recurrent(void **state) {
+  (void)state;
+  for (other_gate = false;; other_gate = true) {
+    each_type(recurrent);
+    if (other_gate) break;
+  }
+}
 static void test_norms_and_gates(void **state) { (void)state, each_type(norms_and_gates); }
 static void test_moved_last(void **state) { (void)state, each_type(moved_last); }
 static void test_convolutions(void **state) { (void)state, each_type(convolutions); }
@@ -498,7 +569,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_convolutions), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_attention),
       cmocka_unit_test(test_attention_views), cmocka_unit_test(test_chains),
-      cmocka_unit_test(test_norms_and_gates), cmocka_unit_test(test_moved_last),
+      cmocka_unit_test(test_norms_and_gates), cmocka_unit_test(test_moved_last), cmocka_unit_test(test_recurrent),
       cmocka_unit_test(test_linear),       cmocka_unit_test(test_unknown_pass_is_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
