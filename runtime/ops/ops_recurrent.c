@@ -35,7 +35,8 @@ static const cml_param rnn_17[] = RNN_PARAMS(M);
 static const cml_param gru_15[] = {GRU_PARAMS(CML_MASK(F32))};
 static const cml_param gru_17[] = {GRU_PARAMS(M)};
 static const cml_param gru_18[] = {GRU_PARAMS(M), {"reset_after", CML_M_BOOL, OPTIONAL, 0}, {"input_bias", M, OPTIONAL, 1}};
-/* What a pass makes of a written-out loop: reset_after, and the result begins with the initial state. */
+/* What a pass makes of a written-out loop: reset_after, and the result begins with the initial state
+ * and has its type. */
 static const cml_param gru_loop[] = {GRU_PARAMS(M), {"input_bias", M, OPTIONAL, 1}};
 static const cml_param lstm_15[] = LSTM_PARAMS(CML_MASK(F32));
 static const cml_param lstm_17[] = LSTM_PARAMS(M);
@@ -184,7 +185,7 @@ static cml_status infer_recurrent(cml_call *c, cml_error *err) {
   layer l;
   places p;
   CML_TRY(read_layer(c, &l, err));
-  cml_dtype type = cml_arg(c, 0)->dtype;
+  cml_dtype type = cml_arg(c, is_loop(c) ? 1 : 0)->dtype;
   int64_t rows = l.steps < 0 ? l.steps : l.steps + is_loop(c), dims[3] = {l.sequence ? rows : 1, l.batch, l.directions * l.hidden};
   cml_out_set(c, 0, type, 3, dims);
   if (c->out_count > 1) cml_out_set(c, 1, type, 2, dims + 1);

@@ -17,6 +17,14 @@ static const cml_step *maker(const loop *l, uint32_t value, const char *type) {
   return NULL;
 }
 
+/* What a value was before casts between integers or between floats, as float16 programs have around their loops: counters stay far
+ * below 2^15, and a state keeps more digits then, never fewer. */
+static uint32_t plain(const loop *l, uint32_t v) {
+  for (const cml_step *s; (s = maker(l, v, "cast")); v = cml_pass_arg(s, "x"))
+    if (cml_dtype_is_float(cml_pass_type(l->g, v)->dtype) != cml_dtype_is_float(cml_pass_type(l->g, cml_pass_arg(s, "x"))->dtype)) break;
+  return v;
+}
+
 static const cml_tensor *constant(const loop *l, uint32_t v) {
   return v != CML_NO_VALUE && l->g->values[v].role == CML_ROLE_CONSTANT && cml_pass_type(l->g, v)->data ? cml_pass_type(l->g, v) : NULL;
 }
@@ -29,8 +37,9 @@ static bool is_number(const loop *l, uint32_t v, double want) {
 /* i, or i made valid for negative numbers, which it never is: select(i >= 0, i, i + n). */
 static bool is_counter(const loop *l, uint32_t v) {
   uint32_t i = l->body->inputs[0];
+  v = plain(l, v);
   const cml_step *select = maker(l, v, "select"), *test = select ? maker(l, cml_pass_arg(select, "cond"), "greater_equal") : NULL;
-  return v == i || (test && cml_pass_arg(select, "a") == i && cml_pass_arg(test, "x") == i && is_number(l, cml_pass_arg(test, "y"), 0));
+  return v == i || (test && plain(l, cml_pass_arg(select, "a")) == i && plain(l, cml_pass_arg(test, "x")) == i && is_number(l, cml_pass_arg(test, "y"), 0));
 }
 
 /* Row i of a value, without its first dim: that value. */
@@ -39,7 +48,7 @@ static uint32_t row_of(const loop *l, uint32_t v) {
   if (!gather || !is_number(l, cml_pass_arg(squeeze, "axes"), 0) || !is_counter(l, cml_pass_arg(gather, "indices"))) return CML_NO_VALUE;
   uint32_t axis = cml_pass_arg(gather, "axis"), batch = cml_pass_arg(gather, "batch_dims");
   if ((axis != CML_NO_VALUE && !is_number(l, axis, 0)) || (batch != CML_NO_VALUE && !is_number(l, batch, 0))) return CML_NO_VALUE;
-  return cml_pass_arg(gather, "x");
+  return plain(l, cml_pass_arg(gather, "x"));
 }
 
 /* A gate's two products, of x and of h. */
@@ -130,6 +139,7 @@ static uint32_t stack(const loop *l, const gate gates[3], int which, const char 
 
 /* Row 0 of the buffer, when all others are zeros. */
 static uint32_t first_row(cml_graph *g, const cml_tensor *buffer) {
+  /* the value lies in an array that grows: buffer is not used after it has */
   int64_t n = cml_tensor_count(buffer), row = n / buffer->dims[0];
   for (int64_t i = row; i < n; i++)
     if (cml_tensor_get(buffer, i) != 0) return CML_NO_VALUE;
@@ -143,7 +153,7 @@ static bool counts_to(const loop *l, const cml_graph_block *condition, int64_t *
   const cml_tensor *t = less ? constant(l, cml_pass_arg(less, "y")) : NULL;
   if (!t || cml_tensor_count(t) != 1 || cml_pass_arg(less, "x") != condition->inputs[0]) return false;
   *steps = cml_tensor_get_int(t, 0);
-  return *steps > 0;
+  return *steps > 0 && *steps < 1 << 14;
 }
 
 static cml_status fuse(cml_graph *g, const cml_use *uses, size_t at, cml_error *err) {
@@ -152,10 +162,10 @@ static cml_status fuse(cml_graph *g, const cml_use *uses, size_t at, cml_error *
   loop l = {.g = g, .body = s->blocks[1]};
   if (l.body->output_count != 2 || l.body->input_count != 2 || !counts_to(&l, s->blocks[0], &l.steps) || !is_number(&l, s->args[0], 0)) return CML_OK;
   const cml_tensor *buffer = constant(&l, s->args[1]);
-  const cml_step *next = maker(&l, l.body->outputs[0], "add"), *put = maker(&l, l.body->outputs[1], "scatter");
+  const cml_step *next = maker(&l, l.body->outputs[0], "add"), *put = maker(&l, plain(&l, l.body->outputs[1]), "scatter");
   if (!buffer || buffer->rank != 3 || buffer->dims[0] != l.steps + 1 || (buffer->dtype != CML_F32 && buffer->dtype != CML_F16)) return CML_OK;
-  if (!next || cml_pass_arg(next, "x") != l.body->inputs[0] || !is_number(&l, cml_pass_arg(next, "y"), 1)) return CML_OK;
-  if (!put || cml_pass_arg(put, "data") != l.body->inputs[1] || cml_pass_arg(put, "indices") != next->outs[0] || !is_number(&l, cml_pass_arg(put, "axis"), 0))
+  if (!next || plain(&l, cml_pass_arg(next, "x")) != l.body->inputs[0] || !is_number(&l, cml_pass_arg(next, "y"), 1)) return CML_OK;
+  if (!put || plain(&l, cml_pass_arg(put, "data")) != l.body->inputs[1] || plain(&l, cml_pass_arg(put, "indices")) != next->outs[0] || !is_number(&l, cml_pass_arg(put, "axis"), 0))
     return CML_OK;
   const cml_tensor *mode = constant(&l, cml_pass_arg(put, "mode"));
   const char *how = mode && mode->dtype == CML_STRING ? ((const cml_string *)mode->data)->data : "";
@@ -166,10 +176,10 @@ static cml_status fuse(cml_graph *g, const cml_use *uses, size_t at, cml_error *
   if (!read_state(&l, cml_pass_arg(expand, "x"), operands, gates)) return CML_OK;
   uint32_t x = row_of(&l, operands[0]);
   const cml_tensor *xt = cml_pass_type(g, x);
-  if (xt->rank != 3 || xt->dims[0] != l.steps || xt->dims[1] != buffer->dims[1] || xt->dtype != buffer->dtype) return CML_OK;
+  if (xt->rank != 3 || xt->dims[0] != l.steps || xt->dims[1] != buffer->dims[1] || (xt->dtype != CML_F32 && xt->dtype != CML_F16)) return CML_OK;
+  cml_dtype type = xt->dtype;
   int64_t hidden = buffer->dims[2];
-  uint32_t initial = first_row(g, cml_pass_type(g, s->args[1]));
-  cml_dtype type = cml_pass_type(g, s->args[1])->dtype;
+  uint32_t initial = first_row(g, buffer);
   const cml_binding bindings[] = {
       {"x", x}, {"initial_h", initial}, {"weight_ih", stack(&l, gates, 0, "weight", hidden, type)}, {"weight_hh", stack(&l, gates, 1, "weight", hidden, type)},
       {"bias", stack(&l, gates, 1, "bias", hidden, type)}, {"input_bias", stack(&l, gates, 0, "bias", hidden, type)}};
