@@ -48,7 +48,7 @@ static void views(void **state) {
     char path[512];
     snprintf(path, sizeof path, "%s", data_file(paths[i]));
     long seen = fail_alloc_each(open_and_read, path);
-    print_message("%s: %ld allocations\n", paths[i], seen);
+    print_message("# %s: %ld allocations\n", paths[i], seen);
     if (FAIL_ALLOC_WORKS) assert_true(seen > 10);
   }
 }
@@ -162,11 +162,11 @@ static void running(void **state) {
   char path[512];
   for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
     snprintf(path, sizeof path, "%s", data_file(models[i]));
-    print_message("%s: %ld allocations\n", models[i], fail_alloc_each(load_and_run, path));
+    print_message("# %s: %ld allocations\n", models[i], fail_alloc_each(load_and_run, path));
   }
   for (size_t i = 0; i < sizeof programs / sizeof *programs; i++) {
     snprintf(path, sizeof path, "%s", data_file(programs[i]));
-    print_message("%s: %ld allocations\n", programs[i], fail_alloc_each(run_program, path));
+    print_message("# %s: %ld allocations\n", programs[i], fail_alloc_each(run_program, path));
   }
 }
 
