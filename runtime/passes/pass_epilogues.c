@@ -47,12 +47,6 @@ static bool read_activation(const cml_graph *g, const cml_step *s, activation *o
   return false;
 }
 
-static cml_step *maker(cml_graph *g, const cml_step *before, uint32_t value) {
-  for (cml_step *s = &g->body.steps[before - g->body.steps]; s-- > g->body.steps;)
-    if (s->op && !s->folded && s->out_count == 1 && s->outs[0] == value) return s;
-  return NULL;
-}
-
 /* value * gate(value), the gate a (hard) sigmoid, as silu and hard_swish are written out; for hard_swish torch's converter puts a
  * threshold before it, where the gate is 0 anyhow. Fills the steps and returns how many they are. */
 static size_t gated(cml_graph *g, const cml_use *uses, uint32_t value, activation *f, cml_step **steps) {
@@ -67,7 +61,7 @@ static size_t gated(cml_graph *g, const cml_use *uses, uint32_t value, activatio
   cml_step *product = &g->body.steps[uses[value].step];
   if (!cml_pass_is(product, "mul")) return 0;
   uint32_t x = cml_pass_arg(product, "x"), y = cml_pass_arg(product, "y"), other = x == value ? y : x;
-  cml_step *gate = other == CML_NO_VALUE || (x != value && y != value) ? NULL : maker(g, product, other);
+  cml_step *gate = other == CML_NO_VALUE || (x != value && y != value) ? NULL : cml_pass_maker(g, (size_t)(product - g->body.steps), other);
   if (!gate || uses[other].count != 1 || !read_activation(g, gate, f) || cml_pass_arg(gate, "x") != value) return 0;
   float slack = cml_pass_type(g, value)->dtype == CML_F16 ? 1e-3f : 1e-5f; /* the slope may have been rounded */
   if (f->f == CML_UNARY_HARD_SIGMOID && (!count || fabsf(f->a * least + f->b) < slack)) f->f = CML_UNARY_HARD_SWISH;

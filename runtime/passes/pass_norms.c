@@ -4,14 +4,6 @@
 #include "kernels.h"
 #include "passes.h"
 
-static cml_step *maker(cml_graph *g, size_t before, uint32_t value) {
-  for (size_t i = before; value != CML_NO_VALUE && i-- > 0;) {
-    cml_step *s = &g->body.steps[i];
-    if (s->op && !s->folded && s->out_count == 1 && s->outs[0] == value) return s;
-  }
-  return NULL;
-}
-
 /* The first of the axes of a mean that keeps its dims, when they are all from there on; else -1. */
 static int32_t axes_from(const cml_graph *g, const cml_step *s) {
   uint32_t axes = cml_pass_arg(s, "axes"), keep = cml_pass_arg(s, "keep_dims");
@@ -52,7 +44,7 @@ static bool scalar_of(const cml_graph *g, uint32_t v, float *out) {
 
 /* The step that makes the value, when it is one of these and its result is used so often. */
 static cml_step *part(cml_graph *g, const cml_use *uses, size_t before, uint32_t value, const char *type, uint32_t used, norm *n) {
-  cml_step *s = maker(g, before, value);
+  cml_step *s = cml_pass_maker(g, before, value);
   if (!s || !cml_pass_is(s, type) || uses[value].count != used || n->count == MOST_PARTS) return NULL;
   return n->parts[n->count++] = s;
 }
@@ -76,7 +68,7 @@ static bool match_variance(cml_graph *g, const cml_use *uses, size_t at, uint32_
   }
   if (!(n->variance = part(g, uses, at, v, "reduce_mean", 1, n))) return false;
   uint32_t squared = cml_pass_arg(n->variance, "x");
-  cml_step *square = maker(g, at, squared);
+  cml_step *square = cml_pass_maker(g, at, squared);
   if (!square || uses[squared].count != 1 || !is_square(g, square, &n->deviation) || n->count == MOST_PARTS) return false;
   n->parts[n->count++] = square;
   return true;
@@ -113,7 +105,7 @@ static void drop(const norm *n) {
 /* ---- groups of channels ---- */
 
 static cml_status fuse_groups(cml_graph *g, const cml_use *uses, size_t at, cml_error *err) {
-  cml_step *last = &g->body.steps[at], *division = cml_pass_is(last, "reshape") ? maker(g, at, cml_pass_arg(last, "x")) : NULL;
+  cml_step *last = &g->body.steps[at], *division = cml_pass_is(last, "reshape") ? cml_pass_maker(g, at, cml_pass_arg(last, "x")) : NULL;
   norm n;
   if (!division || uses[division->outs[0]].count != 1 || !match_norm(g, uses, (size_t)(division - g->body.steps), &n) || !n.center) return CML_OK;
   cml_step *split = part(g, uses, at, cml_pass_arg(n.center, "x"), "reshape", 2, &n);

@@ -116,6 +116,14 @@ cml_step *cml_pass_only_user(cml_graph *g, const cml_use *uses, uint32_t value) 
   return NULL;
 }
 
+cml_step *cml_pass_maker(cml_graph *g, size_t before, uint32_t value) {
+  for (size_t i = before; value != CML_NO_VALUE && i-- > 0;) {
+    cml_step *s = &g->body.steps[i];
+    if (s->op && !s->folded && s->out_count == 1 && s->outs[0] == value) return s;
+  }
+  return NULL;
+}
+
 uint32_t cml_pass_value(cml_graph *g, const char *name, const cml_tensor *type, cml_value_role role) {
   if (g->value_count == g->value_capacity) {
     size_t capacity = g->value_capacity ? g->value_capacity * 2 : 256;

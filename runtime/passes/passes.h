@@ -37,6 +37,9 @@ CML_NODISCARD cml_status cml_pass_each(cml_graph *g, cml_status (*fuse)(cml_grap
 /* The step of the body that alone uses the value, once; NULL when there are several or none, or an output is made of it. */
 cml_step *cml_pass_only_user(cml_graph *g, const cml_use *uses, uint32_t value);
 
+/* The body's step before number `before` that makes the value and nothing else; NULL when there is none. */
+cml_step *cml_pass_maker(cml_graph *g, size_t before, uint32_t value);
+
 uint32_t cml_pass_value(cml_graph *g, const char *name, const cml_tensor *type, cml_value_role role); /* CML_NO_VALUE: no memory */
 uint32_t cml_pass_int(cml_graph *g, int64_t value);
 uint32_t cml_pass_ints(cml_graph *g, const int64_t *values, int64_t count);
