@@ -312,8 +312,8 @@ BITS(op_bitwise_or, or_i64, or_bytes)
 BITS(op_bitwise_xor, xor_i64, xor_bytes)
 
 /* Shifts by less than nothing or by all bits and more push everything out; s->i[0]: bits of the type. */
-CML_ET_MAP2(left_i64, int64_t, int64_t, y < 0 || y >= s->i[0] ? 0 : (uint64_t)x << y)
-CML_ET_MAP2(right_i64, int64_t, int64_t, x >> (y < 0 || y >= s->i[0] ? 63 : y))
+CML_ET_MAP2(left_i64, int64_t, int64_t, ((uint64_t)x << (y & 63)) & ((uint64_t)y < (uint64_t)s->i[0] ? ~UINT64_C(0) : 0))
+CML_ET_MAP2(right_i64, int64_t, int64_t, x >> ((uint64_t)y < (uint64_t)s->i[0] ? y : 63))
 static cml_status shift(cml_et_call *c, const cml_et_maps *maps, cml_error *err) {
   pair p;
   take_pair(c, &p);

@@ -1,6 +1,7 @@
 /* Operators that read and write where tensors of indices say. Indices are checked before anything is written. */
 #include "et_families.h"
 #include "et_view.h"
+#include "wide.h"
 
 /* ---- a walk over a shape with offsets into up to three arrays ---- */
 
@@ -290,7 +291,7 @@ static void move_places(const places *p, cml_et_tensor *self, cml_et_tensor *oth
     walk_dim(&inner, self->sizes[map[order[i]]], self->strides[map[order[i]]], strides[order[i]], 0);
     blocks *= self->sizes[map[order[i]]];
   }
-  if (run == 0 || blocks == 0) return;
+  if (run == 0 || blocks == 0 || p->total == 0) return;
   if (d == READ && run == 1 && p->rank == 1) { /* an index into the last dimension: all of it for each row */
     for (int64_t b = 0; b < blocks; b++, walk_next(&inner))
       gather_row((char *)other->data + (size_t)inner.offsets[1] * width, outer.strides[0][0], (const char *)self->data + (size_t)inner.offsets[0] * width,
@@ -567,10 +568,29 @@ static inline int64_t key_of(const cml_et_tensor *x, int64_t at, bool largest) {
   return largest ? key : ~key;
 }
 
+/* The first of x[i], i < n, that is larger than the bound, or smaller, or NaN, as both mean to go on: most blocks hold none. */
+CML_WIDE_INLINE int64_t beyond_loop(const float *x, int64_t i, int64_t n, float bound, bool largest) {
+  for (; i + 32 <= n; i += 32) {
+    int any = 0;
+    if (largest) for (int k = 0; k < 32; k++) any |= !(x[i + k] <= bound);
+    else for (int k = 0; k < 32; k++) any |= !(x[i + k] >= bound);
+    if (any) break;
+  }
+  return i;
+}
+CML_WIDE static int64_t beyond_wide(const float *x, int64_t i, int64_t n, float bound, bool largest) { return beyond_loop(x, i, n, bound, largest); }
+
 static void top_row(const cml_et_tensor *x, int64_t from, int64_t step, int64_t n, int64_t k, bool largest, entry *heap) {
+  const float *dense = x->dtype == CML_F32 && step == 1 ? (const float *)x->data + from : NULL;
   for (int64_t i = 0; i < k; i++) heap[i] = (entry){key_of(x, from + i * step, largest), i};
   for (int64_t i = k / 2 - 1; i >= 0; i--) sift(heap, k, i);
-  for (int64_t i = k, worst = heap[0].key; i < n; i++) { /* an equal one comes too late */
+  for (int64_t i = k, worst = heap[0].key, checked = k; i < n; i++) { /* an equal one comes too late */
+    if (dense && i >= checked) { /* up to the next block that may hold one */
+      float bound = dense[heap[0].index];
+      i = (cml_wide() ? beyond_wide : beyond_loop)(dense, i, n, bound, largest);
+      checked = i + 32;
+      if (i >= n) break;
+    }
     int64_t key = key_of(x, from + i * step, largest);
     if (__builtin_expect(key <= worst, 1)) continue;
     heap[0] = (entry){key, i};

@@ -110,6 +110,16 @@ static cml_status product_f32(cml_et_call *c, work *w, matrix a, matrix b, const
   return CML_OK;
 }
 
+/* Where products are wide they are also fused. */
+#ifdef __x86_64__
+__attribute__((target("avx2,fma")))
+#endif
+static void product_f64_wide(double *to, const double *x, const double *y, int64_t step, int64_t n) {
+  const double *y1 = y + step, *y2 = y1 + step, *y3 = y2 + step;
+  CML_INDEPENDENT for (int64_t j = 0; j < n; j++)
+    to[j] = __builtin_fma(x[3], y3[j], __builtin_fma(x[2], y2[j], __builtin_fma(x[1], y1[j], __builtin_fma(x[0], y[j], to[j]))));
+}
+
 /* The others: in steps of four of b's rows, which are in place or brought into the computing type. */
 #define PLAIN_PRODUCT(name, T, U, TYPE, load)                                               \
   CML_WIDE_INLINE void name##_loop(T *to, const T *x, const T *y, int64_t step, int64_t n) { \
@@ -117,7 +127,6 @@ static cml_status product_f32(cml_et_call *c, work *w, matrix a, matrix b, const
     CML_INDEPENDENT for (int64_t j = 0; j < n; j++)                                         \
       to[j] = (T)((U)to[j] + (U)x[0] * (U)y[j] + (U)x[1] * (U)y1[j] + (U)x[2] * (U)y2[j] + (U)x[3] * (U)y3[j]); \
   }                                                                                         \
-  CML_WIDE static void name##_wide(T *to, const T *x, const T *y, int64_t step, int64_t n) { name##_loop(to, x, y, step, n); } \
   static cml_status name(cml_et_call *c, work *w, matrix a, matrix b, T *to, cml_error *err) { \
     if (!w->scratch) w->scratch = cml_et_temp(c, (uint64_t)(a.columns + 4) * sizeof(T));      \
     T *x = w->scratch, *y = (T *)b.t->data + b.first, *mine = NULL; \
@@ -140,6 +149,8 @@ static cml_status product_f32(cml_et_call *c, work *w, matrix a, matrix b, const
     }                                                                                       \
     return CML_OK;                                                                          \
   }
+CML_WIDE_INLINE void product_i64_loop(int64_t *to, const int64_t *x, const int64_t *y, int64_t step, int64_t n);
+CML_WIDE static void product_i64_wide(int64_t *to, const int64_t *x, const int64_t *y, int64_t step, int64_t n) { product_i64_loop(to, x, y, step, n); }
 PLAIN_PRODUCT(product_f64, double, double, CML_F64, cml_et_load_f64)
 PLAIN_PRODUCT(product_i64, int64_t, uint64_t, CML_I64, cml_et_load_i64)
 

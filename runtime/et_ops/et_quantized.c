@@ -216,16 +216,43 @@ static cml_status dequantize_per_token(cml_et_call *c, cml_error *err) { return 
 /* ---- choosing parameters ---- */
 
 /* Least and largest of a run, as float32 with zero among them; NaN where there is one. */
+/* Least and largest of some numbers and what low and high hold; NaN (which one has no order) makes both NaN. */
+CML_WIDE_INLINE void widen_loop(const float *b, int64_t n, float *low, float *high) {
+  float least[16], most[16], odd[16];
+  int64_t i = 0;
+  for (int k = 0; k < 16; k++) least[k] = *low, most[k] = *high, odd[k] = 0;
+  for (; i + 16 <= n; i += 16)
+    for (int k = 0; k < 16; k++) {
+      least[k] = b[i + k] < least[k] ? b[i + k] : least[k];
+      most[k] = b[i + k] > most[k] ? b[i + k] : most[k];
+      odd[k] += b[i + k] - b[i + k]; /* NaN from infinities, too: those are looked at again */
+    }
+  for (; i < n; i++) {
+    least[0] = b[i] < least[0] ? b[i] : least[0];
+    most[0] = b[i] > most[0] ? b[i] : most[0];
+    odd[0] += b[i] - b[i];
+  }
+  for (int k = 0; k < 16; k++) {
+    *low = least[k] < *low ? least[k] : *low;
+    *high = most[k] > *high ? most[k] : *high;
+    odd[0] += k ? odd[k] : 0;
+  }
+  for (i = 0; odd[0] != 0 && i < n; i++) {
+    *low = isnan(b[i]) ? b[i] : *low;
+    *high = isnan(b[i]) ? b[i] : *high;
+  }
+}
+CML_WIDE static void widen_wide(const float *b, int64_t n, float *low, float *high) { widen_loop(b, n, low, high); }
+
 static void range_with_zero(const cml_et_tensor *in, int64_t first, int64_t count, float *low, float *high) {
   float b[CHUNK];
   *low = *high = 0;
-  for (int64_t at = 0; at < count; at += CHUNK) {
+  for (int64_t at = 0; at < count && !isnan(*low); at += CHUNK) {
     int64_t n = count - at < CHUNK ? count - at : CHUNK;
-    cml_et_load_f32(b, in, first + at, 1, n);
-    for (int64_t i = 0; i < n; i++) {
-      *low = b[i] < *low || isnan(b[i]) ? b[i] : *low;
-      *high = b[i] > *high || isnan(b[i]) ? b[i] : *high;
-    }
+    const float *from = b;
+    if (in->dtype == CML_F32) from = (const float *)in->data + first + at;
+    else cml_et_load_f32(b, in, first + at, 1, n);
+    (cml_wide() ? widen_wide : widen_loop)(from, n, low, high);
   }
 }
 
