@@ -27,6 +27,12 @@ size_t cml_conv_narrow(const cml_kernels *k, const cml_conv *v) {
   return fits ? n : 0;
 }
 
+bool cml_conv_slim(const cml_kernels *k, const cml_conv *v) {
+  enum { WORTH = 4 }; /* vectors of a sum */
+  return !v->winograd && !cml_conv_is_depthwise(v) && !cml_conv_narrow(k, v) && v->groups && v->outputs / v->groups <= CML_SLIM &&
+         taps(v) * (v->channels / v->groups) >= WORTH * k->width && v->channels / v->groups >= k->width;
+}
+
 void cml_conv_place_all(cml_conv *v) {
   for (int i = 0; i < 3; i++) {
     v->place[i] = 0;
@@ -35,10 +41,12 @@ void cml_conv_place_all(cml_conv *v) {
   }
 }
 
-/* ---- weights: [group][panel][tap][channel][tile_columns], depthwise [tap][channel], narrow groups [tap][channel of group][output] ---- */
+/* ---- weights: [group][panel][tap][channel][tile_columns], depthwise [tap][channel], narrow groups [tap][channel of group][output],
+ * slim [group][output][tap][channel] ---- */
 
 static size_t group_bytes(const cml_kernels *k, const cml_conv *v, bool half) {
   size_t columns = v->outputs / v->groups;
+  if (cml_conv_slim(k, v)) return round_up(columns * taps(v) * (v->channels / v->groups) * (half ? 2 : 4), 64);
   return round_up(cml_panel_count(k, columns) * k->tile_columns * taps(v) * (v->channels / v->groups) * (half ? 2 : 4), 64);
 }
 
@@ -64,6 +72,23 @@ typedef struct pack_context {
 
 static float source_float(const cml_conv_source *s, int64_t i) {
   return s->half ? cml_f16_to_f32(((const cml_f16 *)s->data)[i]) : ((const float *)s->data)[i];
+}
+
+static void pack_slim(void *context, size_t begin, size_t end) {
+  const pack_context *p = context;
+  const cml_conv *v = p->v;
+  const cml_conv_source *s = p->from;
+  size_t columns = v->outputs / v->groups, channels = v->channels / v->groups;
+  for (size_t i = begin; i < end; i++) {
+    size_t group = i / columns, o = i % columns;
+    char *to = p->to + group * group_bytes(p->k, v, p->half) + o * taps(v) * channels * (p->half ? 2 : 4);
+    for (size_t t = 0; t < taps(v); t++)
+      for (size_t c = 0; c < channels; c++) {
+        int64_t at = (int64_t)group * s->group_stride + (int64_t)o * s->output_stride + tap_offset(v, s, t) + (int64_t)c * s->channel_stride;
+        if (p->half) ((cml_f16 *)(void *)to)[t * channels + c] = ((const cml_f16 *)s->data)[at];
+        else ((float *)(void *)to)[t * channels + c] = source_float(s, at);
+      }
+  }
 }
 
 static void pack_range(void *context, size_t begin, size_t end) {
@@ -110,7 +135,8 @@ void cml_conv_pack(const cml_kernels *k, const cml_conv *v, const cml_conv_sourc
     return;
   }
   pack_context p = {k, v, from, half, to};
-  cml_parallel(pool, v->groups * cml_panel_count(k, v->outputs / v->groups), 1, pack_range, &p);
+  if (cml_conv_slim(k, v)) cml_parallel(pool, v->outputs, 1, pack_slim, &p);
+  else cml_parallel(pool, v->groups * cml_panel_count(k, v->outputs / v->groups), 1, pack_range, &p);
 }
 
 /* ---- how the work is cut ---- */
@@ -280,14 +306,16 @@ static void products(const job *j, const region *r, const size_t *offsets, size_
   const layout *l = j->l;
   const cml_conv *v = &l->v;
   const cml_kernels *k = j->k;
-  size_t size = j->w->half ? 2 : 4, to_size = to->half ? 2 : 4, nr = k->tile_columns, panel = l->depth * nr * size;
+  size_t size = j->w->half ? 2 : 4, to_size = to->half ? 2 : 4, nr = k->tile_columns;
+  bool slim = cml_conv_slim(k, v);
+  size_t panel = l->depth * (slim ? outputs : nr) * size;
   size_t base = group * l->group_outputs + o0, pixel = r->pixel * (size_t)v->stride[2], row = r->row * (size_t)v->stride[1];
   const char *first = (const char *)j->w->packed + group * group_bytes(k, v, j->w->half) + o0 * l->depth * size, *b = first;
   /* as many rows as fit: pixels 4 KiB apart fall into the same set of the first-level cache */
   size_t most = k->tile_rows > 8 && pixel % 1024 == 0 ? 7 : k->tile_rows;
   if (rows > 1 && row == pixel * columns && to->row == to->pixel * columns) columns *= rows, rows = 1;
   size_t tiles = (columns + most - 1) / most, share = (panel / (tiles * rows) + 63) & ~(size_t)63;
-  cml_tile t = {.stretches = l->stretches, .depth = l->joined * l->group_channels, .offsets = offsets, .a_stride = pixel, .b_half = j->w->half,
+  cml_tile t = {.stretches = l->stretches, .depth = l->joined * l->group_channels, .offsets = offsets, .a_stride = pixel, .b_half = j->w->half, .b_column = slim ? l->depth : 0,
                 .residual_stride = to->pixel, .c_stride = to->pixel, .c_half = to->half, .low = -INFINITY, .high = INFINITY,
                 .ask_step = l->depth ? (share + l->depth - 1) / l->depth : 0};
   bool clamp = cml_epilogue_bounds(j->after, &t.low, &t.high);

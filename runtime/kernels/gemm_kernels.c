@@ -137,6 +137,55 @@ VINLINE void tile_rows(const int rows, const cml_tile *t) {
   }
 }
 
+/* Few columns that lie one after the other: vectors along the depth, up to four rows at a time. */
+VINLINE void slim_rows(const int rows, const int columns, const bool half, const cml_tile *t, size_t r, float *block) {
+  vf acc[CML_SLIM][CML_SLIM];
+  UNROLL for (int i = 0; i < rows; i++)
+    UNROLL for (int j = 0; j < columns; j++) acc[i][j] = vf_zero();
+  for (size_t s = 0; s < t->stretches; s++) {
+    const float *a = t->a + r * t->a_stride + (t->offsets ? t->offsets[s] : 0);
+    size_t k = 0, at = s * t->depth;
+    for (; k < t->depth; k += W) {
+      vf x[CML_SLIM];
+      size_t n = t->depth - k;
+      UNROLL for (int i = 0; i < rows; i++) x[i] = n >= W ? vf_load(a + (size_t)i * t->a_stride + k) : vf_load_n(a + (size_t)i * t->a_stride + k, n);
+      UNROLL for (int j = 0; j < columns; j++) {
+        size_t from = (size_t)j * t->b_column + at + k;
+        vf w = half ? n >= W ? vh_load((const cml_f16 *)t->b + from) : vh_load_n((const cml_f16 *)t->b + from, n)
+                    : n >= W ? vf_load((const float *)t->b + from) : vf_load_n((const float *)t->b + from, n);
+        UNROLL for (int i = 0; i < rows; i++) acc[i][j] = vf_fma(x[i], w, acc[i][j]);
+      }
+    }
+  }
+  UNROLL for (int i = 0; i < rows; i++)
+    UNROLL for (int j = 0; j < columns; j++) {
+      float from = t->from ? t->from[(r + (size_t)i) * t->from_stride + (size_t)j] : 0;
+      block[(r + (size_t)i) * W + (size_t)j] = vf_sum(acc[i][j]) + (t->bias ? t->bias[j] : 0) + from;
+    }
+}
+
+VINLINE void slim_columns(const int columns, const bool half, const cml_tile *t, float *block) {
+  size_t r = 0;
+  for (; r + CML_SLIM <= t->rows; r += CML_SLIM) slim_rows(CML_SLIM, columns, half, t, r, block);
+  for (; r < t->rows; r++) slim_rows(1, columns, half, t, r, block);
+}
+
+static __attribute__((noinline)) void slim_tile(const cml_tile *t) {
+  _Alignas(64) float block[MR * W] = {0};
+  switch (t->columns * 2 + t->b_half) {
+    case 2: slim_columns(1, false, t, block); break;
+    case 3: slim_columns(1, true, t, block); break;
+    case 4: slim_columns(2, false, t, block); break;
+    case 5: slim_columns(2, true, t, block); break;
+    case 6: slim_columns(3, false, t, block); break;
+    case 7: slim_columns(3, true, t, block); break;
+    case 8: slim_columns(4, false, t, block); break;
+    case 9: slim_columns(4, true, t, block); break;
+    default: break;
+  }
+  finish_block(t, block, W);
+}
+
 #define TILE_CASE(r) \
   case r:            \
     if (r > MR) break; \
@@ -144,6 +193,10 @@ VINLINE void tile_rows(const int rows, const cml_tile *t) {
     break;
 
 static void tile(const cml_tile *t) {
+  if (t->b_column) {
+    slim_tile(t);
+    return;
+  }
   switch (t->rows) {
     TILE_CASE(1) TILE_CASE(2) TILE_CASE(3) TILE_CASE(4)
 #if CML_TILE_MAX > 4

@@ -59,7 +59,9 @@ typedef struct cml_compressed {
 
 /* A tile of a matrix product and all that follows it: c = f(clamp(a b + from + bias + residual)). Row r of a is stretches of
  * `depth` neighbouring floats, number s at a[r * a_stride + offsets[s]]. b is packed: steps of tile_columns floats, or halves when
- * b_half, one after the other over all stretches (columns beyond `columns` present). */
+ * b_half, one after the other over all stretches (columns beyond `columns` present). For at most CML_SLIM columns it may lie by
+ * columns instead, which wastes no lanes: then b_column is the distance from one column to the next, in elements. */
+enum { CML_SLIM = 4 };
 typedef struct cml_tile {
   size_t rows, columns;    /* at most tile_rows, tile_columns */
   size_t stretches, depth;
@@ -68,6 +70,7 @@ typedef struct cml_tile {
   size_t a_stride;
   const void *b;
   bool b_half;
+  size_t b_column;         /* 0: in steps */
   const char *ask;         /* what is wanted next and may come from memory: with each step of the depth, ask_step bytes of it are asked */
   size_t ask_step;         /* for, so that it comes while this tile is computed; NULL: nothing */
   const float *from;       /* sums to begin with; NULL: zeros */

@@ -327,6 +327,42 @@ static void test_gemm(void **state) {
   }
 }
 
+/* Few columns whose weights lie one column after the other; the last row of the last stretch ends at the unmapped page. */
+static void test_slim_tile(void **state) {
+  (void)state;
+  const cml_kernels *k;
+  EACH_TABLE(k) {
+    for (int round = 0; round < 300; round++) {
+      size_t rows = between(1, k->tile_rows), columns = between(1, CML_SLIM), stretches = between(1, 3), depth = between(1, 50), all = stretches * depth;
+      size_t stride = depth + between(0, 5), apart = rows * stride + between(0, 3), offsets[] = {0, apart, 2 * apart};
+      bool half = rnd() % 2, to_half = rnd() % 2, biased = rnd() % 2, added = rnd() % 2;
+      size_t span = offsets[stretches - 1] + (rows - 1) * stride + depth;
+      float *a = at_end(0, span * 4), *bias = at_end(3, columns * 4), *residual = at_end(4, rows * columns * 4);
+      void *b = at_end(1, columns * all * (half ? 2 : 4)), *c = at_end(2, rows * columns * (to_half ? 2 : 4));
+      fill(a, span), fill(bias, columns), fill(residual, rows * columns);
+      for (size_t i = 0; i < columns * all; i++) {
+        cml_f16 h = cml_f16_from_f32(uniform());
+        if (half) ((cml_f16 *)b)[i] = h;
+        else ((float *)b)[i] = cml_f16_to_f32(h);
+      }
+      k->tile(&(cml_tile){.rows = rows, .columns = columns, .stretches = stretches, .depth = depth, .offsets = offsets, .a = a, .a_stride = stride,
+                          .b = b, .b_half = half, .b_column = all, .bias = biased ? bias : NULL, .residual = added && !to_half ? residual : NULL,
+                          .residual_stride = columns, .low = -2, .high = 1.5f, .c = c, .c_stride = columns, .c_half = to_half});
+      for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < columns; j++) {
+          double want = (biased ? (double)bias[j] : 0) + (added && !to_half ? (double)residual[i * columns + j] : 0);
+          for (size_t d = 0; d < all; d++) {
+            float w = half ? cml_f16_to_f32(((cml_f16 *)b)[j * all + d]) : ((float *)b)[j * all + d];
+            want += (double)a[i * stride + offsets[d / depth] + d % depth] * (double)w;
+          }
+          want = fmin(fmax(want, -2), 1.5);
+          float got = to_half ? cml_f16_to_f32(((cml_f16 *)c)[i * columns + j]) : ((float *)c)[i * columns + j];
+          assert_true(fabs((double)got - want) < (to_half ? 2e-3 : 1e-4));
+        }
+    }
+  }
+}
+
 static void test_gemv_rows(void **state) {
   (void)state;
   const cml_kernels *k;
@@ -458,7 +494,7 @@ int main(int argc, char **argv) {
   guard_buffers();
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_f16),  cmocka_unit_test(test_unary), cmocka_unit_test(test_unary_f16), cmocka_unit_test(test_binary), cmocka_unit_test(test_pow),
-      cmocka_unit_test(test_rows), cmocka_unit_test(test_lstm_cell), cmocka_unit_test(test_gemm),  cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_depthwise),
+      cmocka_unit_test(test_rows), cmocka_unit_test(test_lstm_cell), cmocka_unit_test(test_gemm), cmocka_unit_test(test_slim_tile), cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_depthwise),
       cmocka_unit_test(test_pack_panel),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
