@@ -5,7 +5,7 @@
 
 #include "cmlrun_program.h"
 
-enum { MAX_OPS = 512, MAX_RUNS = 1 << 20 };
+enum { MAX_OPS = 512, MAX_RUNS = 1 << 20, FEW = 5 };
 
 typedef struct op_time {
   char name[96];
@@ -19,7 +19,7 @@ typedef struct bench {
   size_t input_count;
   double *times, open_ms, load_ms;
   uint64_t base, peak; /* bytes of the process that are no file's: before the program was opened, and at most */
-  size_t count;
+  size_t count, observed; /* runs: timed, and then observed */
   op_time *ops;
   size_t op_count;
 } bench;
@@ -141,10 +141,6 @@ static cml_status run(bench *b, const char *path, cml_error *err) {
     CML_TRY(run_once(b, err));
     note_peak(b);
   }
-  if (b->how->profile) {
-    if (!(b->ops = calloc(MAX_OPS, sizeof *b->ops))) return cml_fail_memory(err);
-    cml_et_method_observe(b->p.method, observe, b);
-  }
   if (!(b->times = malloc(MAX_RUNS * sizeof *b->times))) return cml_fail_memory(err); /* touched as it fills */
   double end = now() + b->how->seconds, t = now();
   while (b->count == 0 || (t < end && b->count < MAX_RUNS)) {
@@ -153,6 +149,9 @@ static cml_status run(bench *b, const char *path, cml_error *err) {
     b->times[b->count++] = after - t;
     t = after;
   }
+  if (!(b->ops = calloc(MAX_OPS, sizeof *b->ops))) return cml_fail_memory(err);
+  cml_et_method_observe(b->p.method, observe, b);
+  for (t = now(); b->how->profile ? !b->observed || now() - t < b->how->seconds : b->observed < FEW; b->observed++) CML_TRY(run_once(b, err));
   return CML_OK;
 }
 
@@ -176,11 +175,11 @@ static void print_ops(bench *b, bool json) {
   if (!json) printf("%-52s %8s %12s %7s\n", "operator", "calls", "ms a run", "share");
   for (size_t i = 0; i < b->op_count; i++) {
     const op_time *o = &b->ops[i];
-    double ms = (double)o->ns / 1e6 / (double)b->count;
+    double ms = (double)o->ns / 1e6 / (double)b->observed;
     if (json)
-      printf("%s{\"operator\": \"%s\", \"calls\": %llu, \"ms\": %.6f}", i ? ", " : "", o->name, (unsigned long long)(o->calls / b->count), ms);
+      printf("%s{\"operator\": \"%s\", \"calls\": %llu, \"ms\": %.6f}", i ? ", " : "", o->name, (unsigned long long)(o->calls / b->observed), ms);
     else
-      printf("%-52s %8llu %12.4f %6.1f%%\n", o->name, (unsigned long long)(o->calls / b->count), ms,
+      printf("%-52s %8llu %12.4f %6.1f%%\n", o->name, (unsigned long long)(o->calls / b->observed), ms,
              total ? 100.0 * (double)o->ns / (double)total : 0);
   }
 }
@@ -196,7 +195,7 @@ static void report(bench *b) {
            "\"arena_bytes\": %llu, \"other_bytes\": %llu, \"base_bytes\": %llu, \"peak_bytes\": %llu, \"operators\": [", median, p90, least,
            b->count, b->open_ms, b->load_ms, (unsigned long long)planned, (unsigned long long)other, (unsigned long long)b->base,
            (unsigned long long)b->peak);
-    if (b->ops) print_ops(b, true);
+    print_ops(b, true);
     cml_buffer ignored = CML_BUFFER_INIT;
     cmlrun_program_ignored_json(b->p.method, &ignored);
     printf("], \"ignored_specs\": %.*s}\n", (int)ignored.size, (const char *)ignored.data);
@@ -205,7 +204,7 @@ static void report(bench *b) {
   }
   printf("median %.4f ms, p90 %.4f ms, fastest %.4f ms of %zu runs; loaded in %.1f ms; memory plan %s, other %s, at most %s of memory that is no file's\n", median, p90, least, b->count,
          b->load_ms, cli_bytes(planned, p), cli_bytes(other, o), cli_bytes(b->peak, most));
-  if (b->ops) print_ops(b, false);
+  print_ops(b, false);
 }
 
 int cmlrun_bench_program(const char *path, const cmlrun_bench_options *how) {
