@@ -74,8 +74,12 @@ static bool scale_weight(const cml_tensor *from, cml_tensor *to, const affine *f
   for (int64_t i = 0; i < a; i++)
     for (int64_t k = 0; k < b; k++) {
       double scale = f->scale[transpose ? i / (a / groups) * b + k : i];
-      for (int64_t n = (i * b + k) * inner; n < (i * b + k + 1) * inner; n++)
-        if (!store(to, n, cml_tensor_get(from, n) * scale)) return false;
+      int64_t n = (i * b + k) * inner, end = n + inner;
+      bool fits = true;
+      if (from->dtype == CML_F32) /* most weights: no look at the type of each */
+        for (; n < end; n++) fits &= isfinite(((float *)to->data)[n] = (float)((double)((const float *)from->data)[n] * scale)) != 0;
+      for (; n < end; n++) fits = store(to, n, cml_tensor_get(from, n) * scale) && fits;
+      if (!fits) return false;
     }
   return true;
 }
