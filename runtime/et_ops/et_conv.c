@@ -255,7 +255,8 @@ static void run_tiles(void *context, size_t thread, size_t begin, size_t end) {
     int64_t i = (int64_t)item, x = i % b->tiles[2], y = i / b->tiles[2] % b->tiles[1], z = i / (b->tiles[2] * b->tiles[1]) % b->tiles[0];
     size_t image = item / (size_t)(b->tiles[0] * b->tiles[1] * b->tiles[2]);
     cml_conv v = tile_conv(b, (int64_t[3]){z * b->tile[0], y * b->tile[1], x * b->tile[2]});
-    cml_conv_run(b->k, &v, &b->weights, &b->after, b->x + image * b->image_in, b->y + image * b->image_out, NULL, b->scratch + thread * b->slot, 1);
+    cml_conv_run(&(cml_conv_call){.k = b->k, .v = &v, .weights = b->weights, .after = b->after, .x = b->x + image * b->image_in,
+                                  .y = b->y + image * b->image_out, .scratch = b->scratch + thread * b->slot, .slots = 1});
   }
 }
 
@@ -353,7 +354,8 @@ static cml_status run_blocked(cml_et_call *c, const geometry *g, const cml_et_te
   b.after.bias = widened;
   b.weights.packed = packed;
   cml_conv_pack(b.k, &b.conv, &b.source, b.weights.half, packed, c->pool);
-  cml_conv_run(b.k, &b.conv, &b.weights, &b.after, x->data, out->data, c->pool, b.scratch, threads);
+  cml_conv_run(&(cml_conv_call){.k = b.k, .v = &b.conv, .weights = b.weights, .after = b.after, .x = x->data, .y = out->data, .pool = c->pool,
+                                .scratch = b.scratch, .slots = threads});
   return CML_OK;
 }
 

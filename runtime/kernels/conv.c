@@ -209,14 +209,9 @@ size_t cml_conv_scratch(const cml_kernels *k, const cml_conv *v) {
 /* ---- one block ---- */
 
 typedef struct job {
-  const cml_kernels *k;
+  const cml_conv_call *c;
   const layout *l;
-  const cml_conv_weights *w;
-  const cml_epilogue *after;
-  const char *x;
-  char *y;
-  char *scratch;
-  size_t slot;
+  size_t slot;        /* bytes of a thread's scratch */
   size_t parts, part; /* the output channels are cut into `parts`, of `part` each */
 } job;
 
@@ -242,18 +237,18 @@ static void stage_row(const job *j, int64_t image, int64_t depth, int64_t row, i
   size_t at = (size_t)((depth * v->in[1] + row) * v->in[2] + column + first), base = (size_t)image * plane * channels;
   to += (size_t)first * channels;
   if (v->in_last) {
-    if (v->in_half) j->k->f16_to_f32((const cml_f16 *)(const void *)j->x + base + at * channels, to, n * channels);
-    else memcpy(to, (const float *)(const void *)j->x + base + at * channels, n * channels * 4);
+    if (v->in_half) j->c->k->f16_to_f32((const cml_f16 *)j->c->x + base + at * channels, to, n * channels);
+    else memcpy(to, (const float *)j->c->x + base + at * channels, n * channels * 4);
     return;
   }
   if (!v->in_half) {
-    j->k->transpose(channels, n, (const float *)(const void *)j->x + base + at, plane, to, channels);
+    j->c->k->transpose(channels, n, (const float *)j->c->x + base + at, plane, to, channels);
     return;
   }
   for (size_t c = 0; c < channels; c += LINE_CHANNELS) {
     size_t m = least(channels - c, LINE_CHANNELS);
-    for (size_t i = 0; i < m; i++) j->k->f16_to_f32((const cml_f16 *)(const void *)j->x + base + (c + i) * plane + at, line + i * n, n);
-    j->k->transpose(m, n, line, n, to + c, channels);
+    for (size_t i = 0; i < m; i++) j->c->k->f16_to_f32((const cml_f16 *)j->c->x + base + (c + i) * plane + at, line + i * n, n);
+    j->c->k->transpose(m, n, line, n, to + c, channels);
   }
 }
 
@@ -269,7 +264,7 @@ static region stage_region(const job *j, int64_t image, int64_t d, int64_t h, in
                   w + columns <= v->in[2];
     if (inside) {
       size_t at = ((((size_t)image * (size_t)v->in[0] + (size_t)d) * (size_t)v->in[1] + (size_t)h) * (size_t)v->in[2] + (size_t)w) * channels;
-      return (region){(const float *)(const void *)j->x + at, channels, (size_t)v->in[2] * channels,
+      return (region){(const float *)j->c->x + at, channels, (size_t)v->in[2] * channels,
                       (size_t)(v->dilation[0] * v->in[1] * v->in[2]) * channels};
     }
   }
@@ -295,8 +290,8 @@ static target output_at(const job *j, int64_t image, int64_t d, int64_t h, int64
   size_t plane = (size_t)(v->full[0] * v->full[1] * v->full[2]), size = v->out_half ? 2 : 4;
   size_t at = (size_t)(((d * v->step[0] + v->place[0]) * v->full[1] + h * v->step[1] + v->place[1]) * v->full[2] + w * v->step[2] + v->place[2]);
   at = ((size_t)image * plane + at) * v->outputs;
-  return (target){j->y + at * size, (size_t)v->step[2] * v->outputs, (size_t)(v->step[1] * v->full[2]) * v->outputs, v->out_half, true,
-                  j->after->residual ? (const char *)j->after->residual + at * size : NULL};
+  return (target){(char *)j->c->y + at * size, (size_t)v->step[2] * v->outputs, (size_t)(v->step[1] * v->full[2]) * v->outputs, v->out_half, true,
+                  j->c->after.residual ? (const char *)j->c->after.residual + at * size : NULL};
 }
 
 /* Outputs [o0, o0 + outputs) of a group over a block of rows x columns pixels; o0 a multiple of tile_columns. The next panel of
@@ -305,25 +300,25 @@ static void products(const job *j, const region *r, const size_t *offsets, size_
                      const target *to) {
   const layout *l = j->l;
   const cml_conv *v = &l->v;
-  const cml_kernels *k = j->k;
-  size_t size = j->w->half ? 2 : 4, to_size = to->half ? 2 : 4, nr = k->tile_columns;
+  const cml_kernels *k = j->c->k;
+  size_t size = j->c->weights.half ? 2 : 4, to_size = to->half ? 2 : 4, nr = k->tile_columns;
   bool slim = cml_conv_slim(k, v);
   size_t panel = l->depth * (slim ? outputs : nr) * size;
   size_t base = group * l->group_outputs + o0, pixel = r->pixel * (size_t)v->stride[2], row = r->row * (size_t)v->stride[1];
-  const char *first = (const char *)j->w->packed + group * group_bytes(k, v, j->w->half) + o0 * l->depth * size, *b = first;
+  const char *first = (const char *)j->c->weights.packed + group * group_bytes(k, v, j->c->weights.half) + o0 * l->depth * size, *b = first;
   /* as many rows as fit: pixels 4 KiB apart fall into the same set of the first-level cache */
   size_t most = k->tile_rows > 8 && pixel % 1024 == 0 ? 7 : k->tile_rows;
   if (rows > 1 && row == pixel * columns && to->row == to->pixel * columns) columns *= rows, rows = 1;
   size_t tiles = (columns + most - 1) / most, share = (panel / (tiles * rows) + 63) & ~(size_t)63;
-  cml_tile t = {.stretches = l->stretches, .depth = l->joined * l->group_channels, .offsets = offsets, .a_stride = pixel, .b_half = j->w->half, .b_column = slim ? l->depth : 0,
-                .residual_stride = to->pixel, .c_stride = to->pixel, .c_half = to->half, .low = -INFINITY, .high = INFINITY,
+  cml_tile t = {.stretches = l->stretches, .depth = l->joined * l->group_channels, .offsets = offsets, .a_stride = pixel,
+                .b_half = j->c->weights.half, .b_column = slim ? l->depth : 0, .residual_stride = to->pixel, .c_stride = to->pixel, .c_half = to->half, .low = -INFINITY, .high = INFINITY,
                 .ask_step = l->depth ? (share + l->depth - 1) / l->depth : 0};
-  bool clamp = cml_epilogue_bounds(j->after, &t.low, &t.high);
-  if (!clamp && to->finished) t.unary = k->unary, t.f = j->after->activation, t.f_a = j->after->a, t.f_b = j->after->b;
+  bool clamp = cml_epilogue_bounds(&j->c->after, &t.low, &t.high);
+  if (!clamp && to->finished) t.unary = k->unary, t.f = j->c->after.activation, t.f_a = j->c->after.a, t.f_b = j->c->after.b;
   for (size_t o = 0; o < outputs; o += nr, b += panel) {
     t.b = b;
     t.columns = least(outputs - o, nr);
-    t.bias = j->after->bias ? j->after->bias + base + o : NULL;
+    t.bias = j->c->after.bias ? j->c->after.bias + base + o : NULL;
     const char *next = o + nr < outputs ? b + panel : first; /* the next block begins with the first again */
     for (size_t y = 0; y < rows; y++)
       for (size_t i = 0, x = 0, end; i < tiles; i++, x = end) {
@@ -359,26 +354,26 @@ static void store(const job *j, float *sums, size_t pixel, int64_t image, int64_
     float *from = sums + (size_t)(y * columns) * pixel;
     if (v->out_last) {
       target t = output_at(j, image, d, h + y, w);
-      cml_epilogue e = *j->after;
+      cml_epilogue e = j->c->after;
       e.residual = t.residual;
       e.residual_stride = t.pixel;
-      cml_epilogue_store(j->k, &e, from, pixel, (size_t)columns, outputs, t.to, t.pixel, t.half, 0, 0);
+      cml_epilogue_store(j->c->k, &e, from, pixel, (size_t)columns, outputs, t.to, t.pixel, t.half, 0, 0);
       continue;
     }
-    cml_epilogue_store(j->k, j->after, from, pixel, (size_t)columns, outputs, from, pixel, false, 0, 0);
-    char *to = j->y + ((size_t)image * v->outputs + o0) * plane * size + at * size;
+    cml_epilogue_store(j->c->k, &j->c->after, from, pixel, (size_t)columns, outputs, from, pixel, false, 0, 0);
+    char *to = (char *)j->c->y + ((size_t)image * v->outputs + o0) * plane * size + at * size;
     size_t n = (size_t)columns;
     if (v->step[2] == 1 && !v->out_half) {
-      j->k->transpose(n, outputs, from, pixel, (float *)(void *)to, plane);
+      j->c->k->transpose(n, outputs, from, pixel, (float *)(void *)to, plane);
       continue;
     }
     for (size_t c = 0; c < outputs; c += LINE_CHANNELS) {
       size_t m = least(outputs - c, LINE_CHANNELS);
-      j->k->transpose(n, m, from + c, pixel, line, n);
+      j->c->k->transpose(n, m, from + c, pixel, line, n);
       for (size_t i = 0; i < m; i++) {
         char *row = to + (c + i) * plane * size;
         if (v->step[2] == 1) {
-          j->k->f32_to_f16(line + i * n, (cml_f16 *)(void *)row, n);
+          j->c->k->f32_to_f16(line + i * n, (cml_f16 *)(void *)row, n);
           continue;
         }
         for (size_t x = 0; x < n; x++) {
@@ -400,20 +395,20 @@ static void depthwise(const job *j, const region *r, int64_t rows, int64_t colum
     if (kd * kh <= 64) {
       for (size_t i = 0; i < kd * kh; i++)
         lines[i] = r->data + i / kh * r->slice + ((size_t)(y * v->stride[1]) + i % kh * (size_t)v->dilation[1]) * r->row;
-      j->k->depthwise(&(cml_depthwise){.outputs = (size_t)columns, .channels = v->channels, .kh = kd * kh, .kw = kw, .rows = lines,
+      j->c->k->depthwise(&(cml_depthwise){.outputs = (size_t)columns, .channels = v->channels, .kh = kd * kh, .kw = kw, .rows = lines,
                                        .stride = v->stride[2], .dilation = v->dilation[2], .columns = INT64_MAX, .pixel = r->pixel,
-                                       .w = j->w->packed, .w_stride = v->channels, .bias = j->after->bias, .low = low, .high = high,
+                                       .w = j->c->weights.packed, .w_stride = v->channels, .bias = j->c->after.bias, .low = low, .high = high,
                                        .y = out, .y_pixel = v->channels});
       continue;
     }
     /* very tall kernels: one pixel and channel after the other */
     for (int64_t x = 0; x < columns; x++)
       for (size_t ch = 0; ch < v->channels; ch++) {
-        float sum = j->after->bias ? j->after->bias[ch] : 0;
+        float sum = j->c->after.bias ? j->c->after.bias[ch] : 0;
         for (size_t t = 0; t < taps(v); t++)
           sum += r->data[t / (kh * kw) * r->slice + ((size_t)(y * v->stride[1]) + t / kw % kh * (size_t)v->dilation[1]) * r->row +
                          ((size_t)(x * v->stride[2]) + t % kw * (size_t)v->dilation[2]) * r->pixel + ch] *
-                 ((const float *)j->w->packed)[t * v->channels + ch];
+                 ((const float *)j->c->weights.packed)[t * v->channels + ch];
         out[(size_t)x * v->channels + ch] = fminf(high, fmaxf(low, sum));
       }
   }
@@ -435,7 +430,7 @@ static void run_block(const job *j, size_t index, float *scratch) {
   region r = stage_region(j, image, d * v->stride[0] + v->offset[0], h * v->stride[1] + v->offset[1], w * v->stride[2] + v->offset[2], rows,
                           staged, line);
   if (l->depthwise) {
-    cml_epilogue_clamp(j->after, &low, &high);
+    cml_epilogue_clamp(&j->c->after, &low, &high);
     depthwise(j, &r, rows, columns, sums, low, high);
     store(j, sums, v->outputs, image, d, h, w, rows, columns, 0, v->outputs, line);
     return;
@@ -460,14 +455,14 @@ static void run_block(const job *j, size_t index, float *scratch) {
 
 static void run_blocks(void *context, size_t thread, size_t begin, size_t end) {
   const job *j = context;
-  for (size_t i = begin; i < end; i++) run_block(j, i, (float *)(void *)(j->scratch + thread * j->slot));
+  for (size_t i = begin; i < end; i++) run_block(j, i, (float *)(void *)((char *)j->c->scratch + thread * j->slot));
 }
 
 /* How the work is shared: output channels in parts of whole panels, and where blocks are few (late layers have few pixels) smaller
  * blocks, so that all threads end at about the same time. */
 static void share_out(layout *l, job *j, size_t threads) {
   const cml_conv *v = &l->v;
-  size_t panels = cml_panel_count(j->k, l->group_outputs), best = SIZE_MAX, mr = j->k->tile_rows;
+  size_t panels = cml_panel_count(j->c->k, l->group_outputs), best = SIZE_MAX, mr = j->c->k->tile_rows;
   int64_t columns = l->columns;
   j->part = panels;
   for (int64_t pieces = 1; threads > 1 && pieces <= 4; pieces *= 2) {
@@ -482,27 +477,28 @@ static void share_out(layout *l, job *j, size_t threads) {
   }
   l->columns = columns;
   l->column_blocks = (v->out[2] + columns - 1) / columns;
-  j->part *= j->k->tile_columns;
+  j->part *= j->c->k->tile_columns;
   j->parts = (l->group_outputs + j->part - 1) / j->part;
 }
 
-void cml_conv_run(const cml_kernels *k, const cml_conv *v, const cml_conv_weights *w, const cml_epilogue *after, const void *x, void *y,
-                  cml_pool *pool, void *scratch, size_t slots) {
+void cml_conv_run(const cml_conv_call *call) {
+  const cml_conv *v = call->v;
   if (v->winograd) {
-    cml_winograd_run(k, v, w, after, x, y, pool, scratch, slots);
+    cml_winograd_run(call);
     return;
   }
   if (!v->batch || v->out[0] <= 0 || v->out[1] <= 0 || v->out[2] <= 0) return;
   layout l;
   lay_out(v, &l);
-  job j = {.k = k, .l = &l, .w = w, .after = after, .x = x, .y = y, .scratch = scratch, .slot = cml_conv_scratch(k, v), .parts = 1};
+  cml_conv_call c = *call;
+  job j = {.c = &c, .l = &l, .slot = cml_conv_scratch(c.k, v), .parts = 1};
   size_t work = v->batch * (size_t)(v->out[0] * v->out[1] * v->out[2]) * v->outputs * l.depth;
-  if (slots < cml_pool_threads(pool) || work < SERIAL_BELOW) pool = NULL; /* waking threads would take longer */
-  if (cml_depthwise_fits(k, v)) {
-    cml_depthwise_run(k, v, w, after, x, y, pool, scratch, j.slot);
+  if (c.slots < cml_pool_threads(c.pool) || work < SERIAL_BELOW) c.pool = NULL; /* waking threads would take longer */
+  if (cml_depthwise_fits(c.k, v)) {
+    cml_depthwise_run(&c);
     return;
   }
   if (l.depthwise) j.part = l.group_outputs;
-  else share_out(&l, &j, cml_pool_threads(pool));
-  cml_parallel_with_thread(pool, v->batch * (size_t)(l.v.out[0] * l.row_blocks * l.column_blocks) * j.parts, 1, run_blocks, &j);
+  else share_out(&l, &j, cml_pool_threads(c.pool));
+  cml_parallel_with_thread(c.pool, v->batch * (size_t)(l.v.out[0] * l.row_blocks * l.column_blocks) * j.parts, 1, run_blocks, &j);
 }

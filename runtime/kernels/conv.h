@@ -53,23 +53,33 @@ size_t cml_conv_packed_bytes(const cml_kernels *k, const cml_conv *v, bool half)
 void cml_conv_pack(const cml_kernels *k, const cml_conv *v, const cml_conv_source *from, bool half, void *to, cml_pool *pool);
 size_t cml_conv_scratch(const cml_kernels *k, const cml_conv *v); /* bytes, for one thread */
 size_t cml_conv_shared(const cml_kernels *k, const cml_conv *v);  /* bytes, for all threads together, behind the others */
-/* Residual of `after`: channels last, only with out_last. */
-void cml_conv_run(const cml_kernels *k, const cml_conv *v, const cml_conv_weights *w, const cml_epilogue *after, const void *x, void *y,
-                  cml_pool *pool, void *scratch, size_t slots);
+
+/* All that one run needs, whichever way it is computed. */
+typedef struct cml_conv_call {
+  const cml_kernels *k;
+  const cml_conv *v;
+  cml_conv_weights weights;
+  cml_epilogue after; /* its residual: channels last, only with out_last */
+  const void *x;      /* the images, as v says */
+  void *y;
+  cml_pool *pool;     /* NULL: the caller alone */
+  void *scratch;      /* cml_conv_scratch for each of `slots` threads, then cml_conv_shared */
+  size_t slots;
+} cml_conv_call;
+
+void cml_conv_run(const cml_conv_call *call);
 
 enum { CML_DEPTHWISE_ROWS = 32 }; /* of a kernel, at most */
 /* depthwise.c: images with the channels last; groups of one channel or of few */
 bool cml_depthwise_fits(const cml_kernels *k, const cml_conv *v);
 size_t cml_depthwise_scratch(const cml_kernels *k, const cml_conv *v);
-void cml_depthwise_run(const cml_kernels *k, const cml_conv *v, const cml_conv_weights *w, const cml_epilogue *after, const void *x, void *y,
-                       cml_pool *pool, void *scratch, size_t slot);
+void cml_depthwise_run(const cml_conv_call *call);
 
 /* winograd.c */
 size_t cml_winograd_packed_bytes(const cml_kernels *k, const cml_conv *v);
 void cml_winograd_pack(const cml_kernels *k, const cml_conv *v, const cml_conv_source *from, void *to, cml_pool *pool);
 size_t cml_winograd_scratch(const cml_kernels *k, const cml_conv *v);
 size_t cml_winograd_shared(const cml_kernels *k, const cml_conv *v);
-void cml_winograd_run(const cml_kernels *k, const cml_conv *v, const cml_conv_weights *w, const cml_epilogue *after, const void *x, void *y,
-                      cml_pool *pool, void *scratch, size_t slots);
+void cml_winograd_run(const cml_conv_call *call);
 
 #endif

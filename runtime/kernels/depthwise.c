@@ -16,14 +16,8 @@ enum {
 static size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
 typedef struct job {
-  const cml_kernels *k;
-  const cml_conv *v;
-  const cml_conv_weights *w;
-  const cml_epilogue *after;
-  const char *x;
-  char *y;
-  char *scratch;
-  size_t slot;
+  const cml_conv_call *c;
+  size_t slot;          /* bytes of a thread's scratch */
   size_t chunk, chunks; /* channels */
   int64_t band, bands;  /* output rows */
 } job;
@@ -47,57 +41,58 @@ size_t cml_depthwise_scratch(const cml_kernels *k, const cml_conv *v) {
 }
 
 static void run_row(const job *j, int64_t image, int64_t row, size_t c, size_t channels, float *sums) {
-  const cml_conv *v = j->v;
+  const cml_conv *v = j->c->v;
   const void *rows[CML_DEPTHWISE_ROWS];
   size_t in = v->in_half ? 2 : 4, out = v->out_half ? 2 : 4, outputs = (size_t)v->out[2];
   for (int64_t i = 0; i < v->kernel[1]; i++) {
     int64_t h = row * v->stride[1] + v->offset[1] + i * v->dilation[1];
-    rows[i] = h < 0 || h >= v->in[1] ? NULL : j->x + ((size_t)(image * v->in[1] + h) * (size_t)v->in[2] * v->channels + c) * in;
+    rows[i] = h < 0 || h >= v->in[1] ? NULL : (const char *)j->c->x + ((size_t)(image * v->in[1] + h) * (size_t)v->in[2] * v->channels + c) * in;
   }
   size_t at = (size_t)(image * v->out[1] + row) * outputs * v->channels + c;
   cml_depthwise d = {.outputs = outputs, .channels = channels, .kh = (size_t)v->kernel[1], .kw = (size_t)v->kernel[2],
-                     .group = cml_conv_narrow(j->k, v), .rows = rows,
+                     .group = cml_conv_narrow(j->c->k, v), .rows = rows,
                      .x_half = v->in_half, .stride = v->stride[2], .dilation = v->dilation[2], .first = v->offset[2], .columns = v->in[2],
-                     .pixel = v->channels, .w = (const float *)j->w->packed + c, .w_stride = v->channels,
-                     .bias = j->after->bias ? j->after->bias + c : NULL, .y = j->y + at * out, .y_pixel = v->channels, .y_half = v->out_half};
-  if (cml_epilogue_clamp(j->after, &d.low, &d.high)) {
-    j->k->depthwise(&d);
+                     .pixel = v->channels, .w = (const float *)j->c->weights.packed + c, .w_stride = v->channels,
+                     .bias = j->c->after.bias ? j->c->after.bias + c : NULL, .y = (char *)j->c->y + at * out, .y_pixel = v->channels, .y_half = v->out_half};
+  if (cml_epilogue_clamp(&j->c->after, &d.low, &d.high)) {
+    j->c->k->depthwise(&d);
     return;
   }
   d.y = sums;
   d.y_pixel = channels;
   d.y_half = false;
-  j->k->depthwise(&d);
-  if (!j->after->residual) {
-    j->k->unary(j->after->activation, sums, sums, outputs * channels, j->after->a, j->after->b);
-    j->k->store_rows(outputs, channels, sums, channels, j->y + at * out, v->channels, v->out_half);
+  j->c->k->depthwise(&d);
+  if (!j->c->after.residual) {
+    j->c->k->unary(j->c->after.activation, sums, sums, outputs * channels, j->c->after.a, j->c->after.b);
+    j->c->k->store_rows(outputs, channels, sums, channels, (char *)j->c->y + at * out, v->channels, v->out_half);
     return;
   }
-  cml_epilogue e = *j->after;
+  cml_epilogue e = j->c->after;
   e.residual = (const char *)e.residual + at * out;
-  cml_epilogue_store(j->k, &e, sums, channels, outputs, channels, j->y + at * out, v->channels, v->out_half, 0, 0);
+  cml_epilogue_store(j->c->k, &e, sums, channels, outputs, channels, (char *)j->c->y + at * out, v->channels, v->out_half, 0, 0);
 }
 
 static void run_units(void *context, size_t thread, size_t begin, size_t end) {
   const job *j = context;
   for (size_t i = begin; i < end; i++) {
-    size_t c = i % j->chunks * j->chunk, n = i % j->chunks + 1 == j->chunks ? j->v->channels - c : j->chunk;
+    size_t c = i % j->chunks * j->chunk, n = i % j->chunks + 1 == j->chunks ? j->c->v->channels - c : j->chunk;
     int64_t band = (int64_t)(i / j->chunks), image = band / j->bands, first = band % j->bands * j->band;
-    int64_t last = first + j->band < j->v->out[1] ? first + j->band : j->v->out[1];
-    for (int64_t row = first; row < last; row++) run_row(j, image, row, c, n, (float *)(void *)(j->scratch + thread * j->slot));
+    int64_t last = first + j->band < j->c->v->out[1] ? first + j->band : j->c->v->out[1];
+    for (int64_t row = first; row < last; row++) run_row(j, image, row, c, n, (float *)(void *)((char *)j->c->scratch + thread * j->slot));
   }
 }
 
-void cml_depthwise_run(const cml_kernels *k, const cml_conv *v, const cml_conv_weights *w, const cml_epilogue *after, const void *x, void *y,
-                       cml_pool *pool, void *scratch, size_t slot) {
-  job j = {.k = k, .v = v, .w = w, .after = after, .x = x, .y = y, .scratch = scratch, .slot = slot, .chunk = chunk_channels(k, v)};
+void cml_depthwise_run(const cml_conv_call *c) {
+  const cml_conv *v = c->v;
+  size_t threads = cml_pool_threads(c->pool);
+  job j = {.c = c, .slot = cml_conv_scratch(c->k, v), .chunk = chunk_channels(c->k, v)};
   j.chunks = (v->channels + j.chunk - 1) / j.chunk;
-  if (j.chunks > 1 && v->channels % j.chunk && v->channels % j.chunk < k->width) j.chunks--; /* less than a vector joins the chunk before it */
+  if (j.chunks > 1 && v->channels % j.chunk && v->channels % j.chunk < c->k->width) j.chunks--; /* less than a vector joins the chunk before it */
   size_t row = (size_t)v->in[2] * v->channels * (v->in_half ? 2 : 4) * (size_t)v->stride[1];
   j.band = 1 + (int64_t)(BAND_BYTES / (row + 1));
   /* enough bands for the threads */
-  int64_t wanted = cml_pool_threads(pool) == 1 ? 1 : (int64_t)((6 * cml_pool_threads(pool) + j.chunks - 1) / j.chunks);
+  int64_t wanted = threads == 1 ? 1 : (int64_t)((6 * threads + j.chunks - 1) / j.chunks);
   if (j.band > (v->out[1] + wanted - 1) / wanted) j.band = (v->out[1] + wanted - 1) / wanted;
   j.bands = (v->out[1] + j.band - 1) / j.band;
-  cml_parallel_with_thread(pool, v->batch * (size_t)j.bands * j.chunks, 1, run_units, &j);
+  cml_parallel_with_thread(c->pool, v->batch * (size_t)j.bands * j.chunks, 1, run_units, &j);
 }

@@ -78,14 +78,8 @@ void cml_winograd_pack(const cml_kernels *k, const cml_conv *v, const cml_conv_s
 /* ---- running ---- */
 
 typedef struct job {
-  const cml_kernels *k;
-  const cml_conv *v;
-  const cml_conv_weights *w;
-  const cml_epilogue *after;
-  const char *x;
-  char *y;
-  char *scratch;
-  size_t slot, image;
+  const cml_conv_call *c;
+  size_t slot, image;           /* bytes of a thread's scratch; the image at work */
   float *tiles;                 /* V: [36][tile][channels + PAD] */
   size_t across, count;         /* tiles in a row, in the image */
   size_t tile_block, tile_blocks, output_block, output_blocks;
@@ -109,7 +103,7 @@ size_t cml_winograd_shared(const cml_kernels *k, const cml_conv *v) {
 
 /* The 6 x 6 pixels that a tile needs, zeros where they are padding. */
 static void patch_of(const job *j, int64_t row, int64_t column, float *to) {
-  const cml_conv *v = j->v;
+  const cml_conv *v = j->c->v;
   size_t n = v->channels;
   for (int64_t r = row; r < row + IN; r++, to += IN * n) {
     if (r < 0 || r >= v->in[1]) {
@@ -123,38 +117,38 @@ static void patch_of(const job *j, int64_t row, int64_t column, float *to) {
     memset(to + (size_t)last * n, 0, (size_t)(IN - last) * n * 4);
     size_t at = ((j->image * (size_t)v->in[1] + (size_t)r) * (size_t)v->in[2] + (size_t)(column + first)) * n, count = (size_t)(last - first) * n;
     if (!count) continue;
-    if (v->in_half) j->k->f16_to_f32((const cml_f16 *)(const void *)j->x + at, to + (size_t)first * n, count);
-    else memcpy(to + (size_t)first * n, (const float *)(const void *)j->x + at, count * 4);
+    if (v->in_half) j->c->k->f16_to_f32((const cml_f16 *)j->c->x + at, to + (size_t)first * n, count);
+    else memcpy(to + (size_t)first * n, (const float *)j->c->x + at, count * 4);
   }
 }
 
 static void transform_tiles(void *context, size_t thread, size_t begin, size_t end) {
   const job *j = context;
-  const cml_conv *v = j->v;
+  const cml_conv *v = j->c->v;
   size_t n = v->channels, stride = n + PAD;
-  float *patch = (float *)(void *)(j->scratch + thread * j->slot);
+  float *patch = (float *)(void *)((char *)j->c->scratch + thread * j->slot);
   for (size_t t = begin; t < end; t++) {
     int64_t row = (int64_t)(t / j->across * OUT) + v->offset[1], column = (int64_t)(t % j->across * OUT) + v->offset[2];
     bool inside = !v->in_half && row >= 0 && column >= 0 && row + IN <= v->in[1] && column + IN <= v->in[2];
     const float *x = patch;
     size_t line = IN * n;
     if (inside) {
-      x = (const float *)(const void *)j->x + ((j->image * (size_t)v->in[1] + (size_t)row) * (size_t)v->in[2] + (size_t)column) * n;
+      x = (const float *)j->c->x + ((j->image * (size_t)v->in[1] + (size_t)row) * (size_t)v->in[2] + (size_t)column) * n;
       line = (size_t)v->in[2] * n;
     } else {
       patch_of(j, row, column, patch);
     }
-    j->k->winograd_input(n, x, n, line, j->tiles + t * stride, j->count * stride);
+    j->c->k->winograd_input(n, x, n, line, j->tiles + t * stride, j->count * stride);
   }
 }
 
 static void products(const job *j, size_t t0, size_t tiles, size_t o0, size_t outputs, float *sums, size_t stride) {
-  const cml_kernels *k = j->k;
-  size_t n = j->v->channels, nr = k->tile_columns, a_stride = n + PAD, floats = point_floats(k, j->v);
+  const cml_kernels *k = j->c->k;
+  size_t n = j->c->v->channels, nr = k->tile_columns, a_stride = n + PAD, floats = point_floats(k, j->c->v);
   size_t groups = (tiles + k->tile_rows - 1) / k->tile_rows, even = (tiles + groups - 1) / groups;
   size_t pieces = (n + DEPTH_BLOCK - 1) / DEPTH_BLOCK, depth = (n + pieces - 1) / pieces;
   for (size_t q = 0; q < POINTS; q++) {
-    const float *a = j->tiles + (q * j->count + t0) * a_stride, *b = (const float *)j->w->packed + q * floats;
+    const float *a = j->tiles + (q * j->count + t0) * a_stride, *b = (const float *)j->c->weights.packed + q * floats;
     float *c = sums + q * tile_block(k) * stride;
     for (size_t o = 0; o < outputs; o += nr)
       for (size_t d = 0; d < n; d += depth)
@@ -166,43 +160,41 @@ static void products(const job *j, size_t t0, size_t tiles, size_t o0, size_t ou
 
 static void make_pixels(void *context, size_t thread, size_t begin, size_t end) {
   const job *j = context;
-  const cml_conv *v = j->v;
-  size_t stride = output_block(j->k) + PAD, q_stride = tile_block(j->k) * stride;
-  float *sums = (float *)(void *)(j->scratch + thread * j->slot), *pixels = sums + POINTS * q_stride + IN * IN * v->channels, low, high;
-  cml_epilogue_clamp(j->after, &low, &high);
+  const cml_conv *v = j->c->v;
+  size_t stride = output_block(j->c->k) + PAD, q_stride = tile_block(j->c->k) * stride;
+  float *sums = (float *)(void *)((char *)j->c->scratch + thread * j->slot), *pixels = sums + POINTS * q_stride + IN * IN * v->channels, low, high;
+  cml_epilogue_clamp(&j->c->after, &low, &high);
   for (size_t i = begin; i < end; i++) {
     size_t t0 = i / j->output_blocks * j->tile_block, tiles = least(j->count - t0, j->tile_block);
     size_t o0 = i % j->output_blocks * j->output_block, outputs = least(v->outputs - o0, j->output_block);
     products(j, t0, tiles, o0, outputs, sums, stride);
-    const float *bias = j->after->bias ? j->after->bias + o0 : NULL;
+    const float *bias = j->c->after.bias ? j->c->after.bias + o0 : NULL;
     for (size_t t = t0; t < t0 + tiles; t++) {
       size_t row = t / j->across * OUT, column = t % j->across * OUT;
       size_t rows = least((size_t)v->out[1] - row, OUT), columns = least((size_t)v->out[2] - column, OUT);
       size_t at = (j->image * (size_t)v->out[1] + row) * (size_t)v->out[2] + column, line = (size_t)v->out[2];
       const float *m = sums + (t - t0) * stride;
-      float *y = v->out_half ? pixels : (float *)(void *)j->y + at * v->outputs + o0;
+      float *y = v->out_half ? pixels : (float *)j->c->y + at * v->outputs + o0;
       size_t pixel = v->out_half ? outputs : v->outputs, y_row = v->out_half ? OUT * outputs : line * v->outputs;
-      j->k->winograd_output(outputs, m, q_stride, bias, low, high, y, pixel, y_row, rows, columns);
+      j->c->k->winograd_output(outputs, m, q_stride, bias, low, high, y, pixel, y_row, rows, columns);
       for (size_t r = 0; r < rows; r++)
-        cml_epilogue_store(j->k, j->after, y + r * y_row, pixel, columns, outputs, j->y, v->outputs, v->out_half, at + r * line, o0);
+        cml_epilogue_store(j->c->k, &j->c->after, y + r * y_row, pixel, columns, outputs, j->c->y, v->outputs, v->out_half, at + r * line, o0);
     }
   }
 }
 
-void cml_winograd_run(const cml_kernels *k, const cml_conv *v, const cml_conv_weights *w, const cml_epilogue *after, const void *x, void *y,
-                      cml_pool *pool, void *scratch, size_t slots) {
-  job j = {.k = k, .v = v, .w = w, .after = after, .x = x, .y = y, .scratch = scratch, .slot = cml_winograd_scratch(k, v)};
-  size_t threads = cml_pool_threads(pool);
-  j.tiles = (float *)(void *)((char *)scratch + slots * ((j.slot + 63) & ~(size_t)63));
-  j.slot = (j.slot + 63) & ~(size_t)63;
+void cml_winograd_run(const cml_conv_call *c) {
+  const cml_conv *v = c->v;
+  job j = {.c = c, .slot = up(cml_winograd_scratch(c->k, v), 64)};
+  cml_pool *pool = cml_pool_threads(c->pool) > c->slots ? NULL : c->pool;
+  j.tiles = (float *)(void *)((char *)c->scratch + c->slots * j.slot);
   j.across = tiles_across(v);
   j.count = tile_count(v);
-  j.tile_block = least(tile_block(k), up(j.count, 1));
+  j.tile_block = least(tile_block(c->k), up(j.count, 1));
   j.tile_blocks = (j.count + j.tile_block - 1) / j.tile_block;
   j.tile_block = (j.count + j.tile_blocks - 1) / j.tile_blocks;
-  j.output_block = output_block(k);
+  j.output_block = output_block(c->k);
   j.output_blocks = (v->outputs + j.output_block - 1) / j.output_block;
-  if (threads > slots) pool = NULL;
   for (j.image = 0; j.image < v->batch; j.image++) {
     cml_parallel_with_thread(pool, j.count, 4, transform_tiles, &j);
     cml_parallel_with_thread(pool, j.tile_blocks * j.output_blocks, 1, make_pixels, &j);

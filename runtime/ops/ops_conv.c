@@ -396,8 +396,8 @@ static cml_status run(cml_call *c, cml_error *err) {
     if (conv.out[0] <= 0 || conv.out[1] <= 0 || conv.out[2] <= 0) continue;
     bool half = w->dtype == CML_F16;
     if (!p) cml_conv_pack(k, &conv, &from, half, packed, c->pool);
-    cml_conv_weights weights = {p ? p->packed[i] : packed, (p ? p->half : half) && !v.conv.winograd};
-    cml_conv_run(k, &conv, &weights, &after, x->data, y->data, c->pool, c->scratch, slots(c));
+    cml_conv_run(&(cml_conv_call){.k = k, .v = &conv, .weights = {p ? p->packed[i] : packed, (p ? p->half : half) && !v.conv.winograd}, .after = after,
+                                  .x = x->data, .y = y->data, .pool = c->pool, .scratch = c->scratch, .slots = slots(c)});
   }
   return CML_OK;
 }
