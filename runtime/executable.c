@@ -174,6 +174,7 @@ const cml_tensor *cml_executable_output_type(const cml_executable *e, size_t i) 
   return e->plan ? &e->plan->types[e->output_values[i]] : &e->graph.values[e->output_values[i]].type;
 }
 const cml_features *cml_executable_states(const cml_executable *e) { return &e->states; }
+cml_pool *cml_executable_pool(const cml_executable *e) { return e->pool; }
 const cml_model *cml_executable_model(const cml_executable *e) { return e->model; }
 const cml_mil_program *cml_executable_program(const cml_executable *e) { return e->model->program; }
 
@@ -200,15 +201,21 @@ static size_t last_use(const cml_graph_block *body, uint32_t value, size_t first
 
 size_t cml_executable_plan(const cml_executable *e, cml_planned_value *out, size_t room) {
   const cml_graph_block *body = &e->graph.body;
+  const cml_plan *plan = e->plan;
   size_t n = 0;
-  for (size_t i = 0; e->plan && i < body->step_count; i++)
-    for (size_t k = 0; k < body->steps[i].out_count; k++) {
-      uint32_t v = body->steps[i].outs[k];
+  for (size_t i = 0; plan && i < body->step_count; i++) {
+    const cml_step *s = &body->steps[i];
+    for (size_t k = 0; k < s->out_count; k++) {
+      uint32_t v = s->outs[k];
       uint64_t bytes;
-      if (e->plan->offsets[v] == CML_NO_OFFSET || !cml_tensor_bytes(&e->plan->types[v], &bytes)) continue;
-      if (n < room) out[n] = (cml_planned_value){e->graph.values[v].name, e->plan->offsets[v], bytes, i, last_use(body, v, i)};
+      if (plan->offsets[v] == CML_NO_OFFSET || !cml_tensor_bytes(&plan->types[v], &bytes)) continue;
+      if (n < room) out[n] = (cml_planned_value){e->graph.values[v].name, false, plan->offsets[v], bytes, i, last_use(body, v, i)};
       n++;
     }
+    if (plan->scratch[s->index] == CML_NO_OFFSET) continue;
+    if (n < room) out[n] = (cml_planned_value){s->name, true, plan->scratch[s->index], plan->scratch_bytes[s->index], i, i};
+    n++;
+  }
   return n;
 }
 

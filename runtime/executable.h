@@ -39,9 +39,11 @@ CML_API const cml_tensor *cml_executable_output_type(const cml_executable *execu
 CML_API const cml_model *cml_executable_model(const cml_executable *executable);
 /* Bytes of the arena for the default shapes, of packed weights, and of the largest set of values alive at once. */
 CML_API void cml_executable_memory(const cml_executable *executable, uint64_t *arena, uint64_t *packed, uint64_t *live);
-/* A value of the default plan: where it lies in the arena, and the first and last step of the body that needs it. */
+/* A value of the default plan, or the scratch memory of a step: where it lies in the arena, and the first and last step of the body
+ * that needs it. */
 typedef struct cml_planned_value {
-  const char *name; /* the executable's */
+  const char *name; /* the executable's: of the value, or of the operation whose scratch it is */
+  bool scratch;
   uint64_t offset, bytes;
   size_t first, last;
 } cml_planned_value;
@@ -80,5 +82,7 @@ CML_API cml_tensor *cml_session_state(cml_session *session, size_t i);
 typedef void cml_observe(void *context, const char *op_type, const char *op_name, uint64_t begin_ns, uint64_t end_ns,
                          const cml_tensor *const *inputs, size_t input_count, const cml_tensor *const *outputs, size_t output_count);
 CML_API void cml_session_observe(cml_session *session, cml_observe *observe, void *context);
+/* The threads that run the executable's operations, to watch what each does (cml_pool_watch) while no session runs. */
+CML_API cml_pool *cml_executable_pool(const cml_executable *executable);
 
 #endif

@@ -36,6 +36,11 @@ enum {
 
 typedef void pool_body(void *context, size_t thread, size_t begin, size_t end);
 
+typedef struct watch {
+  cml_pool_observe *observe;
+  void *context;
+} watch;
+
 typedef struct share {
   _Alignas(CACHE_LINE) _Atomic uint64_t left; /* generation << 32 | units that nobody claimed */
 } share;
@@ -49,6 +54,7 @@ typedef struct slot {
   atomic_size_t count, unit;
   _Atomic uint32_t units, grain, parts; /* parts: shares that hold something, at most one a thread */
   uint32_t generation;                             /* of the caller that has taken the slot */
+  _Atomic(const watch *) watch;                    /* told of each piece, or NULL */
   _Alignas(CACHE_LINE) _Atomic uint32_t finished; /* units done by workers; a futex */
   atomic_bool awaited;                             /* the caller sleeps on it */
   share *shares;                                   /* one for each thread of the pool */
@@ -68,7 +74,10 @@ struct cml_pool {
   size_t threads, started;
   share *shares;
   worker *workers;
+  watch watch; /* changes between operations only */
 };
+
+static _Thread_local size_t own_index; /* of a worker in its pool; 0 for everybody else */
 
 /* ---- sleeping ---- */
 
@@ -128,7 +137,10 @@ static void run_piece(slot *s, size_t thread, uint32_t begin, uint32_t end) {
   size_t count = atomic_load_explicit(&s->count, memory_order_relaxed), unit = atomic_load_explicit(&s->unit, memory_order_relaxed);
   size_t last = end == atomic_load_explicit(&s->units, memory_order_relaxed) ? count : end * unit;
   pool_body *body = atomic_load_explicit(&s->body, memory_order_relaxed);
+  const watch *w = atomic_load_explicit(&s->watch, memory_order_relaxed);
+  int64_t start = w ? now() : 0;
   body(atomic_load_explicit(&s->context, memory_order_relaxed), thread, begin * unit, last);
+  if (w) w->observe(w->context, own_index, (uint64_t)start, (uint64_t)now());
 }
 
 /* All that can be claimed, from the thread's own share on. Returns the number of units done. */
@@ -158,6 +170,7 @@ static void await_operation(cml_pool *p, uint32_t seen) {
 static void *run_worker(void *context) {
   worker *w = context;
   cml_pool *p = w->pool;
+  own_index = w->thread;
   for (;;) {
     uint32_t seen = atomic_load(&p->published);
     if (atomic_load(&p->stop)) return NULL;
@@ -189,6 +202,7 @@ static uint32_t publish(cml_pool *p, slot *s, size_t count, size_t grain, pool_b
   if (parts > p->threads) parts = (uint32_t)p->threads;
   atomic_store_explicit(&s->body, body, memory_order_release);
   atomic_store_explicit(&s->context, context, memory_order_release);
+  atomic_store_explicit(&s->watch, p->watch.observe ? &p->watch : NULL, memory_order_release);
   atomic_store_explicit(&s->count, count, memory_order_release);
   atomic_store_explicit(&s->unit, unit, memory_order_release);
   atomic_store_explicit(&s->units, units, memory_order_release);
@@ -291,5 +305,7 @@ void cml_pool_destroy(cml_pool *p) {
   free(p->shares);
   free(p);
 }
+
+void cml_pool_watch(cml_pool *p, cml_pool_observe *observe, void *context) { p->watch = (watch){observe, context}; }
 
 size_t cml_pool_threads(const cml_pool *p) { return p ? p->threads : 1; }

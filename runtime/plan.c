@@ -311,7 +311,7 @@ cml_status cml_plan_create(const cml_graph *g, const cml_tensor *input_types, cm
   p.first = CML_ARENA_NEW_ARRAY(&temporary, uint32_t, g->value_count);
   p.last = CML_ARENA_NEW_ARRAY(&temporary, uint32_t, g->value_count);
   p.pinned = CML_ARENA_NEW_ARRAY(&temporary, bool, g->value_count);
-  p.scratch = CML_ARENA_NEW_ARRAY(&temporary, uint64_t, g->step_total);
+  p.scratch = plan->scratch_bytes = CML_ARENA_NEW_ARRAY(a, uint64_t, g->step_total);
   p.args = cml_arena_array(&temporary, g->max_args + 1, sizeof *p.args);
   p.outs = cml_arena_array(&temporary, g->max_outs + 1, sizeof *p.outs);
   bool ok = plan->types && plan->offsets && plan->scratch && plan->dynamic && plan->skip && p.root_of && p.first && p.last && p.pinned &&

@@ -82,6 +82,12 @@ static cml_status time_runs(bench *b, cml_error *err) {
 static cml_status profile_runs(bench *b, cml_error *err) {
   enum { FEW = 5 };
   cml_session_observe(b->session, cmlrun_profile_observe, b->profile);
+  if (b->trace || b->html) {
+    cml_pool *pool = cml_executable_pool(b->model.executable);
+    CML_TRY(cmlrun_profile_keep_pieces(b->profile, err));
+    cml_pool_watch(pool, cmlrun_profile_piece, b->profile);
+    b->profile->threads = cml_pool_threads(pool);
+  }
   double end = now() + b->seconds;
   for (size_t i = 0; b->long_profile ? i == 0 || now() < end : i < FEW; i++) {
     cmlrun_profile_begin_run(b->profile);
@@ -192,13 +198,14 @@ int cmlrun_bench(int argc, char **argv) {
       CLI_TEXT(0, "passes", "LIST", &b.options.passes, "graph passes to run: all by default, \"\" none"),
       CLI_TEXT(0, "cache", "DIR", &b.options.cache, "keep packed weights in DIR for the next time"),
       CLI_FLAG('p', "profile", &with_profile, "look longer at the operators, and show their share of the machine's peak"),
-      CLI_TEXT(0, "trace", "FILE.json", &b.trace, "write a run's operations for ui.perfetto.dev or chrome://tracing"),
+      CLI_TEXT(0, "trace", "FILE.json", &b.trace, "write what each thread did in a run for ui.perfetto.dev or chrome://tracing"),
       CLI_TEXT(0, "html", "FILE", &b.html, "write a page with timeline, memory plan and operators"),
       CLI_FLAG('j', "json", &json, "one JSON object on standard output"),
       CLI_END};
   int code = cli_parse(&page, options, &argc, argv);
   if (code != CLI_GO_ON) return code;
   if (seconds && (b.seconds = strtod(seconds, NULL)) <= 0) return cli_usage_error("--seconds takes a positive number");
+  if (cmlrun_is_program(argv[0]) && (b.trace || b.html)) return cli_usage_error("--trace and --html are for Core ML models");
   if (cmlrun_is_program(argv[0]))
     return cmlrun_bench_program(argv[0], &(cmlrun_bench_options){b.options, input, b.seconds, with_profile, json});
   if (input) return cli_usage_error("--input is for ExecuTorch programs");

@@ -1,7 +1,9 @@
 /* A profile for other eyes: as a trace file, and as one page of HTML that holds its data as JSON and draws it itself. */
 #include "cmlrun_profile.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "json_write.h"
 
@@ -13,12 +15,16 @@ static void put_real(cml_json *j, const char *key, double v) { cml_json_key(j, k
 
 /* ---- trace ---- */
 
-static void trace_name(cml_json *j, const char *what, const char *name) {
+static void begin_trace_event(cml_json *j, const char *phase, const char *name, size_t thread) {
   cml_json_open_flat(j, '{');
-  cml_json_put_text(j, "ph", "M");
+  cml_json_put_text(j, "name", name);
+  cml_json_put_text(j, "ph", phase);
   cml_json_put_uint(j, "pid", 1);
-  cml_json_put_uint(j, "tid", 1);
-  cml_json_put_text(j, "name", what);
+  cml_json_put_uint(j, "tid", thread + 1);
+}
+
+static void trace_name(cml_json *j, const char *what, size_t thread, const char *name) {
+  begin_trace_event(j, "M", what, thread);
   cml_json_key(j, "args");
   cml_json_open(j, '{');
   cml_json_put_text(j, "name", name);
@@ -26,34 +32,71 @@ static void trace_name(cml_json *j, const char *what, const char *name) {
   cml_json_close(j, '}');
 }
 
+static void trace_slice(cml_json *j, const char *category, const char *name, size_t thread, uint64_t begin, uint64_t ns) {
+  begin_trace_event(j, "X", name, thread);
+  cml_json_put_text(j, "cat", category);
+  put_real(j, "ts", microseconds(begin));
+  put_real(j, "dur", microseconds(ns));
+  cml_json_key(j, "args");
+  cml_json_open(j, '{');
+}
+
+static void end_slice(cml_json *j) {
+  cml_json_close(j, '}');
+  cml_json_close(j, '}');
+}
+
+static void trace_operations(cml_json *j, const cmlrun_profile *p, uint64_t start) {
+  for (size_t i = 0; i < p->event_count; i++) {
+    const cmlrun_event *e = &p->events[i];
+    uint64_t ns = e->end_ns - e->begin_ns;
+    trace_slice(j, e->type, *e->name ? e->name : e->type, 0, e->begin_ns - start, ns);
+    cml_json_put_text(j, "operator", e->type);
+    cml_json_put_text(j, "outputs", e->shapes);
+    cml_json_put_uint(j, "flops", e->flops);
+    cml_json_put_uint(j, "bytes", e->bytes);
+    put_real(j, "share_of_peak", cmlrun_share(&p->peaks, e->flops, e->bytes, ns));
+    end_slice(j);
+  }
+}
+
+/* The operation that a piece is part of, or NULL for work between operations. */
+static const cmlrun_event *event_of(const cmlrun_profile *p, const cmlrun_piece *piece) {
+  const cmlrun_event *e = piece->event < p->event_count ? &p->events[piece->event] : NULL;
+  return e && e->begin_ns <= piece->begin_ns ? e : NULL;
+}
+
+static uint64_t first_begin(const cmlrun_profile *p) {
+  uint64_t first = UINT64_MAX;
+  for (size_t i = 0; i < p->event_count; i++)
+    if (p->events[i].begin_ns < first) first = p->events[i].begin_ns; /* a loop comes behind what it holds */
+  return first;
+}
+
+/* Slices of one track must nest: operations and the caller's pieces of them do, a worker's pieces follow one another. */
 void cmlrun_trace_json(const cmlrun_profile *p, const char *model, cml_buffer *out) {
   cml_json j = cml_json_over(out);
+  uint64_t start = first_begin(p);
+  size_t pieces = cmlrun_piece_count(p);
   cml_json_open(&j, '{');
   cml_json_put_text(&j, "displayTimeUnit", "ms");
   cml_json_key(&j, "traceEvents");
   cml_json_open(&j, '[');
-  trace_name(&j, "process_name", model);
-  trace_name(&j, "thread_name", "operations");
-  for (size_t i = 0; i < p->event_count; i++) {
-    const cmlrun_event *e = &p->events[i];
-    uint64_t ns = e->end_ns - e->begin_ns;
-    cml_json_open_flat(&j, '{');
-    cml_json_put_text(&j, "name", *e->name ? e->name : e->type);
-    cml_json_put_text(&j, "cat", e->type);
-    cml_json_put_text(&j, "ph", "X");
-    cml_json_put_uint(&j, "pid", 1);
-    cml_json_put_uint(&j, "tid", 1);
-    put_real(&j, "ts", microseconds(e->begin_ns - p->events[0].begin_ns));
-    put_real(&j, "dur", microseconds(ns));
-    cml_json_key(&j, "args");
-    cml_json_open(&j, '{');
+  trace_name(&j, "process_name", 0, model);
+  trace_name(&j, "thread_name", 0, "operations, on the caller's thread");
+  for (size_t i = 1; i < p->threads; i++) {
+    char name[32];
+    snprintf(name, sizeof name, "worker %zu", i);
+    trace_name(&j, "thread_name", i, name);
+  }
+  trace_operations(&j, p, start);
+  for (size_t i = 0; i < pieces; i++) {
+    const cmlrun_piece *piece = &p->pieces[i];
+    const cmlrun_event *e = event_of(p, piece);
+    if (!e) continue;
+    trace_slice(&j, "piece", *e->name ? e->name : e->type, piece->thread, piece->begin_ns - start, piece->end_ns - piece->begin_ns);
     cml_json_put_text(&j, "operator", e->type);
-    cml_json_put_text(&j, "outputs", e->shapes);
-    cml_json_put_uint(&j, "flops", e->flops);
-    cml_json_put_uint(&j, "bytes", e->bytes);
-    put_real(&j, "share_of_peak", cmlrun_share(&p->peaks, e->flops, e->bytes, ns));
-    cml_json_close(&j, '}');
-    cml_json_close(&j, '}');
+    end_slice(&j);
   }
   cml_json_close(&j, ']');
   cml_json_close(&j, '}');
@@ -62,6 +105,7 @@ void cmlrun_trace_json(const cmlrun_profile *p, const char *model, cml_buffer *o
 /* ---- page ---- */
 
 static void put_events(cml_json *j, const cmlrun_profile *p) {
+  uint64_t start = first_begin(p);
   cml_json_key(j, "events");
   cml_json_open(j, '[');
   for (size_t i = 0; i < p->event_count; i++) {
@@ -70,12 +114,30 @@ static void put_events(cml_json *j, const cmlrun_profile *p) {
     cml_json_put_text(j, "type", e->type);
     cml_json_put_text(j, "name", e->name);
     cml_json_put_text(j, "shape", e->shapes);
-    put_real(j, "at", microseconds(e->begin_ns - p->events[0].begin_ns));
+    put_real(j, "at", microseconds(e->begin_ns - start));
     put_real(j, "us", microseconds(e->end_ns - e->begin_ns));
     put_real(j, "gflops", per_ns(e->flops, e->end_ns - e->begin_ns));
     put_real(j, "gbytes", per_ns(e->bytes, e->end_ns - e->begin_ns));
     put_real(j, "share", cmlrun_share(&p->peaks, e->flops, e->bytes, e->end_ns - e->begin_ns));
     cml_json_close(j, '}');
+  }
+  cml_json_close(j, ']');
+}
+
+/* [thread, from, microseconds, number of the event] */
+static void put_pieces(cml_json *j, const cmlrun_profile *p) {
+  uint64_t start = first_begin(p);
+  cml_json_key(j, "pieces");
+  cml_json_open(j, '[');
+  for (size_t i = 0, n = cmlrun_piece_count(p); i < n; i++) {
+    const cmlrun_piece *piece = &p->pieces[i];
+    if (!event_of(p, piece)) continue;
+    cml_json_open_flat(j, '[');
+    cml_json_uint(j, piece->thread);
+    cml_json_real(j, microseconds(piece->begin_ns - start));
+    cml_json_real(j, microseconds(piece->end_ns - piece->begin_ns));
+    cml_json_uint(j, piece->event);
+    cml_json_close(j, ']');
   }
   cml_json_close(j, ']');
 }
@@ -89,6 +151,7 @@ static void put_plan(cml_json *j, const cml_executable *executable) {
   for (size_t i = 0; values && i < n; i++) {
     cml_json_open_flat(j, '{');
     cml_json_put_text(j, "name", values[i].name);
+    if (values[i].scratch) cml_json_put_bool(j, "scratch", true);
     cml_json_put_uint(j, "offset", values[i].offset);
     cml_json_put_uint(j, "bytes", values[i].bytes);
     cml_json_put_uint(j, "first", values[i].first);
@@ -99,48 +162,11 @@ static void put_plan(cml_json *j, const cml_executable *executable) {
   free(values);
 }
 
-static const char head[] =
-    "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>cmlrun bench</title><style>\n"
-    ":root{color-scheme:light dark;--text:#1b1f24;--back:#fff;--line:#d0d7de;--soft:#f3f5f7;--dim:#57606a}\n"
-    "@media(prefers-color-scheme:dark){:root{--text:#e6edf3;--back:#0d1117;--line:#30363d;--soft:#161b22;--dim:#8b949e}}\n"
-    "body{font:14px/1.45 system-ui,sans-serif;color:var(--text);background:var(--back);margin:24px auto;max-width:1200px;padding:0 16px}\n"
-    "h1{font-size:20px;overflow-wrap:anywhere}h2{font-size:15px;margin:28px 0 6px}p{color:var(--dim);margin:4px 0}\n"
-    "svg{display:block;width:100%;background:var(--soft);border:1px solid var(--line)}svg rect{stroke:var(--back);stroke-width:.5}\n"
-    "table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}td,th{padding:3px 8px;border-bottom:1px solid var(--line);text-align:right}\n"
-    "td:first-child,th:first-child,td.t{text-align:left;overflow-wrap:anywhere}th{cursor:pointer;user-select:none;position:sticky;top:0;background:var(--back)}\n"
-    "#tip{min-height:1.5em}label{color:var(--dim)}</style>\n"
-    "<h1 id=title></h1><p id=summary></p><h2>Timeline of one run</h2><svg id=time height=90></svg><p id=tip>Point at an operation.</p>\n"
-    "<h2>Memory plan: the arena's bytes (upwards) over steps</h2><svg id=plan height=260></svg><p id=plantip></p>\n"
-    "<h2>Operators</h2><table id=table></table><h2>Operations</h2><table id=each></table>\n<script type='application/json' id=data>";
-
-static const char tail[] =
-    "</script><script>\n"
-    "'use strict';const D=JSON.parse(document.getElementById('data').textContent),$=i=>document.getElementById(i),NS='http://www.w3.org/2000/svg';\n"
-    "const hue=s=>{let h=7;for(const c of s)h=(h*31+c.codePointAt(0))%360;return`hsl(${h} 55% 55%)`},f=(x,n)=>x.toFixed(n);\n"
-    "const size=b=>b<1e4?b+' B':b<1e7?f(b/1e3,1)+' kB':f(b/1e6,1)+' MB';\n"
-    "$('title').textContent=D.model;$('summary').textContent=`median ${f(D.median_ms,4)} ms; arena ${size(D.arena)}, packed weights ${size(D.packed)}; "
-    "measured peaks ${f(D.peak_gflops,1)} GFLOP/s, ${f(D.peak_gbytes,1)} GB/s`;\n"
-    "function draw(svg,w,h,boxes,tip){svg.setAttribute('viewBox',`0 0 ${w} ${h}`);svg.setAttribute('preserveAspectRatio','none');for(const b of boxes){\n"
-    "const r=document.createElementNS(NS,'rect');for(const k of['x','y','width','height'])r.setAttribute(k,b[k]);r.setAttribute('fill',hue(b.kind));\n"
-    "r.setAttribute('vector-effect','non-scaling-stroke');r.onmouseenter=()=>tip.textContent=b.text;const t=document.createElementNS(NS,'title');"
-    "t.textContent=b.text;r.append(t);svg.append(r)}}\n"
-    "const end=D.events.reduce((m,e)=>Math.max(m,e.at+e.us),1e-9);\n"
-    "draw($('time'),end,90,D.events.map(e=>({x:e.at,y:10,width:e.us,height:70,kind:e.type,text:`${e.type} ${e.name}  ${e.shape}  ${f(e.us,1)} us, "
-    "${f(e.gflops,1)} GFLOP/s, ${f(e.gbytes,1)} GB/s, ${f(100*e.share,0)} % of the peak`})),$('tip'));\n"
-    "const steps=D.plan.reduce((m,v)=>Math.max(m,v.last+1),1),top_=D.plan.reduce((m,v)=>Math.max(m,v.offset+v.bytes),1);\n"
-    "draw($('plan'),steps,top_,D.plan.map(v=>({x:v.first,y:top_-v.offset-v.bytes,width:v.last-v.first+1,height:v.bytes,kind:v.name,"
-    "text:`${v.name}: ${size(v.bytes)} at ${v.offset}, steps ${v.first} to ${v.last}`})),$('plantip'));\n"
-    "function table(el,cols,rows){let by=cols.findIndex(c=>c.sort),down=true;const show=()=>{el.replaceChildren();const tr=el.createTHead().insertRow();\n"
-    "cols.forEach((c,i)=>{const th=document.createElement('th');th.textContent=c.name+(i==by?down?' \\u2193':' \\u2191':'');"
-    "th.onclick=()=>{down=i==by?!down:true;by=i;show()};tr.append(th)});\n"
-    "const k=cols[by].key,s=[...rows].sort((a,b)=>(a[k]<b[k]?-1:a[k]>b[k]?1:0)*(down?-1:1)),body=el.createTBody();\n"
-    "for(const r of s){const row=body.insertRow();for(const c of cols){const d=row.insertCell();if(c.text)d.className='t';d.textContent=c.show?c.show(r[c.key]):r[c.key]}}};show()}\n"
-    "const ms=x=>f(x,4),one=x=>f(x,1),pc=x=>f(100*x,1)+' %';\n"
-    "table($('table'),[{name:'operator',key:'type',text:1},{name:'calls',key:'calls'},{name:'ms a run',key:'ms',show:ms,sort:1},{name:'share of time',key:'part',show:pc},"
-    "{name:'GFLOP/s',key:'gflops',show:one},{name:'GB/s',key:'gbytes',show:one},{name:'of the peak',key:'share',show:pc}],D.operators);\n"
-    "table($('each'),[{name:'operation',key:'name',text:1},{name:'operator',key:'type',text:1},{name:'outputs',key:'shape',text:1},{name:'us',key:'us',show:one,sort:1},"
-    "{name:'GFLOP/s',key:'gflops',show:one},{name:'GB/s',key:'gbytes',show:one},{name:'of the peak',key:'share',show:pc}],D.events);\n"
-    "</script></html>\n";
+/* bench_page.html as a string: the data comes in place of the mark. */
+static const char page[] =
+#include "bench_page.inc"
+    ;
+static const char mark[] = "@DATA@";
 
 /* JSON within a script: no '<' may stand in it, so that no text ends the script. */
 static void append_escaped(cml_buffer *out, const cml_buffer *json) {
@@ -163,6 +189,7 @@ void cmlrun_profile_html(const cmlrun_profile *p, const char *model, const cml_e
   put_real(&j, "median_ms", median_ms);
   cml_json_put_uint(&j, "arena", arena);
   cml_json_put_uint(&j, "packed", packed);
+  cml_json_put_uint(&j, "threads", p->threads);
   put_real(&j, "peak_gflops", p->peaks.gflops);
   put_real(&j, "peak_gbytes", p->peaks.gbytes);
   cml_json_key(&j, "operators");
@@ -181,11 +208,13 @@ void cmlrun_profile_html(const cmlrun_profile *p, const char *model, const cml_e
   }
   cml_json_close(&j, ']');
   put_events(&j, p);
+  put_pieces(&j, p);
   put_plan(&j, executable);
   cml_json_close(&j, '}');
-  cml_buffer_text(out, head);
+  const char *at = strstr(page, mark);
+  cml_buffer_append(out, page, (size_t)(at - page));
   append_escaped(out, &data);
-  cml_buffer_text(out, tail);
+  cml_buffer_text(out, at + sizeof mark - 1);
   if (data.failed) out->failed = true;
   cml_buffer_free(&data);
 }

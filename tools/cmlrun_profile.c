@@ -9,11 +9,30 @@
 #include <time.h>
 
 #include "kernels.h"
+#include "op.h"
 #include "parallel.h"
 
 static uint64_t count(const cml_tensor *t) { return t && !t->list && cml_tensor_known_shape(t) ? (uint64_t)cml_tensor_count(t) : 0; }
 static uint64_t dim(const cml_tensor *t, int32_t back) { return t->rank >= back && t->dims[t->rank - back] > 0 ? (uint64_t)t->dims[t->rank - back] : 1; }
 static bool has(const char *type, const char *word) { return strstr(type, word) != NULL; }
+
+/* Its shapes say nothing of heads; the numbers of its layout begin with 4 batch dims, queries, keys, depth, value depth. */
+static uint64_t strided_attention_flops(const cml_tensor *const *in, size_t inputs) {
+  for (size_t i = 3; i < inputs; i++) {
+    if (in[i]->dtype != CML_I32 || !in[i]->data || count(in[i]) < 8) continue;
+    const int32_t *n = in[i]->data;
+    uint64_t scores = 1;
+    for (int k = 0; k < 6; k++) scores *= (uint64_t)n[k];
+    return 2 * scores * (uint64_t)(n[6] + n[7]);
+  }
+  return 0;
+}
+
+/* Another shape of the same bytes: nothing is done. */
+static bool is_view(const char *type) {
+  const cml_op *op = cml_op_find(type, CML_IOS18);
+  return op && op->flags & CML_OP_VIEW;
+}
 
 static uint64_t flops_of(const char *type, const cml_tensor *const *in, size_t inputs, const cml_tensor *const *out, size_t outputs) {
   uint64_t results = 0;
@@ -23,7 +42,8 @@ static uint64_t flops_of(const char *type, const cml_tensor *const *in, size_t i
   if (has(type, "matmul")) return 2 * count(in[0]) * dim(out[0], 1);
   if (has(type, "conv_transpose")) return in[1]->dims[0] > 0 ? 2 * count(in[0]) * (count(in[1]) / (uint64_t)in[1]->dims[0]) : 0;
   if (has(type, "conv")) return in[1]->rank > 0 && in[1]->dims[0] > 0 ? 2 * count(out[0]) * (count(in[1]) / (uint64_t)in[1]->dims[0]) : 0;
-  if (has(type, "attention")) return 4 * count(in[0]) * dim(in[1], 2);
+  if (!strcmp(type, "cml_attention_view")) return strided_attention_flops(in, inputs);
+  if (has(type, "attention")) return 2 * (count(in[0]) + count(out[0])) * dim(in[1], 2);
   if (!strcmp(type, "lstm") || !strcmp(type, "gru") || !strcmp(type, "rnn")) { /* x [steps, batch, …]; weights are the matrices among the rest */
     uint64_t weights = 0, vectors = in[0]->rank == 3 ? (uint64_t)(in[0]->dims[0] * in[0]->dims[1]) : 1;
     for (size_t i = 1; i < inputs; i++)
@@ -45,8 +65,11 @@ static void describe_shapes(cmlrun_event *e, const cml_tensor *const *out, size_
 
 static uint64_t bytes_of(const cml_tensor *const *t, size_t n) {
   uint64_t sum = 0, bytes;
-  for (size_t i = 0; i < n; i++)
-    if (t[i]->data && cml_tensor_bytes(t[i], &bytes)) sum += bytes;
+  for (size_t i = 0; i < n; i++) {
+    size_t same = 0; /* one tensor may be query, key and value */
+    while (same < i && t[same]->data != t[i]->data) same++;
+    if (same == i && t[i]->data && cml_tensor_bytes(t[i], &bytes)) sum += bytes;
+  }
   return sum;
 }
 
@@ -62,8 +85,11 @@ void cmlrun_profile_observe(void *context, const char *type, const char *name, u
                             size_t input_count, const cml_tensor *const *outputs, size_t output_count) {
   enum { MOST_EVENTS = 1 << 20 };
   cmlrun_profile *p = context;
-  cmlrun_event e = {.type = type, .name = name ? name : "", .begin_ns = begin, .end_ns = end, .flops = flops_of(type, inputs, input_count, outputs, output_count),
-                    .bytes = bytes_of(inputs, input_count) + bytes_of(outputs, output_count)};
+  cmlrun_event e = {.type = type, .name = name ? name : "", .begin_ns = begin, .end_ns = end};
+  if (!is_view(type)) {
+    e.flops = flops_of(type, inputs, input_count, outputs, output_count);
+    e.bytes = bytes_of(inputs, input_count) + bytes_of(outputs, output_count);
+  }
   cmlrun_operator *o = find_operator(p, type);
   if (o) o->ns += end - begin, o->flops += e.flops, o->bytes += e.bytes, o->calls++;
   if (p->event_count == p->event_capacity) {
@@ -77,8 +103,28 @@ void cmlrun_profile_observe(void *context, const char *type, const char *name, u
   p->events[p->event_count++] = e;
 }
 
+enum { MOST_PIECES = 1 << 18 };
+
+cml_status cmlrun_profile_keep_pieces(cmlrun_profile *p, cml_error *err) {
+  p->pieces = malloc(MOST_PIECES * sizeof *p->pieces); /* touched as it fills */
+  return p->pieces ? CML_OK : cml_fail_memory(err);
+}
+
+size_t cmlrun_piece_count(const cmlrun_profile *p) {
+  size_t n = atomic_load(&p->piece_count);
+  return !p->pieces ? 0 : n < MOST_PIECES ? n : MOST_PIECES;
+}
+
+/* The operation's event comes when all its pieces are done: it is the next one. */
+void cmlrun_profile_piece(void *context, size_t thread, uint64_t begin, uint64_t end) {
+  cmlrun_profile *p = context;
+  size_t i = atomic_fetch_add(&p->piece_count, 1);
+  if (i < MOST_PIECES) p->pieces[i] = (cmlrun_piece){(uint32_t)thread, (uint32_t)p->event_count, begin, end};
+}
+
 void cmlrun_profile_begin_run(cmlrun_profile *p) {
   p->event_count = 0;
+  atomic_store(&p->piece_count, 0);
   p->runs++;
 }
 
@@ -90,7 +136,9 @@ static int by_time(const void *a, const void *b) {
 void cmlrun_profile_sort(cmlrun_profile *p) { qsort(p->operators, p->operator_count, sizeof *p->operators, by_time); }
 
 void cmlrun_profile_free(cmlrun_profile *p) {
-  if (p) free(p->events);
+  if (!p) return;
+  free(p->events);
+  free(p->pieces);
   free(p);
 }
 

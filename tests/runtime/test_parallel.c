@@ -57,6 +57,47 @@ static double seconds(clockid_t clock) {
   return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
+/* Whoever watches is told of every piece by the thread that did it, and of nothing once the operation has returned. */
+typedef struct watched {
+  tally t;
+  atomic_int pieces, backwards, beyond, open;
+  uint64_t begin;
+} watched;
+
+static void note_piece(void *context, size_t thread, uint64_t begin, uint64_t end) {
+  watched *w = context;
+  atomic_fetch_add(&w->pieces, 1);
+  if (thread >= THREADS) atomic_fetch_add(&w->beyond, 1);
+  if (begin < w->begin || end < begin || !atomic_load(&w->open)) atomic_fetch_add(&w->backwards, 1);
+}
+
+static void pieces_can_be_watched(void **state) {
+  (void)state;
+  static watched w;
+  cml_pool *pool;
+  struct timespec now;
+  assert_ok(cml_pool_create(THREADS, &pool, err));
+  cml_pool_watch(pool, note_piece, &w);
+  w.t.count = ITEMS;
+  for (int i = 0; i < 200; i++) {
+    int before = atomic_load(&w.pieces);
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    w.begin = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    atomic_store(&w.open, 1);
+    cml_parallel_with_thread(pool, ITEMS, 100, count_items, &w.t);
+    atomic_store(&w.open, 0);
+    assert_true(atomic_load(&w.pieces) >= before + THREADS); /* each thread's share is one piece at least */
+  }
+  for (size_t i = 0; i < ITEMS; i++) assert_int_equal(w.t.seen[i], 200);
+  assert_int_equal(w.backwards, 0);
+  assert_int_equal(w.beyond, 0);
+  int all = atomic_load(&w.pieces);
+  cml_pool_watch(pool, NULL, NULL);
+  cml_parallel_with_thread(pool, ITEMS, 100, count_items, &w.t);
+  assert_int_equal(atomic_load(&w.pieces), all);
+  cml_pool_destroy(pool);
+}
+
 /* Threads wait for the next operation of a run awake, but not for long. */
 static void idle_pools_sleep(void **state) {
   (void)state;
@@ -329,6 +370,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(every_item_once),      cmocka_unit_test(counts_beyond_32_bits),
       cmocka_unit_test(refuses_too_many),     cmocka_unit_test(idle_pools_sleep),
+      cmocka_unit_test(pieces_can_be_watched),
       cmocka_unit_test(callers_share_a_pool), cmocka_unit_test(workers_held_up_elsewhere_hold_up_nobody),
       cmocka_unit_test(work_can_be_given_up), cmocka_unit_test(stopped_workers_are_not_awaited),
       cmocka_unit_test(workers_may_be_late_anywhere),

@@ -21,6 +21,40 @@ def check(good, what):
     print(f"{'ok' if good else 'not ok'} {count} - {what}", flush=True)
 
 
+# One operation that threads share, with a name that HTML and JSON must take care of.
+SHARED = """program(1.0)
+{
+  func main<ios16>(tensor<fp32, [64, 64, 64]> x) {
+    tensor<bool, []> no = const()[name = tensor<string, []>("no"), val = tensor<bool, []>(false)];
+    tensor<fp32, [64, 64, 64]> y = matmul(x = x, y = x, transpose_x = no, transpose_y = no)[name = tensor<string, []>("</script><b>&amp; \u00e9 \u6a21")];
+  } -> (y);
+}
+"""
+
+
+def check_threads(folder):
+    model, trace, page = (os.path.join(folder, n) for n in ("m.mlmodelc", "threads.json", "threads.html"))
+    os.mkdir(model)
+    open(os.path.join(model, "model.mil"), "w", encoding="utf-8").write(SHARED)
+    run = subprocess.run([CMLRUN, "bench", model, "--threads", "2", "--seconds", "0.05", "--trace", trace, "--html", page], capture_output=True, text=True)
+    check(run.returncode == 0, "bench runs with two threads " + run.stderr.strip())
+    events = json.load(open(trace, encoding="utf-8"))["traceEvents"]
+    tracks = {e["tid"]: e["args"]["name"] for e in events if e["name"] == "thread_name"}
+    check(sorted(tracks.values()) == ["operations, on the caller's thread", "worker 1"], f"each thread has a track: {tracks}")
+    slices = [e for e in events if e["ph"] == "X"]
+    operations, pieces = [e for e in slices if e["cat"] != "piece"], [e for e in slices if e["cat"] == "piece"]
+    check(len(operations) == 1 and operations[0]["name"] == "</script><b>&amp; \u00e9 \u6a21", "the operation has its name")
+    whole = operations[0]
+    check(len(pieces) >= 2 and all(p["tid"] in tracks and p["name"] == whole["name"] for p in pieces), f"{len(pieces)} pieces lie on tracks")
+    check(all(whole["ts"] <= p["ts"] and p["ts"] + p["dur"] <= whole["ts"] + whole["dur"] + 1e-6 for p in pieces), "pieces lie within their operation")
+    for tid in tracks:
+        own = sorted((p["ts"], p["dur"]) for p in pieces if p["tid"] == tid)
+        check(all(a + d <= b + 1e-6 for (a, d), (b, _) in zip(own, own[1:])), f"the pieces of {tracks[tid]} follow one another")
+    data = json.loads(re.search(r"<script type='application/json' id=data>(.*?)</script>", open(page, encoding="utf-8").read(), re.S).group(1))
+    check([e["name"] for e in data["events"]] == [whole["name"]] and len(data["pieces"]) == len(pieces), "the page has the same, whatever the name")
+    check(all(p[3] == 0 and p[0] < data["threads"] == 2 for p in data["pieces"]), "its pieces point at the operation")
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         trace, page = os.path.join(folder, "t.json"), os.path.join(folder, "p.html")
@@ -52,6 +86,7 @@ def main():
         check(data["arena"] == result["arena_bytes"] and data["plan"], "the page has the memory plan")
         check(all(v["offset"] + v["bytes"] <= data["arena"] and v["first"] <= v["last"] for v in data["plan"]), "the plan lies within the arena")
 
+        check_threads(folder)
         human = subprocess.run([CMLRUN, "bench", MODEL, "--threads", "1", "--seconds", "0.05", "--profile"], capture_output=True, text=True)
         check(human.returncode == 0 and "GFLOP/s" in human.stdout and "of peak" in human.stdout, "the table has rates and shares")
         bad = subprocess.run([CMLRUN, "bench", MODEL, "--seconds", "0.05", "--trace", os.path.join(folder, "no/such/folder.json")], capture_output=True, text=True)

@@ -1,0 +1,4 @@
+# Lines of text as string literals of C.
+s/[\\"]/\\&/g
+s/^/"/
+s/$/\\n"/
