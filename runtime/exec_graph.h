@@ -80,6 +80,7 @@ bool cml_step_foldable(const cml_step *step, const cml_tensor *const *args);
 /* How the values of one set of input shapes lie in memory. */
 typedef struct cml_plan {
   cml_tensor *types;       /* by value; data for constants and for what was computed while planning */
+  uint32_t *order;         /* by position: the step of the body that runs then */
   uint64_t *offsets;       /* by value: in the arena, or CML_NO_OFFSET for constants, inputs, states and slots' own memory */
   uint64_t *scratch;       /* by step: in the arena, or CML_NO_OFFSET for none */
   uint64_t *scratch_bytes; /* by step */

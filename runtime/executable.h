@@ -39,8 +39,8 @@ CML_API const cml_tensor *cml_executable_output_type(const cml_executable *execu
 CML_API const cml_model *cml_executable_model(const cml_executable *executable);
 /* Bytes of the arena for the default shapes, of packed weights, and of the largest set of values alive at once. */
 CML_API void cml_executable_memory(const cml_executable *executable, uint64_t *arena, uint64_t *packed, uint64_t *live);
-/* A value of the default plan, or the scratch memory of a step: where it lies in the arena, and the first and last step of the body
- * that needs it. */
+/* A value of the default plan, or the scratch memory of a step: where it lies in the arena, and the first and last step that needs
+ * it, in the order in which they run. */
 typedef struct cml_planned_value {
   const char *name; /* the executable's: of the value, or of the operation whose scratch it is */
   bool scratch;
@@ -48,7 +48,7 @@ typedef struct cml_planned_value {
   size_t first, last;
 } cml_planned_value;
 
-/* How many there are, of which the first `room` are written. Views and results in place have an entry of their own. */
+/* How many there are, of which the first `room` are written. Views, parts and results in place have an entry of their own. */
 CML_API size_t cml_executable_plan(const cml_executable *executable, cml_planned_value *out, size_t room);
 /* Pieces of packed weights that were found in the cache, that were packed, and whether the cache's file was written. */
 CML_API void cml_executable_cached(const cml_executable *executable, uint64_t *found, uint64_t *packed, bool *written);

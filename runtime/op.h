@@ -10,6 +10,8 @@
  *   run      computes the outputs, whose memory is already there and never overlaps an input's, unless the row says IN_PLACE.
  *            Allocates nothing; scratch memory is asked for in infer. Where infer could not know an output's shape even
  *            with all data at hand (non_zero, …), run calls cml_out_alloc.
+ *   parts    optional; where arguments lie in the output as they are, or outputs in an argument: the plan may then give both the
+ *            same memory, and run finds what it would copy in its place.
  *   elementwise  optional; what run does as a map from the arguments' elements to the output's (elementwise.h), so that a chain
  *            of such operators can run in one pass over memory.
  *
@@ -65,6 +67,9 @@ enum cml_op_flags {
   CML_OP_IN_PLACE_FIRST = 64, /* output 0 may be in the memory of argument 0, when it has its shape and type; of no other */
 };
 
+/* What lies in what, contiguously. */
+typedef enum cml_parts { CML_PARTS_NONE, CML_PARTS_OF_OUTPUT /* arguments of parameter 0 in output 0 */, CML_PARTS_OF_ARGUMENT /* outputs in argument 0 */ } cml_parts;
+
 struct cml_op {
   const char *name;
   uint8_t since, until; /* first and last opset (cml_opset) with this row; until 0: no last */
@@ -74,6 +79,7 @@ struct cml_op {
   cml_status (*infer)(cml_call *call, cml_error *err);
   cml_status (*prepare)(cml_call *call, cml_error *err);
   cml_status (*run)(cml_call *call, cml_error *err);
+  cml_parts (*parts)(const cml_call *call, uint64_t *offsets); /* all shapes known; offsets in bytes, one a part */
   void (*elementwise)(const cml_call *call, struct cml_elementwise *out);
 };
 

@@ -295,7 +295,7 @@ static cml_status run_block(cml_call *c, size_t b, const cml_tensor *const *inpu
 static cml_status run_body(cml_session *s, cml_error *err) {
   const cml_graph *g = &s->executable->graph;
   for (size_t i = 0; i < g->body.step_count; i++) {
-    const cml_step *step = &g->body.steps[i];
+    const cml_step *step = &g->body.steps[s->plan->order[i]];
     if (step->folded || s->plan->skip[step->index]) continue;
     cml_status status = run_step(s, step, s->plan->dynamic[step->index], err);
     if (status) return name_step(step, status, err);

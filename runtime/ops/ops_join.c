@@ -83,6 +83,20 @@ static cml_status run_concat(cml_call *c, cml_error *err) {
   return CML_OK;
 }
 
+/* The parts follow one another where nothing lies before the axis. */
+static cml_parts parts_concat(const cml_call *c, uint64_t *offsets) {
+  const cml_tensor *out = c->outs[0];
+  int32_t axis = 0;
+  if (cml_arg_bool(c, 2, false) || (cml_arg(c, 0)->rank && !cml_axis(cml_arg_int(c, 1, 0), out->rank, &axis)) || cml_dims_product(out->dims, 0, axis) != 1)
+    return CML_PARTS_NONE;
+  uint64_t at = 0;
+  for (size_t i = 0; i < cml_arg_count(c, 0); i++) {
+    offsets[i] = at;
+    at += (uint64_t)cml_tensor_count(cml_arg_at(c, 0, i)) * cml_element_size(out);
+  }
+  return CML_PARTS_OF_OUTPUT;
+}
+
 /* ---- stack ---- */
 
 static const cml_param stack_params[] = {{"values", CML_M_ANY & ~CML_M_SUBBYTE, CML_VARIADIC, 1}, {"axis", CML_M_INT, CML_CONST, 0}};
@@ -120,6 +134,14 @@ static cml_status run_stack(cml_call *c, cml_error *err) {
   for (size_t i = 0; i < n; i++)
     copy_part((char *)out->data + i * (size_t)inner * size, cml_arg_at(c, 0, i)->data, size, outer, inner, (int64_t)n * inner, inner, c->pool);
   return CML_OK;
+}
+
+static cml_parts parts_stack(const cml_call *c, uint64_t *offsets) {
+  const cml_tensor *out = c->outs[0];
+  int32_t axis;
+  if (!cml_axis(cml_arg_int(c, 1, 0), out->rank, &axis) || cml_dims_product(out->dims, 0, axis) != 1) return CML_PARTS_NONE;
+  for (size_t i = 0; i < cml_arg_count(c, 0); i++) offsets[i] = i * (uint64_t)cml_tensor_count(cml_arg(c, 0)) * cml_element_size(out);
+  return CML_PARTS_OF_OUTPUT;
 }
 
 /* ---- split ---- */
@@ -178,6 +200,18 @@ static cml_status run_split(cml_call *c, cml_error *err) {
     at += length;
   }
   return CML_OK;
+}
+
+static cml_parts parts_split(const cml_call *c, uint64_t *offsets) {
+  const cml_tensor *x = cml_arg(c, 0);
+  int32_t axis;
+  if (!cml_axis(cml_arg_int(c, 3, 0), x->rank, &axis) || cml_dims_product(x->dims, 0, axis) != 1) return CML_PARTS_NONE;
+  uint64_t at = 0;
+  for (size_t i = 0; i < c->out_count; i++) {
+    offsets[i] = at;
+    at += (uint64_t)cml_tensor_count(c->outs[i]) * cml_element_size(x);
+  }
+  return CML_PARTS_OF_ARGUMENT;
 }
 
 /* ---- pad ---- */
@@ -297,14 +331,15 @@ static cml_status run_pad(cml_call *c, cml_error *err) {
 
 /* ---- rows ---- */
 
-#define ROW(op, outputs, p, infer_function, run_function) \
-  {.name = op, .since = CML_IOS15, .min_outputs = 1, .max_outputs = outputs, CML_PARAMS(p), .infer = infer_function, .run = run_function}
+#define ROW(op, outputs, p, infer_function, run_function, parts_function)                                                             \
+  {.name = op, .since = CML_IOS15, .min_outputs = 1, .max_outputs = outputs, CML_PARAMS(p), .infer = infer_function, .run = run_function, \
+   .parts = parts_function}
 
 static const cml_op rows[] = {
-    ROW("concat", 1, concat_params, infer_concat, run_concat),
-    ROW("stack", 1, stack_params, infer_stack, run_stack),
-    ROW("split", 255, split_params, infer_split, run_split),
-    ROW("pad", 1, pad_params, infer_pad, run_pad),
+    ROW("concat", 1, concat_params, infer_concat, run_concat, parts_concat),
+    ROW("stack", 1, stack_params, infer_stack, run_stack, parts_stack),
+    ROW("split", 255, split_params, infer_split, run_split, parts_split),
+    ROW("pad", 1, pad_params, infer_pad, run_pad, NULL),
 };
 
 const cml_op_family cml_ops_join = {"join", rows, sizeof rows / sizeof *rows};

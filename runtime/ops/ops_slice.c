@@ -198,6 +198,34 @@ static cml_status run_slice_by_size(cml_call *c, cml_error *err) {
   return CML_OK;
 }
 
+/* A slice is one run of x's elements when only its first dimension of several elements is cut. */
+static cml_parts one_run(const cml_tensor *x, const slice *s, uint64_t *offset) {
+  int64_t strides[CML_MAX_RANK], first = 0;
+  bool several = false;
+  cml_row_strides(x, strides);
+  for (int32_t i = 0; i < x->rank; i++) {
+    if (several ? s->length[i] != x->dims[i] || (s->length[i] > 1 && s->step[i] != 1) : s->length[i] > 1 && s->step[i] != 1) return CML_PARTS_NONE;
+    several = several || s->length[i] > 1;
+    first += s->first[i] * strides[i];
+  }
+  *offset = (uint64_t)first * cml_element_size(x);
+  return CML_PARTS_OF_ARGUMENT;
+}
+
+static cml_parts parts_slice(const cml_call *c, uint64_t *offsets) {
+  const cml_tensor *x = cml_arg(c, 0);
+  slice s;
+  if (!cml_arg_known(c, 1) || !cml_arg_known(c, 2) || solve_slice(c, x, 1, &s, NULL)) return CML_PARTS_NONE;
+  heed_declared(c, x, &s);
+  return one_run(x, &s, offsets);
+}
+
+static cml_parts parts_slice_by_size(const cml_call *c, uint64_t *offsets) {
+  slice s;
+  if (!cml_arg_known(c, 1) || !cml_arg_known(c, 2) || solve_size(c, &s, NULL)) return CML_PARTS_NONE;
+  return one_run(cml_arg(c, 0), &s, offsets);
+}
+
 /* ---- slice_update ---- */
 
 static cml_status check_update(const cml_call *c, const slice *s, cml_error *err) {
@@ -295,18 +323,18 @@ static cml_status run_windows(cml_call *c, cml_error *err) {
 
 /* ---- rows ---- */
 
-#define ROW(op, first, last, f, p, infer_function, run_function)                                                   \
+#define ROW(op, first, last, f, p, infer_function, run_function, parts_function)                                   \
   {.name = op, .since = first, .until = last, .flags = f, .min_outputs = 1, .max_outputs = 1, CML_PARAMS(p), \
-   .infer = infer_function, .run = run_function}
+   .infer = infer_function, .run = run_function, .parts = parts_function}
 
 static const cml_op rows[] = {
-    ROW("slice_by_index", CML_IOS15, CML_IOS16, 0, slice_15, infer_slice, run_slice),
-    ROW("slice_by_index", CML_IOS17, 0, 0, slice_17, infer_slice, run_slice),
-    ROW("slice_by_size", CML_IOS15, CML_IOS16, 0, size_15, infer_slice_by_size, run_slice_by_size),
-    ROW("slice_by_size", CML_IOS17, 0, 0, size_17, infer_slice_by_size, run_slice_by_size),
-    ROW("slice_update", CML_IOS18, 0, CML_OP_IN_PLACE_FIRST, update_params, infer_slice_update, run_slice_update),
-    ROW("sliding_windows", CML_IOS15, CML_IOS16, 0, windows_15, infer_windows, run_windows),
-    ROW("sliding_windows", CML_IOS17, 0, 0, windows_17, infer_windows, run_windows),
+    ROW("slice_by_index", CML_IOS15, CML_IOS16, 0, slice_15, infer_slice, run_slice, parts_slice),
+    ROW("slice_by_index", CML_IOS17, 0, 0, slice_17, infer_slice, run_slice, parts_slice),
+    ROW("slice_by_size", CML_IOS15, CML_IOS16, 0, size_15, infer_slice_by_size, run_slice_by_size, parts_slice_by_size),
+    ROW("slice_by_size", CML_IOS17, 0, 0, size_17, infer_slice_by_size, run_slice_by_size, parts_slice_by_size),
+    ROW("slice_update", CML_IOS18, 0, CML_OP_IN_PLACE_FIRST, update_params, infer_slice_update, run_slice_update, NULL),
+    ROW("sliding_windows", CML_IOS15, CML_IOS16, 0, windows_15, infer_windows, run_windows, NULL),
+    ROW("sliding_windows", CML_IOS17, 0, 0, windows_17, infer_windows, run_windows, NULL),
 };
 
 const cml_op_family cml_ops_slice = {"slice", rows, sizeof rows / sizeof *rows};

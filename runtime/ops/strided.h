@@ -25,7 +25,7 @@ static inline void cml_strided_loop(cml_strided *s, int64_t count, int64_t to, i
   s->from[s->loops++] = from;
 }
 
-/* to and from point at the elements of step 0 of all loops; the arrays do not overlap. */
+/* to and from point at the elements of step 0 of all loops; the arrays do not overlap, or to equals from: nothing moves then. */
 void cml_strided_copy(const cml_strided *s, void *to, const void *from, cml_pool *pool);
 
 /* Sets `count` elements of `size` bytes to the one at `value`. */

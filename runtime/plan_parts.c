@@ -1,0 +1,141 @@
+/* Parts of a whole: what concat joins can be computed where it will lie, and what split gives can be read where it is.
+ *
+ * The whole then lives as long as its parts do, which can take more memory than the copies. A whole is made only where that does
+ * not lift the peak; late parts are tried alone when all of them would. */
+#include <stdlib.h>
+
+#include "plan.h"
+
+enum { ALIGNMENT = 64 }; /* of parts in their whole: vectors at other places are slower */
+
+typedef struct part {
+  uint32_t root, first;
+  uint64_t offset;
+} part;
+
+typedef struct joiner {
+  cml_planner *p;
+  uint64_t *live, peak;   /* bytes by step, and the most of them */
+  uint64_t *offsets;      /* of one step's parts */
+  uint32_t *seen;         /* by value: the last step, from 1, that took it as a part */
+  part *parts;
+} joiner;
+
+static bool is_root(const cml_planner *p, uint32_t v) { return p->within[v] == v && !p->pinned[v]; }
+
+static uint64_t bytes_of(const cml_planner *p, uint32_t v) {
+  uint64_t bytes;
+  return cml_tensor_bytes(&p->plan->types[v], &bytes) ? bytes : 0;
+}
+
+/* Bytes come (or go, negative by wrapping) at the steps of a root's life. */
+static void add_life(joiner *j, uint32_t first, uint32_t last, uint64_t bytes) {
+  for (uint32_t i = first; i <= last; i++) j->live[i] += bytes;
+}
+
+static void add_root(joiner *j, uint32_t r, bool comes) {
+  uint64_t bytes = cml_planner_padded(bytes_of(j->p, r));
+  add_life(j, j->p->first[r], j->p->last[r], comes ? bytes : 0 - bytes);
+}
+
+/* Moves the first n parts into the whole unless that lifts the peak. */
+static bool try_parts(joiner *j, uint32_t whole, size_t n) {
+  cml_planner *p = j->p;
+  uint32_t first = p->first[whole], last = p->last[whole];
+  uint64_t bytes = cml_planner_padded(bytes_of(p, whole));
+  for (size_t i = 0; i < n; i++) {
+    uint32_t r = j->parts[i].root;
+    if (p->first[r] < first) first = p->first[r];
+    if (p->last[r] > last) last = p->last[r];
+    add_root(j, r, false);
+  }
+  add_root(j, whole, false);
+  add_life(j, first, last, bytes);
+  bool fits = true;
+  for (uint32_t i = first; i <= last && fits; i++) fits = j->live[i] <= j->peak;
+  if (!fits) {
+    add_life(j, first, last, 0 - bytes);
+    add_root(j, whole, true);
+    for (size_t i = 0; i < n; i++) add_root(j, j->parts[i].root, true);
+    return false;
+  }
+  for (size_t i = 0; i < n; i++) {
+    p->within[j->parts[i].root] = whole;
+    p->inner[j->parts[i].root] = j->parts[i].offset;
+  }
+  p->first[whole] = first;
+  p->last[whole] = last;
+  return p->parted[whole] = true;
+}
+
+static int late_first(const void *a, const void *b) {
+  const part *x = a, *y = b;
+  return x->first != y->first ? (x->first < y->first ? 1 : -1) : x->root < y->root ? -1 : 1;
+}
+
+/* values: the whole's parts, `base` bytes and their offsets from the start of its root. */
+static bool join(joiner *j, uint32_t step, uint32_t whole, uint64_t base, const uint32_t *values, size_t count) {
+  cml_planner *p = j->p;
+  size_t n = 0;
+  for (size_t i = 0; i < count; i++) {
+    uint64_t inner, at = base + j->offsets[i];
+    uint32_t r = cml_planner_root(p, values[i], &inner);
+    if (r == whole || inner || !is_root(p, r) || j->seen[r] == step + 1 || at % ALIGNMENT || !bytes_of(p, r) || bytes_of(p, r) != bytes_of(p, values[i]))
+      continue;
+    j->seen[r] = step + 1;
+    j->parts[n++] = (part){r, p->first[r], at};
+  }
+  qsort(j->parts, n, sizeof *j->parts, late_first);
+  for (; n; n /= 2)
+    if (try_parts(j, whole, n)) return true;
+  return false;
+}
+
+static bool join_step(joiner *j, uint32_t i) {
+  cml_planner *p = j->p;
+  const cml_step *s = cml_planner_step(p, i);
+  if (s->folded || !s->op->parts || p->plan->skip[s->index] || p->plan->dynamic[s->index]) return false;
+  cml_call c = cml_planner_call(p, s);
+  for (size_t k = 0; k < s->arg_count; k++)
+    if (!cml_tensor_known_shape(p->args[k])) return false;
+  cml_parts what = s->op->parts(&c, j->offsets);
+  if (what == CML_PARTS_OF_OUTPUT) return is_root(p, s->outs[0]) && join(j, i, s->outs[0], 0, s->args + s->first[0], (size_t)(s->first[1] - s->first[0]));
+  uint64_t base;
+  uint32_t whole = what == CML_PARTS_OF_ARGUMENT ? cml_planner_root(p, s->args[0], &base) : 0;
+  return what == CML_PARTS_OF_ARGUMENT && is_root(p, whole) && join(j, i, whole, base, s->outs, s->out_count);
+}
+
+static void count_live(joiner *j) {
+  const cml_planner *p = j->p;
+  const cml_graph *g = p->g;
+  for (uint32_t i = 0; i < g->body.step_count; i++) {
+    const cml_step *s = cml_planner_step(p, i);
+    if (p->scratch[s->index]) j->live[i] += cml_planner_padded(p->scratch[s->index]);
+    for (size_t k = 0; k < s->out_count; k++)
+      if (is_root(p, s->outs[k])) add_root(j, s->outs[k], true);
+  }
+  for (size_t i = 0; i <= g->body.step_count; i++)
+    if (j->live[i] > j->peak) j->peak = j->live[i];
+}
+
+cml_status cml_planner_parts(cml_planner *p, bool *any, cml_error *err) {
+  const cml_graph *g = p->g;
+  size_t most = g->max_args > g->max_outs ? g->max_args : g->max_outs;
+  *any = false;
+  for (size_t i = 0; i < g->body.step_count && !*any; i++) *any = g->body.steps[i].op->parts && !g->body.steps[i].folded;
+  if (!*any) return CML_OK;
+  joiner j = {.p = p};
+  j.live = calloc(g->body.step_count + 2, sizeof *j.live);
+  j.offsets = calloc(most + 1, sizeof *j.offsets);
+  j.seen = calloc(g->value_count + 1, sizeof *j.seen);
+  j.parts = calloc(most + 1, sizeof *j.parts);
+  bool ok = j.live && j.offsets && j.seen && j.parts;
+  *any = false;
+  if (ok) count_live(&j);
+  for (uint32_t i = 0; ok && i < g->body.step_count; i++) *any = join_step(&j, i) || *any;
+  free(j.live);
+  free(j.offsets);
+  free(j.seen);
+  free(j.parts);
+  return ok ? CML_OK : cml_fail_memory(err);
+}
