@@ -72,7 +72,7 @@ cml_status cml_et_method_set_tensor(cml_et_method *m, size_t i, const cml_tensor
     return refuse_input(m, i, v, err);
   m->call.name = "input";
   if (fill(m, t, v, NULL)) return refuse_input(m, i, v, err);
-  m->input_set[i] = true;
+  m->input_set[i] = CML_ET_INPUT_SET;
   return CML_OK;
 }
 
@@ -85,7 +85,7 @@ cml_status cml_et_method_set_number(cml_et_method *m, size_t i, cml_et_number n,
     case CML_PTE_REAL: v->real = n.d; break;
     default: return cml_fail(err, CML_MISMATCH, CML_NO_OFFSET, "input %zu takes %s, not a number", i, cml_pte_kind_name(v->kind));
   }
-  m->input_set[i] = true;
+  m->input_set[i] = CML_ET_INPUT_SET;
   return CML_OK;
 }
 
@@ -241,15 +241,46 @@ static cml_status run_chain(cml_et_method *m, size_t chain, uint64_t *left, cml_
   return CML_OK;
 }
 
+static bool apart(const cml_et_tensor *t, const cml_et_value *v) {
+  if (v->kind == CML_PTE_TENSORS) {
+    for (uint32_t k = 0; k < v->count; k++)
+      if (!apart(t, v->items[k])) return false;
+    return true;
+  }
+  if (v->kind != CML_PTE_TENSOR || v->tensor == t || v->tensor->owned || v->tensor->constant || !v->tensor->data) return true;
+  const char *a = t->data, *b = v->tensor->data;
+  return a + t->capacity <= b || b + v->tensor->capacity <= a;
+}
+
+/* Whether what was put into t is there after a run too: plans reuse an input's place once it was read for the last time. */
+static bool survives(const cml_et_method *m, const cml_et_tensor *t) {
+  for (uint32_t c = 0; c < m->pte->chain_count && !t->owned; c++)
+    for (uint32_t i = 0; i < m->pte->chains[c].count; i++) {
+      const cml_et_step *s = &m->steps[c][i];
+      bool delegate = m->pte->chains[c].instructions[i].opcode == CML_PTE_DELEGATE_CALL;
+      for (uint32_t k = 0; k < s->arg_count; k++)
+        if ((delegate || (k < 64 && s->out_mask >> k & 1)) && !apart(t, s->args[k])) return false;
+    }
+  return true;
+}
+
 static cml_status need_inputs(const cml_et_method *m, cml_error *err) {
   char wanted[200];
   for (uint32_t i = 0; i < m->pte->inputs.count; i++) {
-    if (m->input_set[i] || m->values[m->pte->inputs.items[i]].kind != CML_PTE_TENSOR) continue;
-    if (m->pte->values[m->pte->inputs.items[i]].kind != CML_PTE_TENSOR) continue;
+    const cml_et_value *v = &m->values[m->pte->inputs.items[i]];
+    if (v->kind != CML_PTE_TENSOR || m->pte->values[m->pte->inputs.items[i]].kind != CML_PTE_TENSOR) continue;
+    if (m->input_set[i] == CML_ET_INPUT_USED) m->input_set[i] = survives(m, v->tensor) ? CML_ET_INPUT_KEPT : CML_ET_INPUT_LOST;
+    if (m->input_set[i] == CML_ET_INPUT_SET || m->input_set[i] == CML_ET_INPUT_KEPT) continue;
     print_wanted(m, i, wanted, sizeof wanted);
-    return cml_fail(err, CML_ARGUMENT, CML_NO_OFFSET, "input %u was not given: %s", i, wanted);
+    return cml_fail(err, CML_ARGUMENT, CML_NO_OFFSET, "input %u was not given%s: %s", i,
+                    m->input_set[i] ? " again (the memory plan used its place in the run before)" : "", wanted);
   }
   return CML_OK;
+}
+
+static void use_inputs(cml_et_method *m) {
+  for (uint32_t i = 0; i < m->pte->inputs.count; i++)
+    if (m->input_set[i] == CML_ET_INPUT_SET) m->input_set[i] = CML_ET_INPUT_USED;
 }
 
 /* Views of the last run point to what may be gone. */
@@ -268,6 +299,7 @@ cml_status cml_et_method_run(cml_et_method *m, cml_error *err) {
   uint64_t left = m->program->options.instruction_limit ? m->program->options.instruction_limit : UINT64_MAX;
   CML_TRY(need_inputs(m, err));
   forget_views(m);
+  use_inputs(m);
   for (uint32_t c = 0; c < m->pte->chain_count; c++) CML_TRY(run_chain(m, c, &left, err));
   return CML_OK;
 }

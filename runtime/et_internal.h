@@ -50,19 +50,22 @@ typedef struct cml_et_skipped {
   int64_t sizes[CML_PTE_MAX_RANK];
 } cml_et_skipped;
 
+/* An input: never given, given, used by a run since, known to survive runs, overwritten by one. */
+typedef enum cml_et_input { CML_ET_INPUT_UNSET, CML_ET_INPUT_SET, CML_ET_INPUT_USED, CML_ET_INPUT_KEPT, CML_ET_INPUT_LOST } cml_et_input;
+
 struct cml_et_method {
   cml_et_program *program;
   const cml_pte_method *pte;
   cml_arena arena;
   char **arenas;         /* memory_count: aligned */
-  void **raw;            /* as allocated */
+  struct cml_et_arena **shared; /* their owners */
   uint64_t planned;
   cml_et_value *values;
   cml_et_value none;
   cml_et_tensor **tensors; /* all that were made, by value; NULL for other kinds */
   cml_et_step **steps;   /* by chain */
   cml_et_handle *handles;/* by delegate */
-  bool *input_set;
+  uint8_t *input_set;    /* cml_et_input, by input */
   bool has_complex;      /* some tensor is of complex numbers */
   cml_et_skipped *skipped;
   size_t skipped_count;

@@ -8,20 +8,49 @@
 
 /* ---- arenas ---- */
 
-static cml_status make_arenas(cml_et_method *m, cml_error *err) {
+/* Memory of one arena, shared by the methods that were loaded beside each other; it lies behind this. */
+typedef struct cml_et_arena {
+  _Alignas(64) atomic_size_t owners;
+  void *raw; /* as allocated */
+  uint64_t size;
+} cml_et_arena;
+
+static void drop_arena(cml_et_arena *a) {
+  if (a && atomic_fetch_sub(&a->owners, 1) == 1) free(a->raw);
+}
+
+static cml_status new_arena(uint64_t size, uint32_t i, cml_et_arena **out, cml_error *err) {
+  uint64_t whole;
+  char *raw = NULL;
+  if (cml_add(size, sizeof **out + 128, &whole) && whole <= PTRDIFF_MAX) raw = calloc(1, (size_t)whole); /* zero pages: touched as they are used */
+  if (!raw)
+    return cml_fail(err, CML_NO_MEMORY, CML_NO_OFFSET, "no memory for arena %u of the memory plan, %llu bytes", i, (unsigned long long)size);
+  *out = (cml_et_arena *)(((uintptr_t)raw + 63) & ~(uintptr_t)63);
+  **out = (cml_et_arena){.owners = 1, .raw = raw, .size = size};
+  return CML_OK;
+}
+
+/* What the method beside holds at this place, when both plans mean the same: activations lie in the first arena, and exporters
+ * that share buffers put them in one more that is equally large in each method. */
+static cml_et_arena *shared_arena(const cml_et_method *m, const cml_et_method *beside, uint32_t i) {
+  if (!beside || i < 2 || i >= beside->pte->memory_count || beside->shared[i]->size != m->pte->memory_sizes[i]) return NULL;
+  return beside->shared[i];
+}
+
+static cml_status make_arenas(cml_et_method *m, const cml_et_method *beside, cml_error *err) {
   uint32_t count = m->pte->memory_count;
   uint64_t limit = m->program->options.memory_limit ? m->program->options.memory_limit : cml_account_default();
   m->arenas = CML_ARENA_NEW_ARRAY(&m->arena, char *, count);
-  m->raw = CML_ARENA_NEW_ARRAY(&m->arena, void *, count);
-  if (!m->arenas || !m->raw) return cml_fail_memory(err);
+  m->shared = CML_ARENA_NEW_ARRAY(&m->arena, cml_et_arena *, count);
+  if (!m->arenas || !m->shared) return cml_fail_memory(err);
   for (uint32_t i = 1; i < count; i++) {
-    uint64_t whole, size = m->pte->memory_sizes[i];
-    if (!cml_add(size, 128, &whole) || whole > PTRDIFF_MAX || m->planned > limit || size > limit - m->planned)
+    uint64_t size = m->pte->memory_sizes[i];
+    if (m->planned > limit || size > limit - m->planned)
       return cml_error_prefix(err, cml_account_refuse(size, m->planned, limit, err), "arena %u of the memory plan", i);
     m->planned += size;
-    if (!(m->raw[i] = calloc(1, (size_t)whole))) /* zero pages: touched as they are used */
-      return cml_fail(err, CML_NO_MEMORY, CML_NO_OFFSET, "no memory for arena %u of the memory plan, %llu bytes", i, (unsigned long long)size);
-    m->arenas[i] = (char *)(((uintptr_t)m->raw[i] + 63) & ~(uintptr_t)63);
+    if ((m->shared[i] = shared_arena(m, beside, i))) atomic_fetch_add(&m->shared[i]->owners, 1);
+    else CML_TRY(new_arena(size, i, &m->shared[i], err));
+    m->arenas[i] = (char *)(m->shared[i] + 1);
   }
   m->memory.planned = m->planned;
   m->memory.limit = limit > m->planned ? limit - m->planned : 1;
@@ -144,7 +173,7 @@ static cml_status make_values(cml_et_method *m, cml_error *err) {
   m->none.kind = CML_PTE_NONE;
   m->values = CML_ARENA_NEW_ARRAY(&m->arena, cml_et_value, m->pte->value_count);
   m->tensors = CML_ARENA_NEW_ARRAY(&m->arena, cml_et_tensor *, m->pte->value_count);
-  m->input_set = CML_ARENA_NEW_ARRAY(&m->arena, bool, m->pte->inputs.count);
+  m->input_set = CML_ARENA_NEW_ARRAY(&m->arena, uint8_t, m->pte->inputs.count);
   if (!m->values || !m->tensors || !m->input_set) return cml_fail_memory(err);
   for (uint32_t i = 0; i < m->pte->value_count; i++) CML_TRY(make_value(m, i, err));
   return CML_OK;
@@ -314,13 +343,13 @@ static cml_status choose(cml_et_program *p, const char *name, const cml_pte_meth
   return status;
 }
 
-static cml_status build(cml_et_method *m, cml_error *err) {
+static cml_status build(cml_et_method *m, const cml_et_method *beside, cml_error *err) {
   const cml_et_op **ops = CML_ARENA_NEW_ARRAY(&m->arena, const cml_et_op *, m->pte->operator_count);
   bool *moved = CML_ARENA_NEW_ARRAY(&m->arena, bool, m->pte->value_count);
   m->handles = CML_ARENA_NEW_ARRAY(&m->arena, cml_et_handle, m->pte->delegate_count);
   if (!ops || !moved || !m->handles) return cml_fail_memory(err);
   CML_TRY(resolve(m, ops, err));
-  CML_TRY(make_arenas(m, err));
+  CML_TRY(make_arenas(m, beside, err));
   CML_TRY(make_values(m, err));
   for (uint32_t c = 0; c < m->pte->chain_count; c++)
     for (uint32_t i = 0; i < m->pte->chains[c].count; i++)
@@ -331,6 +360,11 @@ static cml_status build(cml_et_method *m, cml_error *err) {
 }
 
 cml_status cml_et_method_load(cml_et_program *program, const char *name, cml_et_method **out, cml_error *err) {
+  return cml_et_method_load_beside(program, name, NULL, out, err);
+}
+
+cml_status cml_et_method_load_beside(cml_et_program *program, const char *name, const cml_et_method *beside, cml_et_method **out,
+                                     cml_error *err) {
   const cml_pte_method *method;
   CML_TRY(choose(program, name, &method, err));
   cml_et_method *m = calloc(1, sizeof *m);
@@ -339,7 +373,7 @@ cml_status cml_et_method_load(cml_et_program *program, const char *name, cml_et_
   m->pte = method;
   for (int i = 0; i < 4; i++) m->random[i] = UINT64_C(0x9e3779b97f4a7c15) * (uint64_t)(i + 1);
   m->call = (cml_et_call){.pool = program->pool, .random = m->random, .memory = &m->memory};
-  cml_status status = build(m, err);
+  cml_status status = build(m, beside, err);
   if (status) {
     if (!err || strncmp(err->text, "method '", 8)) cml_error_prefix(err, status, "method '%.*s'", (int)method->name.size, method->name.data);
     cml_et_method_unload(m);
@@ -355,7 +389,7 @@ void cml_et_method_unload(cml_et_method *m) {
     if (m->handles[i].backend && m->handles[i].backend->destroy) m->handles[i].backend->destroy(m->handles[i].handle);
   for (uint32_t i = 0; m->tensors && i < m->pte->value_count; i++)
     if (m->tensors[i]) cml_et_tensor_free(m->tensors[i]);
-  for (uint32_t i = 1; m->raw && i < m->pte->memory_count; i++) free(m->raw[i]);
+  for (uint32_t i = 1; m->shared && i < m->pte->memory_count; i++) drop_arena(m->shared[i]);
   for (size_t i = 0; i < m->skipped_count; i++) free(m->skipped[i].data);
   free(m->skipped);
   free(m->exported);

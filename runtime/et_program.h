@@ -81,6 +81,12 @@ CML_API const cml_et_options *cml_et_program_options(const cml_et_program *progr
 /* name NULL: the program's only method, or "forward". CML_NOT_FOUND with the names that there are; CML_UNSUPPORTED with
  * every operator and backend that is missing; CML_INVALID for what the program says wrongly. */
 CML_API CML_NODISCARD cml_status cml_et_method_load(cml_et_program *program, const char *name, cml_et_method **out, cml_error *err);
+/* The same, sharing mutable buffers with another loaded method of the program (or NULL): arenas of the memory plan behind the
+ * first, where both methods' are equally large, as exporters lay out buffers that methods share (share_mutable_buffers). Loading
+ * writes the buffers' initial values: load all, then run. Methods that share serve one caller together; any of them may be
+ * unloaded first. A Core ML delegate's state is its own, and not shared. */
+CML_API CML_NODISCARD cml_status cml_et_method_load_beside(cml_et_program *program, const char *name, const cml_et_method *beside,
+                                                           cml_et_method **out, cml_error *err);
 CML_API void cml_et_method_unload(cml_et_method *method); /* NULL is accepted */
 CML_API const cml_pte_method *cml_et_method_of(const cml_et_method *method);
 
@@ -102,7 +108,8 @@ CML_API const cml_et_value *cml_et_method_input(const cml_et_method *method, siz
 CML_API const cml_et_value *cml_et_method_output(const cml_et_method *method, size_t i);
 
 /* Sets a tensor input from a contiguous tensor, which is copied: converted to the input's type; the shape must be the
- * declared one, or within bounds where it is dynamic. CML_MISMATCH says what the input takes. Kept for later runs. */
+ * declared one, or within bounds where it is dynamic. CML_MISMATCH says what the input takes. Kept for later runs, unless the
+ * memory plan uses its place for something else: then the next run asks for it again (CML_ARGUMENT). */
 CML_API CML_NODISCARD cml_status cml_et_method_set_tensor(cml_et_method *method, size_t i, const cml_tensor *value, cml_error *err);
 /* Sets an Int, Bool or Double input. */
 CML_API CML_NODISCARD cml_status cml_et_method_set_number(cml_et_method *method, size_t i, cml_et_number value, cml_error *err);

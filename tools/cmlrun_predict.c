@@ -17,11 +17,13 @@ static const cli_page page = {
     "between them, and {step} in the output's name becomes 0, 1, ...",
     "An image comes as an array, height x width x 3 (red, green, blue) or height x width. What a model declares as a dictionary\n"
     "is written as two arrays, NAME.keys and NAME.values.\n"
-    "The inputs of an ExecuTorch program are input_0, input_1, ... in the order of the method's tensors, its outputs output_0, ...",
+    "The inputs of an ExecuTorch program are input_0, input_1, ... in the order of the method's tensors, its outputs output_0, ...\n"
+    "Steps may call several of its methods, which then share the mutable buffers that the program says they share.",
     "cmlrun predict model.mlpackage --input in.npz --output out.npz\n"
     "cmlrun predict classifier.mlpackage --input image=cat.png      # prints labels and probabilities\n"
     "cmlrun predict model.mlpackage --input a.npz --input b.npz --output 'out_{step}.npz' --state state.npz\n"
-    "cmlrun predict model.pte --method forward --data model.ptd --input in.npz --output out.npz\n",
+    "cmlrun predict model.pte --method forward --data model.ptd --input in.npz --output out.npz\n"
+    "cmlrun predict llm.pte --method prefill --input a.npz --method decode --input b.npz --input c.npz --output 'out_{step}.npz'\n",
     1, 1};
 
 typedef struct predict {
@@ -35,6 +37,8 @@ typedef struct predict {
   bool skip_delegates;
   const char *etdump, *etdump_values;
   cml_etdump *dump;
+  cli_list methods;         /* of steps */
+  cml_et_method **loaded;   /* by methods */
 } predict;
 
 cml_status cmlrun_session_inputs(cml_session *session, const char *path, cml_error *err) {
@@ -241,26 +245,59 @@ static cml_status write_etdump(predict *p, cml_error *err) {
   return status;
 }
 
-static cml_status run_program(predict *p, cml_error *err) {
+/* The method of step i: the last name given stands for all further steps. Methods are loaded once each, beside the first. */
+static cml_et_method *method_of(const predict *p, size_t i) {
+  size_t k = i < p->methods.count ? i : p->methods.count - 1;
+  return p->methods.count ? p->loaded[k] : p->program.method;
+}
+
+static cml_status load_methods(predict *p, cml_error *err) {
+  const char *const *names = p->methods.items;
+  if (!(p->loaded = calloc(p->methods.count + 1, sizeof *p->loaded))) return cml_fail_memory(err);
+  for (size_t i = 0; i < p->methods.count; i++) {
+    size_t k = 0;
+    while (k < i && strcmp(names[k], names[i])) k++;
+    if (!i) p->loaded[i] = p->program.method;
+    else if (k < i) p->loaded[i] = p->loaded[k];
+    else CML_TRY(cml_et_method_load_beside(p->program.program, names[i], p->program.method, &p->loaded[i], err));
+  }
+  return CML_OK;
+}
+
+static void unload_methods(predict *p) {
+  for (size_t i = 1; p->loaded && i < p->methods.count; i++) {
+    size_t k = 0;
+    while (k < i && p->loaded[k] != p->loaded[i]) k++;
+    if (k == i) cml_et_method_unload(p->loaded[i]);
+  }
+  free(p->loaded);
+}
+
+static cml_status run_program_step(predict *p, size_t i, cml_error *err) {
   char path[4096];
+  if (p->inputs.count) CML_TRY(cmlrun_program_inputs(&p->program, p->inputs.items[i], err));
+  if (p->dump) cml_et_method_observe(p->program.method, cml_etdump_observe, p->dump), cml_etdump_begin(p->dump);
+  CML_TRY(cml_et_method_run(p->program.method, err));
+  if (p->dump) cml_etdump_end(p->dump);
+  if (!p->output) return cmlrun_program_each_output(&p->program, print_tensor, err);
+  cmlrun_step_path(p->output, i, path, sizeof path);
+  return cmlrun_program_outputs(&p->program, path, err);
+}
+
+static cml_status run_program(predict *p, cml_error *err) {
   CML_TRY(cmlrun_program_open(p->path, &p->options, p->skip_delegates, &p->program, err));
-  if (p->etdump) {
-    CML_TRY(cml_etdump_create(p->etdump_values != NULL, &p->dump, err));
-    cml_et_method_observe(p->program.method, cml_etdump_observe, p->dump);
+  CML_TRY(load_methods(p, err));
+  if (p->etdump) CML_TRY(cml_etdump_create(p->etdump_values != NULL, &p->dump, err));
+  cml_et_method *first = p->program.method;
+  cml_status status = CML_OK;
+  for (size_t i = 0; !status && i < (p->inputs.count ? p->inputs.count : 1); i++) {
+    p->program.method = method_of(p, i);
+    cmlrun_stops(NULL, p->program.method);
+    status = run_program_step(p, i, err);
   }
-  for (size_t i = 0; i < (p->inputs.count ? p->inputs.count : 1); i++) {
-    if (p->inputs.count) CML_TRY(cmlrun_program_inputs(&p->program, p->inputs.items[i], err));
-    if (p->dump) cml_etdump_begin(p->dump);
-    CML_TRY(cml_et_method_run(p->program.method, err));
-    if (p->dump) cml_etdump_end(p->dump);
-    if (!p->output) {
-      CML_TRY(cmlrun_program_each_output(&p->program, print_tensor, err));
-      continue;
-    }
-    cmlrun_step_path(p->output, i, path, sizeof path);
-    CML_TRY(cmlrun_program_outputs(&p->program, path, err));
-  }
-  return p->dump ? write_etdump(p, err) : CML_OK;
+  p->program.method = first;
+  if (!status && p->dump) status = write_etdump(p, err);
+  return status;
 }
 
 int cmlrun_predict(int argc, char **argv) {
@@ -271,7 +308,7 @@ int cmlrun_predict(int argc, char **argv) {
       CLI_FLAG(0, "resize", &p.resize, "resize pictures to the model's size (bilinear)"),
       CLI_TEXT(0, "state", "FILE.npz", &p.state, "read the state from FILE when it exists, write it there afterwards"),
       CLI_TEXT(0, "function", "NAME", &p.options.function, "function of the model (default: its default function)"),
-      CLI_TEXT(0, "method", "NAME", &p.options.method, "method of a .pte"),
+      CLI_LIST(0, "method", "NAME", &p.methods, "method of a .pte; again for each further step that calls another one"),
       CLI_TEXT(0, "data", "FILE.ptd", &p.options.data, "external tensors of a .pte"),
       CLI_FLAG(0, "skip-delegates", &p.skip_delegates, "run a .pte around its delegates; their outputs are inputs delegate_K/output_J"),
       CLI_TEXT(0, "etdump", "FILE.etdp", &p.etdump, "write when each instruction of a .pte ran, for ExecuTorch's Inspector"),
@@ -287,14 +324,19 @@ int cmlrun_predict(int argc, char **argv) {
   char name[256];
   for (size_t i = 0; i < p.inputs.count; i++) steps += !picture_path(p.inputs.items[i], name, sizeof name);
   if (p.output && steps > 1 && !strstr(p.output, "{step}"))
-    return free(p.inputs.items), cli_usage_error("several inputs need {step} in the name of --output");
+    return free(p.inputs.items), free(p.methods.items), cli_usage_error("several inputs need {step} in the name of --output");
+  if (p.methods.count > 1 && p.methods.count > p.inputs.count)
+    return free(p.inputs.items), free(p.methods.items), cli_usage_error("there are more methods than inputs: each step takes one of both");
+  if (p.methods.count) p.options.method = p.methods.items[0];
   cml_error err = {0};
   cml_status status = cmlrun_is_program(p.path) ? run_program(&p, &err) : run(&p, &err);
   cmlrun_stops(NULL, NULL);
   cml_session_destroy(p.session);
   cmlrun_close(&p.model);
   cml_etdump_destroy(p.dump);
+  unload_methods(&p);
   cmlrun_program_close(&p.program);
   free(p.inputs.items);
+  free(p.methods.items);
   return status ? cmlrun_failed(p.path, &err) : CLI_OK;
 }

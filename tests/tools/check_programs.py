@@ -114,13 +114,14 @@ def near(a, b):
 
 
 def recorded_program(name, folder):
-    """One sequence over kept state, against what ExecuTorch's runtime or torch gave."""
+    """One sequence over kept state, against what ExecuTorch's runtime or torch gave. Steps are S or S:METHOD."""
     pte, out = os.path.join(recorded, name + '.pte'), os.path.join(folder, 'out_{step}.npz')
     with zipfile.ZipFile(os.path.join(recorded, name + '.npz')) as z:
         arrays = {n[:-4]: z.read(n) for n in z.namelist()}
-    steps = 1 + max(int(n.split('/')[0]) for n in arrays)
-    args = []
-    for s in range(steps):
+    steps = sorted({n.split('/')[0] for n in arrays}, key=lambda s: int(s.split(':')[0]))
+    args = ['--data', pte[:-4] + '.ptd'] if os.path.exists(pte[:-4] + '.ptd') else []
+    for s in steps:
+        args += ['--method', s.split(':')[1]] if ':' in s else []
         args += ['--input', os.path.join(folder, f'in_{s}.npz')]
         with zipfile.ZipFile(args[-1], 'w') as z:
             for n, data in arrays.items():
@@ -132,11 +133,27 @@ def recorded_program(name, folder):
         step, array = n.split('/')
         if r.returncode or not array.startswith('output_'):
             continue
-        with zipfile.ZipFile(out.replace('{step}', step)) as z:
+        with zipfile.ZipFile(out.replace('{step}', step.split(':')[0])) as z:
             said = near(read_npy(z.read(array + '.npy')), read_npy(data))
         wrong += [f'{n}: {said}'] if said else []
-    check(f'recorded program {name}', not wrong and steps > 0, wrong[:3])
+    check(f'recorded program {name}', not wrong and steps, wrong[:3])
     return r
+
+
+def steps_of_a_program(npz, folder):
+    """What a step leaves out, and methods that are wrong."""
+    both, one = (os.path.join(folder, n) for n in ('both.npz', 'one.npz'))
+    shared = os.path.join(recorded, 'shared_buffers.pte')
+    with zipfile.ZipFile(os.path.join(recorded, 'shared_buffers.npz')) as z, zipfile.ZipFile(both, 'w') as to:
+        to.writestr('input_0.npy', z.read('0:prefill/input_0.npy'))
+    write_npz(one)
+    r = run('predict', program, '--input', npz, '--input', one)
+    check('an input that a step leaves out is asked for where the run before overwrote it', r.returncode == 2
+          and 'input 0 was not given again (the memory plan used its place in the run before): float32 [2, 4]' in r.stderr, r)
+    r = run('predict', shared, '--method', 'prefill', '--input', both, '--method', 'sing', '--input', both)
+    check('a method that is not there is named', r.returncode == 1 and "no method 'sing'; it has" in r.stderr, r)
+    r = run('predict', shared, '--method', 'prefill', '--method', 'decode', '--input', both)
+    check('more methods than inputs', r.returncode == 2 and 'more methods than inputs' in r.stderr, r)
 
 
 def recorded_programs(folder):
@@ -212,4 +229,5 @@ with tempfile.TemporaryDirectory() as folder:
     etdump(npz, folder)
     describe()
     recorded_programs(folder)
+    steps_of_a_program(npz, folder)
 finish()

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Makes the recorded programs of tests/data/et/programs: NAME.pte and NAME.npz, which holds for each step S of a sequence the
-inputs S/input_K and the outputs S/output_K of ExecuTorch's own runtime (of torch where that does not run the program on Linux:
+"""Makes the recorded programs of tests/data/et/programs: NAME.pte, where it has external data NAME.ptd, and NAME.npz, which holds for
+each step S of a sequence (S:METHOD where steps call several methods) the inputs S/input_K and the outputs S/output_K of ExecuTorch's own runtime (of torch where that does not run the program on Linux:
 Core ML delegates, other backends, convolutions with the channels last). check_programs.py runs cmlrun over them.
 
     python3 tests/tools/make_programs.py tests/data/et/programs [NAME ...]      (executorch 1.4.1, torch, coremltools)"""
@@ -26,6 +26,9 @@ with contextlib.redirect_stderr(io.StringIO()):
     from executorch.exir.backend.backend_api import to_backend
     from executorch.exir.backend.backend_details import BackendDetails, CompileSpec, PreprocessResult
     from executorch.exir.capture._config import ExecutorchBackendConfig
+    from executorch.exir.passes import MemoryPlanningPass
+    from executorch.exir.passes.init_mutable_pass import InitializedMutableBufferPass
+    from executorch.extension.pybindings import portable_lib
     from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401
     from executorch.runtime import Runtime, Verification
     import coremltools as ct
@@ -43,6 +46,11 @@ def program(function):
 def portable(model, inputs, dynamic=None, **options):
     edge = to_edge(export(model.eval(), inputs, dynamic_shapes=dynamic), compile_config=LOOSE)
     return edge.to_executorch(ExecutorchBackendConfig(**options)).buffer
+
+
+class Made(bytes):
+    """A program that comes with external data, or whose steps call several methods."""
+    ptd, methods = None, None
 
 
 def recorded(buffer, steps):
@@ -203,6 +211,98 @@ def ranged():
                      [(torch.randn(9, 5),), (torch.randn(2, 5),), (torch.randn(4, 5),)], ({0: n},), specs={"precision": "float32"})
 
 
+class Cell(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.l = torch.nn.Linear(4, 4)
+
+    def forward(self, x):
+        return torch.tanh(self.l(x))
+
+
+class Thrice(torch.nn.Module):
+    def __init__(self, cell):
+        super().__init__()
+        self.cell = cell
+
+    def forward(self, x):
+        y = self.cell(self.cell(x).cumsum(-1))
+        return self.cell(x + y), torch.cond(y.sum() > 0, torch.sin, torch.cos, (y,))
+
+
+@program
+def called_thrice():
+    """One delegate, of dynamic shape, that is called three times with operators between."""
+    cell, n = Cell().eval(), {0: Dim("n", min=2, max=6)}
+    steps = [(torch.randn(k, 4),) for k in (6, 2, 5)]
+    lowered = to_backend("CoreMLBackend", to_edge(export(cell, steps[0], dynamic_shapes=(n,)), compile_config=LOOSE).exported_program(), coreml("float32"))
+    with torch.no_grad():
+        expected = [list(Thrice(cell)(*s)) for s in steps]
+    return portable(Thrice(lowered), steps[0], (n,)), steps, expected
+
+
+# ---- several methods, external data ----
+
+class Shared(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(2, 4))
+        self.register_buffer("count", torch.ones(1))
+        self.l = torch.nn.Linear(4, 4)
+
+    def prefill(self, x):
+        self.seen.copy_(self.l(x))
+        self.count.add_(1)
+        return x * self.count
+
+    def decode(self, x):
+        self.seen.add_(x)
+        return self.seen * self.count
+
+
+class Method(torch.nn.Module):
+    def __init__(self, model, name):
+        super().__init__()
+        self.model, self.name = model, name
+
+    def forward(self, x):
+        return getattr(self.model, self.name)(x)
+
+
+@program
+def shared_buffers():
+    """Two methods over the same buffers, one of which has an initial value. The wheel's Module keeps them apart: torch's values."""
+    with torch.no_grad():
+        model, names, steps = Shared().eval(), ["prefill", "decode", "decode", "prefill", "decode"], [(torch.randn(2, 4),) for _ in range(5)]
+        methods = {n: export(Method(model, n), steps[0]) for n in ("prefill", "decode")}
+        config = ExecutorchBackendConfig(memory_planning_pass=MemoryPlanningPass(share_mutable_buffers=True),
+                                         passes=[InitializedMutableBufferPass(["count"])])
+        made = Made(to_edge(methods, compile_config=LOOSE).to_executorch(config).buffer)
+        made.methods = names
+        return made, steps, [[getattr(model, n)(*s).clone()] for n, s in zip(names, steps)]
+
+
+@program
+def external():
+    """Weights and a table in a .ptd, a mutable buffer and a constant in the program."""
+    class M(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.e, self.l = torch.nn.Embedding(9, 4), torch.nn.Linear(4, 3)
+            self.register_buffer("total", torch.zeros(3))
+
+        def forward(self, i):
+            self.total.add_(self.l(self.e(i)).sum(0).detach())
+            return self.total * torch.tensor([1.0, 2, 3])
+    steps = [(torch.randint(0, 9, (5,)),) for _ in range(3)]
+    done = to_edge(export(M().eval().requires_grad_(False), steps[0]), compile_config=LOOSE).to_executorch(
+        ExecutorchBackendConfig(external_constants=lambda n: "weights" if "weight" in n.name else None))
+    made = Made(done.buffer)
+    made.ptd = bytes(done._tensor_data["weights"])
+    method = portable_lib._load_for_executorch_from_buffer(done.buffer, data_map_buffer=made.ptd)
+    return made, steps, [[o.clone() for o in method.forward(s)] for s in steps]
+
+
 # ---- a backend of one's own ----
 
 class ScaleBackend(BackendDetails):
@@ -239,8 +339,12 @@ def main():
             buffer, steps, outputs = PROGRAMS[name]()
         with open(os.path.join(folder, name + ".pte"), "wb") as f:
             f.write(buffer)
-        arrays = {f"{s}/input_{i}": v.numpy() for s, step in enumerate(steps) for i, v in enumerate(step)}
-        arrays |= {f"{s}/output_{i}": v.detach().contiguous().numpy() for s, step in enumerate(outputs) for i, v in enumerate(step) if isinstance(v, torch.Tensor)}
+        names = [f"{s}:{m}" for s, m in enumerate(buffer.methods)] if getattr(buffer, "methods", None) else range(len(steps))
+        if getattr(buffer, "ptd", None):
+            with open(os.path.join(folder, name + ".ptd"), "wb") as f:
+                f.write(buffer.ptd)
+        arrays = {f"{s}/input_{i}": v.numpy() for s, step in zip(names, steps) for i, v in enumerate(step)}
+        arrays |= {f"{s}/output_{i}": v.detach().contiguous().numpy() for s, step in zip(names, outputs) for i, v in enumerate(step) if isinstance(v, torch.Tensor)}
         np.savez(os.path.join(folder, name + ".npz"), **arrays)
         print(name, len(buffer), "bytes", len(steps), "steps")
 
