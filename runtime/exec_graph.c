@@ -6,9 +6,8 @@
 #include <stdlib.h>
 
 #include "compressed.h"
-#include "mapping.h"
+#include "exec_release.h"
 #include "pack_cache.h"
-
 
 /* ---- types ---- */
 
@@ -300,17 +299,37 @@ static cml_status check_declared(const cml_tensor *inferred, const cml_tensor *d
   return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "is declared %s, and %s %s", b, but, a);
 }
 
+static cml_status more_folded(cml_graph *g, size_t count, cml_error *err) {
+  if (g->folded_count + count <= g->folded_capacity) return CML_OK;
+  size_t capacity = 2 * g->folded_capacity + count + 64;
+  cml_slot **folded = realloc(g->folded, capacity * sizeof *folded);
+  if (!folded) return cml_fail_memory(err);
+  g->folded = folded;
+  g->folded_capacity = capacity;
+  return CML_OK;
+}
+
+cml_status cml_graph_constant(cml_graph *g, cml_tensor *t, cml_error *err) {
+  CML_TRY(more_folded(g, 1, err));
+  cml_slot *slot = calloc(1, sizeof *slot);
+  if (!slot) return cml_fail_memory(err);
+  slot->tensor = *t;
+  cml_slot_use_account(slot, g->account);
+  cml_status status = cml_slot_reserve(slot, err);
+  if (status) {
+    free(slot);
+    return status;
+  }
+  g->folded[g->folded_count++] = slot;
+  t->data = slot->tensor.data;
+  return CML_OK;
+}
+
 /* Computes a step now; too large a result is left to run time. */
 static cml_status fold_step(cml_graph *g, cml_step *s, const cml_tensor **args, cml_tensor *outs, cml_error *err) {
   cml_slot **slots = CML_ARENA_NEW_ARRAY(&g->arena, cml_slot *, s->out_count);
   if (!slots) return cml_fail_memory(err);
-  if (g->folded_count + s->out_count > g->folded_capacity) {
-    size_t capacity = 2 * g->folded_capacity + s->out_count + 64;
-    cml_slot **folded = realloc(g->folded, capacity * sizeof *folded);
-    if (!folded) return cml_fail_memory(err);
-    g->folded = folded;
-    g->folded_capacity = capacity;
-  }
+  CML_TRY(more_folded(g, s->out_count, err));
   cml_status status = cml_step_evaluate(g, s, args, slots, err);
   if (status == CML_CANCELLED) return CML_OK;
   CML_TRY(status);
@@ -623,17 +642,6 @@ cml_status cml_exec_build(cml_graph *graph, const cml_mil_function *function, cm
 
 /* ---- prepare ---- */
 
-enum { WORTH_DROPPING = 1 << 20 }; /* bytes */
-
-/* What was packed is read no more: its pages may go. (Where a step still reads some, they come back by themselves.) */
-static void drop_packed(const cml_graph *g, const cml_step *s) {
-  for (size_t k = 0; k < s->arg_count; k++) {
-    uint64_t bytes;
-    const cml_tensor *t = &g->values[s->args[k]].type;
-    if (s->arg_constant[k] && t->data && cml_tensor_bytes(t, &bytes) && bytes >= WORTH_DROPPING) cml_mapping_drop(t->data, (size_t)bytes);
-  }
-}
-
 /* The call behind an argument that was left compressed. */
 static cml_status compressed_source(cml_graph *g, const cml_step *s, cml_call **out, cml_error *err) {
   *out = NULL;
@@ -652,11 +660,12 @@ static cml_status compressed_source(cml_graph *g, const cml_step *s, cml_call **
   return CML_OK;
 }
 
-static cml_status prepare_block(cml_graph *g, cml_graph_block *block, const cml_tensor **args, cml_tensor **outs, cml_pool *pool,
+static cml_status prepare_block(cml_release *release, cml_graph_block *block, const cml_tensor **args, cml_tensor **outs, cml_pool *pool,
                                 cml_error *err) {
+  cml_graph *g = release->graph;
   for (size_t i = 0; i < block->step_count; i++) {
     cml_step *s = &block->steps[i];
-    for (size_t k = 0; k < s->block_count; k++) CML_TRY(prepare_block(g, s->blocks[k], args, outs, pool, err));
+    for (size_t k = 0; k < s->block_count; k++) CML_TRY(prepare_block(release, s->blocks[k], args, outs, pool, err));
     if (s->folded || !s->op->prepare) continue;
     cml_call *source;
     CML_TRY(compressed_source(g, s, &source, err));
@@ -666,7 +675,7 @@ static cml_status prepare_block(cml_graph *g, cml_graph_block *block, const cml_
                   .out_count = s->out_count, .arg_constant = s->arg_constant, .declared = s->declared, .pool = pool,
                   .kept = &g->kept, .account = g->account, .step = s, .compressed = source, .cache = g->cache};
     CML_TRY(s->op->prepare(&c, err));
-    if ((s->prepared = c.prepared)) drop_packed(g, s);
+    if ((s->prepared = c.prepared)) cml_release_step(release, s, c.unread);
   }
   return CML_OK;
 }
@@ -674,7 +683,10 @@ static cml_status prepare_block(cml_graph *g, cml_graph_block *block, const cml_
 cml_status cml_exec_prepare(cml_graph *g, cml_pool *pool, cml_error *err) {
   const cml_tensor **args = calloc(g->max_args + 1, sizeof *args);
   cml_tensor **outs = calloc(g->max_outs + 1, sizeof *outs);
-  cml_status status = args && outs ? prepare_block(g, &g->body, args, outs, pool, err) : cml_fail_memory(err);
+  cml_release release = {.graph = g};
+  cml_status status = args && outs ? cml_release_begin(&release, g, err) : cml_fail_memory(err);
+  if (!status) status = prepare_block(&release, &g->body, args, outs, pool, err);
+  cml_release_end(&release);
   free(args);
   free(outs);
   return status;

@@ -66,6 +66,8 @@ typedef struct cml_graph {
 cml_status cml_exec_build(cml_graph *graph, const cml_mil_function *function, cml_error *err);
 /* Keeps float16 states of float32 programs in float32 (exec_widen.c). */
 void cml_exec_widen_states(cml_graph *graph);
+/* Gives a tensor of known shape memory of the graph's own, contents undefined, for a constant that a pass makes. */
+cml_status cml_graph_constant(cml_graph *graph, cml_tensor *t, cml_error *err);
 /* Calls each step's prepare. */
 cml_status cml_exec_prepare(cml_graph *graph, cml_pool *pool, cml_error *err);
 void cml_exec_free(cml_graph *graph);

@@ -94,6 +94,7 @@ struct cml_call {
   size_t out_count;
   const bool *arg_constant;     /* beside args: the value never changes (weights); valid in prepare and later */
   void *prepared;               /* from prepare */
+  uint64_t unread;              /* set by prepare: bit i: run reads no data of argument i any more (the first 64; see cml_arg_unread) */
   uint64_t scratch_size;        /* set by infer: bytes of scratch for these shapes; 0 none */
   void *scratch;                /* 64-byte aligned, scratch_size bytes, contents undefined */
   const cml_tensor *declared;   /* outputs' types as the program declares them (out_count of them), or NULL */
@@ -117,6 +118,11 @@ static inline size_t cml_arg_count(const cml_call *c, unsigned param) { return (
 static inline const cml_tensor *cml_arg_at(const cml_call *c, unsigned param, size_t k) { return c->args[c->first[param] + k]; }
 static inline bool cml_arg_is_constant(const cml_call *c, unsigned param) {
   return c->first[param] < c->first[param + 1] && c->arg_constant && c->arg_constant[c->first[param]];
+}
+/* In prepare: run will read packed copies in place of what the tensor (NULL: none) holds, which may then be given back. */
+static inline void cml_arg_unread(cml_call *c, const cml_tensor *t) {
+  for (unsigned i = 0; t && i < c->first[c->op->param_count] && i < 64; i++)
+    if (c->args[i] == t) c->unread |= UINT64_C(1) << i;
 }
 /* Present and its data known. */
 static inline bool cml_arg_known(const cml_call *c, unsigned param) {

@@ -301,6 +301,8 @@ static cml_status prepare(cml_call *c, cml_error *err) {
     if (!ready) cml_conv_pack(k, &conv, &from, p->half, to, c->pool);
     p->packed[i] = to;
   }
+  cml_arg_unread(c, w);
+  cml_arg_unread(c, bias);
   c->prepared = p;
   return CML_OK;
 }

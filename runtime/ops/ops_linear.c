@@ -144,7 +144,9 @@ static cml_status prepare_linear(cml_call *c, cml_error *err) {
     if (!b) return c->keep_status;
     if (!ready) cml_parallel(c->pool, cml_panel_count(k, columns), 4, pack_weight, &(pack_context){k, w, b, p->half});
     p->b = b;
+    cml_arg_unread(c, w);
   }
+  cml_arg_unread(c, bias);
   c->prepared = p;
   return CML_OK;
 }
@@ -491,6 +493,7 @@ static cml_status prepare_matmul(cml_call *c, cml_error *err) {
   if (!b) return c->keep_status;
   if (!packed) pack_all(k, &p, y, half, b, c->pool);
   *ready = (packed_b){.b = b, .half = half, .kernels = k};
+  cml_arg_unread(c, y);
   c->prepared = ready;
   return CML_OK;
 }

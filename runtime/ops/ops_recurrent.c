@@ -234,6 +234,8 @@ static cml_status prepare_recurrent(cml_call *c, cml_error *err) {
     if (!(to = cml_call_keep(c, gates * p->gate_bytes, err))) return c->keep_status;
     for (size_t g = 0; g < gates; g++) pack(r, g * h, h, to + g * p->gate_bytes);
     p->r[d] = to;
+    cml_arg_unread(c, w);
+    cml_arg_unread(c, r);
   }
   c->prepared = p;
   return CML_OK;

@@ -128,7 +128,7 @@ static uint32_t stack(const loop *l, const gate gates[3], int which, const char 
   cml_tensor r = {.dtype = type, .rank = columns == 1 && !strcmp(param, "bias") ? 1 : 2, .dims = {3 * hidden, columns}};
   size_t part = (size_t)(hidden * columns) * cml_dtype_bits(type) / 8;
   if (r.rank == 1) r.dims[1] = 0;
-  if (!(r.data = cml_arena_array(&l->g->arena, 3 * part + 64, 1))) return CML_NO_VALUE;
+  if (cml_graph_constant(l->g, &r, NULL)) return CML_NO_VALUE;
   memset(r.data, 0, 3 * part);
   for (int i = 0; i < 3; i++) {
     uint32_t v = cml_pass_arg(gates[i].of[which], param);

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "mapping.h"
 #include "passes.h"
 
 /* y = scale[c] x + shift[c] */
@@ -84,12 +85,12 @@ static bool scale_weight(const cml_tensor *from, cml_tensor *to, const affine *f
   return true;
 }
 
-static uint32_t new_constant(cml_graph *g, const cml_tensor *like, cml_tensor **out) {
+static cml_status new_constant(cml_graph *g, const cml_tensor *like, uint32_t *value, cml_tensor **out, cml_error *err) {
   cml_tensor t = *like;
-  t.data = cml_arena_array(&g->arena, (size_t)cml_tensor_count(like) + 16, cml_dtype_bits(like->dtype) / 8);
-  uint32_t v = t.data ? cml_pass_value(g, "", &t, CML_ROLE_CONSTANT) : CML_NO_VALUE;
-  if (v != CML_NO_VALUE) *out = &g->values[v].type;
-  return v;
+  CML_TRY(cml_graph_constant(g, &t, err));
+  if ((*value = cml_pass_value(g, "", &t, CML_ROLE_CONSTANT)) == CML_NO_VALUE) return cml_fail_memory(err);
+  *out = &g->values[*value].type;
+  return CML_OK;
 }
 
 /* The convolution with other constants takes the place of `last`, the step that it has joined. */
@@ -97,12 +98,11 @@ static cml_status rewrite(cml_graph *g, cml_step *s, cml_step *last, const affin
   bool transpose = cml_pass_is(s, "conv_transpose");
   uint32_t weight = cml_pass_arg(s, "weight"), bias = cml_pass_arg(s, "bias");
   const cml_tensor *groups = cml_pass_arg(s, "groups") == CML_NO_VALUE ? NULL : cml_pass_type(g, cml_pass_arg(s, "groups"));
-  cml_tensor like = {.dtype = cml_pass_type(g, s->outs[0])->dtype, .rank = 1, .dims = {f->channels}}, w = *cml_pass_type(g, weight), *to;
-  uint32_t new_weight = new_constant(g, &w, &to);
-  if (new_weight == CML_NO_VALUE) return cml_fail_memory(err);
+  cml_tensor like = {.dtype = cml_pass_type(g, s->outs[0])->dtype, .rank = 1, .dims = {f->channels}}, w = *cml_pass_type(g, weight), *to = NULL;
+  uint32_t new_weight, new_bias;
+  CML_TRY(new_constant(g, &w, &new_weight, &to, err));
   if (!scale_weight(&w, to, f, transpose, groups ? cml_tensor_get_int(groups, 0) : 1)) return CML_OK;
-  uint32_t new_bias = new_constant(g, &like, &to);
-  if (new_bias == CML_NO_VALUE) return cml_fail_memory(err);
+  CML_TRY(new_constant(g, &like, &new_bias, &to, err));
   for (int64_t c = 0; c < f->channels; c++)
     if (!store(to, c, (bias == CML_NO_VALUE ? 0 : cml_tensor_get(cml_pass_type(g, bias), c)) * f->scale[c] + f->shift[c])) return CML_OK;
   const cml_binding bindings[] = {
@@ -111,6 +111,7 @@ static cml_status rewrite(cml_graph *g, cml_step *s, cml_step *last, const affin
       {"groups", cml_pass_arg(s, "groups")}, {"output_shape", transpose ? cml_pass_arg(s, "output_shape") : CML_NO_VALUE}};
   CML_TRY(cml_pass_become(g, last, s->op->name, bindings, sizeof bindings / sizeof *bindings, err));
   last->name = s->name;
+  cml_mapping_drop(w.data, (size_t)cml_tensor_count(&w) * cml_dtype_bits(w.dtype) / 8); /* the file's are not read again */
   *done = true;
   return CML_OK;
 }
