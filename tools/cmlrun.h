@@ -11,7 +11,7 @@ int cmlrun_describe(int argc, char **argv);
 int cmlrun_bench(int argc, char **argv);
 
 typedef struct cmlrun_options {
-  const char *method, *function, *passes, *data, *cache;
+  const char *method, *function, *passes, *data, *cache, *kernels;
   uint64_t threads, max_memory; /* 0: the machine's */
 } cmlrun_options;
 
@@ -19,6 +19,12 @@ typedef struct cmlrun_options {
 #define CMLRUN_LIMITS(options)                                                                        \
   CLI_NUMBER('t', "threads", "N", &(options).threads, "threads (default: one for each core)"),        \
       CLI_NUMBER(0, "max-memory", "BYTES", &(options).max_memory, "what the model may take beside its file (default: the machine's memory)")
+
+/* Another row, of commands that call cmlrun_choose_kernels with what it sets, before anything is prepared. */
+#define CMLRUN_KERNELS(options) \
+  CLI_TEXT(0, "kernels", "NAME", &(options).kernels, "portable, avx2, avx512 or neon (default: the fastest for this processor)")
+/* CLI_GO_ON, or the exit code of a wrong call when this machine or build has no such kernels. */
+int cmlrun_choose_kernels(const cmlrun_options *options);
 
 /* An open model with its executable; close with cmlrun_close. */
 typedef struct cmlrun_model {

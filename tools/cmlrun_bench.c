@@ -190,6 +190,7 @@ int cmlrun_bench(int argc, char **argv) {
   const char *seconds = NULL, *input = NULL;
   cli_option options[] = {
       CMLRUN_LIMITS(b.options),
+      CMLRUN_KERNELS(b.options),
       CLI_TEXT('s', "seconds", "S", &seconds, "run for at least S seconds (default: 1)"),
       CLI_TEXT(0, "function", "NAME", &b.options.function, "function of the model"),
       CLI_TEXT(0, "method", "NAME", &b.options.method, "method of a .pte"),
@@ -204,6 +205,7 @@ int cmlrun_bench(int argc, char **argv) {
       CLI_END};
   int code = cli_parse(&page, options, &argc, argv);
   if (code != CLI_GO_ON) return code;
+  if ((code = cmlrun_choose_kernels(&b.options)) != CLI_GO_ON) return code;
   if (seconds && (b.seconds = strtod(seconds, NULL)) <= 0) return cli_usage_error("--seconds takes a positive number");
   if (cmlrun_is_program(argv[0]) && (b.trace || b.html)) return cli_usage_error("--trace and --html are for Core ML models");
   if (cmlrun_is_program(argv[0]))

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "kernels.h"
+
 /* The model of the wanted method; without one, the only model there is. */
 static cml_status choose_model(const cml_container *c, const char *method, const cml_container_model **out, cml_error *err) {
   size_t count = cml_container_model_count(c), fitting = 0;
@@ -54,6 +56,11 @@ cml_status cmlrun_open(const char *path, const cmlrun_options *options, cmlrun_m
   }
   if (status) cmlrun_close(out);
   return status;
+}
+
+int cmlrun_choose_kernels(const cmlrun_options *options) {
+  cml_error err;
+  return cml_kernels_use(options->kernels, &err) ? cli_usage_error("%s", err.text) : CLI_GO_ON;
 }
 
 void cmlrun_close(cmlrun_model *m) {

@@ -316,9 +316,11 @@ int cmlrun_predict(int argc, char **argv) {
       CLI_TEXT(0, "passes", "LIST", &p.options.passes, "graph passes to run: all by default, \"\" none"),
       CLI_TEXT(0, "cache", "DIR", &p.options.cache, "keep packed weights in DIR for the next time"),
       CMLRUN_LIMITS(p.options),
+      CMLRUN_KERNELS(p.options),
       CLI_END};
   int code = cli_parse(&page, options, &argc, argv);
   if (code != CLI_GO_ON) return code;
+  if ((code = cmlrun_choose_kernels(&p.options)) != CLI_GO_ON) return free(p.inputs.items), code;
   p.path = argv[0];
   size_t steps = 0;
   char name[256];

@@ -55,6 +55,19 @@ def check_threads(folder):
     check(all(p[3] == 0 and p[0] < data["threads"] == 2 for p in data["pieces"]), "its pieces point at the operation")
 
 
+def check_kernels():
+    """Packed weights have the width of the kernels' tiles, so that the choice can be seen."""
+    packed = {}
+    for name in ("portable", "avx2", "avx512", "neon"):
+        run = subprocess.run([CMLRUN, "bench", MODEL, "--seconds", "0.01", "--json", "--kernels", name], capture_output=True, text=True)
+        check(run.returncode == 0 or (run.returncode == 2 and f"no kernels named '{name}'" in run.stderr), f"--kernels {name}: {run.stderr.strip() or 'runs'}")
+        if run.returncode == 0:
+            packed[name] = json.loads(run.stdout)["packed_bytes"]
+    check("portable" in packed, f"portable kernels run everywhere: {packed}")
+    if "avx512" in packed:
+        check(packed["avx512"] > packed["avx2"], f"a choice is made: {packed}")
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         trace, page = os.path.join(folder, "t.json"), os.path.join(folder, "p.html")
@@ -89,6 +102,7 @@ def main():
         check_threads(folder)
         human = subprocess.run([CMLRUN, "bench", MODEL, "--threads", "1", "--seconds", "0.05", "--profile"], capture_output=True, text=True)
         check(human.returncode == 0 and "GFLOP/s" in human.stdout and "of peak" in human.stdout, "the table has rates and shares")
+        check_kernels()
         bad = subprocess.run([CMLRUN, "bench", MODEL, "--seconds", "0.05", "--trace", os.path.join(folder, "no/such/folder.json")], capture_output=True, text=True)
         check(bad.returncode == 1 and "folder.json" in bad.stderr, "a file that cannot be written is an error")
     print(f"1..{count}")
