@@ -86,6 +86,7 @@ typedef struct cml_plan {
   uint64_t *offsets;       /* by value: in the arena, or CML_NO_OFFSET for constants, inputs, states and slots' own memory */
   uint64_t *scratch;       /* by step: in the arena, or CML_NO_OFFSET for none */
   uint64_t *scratch_bytes; /* by step */
+  int64_t *out_row;        /* by step: as in cml_call */
   bool *dynamic;           /* by step: infer again right before run, outputs in memory of their slots */
   bool *skip;              /* by step: computed while planning, or a view */
   uint64_t arena_size, live_peak; /* values and scratch */

@@ -78,7 +78,8 @@ CML_API const cml_tensor *cml_session_output(const cml_session *session, size_t 
 /* State i in the order of cml_executable_states, to read or to write; zeros at first. */
 CML_API cml_tensor *cml_session_state(cml_session *session, size_t i);
 
-/* Called after each operation of a run with its outputs; for profiles and traces. NULL switches it off. */
+/* Called after each operation of a run with its inputs (of which only types and shapes may be looked at) and outputs; for profiles and
+ * traces. NULL switches it off. */
 typedef void cml_observe(void *context, const char *op_type, const char *op_name, uint64_t begin_ns, uint64_t end_ns,
                          const cml_tensor *const *inputs, size_t input_count, const cml_tensor *const *outputs, size_t output_count);
 CML_API void cml_session_observe(cml_session *session, cml_observe *observe, void *context);

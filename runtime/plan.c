@@ -62,6 +62,7 @@ static cml_status infer_step(cml_planner *p, const cml_step *s, cml_error *err) 
     if (!cml_tensor_known_shape(p->outs[i]) || !p->outs[i]->dtype) plan->dynamic[s->index] = true;
   if (s->op->flags & CML_OP_CONTROL) plan->dynamic[s->index] = true;
   CML_TRY(cml_scratch_check(c.scratch_size, err));
+  p->spaces_rows[s->index] = c.spaces_rows;
   p->scratch[s->index] = plan->dynamic[s->index] ? 0 : c.scratch_size;
   return compute_now(p, s, &plan->skip[s->index], err);
 }
@@ -87,6 +88,7 @@ uint32_t cml_planner_root(cml_planner *p, uint32_t v, uint64_t *inner) {
 static uint32_t root_of(cml_planner *p, uint32_t v) { return cml_planner_root(p, v, NULL); }
 
 static void use_value(cml_planner *p, uint32_t value, uint32_t step) {
+  p->uses[value]++;
   uint32_t r = root_of(p, value);
   if (p->last[r] < step) p->last[r] = step;
 }
@@ -108,8 +110,10 @@ static void find_lifetimes(cml_planner *p) {
     p->inner[v] = 0;
     p->first[v] = p->last[v] = 0;
     p->parted[v] = false;
+    p->uses[v] = 0;
     p->pinned[v] = g->values[v].role != CML_ROLE_COMPUTED;
   }
+  for (uint32_t i = 0; i < g->step_total; i++) p->plan->out_row[i] = 0;
   for (uint32_t i = 0; i < g->body.step_count; i++) {
     const cml_step *s = cml_planner_step(p, i);
     for (size_t k = 0; k < s->arg_count; k++) use_value(p, s->args[k], i);
@@ -118,12 +122,10 @@ static void find_lifetimes(cml_planner *p) {
     for (size_t k = 0; k < s->out_count; k++) {
       uint32_t v = s->outs[k];
       p->first[v] = p->last[v] = i;
+      p->maker[v] = s->index;
       bool view = !computed && k == 0 && (s->op->flags & CML_OP_VIEW) && s->arg_count && !p->plan->types[s->args[0]].list;
       p->pinned[v] = computed || p->plan->dynamic[s->index] || !p->plan->types[v].dtype;
-      if (view) {
-        p->within[v] = root_of(p, s->args[0]);
-        use_value(p, v, i);
-      }
+      if (view) p->within[v] = root_of(p, s->args[0]); /* which is used here: it is an argument */
     }
   }
   for (size_t i = 0; i < g->body.output_count; i++) use_value(p, g->body.outputs[i], (uint32_t)g->body.step_count);
@@ -248,10 +250,14 @@ cml_status cml_plan_create(const cml_graph *g, const cml_tensor *input_types, cm
   plan->scratch = CML_ARENA_NEW_ARRAY(a, uint64_t, g->step_total);
   plan->dynamic = CML_ARENA_NEW_ARRAY(a, bool, g->step_total);
   plan->order = CML_ARENA_NEW_ARRAY(a, uint32_t, g->body.step_count + 1);
+  plan->out_row = CML_ARENA_NEW_ARRAY(a, int64_t, g->step_total);
   plan->skip = CML_ARENA_NEW_ARRAY(a, bool, g->step_total);
   cml_planner p = {.g = g, .plan = plan};
   p.order = CML_ARENA_NEW_ARRAY(&temporary, uint32_t, g->body.step_count + 1);
   p.other = CML_ARENA_NEW_ARRAY(&temporary, uint32_t, g->body.step_count + 1);
+  p.spaces_rows = CML_ARENA_NEW_ARRAY(&temporary, bool, g->step_total);
+  p.maker = CML_ARENA_NEW_ARRAY(&temporary, uint32_t, g->value_count);
+  p.uses = CML_ARENA_NEW_ARRAY(&temporary, uint32_t, g->value_count);
   p.within = CML_ARENA_NEW_ARRAY(&temporary, uint32_t, g->value_count);
   p.inner = CML_ARENA_NEW_ARRAY(&temporary, uint64_t, g->value_count);
   p.parted = CML_ARENA_NEW_ARRAY(&temporary, bool, g->value_count);
@@ -261,8 +267,8 @@ cml_status cml_plan_create(const cml_graph *g, const cml_tensor *input_types, cm
   p.scratch = plan->scratch_bytes = CML_ARENA_NEW_ARRAY(a, uint64_t, g->step_total);
   p.args = cml_arena_array(&temporary, g->max_args + 1, sizeof *p.args);
   p.outs = cml_arena_array(&temporary, g->max_outs + 1, sizeof *p.outs);
-  bool ok = plan->types && plan->order && plan->offsets && plan->scratch && plan->dynamic && plan->skip &&
-            p.order && p.other && p.within && p.inner && p.parted && p.first && p.last && p.pinned &&
+  bool ok = plan->types && plan->order && plan->offsets && plan->scratch && plan->out_row && plan->dynamic && plan->skip &&
+            p.order && p.other && p.spaces_rows && p.maker && p.uses && p.within && p.inner && p.parted && p.first && p.last && p.pinned &&
             p.scratch && p.args && p.outs;
   cml_status status = ok ? plan_all(&p, input_types, err) : cml_fail_memory(err);
   cml_arena_free(&temporary);

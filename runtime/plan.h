@@ -14,6 +14,8 @@ typedef struct cml_planner {
   uint64_t *inner;        /* by value: bytes */
   uint32_t *first, *last; /* by root: positions in the order */
   uint64_t *scratch;      /* by step: bytes */
+  bool *spaces_rows;      /* by step: as in cml_call */
+  uint32_t *maker, *uses; /* by value: the step that makes it, and how often it is used */
   bool *pinned;           /* by value: its memory is not in the arena, or not known before the run */
   bool *parted;           /* by root: other values are parts of it */
   const cml_tensor **args;

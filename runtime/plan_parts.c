@@ -1,4 +1,5 @@
-/* Parts of a whole: what concat joins can be computed where it will lie, and what split gives can be read where it is.
+/* Parts of a whole: what concat joins can be computed where it will lie, and what split gives can be read where it is. Along the
+ * last dimension (the channels of images that have them last) a part has its rows apart, if its maker can write them so.
  *
  * The whole then lives as long as its parts do, which can take more memory than the copies. A whole is made only where that does
  * not lift the peak; late parts are tried alone when all of them would. */
@@ -12,6 +13,15 @@ typedef struct part {
   uint32_t root, first;
   uint64_t offset;
 } part;
+
+/* One step's parts: `base` bytes and their offsets from the start of the whole's root. */
+typedef struct joint {
+  uint32_t step, whole;
+  uint64_t base;
+  int64_t row; /* as in cml_op */
+  const uint32_t *values;
+  size_t count;
+} joint;
 
 typedef struct joiner {
   cml_planner *p;
@@ -73,22 +83,24 @@ static int late_first(const void *a, const void *b) {
   return x->first != y->first ? (x->first < y->first ? 1 : -1) : x->root < y->root ? -1 : 1;
 }
 
-/* values: the whole's parts, `base` bytes and their offsets from the start of its root. */
-static bool join(joiner *j, uint32_t step, uint32_t whole, uint64_t base, const uint32_t *values, size_t count) {
+/* A value whose rows may lie apart: its maker can write it so, and nobody but the whole reads it. */
+static bool may_be_spaced(const cml_planner *p, uint32_t v) { return p->spaces_rows[p->maker[v]] && p->uses[v] == 1 && !p->parted[v]; }
+
+static bool join(joiner *j, const joint *t) {
   cml_planner *p = j->p;
   size_t n = 0;
-  for (size_t i = 0; i < count; i++) {
-    uint64_t inner, at = base + j->offsets[i];
-    uint32_t r = cml_planner_root(p, values[i], &inner);
-    if (r == whole || inner || !is_root(p, r) || j->seen[r] == step + 1 || at % ALIGNMENT || !bytes_of(p, r) || bytes_of(p, r) != bytes_of(p, values[i]))
-      continue;
-    j->seen[r] = step + 1;
+  for (size_t i = 0; i < t->count; i++) {
+    uint64_t inner, at = t->base + j->offsets[i];
+    uint32_t v = t->values[i], r = cml_planner_root(p, v, &inner);
+    if (r == t->whole || inner || !is_root(p, r) || j->seen[r] == t->step + 1 || !bytes_of(p, r) || bytes_of(p, r) != bytes_of(p, v)) continue;
+    if (t->row ? r != v || !may_be_spaced(p, v) : at % ALIGNMENT) continue;
+    j->seen[r] = t->step + 1;
     j->parts[n++] = (part){r, p->first[r], at};
   }
   qsort(j->parts, n, sizeof *j->parts, late_first);
-  for (; n; n /= 2)
-    if (try_parts(j, whole, n)) return true;
-  return false;
+  while (n && !try_parts(j, t->whole, n)) n /= 2;
+  for (size_t i = 0; i < n; i++) p->plan->out_row[p->maker[j->parts[i].root]] = t->row;
+  return n > 0;
 }
 
 static bool join_step(joiner *j, uint32_t i) {
@@ -98,11 +110,16 @@ static bool join_step(joiner *j, uint32_t i) {
   cml_call c = cml_planner_call(p, s);
   for (size_t k = 0; k < s->arg_count; k++)
     if (!cml_tensor_known_shape(p->args[k])) return false;
-  cml_parts what = s->op->parts(&c, j->offsets);
-  if (what == CML_PARTS_OF_OUTPUT) return is_root(p, s->outs[0]) && join(j, i, s->outs[0], 0, s->args + s->first[0], (size_t)(s->first[1] - s->first[0]));
-  uint64_t base;
-  uint32_t whole = what == CML_PARTS_OF_ARGUMENT ? cml_planner_root(p, s->args[0], &base) : 0;
-  return what == CML_PARTS_OF_ARGUMENT && is_root(p, whole) && join(j, i, whole, base, s->outs, s->out_count);
+  joint t = {.step = i, .whole = s->outs[0], .values = s->outs, .count = s->out_count};
+  switch (s->op->parts(&c, j->offsets, &t.row)) {
+    case CML_PARTS_NONE: return false;
+    case CML_PARTS_OF_OUTPUT:
+      t.values = s->args + s->first[0];
+      t.count = (size_t)(s->first[1] - s->first[0]);
+      break;
+    case CML_PARTS_OF_ARGUMENT: t.whole = cml_planner_root(p, s->args[0], &t.base); break;
+  }
+  return is_root(p, t.whole) && join(j, &t);
 }
 
 static void count_live(joiner *j) {

@@ -2,6 +2,7 @@
  * no work but the operator's own, and steps whose shapes depend on data are inferred again first. Blocks of control flow run
  * the same way, always inferred again, in memory that their slots keep from one round to the next. */
 #include "session.h"
+#include "strided.h"
 
 #include <stdlib.h>
 #include <time.h>
@@ -72,6 +73,7 @@ cml_status cml_session_create(cml_executable *executable, cml_session **out, cml
   cml_session *s = calloc(1, sizeof *s);
   if (!s) return cml_fail_memory(err);
   s->executable = cml_executable_ref(executable);
+  cml_slot_use_account(&s->gathered, executable->graph.account);
   s->cancelled = &s->own_cancelled;
   s->runner.session = s;
   s->runner.run_block = run_block;
@@ -86,6 +88,7 @@ void cml_session_destroy(cml_session *s) {
   if (!s) return;
   for (size_t v = 0; s->slots && v < s->executable->graph.value_count; v++) cml_slot_clear(&s->slots[v]);
   for (size_t i = 0; s->results && i < s->executable->outputs.count; i++) cml_slot_clear(&s->results[i]);
+  cml_slot_clear(&s->gathered);
   free(s->slots);
   free(s->calls);
   free(s->args);
@@ -138,6 +141,7 @@ static cml_status apply_plan(cml_session *s, cml_error *err) {
   }
   for (size_t i = 0; i < g->body.step_count; i++) {
     size_t step = g->body.steps[i].index;
+    s->calls[step].out_row = plan->out_row[step];
     s->calls[step].scratch = plan->scratch[step] == CML_NO_OFFSET ? NULL : (char *)s->arena + plan->scratch[step];
   }
   return CML_OK;
@@ -205,9 +209,29 @@ static cml_status infer_now(cml_session *s, cml_call *c, cml_error *err) {
   return CML_OK;
 }
 
-static void observe(cml_session *s, const cml_call *c, uint64_t begin) {
-  s->observe(s->observe_context, c->op->name, c->name, begin, now_ns(), c->args, c->step->arg_count,
-             (const cml_tensor *const *)c->outs, c->out_count);
+/* Observers see values whose rows follow one another. */
+static cml_status gather_rows(cml_session *s, const cml_call *c, cml_error *err) {
+  cml_tensor *t = &s->gathered.tensor;
+  *t = *c->outs[0];
+  t->data = NULL;
+  CML_TRY(cml_slot_reserve(&s->gathered, err));
+  cml_strided rows = {.size = cml_element_size(t)};
+  int64_t n = t->dims[t->rank - 1];
+  cml_strided_loop(&rows, n ? cml_tensor_count(t) / n : 0, n, c->out_row);
+  cml_strided_loop(&rows, n, 1, 1);
+  cml_strided_copy(&rows, t->data, c->outs[0]->data, NULL);
+  return CML_OK;
+}
+
+static cml_status observe(cml_session *s, const cml_call *c, uint64_t begin, cml_error *err) {
+  uint64_t end = now_ns();
+  const cml_tensor *const *outs = (const cml_tensor *const *)c->outs, *gathered = &s->gathered.tensor;
+  if (c->out_row) {
+    CML_TRY(gather_rows(s, c, err));
+    outs = &gathered;
+  }
+  s->observe(s->observe_context, c->op->name, c->name, begin, end, c->args, c->step->arg_count, outs, c->out_count);
+  return CML_OK;
 }
 
 void cml_session_cancel(cml_session *s) { atomic_store_explicit(s->cancelled, true, memory_order_relaxed); }
@@ -231,8 +255,7 @@ static cml_status run_step(cml_session *s, const cml_step *step, bool dynamic, c
   } else {
     CML_TRY(c->op->run(c, err));
   }
-  if (s->observe) observe(s, c, begin);
-  return CML_OK;
+  return s->observe ? observe(s, c, begin, err) : CML_OK;
 }
 
 static cml_status name_step(const cml_step *step, cml_status status, cml_error *err) {

@@ -18,6 +18,7 @@ struct cml_session {
   bool *input_set;         /* by input feature */
   cml_slot *results;       /* by output feature: what the caller sees */
   atomic_bool own_cancelled, *cancelled; /* the second: own, or that of a machine around it */
+  cml_slot gathered;       /* for the observer: a value whose rows lie apart */
   cml_observe *observe;
   void *observe_context;
 };

@@ -39,6 +39,7 @@ void cml_conv_place_all(cml_conv *v) {
     v->step[i] = 1;
     v->full[i] = v->out[i];
   }
+  v->out_pixel = v->outputs;
 }
 
 /* ---- weights: [group][panel][tap][channel][tile_columns], depthwise [tap][channel], narrow groups [tap][channel of group][output],
@@ -289,8 +290,8 @@ static target output_at(const job *j, int64_t image, int64_t d, int64_t h, int64
   const cml_conv *v = &j->l->v;
   size_t plane = (size_t)(v->full[0] * v->full[1] * v->full[2]), size = v->out_half ? 2 : 4;
   size_t at = (size_t)(((d * v->step[0] + v->place[0]) * v->full[1] + h * v->step[1] + v->place[1]) * v->full[2] + w * v->step[2] + v->place[2]);
-  at = ((size_t)image * plane + at) * v->outputs;
-  return (target){(char *)j->c->y + at * size, (size_t)v->step[2] * v->outputs, (size_t)(v->step[1] * v->full[2]) * v->outputs, v->out_half, true,
+  at = ((size_t)image * plane + at) * v->out_pixel;
+  return (target){(char *)j->c->y + at * size, (size_t)v->step[2] * v->out_pixel, (size_t)(v->step[1] * v->full[2]) * v->out_pixel, v->out_half, true,
                   j->c->after.residual ? (const char *)j->c->after.residual + at * size : NULL};
 }
 

@@ -20,6 +20,7 @@ typedef struct cml_conv {
   int64_t kernel[3], stride[3], dilation[3];
   int64_t offset[3];    /* input coordinate of output 0, tap 0: the negative padding */
   int64_t place[3], step[3], full[3]; /* pixel q goes to place + q * step of an output of size full */
+  size_t out_pixel;     /* elements from one pixel to the next with out_last: outputs, or more where they are parts of a larger image */
   bool in_last, out_last; /* channels last in memory; else right after the batch */
   bool in_half, out_half;
   bool winograd;        /* weights are transformed; cml_conv_suits_winograd said yes when they were packed */
@@ -46,7 +47,7 @@ size_t cml_conv_narrow(const cml_kernels *k, const cml_conv *v);
 bool cml_conv_slim(const cml_kernels *k, const cml_conv *v);
 /* Whether transformed tiles are worth while: 3 x 3, stride 1, channels last, enough pixels and channels. */
 bool cml_conv_suits_winograd(const cml_conv *v);
-/* Fills the placement of an ordinary convolution, whose pixels are the whole output. */
+/* Fills the placement of an ordinary convolution, whose pixels are the whole output; out_pixel, too. */
 void cml_conv_place_all(cml_conv *v);
 size_t cml_conv_packed_bytes(const cml_kernels *k, const cml_conv *v, bool half);
 /* Packs all weights; half only when the source is (depthwise ones are widened anyhow). */
@@ -59,7 +60,7 @@ typedef struct cml_conv_call {
   const cml_kernels *k;
   const cml_conv *v;
   cml_conv_weights weights;
-  cml_epilogue after; /* its residual: channels last, only with out_last */
+  cml_epilogue after; /* its residual: channels last, only with out_last and an out_pixel of outputs */
   const void *x;      /* the images, as v says */
   void *y;
   cml_pool *pool;     /* NULL: the caller alone */

@@ -48,12 +48,12 @@ static void run_row(const job *j, int64_t image, int64_t row, size_t c, size_t c
     int64_t h = row * v->stride[1] + v->offset[1] + i * v->dilation[1];
     rows[i] = h < 0 || h >= v->in[1] ? NULL : (const char *)j->c->x + ((size_t)(image * v->in[1] + h) * (size_t)v->in[2] * v->channels + c) * in;
   }
-  size_t at = (size_t)(image * v->out[1] + row) * outputs * v->channels + c;
+  size_t at = (size_t)(image * v->out[1] + row) * outputs * v->out_pixel + c;
   cml_depthwise d = {.outputs = outputs, .channels = channels, .kh = (size_t)v->kernel[1], .kw = (size_t)v->kernel[2],
                      .group = cml_conv_narrow(j->c->k, v), .rows = rows,
                      .x_half = v->in_half, .stride = v->stride[2], .dilation = v->dilation[2], .first = v->offset[2], .columns = v->in[2],
                      .pixel = v->channels, .w = (const float *)j->c->weights.packed + c, .w_stride = v->channels,
-                     .bias = j->c->after.bias ? j->c->after.bias + c : NULL, .y = (char *)j->c->y + at * out, .y_pixel = v->channels, .y_half = v->out_half};
+                     .bias = j->c->after.bias ? j->c->after.bias + c : NULL, .y = (char *)j->c->y + at * out, .y_pixel = v->out_pixel, .y_half = v->out_half};
   if (cml_epilogue_clamp(&j->c->after, &d.low, &d.high)) {
     j->c->k->depthwise(&d);
     return;
@@ -64,12 +64,12 @@ static void run_row(const job *j, int64_t image, int64_t row, size_t c, size_t c
   j->c->k->depthwise(&d);
   if (!j->c->after.residual) {
     j->c->k->unary(j->c->after.activation, sums, sums, outputs * channels, j->c->after.a, j->c->after.b);
-    j->c->k->store_rows(outputs, channels, sums, channels, (char *)j->c->y + at * out, v->channels, v->out_half);
+    j->c->k->store_rows(outputs, channels, sums, channels, (char *)j->c->y + at * out, v->out_pixel, v->out_half);
     return;
   }
   cml_epilogue e = j->c->after;
   e.residual = (const char *)e.residual + at * out;
-  cml_epilogue_store(j->c->k, &e, sums, channels, outputs, channels, (char *)j->c->y + at * out, v->channels, v->out_half, 0, 0);
+  cml_epilogue_store(j->c->k, &e, sums, channels, outputs, channels, (char *)j->c->y + at * out, v->out_pixel, v->out_half, 0, 0);
 }
 
 static void run_units(void *context, size_t thread, size_t begin, size_t end) {

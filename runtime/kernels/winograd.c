@@ -174,11 +174,11 @@ static void make_pixels(void *context, size_t thread, size_t begin, size_t end) 
       size_t rows = least((size_t)v->out[1] - row, OUT), columns = least((size_t)v->out[2] - column, OUT);
       size_t at = (j->image * (size_t)v->out[1] + row) * (size_t)v->out[2] + column, line = (size_t)v->out[2];
       const float *m = sums + (t - t0) * stride;
-      float *y = v->out_half ? pixels : (float *)j->c->y + at * v->outputs + o0;
-      size_t pixel = v->out_half ? outputs : v->outputs, y_row = v->out_half ? OUT * outputs : line * v->outputs;
+      float *y = v->out_half ? pixels : (float *)j->c->y + at * v->out_pixel + o0;
+      size_t pixel = v->out_half ? outputs : v->out_pixel, y_row = v->out_half ? OUT * outputs : line * v->out_pixel;
       j->c->k->winograd_output(outputs, m, q_stride, bias, low, high, y, pixel, y_row, rows, columns);
       for (size_t r = 0; r < rows; r++)
-        cml_epilogue_store(j->c->k, &j->c->after, y + r * y_row, pixel, columns, outputs, j->c->y, v->outputs, v->out_half, at + r * line, o0);
+        cml_epilogue_store(j->c->k, &j->c->after, y + r * y_row, pixel, columns, outputs, j->c->y, v->out_pixel, v->out_half, at + r * line, o0);
     }
   }
 }

@@ -323,6 +323,7 @@ static cml_status infer(cml_call *c, cml_error *err) {
   if (residual && cml_tensor_known_shape(residual) && cml_tensor_known_shape(c->outs[0]) &&
       (!cml_tensor_same_shape(residual, c->outs[0]) || residual->dtype != x->dtype))
     return cml_call_fail(c, err, "the residual does not have the output's shape and type");
+  c->spaces_rows = v.last && !residual;
   if (!v.known) return CML_OK;
   const cml_kernels *k = cml_kernels_get();
   uint64_t most = 0, packed = 0, shared = 0;
@@ -348,7 +349,7 @@ static void fill_phase(const cml_kernels *k, const cml_conv *p, const cml_epilog
     for (int64_t d = p->place[0]; d < p->full[0]; d += p->step[0])
       for (int64_t h = p->place[1]; h < p->full[1]; h += p->step[1])
         for (int64_t w = p->place[2]; w < p->full[2]; w += p->step[2]) {
-          int64_t pixel = (d * p->full[1] + h) * p->full[2] + w, at = p->out_last ? (n / channels * plane + pixel) * channels + n % channels : n * plane + pixel;
+          int64_t pixel = (d * p->full[1] + h) * p->full[2] + w, at = p->out_last ? (n / channels * plane + pixel) * (int64_t)p->out_pixel + n % channels : n * plane + pixel;
           float v = after->bias ? after->bias[n % channels] : 0;
           if (after->residual) v += p->out_half ? cml_f16_to_f32(((const cml_f16 *)after->residual)[at]) : ((const float *)after->residual)[at];
           if (after->activation != CML_UNARY_COPY) k->unary(after->activation, &v, &v, 1, after->a, after->b);
@@ -366,6 +367,7 @@ static cml_status run(cml_call *c, cml_error *err) {
   const cml_kernels *k = p ? p->kernels : cml_kernels_get();
   uint64_t most = 0;
   v.conv.winograd = p && p->winograd;
+  if (c->out_row) v.conv.out_pixel = (size_t)c->out_row;
   for (size_t i = 0; i < v.phases; i++) {
     cml_conv conv;
     cml_conv_source from;

@@ -83,16 +83,19 @@ static cml_status run_concat(cml_call *c, cml_error *err) {
   return CML_OK;
 }
 
-/* The parts follow one another where nothing lies before the axis. */
-static cml_parts parts_concat(const cml_call *c, uint64_t *offsets) {
+/* The parts follow one another where nothing lies before the axis; along the last one they share the rows. */
+static cml_parts parts_concat(const cml_call *c, uint64_t *offsets, int64_t *row) {
   const cml_tensor *out = c->outs[0];
   int32_t axis = 0;
-  if (cml_arg_bool(c, 2, false) || (cml_arg(c, 0)->rank && !cml_axis(cml_arg_int(c, 1, 0), out->rank, &axis)) || cml_dims_product(out->dims, 0, axis) != 1)
-    return CML_PARTS_NONE;
+  if (cml_arg_bool(c, 2, false) || (cml_arg(c, 0)->rank && !cml_axis(cml_arg_int(c, 1, 0), out->rank, &axis))) return CML_PARTS_NONE;
+  bool one_run = cml_dims_product(out->dims, 0, axis) == 1;
+  if (!one_run && axis != out->rank - 1) return CML_PARTS_NONE;
+  *row = one_run ? 0 : out->dims[axis];
   uint64_t at = 0;
   for (size_t i = 0; i < cml_arg_count(c, 0); i++) {
+    const cml_tensor *v = cml_arg_at(c, 0, i);
     offsets[i] = at;
-    at += (uint64_t)cml_tensor_count(cml_arg_at(c, 0, i)) * cml_element_size(out);
+    at += (uint64_t)(one_run ? cml_tensor_count(v) : v->dims[axis]) * cml_element_size(out);
   }
   return CML_PARTS_OF_OUTPUT;
 }
@@ -136,9 +139,10 @@ static cml_status run_stack(cml_call *c, cml_error *err) {
   return CML_OK;
 }
 
-static cml_parts parts_stack(const cml_call *c, uint64_t *offsets) {
+static cml_parts parts_stack(const cml_call *c, uint64_t *offsets, int64_t *row) {
   const cml_tensor *out = c->outs[0];
   int32_t axis;
+  *row = 0;
   if (!cml_axis(cml_arg_int(c, 1, 0), out->rank, &axis) || cml_dims_product(out->dims, 0, axis) != 1) return CML_PARTS_NONE;
   for (size_t i = 0; i < cml_arg_count(c, 0); i++) offsets[i] = i * (uint64_t)cml_tensor_count(cml_arg(c, 0)) * cml_element_size(out);
   return CML_PARTS_OF_OUTPUT;
@@ -202,9 +206,10 @@ static cml_status run_split(cml_call *c, cml_error *err) {
   return CML_OK;
 }
 
-static cml_parts parts_split(const cml_call *c, uint64_t *offsets) {
+static cml_parts parts_split(const cml_call *c, uint64_t *offsets, int64_t *row) {
   const cml_tensor *x = cml_arg(c, 0);
   int32_t axis;
+  *row = 0;
   if (!cml_axis(cml_arg_int(c, 3, 0), x->rank, &axis) || cml_dims_product(x->dims, 0, axis) != 1) return CML_PARTS_NONE;
   uint64_t at = 0;
   for (size_t i = 0; i < c->out_count; i++) {

@@ -212,16 +212,18 @@ static cml_parts one_run(const cml_tensor *x, const slice *s, uint64_t *offset) 
   return CML_PARTS_OF_ARGUMENT;
 }
 
-static cml_parts parts_slice(const cml_call *c, uint64_t *offsets) {
+static cml_parts parts_slice(const cml_call *c, uint64_t *offsets, int64_t *row) {
   const cml_tensor *x = cml_arg(c, 0);
   slice s;
+  *row = 0;
   if (!cml_arg_known(c, 1) || !cml_arg_known(c, 2) || solve_slice(c, x, 1, &s, NULL)) return CML_PARTS_NONE;
   heed_declared(c, x, &s);
   return one_run(x, &s, offsets);
 }
 
-static cml_parts parts_slice_by_size(const cml_call *c, uint64_t *offsets) {
+static cml_parts parts_slice_by_size(const cml_call *c, uint64_t *offsets, int64_t *row) {
   slice s;
+  *row = 0;
   if (!cml_arg_known(c, 1) || !cml_arg_known(c, 2) || solve_size(c, &s, NULL)) return CML_PARTS_NONE;
   return one_run(cml_arg(c, 0), &s, offsets);
 }

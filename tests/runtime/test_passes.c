@@ -70,6 +70,34 @@ static void op(const char *dims, const char *name, const char *call) {
 
 static const char *must_lack; /* an operator that the passes take away, or NULL */
 static bool exact;            /* the passes change no bit */
+static size_t spaced;         /* at least so many values that the passes leave lie with their rows apart in a whole */
+
+/* The parts that an observer saw, behind one another as the joined value has them, must be that value. */
+typedef struct seen {
+  float parts[5][1 << 14], whole[1 << 16];
+  int64_t channels[5];
+  size_t count;
+} seen;
+
+static void see(void *context, const char *op_type, const char *name, uint64_t begin, uint64_t end, const cml_tensor *const *in, size_t in_count,
+                const cml_tensor *const *out, size_t out_count) {
+  seen *s = context;
+  const cml_tensor *t = out_count ? out[0] : NULL;
+  (void)op_type, (void)begin, (void)end, (void)in, (void)in_count;
+  if (!strncmp(name, "part", 4)) {
+    cml_convert(s->parts[name[4] - '0'], CML_F32, t->data, t->dtype, cml_tensor_count(t));
+    s->channels[name[4] - '0'] = t->dims[t->rank - 1];
+    s->count++;
+  }
+  if (!strcmp(name, "whole")) cml_convert(s->whole, CML_F32, t->data, t->dtype, cml_tensor_count(t));
+}
+
+static void parts_make_the_whole(const seen *s, int64_t pixels) {
+  const float *w = s->whole;
+  assert_int_equal(s->count, 5);
+  for (int64_t i = 0; i < pixels; i++)
+    for (size_t k = 0; k < 5; w += s->channels[k++]) assert_memory_equal(w, s->parts[k] + i * s->channels[k], (size_t)s->channels[k] * 4);
+}
 
 static float *run(const char *passes, const float *x, size_t n, const int64_t *dims, int32_t rank, const char *must_have, size_t *out_count) {
   cml_model *model = calloc(1, sizeof *model);
@@ -81,13 +109,20 @@ static float *run(const char *passes, const float *x, size_t n, const int64_t *d
   for (size_t i = 0; i < e->graph.body.step_count; i++) found = found || !strcmp(e->graph.body.steps[i].op->name, must_have);
   for (size_t i = 0; must_have && must_lack && i < e->graph.body.step_count; i++)
     if (!strcmp(e->graph.body.steps[i].op->name, must_lack)) fail_msg("%s is still there with passes '%s'", must_lack, passes ? passes : "(all)");
+  size_t apart = 0;
+  for (size_t i = 0; i < e->graph.body.step_count; i++) apart += e->plan->out_row[e->graph.body.steps[i].index] != 0;
+  if (must_have && apart < spaced) fail_msg("%zu values with their rows apart", apart);
   if (!found) fail_msg("no %s with passes '%s'", must_have, passes ? passes : "(all)");
   cml_tensor in = {.dtype = CML_F32, .rank = rank, .data = (void *)(uintptr_t)x};
   memcpy(in.dims, dims, (size_t)rank * sizeof *dims);
   (void)n;
   assert_ok(cml_session_create(e, &s, err));
   assert_ok(cml_session_set_input(s, "x", &in, err));
+  static seen eyes;
+  eyes.count = 0;
+  if (must_have && spaced) cml_session_observe(s, see, &eyes);
   assert_ok(cml_session_run(s, err));
+  if (must_have && spaced) parts_make_the_whole(&eyes, dims[0] * dims[2] * dims[3]);
   const cml_tensor *y = cml_session_output(s, 0);
   *out_count = (size_t)cml_tensor_count(y);
   float *copy = malloc(*out_count * sizeof *copy);
@@ -172,6 +207,40 @@ static void convolutions(void) {
   op("[2, 64, 8, 10]", "average", "avg_pool(x = pooled, kernel_sizes = two, strides = one, pad_type = valid, ceil_mode = no, exclude_padding_from_average = no)");
   finish("average");
   same_with_and_without((const int64_t[]){2, 3, 18, 22}, 4, "epilogues,layout", "cml_conv");
+}
+
+/* Each way of computing a convolution writes its channels between those of the others: pointwise, Winograd, depthwise, transposed. What
+ * is pooled is copied. */
+static void joined(void) {
+  start("[2, 16, 10, 12]");
+  word("custom", "custom");
+  word("valid", "valid");
+  ints("one", "[2]", "[1, 1]");
+  ints("pad1", "[4]", "[1, 1, 1, 1]");
+  ints("three", "[2]", "[3, 3]");
+  ints("groups", "[]", "16");
+  ints("axis", "[]", "1");
+  flag("no", "false");
+  constant("w0", "[5, 16, 1, 1]");
+  constant("w1", "[32, 16, 3, 3]");
+  constant("w2", "[16, 1, 3, 3]");
+  constant("w3", "[16, 7, 1, 1]");
+  constant("b1", "[32]");
+  op("[2, 5, 10, 12]", "part0", "conv(x = x, weight = w0, pad_type = valid)");
+  op("[2, 32, 10, 12]", "part1", "conv(x = x, weight = w1, bias = b1, pad = pad1, pad_type = custom, strides = one)");
+  op("[2, 32, 10, 12]", "s1", "silu(x = part1)"); /* joins the step before it, which keeps its name */
+  op("[2, 16, 10, 12]", "part2", "conv(x = x, weight = w2, pad = pad1, pad_type = custom, strides = one, groups = groups)");
+  op("[2, 7, 10, 12]", "part3", "conv_transpose(x = x, weight = w3, pad_type = valid, strides = one)");
+  op("[2, 16, 10, 12]", "part4", "max_pool(x = x, kernel_sizes = three, strides = one, pad_type = custom, pad = pad1, ceil_mode = no)");
+  put("tensor<%s, [2, 76, 10, 12]> whole = concat(values = (part0, s1, part2, part3, part4), axis = axis, interleave = no)"
+      "[name = tensor<string, []>(\"whole\")];\n", type);
+  op("[2, 76, 10, 12]", "y", "sigmoid(x = whole)");
+  ints("reps", "[4]", "[1, 32, 1, 1]"); /* so much memory that the whole may be there early */
+  op("[2, 2432, 10, 12]", "z", "tile(x = y, reps = reps)");
+  finish("z");
+  spaced = 4;
+  same_with_and_without((const int64_t[]){2, 16, 10, 12}, 4, "epilogues,layout", "cml_conv");
+  spaced = 0;
 }
 
 /* Grouped and transposed convolutions with everything behind them that scales and shifts channels. */
@@ -549,6 +618,7 @@ static void test_recurrent(void **state) {
 static void test_norms_and_gates(void **state) { (void)state, each_type(norms_and_gates); }
 static void test_moved_last(void **state) { (void)state, each_type(moved_last); }
 static void test_convolutions(void **state) { (void)state, each_type(convolutions); }
+static void test_joined(void **state) { (void)state, each_type(joined); }
 static void test_scales(void **state) { (void)state, each_type(scales); }
 static void test_group_norm(void **state) { (void)state, each_type(group_norm); }
 static void test_row_norms(void **state) { (void)state, each_type(row_norms); }
@@ -567,7 +637,7 @@ static void test_unknown_pass_is_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_convolutions), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_attention),
+      cmocka_unit_test(test_convolutions), cmocka_unit_test(test_joined), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_attention),
       cmocka_unit_test(test_attention_views), cmocka_unit_test(test_chains),
       cmocka_unit_test(test_norms_and_gates), cmocka_unit_test(test_moved_last), cmocka_unit_test(test_recurrent),
       cmocka_unit_test(test_linear),       cmocka_unit_test(test_unknown_pass_is_refused),
