@@ -84,6 +84,7 @@ typedef struct cml_plan {
   cml_tensor *types;       /* by value; data for constants and for what was computed while planning */
   uint32_t *order;         /* by position: the step of the body that runs then */
   uint64_t *offsets;       /* by value: in the arena, or CML_NO_OFFSET for constants, inputs, states and slots' own memory */
+  uint32_t *state;         /* by value: the state in whose memory it is, or UINT32_MAX */
   uint64_t *scratch;       /* by step: in the arena, or CML_NO_OFFSET for none */
   uint64_t *scratch_bytes; /* by step */
   int64_t *out_row;        /* by step: as in cml_call */

@@ -2,8 +2,8 @@
  *
  * With the input shapes fixed, inference is run over the steps again; what follows from shapes alone is computed now. A value
  * lives from the step that makes it to the last that uses it (a control-flow step uses what its blocks use). Views share the
- * memory of what they look at, an operator that works in place takes over its dying argument's, and parts may lie in their
- * whole (plan_parts.c), so lifetimes belong to roots. place.c gives these their places. */
+ * memory of what they look at, an operator that works in place takes over its dying argument's, parts may lie in their whole
+ * (plan_parts.c) and what is read of states in these (plan_states.c), so lifetimes belong to roots. place.c gives these their places. */
 #include "place.h"
 #include "plan.h"
 
@@ -103,7 +103,7 @@ static void use_block(cml_planner *p, const cml_graph_block *block, uint32_t ste
   for (size_t i = 0; i < block->output_count; i++) use_value(p, block->outputs[i], step);
 }
 
-static void find_lifetimes(cml_planner *p) {
+static cml_status find_lifetimes(cml_planner *p, cml_error *err) {
   const cml_graph *g = p->g;
   for (uint32_t v = 0; v < g->value_count; v++) {
     p->within[v] = v;
@@ -129,6 +129,7 @@ static void find_lifetimes(cml_planner *p) {
     }
   }
   for (size_t i = 0; i < g->body.output_count; i++) use_value(p, g->body.outputs[i], (uint32_t)g->body.step_count);
+  return cml_planner_states(p, err);
 }
 
 /* The dying argument whose memory output 0 may take, or the output itself. */
@@ -180,7 +181,7 @@ static cml_status collect_roots(cml_planner *p, cml_root *roots, size_t *count, 
 
 static cml_status find_roots(cml_planner *p, bool parts, cml_root *roots, size_t *count, cml_error *err) {
   bool any;
-  find_lifetimes(p);
+  CML_TRY(find_lifetimes(p, err));
   if (parts) CML_TRY(cml_planner_parts(p, &any, err));
   CML_TRY(collect_roots(p, roots, count, err));
   return cml_place_peak(roots, *count, p->g->body.step_count, &p->plan->live_peak, err);
@@ -194,7 +195,7 @@ static cml_status find_best_roots(cml_planner *p, cml_root *roots, size_t *count
   bool better, parts = false;
   size_t best = 0, last = 0;
   for (size_t i = 0; i < steps; i++) p->order[i] = (uint32_t)i, parts = parts || p->g->body.steps[i].op->parts;
-  find_lifetimes(p);
+  CML_TRY(find_lifetimes(p, err));
   CML_TRY(cml_planner_order(p, p->other, &better, err));
   for (size_t k = 0; k < (better ? 4 : 2); k++) { /* with parts first: they win when nothing is lost */
     if (!(k & 1) && !parts) continue;
@@ -219,8 +220,10 @@ static cml_status place_roots(cml_planner *p, cml_error *err) {
     else plan->offsets[roots[i].value] = roots[i].offset;
   }
   for (uint32_t v = 0; v < g->value_count && !status; v++) {
-    uint64_t inner, at = plan->offsets[cml_planner_root(p, v, &inner)];
-    if (at != CML_NO_OFFSET) plan->offsets[v] = at + inner;
+    uint64_t inner;
+    uint32_t r = cml_planner_root(p, v, &inner);
+    plan->state[v] = r != v && g->values[r].role == CML_ROLE_STATE ? r : NO_VALUE;
+    if (plan->offsets[r] != CML_NO_OFFSET) plan->offsets[v] = plan->offsets[r] + inner;
   }
   memcpy(plan->order, p->order, g->body.step_count * sizeof *plan->order);
   free(roots);
@@ -247,6 +250,7 @@ cml_status cml_plan_create(const cml_graph *g, const cml_tensor *input_types, cm
   cml_arena *a = &plan->arena, temporary = CML_ARENA_INIT;
   plan->types = CML_ARENA_NEW_ARRAY(a, cml_tensor, g->value_count);
   plan->offsets = CML_ARENA_NEW_ARRAY(a, uint64_t, g->value_count);
+  plan->state = CML_ARENA_NEW_ARRAY(a, uint32_t, g->value_count);
   plan->scratch = CML_ARENA_NEW_ARRAY(a, uint64_t, g->step_total);
   plan->dynamic = CML_ARENA_NEW_ARRAY(a, bool, g->step_total);
   plan->order = CML_ARENA_NEW_ARRAY(a, uint32_t, g->body.step_count + 1);
@@ -267,7 +271,7 @@ cml_status cml_plan_create(const cml_graph *g, const cml_tensor *input_types, cm
   p.scratch = plan->scratch_bytes = CML_ARENA_NEW_ARRAY(a, uint64_t, g->step_total);
   p.args = cml_arena_array(&temporary, g->max_args + 1, sizeof *p.args);
   p.outs = cml_arena_array(&temporary, g->max_outs + 1, sizeof *p.outs);
-  bool ok = plan->types && plan->order && plan->offsets && plan->scratch && plan->out_row && plan->dynamic && plan->skip &&
+  bool ok = plan->types && plan->order && plan->offsets && plan->state && plan->scratch && plan->out_row && plan->dynamic && plan->skip &&
             p.order && p.other && p.spaces_rows && p.maker && p.uses && p.within && p.inner && p.parted && p.first && p.last && p.pinned &&
             p.scratch && p.args && p.outs;
   cml_status status = ok ? plan_all(&p, input_types, err) : cml_fail_memory(err);

@@ -1,4 +1,4 @@
-/* What the planner knows while it works. Internal to plan.c, plan_order.c and plan_parts.c. */
+/* What the planner knows while it works. Internal to plan*.c. */
 #ifndef CML_PLAN_H
 #define CML_PLAN_H
 
@@ -33,6 +33,8 @@ static inline uint64_t cml_planner_padded(uint64_t bytes) { return (bytes + 64 +
 static inline const cml_step *cml_planner_step(const cml_planner *p, size_t position) { return &p->g->body.steps[p->order[position]]; }
 /* An order of the steps with a lower peak than theirs in the body, if one was found; needs lifetimes without parts. */
 CML_NODISCARD cml_status cml_planner_order(const cml_planner *p, uint32_t *order, bool *better, cml_error *err);
+/* Lets what is read of states lie in them; after the lifetimes. */
+CML_NODISCARD cml_status cml_planner_states(cml_planner *p, cml_error *err);
 /* Puts parts into their wholes; *any tells whether there were some. */
 CML_NODISCARD cml_status cml_planner_parts(cml_planner *p, bool *any, cml_error *err);
 

@@ -138,6 +138,7 @@ static cml_status apply_plan(cml_session *s, cml_error *err) {
     if (value->role == CML_ROLE_INPUT || value->role == CML_ROLE_STATE || value->depth) continue;
     s->slots[v].tensor = plan->types[v];
     if (plan->offsets[v] != CML_NO_OFFSET) s->slots[v].tensor.data = (char *)s->arena + plan->offsets[v];
+    if (plan->state[v] != UINT32_MAX) s->slots[v].tensor.data = s->slots[plan->state[v]].tensor.data;
   }
   for (size_t i = 0; i < g->body.step_count; i++) {
     size_t step = g->body.steps[i].index;

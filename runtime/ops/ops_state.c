@@ -1,4 +1,5 @@
-/* State lives in the session. Reading copies, so that a later write does not change what was read; writing gives no value
+/* State lives in the session. Reading copies, so that a later write does not change what was read, unless the plan has put what is
+ * read, and what it becomes, into the state's own memory, where nobody would see the difference (plan_states.c). Writing gives no value
  * (coremltools' builder calls it coreml_update_state and reads the state again after it; under that name it gives the value
  * that was written). */
 #include "families.h"
@@ -15,7 +16,10 @@ static cml_status infer_read(cml_call *c, cml_error *err) {
   return CML_OK;
 }
 
-static cml_status run_read(cml_call *c, cml_error *err) { return cml_out_copy(c, 0, cml_arg(c, INPUT), err); }
+static cml_status run_read(cml_call *c, cml_error *err) {
+  const cml_tensor *state = cml_arg(c, INPUT);
+  return c->outs[0]->data == state->data ? CML_OK : cml_out_copy(c, 0, state, err);
+}
 
 static cml_status infer_write(cml_call *c, cml_error *err) {
   const cml_tensor *state = cml_arg(c, INPUT), *data = cml_arg(c, DATA);
@@ -29,7 +33,7 @@ static cml_status run_write(cml_call *c, cml_error *err) {
   uint64_t bytes, given;
   if (!cml_tensor_bytes(state, &bytes)) return cml_call_fail(c, err, "the state is too large");
   if (!cml_tensor_bytes(data, &given) || given != bytes) return cml_call_fail(c, err, "the data has another size than the state");
-  memmove(state->data, data->data, bytes);
+  if (state->data != data->data) memmove(state->data, data->data, bytes);
   return CML_OK;
 }
 
@@ -41,7 +45,7 @@ static cml_status infer_update(cml_call *c, cml_error *err) {
 
 static cml_status run_update(cml_call *c, cml_error *err) {
   CML_TRY(run_write(c, err));
-  return cml_out_copy(c, 0, cml_arg(c, INPUT), err);
+  return run_read(c, err);
 }
 
 static const cml_op rows[] = {
