@@ -22,10 +22,20 @@ bool cml_conv_suits_winograd(const cml_conv *v) {
   return v->channels >= 16 && v->outputs >= 32 && v->out[1] >= 8 && v->out[2] >= 8;
 }
 
-/* ---- weights: [36][panel][channel][tile_columns] ---- */
+/* ---- weights: [output block][36][panel of the block][channel][tile_columns], as they are read ---- */
 
-static size_t point_floats(const cml_kernels *k, const cml_conv *v) { return cml_panel_count(k, v->outputs) * k->tile_columns * v->channels; }
-size_t cml_winograd_packed_bytes(const cml_kernels *k, const cml_conv *v) { return POINTS * point_floats(k, v) * 4 + 64; }
+static size_t block_panels(const cml_kernels *k) { return k->tile_columns >= 32 ? OUTPUT_PANELS : 2 * OUTPUT_PANELS; }
+static size_t output_block(const cml_kernels *k) { return k->tile_columns * block_panels(k); }
+static size_t panel_floats(const cml_kernels *k, const cml_conv *v) { return v->channels * k->tile_columns; }
+
+/* Where the panels of a block begin, those of one point after those of the one before; how many they are. */
+static size_t block_floats(const cml_kernels *k, const cml_conv *v, size_t block, size_t *panels) {
+  size_t each = block_panels(k);
+  *panels = least(cml_panel_count(k, v->outputs) - block * each, each);
+  return block * each * POINTS * panel_floats(k, v);
+}
+
+size_t cml_winograd_packed_bytes(const cml_kernels *k, const cml_conv *v) { return POINTS * cml_panel_count(k, v->outputs) * panel_floats(k, v) * 4 + 64; }
 
 typedef struct pack_job {
   const cml_kernels *k;
@@ -56,11 +66,12 @@ static void transform_weight(const cml_conv_source *s, int64_t at, float *to, si
 
 static void pack_panel(void *context, size_t begin, size_t end) {
   const pack_job *j = context;
-  size_t nr = j->k->tile_columns, floats = point_floats(j->k, j->v);
-  for (size_t p = begin; p < end; p++)
+  size_t nr = j->k->tile_columns;
+  for (size_t p = begin; p < end; p++) {
+    size_t each = block_panels(j->k), panels, base = block_floats(j->k, j->v, p / each, &panels), floats = panels * panel_floats(j->k, j->v);
     for (size_t c = 0; c < j->v->channels; c++)
       for (size_t i = 0; i < nr; i++) {
-        float *to = j->to + (p * j->v->channels + c) * nr + i;
+        float *to = j->to + base + (p % each * j->v->channels + c) * nr + i;
         size_t o = p * nr + i;
         if (o < j->v->outputs) {
           transform_weight(j->from, j->from->start + (int64_t)o * j->from->output_stride + (int64_t)c * j->from->channel_stride, to, floats);
@@ -68,6 +79,7 @@ static void pack_panel(void *context, size_t begin, size_t end) {
           for (size_t q = 0; q < POINTS; q++) to[q * floats] = 0;
         }
       }
+  }
 }
 
 void cml_winograd_pack(const cml_kernels *k, const cml_conv *v, const cml_conv_source *from, void *to, cml_pool *pool) {
@@ -82,13 +94,13 @@ typedef struct job {
   size_t slot, image;           /* bytes of a thread's scratch; the image at work */
   float *tiles;                 /* V: [36][tile][channels + PAD] */
   size_t across, count;         /* tiles in a row, in the image */
-  size_t tile_block, tile_blocks, output_block, output_blocks;
+  size_t tile_blocks, output_blocks;
+  bool tiles_first;             /* units of the same tiles follow each other; else those of the same weights */
 } job;
 
 static size_t tiles_across(const cml_conv *v) { return (size_t)(v->out[2] + OUT - 1) / OUT; }
 static size_t tile_count(const cml_conv *v) { return tiles_across(v) * ((size_t)(v->out[1] + OUT - 1) / OUT); }
 static size_t tile_block(const cml_kernels *k) { return k->tile_rows * (k->tile_rows > 8 ? TILE_GROUPS : 2 * TILE_GROUPS); }
-static size_t output_block(const cml_kernels *k) { return k->tile_columns * (k->tile_columns >= 32 ? OUTPUT_PANELS : 2 * OUTPUT_PANELS); }
 
 /* products of a block, and a patch of the input; pixels of a tile where the output is not written directly */
 size_t cml_winograd_scratch(const cml_kernels *k, const cml_conv *v) {
@@ -142,19 +154,39 @@ static void transform_tiles(void *context, size_t thread, size_t begin, size_t e
   }
 }
 
-static void products(const job *j, size_t t0, size_t tiles, size_t o0, size_t outputs, float *sums, size_t stride) {
+/* One panel of weights against all tiles of the block; with each goes a part of asking for the next panel. */
+static void panel_products(const job *j, const float *a, const float *b, size_t tiles, size_t outputs, float *c, size_t c_stride, bool last) {
   const cml_kernels *k = j->c->k;
-  size_t n = j->c->v->channels, nr = k->tile_columns, a_stride = n + PAD, floats = point_floats(k, j->c->v);
-  size_t groups = (tiles + k->tile_rows - 1) / k->tile_rows, even = (tiles + groups - 1) / groups;
-  size_t pieces = (n + DEPTH_BLOCK - 1) / DEPTH_BLOCK, depth = (n + pieces - 1) / pieces;
+  size_t n = j->c->v->channels, nr = k->tile_columns, a_stride = n + PAD, groups = (tiles + k->tile_rows - 1) / k->tile_rows;
+  size_t pieces = (n + DEPTH_BLOCK - 1) / DEPTH_BLOCK, even = (n + pieces - 1) / pieces;
+  cml_tile tile = {.columns = outputs, .stretches = 1, .a_stride = a_stride, .from_stride = c_stride, .low = -INFINITY, .high = INFINITY, .c_stride = c_stride};
+  for (size_t d = 0; d < n; d += even) {
+    tile.depth = least(n - d, even);
+    tile.b = b + d * nr;
+    size_t bytes = tile.depth * nr * 4, share = (bytes / groups + 63) & ~(size_t)63;
+    const char *next = last && d + even >= n ? NULL : (const char *)(b + (d + tile.depth) * nr);
+    tile.ask_step = (share + tile.depth - 1) / tile.depth;
+    for (size_t t = 0, g = 0, end; g < groups; g++, t = end) {
+      end = (g + 1) * tiles / groups;
+      tile.rows = end - t;
+      tile.a = a + t * a_stride + d;
+      tile.c = c + t * c_stride;
+      tile.from = d ? tile.c : NULL;
+      tile.ask = next ? next + g * share : NULL;
+      k->tile(&tile);
+    }
+  }
+}
+
+static void products(const job *j, size_t t0, size_t tiles, size_t block, size_t outputs, float *sums, size_t stride) {
+  const cml_kernels *k = j->c->k;
+  size_t nr = k->tile_columns, panels;
+  const float *b = (const float *)j->c->weights.packed + block_floats(k, j->c->v, block, &panels);
   for (size_t q = 0; q < POINTS; q++) {
-    const float *a = j->tiles + (q * j->count + t0) * a_stride, *b = (const float *)j->c->weights.packed + q * floats;
+    const float *a = j->tiles + (q * j->count + t0) * (j->c->v->channels + PAD);
     float *c = sums + q * tile_block(k) * stride;
-    for (size_t o = 0; o < outputs; o += nr)
-      for (size_t d = 0; d < n; d += depth)
-        for (size_t t = 0; t < tiles; t += even)
-          k->gemm_tile(least(tiles - t, even), least(outputs - o, nr), least(n - d, depth), a + t * a_stride + d, a_stride,
-                       b + ((o0 + o) / nr * n + d) * nr, false, c + t * stride + o, stride, d > 0, NULL, -INFINITY, INFINITY);
+    for (size_t p = 0; p < panels; p++, b += panel_floats(k, j->c->v))
+      panel_products(j, a, b, tiles, least(outputs - p * nr, nr), c + p * nr, stride, q + 1 == POINTS && p + 1 == panels && block + 1 == j->output_blocks);
   }
 }
 
@@ -165,9 +197,10 @@ static void make_pixels(void *context, size_t thread, size_t begin, size_t end) 
   float *sums = (float *)(void *)((char *)j->c->scratch + thread * j->slot), *pixels = sums + POINTS * q_stride + IN * IN * v->channels, low, high;
   cml_epilogue_clamp(&j->c->after, &low, &high);
   for (size_t i = begin; i < end; i++) {
-    size_t t0 = i / j->output_blocks * j->tile_block, tiles = least(j->count - t0, j->tile_block);
-    size_t o0 = i % j->output_blocks * j->output_block, outputs = least(v->outputs - o0, j->output_block);
-    products(j, t0, tiles, o0, outputs, sums, stride);
+    size_t part = j->tiles_first ? i / j->output_blocks : i % j->tile_blocks, o = j->tiles_first ? i % j->output_blocks : i / j->tile_blocks;
+    size_t t0 = part * j->count / j->tile_blocks, tiles = (part + 1) * j->count / j->tile_blocks - t0;
+    size_t o0 = o * output_block(j->c->k), outputs = least(v->outputs - o0, output_block(j->c->k));
+    products(j, t0, tiles, o, outputs, sums, stride);
     const float *bias = j->c->after.bias ? j->c->after.bias + o0 : NULL;
     for (size_t t = t0; t < t0 + tiles; t++) {
       size_t row = t / j->across * OUT, column = t % j->across * OUT;
@@ -183,6 +216,18 @@ static void make_pixels(void *context, size_t thread, size_t begin, size_t end) 
   }
 }
 
+/* In how many blocks the tiles are cut: such that threads end together and the rows of the products are many. */
+static size_t choose_blocks(const cml_kernels *k, size_t count, size_t output_blocks, size_t threads) {
+  enum { FIXED = 4 }; /* what a block costs besides, in rows */
+  size_t least_blocks = (count + tile_block(k) - 1) / tile_block(k), best = least_blocks, best_cost = SIZE_MAX;
+  for (size_t blocks = least_blocks; blocks < least_blocks + 2 * threads && blocks <= count; blocks++) {
+    size_t rows = (count + blocks - 1) / blocks, groups = (rows + k->tile_rows - 1) / k->tile_rows, high = (rows + groups - 1) / groups;
+    size_t cost = (blocks * output_blocks + threads - 1) / threads * (groups * high + FIXED);
+    if (cost < best_cost) best = blocks, best_cost = cost;
+  }
+  return best;
+}
+
 void cml_winograd_run(const cml_conv_call *c) {
   const cml_conv *v = c->v;
   job j = {.c = c, .slot = up(cml_winograd_scratch(c->k, v), 64)};
@@ -190,11 +235,9 @@ void cml_winograd_run(const cml_conv_call *c) {
   j.tiles = (float *)(void *)((char *)c->scratch + c->slots * j.slot);
   j.across = tiles_across(v);
   j.count = tile_count(v);
-  j.tile_block = least(tile_block(c->k), up(j.count, 1));
-  j.tile_blocks = (j.count + j.tile_block - 1) / j.tile_block;
-  j.tile_block = (j.count + j.tile_blocks - 1) / j.tile_blocks;
-  j.output_block = output_block(c->k);
-  j.output_blocks = (v->outputs + j.output_block - 1) / j.output_block;
+  j.output_blocks = (v->outputs + output_block(c->k) - 1) / output_block(c->k);
+  j.tile_blocks = choose_blocks(c->k, j.count, j.output_blocks, cml_pool_threads(pool));
+  j.tiles_first = j.count >= v->outputs; /* what is larger, transformed tiles or weights, is read once */
   for (j.image = 0; j.image < v->batch; j.image++) {
     cml_parallel_with_thread(pool, j.count, 4, transform_tiles, &j);
     cml_parallel_with_thread(pool, j.tile_blocks * j.output_blocks, 1, make_pixels, &j);
