@@ -315,7 +315,7 @@ static void products(const job *j, const region *r, const size_t *offsets, size_
                 .b_half = j->c->weights.half, .b_column = slim ? l->depth : 0, .residual_stride = to->pixel, .c_stride = to->pixel, .c_half = to->half, .low = -INFINITY, .high = INFINITY,
                 .ask_step = l->depth ? (share + l->depth - 1) / l->depth : 0};
   bool clamp = cml_epilogue_bounds(&j->c->after, &t.low, &t.high);
-  if (!clamp && to->finished) t.unary = k->unary, t.f = j->c->after.activation, t.f_a = j->c->after.a, t.f_b = j->c->after.b;
+  if (!clamp && to->finished) t.unary_rows = k->unary_rows, t.f = j->c->after.activation, t.f_a = j->c->after.a, t.f_b = j->c->after.b;
   for (size_t o = 0; o < outputs; o += nr, b += panel) {
     t.b = b;
     t.columns = least(outputs - o, nr);

@@ -62,13 +62,8 @@ static void run_row(const job *j, int64_t image, int64_t row, size_t c, size_t c
   d.y_pixel = channels;
   d.y_half = false;
   j->c->k->depthwise(&d);
-  if (!j->c->after.residual) {
-    j->c->k->unary(j->c->after.activation, sums, sums, outputs * channels, j->c->after.a, j->c->after.b);
-    j->c->k->store_rows(outputs, channels, sums, channels, (char *)j->c->y + at * out, v->out_pixel, v->out_half);
-    return;
-  }
   cml_epilogue e = j->c->after;
-  e.residual = (const char *)e.residual + at * out;
+  if (e.residual) e.residual = (const char *)e.residual + at * out;
   cml_epilogue_store(j->c->k, &e, sums, channels, outputs, channels, (char *)j->c->y + at * out, v->out_pixel, v->out_half, 0, 0);
 }
 

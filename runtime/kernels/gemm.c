@@ -86,14 +86,18 @@ void cml_epilogue_store(const cml_kernels *k, const cml_epilogue *e, float *bloc
   float low, high;
   bool clamped = cml_epilogue_clamp(e, &low, &high);
   if (clamped && !c_half && block == (float *)c + row * c_stride + column) return;
-  bool joined = rows > 1 && block_stride == columns && c_stride == columns && (!e->residual || e->residual_stride == columns);
+  cml_unary f = clamped ? CML_UNARY_COPY : e->activation;
+  char *to = (char *)c + (row * c_stride + column) * (c_half ? 2 : 4);
+  if (!e->residual) {
+    k->unary_rows(f, rows, columns, block, block_stride, to, c_stride, c_half, e->a, e->b);
+    return;
+  }
+  bool joined = rows > 1 && block_stride == columns && c_stride == columns && e->residual_stride == columns;
   size_t lines = joined ? 1 : rows, n = joined ? rows * columns : columns;
   for (size_t r = 0; r < lines; r++) {
     float *x = block + r * block_stride;
-    if (e->residual) add_residual(k, e, x, c_half, (row + r) * e->residual_stride + column, n);
-    if (!clamped && e->activation != CML_UNARY_COPY) k->unary(e->activation, x, x, n, e->a, e->b);
-    if (c_half) k->f32_to_f16(x, (cml_f16 *)c + (row + r) * c_stride + column, n);
-    else if (x != (float *)c + (row + r) * c_stride + column) memcpy((float *)c + (row + r) * c_stride + column, x, n * 4);
+    add_residual(k, e, x, c_half, (row + r) * e->residual_stride + column, n);
+    k->unary_rows(f, 1, n, x, n, to + r * c_stride * (c_half ? 2 : 4), c_stride, c_half, e->a, e->b);
   }
 }
 

@@ -3,6 +3,8 @@
  * A tile of the result, tile_rows x tile_columns, stays in registers while the depth is walked: each step loads one row of the
  * packed b (contiguous) and broadcasts one element of each row of a. a is read in place, its rows at a constant distance, so
  * that neither linear layers nor channels-last convolutions copy it; b, mostly weights, is packed in panels. */
+#include <math.h>
+
 #include "kernels_internal.h"
 #include "simd.h"
 
@@ -40,7 +42,8 @@ static void store_rows(size_t rows, size_t columns, const float *x, size_t x_str
 /* The same through memory: functions other than a clamp, and columns that are no whole vectors. block: rows of `width`. */
 static __attribute__((noinline)) void finish_block(const cml_tile *t, float *block, size_t width) {
   vf lo = vf_set1(t->low), hi = vf_set1(t->high);
-  for (size_t r = 0; r < t->rows; r++)
+  bool plain = !t->residual && t->low == -INFINITY && t->high == INFINITY;
+  for (size_t r = 0; r < t->rows && !plain; r++)
     for (size_t c = 0; c < t->columns; c += W) {
       size_t n = t->columns - c < W ? t->columns - c : W, at = r * t->residual_stride + c;
       vf v = vf_load(block + r * width + c);
@@ -48,8 +51,8 @@ static __attribute__((noinline)) void finish_block(const cml_tile *t, float *blo
       else if (t->residual) v += n < W ? vf_load_n((const float *)t->residual + at, n) : vf_load((const float *)t->residual + at);
       vf_store(block + r * width + c, vf_min(hi, vf_max(lo, v)));
     }
-  if (t->unary) t->unary(t->f, block, block, t->rows * width, t->f_a, t->f_b);
-  store_rows(t->rows, t->columns, block, width, t->c, t->c_stride, t->c_half);
+  if (t->unary_rows) t->unary_rows(t->f, t->rows, t->columns, block, width, t->c, t->c_stride, t->c_half, t->f_a, t->f_b);
+  else store_rows(t->rows, t->columns, block, width, t->c, t->c_stride, t->c_half);
 }
 
 VINLINE void finish(const int rows, const int nv, vf (*acc)[NV], const cml_tile *t) {
@@ -61,7 +64,7 @@ VINLINE void finish(const int rows, const int nv, vf (*acc)[NV], const cml_tile 
       UNROLL for (int i = 0; i < rows; i++) acc[i][j] += add;
     }
   }
-  if (columns != (size_t)(nv * W) || t->unary) {
+  if (columns != (size_t)(nv * W) || t->unary_rows) {
     _Alignas(64) float block[MR * NR];
     UNROLL for (int i = 0; i < rows; i++)
       UNROLL for (int j = 0; j < nv; j++) vf_store(block + (i * nv + j) * W, acc[i][j]);
@@ -291,7 +294,6 @@ void CML_SIMD(cml_fill_gemm)(cml_kernels *k) {
   k->tile_rows = MR;
   k->tile_columns = NR;
   k->tile = tile;
-  k->store_rows = store_rows;
   k->gemm_tile = gemm_tile;
   k->gemv_panel = gemv_panel;
   k->gemv_rows = gemv_rows;

@@ -79,7 +79,8 @@ typedef struct cml_tile {
   const void *residual;    /* of c's type; NULL: none */
   size_t residual_stride;
   float low, high;
-  void (*unary)(cml_unary f, const float *x, float *y, size_t n, float a, float b); /* the table's own; NULL: no function */
+  void (*unary_rows)(cml_unary f, size_t rows, size_t columns, const float *x, size_t x_stride, void *y, size_t y_stride, bool half, float a,
+                     float b);  /* the table's own; NULL: no function */
   cml_unary f;
   float f_a, f_b;
   void *c;
@@ -120,6 +121,8 @@ typedef struct cml_kernels {
 
   void (*unary)(cml_unary f, const float *x, float *y, size_t n, float a, float b);
   void (*unary_f16)(cml_unary f, const cml_f16 *x, cml_f16 *y, size_t n, float a, float b);
+  /* y[r * y_stride + c] = f(x[r * x_stride + c]), y in halves when half: the end of a block of sums */
+  void (*unary_rows)(cml_unary f, size_t rows, size_t columns, const float *x, size_t x_stride, void *y, size_t y_stride, bool half, float a, float b);
   void (*binary)(cml_binary f, const float *x1, const float *x2, float *y, size_t n);
   void (*binary_f16)(cml_binary f, const cml_f16 *x1, const cml_f16 *x2, cml_f16 *y, size_t n);
   /* y = x1 f s, or s f x1 when reversed */
@@ -151,8 +154,6 @@ typedef struct cml_kernels {
   /* ---- the matrix product; gemm.h drives these ---- */
 
   void (*tile)(const cml_tile *t);
-  /* y[r * y_stride + c] = x[r * x_stride + c], y in halves when half */
-  void (*store_rows)(size_t rows, size_t columns, const float *x, size_t x_stride, void *y, size_t y_stride, bool half);
   /* c[rows][columns] = a b (+ c when accumulate): rows <= tile_rows, columns <= tile_columns. Row r of a lies at a[r * a_stride];
    * b is packed: depth steps of tile_columns floats, or halves when b_half (columns beyond `columns` present). After the last
    * step bias[columns] is added (NULL: none) and values are kept within [low, high]. */

@@ -110,6 +110,25 @@ static void unary_f16(cml_unary f, const cml_f16 *x, cml_f16 *y, size_t n, float
 #undef HALF
 }
 
+VINLINE void rows_loop(cml_unary f, bool half, size_t rows, size_t columns, const float *x, size_t x_stride, void *y, size_t y_stride, float a, float b) {
+  vf va = vf_set1(a), vb = vf_set1(b);
+  for (size_t r = 0; r < rows; r++) {
+    const float *from = x + r * x_stride;
+    size_t c = 0;
+    for (; c + W <= columns; c += W) st(y, half, r * y_stride + c, apply(f, vf_load(from + c), va, vb));
+    if (c < columns) st_n(y, half, r * y_stride + c, apply(f, vf_load_n(from + c, columns - c), va, vb), columns - c);
+  }
+}
+
+#define ROWS_CASE(name) case CML_UNARY_##name: rows_loop(CML_UNARY_##name, half, rows, columns, x, x_stride, y, y_stride, a, b); break;
+
+static void unary_rows(cml_unary f, size_t rows, size_t columns, const float *x, size_t x_stride, void *y, size_t y_stride, bool half, float a, float b) {
+  switch (f) {
+    CML_UNARY_MAP(ROWS_CASE)
+    case CML_UNARY_COUNT: break;
+  }
+}
+
 /* ---- two operands ---- */
 
 VINLINE vf apply2(cml_binary f, vf x, vf y) {
@@ -359,6 +378,7 @@ void CML_SIMD(cml_fill_vector)(cml_kernels *k) {
   k->f32_to_bf16 = f32_to_bf16;
   k->unary = unary;
   k->unary_f16 = unary_f16;
+  k->unary_rows = unary_rows;
   k->binary = binary;
   k->binary_f16 = binary_f16;
   k->binary_scalar = binary_scalar;

@@ -354,7 +354,7 @@ cml_status cml_pass_layout(cml_graph *g, cml_error *err) {
   layout_pass p = {.g = g};
   cml_status status = CML_OK;
   bool any = false;
-  for (size_t i = 0; i < g->body.step_count; i++) any = any || cml_pass_is(&g->body.steps[i], "cml_conv");
+  for (size_t i = 0; i < g->body.step_count; i++) any = any || cml_pass_is(&g->body.steps[i], "cml_conv") || cml_pass_is(&g->body.steps[i], "cml_conv_transpose");
   if (!any) return CML_OK;
   if (!grow_values(&p)) status = cml_fail_memory(err);
   for (size_t i = 0; i < g->body.step_count && !status; i++) status = take_step(&p, &g->body.steps[i], err);

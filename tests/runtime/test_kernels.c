@@ -457,6 +457,30 @@ static void test_depthwise(void **state) {
   }
 }
 
+/* Rows anywhere, to floats or halves: the same results as over one array. */
+static void test_unary_rows(void **state) {
+  (void)state;
+  const cml_kernels *k;
+  EACH_TABLE(k) {
+    for (int round = 0; round < 400; round++) {
+      size_t rows = between(1, 5), columns = between(1, 40), x_stride = columns + between(0, 3), y_stride = columns + between(0, 3);
+      cml_unary f = (cml_unary)(rnd() % CML_UNARY_COUNT);
+      bool half = rnd() % 2;
+      float *x = at_end(0, ((rows - 1) * x_stride + columns) * 4), want[40];
+      void *y = at_end(1, ((rows - 1) * y_stride + columns) * (half ? 2 : 4));
+      cml_f16 narrow[40];
+      fill(x, (rows - 1) * x_stride + columns);
+      k->unary_rows(f, rows, columns, x, x_stride, y, y_stride, half, 0.2f, 0.5f);
+      for (size_t r = 0; r < rows; r++) {
+        k->unary(f, x + r * x_stride, want, columns, 0.2f, 0.5f);
+        k->f32_to_f16(want, narrow, columns);
+        if (half) assert_memory_equal((cml_f16 *)y + r * y_stride, narrow, columns * 2);
+        else assert_memory_equal((float *)y + r * y_stride, want, columns * 4);
+      }
+    }
+  }
+}
+
 /* ---- speed ---- */
 
 static double now(void) {
@@ -493,7 +517,7 @@ int main(int argc, char **argv) {
   if (argc > 1 && !strcmp(argv[1], "--bench")) return bench();
   guard_buffers();
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_f16),  cmocka_unit_test(test_unary), cmocka_unit_test(test_unary_f16), cmocka_unit_test(test_binary), cmocka_unit_test(test_pow),
+      cmocka_unit_test(test_f16),  cmocka_unit_test(test_unary), cmocka_unit_test(test_unary_f16), cmocka_unit_test(test_unary_rows), cmocka_unit_test(test_binary), cmocka_unit_test(test_pow),
       cmocka_unit_test(test_rows), cmocka_unit_test(test_lstm_cell), cmocka_unit_test(test_gemm), cmocka_unit_test(test_slim_tile), cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_depthwise),
       cmocka_unit_test(test_pack_panel),
   };

@@ -243,6 +243,23 @@ static void joined(void) {
   spaced = 0;
 }
 
+/* A generator's layers: transposed convolutions alone have their channels last, too. */
+static void transposed(void) {
+  start("[1, 20, 5, 4]");
+  word("custom", "custom");
+  ints("two", "[2]", "[2, 2]");
+  ints("pad1", "[4]", "[1, 1, 1, 1]");
+  constant("w1", "[20, 36, 4, 4]");
+  constant("b1", "[36]");
+  constant("w2", "[36, 3, 4, 4]");
+  op("[1, 36, 10, 8]", "c1", "conv_transpose(x = x, weight = w1, bias = b1, pad = pad1, pad_type = custom, strides = two)");
+  op("[1, 36, 10, 8]", "r1", "relu(x = c1)");
+  op("[1, 3, 20, 16]", "c2", "conv_transpose(x = r1, weight = w2, pad = pad1, pad_type = custom, strides = two)");
+  op("[1, 3, 20, 16]", "t2", "tanh(x = c2)");
+  finish("t2");
+  same_with_and_without((const int64_t[]){1, 20, 5, 4}, 4, "epilogues,layout", "cml_to_last");
+}
+
 /* Grouped and transposed convolutions with everything behind them that scales and shifts channels. */
 static void scales(void) {
   start("[2, 6, 9, 7]");
@@ -619,6 +636,7 @@ static void test_norms_and_gates(void **state) { (void)state, each_type(norms_an
 static void test_moved_last(void **state) { (void)state, each_type(moved_last); }
 static void test_convolutions(void **state) { (void)state, each_type(convolutions); }
 static void test_joined(void **state) { (void)state, each_type(joined); }
+static void test_transposed(void **state) { (void)state, each_type(transposed); }
 static void test_scales(void **state) { (void)state, each_type(scales); }
 static void test_group_norm(void **state) { (void)state, each_type(group_norm); }
 static void test_row_norms(void **state) { (void)state, each_type(row_norms); }
@@ -637,7 +655,7 @@ static void test_unknown_pass_is_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_convolutions), cmocka_unit_test(test_joined), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_attention),
+      cmocka_unit_test(test_convolutions), cmocka_unit_test(test_joined), cmocka_unit_test(test_transposed), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_attention),
       cmocka_unit_test(test_attention_views), cmocka_unit_test(test_chains),
       cmocka_unit_test(test_norms_and_gates), cmocka_unit_test(test_moved_last), cmocka_unit_test(test_recurrent),
       cmocka_unit_test(test_linear),       cmocka_unit_test(test_unknown_pass_is_refused),
