@@ -44,6 +44,8 @@ struct cml_step {
   bool folded;           /* its outputs are constants now */
 };
 
+enum { CML_PLAN_PARTS = 1, CML_PLAN_STATES = 2, CML_PLAN_ORDER = 4 };
+
 typedef struct cml_graph {
   cml_arena arena;
   const cml_mil_function *function;
@@ -59,6 +61,7 @@ typedef struct cml_graph {
   struct cml_pack_cache *cache; /* NULL: none */
   cml_account *account;  /* of the executable and its sessions */
   cml_pool *pool;        /* the executable's: scratch depends on its threads */
+  unsigned plan_with;    /* CML_PLAN_…: what passes let the planner do */
   bool shapes_only;      /* it will not run: large compressed weights stay so */
 } cml_graph;
 

@@ -129,7 +129,7 @@ static cml_status find_lifetimes(cml_planner *p, cml_error *err) {
     }
   }
   for (size_t i = 0; i < g->body.output_count; i++) use_value(p, g->body.outputs[i], (uint32_t)g->body.step_count);
-  return cml_planner_states(p, err);
+  return g->plan_with & CML_PLAN_STATES ? cml_planner_states(p, err) : CML_OK;
 }
 
 /* The dying argument whose memory output 0 may take, or the output itself. */
@@ -192,11 +192,13 @@ static cml_status find_best_roots(cml_planner *p, cml_root *roots, size_t *count
   size_t steps = p->g->body.step_count;
   uint64_t least = UINT64_MAX;
   uint32_t *orders[] = {p->order, p->other};
-  bool better, parts = false;
+  bool better = false, parts = false;
   size_t best = 0, last = 0;
-  for (size_t i = 0; i < steps; i++) p->order[i] = (uint32_t)i, parts = parts || p->g->body.steps[i].op->parts;
-  CML_TRY(find_lifetimes(p, err));
-  CML_TRY(cml_planner_order(p, p->other, &better, err));
+  for (size_t i = 0; i < steps; i++) p->order[i] = (uint32_t)i, parts = parts || (p->g->plan_with & CML_PLAN_PARTS && p->g->body.steps[i].op->parts);
+  if (p->g->plan_with & CML_PLAN_ORDER) {
+    CML_TRY(find_lifetimes(p, err));
+    CML_TRY(cml_planner_order(p, p->other, &better, err));
+  }
   for (size_t k = 0; k < (better ? 4 : 2); k++) { /* with parts first: they win when nothing is lost */
     if (!(k & 1) && !parts) continue;
     p->order = orders[k / 2];

@@ -3,6 +3,11 @@
 
 #include <stdlib.h>
 
+/* These rewrite nothing: the planner does it, for each set of shapes. */
+static cml_status allow_parts(cml_graph *g, cml_error *err) { return (void)err, g->plan_with |= CML_PLAN_PARTS, CML_OK; }
+static cml_status allow_states(cml_graph *g, cml_error *err) { return (void)err, g->plan_with |= CML_PLAN_STATES, CML_OK; }
+static cml_status allow_order(cml_graph *g, cml_error *err) { return (void)err, g->plan_with |= CML_PLAN_ORDER, CML_OK; }
+
 static const cml_pass passes[] = {
     {"dead-code", "operations whose results nobody uses are left out", cml_pass_dead_code},
     {"recurrent", "loops that write out a GRU layer as one operation", cml_pass_recurrent},
@@ -14,6 +19,9 @@ static const cml_pass passes[] = {
     {"epilogues", "residual additions and activations into the convolution or linear layer before them", cml_pass_epilogues},
     {"layout", "convolutions and their neighbours with the channels last, converted at the borders only", cml_pass_layout},
     {"chains", "elementwise operations that feed one another in one pass over memory", cml_pass_chains},
+    {"parts", "in the plan: what is joined is made where it will lie, what is cut is read where it is", allow_parts},
+    {"states", "in the plan: states are read and updated in their own memory", allow_states},
+    {"order", "in the plan: operations run in the order that needs the least memory at once", allow_order},
 };
 
 const cml_pass *cml_pass_at(size_t i) { return i < sizeof passes / sizeof *passes ? &passes[i] : NULL; }

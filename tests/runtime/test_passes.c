@@ -239,7 +239,7 @@ static void joined(void) {
   op("[2, 2432, 10, 12]", "z", "tile(x = y, reps = reps)");
   finish("z");
   spaced = 4;
-  same_with_and_without((const int64_t[]){2, 16, 10, 12}, 4, "epilogues,layout", "cml_conv");
+  same_with_and_without((const int64_t[]){2, 16, 10, 12}, 4, "epilogues,layout,parts", "cml_conv");
   spaced = 0;
 }
 
