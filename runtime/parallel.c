@@ -107,6 +107,7 @@ static bool spin(_Atomic uint32_t *word, uint32_t value, bool change, int64_t na
       rest();
     }
     if (!end) end = now() + nanoseconds;
+    else sched_yield(); /* what is waited for may need this very core */
   } while (now() < end);
   return false;
 }

@@ -1,6 +1,7 @@
 /* Sharing work among threads: every item once, no index of a thread used twice at a time, no time spent when nothing runs; and
  * nobody waits for a worker that has not begun: one that is held up in another caller's work, or stopped by a signal at any point. */
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -118,6 +119,44 @@ static void idle_pools_sleep(void **state) {
   cml_pool_destroy(pool);
 }
 
+
+/* All threads on one core: a worker that waits for the next operation must not keep the core from the caller. Processor time is
+ * measured, so that other processes do not matter. */
+static void burn(void *context, size_t begin, size_t end) {
+  (void)context;
+  for (size_t i = begin; i < end; i++)
+    for (volatile int k = 0; k < 2000; k++) continue;
+}
+
+static double operations_time(cml_pool *pool) {
+  double before = seconds(CLOCK_PROCESS_CPUTIME_ID);
+  for (int i = 0; i < 3000; i++) {
+    cml_parallel(pool, 8, 1, burn, NULL);
+    burn(NULL, 0, 8); /* the caller alone */
+  }
+  return seconds(CLOCK_PROCESS_CPUTIME_ID) - before;
+}
+
+static void a_core_is_shared(void **state) {
+  (void)state;
+  cpu_set_t all, one;
+  cml_pool *pool;
+  if (sched_getaffinity(0, sizeof all, &all)) skip();
+  CPU_ZERO(&one);
+  for (size_t i = 0; i < CPU_SETSIZE && !CPU_COUNT(&one); i++)
+    if (CPU_ISSET(i, &all)) CPU_SET(i, &one);
+  if (sched_setaffinity(0, sizeof one, &one)) skip();
+  assert_ok(cml_pool_create(2, &pool, err)); /* workers run where their creator does */
+  double ratio = 100;
+  for (int i = 0; i < 10 && ratio > 1.25; i++) {
+    double together = operations_time(pool), alone = operations_time(NULL);
+    if (together / alone < ratio) ratio = together / alone;
+  }
+  print_message("# %.2f times the work of one thread\n", ratio);
+  assert_true(ratio <= 1.25);
+  cml_pool_destroy(pool);
+  sched_setaffinity(0, sizeof all, &all);
+}
 
 /* More items than 32 bits count, in few pieces. */
 typedef struct lengths {
@@ -370,7 +409,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(every_item_once),      cmocka_unit_test(counts_beyond_32_bits),
       cmocka_unit_test(refuses_too_many),     cmocka_unit_test(idle_pools_sleep),
-      cmocka_unit_test(pieces_can_be_watched),
+      cmocka_unit_test(pieces_can_be_watched), cmocka_unit_test(a_core_is_shared),
       cmocka_unit_test(callers_share_a_pool), cmocka_unit_test(workers_held_up_elsewhere_hold_up_nobody),
       cmocka_unit_test(work_can_be_given_up), cmocka_unit_test(stopped_workers_are_not_awaited),
       cmocka_unit_test(workers_may_be_late_anywhere),
