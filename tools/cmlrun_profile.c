@@ -44,10 +44,11 @@ static uint64_t flops_of(const char *type, const cml_tensor *const *in, size_t i
   if (has(type, "conv")) return in[1]->rank > 0 && in[1]->dims[0] > 0 ? 2 * count(out[0]) * (count(in[1]) / (uint64_t)in[1]->dims[0]) : 0;
   if (!strcmp(type, "cml_attention_view")) return strided_attention_flops(in, inputs);
   if (has(type, "attention")) return 2 * (count(in[0]) + count(out[0])) * dim(in[1], 2);
-  if (!strcmp(type, "lstm") || !strcmp(type, "gru") || !strcmp(type, "rnn")) { /* x [steps, batch, …]; weights are the matrices among the rest */
+  bool lstm = !strcmp(type, "lstm");
+  if (lstm || !strcmp(type, "gru") || !strcmp(type, "cml_gru") || !strcmp(type, "rnn")) { /* x [steps, batch, …], states, and the matrices behind are weights */
     uint64_t weights = 0, vectors = in[0]->rank == 3 ? (uint64_t)(in[0]->dims[0] * in[0]->dims[1]) : 1;
-    for (size_t i = 1; i < inputs; i++)
-      if (in[i]->rank == 2 && dim(in[i], 2) > dim(in[i], 1)) weights += count(in[i]);
+    for (size_t i = lstm ? 3 : 2; i < inputs; i++)
+      if (in[i]->rank == 2) weights += count(in[i]);
     return 2 * vectors * weights;
   }
   return results;
