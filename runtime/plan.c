@@ -180,9 +180,8 @@ static cml_status collect_roots(cml_planner *p, cml_root *roots, size_t *count, 
 }
 
 static cml_status find_roots(cml_planner *p, bool parts, cml_root *roots, size_t *count, cml_error *err) {
-  bool any;
   CML_TRY(find_lifetimes(p, err));
-  if (parts) CML_TRY(cml_planner_parts(p, &any, err));
+  if (parts) CML_TRY(cml_planner_parts(p, err));
   CML_TRY(collect_roots(p, roots, count, err));
   return cml_place_peak(roots, *count, p->g->body.step_count, &p->plan->live_peak, err);
 }

@@ -35,7 +35,7 @@ static inline const cml_step *cml_planner_step(const cml_planner *p, size_t posi
 CML_NODISCARD cml_status cml_planner_order(const cml_planner *p, uint32_t *order, bool *better, cml_error *err);
 /* Lets what is read of states lie in them; after the lifetimes. */
 CML_NODISCARD cml_status cml_planner_states(cml_planner *p, cml_error *err);
-/* Puts parts into their wholes; *any tells whether there were some. */
-CML_NODISCARD cml_status cml_planner_parts(cml_planner *p, bool *any, cml_error *err);
+/* Puts parts into their wholes; after the states. */
+CML_NODISCARD cml_status cml_planner_parts(cml_planner *p, cml_error *err);
 
 #endif

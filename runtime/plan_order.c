@@ -150,24 +150,18 @@ static int heavy_first(const void *a, const void *b) {
   return x->weight != y->weight ? (x->weight < y->weight ? 1 : -1) : x->step < y->step ? -1 : x->step > y->step;
 }
 
-static uint64_t kept_of(const sorter *s, uint32_t i) {
-  uint64_t bytes = 0;
-  for (uint32_t k = s->users_from[i]; k < s->users_from[i + 1] && !bytes; k++) bytes = s->made[i];
-  return bytes;
-}
-
 /* Leaves each step's needs with the heaviest first. */
 static void weigh(sorter *s, uint64_t *need) {
   for (uint32_t i = 0; i < s->steps; i++) {
     edge *e = s->needs + s->needs_from[i];
     size_t n = s->needs_from[i + 1] - s->needs_from[i];
     uint64_t held = 0;
-    for (size_t k = 0; k < n; k++) e[k].weight = need[e[k].step] - kept_of(s, e[k].step);
+    for (size_t k = 0; k < n; k++) e[k].weight = need[e[k].step] - s->made[e[k].step];
     qsort(e, n, sizeof *e, heavy_first);
     need[i] = 0;
     for (size_t k = 0; k < n; k++) {
       if (held + need[e[k].step] > need[i]) need[i] = held + need[e[k].step];
-      held += kept_of(s, e[k].step);
+      held += s->made[e[k].step];
     }
     if (held + s->made[i] > need[i]) need[i] = held + s->made[i];
   }

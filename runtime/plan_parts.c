@@ -86,7 +86,7 @@ static int late_first(const void *a, const void *b) {
 /* A value whose rows may lie apart: its maker can write it so, and nobody but the whole reads it. */
 static bool may_be_spaced(const cml_planner *p, uint32_t v) { return p->spaces_rows[p->maker[v]] && p->uses[v] == 1 && !p->parted[v]; }
 
-static bool join(joiner *j, const joint *t) {
+static void join(joiner *j, const joint *t) {
   cml_planner *p = j->p;
   size_t n = 0;
   for (size_t i = 0; i < t->count; i++) {
@@ -100,26 +100,25 @@ static bool join(joiner *j, const joint *t) {
   qsort(j->parts, n, sizeof *j->parts, late_first);
   while (n && !try_parts(j, t->whole, n)) n /= 2;
   for (size_t i = 0; i < n; i++) p->plan->out_row[p->maker[j->parts[i].root]] = t->row;
-  return n > 0;
 }
 
-static bool join_step(joiner *j, uint32_t i) {
+static void join_step(joiner *j, uint32_t i) {
   cml_planner *p = j->p;
   const cml_step *s = cml_planner_step(p, i);
-  if (s->folded || !s->op->parts || p->plan->skip[s->index] || p->plan->dynamic[s->index]) return false;
+  if (s->folded || !s->op->parts || p->plan->skip[s->index] || p->plan->dynamic[s->index]) return;
   cml_call c = cml_planner_call(p, s);
   for (size_t k = 0; k < s->arg_count; k++)
-    if (!cml_tensor_known_shape(p->args[k])) return false;
+    if (!cml_tensor_known_shape(p->args[k])) return;
   joint t = {.step = i, .whole = s->outs[0], .values = s->outs, .count = s->out_count};
   switch (s->op->parts(&c, j->offsets, &t.row)) {
-    case CML_PARTS_NONE: return false;
+    case CML_PARTS_NONE: return;
     case CML_PARTS_OF_OUTPUT:
       t.values = s->args + s->first[0];
       t.count = (size_t)(s->first[1] - s->first[0]);
       break;
     case CML_PARTS_OF_ARGUMENT: t.whole = cml_planner_root(p, s->args[0], &t.base); break;
   }
-  return is_root(p, t.whole) && join(j, &t);
+  if (is_root(p, t.whole)) join(j, &t);
 }
 
 static void count_live(joiner *j) {
@@ -135,21 +134,17 @@ static void count_live(joiner *j) {
     if (j->live[i] > j->peak) j->peak = j->live[i];
 }
 
-cml_status cml_planner_parts(cml_planner *p, bool *any, cml_error *err) {
+cml_status cml_planner_parts(cml_planner *p, cml_error *err) {
   const cml_graph *g = p->g;
   size_t most = g->max_args > g->max_outs ? g->max_args : g->max_outs;
-  *any = false;
-  for (size_t i = 0; i < g->body.step_count && !*any; i++) *any = g->body.steps[i].op->parts && !g->body.steps[i].folded;
-  if (!*any) return CML_OK;
   joiner j = {.p = p};
   j.live = calloc(g->body.step_count + 2, sizeof *j.live);
   j.offsets = calloc(most + 1, sizeof *j.offsets);
   j.seen = calloc(g->value_count + 1, sizeof *j.seen);
   j.parts = calloc(most + 1, sizeof *j.parts);
   bool ok = j.live && j.offsets && j.seen && j.parts;
-  *any = false;
   if (ok) count_live(&j);
-  for (uint32_t i = 0; ok && i < g->body.step_count; i++) *any = join_step(&j, i) || *any;
+  for (uint32_t i = 0; ok && i < g->body.step_count; i++) join_step(&j, i);
   free(j.live);
   free(j.offsets);
   free(j.seen);
