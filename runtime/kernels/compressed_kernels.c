@@ -8,12 +8,6 @@
 #include "kernels_internal.h"
 #include "simd.h"
 
-#if defined(__clang__)
-#define UNROLL _Pragma("unroll")
-#else
-#define UNROLL _Pragma("GCC unroll 32")
-#endif
-
 #if defined(__AVX512F__)
 #define TABLE_REGISTERS 4
 #elif defined(__AVX2__)
@@ -33,7 +27,7 @@ VINLINE palette palette_load(const float *table, int bits) {
   palette t = {.memory = table};
 #if TABLE_REGISTERS
   int n = bits == 6 && TABLE_REGISTERS * W >= 64 ? 4 : TABLE_REGISTERS < 16 / W ? TABLE_REGISTERS : 16 / W;
-  UNROLL for (int i = 0; i < n && table; i++) t.r[i] = vf_load(table + i * W);
+  CML_UNROLL for (int i = 0; i < n && table; i++) t.r[i] = vf_load(table + i * W);
 #endif
   (void)bits;
   return t;
@@ -125,8 +119,8 @@ VINLINE vf lane_scales(const cml_compressed *w, const void *row, size_t group, c
   return x;
 }
 
-/* Rows [n, n + R) of the weights times M vectors. */
-VINLINE void product(const int R, const int M, const int bits, const int mode, const bool scaled, const cml_compressed *w, size_t n,
+/* R rows of the weights from n, `apart` from one another, times M vectors. */
+VINLINE void product(const int R, const int M, const int bits, const int mode, const bool scaled, const cml_compressed *w, size_t n, size_t apart,
                      const float *x, size_t x_stride, const float *sums, size_t sums_stride, float *y, size_t y_stride) {
   const int c = codes_in_lane(bits);
   const size_t elements = (size_t)c * W, bytes = elements * (size_t)bits / 8, row_bytes = w->depth * (size_t)bits / 8;
@@ -136,8 +130,8 @@ VINLINE void product(const int R, const int M, const int bits, const int mode, c
   vf acc[4][4][2] = {{{{0}}}};
   for (size_t g = 0; g < groups; g++) {
     bool whole = (g + 1) * bytes <= row_bytes;
-    UNROLL for (int r = 0; r < R; r++) {
-      const uint8_t *p = w->codes + (n + (size_t)r) * row_bytes + g * bytes;
+    CML_UNROLL for (int r = 0; r < R; r++) {
+      const uint8_t *p = w->codes + (n + (size_t)r * apart) * row_bytes + g * bytes;
       vi word;
       if (whole) {
         word = load_words(p, bits);
@@ -147,45 +141,42 @@ VINLINE void product(const int R, const int M, const int bits, const int mode, c
         word = load_words(some, bits);
       }
       vf part[4][2] = {{{0}}};
-      UNROLL for (int j = 0; j < c; j++) {
+      CML_UNROLL for (int j = 0; j < c; j++) {
         vf v = decode(word, j, bits, mode, &t);
-        UNROLL for (int m = 0; m < M; m++) {
+        CML_UNROLL for (int m = 0; m < M; m++) {
           vf xv = vf_load(x + (size_t)m * x_stride + g * elements + (size_t)j * W);
           if (scaled) part[m][j & 1] = vf_fma(v, xv, part[m][j & 1]);
           else acc[r][m][j & 1] = vf_fma(v, xv, acc[r][m][j & 1]);
         }
       }
       if (!scaled) continue;
-      size_t row = (n + (size_t)r) / w->scale_rows * w->blocks * scale_bytes;
+      size_t row = (n + (size_t)r * apart) / w->scale_rows * w->blocks * scale_bytes;
       vf s = lane_scales(w, (const char *)w->scale + row, g, &lanes);
-      UNROLL for (int m = 0; m < M; m++) {
+      CML_UNROLL for (int m = 0; m < M; m++) {
         vf sum = part[m][0] + part[m][1];
         if (w->offset) sum -= lane_scales(w, (const char *)w->offset + row, g, &lanes) * vf_load(sums + (size_t)m * sums_stride + g * W);
         acc[r][m][0] = vf_fma(sum, s, acc[r][m][0]);
       }
     }
   }
-  UNROLL for (int r = 0; r < R; r++)
-    UNROLL for (int m = 0; m < M; m++) y[(size_t)m * y_stride + n + (size_t)r] = vf_sum(acc[r][m][0] + acc[r][m][1]);
+  CML_UNROLL for (int r = 0; r < R; r++)
+    CML_UNROLL for (int m = 0; m < M; m++) y[(size_t)m * y_stride + n + (size_t)r * apart] = vf_sum(acc[r][m][0] + acc[r][m][1]);
 }
 
 typedef void product_function(const cml_compressed *w, size_t begin, size_t end, const float *x, size_t x_stride, const float *sums,
                               size_t sums_stride, float *y, size_t y_stride);
 
-/* Four rows at once where they share a palette. */
+/* Four rows at once where they share a palette, far apart: prefetchers follow few long streams better than many short rows. */
 VINLINE void all_rows(const int M, const int bits, const int mode, const bool scaled, const cml_compressed *w, size_t begin, size_t end,
                       const float *x, size_t x_stride, const float *sums, size_t sums_stride, float *y, size_t y_stride) {
   enum { FEW = 2 };
   const int R = M == 1 ? 4 : FEW;
-  size_t n = begin;
-  while (n < end) {
-    if (n + (size_t)R <= end && (mode != DECODE_TABLE || n / w->table_rows == (n + (size_t)R - 1) / w->table_rows)) {
-      product(R, M, bits, mode, scaled, w, n, x, x_stride, sums, sums_stride, y, y_stride);
-      n += (size_t)R;
-    } else {
-      product(1, M, bits, mode, scaled, w, n, x, x_stride, sums, sums_stride, y, y_stride);
-      n++;
-    }
+  for (size_t n = begin, last; n < end; n = last) {
+    last = mode == DECODE_TABLE ? (n / w->table_rows + 1) * w->table_rows : end;
+    if (last > end) last = end;
+    size_t apart = (last - n) / (size_t)R;
+    for (size_t i = 0; i < apart; i++) product(R, M, bits, mode, scaled, w, n + i, apart, x, x_stride, sums, sums_stride, y, y_stride);
+    for (n += (size_t)R * apart; n < last; n++) product(1, M, bits, mode, scaled, w, n, 1, x, x_stride, sums, sums_stride, y, y_stride);
   }
 }
 

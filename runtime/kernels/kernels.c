@@ -5,7 +5,7 @@
 #include <stdatomic.h>
 #include <string.h>
 
-enum { MAX_TABLES = 4 };
+enum { MAX_TABLES = 5 };
 
 static cml_kernels tables[MAX_TABLES];
 static size_t table_count;
@@ -31,8 +31,16 @@ static void fill(void) {
   bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   if (avx2) ADD_TABLE(avx2); /* every CPU with AVX2 has F16C */
   if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl"))
+      __builtin_cpu_supports("avx512vl")) {
     ADD_TABLE(avx512);
+    if (__builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni")) { /* the same but for products with compressed weights */
+      cml_kernels *k = &tables[table_count];
+      *k = tables[table_count - 1];
+      k->name = "avx512vbmi";
+      cml_fill_compressed_avx512vbmi(k);
+      table_count++;
+    }
+  }
 #endif
 #if defined(CML_HAVE_NEON_KERNELS)
   ADD_TABLE(neon);

@@ -1,8 +1,8 @@
 /* The kernels: what the operators spend their time in, one table of function pointers for each instruction set.
  *
  * Every kernel is written once over vectors of whatever width (simd.h) and compiled for portable C (4 lanes), AVX2 with FMA
- * and F16C (8), AVX-512 F/BW/DQ/VL (16) and NEON (4). cml_kernels_get gives the best table that this CPU can run; tests take
- * each in turn by cml_kernels_at. All kernels are pure functions of their arguments: no allocation, no state, any thread.
+ * and F16C (8), AVX-512 F/BW/DQ/VL (16) and NEON (4); with AVX-512 VBMI and VNNI, products with compressed weights are others
+ * (compressed_fixed.c). cml_kernels_get gives the best table that this CPU can run; tests take each in turn by cml_kernels_at. All kernels are pure functions of their arguments: no allocation, no state, any thread.
  * Pointers need no alignment. Nothing outside the named elements is read or written. Outputs may be the inputs themselves
  * (y == x) but must not overlap them otherwise.
  *
@@ -110,7 +110,7 @@ typedef struct cml_depthwise {
 } cml_depthwise;
 
 typedef struct cml_kernels {
-  const char *name;      /* "portable", "avx2", "avx512", "neon" */
+  const char *name;      /* "portable", "avx2", "avx512", "avx512vbmi", "neon" */
   size_t width;          /* floats in a vector */
   size_t tile_rows, tile_columns; /* of the matrix product */
 

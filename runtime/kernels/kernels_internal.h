@@ -17,4 +17,6 @@ CML_KERNEL_FILLS(avx2)
 CML_KERNEL_FILLS(avx512)
 CML_KERNEL_FILLS(neon)
 
+void cml_fill_compressed_avx512vbmi(cml_kernels *k);
+
 #endif

@@ -42,6 +42,24 @@ typedef int64_t vl __attribute__((vector_size(W * 8)));
 typedef double vd __attribute__((vector_size(W * 8))); /* two registers: for the few places where a float is too coarse */
 typedef float vf_any __attribute__((vector_size(W * 4), aligned(4), may_alias));
 
+/* Before loops whose count is a constant where the function is inlined. Not for sanitizers, whose checks multiply: they took minutes. */
+#if defined(__has_feature)
+#define CML_SANITIZED __has_feature(address_sanitizer)
+#elif defined(__SANITIZE_ADDRESS__)
+#define CML_SANITIZED 1
+#else
+#define CML_SANITIZED 0
+#endif
+#if CML_SANITIZED && !defined(__clang__)
+#define CML_UNROLL _Pragma("GCC unroll 1")
+#elif CML_SANITIZED
+#define CML_UNROLL _Pragma("nounroll")
+#elif defined(__clang__)
+#define CML_UNROLL _Pragma("unroll")
+#else
+#define CML_UNROLL _Pragma("GCC unroll 32")
+#endif
+
 #define VINLINE static inline __attribute__((always_inline, unused))
 
 VINLINE vf vf_load(const float *p) { return *(const vf_any *)p; }

@@ -1,0 +1,530 @@
+/* Products of few vectors with compressed weights in fixed point, for AVX-512 with VBMI and VNNI: 64 products of bytes an instruction, where
+ * compressed_kernels.c has 16 of floats and must make a float of every code.
+ *
+ * A vector becomes whole numbers q of 24 bits, x = q * 2^e with one e, each cut into three signed digits to the base of 256, which lie in
+ * three planes of bytes. Sums of digits times codes are exact in 32 bits; they become floats once a row or once a block of scales. The
+ * largest element is rounded at its 23rd bit or beyond and so are all others, at the same place: as good as a sum of floats unless few
+ * elements are far larger than the rest. Such vectors, and those with infinities or NaN, are left to the table's ordinary functions.
+ *
+ *   int8, int4   codes times digits
+ *   palettes of 3, 4, 6 and 8 bits: entries too are cut into three digits, looked up as bytes; of the nine products of digits those six
+ *                are summed that reach the upper 32 of 48 bits, and the mean of the others is added
+ *   palettes of 1 and 2 bits: every four bits of a row choose one of 16 sums of (4 or 2) products. These sums are worked out once
+ *                for a vector, as three planes of digits; four tables of 16 are one register, which a dword of codes reads at once.
+ *                A lane is a row here: 16 x 16 dwords are transposed first. */
+#include <math.h>
+
+#include "kernels_internal.h"
+#include "simd.h"
+
+enum { PLANES = 3, PLANE = 64, LUT_COLUMNS = 64, LUT_ROWS = 32, LINE = 64, LUT_DWORD = 2 * PLANES * PLANE };
+enum { AHEAD = 4096 }; /* bytes from what is read to what is asked for: enough for codes of blocks, and for one thread alone on the memory */
+
+/* As _mm512_dpbusd_epi32, which gcc 12 wraps in copies of the sum. */
+VINLINE __m512i dpbusd(__m512i sum, __m512i u, __m512i s) {
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(u), "vm"(s));
+  return sum;
+}
+
+static cml_kernels ordinary; /* for what is not done here */
+
+/* How an arranged vector begins. */
+typedef struct fixed_head {
+  double unit;   /* what the last digit counts */
+  float sum;     /* of the elements */
+  int32_t fixed; /* 0: what follows is an ordinary arranged vector */
+} fixed_head;
+
+enum { HEAD = 16 }; /* floats */
+
+/* A group of codes fills a register (or less, with palettes); a step is as many groups as share one scale in each lane. */
+typedef struct layout {
+  size_t elements, bytes; /* of a group */
+  size_t groups, per, steps;
+  size_t blocks; /* that meet in a step: 1, 2, 4, 8 or 16 */
+  int halves;    /* registers of digits a group and plane: 2 for codes of four bits, first the even elements, then the odd ones */
+  int bias;      /* what was added to codes to make them unsigned */
+} layout;
+
+static bool by_lut(const cml_compressed *w) {
+  return !w->scale && w->columns >= LUT_COLUMNS && (w->bits == 1 || (w->bits == 2 && w->table_rows == w->columns));
+}
+
+static bool by_digits(const cml_compressed *w) { return w->depth < 1 << 18 && w->bits >= 3; }
+
+static layout lay_out(const cml_compressed *w) {
+  layout l = {.elements = w->bits == 4 ? 128 : 64, .bytes = w->bits == 4 ? 64 : 8 * (size_t)w->bits, .blocks = 1, .halves = w->bits == 4 ? 2 : 1};
+  l.groups = (w->depth + l.elements - 1) / l.elements;
+  l.per = l.groups;
+  if (w->scale && w->blocks > 1) {
+    l.per = w->block / l.elements ? w->block / l.elements : 1;
+    l.blocks = w->block < l.elements ? l.elements / w->block : 1;
+  }
+  l.steps = (l.groups + l.per - 1) / l.per;
+  l.bias = w->scale && !w->is_signed ? 0 : w->scale && w->bits == 4 ? 8 : 128;
+  return l;
+}
+
+/* Behind the head: the planes, by group, half and plane; what sums of each step and plane begin with; the elements' sums by step. */
+typedef struct parts {
+  int8_t *digits;
+  int32_t *start;
+  float *sums;
+} parts;
+
+static size_t digit_bytes(const layout *l) { return l->groups * (size_t)l->halves * PLANES * PLANE; }
+
+static parts find_parts(const layout *l, float *arranged) {
+  parts p = {.digits = (int8_t *)(arranged + HEAD)};
+  p.start = (int32_t *)(void *)(p.digits + digit_bytes(l));
+  p.sums = (float *)(p.start + l->steps * PLANES * W);
+  return p;
+}
+
+static size_t lut_dwords(const cml_compressed *w) { return (w->depth * w->bits / 8 + LINE - 1) / LINE * (LINE / 4); }
+
+static size_t fixed_room(const cml_compressed *w) {
+  size_t room = ordinary.compressed_room(w), here = 0;
+  if (by_lut(w)) {
+    here = lut_dwords(w) * LUT_DWORD / 4;
+  } else if (by_digits(w)) {
+    layout l = lay_out(w);
+    here = digit_bytes(&l) / 4 + l.steps * (PLANES + 1) * W;
+  }
+  return HEAD + (room > here ? room : here);
+}
+
+/* ---- arranging ---- */
+
+/* The three digits of whole numbers below 2^23 - 2^15 - 2^7. */
+VINLINE void store_digits(vf scaled, int8_t *to, size_t plane) {
+  __m512i q = _mm512_cvtps_epi32((__m512)scaled), half = _mm512_set1_epi32(128);
+  CML_UNROLL for (size_t p = 0; p < PLANES; p++) {
+    _mm_storeu_si128((__m128i *)(void *)(to + p * plane), _mm512_cvtepi32_epi8(q));
+    q = _mm512_srai_epi32(_mm512_add_epi32(q, half), 8);
+  }
+}
+
+/* The power of two that brings numbers up to `largest` into three digits. */
+static int digits_exponent(double largest) {
+  int e = 0;
+  if (largest > 0) (void)frexp(largest * (1 + 0x1p-7), &e);
+  return largest > 0 ? 23 - e : 0;
+}
+
+VINLINE vf scaled_by(vf x, int e) { return vf_scalef(x, vf_set1((float)e)); }
+
+VINLINE vf load_elements(const float *x, size_t at, size_t n) {
+  return at + W <= n ? vf_load(x + at) : at < n ? vf_load_n(x + at, n - at) : vf_zero();
+}
+
+static void arrange_digits(const cml_compressed *w, const float *x, int e, float *arranged) {
+  layout l = lay_out(w);
+  parts to = find_parts(&l, arranged);
+  vi even = vi_iota() * 2, odd = even + 1;
+  for (size_t g = 0; g < l.groups; g++) {
+    int8_t *d = to.digits + g * (size_t)l.halves * PLANES * PLANE;
+    for (size_t i = 0; i < PLANE; i += W) {
+      if (l.halves == 1) {
+        store_digits(scaled_by(load_elements(x, g * l.elements + i, w->depth), e), d + i, PLANE);
+        continue;
+      }
+      vf a = scaled_by(load_elements(x, g * l.elements + 2 * i, w->depth), e), b = scaled_by(load_elements(x, g * l.elements + 2 * i + W, w->depth), e);
+      store_digits((vf)_mm512_permutex2var_ps((__m512)a, (__m512i)even, (__m512)b), d + i, PLANE);
+      store_digits((vf)_mm512_permutex2var_ps((__m512)a, (__m512i)odd, (__m512)b), d + PLANES * PLANE + i, PLANE);
+    }
+  }
+  const __m512i ones = _mm512_set1_epi8(1);
+  for (size_t s = 0; s < l.steps; s++) {
+    __m512i sum[PLANES] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
+    size_t end = (s + 1) * l.per < l.groups ? (s + 1) * l.per : l.groups;
+    for (size_t i = s * l.per * (size_t)l.halves * PLANES; i < end * (size_t)l.halves * PLANES; i++)
+      sum[i % PLANES] = dpbusd(sum[i % PLANES], ones, _mm512_loadu_si512(to.digits + i * PLANE));
+    vi low = (vi)sum[0], middle = (vi)sum[1], high = (vi)sum[2];
+    vf_store(to.sums + s * W, vf_from_int(low) + vf_from_int(middle) * 256 + vf_from_int(high) * 65536);
+    vi rest = w->scale ? vi_set1(0) : (low + middle) >> 1; /* 2^-8 of the products left out: digits that are 127.5 in the mean */
+    vi first[PLANES] = {rest - low * l.bias, middle * -l.bias, high * -l.bias};
+    memcpy(to.start + s * PLANES * W, first, sizeof first);
+  }
+}
+
+/* The 16 sums that four bits of codes choose from; with one bit a code, sums of x and -x. */
+VINLINE vf nibble_sums(const float *x, size_t at, size_t n, int bits, const vf *factors) {
+  vf sum = vf_zero();
+  CML_UNROLL for (size_t j = 0; j < 4 / (size_t)bits; j++) sum = vf_fma(vf_set1(at + j < n ? x[at + j] : 0), factors[j], sum);
+  return sum;
+}
+
+static void arrange_lut(const cml_compressed *w, const float *x, int e, float *arranged) {
+  int8_t *to = (int8_t *)(arranged + HEAD);
+  size_t codes = 4 / w->bits, nibbles = lut_dwords(w) * 8;
+  vf factors[4];
+  vi code = vi_iota(), mask = vi_set1((1 << w->bits) - 1);
+  for (size_t j = 0; j < codes; j++) {
+    vi own = code >> (int)(j * w->bits) & mask;
+    factors[j] = w->bits == 1 ? vf_from_int(own * 2 - 1) : vf_permute(vf_load(w->table), own);
+  }
+  for (size_t i = 0; i < nibbles; i++) {
+    vf sums = w->bits == 1 ? nibble_sums(x, i * 4, w->depth, 1, factors) : nibble_sums(x, i * 2, w->depth, 2, factors);
+    store_digits(scaled_by(sums, e), to + i / 8 * LUT_DWORD + i % 2 * PLANES * PLANE + i / 2 % 4 * 16, PLANE);
+  }
+}
+
+static float largest_entry(const float *table, size_t n) {
+  float largest = 0;
+  for (size_t i = 0; i < n; i++) largest = fmaxf(largest, fabsf(table[i]));
+  return largest;
+}
+
+static void fixed_arrange(const cml_compressed *w, const float *x, float *arranged) {
+  vf all = vf_zero(), size = vf_zero(), large = vf_zero();
+  for (size_t i = 0; i < w->depth; i += W) {
+    vf v = load_elements(x, i, w->depth);
+    all += v, size += vf_abs(v);
+    large = vf_max(large, vf_abs(v));
+  }
+  double total = (double)vf_sum(size), largest = (double)vf_hmax(large), bound = largest; /* of what is cut into digits */
+  if (by_lut(w)) bound = w->bits == 1 ? 4 * largest : 2 * largest * (double)largest_entry(w->table, 4);
+  fixed_head head = {.sum = vf_sum(all)};
+  /* The mean size without the largest element bounds what its last digit may be: errors of half a digit grow with the root of the
+   * depth, the sum of sizes with the depth. All this is false where there is a NaN or an infinity. */
+  double depth = (double)w->depth, ratio = fmin(256, 4 * sqrt(depth));
+  head.fixed = (by_lut(w) || by_digits(w)) && total <= 1e37 && bound <= 1e37 && largest * depth <= ratio * (total - largest);
+  if (head.fixed) {
+    int e = digits_exponent(bound);
+    head.unit = ldexp(1, -e);
+    if (by_lut(w)) arrange_lut(w, x, e, arranged);
+    else arrange_digits(w, x, e, arranged);
+  } else {
+    ordinary.compressed_arrange(w, x, arranged + HEAD);
+  }
+  memcpy(arranged, &head, sizeof head);
+}
+
+/* ---- codes with scales ---- */
+
+/* The bytes of a group that lie in its row: `left` are left from its beginning. */
+VINLINE __mmask64 code_mask(size_t left, size_t bytes) { return UINT64_MAX >> (64 - (left < bytes ? left : bytes)); }
+
+/* Masked only where it must be: such loads do not seem to set off the prefetchers, and halved the speed. */
+VINLINE __m512i load_codes(const uint8_t *p, const bool masked, __mmask64 mask) {
+  return masked ? _mm512_maskz_loadu_epi8(mask, p) : _mm512_loadu_si512(p);
+}
+
+VINLINE __m512i load_plane(const int8_t *digits, size_t i) { return _mm512_loadu_si512(digits + i * PLANE); }
+
+/* The next 16 scales of a row from block b. */
+VINLINE vf load_scales(const cml_compressed *w, const void *s, size_t n, size_t b) {
+  size_t at = n / w->scale_rows * w->blocks + b, left = w->blocks - b;
+  if (w->scale_half) return left >= W ? vh_load((const cml_f16 *)s + at) : vh_load_n((const cml_f16 *)s + at, left);
+  return left >= W ? vf_load((const float *)s + at) : vf_load_n((const float *)s + at, left);
+}
+
+VINLINE vf join_digits(const __m512i *acc) {
+  return vf_fma(vf_from_int((vi)acc[2]), vf_set1(65536), vf_fma(vf_from_int((vi)acc[1]), vf_set1(256), vf_from_int((vi)acc[0])));
+}
+
+/* The same of one group, whose sums are small: less by a conversion or two. */
+VINLINE vf join_few(const __m512i *acc, const int bits) {
+  vi high = ((vi)acc[2] << 8) + (vi)acc[1];
+  return bits == 4 ? vf_from_int((high << 8) + (vi)acc[0]) : vf_fma(vf_from_int(high), vf_set1(256), vf_from_int((vi)acc[0]));
+}
+
+/* Codes times digits, added to a row's three sums. */
+VINLINE void add_codes(__m512i *acc, __m512i u, const int bits, const int8_t *digits) {
+  const __m512i low = _mm512_set1_epi8(15);
+  __m512i first = bits == 4 ? _mm512_and_si512(u, low) : u, odd = _mm512_and_si512(_mm512_srli_epi16(u, 4), low);
+  CML_UNROLL for (size_t p = 0; p < PLANES; p++) acc[p] = dpbusd(acc[p], first, load_plane(digits, p));
+  if (bits == 8) return;
+  CML_UNROLL for (size_t p = 0; p < PLANES; p++) acc[p] = dpbusd(acc[p], odd, load_plane(digits, PLANES + p));
+}
+
+/* R rows, `apart` rows from one another. */
+typedef struct affine {
+  vf total[4], scales[4], offsets[4]; /* the next 16 blocks' */
+} affine;
+
+/* Groups [g, end), which share their scales. single: one group. */
+VINLINE void affine_step(const int R, const int bits, const bool offset, const bool single, const bool masked, const cml_compressed *w,
+                         const parts *x, size_t n, size_t apart, size_t s, size_t g, size_t end, size_t blocks, int bias, affine *a) {
+  const size_t row_bytes = w->depth * (size_t)bits / 8, b = s * blocks;
+  const uint8_t *codes = w->codes + n * row_bytes;
+  const __m512i flip = _mm512_set1_epi8((char)(bits == 8 ? bias : bias * 17));
+  if (b % W == 0) {
+    CML_UNROLL for (int r = 0; r < R; r++) a->scales[r] = load_scales(w, w->scale, n + (size_t)r * apart, b);
+    CML_UNROLL for (int r = 0; r < R; r++) a->offsets[r] = offset ? load_scales(w, w->offset, n + (size_t)r * apart, b) : vf_zero();
+  }
+  __m512i acc[4][PLANES];
+  CML_UNROLL for (int r = 0; r < R; r++) {
+    CML_UNROLL for (int p = 0; p < PLANES; p++) acc[r][p] = _mm512_loadu_si512(x->start + (s * PLANES + (size_t)p) * W);
+  }
+  do {
+    __mmask64 mask = masked ? code_mask(row_bytes - g * 64, 64) : 0;
+    CML_UNROLL for (int r = 0; r < R; r++) {
+      const uint8_t *from = codes + (size_t)r * apart * row_bytes + g * 64;
+      _mm_prefetch((const char *)from + AHEAD, _MM_HINT_T0);
+      __m512i u = _mm512_xor_si512(load_codes(from, masked, mask), flip);
+      add_codes(acc[r], u, bits, x->digits + g * (bits == 4 ? 2 : 1) * PLANES * PLANE);
+    }
+    g++;
+  } while (!single && g < end);
+  const vi lane = (vi_iota() * (int)blocks >> 4) + (int)(b % W);
+  CML_UNROLL for (int r = 0; r < R; r++) {
+    vf f = single ? join_few(acc[r], bits) : join_digits(acc[r]);
+    if (offset) f -= vf_permute(a->offsets[r], lane) * vf_load(x->sums + s * W);
+    a->total[r] = vf_fma(f, vf_permute(a->scales[r], lane), a->total[r]);
+  }
+}
+
+VINLINE void affine_rows(const int R, const int bits, const bool offset, const bool single, const cml_compressed *w, const layout *l,
+                         const parts *x, size_t n, size_t apart, float *sum) {
+  const size_t whole = w->depth * (size_t)bits / 8 / 64, per = single ? 1 : l->per, groups = l->groups, blocks = l->blocks;
+  const int bias = l->bias;
+  affine a = {.total = {{0}}};
+  size_t s = 0, g = 0;
+  for (; g + per <= whole; s++, g += per) affine_step(R, bits, offset, single, false, w, x, n, apart, s, g, g + per, blocks, bias, &a);
+  for (; g < groups; s++, g += per) affine_step(R, bits, offset, single, true, w, x, n, apart, s, g, g + per < groups ? g + per : groups, blocks, bias, &a);
+  CML_UNROLL for (int r = 0; r < R; r++) sum[r] = vf_sum(a.total[r]);
+}
+
+/* ---- palettes of 3 to 8 bits ---- */
+
+/* Digits of a palette's entries plus 2^23, by digit and entry; entries repeat up to 64. Returns what the last digit counts. */
+static double cut_palette(const cml_compressed *w, size_t n, uint8_t to[PLANES][256]) {
+  const float *t = w->table + n / w->table_rows * w->table_size;
+  size_t entries = (size_t)1 << w->bits;
+  int e = digits_exponent((double)largest_entry(t, entries));
+  for (size_t i = 0; i < (entries < 64 ? 64 : entries); i += W) {
+    vf v = entries < W ? vf_permute(vf_load(t), vi_iota() & (int)(entries - 1)) : vf_load(t + i % entries);
+    __m512i q = _mm512_add_epi32(_mm512_cvtps_epi32((__m512)scaled_by(v, e)), _mm512_set1_epi32(1 << 23));
+    for (int p = 0; p < PLANES; p++) {
+      _mm_storeu_si128((__m128i *)(void *)(to[p] + i), _mm512_cvtepi32_epi8(q));
+      q = _mm512_srli_epi32(q, 8);
+    }
+  }
+  return ldexp(1, -e);
+}
+
+VINLINE __m512i entry_digit(const __m512i *table, __m512i code, const int bits) {
+  if (bits < 8) return _mm512_permutexvar_epi8(code, table[0]);
+  __m512i low = _mm512_permutex2var_epi8(table[0], code, table[1]), high = _mm512_permutex2var_epi8(table[2], code, table[3]);
+  return _mm512_mask_mov_epi8(low, _mm512_movepi8_mask(code), high);
+}
+
+/* acc[3] is a part of acc[0]: a chain of three would be too long. */
+VINLINE void add_products(__m512i *acc, __m512i code, const int bits, __m512i table[PLANES][4], const int8_t *x) {
+  __m512i t2 = entry_digit(table[2], code, bits), t1 = entry_digit(table[1], code, bits), t0 = entry_digit(table[0], code, bits);
+  acc[2] = dpbusd(acc[2], t2, load_plane(x, 2));
+  acc[1] = dpbusd(acc[1], t2, load_plane(x, 1));
+  acc[0] = dpbusd(acc[0], t2, load_plane(x, 0));
+  acc[1] = dpbusd(acc[1], t1, load_plane(x, 2));
+  acc[0] = dpbusd(acc[0], t1, load_plane(x, 1));
+  acc[3] = dpbusd(acc[3], t0, load_plane(x, 2));
+}
+
+VINLINE void palette_group(const int R, const int bits, const bool masked, const uint8_t *codes, size_t distance, __mmask64 mask, __m512i spread,
+                           __m512i shifts, __m512i table[PLANES][4], const int8_t *digits, __m512i acc[4][PLANES + 1]) {
+  CML_UNROLL for (int r = 0; r < R; r++) {
+    __m512i code = load_codes(codes + (size_t)r * distance, masked, mask);
+    if (bits == 3 || bits == 6) code = _mm512_multishift_epi64_epi8(shifts, _mm512_permutexvar_epi8(spread, code));
+    add_products(acc[r], code, bits, table, digits);
+    if (bits == 4) add_products(acc[r], _mm512_srli_epi16(code, 4), bits, table, digits + PLANES * PLANE);
+  }
+}
+
+VINLINE void palette_rows(const int R, const int bits, const cml_compressed *w, const layout *l, const parts *x, size_t n, size_t apart,
+                          uint8_t palette[PLANES][256], float *sum) {
+  const size_t row_bytes = w->depth * (size_t)bits / 8, distance = apart * row_bytes, bytes = bits == 4 ? 64 : 8 * (size_t)bits, groups = l->groups;
+  const size_t digits = (bits == 4 ? 2 : 1) * PLANES * PLANE;
+  const uint8_t *codes = w->codes + n * row_bytes;
+  __m512i table[PLANES][4], acc[4][PLANES + 1];
+  CML_UNROLL for (int p = 0; p < PLANES; p++) {
+    CML_UNROLL for (int i = 0; i < 4; i++) table[p][i] = _mm512_loadu_si512(palette[p] + 64 * (bits == 8 ? i : 0));
+  }
+  /* Codes of 3 and 6 bits: the 8 of a qword come from its lowest bytes, each to a byte of its own, below bits of the next code. */
+  const __m512i eighth = _mm512_set1_epi64(0x0706050403020100);
+  const __m512i qword = _mm512_mullo_epi64(_mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7), _mm512_set1_epi64(bits * INT64_C(0x0101010101010101)));
+  const __m512i spread = _mm512_add_epi8(eighth, qword);
+  const __m512i shifts = _mm512_set1_epi64(bits == 3 ? 0x15120f0c09060300 : 0x2a241e18120c0600);
+  CML_UNROLL for (int r = 0; r < R; r++) {
+    CML_UNROLL for (int p = 0; p < PLANES; p++) acc[r][p] = _mm512_loadu_si512(x->start + p * W);
+    acc[r][PLANES] = _mm512_setzero_si512();
+  }
+  const size_t whole = row_bytes < 64 ? 0 : (row_bytes - 64) / bytes + 1; /* groups behind which 64 bytes can be read */
+  size_t g = 0;
+  for (; g < whole; g++) palette_group(R, bits, false, codes + g * bytes, distance, 0, spread, shifts, table, x->digits + g * digits, acc);
+  for (; g < groups; g++)
+    palette_group(R, bits, true, codes + g * bytes, distance, code_mask(row_bytes - g * bytes, bytes), spread, shifts, table, x->digits + g * digits, acc);
+  CML_UNROLL for (int r = 0; r < R; r++) {
+    acc[r][0] = _mm512_add_epi32(acc[r][0], acc[r][PLANES]);
+    sum[r] = vf_sum(join_digits(acc[r]));
+  }
+}
+
+/* ---- palettes of 1 and 2 bits ---- */
+
+/* Dword i of each of 16 rows, for 16 neighbouring dwords. */
+VINLINE void transpose_dwords(__m512i *a) {
+  __m512i b[16];
+  CML_UNROLL for (int i = 0; i < 16; i += 2) b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]), b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+  CML_UNROLL for (int i = 0; i < 16; i += 4) {
+    a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]), a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
+    a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]), a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
+  }
+  CML_UNROLL for (int i = 0; i < 4; i++) {
+    b[i] = _mm512_shuffle_i32x4(a[i], a[i + 4], 0x88), b[i + 4] = _mm512_shuffle_i32x4(a[i], a[i + 4], 0xdd);
+    b[i + 8] = _mm512_shuffle_i32x4(a[i + 8], a[i + 12], 0x88), b[i + 12] = _mm512_shuffle_i32x4(a[i + 8], a[i + 12], 0xdd);
+  }
+  CML_UNROLL for (int i = 0; i < 8; i++) {
+    a[i] = _mm512_shuffle_i32x4(b[i], b[i + 8], 0x88);
+    a[i + 8] = _mm512_shuffle_i32x4(b[i], b[i + 8], 0xdd);
+  }
+}
+
+/* 16 dwords of 16 rows; what lies `ahead` of them is asked for. */
+VINLINE void load_lines(const uint8_t *const *rows, size_t at, const bool masked, __mmask64 mask, const uint8_t *ahead, __m512i *a) {
+  CML_UNROLL for (int r = 0; r < 16; r++) {
+    a[r] = load_codes(rows[r] + at, masked, mask);
+    _mm_prefetch((const char *)ahead + LINE * r, _MM_HINT_T0);
+  }
+  transpose_dwords(a);
+}
+
+/* Sums of LUT_ROWS rows from n; those at and after `end` repeat the last one. */
+static void lut_rows(const cml_compressed *w, size_t n, size_t end, const int8_t *tables, float sums[LUT_ROWS]) {
+  const size_t row_bytes = w->depth * w->bits / 8;
+  const __m512i ones = _mm512_set1_epi8(1), nibble = _mm512_set1_epi8(15), which = _mm512_set1_epi32(0x30201000);
+  const uint8_t *rows[LUT_ROWS];
+  for (size_t r = 0; r < LUT_ROWS; r++) rows[r] = w->codes + (n + r < end ? n + r : end - 1) * row_bytes;
+  __m512i acc[2][2][PLANES];
+  CML_UNROLL for (int i = 0; i < 4 * PLANES; i++) acc[i / 6][i / 3 % 2][i % 3] = _mm512_setzero_si512();
+  for (size_t at = 0; at < row_bytes; at += LINE) {
+    size_t left = row_bytes - at;
+    __m512i line[2][16];
+    for (size_t h = 0; h < 2; h++) {
+      const uint8_t *ahead = rows[0] + LUT_ROWS * (row_bytes + at) + h * 16 * LINE;
+      if (left >= LINE) load_lines(rows + 16 * h, at, false, 0, ahead, line[h]);
+      else load_lines(rows + 16 * h, at, true, code_mask(left, LINE), ahead, line[h]);
+    }
+    for (size_t d = 0; d < LINE / 4; d++, tables += LUT_DWORD) {
+      CML_UNROLL for (int h = 0; h < 2; h++) {
+        __m512i code = line[h][d];
+        CML_UNROLL for (size_t odd = 0; odd < 2; odd++) {
+          if (odd) code = _mm512_srli_epi32(code, 4);
+          __m512i index = _mm512_ternarylogic_epi32(code, nibble, which, 0xea); /* (code & nibble) | which */
+          CML_UNROLL for (size_t p = 0; p < PLANES; p++)
+            acc[h][odd][p] = dpbusd(acc[h][odd][p], ones, _mm512_permutexvar_epi8(index, load_plane(tables, odd * PLANES + p)));
+        }
+      }
+    }
+  }
+  CML_UNROLL for (int h = 0; h < 2; h++) {
+    CML_UNROLL for (int p = 0; p < PLANES; p++) acc[h][0][p] = _mm512_add_epi32(acc[h][0][p], acc[h][1][p]);
+    vf_store(sums + h * W, join_digits(acc[h][0]));
+  }
+}
+
+/* ---- all ---- */
+
+static void product_by_lut(const cml_compressed *w, size_t begin, size_t end, const float *x, const fixed_head *head, float *y) {
+  float sums[LUT_ROWS];
+  for (size_t n = begin; n < end; n += LUT_ROWS) {
+    lut_rows(w, n, end, (const int8_t *)(x + HEAD), sums);
+    for (size_t r = 0; r < LUT_ROWS && n + r < end; r++) {
+      const float *t = w->table + (n + r) / w->table_rows * w->table_size;
+      double sum = (double)sums[r] * head->unit;
+      y[n + r] = (float)(w->bits == 2 ? sum : 0.5 * (((double)t[0] + (double)t[1]) * (double)head->sum + ((double)t[1] - (double)t[0]) * sum));
+    }
+  }
+}
+
+typedef void rows_function(const cml_compressed *w, const layout *l, const parts *x, size_t n, size_t apart, uint8_t palette[PLANES][256], float *sum);
+
+#define ROWS(name, call)                                                                                                                \
+  static void name(const cml_compressed *w, const layout *l, const parts *x, size_t n, size_t apart, uint8_t palette[PLANES][256], float *sum) {     \
+    (void)palette;                                                                                                                      \
+    call;                                                                                                                               \
+  }
+
+#define AFFINE(R, bits)                                                                     \
+  ROWS(affine_##bits##_##R, affine_rows(R, bits, false, false, w, l, x, n, apart, sum))     \
+  ROWS(offset_##bits##_##R, affine_rows(R, bits, true, false, w, l, x, n, apart, sum))      \
+  ROWS(affine_few_##bits##_##R, affine_rows(R, bits, false, true, w, l, x, n, apart, sum))  \
+  ROWS(offset_few_##bits##_##R, affine_rows(R, bits, true, true, w, l, x, n, apart, sum))
+#define PALETTE(R, bits) ROWS(palette_##bits##_##R, palette_rows(R, bits, w, l, x, n, apart, palette, sum))
+
+AFFINE(4, 8)
+AFFINE(1, 8)
+AFFINE(4, 4)
+AFFINE(1, 4)
+PALETTE(4, 3)
+PALETTE(1, 3)
+PALETTE(4, 4)
+PALETTE(1, 4)
+PALETTE(4, 6)
+PALETTE(1, 6)
+PALETTE(4, 8)
+PALETTE(1, 8)
+
+static rows_function *choose_affine(const cml_compressed *w, bool few, bool four) {
+  if (w->bits == 8 && few) return w->offset ? (four ? offset_few_8_4 : offset_few_8_1) : (four ? affine_few_8_4 : affine_few_8_1);
+  if (w->bits == 8) return w->offset ? (four ? offset_8_4 : offset_8_1) : (four ? affine_8_4 : affine_8_1);
+  if (few) return w->offset ? (four ? offset_few_4_4 : offset_few_4_1) : (four ? affine_few_4_4 : affine_few_4_1);
+  return w->offset ? (four ? offset_4_4 : offset_4_1) : (four ? affine_4_4 : affine_4_1);
+}
+
+static rows_function *choose(const cml_compressed *w, const layout *l, bool four) {
+  if (w->scale) return choose_affine(w, l->per == 1, four);
+  switch (w->bits) {
+    case 3: return four ? palette_3_4 : palette_3_1;
+    case 4: return four ? palette_4_4 : palette_4_1;
+    case 6: return four ? palette_6_4 : palette_6_1;
+    default: return four ? palette_8_4 : palette_8_1;
+  }
+}
+
+static void product_by_digits(const cml_compressed *w, size_t begin, size_t end, float *x, const fixed_head *head, float *y) {
+  layout l = lay_out(w);
+  parts from = find_parts(&l, x);
+  rows_function *four = choose(w, &l, true), *one = choose(w, &l, false);
+  uint8_t palette[PLANES][256];
+  double unit = head->unit;
+  for (size_t n = begin, last; n < end; n = last) {
+    last = w->scale ? end : (n / w->table_rows + 1) * w->table_rows; /* of the rows that share a palette */
+    if (last > end) last = end;
+    if (!w->scale) unit = 65536 * head->unit * cut_palette(w, n, palette);
+    float sums[4];
+    size_t apart = (last - n) / 4;
+    for (size_t i = 0; i < apart; i++) {
+      four(w, &l, &from, n + i, apart, palette, sums);
+      for (size_t r = 0; r < 4; r++) y[n + i + r * apart] = (float)((double)sums[r] * unit);
+    }
+    for (n += 4 * apart; n < last; n++) {
+      one(w, &l, &from, n, 1, palette, sums);
+      y[n] = (float)((double)sums[0] * unit);
+    }
+  }
+}
+
+/* Vectors one after the other, rows in portions that stay in the cache meanwhile. */
+static void fixed_product(const cml_compressed *w, size_t begin, size_t end, const float *x, size_t vectors, float *y, size_t y_stride) {
+  size_t room = fixed_room(w), portion = end - begin, row_bytes = w->depth * w->bits / 8;
+  if (vectors > 1 && row_bytes) portion = ((128 << 10) / row_bytes + LUT_ROWS) / LUT_ROWS * LUT_ROWS;
+  for (size_t n = begin; n < end; n += portion)
+    for (size_t v = 0; v < vectors; v++) {
+      fixed_head head;
+      const float *from = x + v * room;
+      size_t last = end - n < portion ? end : n + portion;
+      memcpy(&head, from, sizeof head);
+      if (!head.fixed) ordinary.compressed_product(w, n, last, from + HEAD, 1, y + v * y_stride, y_stride);
+      else if (by_lut(w)) product_by_lut(w, n, last, from, &head, y + v * y_stride);
+      else product_by_digits(w, n, last, (float *)(uintptr_t)from, &head, y + v * y_stride);
+    }
+}
+
+void cml_fill_compressed_avx512vbmi(cml_kernels *k) {
+  cml_fill_compressed_avx512(&ordinary);
+  k->compressed_room = fixed_room;
+  k->compressed_arrange = fixed_arrange;
+  k->compressed_product = fixed_product;
+}
