@@ -209,7 +209,11 @@ cml_status cml_et_resize(cml_et_call *c, cml_et_tensor *t, size_t rank, const in
 /* ---- one operator alone ---- */
 
 cml_status cml_et_op_eval(const cml_et_op *op, cml_et_value **args, size_t arg_count, cml_error *err) {
-  struct cml_et_memory memory = {0};
+  return cml_et_op_eval_within(op, args, arg_count, 0, err);
+}
+
+cml_status cml_et_op_eval_within(const cml_et_op *op, cml_et_value **args, size_t arg_count, uint64_t limit, cml_error *err) {
+  struct cml_et_memory memory = {.limit = limit};
   uint64_t random[4] = {1, 2, 3, 4};
   void *memo = NULL;
   char name[128];

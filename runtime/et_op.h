@@ -266,6 +266,8 @@ CML_API const cml_et_op *cml_et_op_at(size_t i);
 /* Runs one operator outside any program, for tests. Outputs are cml_et_tensor values of dynamism UNBOUNDED and owned, or
  * whatever memory the caller gives. Checks the signature. */
 CML_API CML_NODISCARD cml_status cml_et_op_eval(const cml_et_op *op, cml_et_value **args, size_t arg_count, cml_error *err);
+/* The same with at most `limit` bytes beside its arguments (0: any number), else CML_NO_MEMORY. */
+CML_API CML_NODISCARD cml_status cml_et_op_eval_within(const cml_et_op *op, cml_et_value **args, size_t arg_count, uint64_t limit, cml_error *err);
 /* Makes `view` (see w) share another tensor's data; sizes are for cml_et_resize. */
 CML_API void cml_et_alias(cml_et_call *c, cml_et_tensor *view, cml_et_tensor *of);
 /* Frees data that cml_et_resize gave to an owned tensor. */

@@ -464,8 +464,8 @@ static cml_status op_masked_scatter(cml_et_call *c, cml_error *err) {
     const uint32_t *x = self->data, *s = source->data;
     uint32_t *y = out->data;
     for (int64_t i = 0; i < total; i++) {
-      bool take = mask[i] != 0;
-      y[i] = take ? s[used < room ? used : room - 1] : x[i];
+      uint32_t take = mask[i] != 0, all = -take, given = s[used < room ? used : room - 1]; /* no branch: masks are hard to foresee */
+      y[i] = (given & all) | (x[i] & ~all);
       used += take;
     }
     return used <= room ? CML_OK : cml_et_fail(c, err, "the source has only %lld elements", (long long)room);

@@ -1,6 +1,7 @@
 /* Operators that make elements out of nothing but numbers: constants, ranges, random numbers. */
 #include <math.h>
 
+#include "et_elementwise.h"
 #include "et_families.h"
 #include "et_view.h"
 #include "strided.h"
@@ -69,6 +70,11 @@ static cml_status op_fill_tensor(cml_et_call *c, cml_error *err) {
   return fill(c, cml_et_arg(c, 2), n, err);
 }
 
+CML_WIDE_INLINE void range_loop(double *d, double start, double first, double step, int n) {
+  CML_INDEPENDENT for (int i = 0; i < n; i++) d[i] = start + (first + i) * step; /* first + i is exact */
+}
+CML_WIDE static void range_wide(double *d, double start, double first, double step, int n) { range_loop(d, start, first, step, n); }
+
 static cml_status arange(cml_et_call *c, cml_et_number start, cml_et_number end, cml_et_number step, cml_et_tensor *out, cml_error *err) {
   bool real = start.kind == CML_PTE_REAL || end.kind == CML_PTE_REAL || step.kind == CML_PTE_REAL;
   CML_TRY(cml_et_want(c, out, CML_ET_ANY & ~CML_M_BOOL, "the output", err));
@@ -81,12 +87,13 @@ static cml_status arange(cml_et_call *c, cml_et_number start, cml_et_number end,
   for (int64_t at = 0; at < n; at += CHUNK) {
     int64_t m = n - at < CHUNK ? n - at : CHUNK, v[CHUNK];
     double d[CHUNK];
-    for (int64_t i = 0; i < m; i++) {
-      d[i] = start.d + (double)(at + i) * step.d;
-      v[i] = (int64_t)((uint64_t)start.i + (uint64_t)(at + i) * (uint64_t)step.i);
+    if (cml_dtype_is_float(out->dtype)) {
+      (cml_wide() ? range_wide : range_loop)(d, start.d, (double)at, step.d, (int)m);
+      cml_et_store_f64(out, at, 1, m, d);
+    } else {
+      for (int64_t i = 0; i < m; i++) v[i] = (int64_t)((uint64_t)start.i + (uint64_t)(at + i) * (uint64_t)step.i);
+      cml_et_store_i64(out, at, 1, m, v);
     }
-    if (cml_dtype_is_float(out->dtype)) cml_et_store_f64(out, at, 1, m, d);
-    else cml_et_store_i64(out, at, 1, m, v);
   }
   return CML_OK;
 }

@@ -195,7 +195,16 @@ static cml_status op_adaptive(cml_et_call *c, cml_error *err) {
   return run_pool(c, &j, err);
 }
 
-/* One plane: each gradient goes to the place that its window took. */
+/* One plane: each gradient goes to the place that its window took. Here all lie densely. */
+static cml_status give_back_dense(cml_et_call *c, const int64_t *index, const float *grad, float *to, int64_t n, int64_t size, cml_error *err) {
+  memset(to, 0, (size_t)size * sizeof *to);
+  for (int64_t i = 0; i < n; i++) {
+    if ((uint64_t)index[i] >= (uint64_t)size) return cml_et_fail(c, err, "index %lld is outside the image", (long long)index[i]);
+    to[index[i]] += grad[i];
+  }
+  return CML_OK;
+}
+
 static cml_status give_back(cml_et_call *c, const window *w, int64_t n, int64_t channel, const cml_et_tensor *grad, const cml_et_tensor *indices,
                             cml_et_tensor *out, cml_error *err) {
   const int64_t *index = (const int64_t *)indices->data + plane_of(indices, n, channel);
@@ -231,6 +240,12 @@ static cml_status op_max_pool_backward(cml_et_call *c, cml_error *err) {
   if (grad->rank != x->rank || !cml_et_same_shape(grad, indices) || (x->rank == 4 && grad->sizes[0] != w.n) || grad->sizes[w.d - 1] != w.channels)
     return cml_et_fail(c, err, "the gradient's shape is not that of the indices");
   CML_TRY(cml_et_resize_like(c, out, x, err));
+  int64_t size = w.in[0] * w.in[1], taken = grad->sizes[w.d] * grad->sizes[w.d + 1];
+  bool dense = out->dtype == CML_F32 && cml_et_is_contiguous(out) && cml_et_is_contiguous(grad) && cml_et_is_contiguous(indices);
+  for (int64_t p = 0; p < w.n * w.channels && dense; p++)
+    CML_TRY(give_back_dense(c, (const int64_t *)indices->data + p * taken, (const float *)grad->data + p * taken, (float *)out->data + p * size, taken,
+                            size, err));
+  if (dense) return CML_OK;
   if (cml_et_numel(out)) memset(out->data, 0, (size_t)cml_et_numel(out) * cml_et_width(out));
   for (int64_t p = 0; p < w.n * w.channels; p++) CML_TRY(give_back(c, &w, p / w.channels, p % w.channels, grad, indices, out, err));
   return CML_OK;

@@ -32,11 +32,12 @@ typedef struct plan {
   const cml_et_tensor *x;
   lane lane;
   bool no_index;
-  void (*step)(state *s, lane lane, const void *x, int64_t n);
+  void (*step)(state *s, lane lane, const void *x, int64_t n);                           /* NULL: emit does it all */
   void (*column_step)(columns *c, lane lane, bool no_index, const void *x, int64_t n); /* NULL where there is none */
   void (*second_pass)(const struct plan *p, columns *c, int64_t first, int64_t n);     /* over the same rows; or NULL */
   void (*column_emit)(const struct plan *p, state *s, int64_t element);                /* NULL: emit */
   void (*emit)(const struct plan *p, state *s, int64_t element); /* element: which of the output, in its shape's order */
+  void (*runs)(void *plan, size_t begin, size_t end); /* instead of step, where what goes is one dense run; or NULL */
   cml_et_tensor *out, *out2;
   int64_t reduced, outputs;
   double parameter;
@@ -97,8 +98,8 @@ static void reduce_range(void *context, size_t begin, size_t end) {
     for (int64_t k = (int64_t)e % size; k < size && e < end; k++, e++, first += step) {
       state s = {.mean = p->no_index, .first = first};
       if (!plain) {
-        all_runs(p, &s, first);
-      } else {
+        if (p->step) all_runs(p, &s, first);
+      } else if (p->step) {
         p->step(&s, p->lane, (const char *)p->x->data + (size_t)first * cml_et_width(p->x), p->reduced);
         s.at = p->reduced;
       }
@@ -110,6 +111,7 @@ static void reduce_range(void *context, size_t begin, size_t end) {
 static void columns_any(columns *c, lane l, bool no_index, const void *x, int64_t n);
 static void columns_sum(columns *c, lane l, bool no_index, const void *x, int64_t n);
 static void rows_sum(columns *c, const float *x, int64_t rows, int64_t stride, int64_t n);
+static void emit_mean(const plan *p, state *s, int64_t e);
 
 /* ---- neighbouring outputs at once, where the last dimension stays: each row of x is one step for all of them ---- */
 
@@ -145,6 +147,12 @@ static void all_rows(const plan *p, columns *c, int64_t first, int64_t n) {
 }
 
 static void emit_columns(const plan *p, const columns *c, int64_t element, int64_t n) {
+  if (p->column_step == columns_sum && !p->second_pass && p->lane != LANE_I64) { /* sums and means: all at once */
+    double d[COLUMNS], divisor = p->emit == emit_mean ? (double)p->reduced : 1;
+    for (int64_t k = 0; k < n; k++) d[k] = c->d[k] / divisor;
+    cml_et_store_f64(p->out, element, 1, n, d);
+    return;
+  }
   for (int64_t k = 0; k < n; k++) {
     state s = {.at = c->at, .index = c->index[k], .mean = c->mean[k]};
     if (p->lane == LANE_I64 || p->column_step == columns_any) s.i = c->i[k];
@@ -159,8 +167,8 @@ static void column_range(void *context, size_t begin, size_t end) { /* items: bl
   for (size_t b = begin; b < end; b++) {
     int64_t from = (int64_t)b % blocks * COLUMNS, n = size - from < COLUMNS ? size - from : COLUMNS, element = (int64_t)b / blocks * size + from;
     columns c;
-    memset(c.d, 0, sizeof c.d);
-    memset(c.index, 0, sizeof c.index);
+    memset(c.d, 0, (size_t)n * sizeof *c.d);
+    memset(c.index, 0, (size_t)n * sizeof *c.index);
     c.at = 0;
     all_rows(p, &c, place_of(p, element), n);
     if (p->second_pass) p->second_pass(p, &c, place_of(p, element), n);
@@ -238,7 +246,8 @@ static cml_status run_plan(cml_et_call *c, plan *p, uint32_t gone, bool keep, cm
     cml_parallel(c->pool, (size_t)(p->outputs / size * blocks), (size_t)(32768 / (p->reduced * (size < COLUMNS ? size : COLUMNS)) + 1), column_range, p);
   } else {
     int64_t grain = p->reduced ? 32768 / p->reduced + 1 : 32768;
-    cml_parallel(c->pool, (size_t)p->outputs, (size_t)grain, reduce_range, p);
+    bool dense = p->runs && p->gone == 1 && p->gone_x[0] == 1;
+    cml_parallel(c->pool, (size_t)p->outputs, (size_t)grain, dense ? p->runs : reduce_range, p);
   }
   if (p->out != outs[0]) cml_et_copy(outs[0], p->out);
   if (p->out2 != outs[1]) cml_et_copy(outs[1], p->out2);
@@ -291,6 +300,12 @@ CML_WIDE static void columns_sum_wide(columns *c, lane l, bool square, const voi
 CML_WIDE_INLINE void rows_sum_loop(double *d, const float *x, int64_t rows, int64_t stride, int64_t n) {
   for (int64_t r = 0; r < rows; r += 64) {
     int64_t end = rows - r < 64 ? rows : r + 64, j = 0;
+    for (; j + 64 <= n; j += 64) { /* as many sums at once as hide how long one takes */
+      float part[64] = {0};
+      for (int64_t i = r; i < end; i++)
+        for (int k = 0; k < 64; k++) part[k] += x[i * stride + j + k];
+      for (int k = 0; k < 64; k++) d[j + k] += (double)part[k];
+    }
     for (; j + 16 <= n; j += 16) {
       float part[16] = {0};
       for (int64_t i = r; i < end; i++)
@@ -399,9 +414,26 @@ static void columns_any(columns *c, lane l, bool no_index, const void *x, int64_
 }
 static void emit_any(const plan *p, state *s, int64_t e) { cml_et_store_i64(p->out, e, 1, 1, &s->i); }
 
+/* Bytes in one run each, eight at a time. */
+static void any_bytes(void *context, size_t begin, size_t end) {
+  const plan *p = context;
+  for (size_t e = begin; e < end; e++) {
+    const uint8_t *x = (const uint8_t *)p->x->data + place_of(p, (int64_t)e);
+    uint64_t some = 0, eight;
+    int64_t i = 0;
+    for (; i + 8 <= p->reduced; i += 8) {
+      memcpy(&eight, x + i, 8);
+      some |= eight;
+    }
+    for (; i < p->reduced; i++) some |= x[i];
+    ((uint8_t *)p->out->data)[e] = some != 0;
+  }
+}
+
 static cml_status any(cml_et_call *c, uint32_t gone, bool keep, size_t out, cml_error *err) {
   plan p = {.x = cml_et_arg(c, 0), .out = cml_et_arg(c, out), .step = step_any, .column_step = columns_any, .emit = emit_any};
   p.lane = lane_of(p.x->dtype);
+  if (p.x->dtype == CML_BOOL || p.x->dtype == CML_U8) p.runs = any_bytes;
   CML_TRY(cml_et_want(c, p.out, CML_M_BOOL | CML_MASK(U8), "the output", err));
   return run_plan(c, &p, gone, keep, err);
 }
@@ -566,15 +598,40 @@ static void squares_of(const plan *p, int64_t first, double *mean, double *squar
   all_runs(&q, &s, first);
   *squares = s.d;
 }
-static void step_none(state *s, lane l, const void *x, int64_t n) { (void)s, (void)l, (void)x, (void)n; }
+CML_WIDE_INLINE double fold16(double *part) {
+  for (int half = 8; half; half /= 2)
+    for (int k = 0; k < half; k++) part[k] += part[k + half];
+  return part[0];
+}
+/* Mean and squares of floats in one dense run of at most CHUNK, both sums in double. */
+CML_WIDE_INLINE void short_squares_loop(const float *x, int64_t n, double *mean, double *squares) {
+  double part[16] = {0}, sum = 0;
+  int64_t i, whole = n & ~INT64_C(15);
+  for (i = 0; i < whole; i += 16)
+    for (int k = 0; k < 16; k++) part[k] += (double)x[i + k];
+  for (; i < n; i++) sum += (double)x[i];
+  double m = (sum + fold16(part)) / (double)n;
+  memset(part, 0, sizeof part);
+  for (i = 0, sum = 0; i < whole; i += 16)
+    for (int k = 0; k < 16; k++) {
+      double d = (double)x[i + k] - m;
+      part[k] += d * d;
+    }
+  for (; i < n; i++) sum += ((double)x[i] - m) * ((double)x[i] - m);
+  *mean = m;
+  *squares = sum + fold16(part);
+}
+CML_WIDE static void short_squares_wide(const float *x, int64_t n, double *mean, double *squares) { short_squares_loop(x, n, mean, squares); }
 static void put_variance(const plan *p, double mean, double squares, int64_t e) {
   double divisor = (double)p->reduced - p->parameter, variance = squares / (divisor > 0 ? divisor : 0);
-  cml_et_store_f64(p->out, e, 1, 1, &variance);
-  if (p->out2) cml_et_store_f64(p->out2, e, 1, 1, &mean);
+  put(p, p->out, e, variance, 0);
+  if (p->out2) put(p, p->out2, e, mean, 0);
 }
 static void emit_variance(const plan *p, state *s, int64_t e) {
   double mean, squares;
-  squares_of(p, s->first, &mean, &squares);
+  if (p->x->dtype == CML_F32 && p->gone == 1 && p->gone_x[0] == 1 && p->reduced <= CHUNK)
+    (cml_wide() ? short_squares_wide : short_squares_loop)((const float *)p->x->data + s->first, p->reduced, &mean, &squares);
+  else squares_of(p, s->first, &mean, &squares);
   put_variance(p, mean, squares, e);
 }
 static void emit_columns_variance(const plan *p, state *s, int64_t e) { put_variance(p, s->mean, s->d, e); }
@@ -587,7 +644,7 @@ static void columns_variance(const plan *p, columns *c, int64_t first, int64_t n
   all_rows(&q, c, first, n);
 }
 static cml_status variance(cml_et_call *c, size_t keep, double correction, size_t out, bool with_mean, cml_error *err) {
-  plan p = {.x = cml_et_arg(c, 0), .out = cml_et_arg(c, out), .lane = LANE_F64, .step = step_none, .column_step = columns_sum,
+  plan p = {.x = cml_et_arg(c, 0), .out = cml_et_arg(c, out), .lane = LANE_F64, .column_step = columns_sum,
             .second_pass = columns_variance, .emit = emit_variance, .column_emit = emit_columns_variance, .parameter = correction};
   uint32_t gone;
   if (with_mean) p.out2 = cml_et_arg(c, out + 1);

@@ -94,8 +94,25 @@ static cml_status op_relu(cml_et_call *c, cml_error *err) { return no_bool(c, re
 
 CML_ET_MAP1(not_i64, int64_t, int64_t, ~x)
 CML_ET_MAP1(not_bool, int64_t, int64_t, !x)
+CML_WIDE_INLINE void not_loop(uint8_t *to, const uint8_t *from, size_t n) {
+  CML_INDEPENDENT for (size_t i = 0; i < n; i++) to[i] = (uint8_t)~from[i];
+}
+CML_WIDE static void not_wide(uint8_t *to, const uint8_t *from, size_t n) { not_loop(to, from, n); }
+static void not_bytes(void *context, size_t begin, size_t end) {
+  const cml_et_call *c = context;
+  uint8_t *to = (uint8_t *)cml_et_arg(c, 1)->data + begin;
+  const uint8_t *from = (const uint8_t *)cml_et_arg(c, 0)->data + begin;
+  (cml_wide() ? not_wide : not_loop)(to, from, end - begin);
+}
+
 static cml_status op_bitwise_not(cml_et_call *c, cml_error *err) {
   static const cml_et_maps integers = {NULL, NULL, not_i64, false}, booleans = {NULL, NULL, not_bool, false};
+  const cml_et_tensor *x = cml_et_arg(c, 0);
+  cml_et_tensor *out = cml_et_arg(c, 1);
+  if (x->dtype == out->dtype && x->dtype != CML_BOOL && CML_ET_INTEGRAL >> x->dtype & 1 && cml_et_same_layout(x, out)) {
+    cml_parallel(c->pool, (size_t)cml_et_numel(out) * cml_et_width(out), 1 << 17, not_bytes, c); /* whatever the integers' width */
+    return CML_OK;
+  }
   return same_unary(c, cml_et_arg(c, 0)->dtype == CML_BOOL ? &booleans : &integers, NULL, 1, err);
 }
 

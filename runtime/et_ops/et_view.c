@@ -70,7 +70,9 @@ static void convert(const cml_et_view *to, const cml_et_view *from, int64_t to_a
   cml_et_tensor *out = (cml_et_tensor *)(uintptr_t)to->t;
   for (int64_t at = 0; at < count; at += CHUNK) {
     int64_t n = count - at < CHUNK ? count - at : CHUNK, x = from_at + at * from_step, y = to_at + at * to_step;
-    if (from->t->dtype == CML_F64) {
+    if (out->dtype == CML_F32 && to_step == 1 && (from->t->dtype != CML_F64)) { /* one rounding, whatever it was */
+      cml_et_load_f32((float *)out->data + y, from->t, x, from_step, n);
+    } else if (from->t->dtype == CML_F64) {
       cml_et_load_f64(b.d, from->t, x, from_step, n);
       cml_et_store_f64(out, y, to_step, n, b.d);
     } else if (cml_dtype_is_float(from->t->dtype)) {

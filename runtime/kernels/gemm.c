@@ -174,7 +174,7 @@ static void block(const cml_kernels *k, const cml_gemm *g, size_t r0, size_t row
   float *c = g->c_half ? sums : (float *)g->c + r0 * g->c_stride + j0;
   size_t c_stride = g->c_half ? columns : g->c_stride, nr = k->tile_columns;
   size_t pieces = (g->depth + DEPTH_BLOCK - 1) / DEPTH_BLOCK, depth = pieces ? (g->depth + pieces - 1) / pieces : 1;
-  piece p = {.first = true};
+  piece p = {.first = !g->more};
   cml_epilogue_clamp(&g->after, &p.low, &p.high);
   for (; !p.last; p.from += depth, p.first = false) {
     p.depth = least(g->depth - p.from, depth);

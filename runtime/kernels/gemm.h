@@ -29,6 +29,7 @@ typedef struct cml_gemm {
   void *c;              /* (r, j) at c[r * c_stride + j] */
   size_t c_stride;
   bool c_half;
+  bool more;            /* adds to what c holds, which are floats */
   cml_epilogue after;
 } cml_gemm;
 

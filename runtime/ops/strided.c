@@ -112,6 +112,19 @@ static void copy_unit(const job *j, char *to, const char *from, int64_t piece) {
   }
 }
 
+/* Short runs, as many as stand in one line: whole vectors where the length is one of theirs. */
+static void copy_runs(char *to, const char *from, int64_t count, int64_t to_step, int64_t from_step, size_t bytes) {
+#define RUNS(n) for (int64_t i = 0; i < count; i++) memcpy(to + i * to_step, from + i * from_step, n)
+  switch (bytes) {
+    case 8: RUNS(8); break;
+    case 16: RUNS(16); break;
+    case 32: RUNS(32); break;
+    case 64: RUNS(64); break;
+    default: RUNS(bytes); break;
+  }
+#undef RUNS
+}
+
 static void copy_units(void *context, size_t begin, size_t end) {
   const job *j = context;
   int64_t at[CML_STRIDED_LOOPS], piece = (int64_t)begin % j->pieces, rest = (int64_t)begin / j->pieces;
@@ -123,11 +136,23 @@ static void copy_units(void *context, size_t begin, size_t end) {
     to += at[k] * j->to[k];
     from += at[k] * j->from[k];
   }
+  int32_t last = j->outer - 1;
+  bool runs = !j->transpose && last >= 0 && j->n_to == (int64_t)j->size && j->n_from == (int64_t)j->size && j->n * (int64_t)j->size <= 64;
   for (size_t unit = begin; unit < end; unit++) {
-    copy_unit(j, to, from, piece);
-    if (++piece < j->pieces) continue;
-    piece = 0;
-    for (int32_t k = j->outer - 1; k >= 0; k--) { /* one step on, as an odometer does */
+    if (runs) {
+      int64_t n = j->count[last] - at[last] - 1, left = (int64_t)(end - unit) - 1;
+      if (n > left) n = left;
+      copy_runs(to, from, n + 1, j->to[last], j->from[last], (size_t)(j->n * (int64_t)j->size));
+      to += n * j->to[last];
+      from += n * j->from[last];
+      at[last] += n;
+      unit += (size_t)n;
+    } else {
+      copy_unit(j, to, from, piece);
+      if (++piece < j->pieces) continue;
+      piece = 0;
+    }
+    for (int32_t k = last; k >= 0; k--) { /* one step on, as an odometer does */
       to += j->to[k];
       from += j->from[k];
       if (++at[k] < j->count[k]) break;
