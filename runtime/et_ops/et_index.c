@@ -151,70 +151,129 @@ static cml_status op_scatter_value(cml_et_call *c, cml_error *err) {
 
 /* ---- lists of index tensors ---- */
 
+enum { PIECE = 1 << 14 }; /* places that are known at a time */
+
+/* A mask in a list of indices stands for one vector of indices for each of its dimensions: where it holds, in order. */
+typedef struct mask_index {
+  const cml_et_tensor *t;
+  int first, vectors; /* of the indexed dimensions */
+  int64_t count;      /* where it holds */
+  bool in_order;      /* looked for as places are wanted; else the vectors are in memory */
+  walk at;
+} mask_index;
+
 typedef struct places {
   int count;                              /* indexed dimensions */
   int dims[CML_PTE_MAX_RANK];
+  int64_t sizes_of[CML_PTE_MAX_RANK], steps[CML_PTE_MAX_RANK]; /* of the tensor, along them */
   const cml_et_tensor *tensors[CML_PTE_MAX_RANK];
-  cml_et_local masks[CML_PTE_MAX_RANK];   /* index vectors made from masks */
+  walk walks[CML_PTE_MAX_RANK];           /* over the indices */
+  mask_index masks[CML_PTE_MAX_RANK];
+  int mask_count;
+  cml_et_local vectors[CML_PTE_MAX_RANK]; /* of masks */
+  bool negative;                          /* indices count from the end, too */
   size_t rank;                            /* of the indices together */
   int64_t sizes[CML_PTE_MAX_RANK], total;
-  int64_t *offsets;                       /* total: where each lies in the tensor, without the other dimensions */
+  bool known;                             /* all offsets are there */
+  int64_t *offsets;                       /* of a piece: where each lies in the tensor, without the other dimensions */
 } places;
 
-/* The places where a mask holds, one vector of indices for each of its dimensions. */
-static cml_status take_mask(cml_et_call *c, places *p, const cml_et_tensor *mask, const cml_et_tensor *self, int dim, cml_error *err) {
-  int64_t count = 0, n = cml_et_numel(mask), at = 0;
-  walk w = {0};
-  if (dim + mask->rank > self->rank) return cml_et_fail(c, err, "too many indices for a tensor of rank %d", self->rank);
-  for (int k = 0; k < mask->rank; k++) {
-    if (mask->sizes[k] != self->sizes[dim + k]) return cml_et_fail(c, err, "the mask's shape is not that of the tensor at dimension %d", dim + k);
-    walk_dim(&w, mask->sizes[k], mask->strides[k], 0, 0);
-  }
-  const uint8_t *bits = mask->data;
-  for (int64_t i = 0; i < n; i++) count += bits[i] != 0;
-  int vectors = mask->rank;
-  int64_t *indices = cml_et_temp(c, (uint64_t)count * 8 * (uint64_t)(vectors ? vectors : 1));
-  if (!indices) return cml_fail_memory(err);
-  for (int64_t i = 0; i < n; i++, walk_next(&w)) {
-    if (!bits[w.offsets[0]]) continue;
-    for (int k = 0; k < vectors; k++) indices[k * count + at] = w.at[k];
-    at++;
-  }
-  for (int k = 0; k < vectors; k++) {
-    cml_et_local *local = &p->masks[p->count];
-    cml_et_make(local, CML_I64, 1, &count, indices + k * count);
-    p->tensors[p->count] = &local->t;
-    p->dims[p->count++] = dim + k;
+static void start_mask(mask_index *m) {
+  m->at = (walk){0};
+  for (int k = 0; k < m->t->rank; k++) walk_dim(&m->at, m->t->sizes[k], m->t->strides[k], 0, 0);
+}
+
+static cml_status take_mask(cml_et_call *c, places *p, const cml_et_tensor *t, const cml_et_tensor *self, int dim, cml_error *err) {
+  mask_index *m = &p->masks[p->mask_count++];
+  const uint8_t *bits = t->data;
+  if (dim + t->rank > self->rank) return cml_et_fail(c, err, "too many indices for a tensor of rank %d", self->rank);
+  for (int k = 0; k < t->rank; k++)
+    if (t->sizes[k] != self->sizes[dim + k]) return cml_et_fail(c, err, "the mask's shape is not that of the tensor at dimension %d", dim + k);
+  *m = (mask_index){.t = t, .first = p->count, .vectors = t->rank};
+  for (int64_t i = 0, n = cml_et_numel(t); i < n; i++) m->count += bits[i] != 0;
+  for (int k = 0; k < t->rank; k++, p->count++) {
+    cml_et_make(&p->vectors[p->count], CML_I64, 1, &m->count, NULL);
+    p->tensors[p->count] = &p->vectors[p->count].t;
+    p->dims[p->count] = dim + k;
   }
   return CML_OK;
 }
 
-static cml_status find_places(cml_et_call *c, places *p, const cml_et_tensor *self, bool negative, cml_error *err) {
+/* The vectors of a mask whose places are not wanted in order, for it stands beside other indices. */
+static cml_status write_vectors(cml_et_call *c, places *p, mask_index *m) {
+  const uint8_t *bits = m->t->data;
+  int64_t *indices = cml_et_temp(c, (uint64_t)m->count * 8 * (uint64_t)m->vectors);
+  if (!indices) return CML_NO_MEMORY;
+  for (int k = 0; k < m->vectors; k++) p->vectors[m->first + k].t.data = indices + k * m->count;
+  start_mask(m);
+  for (int64_t found = 0; found < m->count; walk_next(&m->at)) {
+    if (!bits[m->at.offsets[0]]) continue;
+    for (int k = 0; k < m->vectors; k++) indices[k * m->count + found] = m->at.at[k];
+    found++;
+  }
+  return CML_OK;
+}
+
+static void start_places(places *p) {
   int64_t strides[CML_PTE_MAX_RANK];
-  uint64_t bytes;
-  CML_TRY(cml_et_broadcast(c, p->tensors, (size_t)p->count, &p->rank, p->sizes, err));
-  p->total = 1;
-  for (size_t k = 0; k < p->rank; k++) p->total *= p->sizes[k];
-  if (!cml_mul((uint64_t)p->total, 8, &bytes) || !(p->offsets = cml_et_temp(c, bytes))) return cml_fail_memory(err);
-  memset(p->offsets, 0, (size_t)bytes);
+  for (int i = 0; i < p->count; i++) {
+    p->walks[i] = (walk){0};
+    cml_et_broadcast_strides(p->tensors[i], p->rank, p->sizes, strides);
+    for (size_t k = 0; k < p->rank; k++) walk_dim(&p->walks[i], p->sizes[k], strides[k], 0, 0);
+  }
+  for (int i = 0; i < p->mask_count; i++) start_mask(&p->masks[i]);
+}
+
+static void next_of_mask(places *p, mask_index *m, int64_t n) {
+  const uint8_t *bits = m->t->data;
+  for (int64_t k = 0; k < n; k++, walk_next(&m->at)) {
+    while (!bits[m->at.offsets[0]]) walk_next(&m->at);
+    for (int v = 0; v < m->vectors; v++) p->offsets[k] += m->at.at[v] * p->steps[m->first + v];
+  }
+}
+
+/* The offsets of the next n places. */
+static cml_status next_places(cml_et_call *c, places *p, int64_t n, cml_error *err) {
+  memset(p->offsets, 0, (size_t)n * sizeof *p->offsets);
   for (int i = 0; i < p->count; i++) {
     const cml_et_tensor *t = p->tensors[i];
-    int64_t n = self->sizes[p->dims[i]], step = self->strides[p->dims[i]];
-    walk w = {0};
-    cml_et_broadcast_strides(t, p->rank, p->sizes, strides);
-    for (size_t k = 0; k < p->rank; k++) walk_dim(&w, p->sizes[k], strides[k], 0, 0);
-    for (int64_t k = 0; k < p->total; k++, walk_next(&w)) {
-      int64_t v = index_at(t, w.offsets[0]), place = v < 0 && negative ? v + n : v;
-      if (place < 0 || place >= n) return bad_index(c, v, n, err);
+    int64_t size = p->sizes_of[i], step = p->steps[i];
+    walk *w = &p->walks[i];
+    for (int64_t k = 0; t->data && k < n; k++, walk_next(w)) {
+      int64_t v = index_at(t, w->offsets[0]), place = v < 0 && p->negative ? v + size : v;
+      if (place < 0 || place >= size) return bad_index(c, v, size, err);
       p->offsets[k] += place * step;
     }
   }
+  for (int i = 0; i < p->mask_count; i++)
+    if (p->masks[i].in_order) next_of_mask(p, &p->masks[i], n);
+  return CML_OK;
+}
+
+/* Where there are several pieces, all indices are checked before the first is used. */
+static cml_status find_places(cml_et_call *c, places *p, const cml_et_tensor *self, bool negative, cml_error *err) {
+  CML_TRY(cml_et_broadcast(c, p->tensors, (size_t)p->count, &p->rank, p->sizes, err));
+  p->negative = negative;
+  p->total = 1;
+  for (size_t k = 0; k < p->rank; k++)
+    if (__builtin_mul_overflow(p->total, p->sizes[k], &p->total)) return cml_et_fail(c, err, "the indices broadcast to too many");
+  for (int i = 0; i < p->count; i++) p->sizes_of[i] = self->sizes[p->dims[i]], p->steps[i] = self->strides[p->dims[i]];
+  for (int i = 0; i < p->mask_count; i++) {
+    mask_index *m = &p->masks[i];
+    m->in_order = p->rank == 1 && m->count == p->sizes[0];
+    if (!m->in_order && m->count && write_vectors(c, p, m)) return cml_fail_memory(err);
+  }
+  if (!(p->offsets = cml_et_temp(c, (uint64_t)(p->total < PIECE ? p->total : PIECE) * sizeof *p->offsets))) return cml_fail_memory(err);
+  start_places(p);
+  for (int64_t at = 0; at < p->total; at += PIECE) CML_TRY(next_places(c, p, p->total - at < PIECE ? p->total - at : PIECE, err));
+  p->known = p->total <= PIECE;
+  if (!p->known) start_places(p);
   return CML_OK;
 }
 
 static cml_status take_places(cml_et_call *c, places *p, size_t list, const cml_et_tensor *self, cml_error *err) {
   int dim = 0;
-  p->count = 0;
+  p->count = p->mask_count = 0;
   for (uint32_t i = 0; i < c->args[list]->count; i++) {
     const cml_et_tensor *t = cml_et_item(c, list, i);
     if (t && (t->dtype == CML_BOOL || t->dtype == CML_U8)) {
@@ -273,39 +332,58 @@ static void gather_row(char *to, int64_t step, const char *from, const int64_t *
 #undef GATHER
 }
 
+/* A run of places, from place `from` on, between which and `other` elements move; outer walks over the indices' dimensions in other,
+ * inner over the others in both, whose innermost `run` elements are dense. */
+typedef struct move {
+  cml_et_tensor *self, *other;
+  direction d;
+  walk inner, outer;
+  int64_t run, blocks;
+} move;
+
+static void move_piece(move *m, const places *p, int64_t from, int64_t n) {
+  size_t width = cml_et_width(m->self);
+  if (m->d == READ && m->run == 1 && p->rank == 1) { /* an index into the last dimension: all of it for each row */
+    int64_t step = m->outer.strides[0][0];
+    for (int64_t b = 0; b < m->blocks; b++, walk_next(&m->inner))
+      gather_row((char *)m->other->data + (size_t)(m->inner.offsets[1] + from * step) * width, step,
+                 (const char *)m->self->data + (size_t)m->inner.offsets[0] * width, p->offsets, n, width);
+    return;
+  }
+  for (int64_t i = 0; i < n; i++, walk_next(&m->outer))
+    for (int64_t b = 0; b < m->blocks; b++, walk_next(&m->inner)) {
+      int64_t x = p->offsets[i] + m->inner.offsets[0], y = m->outer.offsets[0] + m->inner.offsets[1];
+      char *at = (char *)m->self->data + (size_t)x * width, *to = (char *)m->other->data + (size_t)y * width;
+      bool read = m->d == READ;
+      if (m->d == ADD) add_element(m->self, x, m->other, y);
+      else if (m->run == 1) copy_element(read ? to : at, read ? at : to, width);
+      else memcpy(read ? to : at, read ? at : to, (size_t)m->run * width);
+    }
+}
+
 /* Moves between the places of `self` and `other`, whose strides are given for the result's shape. */
-static void move_places(const places *p, cml_et_tensor *self, cml_et_tensor *other, const int64_t *strides, size_t rank, const int *map, direction d) {
-  walk inner = {0}, outer = {0};
-  int64_t run = 1, blocks = 1;
-  size_t width = cml_et_width(self);
+static cml_status move_places(cml_et_call *c, places *p, cml_et_tensor *self, cml_et_tensor *other, const int64_t *strides, size_t rank, const int *map,
+                              direction d, cml_error *err) {
+  move m = {.self = self, .other = other, .d = d, .run = 1, .blocks = 1};
   int order[CML_PTE_MAX_RANK], kept = 0;
   for (size_t k = 0; k < rank; k++)
     if (map[k] >= 0) order[kept++] = (int)k;
-    else walk_dim(&outer, p->sizes[-1 - map[k]], strides[k], 0, 0);
+    else walk_dim(&m.outer, p->sizes[-1 - map[k]], strides[k], 0, 0);
   for (; kept > 0; kept--) { /* what is dense on both sides is one run */
     int k = order[kept - 1];
-    if (d == ADD || self->strides[map[k]] != run || strides[k] != run) break;
-    run *= self->sizes[map[k]];
+    if (d == ADD || self->strides[map[k]] != m.run || strides[k] != m.run) break;
+    m.run *= self->sizes[map[k]];
   }
   for (int i = 0; i < kept; i++) {
-    walk_dim(&inner, self->sizes[map[order[i]]], self->strides[map[order[i]]], strides[order[i]], 0);
-    blocks *= self->sizes[map[order[i]]];
+    walk_dim(&m.inner, self->sizes[map[order[i]]], self->strides[map[order[i]]], strides[order[i]], 0);
+    m.blocks *= self->sizes[map[order[i]]];
   }
-  if (run == 0 || blocks == 0 || p->total == 0) return;
-  if (d == READ && run == 1 && p->rank == 1) { /* an index into the last dimension: all of it for each row */
-    for (int64_t b = 0; b < blocks; b++, walk_next(&inner))
-      gather_row((char *)other->data + (size_t)inner.offsets[1] * width, outer.strides[0][0], (const char *)self->data + (size_t)inner.offsets[0] * width,
-                 p->offsets, p->total, width);
-    return;
+  for (int64_t at = 0; m.run && m.blocks && at < p->total; at += PIECE) {
+    int64_t n = p->total - at < PIECE ? p->total - at : PIECE;
+    if (!p->known) CML_TRY(next_places(c, p, n, err));
+    move_piece(&m, p, at, n);
   }
-  for (int64_t i = 0; i < p->total; i++, walk_next(&outer))
-    for (int64_t b = 0; b < blocks; b++, walk_next(&inner)) {
-      int64_t x = p->offsets[i] + inner.offsets[0], y = outer.offsets[0] + inner.offsets[1];
-      char *at = (char *)self->data + (size_t)x * width, *to = (char *)other->data + (size_t)y * width;
-      if (d == ADD) add_element(self, x, other, y);
-      else if (run == 1) copy_element(d == READ ? to : at, d == READ ? at : to, width);
-      else memcpy(d == READ ? to : at, d == READ ? at : to, (size_t)run * width);
-    }
+  return CML_OK;
 }
 
 static cml_status read_places(cml_et_call *c, places *p, const cml_et_tensor *self, cml_et_tensor *out, cml_error *err) {
@@ -315,8 +393,7 @@ static cml_status read_places(cml_et_call *c, places *p, const cml_et_tensor *se
   CML_TRY(cml_et_same_type(c, self, out, err));
   CML_TRY(result_shape(c, p, self, &rank, sizes, map, err));
   CML_TRY(cml_et_resize(c, out, rank, sizes, err));
-  move_places(p, (cml_et_tensor *)(uintptr_t)self, out, out->strides, rank, map, READ);
-  return CML_OK;
+  return move_places(c, p, (cml_et_tensor *)(uintptr_t)self, out, out->strides, rank, map, READ, err);
 }
 
 static cml_status op_index(cml_et_call *c, cml_error *err) {
@@ -359,8 +436,7 @@ static cml_status index_put(cml_et_call *c, cml_et_tensor *out, cml_error *err) 
   cml_et_broadcast_strides(v, rank, sizes, strides);
   cml_et_view to = cml_et_view_of(out), from = cml_et_view_of(self);
   cml_et_view_move(c, &to, &from);
-  move_places(&p, out, (cml_et_tensor *)(uintptr_t)v, strides, rank, map, cml_et_bool(c, 3, false) ? ADD : WRITE);
-  return CML_OK;
+  return move_places(c, &p, out, (cml_et_tensor *)(uintptr_t)v, strides, rank, map, cml_et_bool(c, 3, false) ? ADD : WRITE, err);
 }
 static cml_status op_index_put(cml_et_call *c, cml_error *err) { return index_put(c, cml_et_arg(c, 4), err); }
 static cml_status op_index_put_(cml_et_call *c, cml_error *err) { return index_put(c, cml_et_arg(c, 0), err); }
@@ -369,6 +445,7 @@ static cml_status select_rows(cml_et_call *c, const cml_et_tensor *self, int axi
   places p;
   CML_TRY(cml_et_want(c, index, CML_MASK(I64) | CML_MASK(I32), "the index", err));
   p.count = 1;
+  p.mask_count = 0;
   p.dims[0] = axis;
   p.tensors[0] = index;
   CML_TRY(find_places(c, &p, self, false, err));

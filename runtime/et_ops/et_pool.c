@@ -1,4 +1,5 @@
-/* Pooling over two dimensions. Planes are brought into double precision, window by window from there. */
+/* Pooling over two dimensions. Rows of a plane are brought into double precision, a band of them at a time; each row of windows takes
+ * in the rows that it covers, one after the other. */
 #include <math.h>
 
 #include "et_families.h"
@@ -62,59 +63,101 @@ static int64_t plane_of(const cml_et_tensor *t, int64_t n, int64_t channel) {
   return t->rank == 4 ? n * t->strides[0] + channel * t->strides[1] : channel * t->strides[0];
 }
 
-static void load_plane(const window *w, int64_t n, int64_t channel, double *plane) {
-  int64_t base = plane_of(w->x, n, channel);
-  for (int64_t y = 0; y < w->in[0]; y++)
-    cml_et_load_f64(plane + y * w->in[1], w->x, base + y * w->x->strides[w->d], w->x->strides[w->d + 1], w->in[1]);
-}
+enum { BAND = 1 << 15 }; /* elements of a plane that are in double precision at once */
 
 typedef struct pool_job {
   window w;
   cml_et_tensor *out, *indices;
   char *scratch;
   size_t room; /* bytes of one thread's */
+  int64_t band; /* rows */
   bool include_pad;
   int64_t divisor;
-  void (*row)(const struct pool_job *j, const double *plane, int64_t y, double *to, int64_t *index);
+  double least; /* of the type: what a window without elements has at most */
+  void (*begin)(const struct pool_job *j, int64_t y, double *to, int64_t *index);
+  void (*row)(const struct pool_job *j, const double *line, int64_t at, int64_t y, double *to, int64_t *index); /* takes in row `at` */
+  void (*end)(const struct pool_job *j, int64_t y, double *to);
+  void (*rows)(const struct pool_job *j, int64_t y, int64_t *first, int64_t *last); /* of the image, for row y of the windows */
 } pool_job;
 
-static void max_row(const pool_job *j, const double *plane, int64_t y, double *to, int64_t *index) {
+/* ---- the largest ---- */
+
+/* The first step of a window that is not before the image. */
+static int64_t first_in(const window *w, int k, int64_t at) {
+  int64_t from = at * w->stride[k] - w->pad[k], step = w->dilation[k];
+  return from >= 0 ? from : from + (-from + step - 1) / step * step;
+}
+
+/* As torch has it, a window without elements names the place where its first one would be. */
+static void max_begin(const pool_job *j, int64_t y, double *to, int64_t *index) {
   const window *w = &j->w;
   for (int64_t x = 0; x < w->out[1]; x++) {
-    int64_t y0 = y * w->stride[0] - w->pad[0], x0 = x * w->stride[1] - w->pad[1], at = -1;
-    double best = -INFINITY;
-    for (int64_t a = 0; a < w->kernel[0]; a++) {
-      int64_t yy = y0 + a * w->dilation[0];
-      if (yy < 0 || yy >= w->in[0]) continue;
-      for (int64_t b = 0; b < w->kernel[1]; b++) {
-        int64_t xx = x0 + b * w->dilation[1];
-        if (xx < 0 || xx >= w->in[1]) continue;
-        double v = plane[yy * w->in[1] + xx];
-        if (at < 0 || v > best || v != v) {
-          best = v;
-          at = yy * w->in[1] + xx;
-        }
-      }
-    }
-    to[x] = best;
-    index[x] = at < 0 ? 0 : at;
+    to[x] = j->least;
+    index[x] = first_in(w, 0, y) * w->in[1] + first_in(w, 1, x);
   }
 }
 
-static void mean_row(const pool_job *j, const double *plane, int64_t y, double *to, int64_t *index) {
+static void max_rows(const pool_job *j, int64_t y, int64_t *first, int64_t *last) {
   const window *w = &j->w;
-  int64_t y0 = y * w->stride[0] - w->pad[0], y1 = y0 + w->kernel[0];
-  (void)index;
-  if (y1 > w->in[0] + w->pad[0]) y1 = w->in[0] + w->pad[0];
+  *first = first_in(w, 0, y);
+  *last = y * w->stride[0] - w->pad[0] + (w->kernel[0] - 1) * w->dilation[0] + 1;
+}
+
+static void max_row(const pool_job *j, const double *line, int64_t at, int64_t y, double *to, int64_t *index) {
+  const window *w = &j->w;
+  if ((at - first_in(w, 0, y)) % w->dilation[0]) return;
   for (int64_t x = 0; x < w->out[1]; x++) {
-    int64_t x0 = x * w->stride[1] - w->pad[1], x1 = x0 + w->kernel[1];
-    if (x1 > w->in[1] + w->pad[1]) x1 = w->in[1] + w->pad[1];
-    int64_t padded = (y1 - y0) * (x1 - x0), t = y0 < 0 ? 0 : y0, l = x0 < 0 ? 0 : x0;
-    int64_t b = y1 < w->in[0] ? y1 : w->in[0], r = x1 < w->in[1] ? x1 : w->in[1];
+    int64_t end = x * w->stride[1] - w->pad[1] + (w->kernel[1] - 1) * w->dilation[1] + 1;
+    if (end > w->in[1]) end = w->in[1];
+    for (int64_t xx = first_in(w, 1, x); xx < end; xx += w->dilation[1]) {
+      double v = line[xx];
+      if (v > to[x] || v != v) {
+        to[x] = v;
+        index[x] = at * w->in[1] + xx;
+      }
+    }
+  }
+}
+
+/* ---- means ---- */
+
+static void mean_begin(const pool_job *j, int64_t y, double *to, int64_t *index) {
+  (void)y, (void)index;
+  memset(to, 0, (size_t)j->w.out[1] * sizeof *to);
+}
+
+/* The part of the padded image that a window covers in dimension k, and the part of the image. */
+static void covered(const window *w, int k, int64_t at, int64_t *padded, int64_t *first, int64_t *last) {
+  int64_t from = at * w->stride[k] - w->pad[k], to = from + w->kernel[k];
+  if (to > w->in[k] + w->pad[k]) to = w->in[k] + w->pad[k];
+  *padded = to - from;
+  *first = from < 0 ? 0 : from;
+  *last = to < w->in[k] ? to : w->in[k];
+}
+
+static void mean_rows(const pool_job *j, int64_t y, int64_t *first, int64_t *last) {
+  int64_t padded;
+  covered(&j->w, 0, y, &padded, first, last);
+}
+
+static void mean_row(const pool_job *j, const double *line, int64_t at, int64_t y, double *to, int64_t *index) {
+  const window *w = &j->w;
+  (void)at, (void)y, (void)index;
+  for (int64_t x = 0; x < w->out[1]; x++) {
+    int64_t padded, l, r;
+    covered(w, 1, x, &padded, &l, &r);
     double sum = 0;
-    for (int64_t yy = t; yy < b; yy++)
-      for (int64_t xx = l; xx < r; xx++) sum += plane[yy * w->in[1] + xx];
-    to[x] = b <= t || r <= l ? 0 : sum / (double)(j->divisor ? j->divisor : j->include_pad ? padded : (b - t) * (r - l));
+    for (int64_t xx = l; xx < r; xx++) sum += line[xx];
+    to[x] += sum;
+  }
+}
+
+static void mean_end(const pool_job *j, int64_t y, double *to) {
+  int64_t height, width, t, b, l, r;
+  covered(&j->w, 0, y, &height, &t, &b);
+  for (int64_t x = 0; x < j->w.out[1]; x++) {
+    covered(&j->w, 1, x, &width, &l, &r);
+    to[x] = b <= t || r <= l ? 0 : to[x] / (double)(j->divisor ? j->divisor : j->include_pad ? height * width : (b - t) * (r - l));
   }
 }
 
@@ -127,28 +170,66 @@ static double row_sum(const double *x, int64_t n) {
   return (a + b) + (c + d);
 }
 
-static void adaptive_row(const pool_job *j, const double *plane, int64_t y, double *to, int64_t *index) {
-  const window *w = &j->w;
-  int64_t t = y * w->in[0] / w->out[0], b = ((y + 1) * w->in[0] + w->out[0] - 1) / w->out[0];
-  (void)index;
-  for (int64_t x = 0; x < w->out[1]; x++) {
-    int64_t l = x * w->in[1] / w->out[1], r = ((x + 1) * w->in[1] + w->out[1] - 1) / w->out[1];
-    double sum = 0;
-    for (int64_t yy = t; yy < b; yy++) sum += row_sum(plane + yy * w->in[1] + l, r - l);
-    to[x] = sum / (double)((b - t) * (r - l));
+static void share(const window *w, int k, int64_t at, int64_t *first, int64_t *last) {
+  *first = at * w->in[k] / w->out[k];
+  *last = ((at + 1) * w->in[k] + w->out[k] - 1) / w->out[k];
+}
+
+static void adaptive_rows(const pool_job *j, int64_t y, int64_t *first, int64_t *last) { share(&j->w, 0, y, first, last); }
+
+static void adaptive_row(const pool_job *j, const double *line, int64_t at, int64_t y, double *to, int64_t *index) {
+  (void)at, (void)y, (void)index;
+  for (int64_t x = 0; x < j->w.out[1]; x++) {
+    int64_t l, r;
+    share(&j->w, 1, x, &l, &r);
+    to[x] += row_sum(line + l, r - l);
   }
+}
+
+static void adaptive_end(const pool_job *j, int64_t y, double *to) {
+  int64_t t, b, l, r;
+  share(&j->w, 0, y, &t, &b);
+  for (int64_t x = 0; x < j->w.out[1]; x++) {
+    share(&j->w, 1, x, &l, &r);
+    to[x] /= (double)((b - t) * (r - l));
+  }
+}
+
+/* ---- planes ---- */
+
+/* Rows [first, last) of a plane in double precision. */
+typedef struct band {
+  double *lines;
+  int64_t first, last;
+} band;
+
+static const double *line_of(const pool_job *j, int64_t plane, int64_t at, band *b) {
+  const window *w = &j->w;
+  if (at < b->first || at >= b->last) {
+    b->first = at;
+    b->last = at + j->band < w->in[0] ? at + j->band : w->in[0];
+    for (int64_t y = b->first; y < b->last; y++)
+      cml_et_load_f64(b->lines + (y - at) * w->in[1], w->x, plane + y * w->x->strides[w->d], w->x->strides[w->d + 1], w->in[1]);
+  }
+  return b->lines + (at - b->first) * w->in[1];
 }
 
 static void pool_planes(void *context, size_t thread, size_t begin, size_t end) {
   const pool_job *j = context;
   const window *w = &j->w;
-  double *plane = (double *)(void *)(j->scratch + thread * j->room), *row = plane + w->in[0] * w->in[1];
+  band b = {.lines = (double *)(void *)(j->scratch + thread * j->room)};
+  double *row = b.lines + j->band * w->in[1];
   int64_t *index = (int64_t *)(void *)(row + w->out[1]);
   for (size_t p = begin; p < end; p++) {
-    int64_t n = (int64_t)p / w->channels, channel = (int64_t)p % w->channels, to = plane_of(j->out, n, channel);
-    load_plane(w, n, channel, plane);
+    int64_t n = (int64_t)p / w->channels, channel = (int64_t)p % w->channels, to = plane_of(j->out, n, channel), from = plane_of(w->x, n, channel);
+    b.first = b.last = 0;
     for (int64_t y = 0; y < w->out[0]; y++) {
-      j->row(j, plane, y, row, index);
+      int64_t first, last;
+      j->rows(j, y, &first, &last);
+      if (last > w->in[0]) last = w->in[0];
+      j->begin(j, y, row, index);
+      for (int64_t at = first; at < last; at++) j->row(j, line_of(j, from, at, &b), at, y, row, index);
+      if (j->end) j->end(j, y, row);
       cml_et_store_f64(j->out, to + y * j->out->strides[w->d], j->out->strides[w->d + 1], w->out[1], row);
       if (j->indices)
         cml_et_store_i64(j->indices, plane_of(j->indices, n, channel) + y * j->indices->strides[w->d], j->indices->strides[w->d + 1], w->out[1], index);
@@ -161,7 +242,9 @@ static cml_status run_pool(cml_et_call *c, pool_job *j, cml_error *err) {
   CML_TRY(resize_out(c, &j->w, j->out, err));
   if (j->indices) CML_TRY(resize_out(c, &j->w, j->indices, err));
   if (cml_et_numel(j->out) == 0) return CML_OK;
-  j->room = (size_t)(j->w.in[0] * j->w.in[1] + 2 * j->w.out[1]) * 8;
+  int64_t rows = BAND / j->w.in[1] + 1;
+  j->band = rows < j->w.in[0] ? rows : j->w.in[0];
+  j->room = (size_t)(j->band * j->w.in[1] + 2 * j->w.out[1]) * 8;
   j->scratch = cml_et_temp(c, (uint64_t)j->room * cml_pool_threads(c->pool));
   if (!j->scratch) return cml_fail_memory(err);
   cml_parallel_with_thread(c->pool, (size_t)(j->w.n * j->w.channels), 1, pool_planes, j);
@@ -169,7 +252,9 @@ static cml_status run_pool(cml_et_call *c, pool_job *j, cml_error *err) {
 }
 
 static cml_status op_max_pool(cml_et_call *c, cml_error *err) {
-  pool_job j = {.out = cml_et_arg(c, 6), .indices = cml_et_arg(c, 7), .row = max_row};
+  pool_job j = {.out = cml_et_arg(c, 6), .indices = cml_et_arg(c, 7), .begin = max_begin, .row = max_row, .rows = max_rows};
+  cml_dtype type = j.out->dtype;
+  j.least = cml_dtype_is_float(type) ? -INFINITY : cml_dtype_is_signed(type) ? -ldexp(1, (int)cml_dtype_bits(type) - 1) : 0;
   CML_TRY(take_image(c, &j.w, cml_et_arg(c, 0), err));
   CML_TRY(cml_et_want(c, j.w.x, CML_ET_ANY & ~CML_M_BOOL, "the tensor", err));
   CML_TRY(cml_et_want(c, j.indices, CML_MASK(I64), "the output of indices", err));
@@ -178,7 +263,8 @@ static cml_status op_max_pool(cml_et_call *c, cml_error *err) {
 }
 
 static cml_status op_avg_pool(cml_et_call *c, cml_error *err) {
-  pool_job j = {.out = cml_et_arg(c, 7), .row = mean_row, .include_pad = cml_et_bool(c, 5, true), .divisor = cml_et_int(c, 6, 0)};
+  pool_job j = {.out = cml_et_arg(c, 7), .begin = mean_begin, .row = mean_row, .end = mean_end, .rows = mean_rows,
+                .include_pad = cml_et_bool(c, 5, true), .divisor = cml_et_int(c, 6, 0)};
   CML_TRY(take_image(c, &j.w, cml_et_arg(c, 0), err));
   CML_TRY(cml_et_want(c, j.w.x, CML_ET_FLOATING | CML_MASK(I64), "the tensor", err));
   if (!cml_et_none(c, 6) && j.divisor == 0) return cml_et_fail(c, err, "divisor_override is 0");
@@ -187,7 +273,7 @@ static cml_status op_avg_pool(cml_et_call *c, cml_error *err) {
 }
 
 static cml_status op_adaptive(cml_et_call *c, cml_error *err) {
-  pool_job j = {.out = cml_et_arg(c, 2), .row = adaptive_row};
+  pool_job j = {.out = cml_et_arg(c, 2), .begin = mean_begin, .row = adaptive_row, .end = adaptive_end, .rows = adaptive_rows};
   CML_TRY(take_image(c, &j.w, cml_et_arg(c, 0), err));
   CML_TRY(cml_et_want(c, j.w.x, CML_ET_FLOATING, "the tensor", err));
   CML_TRY(take_two(c, 1, NULL, 0, j.w.out, err));
