@@ -71,6 +71,7 @@ static cml_status infer(cml_call *c, cml_error *err) {
   memcpy(dims, x->dims, sizeof dims);
   for (int32_t i = 0; i < p.w.dims; i++) dims[i + (p.last ? 1 : 2)] = p.w.out[i];
   cml_out_set(c, 0, x->dtype, x->rank, dims);
+  c->spaces_rows = p.last;
   /* an accumulator of floats and a widened pixel for each thread; or a widened plane */
   if (cml_tensor_known_shape(x)) {
     uint64_t plane = 1, one = (uint64_t)p.channels;
@@ -87,7 +88,7 @@ typedef struct pool_job {
   const char *x;
   char *y;
   char *scratch;
-  size_t slot;
+  size_t slot, pixel; /* bytes of a thread's scratch; channels last: elements from one pixel of y to the next */
 } pool_job;
 
 /* The part of a window that lies inside, and how many elements (padding included, as far as it was asked for) it counts. */
@@ -136,11 +137,12 @@ static void pixels_last(void *context, size_t thread, size_t begin, size_t end) 
     int64_t inside = (e[0] - b[0]) * (e[1] - b[1]) * (e[2] - b[2]), all = counted[0] * counted[1] * counted[2];
     const void *taps[TAPS];
     size_t count = gather_window(j, at, b, e, taps);
+    char *y = j->y + i * j->pixel * size;
     if (count) {
-      j->k->pool_pixel(p->kind == POOL_MAX, p->half, count, taps, n, (float)(p->exclude ? inside : all), j->y + i * n * size);
+      j->k->pool_pixel(p->kind == POOL_MAX, p->half, count, taps, n, (float)(p->exclude ? inside : all), y);
       continue;
     }
-    float *sum = p->half ? sums : (float *)(void *)(j->y + i * n * size);
+    float *sum = p->half ? sums : (float *)(void *)y;
     for (size_t c = 0; c < n; c++) sum[c] = p->kind == POOL_MAX ? -INFINITY : 0;
     for (int64_t d = b[0]; d < e[0]; d++)
       for (int64_t h = b[1]; h < e[1]; h++)
@@ -154,7 +156,7 @@ static void pixels_last(void *context, size_t thread, size_t begin, size_t end) 
       for (size_t c = 0; c < n; c++) sum[c] /= divisor;
     }
     if (p->kind == POOL_L2) j->k->unary(CML_UNARY_SQRT, sum, sum, n, 0, 0);
-    if (p->half) j->k->f32_to_f16(sum, (cml_f16 *)(void *)(j->y + i * n * size), n);
+    if (p->half) j->k->f32_to_f16(sum, (cml_f16 *)(void *)y, n);
   }
 }
 
@@ -203,7 +205,8 @@ static cml_status run(cml_call *c, cml_error *err) {
   CML_TRY(read_pool(c, &p, err));
   to_three(&p.w);
   size_t plane = (size_t)(p.w.in[0] * p.w.in[1] * p.w.in[2]), one = p.last ? p.channels : plane;
-  pool_job j = {cml_kernels_get(), &p, cml_arg(c, X)->data, c->outs[0]->data, c->scratch, (2 * one * 4 + 127) & ~(size_t)63};
+  pool_job j = {cml_kernels_get(), &p, cml_arg(c, X)->data, c->outs[0]->data, c->scratch, (2 * one * 4 + 127) & ~(size_t)63,
+                c->out_row ? (size_t)c->out_row : p.channels};
   size_t pixels = (size_t)(p.w.out[0] * p.w.out[1] * p.w.out[2]);
   if (p.last) cml_parallel_with_thread(c->pool, p.batch * pixels, 16, pixels_last, &j);
   else cml_parallel_with_thread(c->pool, p.batch * p.channels, 1 + 4096 / (pixels + 1), planes, &j);
