@@ -8,6 +8,7 @@
 #include "elementwise.h"
 #include "families.h"
 #include "image.h"
+#include "kernels.h"
 
 /* ---- points ---- */
 
@@ -40,47 +41,83 @@ static neighbours neighbours_of(double v, int64_t n, enum padding padding, bool 
   return (neighbours){{resolve(low, n, padding), resolve(low + 1, n, padding)}, {1 - weight, weight}};
 }
 
-/* One output pixel of all channels: from x's planes of height x width, to planes of `step` elements. */
+/* From x's planes of height x width, to planes of `step` elements. */
 typedef struct sampler {
   const cml_tensor *x;
   cml_tensor *out;
+  const cml_kernels *kernels;
   int64_t channels, height, width, step;
   float pad;
 } sampler;
 
-static void sample(const sampler *s, int64_t image, neighbours v, neighbours h, int64_t out) {
-  int64_t offsets[4];
-  float weights[4], outside = 0;
-  size_t n = 0;
+/* Output pixels that follow one another, of one image: their neighbours' places in a plane (-1: none) and weights, and what the
+ * padding adds. Each channel is then done at once: neighbours gathered, widened and summed by vectors. */
+enum { PIXELS = 64 };
+typedef struct run_of_pixels {
+  const sampler *s;
+  int64_t image, out; /* out: the first pixel's place in channel 0 */
+  size_t count;
+  int64_t place[4][PIXELS];
+  float weight[4][PIXELS], outside[PIXELS];
+} run_of_pixels;
+
+static void gather_floats(const int64_t *place, const float *x, size_t n, float *to) {
+  for (size_t i = 0; i < n; i++) to[i] = place[i] < 0 ? 0 : x[place[i]];
+}
+
+static void gather_halves(const int64_t *place, const cml_f16 *x, size_t n, cml_f16 *to) {
+  for (size_t i = 0; i < n; i++) to[i] = place[i] < 0 ? 0 : x[place[i]];
+}
+
+static void finish_run(run_of_pixels *r) {
+  const sampler *s = r->s;
+  const size_t n = r->count;
+  bool half = s->x->dtype == CML_F16;
+  int64_t plane = s->height * s->width, from = r->image * s->channels * plane, to = r->out;
+  float values[PIXELS], sums[PIXELS];
+  cml_f16 halves[PIXELS];
+  for (int64_t c = 0; n && c < s->channels; c++, from += plane, to += s->step) {
+    float *sum = half ? sums : (float *)s->out->data + to;
+    memcpy(sum, r->outside, n * sizeof *sum);
+    for (int k = 0; k < 4; k++) {
+      if (half) {
+        gather_halves(r->place[k], (const cml_f16 *)s->x->data + from, n, halves);
+        s->kernels->f16_to_f32(halves, values, n);
+      } else {
+        gather_floats(r->place[k], (const float *)s->x->data + from, n, values);
+      }
+      for (size_t i = 0; i < n; i++) sum[i] += r->weight[k][i] * values[i];
+    }
+    if (half) s->kernels->f32_to_f16(sums, (cml_f16 *)s->out->data + to, n);
+  }
+  r->out += (int64_t)n;
+  r->count = 0;
+}
+
+static void begin_run(run_of_pixels *r, const sampler *s, int64_t image, int64_t out) {
+  r->s = s;
+  r->image = image;
+  r->out = out;
+  r->count = 0;
+}
+
+static void add_pixel(run_of_pixels *r, neighbours v, neighbours h) {
+  size_t i = r->count++;
+  r->outside[i] = 0;
   for (int a = 0; a < 2; a++)
     for (int b = 0; b < 2; b++) {
       float weight = v.weight[a] * h.weight[b];
-      if (weight == 0) continue;
-      if (v.index[a] < 0 || h.index[b] < 0) outside += weight * s->pad;
-      else offsets[n] = v.index[a] * s->width + h.index[b], weights[n++] = weight;
+      bool inside = v.index[a] >= 0 && h.index[b] >= 0;
+      if (!inside && weight != 0) r->outside[i] += weight * r->s->pad;
+      r->place[2 * a + b][i] = inside && weight != 0 ? v.index[a] * r->s->width + h.index[b] : -1;
+      r->weight[2 * a + b][i] = inside ? weight : 0;
     }
-  int64_t plane = s->height * s->width, first = image * s->channels * plane;
-  if (s->x->dtype == CML_F32) {
-    const float *x = (const float *)s->x->data + first;
-    float *to = (float *)s->out->data + out;
-    for (int64_t c = 0; c < s->channels; c++, x += plane, to += s->step) {
-      *to = outside;
-      for (size_t k = 0; k < n; k++) *to += weights[k] * x[offsets[k]];
-    }
-    return;
-  }
-  const cml_f16 *x = (const cml_f16 *)s->x->data + first;
-  cml_f16 *to = (cml_f16 *)s->out->data + out;
-  for (int64_t c = 0; c < s->channels; c++, x += plane, to += s->step) {
-    float sum = outside;
-    for (size_t k = 0; k < n; k++) sum += weights[k] * cml_f16_to_f32(x[offsets[k]]);
-    *to = cml_f16_from_f32(sum);
-  }
+  if (r->count == PIXELS) finish_run(r);
 }
 
 static sampler sampler_of(cml_call *c, int64_t step, float pad) {
   const cml_tensor *x = cml_arg(c, 0);
-  return (sampler){.x = x, .out = c->outs[0], .channels = x->dims[1], .height = x->dims[2], .width = x->dims[3], .step = step, .pad = pad};
+  return (sampler){.x = x, .out = c->outs[0], .kernels = cml_kernels_get(), .channels = x->dims[1], .height = x->dims[2], .width = x->dims[3], .step = step, .pad = pad};
 }
 
 static cml_status check_image(const cml_call *c, cml_error *err) {
@@ -195,12 +232,15 @@ static neighbours box_point(const crop_job *j, int axis, int64_t i, double start
 
 static void crop_box(const crop_job *j, int64_t image, const double box[4], int64_t out) {
   double start[2], end[2];
+  run_of_pixels r;
   box_ends(j, box, start, end);
+  begin_run(&r, &j->sampler, image, out);
   for (int64_t y = 0; y < j->size[0]; y++) {
     neighbours v = box_point(j, 0, y, start[0], end[0]);
     for (int64_t x = 0; x < j->size[1]; x++)
-      sample(&j->sampler, image, v, box_point(j, 1, x, start[1], end[1]), out + y * j->size[1] + x);
+      add_pixel(&r, v, box_point(j, 1, x, start[1], end[1]));
   }
+  finish_run(&r);
 }
 
 static crop_job crop_job_of(cml_call *c, unsigned first) {
@@ -315,19 +355,31 @@ typedef struct resample_job {
   int64_t rows, columns;
 } resample_job;
 
-static void resample_point(const resample_job *j, int64_t image, double x, double y, int64_t at) {
+static void resample_point(const resample_job *j, run_of_pixels *r, double x, double y) {
   const sampler *s = &j->sampler;
-  neighbours h = neighbours_of(pixel(x, s->width, j->mode, j->align), s->width, j->padding, j->nearest);
-  neighbours v = neighbours_of(pixel(y, s->height, j->mode, j->align), s->height, j->padding, j->nearest);
-  sample(s, image, v, h, image * s->channels * s->step + at);
+  add_pixel(r, neighbours_of(pixel(y, s->height, j->mode, j->align), s->height, j->padding, j->nearest),
+            neighbours_of(pixel(x, s->width, j->mode, j->align), s->width, j->padding, j->nearest));
 }
 
-static void resample_tasks(void *context, size_t begin, size_t end) {
-  const resample_job *j = context;
-  for (size_t t = begin; t < end; t++)
-    resample_point(j, (int64_t)t / j->sampler.step, cml_tensor_get(j->coordinates, (int64_t)t * 2), cml_tensor_get(j->coordinates, (int64_t)t * 2 + 1),
-                   (int64_t)t % j->sampler.step);
+/* Calls point(job, run, image, place in the image) for the pixels of all images from begin to end. */
+static void each_point(const resample_job *j, size_t begin, size_t end, void (*point)(const resample_job *, run_of_pixels *, int64_t, int64_t)) {
+  int64_t step = j->sampler.step;
+  run_of_pixels r;
+  for (int64_t t = (int64_t)begin; t < (int64_t)end;) {
+    int64_t image = t / step, at = t % step, last = (image + 1) * step < (int64_t)end ? step : (int64_t)end - image * step;
+    begin_run(&r, &j->sampler, image, image * j->sampler.channels * step + at);
+    t += last - at;
+    for (; at < last; at++) point(j, &r, image, at);
+    finish_run(&r);
+  }
 }
+
+static void point_of_coordinates(const resample_job *j, run_of_pixels *r, int64_t image, int64_t at) {
+  int64_t i = (image * j->sampler.step + at) * 2;
+  resample_point(j, r, cml_tensor_get(j->coordinates, i), cml_tensor_get(j->coordinates, i + 1));
+}
+
+static void resample_tasks(void *context, size_t begin, size_t end) { each_point(context, begin, end, point_of_coordinates); }
 
 static cml_status run_resample(cml_call *c, cml_error *err) {
   (void)err;
@@ -362,15 +414,13 @@ static cml_status infer_affine(cml_call *c, cml_error *err) {
 /* -1 to 1 over n points, the middle where there is one. */
 static double unit_point(int64_t i, int64_t n) { return n > 1 ? 2 * (double)i / (double)(n - 1) - 1 : 0; }
 
-static void affine_tasks(void *context, size_t begin, size_t end) {
-  const resample_job *j = context;
-  for (size_t t = begin; t < end; t++) {
-    int64_t image = (int64_t)t / j->sampler.step, at = (int64_t)t % j->sampler.step;
-    double x = unit_point(at % j->columns, j->columns), y = unit_point(at / j->columns, j->rows), m[6];
-    for (int k = 0; k < 6; k++) m[k] = cml_tensor_get(j->coordinates, (j->coordinates->dims[0] == 1 ? 0 : image) * 6 + k);
-    resample_point(j, image, m[0] * x + m[1] * y + m[2], m[3] * x + m[4] * y + m[5], at);
-  }
+static void point_of_matrix(const resample_job *j, run_of_pixels *r, int64_t image, int64_t at) {
+  double x = unit_point(at % j->columns, j->columns), y = unit_point(at / j->columns, j->rows), m[6];
+  for (int k = 0; k < 6; k++) m[k] = cml_tensor_get(j->coordinates, (j->coordinates->dims[0] == 1 ? 0 : image) * 6 + k);
+  resample_point(j, r, m[0] * x + m[1] * y + m[2], m[3] * x + m[4] * y + m[5]);
 }
+
+static void affine_tasks(void *context, size_t begin, size_t end) { each_point(context, begin, end, point_of_matrix); }
 
 static cml_status run_affine(cml_call *c, cml_error *err) {
   (void)err;

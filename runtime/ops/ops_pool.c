@@ -200,10 +200,29 @@ static void planes(void *context, size_t thread, size_t begin, size_t end) {
   }
 }
 
+/* Dims at the end that no window spans (normalisation over neighbouring channels is written so) are like channels at the end. */
+static void join_untouched(pool_call *p) {
+  cml_windows *w = &p->w;
+  int untouched = 0;
+  int64_t size = 1;
+  for (int d = 2; d > 0 && w->kernel[d] == 1 && w->stride[d] == 1 && !w->before[d] && !w->after[d]; d--) size *= w->in[d], untouched++;
+  if (p->last || size < 8) return;
+  for (int d = 2; d >= 0; d--) {
+    bool moved = d >= untouched;
+    int from = moved ? d - untouched : d;
+    w->in[d] = moved ? w->in[from] : 1, w->out[d] = moved ? w->out[from] : 1, w->kernel[d] = moved ? w->kernel[from] : 1;
+    w->stride[d] = moved ? w->stride[from] : 1, w->before[d] = moved ? w->before[from] : 0, w->after[d] = moved ? w->after[from] : 0;
+  }
+  p->batch *= p->channels;
+  p->channels = (size_t)size;
+  p->last = true;
+}
+
 static cml_status run(cml_call *c, cml_error *err) {
   pool_call p;
   CML_TRY(read_pool(c, &p, err));
   to_three(&p.w);
+  join_untouched(&p);
   size_t plane = (size_t)(p.w.in[0] * p.w.in[1] * p.w.in[2]), one = p.last ? p.channels : plane;
   pool_job j = {cml_kernels_get(), &p, cml_arg(c, X)->data, c->outs[0]->data, c->scratch, (2 * one * 4 + 127) & ~(size_t)63,
                 c->out_row ? (size_t)c->out_row : p.channels};

@@ -288,8 +288,12 @@ def convolutions(f):
         each(f, "conv_transpose", transposed(dims, x, w, **more), (15 + i % 4, 15 + (i + 2) % 4))
 
 
-def pools(f):
-    for i, (dims, shape, size, stride, pad) in enumerate(((1, (1, 2, 7), (3,), (2,), (1, 1)), (2, (2, 1, 5, 6), (2, 3), (1, 2), (0, 1, 1, 1)), (3, (1, 1, 3, 4, 3), (2, 2, 2), (1, 2, 1), (0, 0, 1, 0, 0, 0)), (2, (1, 2, 3, 3), (3, 3), (1, 1), (0, 0, 0, 0)))):
+POOLS = ((1, (1, 2, 7), (3,), (2,), (1, 1)), (2, (2, 1, 5, 6), (2, 3), (1, 2), (0, 1, 1, 1)), (3, (1, 1, 3, 4, 3), (2, 2, 2), (1, 2, 1), (0, 0, 1, 0, 0, 0)), (2, (1, 2, 3, 3), (3, 3), (1, 1), (0, 0, 0, 0)))
+UNTOUCHED_POOLS = ((3, (2, 2, 5, 3, 4), (3, 1, 1), (2, 1, 1), (1, 1, 0, 0, 0, 0)), (2, (1, 2, 4, 9), (3, 1), (1, 1), (1, 0, 0, 0)), (3, (1, 2, 2, 4, 9), (2, 3, 1), (1, 2, 1), (0, 1, 1, 1, 0, 0)))
+
+
+def pools_of(f, list_of_them):
+    for i, (dims, shape, size, stride, pad) in enumerate(list_of_them):
         for op in ("max_pool", "avg_pool", "l2_pool"):
             if op == "l2_pool" and dims == 3:
                 continue
@@ -309,6 +313,10 @@ def pools(f):
                     args["exclude_padding_from_average"] = np.bool_(True)
                 return args, [y]
             each(f, op, pool, (15 + i, 15 + (i + 1) % 4))
+
+
+def pools(f):
+    pools_of(f, POOLS)
     x = np.array([[[1, NAN, 3, 4, -INF, -INF]]], F32)
     f.add("max_pool", 15, {"x": x, "kernel_sizes": ints(2), "strides": ints(2), "pad_type": "valid"}, [np.array([[[NAN, 4, -INF]]], F32)])
     f.add("avg_pool", 17, {"x": x, "kernel_sizes": ints(2), "strides": ints(2), "pad_type": "valid"}, [np.array([[[NAN, 3.5, -INF]]], F32)])
@@ -392,12 +400,26 @@ def recurrent(f):
           [stored(np.stack(states), F32), stored(h, F32)], **tolerance(F32))
 
 
+def untouched_pools(f):
+    """Windows that do not reach into the dims at the end."""
+    pools_of(f, UNTOUCHED_POOLS)
+
+
+def many_points(f):
+    """Two images, and more points of each than are sampled at a time."""
+    for dtype in (F32, F16):
+        x, c = f.floats((2, 3, 5, 6), dtype), (f.rng.integers(-20, 21, (2, 10, 9, 2)) / 16 + 1 / 64).astype(dtype)
+        y = F.grid_sample(t(x), t(c), mode="bilinear", padding_mode="zeros", align_corners=False).numpy()
+        f.add("resample", 17, {"x": x, "coordinates": c, "sampling_mode": "bilinear", "padding_mode": "constant", "padding_value": dtype(0),
+                               "coordinates_mode": "normalized_minus_one_to_one", "align_corners": np.bool_(False)}, [stored(y, dtype)], **tolerance(dtype), note="many points")
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("folder")
     a = p.parse_args()
     f = Moves("edges", np.random.default_rng(7), True)
-    for part in (elementwise, reductions, norms, moves, products, convolutions, pools, attention, others, recurrent):
+    for part in (elementwise, reductions, norms, moves, products, convolutions, pools, attention, others, recurrent, untouched_pools, many_points):
         part(f)
     f.save(a.folder)
 
