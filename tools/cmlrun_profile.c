@@ -74,6 +74,25 @@ static uint64_t bytes_of(const cml_tensor *const *t, size_t n) {
   return sum;
 }
 
+/* Whether a part lies in its whole already, so that joining or cutting copies nothing. */
+static bool in_place(const cml_tensor *part, const cml_tensor *whole) {
+  uint64_t bytes, room;
+  if (!part->data || !whole->data || !cml_tensor_bytes(part, &bytes) || !cml_tensor_bytes(whole, &room)) return false;
+  uintptr_t at = (uintptr_t)part->data - (uintptr_t)whole->data;
+  return at <= room && bytes <= room - at;
+}
+
+/* Bytes of what concat, split and the like join or cut but do not copy, read and written. */
+static uint64_t bytes_in_place(const char *type, const cml_tensor *const *in, size_t inputs, const cml_tensor *const *out, size_t outputs) {
+  bool joins = has(type, "concat") || has(type, "stack"), cuts = has(type, "split") || has(type, "slice");
+  uint64_t sum = 0;
+  for (size_t i = 0; joins && outputs && i < inputs; i++)
+    if (in_place(in[i], out[0])) sum += 2 * bytes_of(in + i, 1);
+  for (size_t i = 0; cuts && inputs && i < outputs; i++)
+    if (in_place(out[i], in[0])) sum += 2 * bytes_of(out + i, 1);
+  return sum;
+}
+
 static cmlrun_operator *find_operator(cmlrun_profile *p, const char *type) {
   for (size_t i = 0; i < p->operator_count; i++)
     if (!strcmp(p->operators[i].type, type)) return &p->operators[i];
@@ -90,6 +109,8 @@ void cmlrun_profile_observe(void *context, const char *type, const char *name, u
   if (!is_view(type)) {
     e.flops = flops_of(type, inputs, input_count, outputs, output_count);
     e.bytes = bytes_of(inputs, input_count) + bytes_of(outputs, output_count);
+    uint64_t stays = bytes_in_place(type, inputs, input_count, outputs, output_count);
+    if (stays) e.bytes = stays < e.bytes ? e.bytes - stays : 0, e.flops = 0;
   }
   cmlrun_operator *o = find_operator(p, type);
   if (o) o->ns += end - begin, o->flops += e.flops, o->bytes += e.bytes, o->calls++;
