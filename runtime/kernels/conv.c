@@ -10,7 +10,8 @@ enum {
   STAGE_FLOATS = 160 << 10, /* staged floats of a block, about */
   OUTPUT_BLOCK = 512,       /* output channels that scratch sums hold at once */
   LINE_CHANNELS = 16,
-  SERIAL_BELOW = 400000 /* multiply-adds */
+  SERIAL_BELOW = 400000, /* multiply-adds */
+  DEPTHWISE_COST = 4     /* of a depthwise multiply-add, in those of a tile */
 };
 
 static size_t least(size_t a, size_t b) { return a < b ? a : b; }
@@ -493,7 +494,7 @@ void cml_conv_run(const cml_conv_call *call) {
   lay_out(v, &l);
   cml_conv_call c = *call;
   job j = {.c = &c, .l = &l, .slot = cml_conv_scratch(c.k, v), .parts = 1};
-  size_t work = v->batch * (size_t)(v->out[0] * v->out[1] * v->out[2]) * v->outputs * l.depth;
+  size_t work = v->batch * (size_t)(v->out[0] * v->out[1] * v->out[2]) * v->outputs * l.depth * (l.depthwise ? DEPTHWISE_COST : 1);
   if (c.slots < cml_pool_threads(c.pool) || work < SERIAL_BELOW) c.pool = NULL; /* waking threads would take longer */
   if (cml_depthwise_fits(c.k, v)) {
     cml_depthwise_run(&c);

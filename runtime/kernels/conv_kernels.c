@@ -269,27 +269,10 @@ static void scale_channels(size_t pixels, size_t channels, const float *x, float
   }
 }
 
-/* Blocks of W x W through registers would be faster; 8 rows at a time keep the reads and the writes in whole cache lines. */
-static void transpose(size_t rows, size_t columns, const float *x, size_t x_stride, float *y, size_t y_stride) {
-  enum { B = 16 };
-  if (rows == 3 && y_stride == 3) { /* an image's colours */
-    const float *g = x + x_stride, *b = g + x_stride;
-    for (size_t c = 0; c < columns; c++) y[3 * c] = x[c], y[3 * c + 1] = g[c], y[3 * c + 2] = b[c];
-    return;
-  }
-  for (size_t r = 0; r < rows; r += B)
-    for (size_t c = 0; c < columns; c += B) {
-      size_t rn = rows - r < B ? rows - r : B, cn = columns - c < B ? columns - c : B;
-      for (size_t j = 0; j < cn; j++)
-        for (size_t i = 0; i < rn; i++) y[(c + j) * y_stride + r + i] = x[(r + i) * x_stride + c + j];
-    }
-}
-
 void CML_SIMD(cml_fill_conv)(cml_kernels *k) {
   k->depthwise = depthwise;
   k->winograd_input = winograd_input;
   k->winograd_output = winograd_output;
   k->channel_moments = channel_moments;
   k->scale_channels = scale_channels;
-  k->transpose = transpose;
 }

@@ -198,6 +198,7 @@ typedef struct cml_kernels {
   void (*scale_channels)(size_t pixels, size_t channels, const float *x, float *y, const float *scale, const float *bias);
   /* y[c * y_stride + r] = x[r * x_stride + c] */
   void (*transpose)(size_t rows, size_t columns, const float *x, size_t x_stride, float *y, size_t y_stride);
+  void (*transpose_16)(size_t rows, size_t columns, const uint16_t *x, size_t x_stride, uint16_t *y, size_t y_stride); /* any 16 bits */
 } cml_kernels;
 
 /* The best table for this CPU, or the one chosen by cml_kernels_use. */

@@ -1,7 +1,9 @@
-/* Packing weights whose depth lies side by side (a linear layer's): blocks of W x W are transposed in registers, so that both
- * the rows that are read and the panel that is written move in whole vectors. */
+/* Transposing, of matrices and of weights whose depth lies side by side (a linear layer's) into panels: blocks of W x W are transposed in
+ * registers, so that both the rows that are read and those that are written move in whole vectors. */
 #include "kernels_internal.h"
 #include "simd.h"
+
+#include <string.h>
 
 enum { NR = CML_TILE_VECTORS * W };
 
@@ -100,4 +102,62 @@ static void pack_panel(void *to, bool half, const void *from, bool from_half, si
   else pack(false, false, to, from, depth, n, stride);
 }
 
-void CML_SIMD(cml_fill_pack)(cml_kernels *k) { k->pack_panel = pack_panel; }
+/* ---- matrices of floats, or of any 16 bits, which a lane of a float carries as an integer ---- */
+
+typedef uint16_t shorts __attribute__((vector_size(W * 2)));
+
+VINLINE vf load_lanes(const void *p, bool half, size_t n) {
+  if (!half) return n == W ? vf_load(p) : vf_load_n(p, n);
+  shorts s = {0};
+  memcpy(&s, p, n == W ? sizeof s : n * 2);
+  return (vf)__builtin_convertvector(s, vu);
+}
+
+VINLINE void store_lanes(void *p, bool half, vf v, size_t n) {
+  if (!half) {
+    if (n == W) vf_store(p, v);
+    else vf_store_n(p, v, n);
+    return;
+  }
+  shorts s = __builtin_convertvector((vu)v, shorts);
+  memcpy(p, &s, n == W ? sizeof s : n * 2);
+}
+
+VINLINE void transpose_any(const bool half, size_t rows, size_t columns, const char *x, size_t x_stride, char *y, size_t y_stride) {
+  const size_t size = half ? 2 : 4;
+  for (size_t r = 0; r < rows; r += W)
+    for (size_t c = 0; c < columns; c += W) {
+      size_t rn = rows - r < W ? rows - r : W, cn = columns - c < W ? columns - c : W;
+      const char *from = x + (r * x_stride + c) * size;
+      char *to = y + (c * y_stride + r) * size;
+      vf v[W];
+      if (rn == W && cn == W) {
+        for (size_t i = 0; i < W; i++) v[i] = load_lanes(from + i * x_stride * size, half, W);
+        transpose_block(v);
+        for (size_t i = 0; i < W; i++) store_lanes(to + i * y_stride * size, half, v[i], W);
+      } else {
+        for (size_t i = 0; i < W; i++) v[i] = i < rn ? load_lanes(from + i * x_stride * size, half, cn) : vf_zero();
+        transpose_block(v);
+        for (size_t i = 0; i < cn; i++) store_lanes(to + i * y_stride * size, half, v[i], rn);
+      }
+    }
+}
+
+static void transpose(size_t rows, size_t columns, const float *x, size_t x_stride, float *y, size_t y_stride) {
+  if (rows == 3 && y_stride == 3) { /* an image's colours */
+    const float *g = x + x_stride, *b = g + x_stride;
+    for (size_t c = 0; c < columns; c++) y[3 * c] = x[c], y[3 * c + 1] = g[c], y[3 * c + 2] = b[c];
+    return;
+  }
+  transpose_any(false, rows, columns, (const char *)x, x_stride, (char *)y, y_stride);
+}
+
+static void transpose_16(size_t rows, size_t columns, const uint16_t *x, size_t x_stride, uint16_t *y, size_t y_stride) {
+  transpose_any(true, rows, columns, (const char *)x, x_stride, (char *)y, y_stride);
+}
+
+void CML_SIMD(cml_fill_pack)(cml_kernels *k) {
+  k->pack_panel = pack_panel;
+  k->transpose = transpose;
+  k->transpose_16 = transpose_16;
+}

@@ -45,9 +45,7 @@ static void transpose_blocks(void *context, size_t begin, size_t end) {
     if (j->size == 4) {
       j->k->transpose(n, j->columns, (const float *)(const void *)x, j->columns, (float *)(void *)y, j->rows);
     } else if (j->size == 2) {
-      for (size_t c0 = 0; c0 < j->columns; c0 += 32)
-        for (size_t c = c0; c < j->columns && c < c0 + 32; c++)
-          for (size_t r = 0; r < n; r++) ((uint16_t *)(void *)y)[c * j->rows + r] = ((const uint16_t *)(const void *)x)[r * j->columns + c];
+      j->k->transpose_16(n, j->columns, (const uint16_t *)(const void *)x, j->columns, (uint16_t *)(void *)y, j->rows);
     } else {
       for (size_t c = 0; c < j->columns; c++)
         for (size_t r = 0; r < n; r++) memcpy(y + (c * j->rows + r) * j->size, x + (r * j->columns + c) * j->size, j->size);
@@ -65,7 +63,7 @@ static cml_status run_layout(cml_call *c, cml_error *err) {
   if (plane == 1 || channels == 1) return memcpy(c->outs[0]->data, x->data, count * size), CML_OK;
   transpose_job j = {cml_kernels_get(), x->data, c->outs[0]->data, to_last ? channels : plane, to_last ? plane : channels, size, 0};
   j.blocks = (j.rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
-  cml_parallel(c->pool, images * j.blocks, 1 + 65536 / (BLOCK_ROWS * j.columns), transpose_blocks, &j);
+  cml_parallel(c->pool, images * j.blocks, 1 + 32768 / (BLOCK_ROWS * j.columns), transpose_blocks, &j);
   return CML_OK;
 }
 

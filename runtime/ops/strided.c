@@ -81,7 +81,12 @@ static void copy_row(char *to, const char *from, int64_t n, int64_t n_to, int64_
 static void copy_tile(char *to, const char *from, int64_t rows, int64_t columns, int64_t m_to, int64_t n_from, size_t size) {
   switch (size) {
     case 1: TILE_LOOP(uint8_t); break;
-    case 2: TILE_LOOP(uint16_t); break;
+    case 2:
+      if (n_from >= 0)
+        cml_kernels_get()->transpose_16((size_t)columns, (size_t)rows, (const uint16_t *)(const void *)from, (size_t)n_from / 2,
+                                        (uint16_t *)(void *)to, (size_t)m_to / 2);
+      else TILE_LOOP(uint16_t);
+      break;
     case 4:
       if (n_from >= 0)
         cml_kernels_get()->transpose((size_t)columns, (size_t)rows, (const float *)(const void *)from, (size_t)n_from / 4,

@@ -413,6 +413,31 @@ static void test_pack_panel(void **state) {
   }
 }
 
+static void test_transpose(void **state) {
+  (void)state;
+  const cml_kernels *k;
+  EACH_TABLE(k) {
+    for (int round = 0; round < 400; round++) {
+      size_t rows = between(1, round % 8 ? 40 : 3), columns = between(1, 40), x_stride = columns + between(0, 3), y_stride = rows + between(0, 2);
+      size_t x_count = (rows - 1) * x_stride + columns, y_count = (columns - 1) * y_stride + rows;
+      uint32_t *x = at_end(0, x_count * 4), *y = at_end(1, y_count * 4);
+      for (size_t i = 0; i < x_count; i++) x[i] = rnd(); /* any bits, NaN too */
+      memset(y, 0xa5, y_count * 4);
+      k->transpose(rows, columns, (const float *)x, x_stride, (float *)y, y_stride);
+      for (size_t c = 0; c < columns; c++)
+        for (size_t r = 0; r < y_stride && c * y_stride + r < y_count; r++)
+          assert_int_equal(y[c * y_stride + r], r < rows ? x[r * x_stride + c] : 0xa5a5a5a5);
+      uint16_t *x16 = at_end(0, x_count * 2), *y16 = at_end(1, y_count * 2);
+      for (size_t i = 0; i < x_count; i++) x16[i] = (uint16_t)rnd();
+      memset(y16, 0xa5, y_count * 2);
+      k->transpose_16(rows, columns, x16, x_stride, y16, y_stride);
+      for (size_t c = 0; c < columns; c++)
+        for (size_t r = 0; r < y_stride && c * y_stride + r < y_count; r++)
+          assert_int_equal(y16[c * y_stride + r], r < rows ? x16[r * x_stride + c] : 0xa5a5);
+    }
+  }
+}
+
 static double any_at(const void *p, bool half, int64_t i) { return half ? (double)cml_f16_to_f32(((const cml_f16 *)p)[i]) : (double)((const float *)p)[i]; }
 
 static void test_depthwise(void **state) {
@@ -519,7 +544,7 @@ int main(int argc, char **argv) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_f16),  cmocka_unit_test(test_unary), cmocka_unit_test(test_unary_f16), cmocka_unit_test(test_unary_rows), cmocka_unit_test(test_binary), cmocka_unit_test(test_pow),
       cmocka_unit_test(test_rows), cmocka_unit_test(test_lstm_cell), cmocka_unit_test(test_gemm), cmocka_unit_test(test_slim_tile), cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_depthwise),
-      cmocka_unit_test(test_pack_panel),
+      cmocka_unit_test(test_pack_panel), cmocka_unit_test(test_transpose),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
