@@ -6,8 +6,6 @@
  * starts are multiples of eight elements and so of whole bytes, in parallel where the place of the input is known. */
 #include "families.h"
 
-#include <math.h>
-
 #include "blocks.h"
 #include "elementwise.h"
 
@@ -104,15 +102,28 @@ static size_t compact(float *values, const uint8_t *mask, int64_t at, size_t n) 
   return kept;
 }
 
-static void apply_scale(const scale_job *j, float *x, const float *scale, const float *offset, size_t n) {
-  if (!j->quantize) {
-    for (size_t i = 0; i < n; i++) x[i] = scale[i] * (x[i] - offset[i]);
-    return;
-  }
+static void apply_scale(float *x, const float *scale, const float *offset, size_t n) {
+  for (size_t i = 0; i < n; i++) x[i] = scale[i] * (x[i] - offset[i]);
+}
+
+/* To codes of 8 bits, stored at `at`; NaN becomes 0. */
+static void apply_quantize(const scale_job *j, float *x, const float *scale, const float *offset, int64_t at, size_t n) {
+  const cml_kernels *k = cml_kernels_get();
+  int8_t *to = (int8_t *)j->out->data + at;
+  uint8_t *to_unsigned = (uint8_t *)to;
+  float low = j->low, high = j->high;
+  k->binary(CML_BINARY_DIV, x, scale, x, n);
+  k->unary(CML_UNARY_ROUND, x, x, n, 0, 0);
   for (size_t i = 0; i < n; i++) {
-    float v = rintf(x[i] / scale[i]) + offset[i];
-    x[i] = v < j->low ? j->low : v > j->high ? j->high : v;
+    float v = x[i] + offset[i];
+    v = v == v ? v : 0;
+    v = v > low ? v : low;
+    x[i] = v < high ? v : high;
   }
+  if (j->out->dtype == CML_U8)
+    for (size_t i = 0; i < n; i++) to_unsigned[i] = (uint8_t)(int32_t)x[i];
+  else
+    for (size_t i = 0; i < n; i++) to[i] = (int8_t)(int32_t)x[i];
 }
 
 /* Chunk by chunk from `begin`; `from` is the place of its first element in sparse data. */
@@ -130,8 +141,12 @@ static void scale_range(const scale_job *j, int64_t begin, int64_t end, int64_t 
       n = kept;
     }
     cml_load_f32(x, j->data->data, j->data->dtype, from, n);
-    apply_scale(j, x, scale, offset, n);
-    cml_store_f32(j->out->data, j->out->dtype, from, x, n);
+    if (j->quantize) {
+      apply_quantize(j, x, scale, offset, from, n);
+    } else {
+      apply_scale(x, scale, offset, n);
+      cml_store_f32(j->out->data, j->out->dtype, from, x, n);
+    }
     from += (int64_t)n;
   }
 }
