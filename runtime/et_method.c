@@ -284,7 +284,7 @@ static cml_status make_chains(cml_et_method *m, const cml_et_op **ops, const boo
   return CML_OK;
 }
 
-/* ---- skipped delegates ---- */
+/* ---- what delegates write ---- */
 
 /* What nobody has written before a call, the call must write: marks values as known in program order. */
 static void mark_list(const cml_et_method *m, const cml_et_value *v, bool *known) {
@@ -294,22 +294,30 @@ static void mark_list(const cml_et_method *m, const cml_et_value *v, bool *known
       if (v->items[k] >= m->values && v->items[k] < m->values + m->pte->value_count) known[v->items[k] - m->values] = true;
 }
 
-static cml_status skip_outputs(cml_et_method *m, const cml_et_step *s, bool *known, cml_error *err) {
+static cml_status add_skipped(cml_et_method *m, const cml_et_step *s, uint32_t output, cml_et_tensor *tensor, cml_error *err) {
+  cml_et_skipped *grown = realloc(m->skipped, (m->skipped_count + 1) * sizeof *grown);
+  if (!grown) return cml_fail_memory(err);
+  m->skipped = grown;
+  grown[m->skipped_count++] = (cml_et_skipped){.call = s->ordinal, .output = output, .tensor = tensor};
+  return CML_OK;
+}
+
+static cml_status mark_call(cml_et_method *m, cml_et_step *s, bool *known, cml_error *err) {
   uint32_t output = 0;
   for (uint32_t k = 0; k < s->arg_count; k++) {
     const cml_et_value *v = s->args[k];
     if (v->kind != CML_PTE_TENSOR || known[v - m->values]) continue;
     known[v - m->values] = true;
-    cml_et_skipped *grown = realloc(m->skipped, (m->skipped_count + 1) * sizeof *grown);
-    if (!grown) return cml_fail_memory(err);
-    m->skipped = grown;
-    grown[m->skipped_count++] = (cml_et_skipped){.call = s->ordinal, .output = output++, .tensor = v->tensor};
+    if (k < 64) s->out_mask |= UINT64_C(1) << k;
+    if (m->program->options.skip_delegates) CML_TRY(add_skipped(m, s, output++, v->tensor, err));
   }
   return CML_OK;
 }
 
-static cml_status find_skipped(cml_et_method *m, cml_error *err) {
+/* Sets out_mask of delegate calls, and lists their outputs where they are skipped. */
+static cml_status find_outputs(cml_et_method *m, cml_error *err) {
   const cml_pte_method *p = m->pte;
+  if (!p->delegate_count) return CML_OK;
   bool *known = calloc(p->value_count + 1, sizeof *known);
   cml_status status = known ? CML_OK : cml_fail_memory(err);
   for (uint32_t i = 0; !status && i < p->value_count; i++)
@@ -318,9 +326,9 @@ static cml_status find_skipped(cml_et_method *m, cml_error *err) {
   for (uint32_t c = 0; !status && c < p->chain_count; c++)
     for (uint32_t i = 0; !status && i < p->chains[c].count; i++) {
       const cml_pte_instruction *in = &p->chains[c].instructions[i];
-      const cml_et_step *s = &m->steps[c][i];
+      cml_et_step *s = &m->steps[c][i];
       if (in->opcode == CML_PTE_MOVE_CALL) known[in->target] = true;
-      if (in->opcode == CML_PTE_DELEGATE_CALL) status = skip_outputs(m, s, known, err);
+      if (in->opcode == CML_PTE_DELEGATE_CALL) status = mark_call(m, s, known, err);
       for (uint32_t k = 0; s->op && k < s->arg_count && k < 64; k++)
         if (s->out_mask >> k & 1) mark_list(m, s->args[k], known);
     }
@@ -355,8 +363,8 @@ static cml_status build(cml_et_method *m, const cml_et_method *beside, cml_error
     for (uint32_t i = 0; i < m->pte->chains[c].count; i++)
       if (m->pte->chains[c].instructions[i].opcode == CML_PTE_MOVE_CALL) moved[m->pte->chains[c].instructions[i].target] = true;
   CML_TRY(make_chains(m, ops, moved, err));
-  if (m->program->options.skip_delegates) return find_skipped(m, err);
-  return init_delegates(m, err);
+  CML_TRY(find_outputs(m, err));
+  return m->program->options.skip_delegates ? CML_OK : init_delegates(m, err);
 }
 
 cml_status cml_et_method_load(cml_et_program *program, const char *name, cml_et_method **out, cml_error *err) {

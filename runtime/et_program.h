@@ -141,7 +141,7 @@ typedef struct cml_et_event {
   uint64_t begin_ns, end_ns; /* CLOCK_MONOTONIC */
   const cml_et_value *const *args; /* of the instruction: its values; outputs last */
   size_t arg_count;
-  uint64_t out_mask;      /* bit i: argument i was written (first 64) */
+  uint64_t out_mask;      /* bit i: argument i was written (first 64); of a delegate: what nothing wrote before it */
   const cml_tensor *const *outputs; /* of an operation within a delegate */
   size_t output_count;
 } cml_et_event;

@@ -82,65 +82,75 @@ static void add_profile(cml_etdump *d, cml_fb_ref name, const cml_et_event *e, c
 
 /* ---- values ---- */
 
-static cml_fb_ref put_tensor(cml_etdump *d, const cml_et_tensor *t) {
+static cml_fb_ref put_tensor(cml_etdump *d, cml_dtype dtype, size_t rank, const int64_t *sizes, const int64_t *strides, const void *data, size_t bytes) {
   cml_fb_writer *w = &d->writer;
-  size_t bytes = (size_t)cml_et_numel(t) * cml_et_width(t);
   cml_buffer_zeros(&d->values, -d->values.size % 64);
   uint64_t offset = d->values.size;
-  if (bytes) cml_buffer_append(&d->values, t->data, bytes);
-  cml_fb_ref sizes = cml_fb_put_vector(w, t->sizes, t->rank, 8, 8), strides = cml_fb_put_vector(w, t->strides, t->rank, 8, 8);
+  if (bytes) cml_buffer_append(&d->values, data, bytes);
+  cml_fb_ref shape = cml_fb_put_vector(w, sizes, rank, 8, 8), steps = cml_fb_put_vector(w, strides, rank, 8, 8);
   cml_fb_begin(w);
-  cml_fb_add_u8(w, TENSOR_TYPE, (uint8_t)cml_pte_scalar_of(t->dtype), 0);
-  cml_fb_add_ref(w, TENSOR_SIZES, sizes);
-  cml_fb_add_ref(w, TENSOR_STRIDES, strides);
+  cml_fb_add_u8(w, TENSOR_TYPE, (uint8_t)cml_pte_scalar_of(dtype), 0);
+  cml_fb_add_ref(w, TENSOR_SIZES, shape);
+  cml_fb_add_ref(w, TENSOR_STRIDES, steps);
   cml_fb_add_u64(w, TENSOR_OFFSET, offset, 0);
   return cml_fb_end(w);
 }
 
-static cml_fb_ref put_value(cml_etdump *d, const cml_et_value *v) {
-  cml_fb_writer *w = &d->writer;
-  cml_fb_ref child;
-  uint8_t kind;
-  unsigned slot;
-  if (v->kind == CML_PTE_TENSOR && v->tensor->dtype && (v->tensor->data || !cml_et_numel(v->tensor))) {
-    child = put_tensor(d, v->tensor);
-    kind = KIND_TENSOR, slot = VALUE_TENSOR;
-  } else if (v->kind == CML_PTE_INTEGER || v->kind == CML_PTE_BOOLEAN || v->kind == CML_PTE_REAL) {
-    cml_fb_begin(w);
-    if (v->kind == CML_PTE_INTEGER) cml_fb_add_u64(w, 0, (uint64_t)v->integer, 0);
-    else if (v->kind == CML_PTE_BOOLEAN) cml_fb_add_u8(w, 0, v->boolean, 0);
-    else cml_fb_add_f64(w, 0, v->real, 0);
-    child = cml_fb_end(w);
-    kind = v->kind == CML_PTE_INTEGER ? KIND_INT : v->kind == CML_PTE_BOOLEAN ? KIND_BOOL : KIND_DOUBLE;
-    slot = v->kind == CML_PTE_INTEGER ? VALUE_INT : v->kind == CML_PTE_BOOLEAN ? VALUE_BOOL : VALUE_DOUBLE;
-  } else {
-    return 0;
-  }
-  cml_fb_begin(w);
-  cml_fb_add_u8(w, VALUE_KIND, kind, 0);
-  cml_fb_add_ref(w, slot, child);
-  return cml_fb_end(w);
+static cml_fb_ref put_kind(cml_etdump *d, uint8_t kind, unsigned slot, cml_fb_ref child) {
+  cml_fb_begin(&d->writer);
+  cml_fb_add_u8(&d->writer, VALUE_KIND, kind, 0);
+  cml_fb_add_ref(&d->writer, slot, child);
+  return cml_fb_end(&d->writer);
 }
 
-static void add_debug(cml_etdump *d, cml_fb_ref name, const cml_et_event *e, const cml_et_value *v) {
+static cml_fb_ref put_value(cml_etdump *d, const cml_et_value *v) {
   cml_fb_writer *w = &d->writer;
-  cml_fb_ref entry = put_value(d, v);
+  const cml_et_tensor *t = v->tensor;
+  if (v->kind == CML_PTE_TENSOR && t->dtype && (t->data || !cml_et_numel(t)))
+    return put_kind(d, KIND_TENSOR, VALUE_TENSOR, put_tensor(d, t->dtype, t->rank, t->sizes, t->strides, t->data, (size_t)cml_et_numel(t) * cml_et_width(t)));
+  if (v->kind != CML_PTE_INTEGER && v->kind != CML_PTE_BOOLEAN && v->kind != CML_PTE_REAL) return 0;
+  cml_fb_begin(w);
+  if (v->kind == CML_PTE_INTEGER) cml_fb_add_u64(w, 0, (uint64_t)v->integer, 0);
+  else if (v->kind == CML_PTE_BOOLEAN) cml_fb_add_u8(w, 0, v->boolean, 0);
+  else cml_fb_add_f64(w, 0, v->real, 0);
+  cml_fb_ref child = cml_fb_end(w);
+  return v->kind == CML_PTE_INTEGER   ? put_kind(d, KIND_INT, VALUE_INT, child)
+         : v->kind == CML_PTE_BOOLEAN ? put_kind(d, KIND_BOOL, VALUE_BOOL, child)
+                                      : put_kind(d, KIND_DOUBLE, VALUE_DOUBLE, child);
+}
+
+/* delegate: the operation's name within a delegate, or 0. */
+static void add_debug(cml_etdump *d, cml_fb_ref name, const cml_et_event *e, cml_fb_ref delegate, cml_fb_ref entry) {
+  cml_fb_writer *w = &d->writer;
   if (!entry) return;
   cml_fb_begin(w);
   cml_fb_add_u64(w, DEBUG_CHAIN, e->chain, 0);
   cml_fb_add_u32(w, DEBUG_INSTRUCTION, (uint32_t)e->instruction, UINT32_MAX);
   cml_fb_add_ref(w, DEBUG_ENTRY, entry);
+  cml_fb_add_ref(w, DEBUG_DELEGATE_TEXT, delegate);
   cml_fb_add_ref(w, DEBUG_NAME, name);
   add_event(d, EVENT_DEBUG, cml_fb_end(w));
+}
+
+/* Of an operation within a delegate. */
+static void add_inner_outputs(cml_etdump *d, cml_fb_ref name, const cml_et_event *e) {
+  for (size_t i = 0; i < e->output_count; i++) {
+    const cml_tensor *t = e->outputs[i];
+    int64_t strides[CML_MAX_RANK], step = 1;
+    uint64_t bytes;
+    if (t->list || t->dtype == CML_STRING || cml_dtype_bits(t->dtype) < 8 || !cml_tensor_bytes(t, &bytes) || (bytes && !t->data)) continue;
+    for (int32_t k = t->rank - 1; k >= 0; step *= t->dims[k--]) strides[k] = step;
+    add_debug(d, name, e, name, put_kind(d, KIND_TENSOR, VALUE_TENSOR, put_tensor(d, t->dtype, (size_t)t->rank, t->dims, strides, t->data, (size_t)bytes)));
+  }
 }
 
 static void add_outputs(cml_etdump *d, cml_fb_ref name, const cml_et_event *e) {
   for (size_t i = 0; i < e->arg_count && i < 64; i++) {
     const cml_et_value *v = e->args[i];
     if (!(e->out_mask >> i & 1)) continue;
-    if (v->kind != CML_PTE_TENSORS) add_debug(d, name, e, v);
+    if (v->kind != CML_PTE_TENSORS) add_debug(d, name, e, 0, put_value(d, v));
     else
-      for (uint32_t k = 0; k < v->count; k++) add_debug(d, name, e, v->items[k]);
+      for (uint32_t k = 0; k < v->count; k++) add_debug(d, name, e, 0, put_value(d, v->items[k]));
   }
 }
 
@@ -149,7 +159,9 @@ static void add_outputs(cml_etdump *d, cml_fb_ref name, const cml_et_event *e) {
 void cml_etdump_observe(void *context, const cml_et_event *e) {
   cml_etdump *d = context;
   if (e->op_type) {
-    add_profile(d, put_name(d, "", e->name), e, put_name(d, "", e->name), e->begin_ns, e->end_ns);
+    cml_fb_ref name = put_name(d, "", e->name);
+    add_profile(d, name, e, name, e->begin_ns, e->end_ns);
+    if (d->keep_values) add_inner_outputs(d, name, e);
   } else if (e->opcode == CML_PTE_KERNEL_CALL) {
     const char *colons = strstr(e->name, "::");
     cml_fb_ref name = put_name(d, "native_call_", colons ? colons + 2 : e->name);
@@ -157,7 +169,9 @@ void cml_etdump_observe(void *context, const cml_et_event *e) {
     add_profile(d, put_name(d, "", "OPERATOR_CALL"), e, 0, e->begin_ns, e->end_ns);
     if (d->keep_values) add_outputs(d, name, e);
   } else if (e->opcode == CML_PTE_DELEGATE_CALL) {
-    add_profile(d, put_name(d, "", "DELEGATE_CALL"), e, 0, e->begin_ns, e->end_ns);
+    cml_fb_ref name = put_name(d, "", "DELEGATE_CALL");
+    add_profile(d, name, e, 0, e->begin_ns, e->end_ns);
+    if (d->keep_values) add_outputs(d, name, e);
   }
 }
 

@@ -7,7 +7,7 @@
 
 typedef struct cml_etdump cml_etdump;
 
-/* values: keep instructions' outputs, for cml_etdump_write_values. */
+/* values: keep what instructions, and operations within delegates, give: for cml_etdump_values. */
 CML_API CML_NODISCARD cml_status cml_etdump_create(bool values, cml_etdump **out, cml_error *err);
 CML_API void cml_etdump_destroy(cml_etdump *dump); /* NULL is accepted */
 /* A cml_et_observe; the context is the cml_etdump. */

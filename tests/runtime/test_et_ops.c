@@ -270,8 +270,90 @@ static void test_indices_apart(void **state) {
   }
 }
 
+/* ---- large tensors in little memory: by rules that need no peer ---- */
+
+enum { MANY = 100000, ROOM = 400 << 10 };
+
+static cml_status eval_within(const char *name, cml_et_value **given, size_t count, cml_error *err) {
+  const cml_et_op *op = cml_et_op_find(name, strlen(name));
+  assert_non_null(op);
+  return cml_et_op_eval_within(op, given, count, ROOM, err);
+}
+
+/* Indices and masks with more places than are looked at together. */
+static void test_many_places(void **state) {
+  float *x = malloc(MANY * sizeof *x), *y = malloc(MANY * sizeof *y);
+  int64_t *index = malloc(MANY * sizeof *index), many = MANY, held = 0, thirds = MANY / 3 + 1;
+  uint8_t *bits = malloc(MANY);
+  cml_error error = {0};
+  (void)state;
+  for (int64_t i = 0; i < MANY; i++) x[i] = (float)i, index[i] = i * 7 % MANY - (i & 1 ? MANY : 0), bits[i] = i % 3 == 0, y[i] = -1;
+  cml_et_local self, list, mask, out, few, one;
+  cml_et_make(&self, CML_F32, 1, &many, x);
+  cml_et_make(&list, CML_I64, 1, &many, index);
+  cml_et_make(&mask, CML_BOOL, 1, &many, bits);
+  cml_et_make(&out, CML_F32, 1, &many, y);
+  cml_et_make(&few, CML_F32, 1, &thirds, y);
+  cml_et_make(&one, CML_F32, 0, NULL, &(float){0.5f});
+  cml_et_value vself = {.kind = CML_PTE_TENSOR, .tensor = &self.t}, vlist = {.kind = CML_PTE_TENSOR, .tensor = &list.t},
+               vmask = {.kind = CML_PTE_TENSOR, .tensor = &mask.t}, vout = {.kind = CML_PTE_TENSOR, .tensor = &out.t},
+               vfew = {.kind = CML_PTE_TENSOR, .tensor = &few.t}, vone = {.kind = CML_PTE_TENSOR, .tensor = &one.t}, no = {.kind = CML_PTE_BOOLEAN};
+  cml_et_value by_index = {.kind = CML_PTE_OPTIONAL_TENSORS, .count = 1, .items = (cml_et_value *[]){&vlist}},
+               by_mask = {.kind = CML_PTE_OPTIONAL_TENSORS, .count = 1, .items = (cml_et_value *[]){&vmask}};
+  if (eval_within("aten::index.Tensor_out", (cml_et_value *[]){&vself, &by_index, &vout}, 3, &error)) fail_msg("%s", error.text);
+  for (int64_t i = 0; i < MANY; i++) assert_true(y[i] == (float)(i * 7 % MANY));
+  if (eval_within("aten::index.Tensor_out", (cml_et_value *[]){&vself, &by_mask, &vfew}, 3, &error)) fail_msg("%s", error.text);
+  for (int64_t i = 0; i < thirds; i++) assert_true(y[i] == (float)(3 * i));
+  if (eval_within("aten::index_put.out", (cml_et_value *[]){&vself, &by_mask, &vone, &no, &vout}, 5, &error)) fail_msg("%s", error.text);
+  for (int64_t i = 0; i < MANY; i++) held += y[i] == (i % 3 ? (float)i : 0.5f);
+  assert_int_equal(held, MANY);
+  index[MANY - 1] = MANY; /* the last index of all is wrong: nothing may be written */
+  assert_int_equal(eval_within("aten::index_put_", (cml_et_value *[]){&vout, &by_index, &vone, &no}, 4, &error), CML_INVALID);
+  assert_true(y[7] == 7 && y[1] == 1);
+  free(x), free(y), free(index), free(bits);
+}
+
+/* A plane that is larger than what is looked at together; and windows that hold no element, whose index torch gives so. */
+static void test_large_planes(void **state) {
+  enum { H = 700, W = 500 };
+  float *x = malloc(H * W * sizeof *x), *y = malloc(H * W * sizeof *y);
+  int64_t *at = malloc(H * W * sizeof *at), sizes[4] = {1, 1, H, W}, half[4] = {1, 1, H / 2, W / 2}, small[4] = {1, 1, 2, 2}, single[4] = {1, 1, 1, 1};
+  cml_error error = {0};
+  (void)state;
+  for (int64_t i = 0; i < H * W; i++) x[i] = (float)(i % 977);
+  cml_et_local image, out, places;
+  cml_et_make(&image, CML_F32, 4, sizes, x);
+  cml_et_make(&out, CML_F32, 4, half, y);
+  cml_et_make(&places, CML_I64, 4, half, at);
+  cml_et_value numbers[6], *two[2], *one[2], *three[2], vimage = {.kind = CML_PTE_TENSOR, .tensor = &image.t}, vout = {.kind = CML_PTE_TENSOR, .tensor = &out.t},
+               vplaces = {.kind = CML_PTE_TENSOR, .tensor = &places.t}, no = {.kind = CML_PTE_BOOLEAN}, none = {.kind = CML_PTE_INTEGERS};
+  for (int k = 0; k < 6; k++) numbers[k] = (cml_et_value){.kind = CML_PTE_INTEGER, .integer = k / 2 + 1};
+  for (int k = 0; k < 2; k++) one[k] = &numbers[k], two[k] = &numbers[2 + k], three[k] = &numbers[4 + k];
+  cml_et_value ones = {.kind = CML_PTE_INTEGERS, .count = 2, .items = one}, twos = {.kind = CML_PTE_INTEGERS, .count = 2, .items = two},
+               threes = {.kind = CML_PTE_INTEGERS, .count = 2, .items = three};
+  if (eval_within("aten::max_pool2d_with_indices.out", (cml_et_value *[]){&vimage, &twos, &none, &none, &none, &no, &vout, &vplaces}, 8, &error))
+    fail_msg("%s", error.text);
+  for (int64_t i = 0; i < H / 2; i++)
+    for (int64_t j = 0; j < W / 2; j++) {
+      int64_t best = 2 * i * W + 2 * j;
+      for (int k = 1; k < 4; k++) {
+        int64_t other = (2 * i + k / 2) * W + 2 * j + k % 2;
+        if (x[other] > x[best]) best = other;
+      }
+      assert_true(y[i * (W / 2) + j] == x[best] && at[i * (W / 2) + j] == best);
+    }
+  cml_et_make(&image, CML_F32, 4, small, x);
+  cml_et_make(&out, CML_F32, 4, single, y);
+  cml_et_make(&places, CML_I64, 4, single, at);
+  if (eval_within("aten::max_pool2d_with_indices.out", (cml_et_value *[]){&vimage, &twos, &ones, &ones, &threes, &no, &vout, &vplaces}, 8, &error))
+    fail_msg("%s", error.text);
+  assert_true(y[0] == -INFINITY && at[0] == 6); /* torch.max_pool2d(x, 2, 1, 1, 3): the window's first place is row 2, column 2 */
+  free(x), free(y), free(at);
+}
+
 int main(int argc, char **argv) {
   if (argc > 1) path = argv[1];
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_aten), cmocka_unit_test(test_custom), cmocka_unit_test(test_indices_apart)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_aten), cmocka_unit_test(test_custom), cmocka_unit_test(test_indices_apart),
+                                     cmocka_unit_test(test_many_places), cmocka_unit_test(test_large_planes)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

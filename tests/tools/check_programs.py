@@ -54,6 +54,8 @@ def trace(npz):
     check('trace gives statistics', relu and 0 < float(relu[2]) < float(relu[1]), r.stdout)
     check('trace says where in the source', re.search(r'^1 +aten::addmm.out \(<stdin>:7, forward\)', r.stdout, re.M), r.stdout)
     check('trace counts NaN', re.search(r'^5 +aten::log.out .*, 5 NaN$', r.stdout, re.M), r.stdout)
+    r = run('trace', digits, '--input', digits_input)
+    check('trace tells what a delegate gives, behind its operations', re.match(r'0/ .*\n0 +CoreMLBackend +fp32 \[1, 10\] [^\n]*\n$', r.stdout, re.S), r.stdout)
     r = run('trace', program, '--input', npz, '--nan')
     check('trace --nan finds the first and exits with 1', r.returncode == 1 and len(r.stdout.splitlines()) == 1 and r.stdout.startswith('5 '), r)
 
@@ -203,7 +205,7 @@ for block in i.event_blocks:
 
 def etdump(npz, folder):
     dump, values = os.path.join(folder, 'a.etdp'), os.path.join(folder, 'a.bin')
-    for model, inputs, events in ((program, npz, ('native_call_log.out', '[[2, 3]]')), (digits, digits_input, ('DELEGATE_CALL', None))):
+    for model, inputs, events in ((program, npz, ('native_call_log.out', '[[2, 3]]')), (digits, digits_input, ('DELEGATE_CALL', '[[1, 10]]'))):
         r = run('predict', model, '--input', inputs, '--etdump', dump, '--etdump-values', values)
         with open(dump, 'rb') as f:
             head = f.read(12)
@@ -214,6 +216,8 @@ def etdump(npz, folder):
             continue
         lines = [l.split('|') for l in r.stdout.splitlines() if l.startswith('EVENT')]
         found = [l for l in lines if l[2] == events[0]]
+        inner = [l[4] for l in lines if l[2] not in ('DELEGATE_CALL', 'Method::execute') and not l[2].startswith('native_call_')]
+        check('operations within a delegate have their values there', bool(inner) == (model == digits) and all(s != '[]' for s in inner), r.stdout[-600:])
         check('the Inspector reads it', r.returncode == 0 and found and all(int(l[3]) > 0 for l in found) and (not events[1] or found[0][4] == events[1]),
               (r.stdout[-600:], r.stderr[-300:]))
 
