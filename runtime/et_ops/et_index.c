@@ -558,27 +558,49 @@ static cml_status op_masked_scatter(cml_et_call *c, cml_error *err) {
   return CML_OK;
 }
 
-/* One row for each element that is not 0: its place. torch gives the rows column by column, and so programs declare them. Which
- * elements those are is noted first: the output may lie where the tensor does. */
+/* Whether elements first .. first + n of x, which is contiguous, are not 0: from `all` where that was noted, else in `piece`. */
+static const uint8_t *flags_of(const cml_et_tensor *x, const uint8_t *all, int64_t first, int64_t n, uint8_t *piece) {
+  cml_et_local from, to;
+  if (all) return all + first;
+  cml_et_make(&from, x->dtype, 1, &n, (char *)x->data + (size_t)first * cml_et_width(x));
+  cml_et_make(&to, CML_BOOL, 1, &n, piece);
+  cml_et_copy(&to.t, &from.t);
+  return piece;
+}
+
+/* One row for each element that is not 0: its place. torch gives the rows column by column, and so programs declare them. Elements are
+ * looked at twice; which are 0 is noted at first where they do not lie in order, or where the output lies. */
 static cml_status op_nonzero(cml_et_call *c, cml_error *err) {
   const cml_et_tensor *x = cml_et_arg(c, 0);
   cml_et_tensor *out = cml_et_arg(c, 1);
-  cml_et_local flags;
   int64_t sizes[2] = {0, x->rank}, n = cml_et_numel(x), row = 0;
+  uint8_t piece[1024], *all = NULL;
+  const char *mine = x->data, *others = out->data;
   CML_TRY(cml_et_want(c, x, CML_ET_ANY, "the tensor", err));
   CML_TRY(cml_et_want(c, out, CML_MASK(I64), "the output", err));
-  uint8_t *set = cml_et_temp(c, (uint64_t)n);
-  if (!set) return cml_fail_memory(err);
-  cml_et_make(&flags, CML_BOOL, x->rank, x->sizes, set);
-  cml_et_copy(&flags.t, x);
-  for (int64_t i = 0; i < n; i++) sizes[0] += set[i] != 0;
+  bool apart = !others || others + out->capacity <= mine || mine + (size_t)n * cml_et_width(x) <= others;
+  if (n && (!apart || !cml_et_is_contiguous(x))) {
+    cml_et_local flags;
+    if (!(all = cml_et_temp(c, (uint64_t)n))) return cml_fail_memory(err);
+    cml_et_make(&flags, CML_BOOL, x->rank, x->sizes, all);
+    cml_et_copy(&flags.t, x);
+  }
+  for (int64_t first = 0, m; first < n; first += m) {
+    m = n - first < (int64_t)sizeof piece ? n - first : (int64_t)sizeof piece;
+    const uint8_t *set = flags_of(x, all, first, m, piece);
+    for (int64_t i = 0; i < m; i++) sizes[0] += set[i] != 0;
+  }
   CML_TRY(cml_et_resize(c, out, 2, sizes, err));
   int64_t *to = out->data;
-  for (int64_t i = 0; i < n && row < sizes[0]; i++) {
-    int64_t rest = i;
-    if (!set[i]) continue;
-    for (int k = x->rank - 1; k >= 0; rest /= x->sizes[k], k--) to[row * out->strides[0] + k * out->strides[1]] = rest % x->sizes[k];
-    row++;
+  for (int64_t first = 0, m; first < n && row < sizes[0]; first += m) {
+    m = n - first < (int64_t)sizeof piece ? n - first : (int64_t)sizeof piece;
+    const uint8_t *set = flags_of(x, all, first, m, piece);
+    for (int64_t i = 0; i < m && row < sizes[0]; i++) {
+      int64_t rest = first + i;
+      if (!set[i]) continue;
+      for (int k = x->rank - 1; k >= 0; rest /= x->sizes[k], k--) to[row * out->strides[0] + k * out->strides[1]] = rest % x->sizes[k];
+      row++;
+    }
   }
   return CML_OK;
 }

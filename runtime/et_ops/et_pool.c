@@ -2,6 +2,7 @@
  * in the rows that it covers, one after the other. */
 #include <math.h>
 
+#include "et_elementwise.h"
 #include "et_families.h"
 #include "et_view.h"
 
@@ -74,6 +75,7 @@ typedef struct pool_job {
   bool include_pad;
   int64_t divisor;
   double least; /* of the type: what a window without elements has at most */
+  /* to: a row of results, with room for a row of the image behind it */
   void (*begin)(const struct pool_job *j, int64_t y, double *to, int64_t *index);
   void (*row)(const struct pool_job *j, const double *line, int64_t at, int64_t y, double *to, int64_t *index); /* takes in row `at` */
   void (*end)(const struct pool_job *j, int64_t y, double *to);
@@ -119,11 +121,29 @@ static void max_row(const pool_job *j, const double *line, int64_t at, int64_t y
   }
 }
 
-/* ---- means ---- */
+/* ---- means: rows are added up by columns, behind the row of results; in the end windows take in their columns ---- */
 
 static void mean_begin(const pool_job *j, int64_t y, double *to, int64_t *index) {
   (void)y, (void)index;
-  memset(to, 0, (size_t)j->w.out[1] * sizeof *to);
+  memset(to + j->w.out[1], 0, (size_t)j->w.in[1] * sizeof *to);
+}
+
+CML_WIDE_INLINE void add_line_loop(double *sums, const double *line, int64_t n) {
+  CML_INDEPENDENT for (int64_t i = 0; i < n; i++) sums[i] += line[i];
+}
+CML_WIDE static void add_line_wide(double *sums, const double *line, int64_t n) { add_line_loop(sums, line, n); }
+static void mean_row(const pool_job *j, const double *line, int64_t at, int64_t y, double *to, int64_t *index) {
+  (void)at, (void)y, (void)index;
+  (cml_wide() ? add_line_wide : add_line_loop)(to + j->w.out[1], line, j->w.in[1]);
+}
+
+/* Four sums at once, for each waits for the addition before. */
+static double row_sum(const double *x, int64_t n) {
+  double a = 0, b = 0, c = 0, d = 0;
+  int64_t i = 0;
+  for (; i + 4 <= n; i += 4) a += x[i], b += x[i + 1], c += x[i + 2], d += x[i + 3];
+  for (; i < n; i++) a += x[i];
+  return (a + b) + (c + d);
 }
 
 /* The part of the padded image that a window covers in dimension k, and the part of the image. */
@@ -140,34 +160,13 @@ static void mean_rows(const pool_job *j, int64_t y, int64_t *first, int64_t *las
   covered(&j->w, 0, y, &padded, first, last);
 }
 
-static void mean_row(const pool_job *j, const double *line, int64_t at, int64_t y, double *to, int64_t *index) {
-  const window *w = &j->w;
-  (void)at, (void)y, (void)index;
-  for (int64_t x = 0; x < w->out[1]; x++) {
-    int64_t padded, l, r;
-    covered(w, 1, x, &padded, &l, &r);
-    double sum = 0;
-    for (int64_t xx = l; xx < r; xx++) sum += line[xx];
-    to[x] += sum;
-  }
-}
-
 static void mean_end(const pool_job *j, int64_t y, double *to) {
   int64_t height, width, t, b, l, r;
   covered(&j->w, 0, y, &height, &t, &b);
   for (int64_t x = 0; x < j->w.out[1]; x++) {
     covered(&j->w, 1, x, &width, &l, &r);
-    to[x] = b <= t || r <= l ? 0 : to[x] / (double)(j->divisor ? j->divisor : j->include_pad ? height * width : (b - t) * (r - l));
+    to[x] = b <= t || r <= l ? 0 : row_sum(to + j->w.out[1] + l, r - l) / (double)(j->divisor ? j->divisor : j->include_pad ? height * width : (b - t) * (r - l));
   }
-}
-
-/* Four sums at once, for each waits for the addition before. */
-static double row_sum(const double *x, int64_t n) {
-  double a = 0, b = 0, c = 0, d = 0;
-  int64_t i = 0;
-  for (; i + 4 <= n; i += 4) a += x[i], b += x[i + 1], c += x[i + 2], d += x[i + 3];
-  for (; i < n; i++) a += x[i];
-  return (a + b) + (c + d);
 }
 
 static void share(const window *w, int k, int64_t at, int64_t *first, int64_t *last) {
@@ -177,21 +176,12 @@ static void share(const window *w, int k, int64_t at, int64_t *first, int64_t *l
 
 static void adaptive_rows(const pool_job *j, int64_t y, int64_t *first, int64_t *last) { share(&j->w, 0, y, first, last); }
 
-static void adaptive_row(const pool_job *j, const double *line, int64_t at, int64_t y, double *to, int64_t *index) {
-  (void)at, (void)y, (void)index;
-  for (int64_t x = 0; x < j->w.out[1]; x++) {
-    int64_t l, r;
-    share(&j->w, 1, x, &l, &r);
-    to[x] += row_sum(line + l, r - l);
-  }
-}
-
 static void adaptive_end(const pool_job *j, int64_t y, double *to) {
   int64_t t, b, l, r;
   share(&j->w, 0, y, &t, &b);
   for (int64_t x = 0; x < j->w.out[1]; x++) {
     share(&j->w, 1, x, &l, &r);
-    to[x] /= (double)((b - t) * (r - l));
+    to[x] = row_sum(to + j->w.out[1] + l, r - l) / (double)((b - t) * (r - l));
   }
 }
 
@@ -219,7 +209,7 @@ static void pool_planes(void *context, size_t thread, size_t begin, size_t end) 
   const window *w = &j->w;
   band b = {.lines = (double *)(void *)(j->scratch + thread * j->room)};
   double *row = b.lines + j->band * w->in[1];
-  int64_t *index = (int64_t *)(void *)(row + w->out[1]);
+  int64_t *index = (int64_t *)(void *)(row + w->out[1] + w->in[1]);
   for (size_t p = begin; p < end; p++) {
     int64_t n = (int64_t)p / w->channels, channel = (int64_t)p % w->channels, to = plane_of(j->out, n, channel), from = plane_of(w->x, n, channel);
     b.first = b.last = 0;
@@ -244,7 +234,7 @@ static cml_status run_pool(cml_et_call *c, pool_job *j, cml_error *err) {
   if (cml_et_numel(j->out) == 0) return CML_OK;
   int64_t rows = BAND / j->w.in[1] + 1;
   j->band = rows < j->w.in[0] ? rows : j->w.in[0];
-  j->room = (size_t)(j->band * j->w.in[1] + 2 * j->w.out[1]) * 8;
+  j->room = (size_t)((j->band + 1) * j->w.in[1] + 2 * j->w.out[1]) * 8;
   j->scratch = cml_et_temp(c, (uint64_t)j->room * cml_pool_threads(c->pool));
   if (!j->scratch) return cml_fail_memory(err);
   cml_parallel_with_thread(c->pool, (size_t)(j->w.n * j->w.channels), 1, pool_planes, j);
@@ -273,7 +263,7 @@ static cml_status op_avg_pool(cml_et_call *c, cml_error *err) {
 }
 
 static cml_status op_adaptive(cml_et_call *c, cml_error *err) {
-  pool_job j = {.out = cml_et_arg(c, 2), .begin = mean_begin, .row = adaptive_row, .end = adaptive_end, .rows = adaptive_rows};
+  pool_job j = {.out = cml_et_arg(c, 2), .begin = mean_begin, .row = mean_row, .end = adaptive_end, .rows = adaptive_rows};
   CML_TRY(take_image(c, &j.w, cml_et_arg(c, 0), err));
   CML_TRY(cml_et_want(c, j.w.x, CML_ET_FLOATING, "the tensor", err));
   CML_TRY(take_two(c, 1, NULL, 0, j.w.out, err));

@@ -97,11 +97,11 @@ static void reduce_range(void *context, size_t begin, size_t end) {
     int64_t first = place_of(p, (int64_t)e), size = last < 0 ? 1 : p->kept_sizes[last], step = last < 0 ? 0 : p->kept_x[last];
     for (int64_t k = (int64_t)e % size; k < size && e < end; k++, e++, first += step) {
       state s = {.mean = p->no_index, .first = first};
-      if (!plain) {
-        if (p->step) all_runs(p, &s, first);
-      } else if (p->step) {
+      if (plain && p->step) {
         p->step(&s, p->lane, (const char *)p->x->data + (size_t)first * cml_et_width(p->x), p->reduced);
         s.at = p->reduced;
+      } else if (p->step) {
+        all_runs(p, &s, first);
       }
       p->emit(p, &s, (int64_t)e);
     }
@@ -246,8 +246,7 @@ static cml_status run_plan(cml_et_call *c, plan *p, uint32_t gone, bool keep, cm
     cml_parallel(c->pool, (size_t)(p->outputs / size * blocks), (size_t)(32768 / (p->reduced * (size < COLUMNS ? size : COLUMNS)) + 1), column_range, p);
   } else {
     int64_t grain = p->reduced ? 32768 / p->reduced + 1 : 32768;
-    bool dense = p->runs && p->gone == 1 && p->gone_x[0] == 1;
-    cml_parallel(c->pool, (size_t)p->outputs, (size_t)grain, dense ? p->runs : reduce_range, p);
+    cml_parallel(c->pool, (size_t)p->outputs, (size_t)grain, p->runs && p->gone == 1 && p->gone_x[0] == 1 ? p->runs : reduce_range, p);
   }
   if (p->out != outs[0]) cml_et_copy(outs[0], p->out);
   if (p->out2 != outs[1]) cml_et_copy(outs[1], p->out2);
@@ -646,8 +645,8 @@ static void columns_variance(const plan *p, columns *c, int64_t first, int64_t n
 static cml_status variance(cml_et_call *c, size_t keep, double correction, size_t out, bool with_mean, cml_error *err) {
   plan p = {.x = cml_et_arg(c, 0), .out = cml_et_arg(c, out), .lane = LANE_F64, .column_step = columns_sum,
             .second_pass = columns_variance, .emit = emit_variance, .column_emit = emit_columns_variance, .parameter = correction};
-  uint32_t gone;
   if (with_mean) p.out2 = cml_et_arg(c, out + 1);
+  uint32_t gone;
   CML_TRY(cml_et_want(c, p.x, CML_ET_FLOATING, "the tensor", err));
   CML_TRY(cml_et_want(c, p.out, CML_ET_FLOATING, "the output", err));
   if (p.out2) CML_TRY(cml_et_want(c, p.out2, CML_ET_FLOATING, "the output", err));
