@@ -357,7 +357,7 @@ static void move_piece(move *m, const places *p, int64_t from, int64_t n) {
       bool read = m->d == READ;
       if (m->d == ADD) add_element(m->self, x, m->other, y);
       else if (m->run == 1) copy_element(read ? to : at, read ? at : to, width);
-      else memcpy(read ? to : at, read ? at : to, (size_t)m->run * width);
+      else memmove(read ? to : at, read ? at : to, (size_t)m->run * width); /* plans that lie may let them overlap */
     }
 }
 

@@ -52,7 +52,7 @@ static void fill_run(char *to, const char *value, size_t size, int64_t n) {
 
 static void copy_row(char *to, const char *from, int64_t n, int64_t n_to, int64_t n_from, size_t size) {
   if (n_to == (int64_t)size && n_from == n_to) {
-    memcpy(to, from, (size_t)n * size);
+    memmove(to, from, (size_t)n * size); /* plans that lie may let them overlap */
     return;
   }
   if (n_to == (int64_t)size && n_from == 0) {
@@ -125,7 +125,7 @@ static void copy_runs(char *to, const char *from, int64_t count, int64_t to_step
     case 16: RUNS(16); break;
     case 32: RUNS(32); break;
     case 64: RUNS(64); break;
-    default: RUNS(bytes); break;
+    default: for (int64_t i = 0; i < count; i++) memmove(to + i * to_step, from + i * from_step, bytes); break;
   }
 #undef RUNS
 }
