@@ -39,7 +39,7 @@ enum { HEAD = 16 }; /* floats */
 
 /* A group of codes fills a register (or less, with palettes); a step is as many groups as share one scale in each lane. */
 typedef struct layout {
-  size_t elements, bytes; /* of a group */
+  size_t elements; /* of a group */
   size_t groups, per, steps;
   size_t blocks; /* that meet in a step: 1, 2, 4, 8 or 16 */
   int halves;    /* registers of digits a group and plane: 2 for codes of four bits, first the even elements, then the odd ones */
@@ -53,7 +53,7 @@ static bool by_lut(const cml_compressed *w) {
 static bool by_digits(const cml_compressed *w) { return w->depth < 1 << 18 && w->bits >= 3; }
 
 static layout lay_out(const cml_compressed *w) {
-  layout l = {.elements = w->bits == 4 ? 128 : 64, .bytes = w->bits == 4 ? 64 : 8 * (size_t)w->bits, .blocks = 1, .halves = w->bits == 4 ? 2 : 1};
+  layout l = {.elements = w->bits == 4 ? 128 : 64, .blocks = 1, .halves = w->bits == 4 ? 2 : 1};
   l.groups = (w->depth + l.elements - 1) / l.elements;
   l.per = l.groups;
   if (w->scale && w->blocks > 1) {
@@ -239,12 +239,12 @@ VINLINE void add_codes(__m512i *acc, __m512i u, const int bits, const int8_t *di
   CML_UNROLL for (size_t p = 0; p < PLANES; p++) acc[p] = dpbusd(acc[p], odd, load_plane(digits, PLANES + p));
 }
 
-/* R rows, `apart` rows from one another. */
+/* Of up to four rows: their sums so far, and the scales and offsets of 16 blocks. */
 typedef struct affine {
-  vf total[4], scales[4], offsets[4]; /* the next 16 blocks' */
+  vf total[4], scales[4], offsets[4];
 } affine;
 
-/* Groups [g, end), which share their scales. single: one group. */
+/* Adds groups [g, end), which share their scales, of R rows from n, `apart` rows from one another. single: one group. */
 VINLINE void affine_step(const int R, const int bits, const bool offset, const bool single, const bool masked, const cml_compressed *w,
                          const parts *x, size_t n, size_t apart, size_t s, size_t g, size_t end, size_t blocks, int bias, affine *a) {
   const size_t row_bytes = w->depth * (size_t)bits / 8, b = s * blocks;
