@@ -156,11 +156,14 @@ static cml_status fuse_norm(cml_graph *g, cml_use *uses, size_t known, cml_step 
     return CML_OK;
   float *values = malloc(2 * (size_t)n * sizeof *values), *terms = values + n;
   if (!values) return cml_fail_memory(err);
+  bool finite = true;
   for (int64_t i = 0; i < n; i++) {
     double scale = (gamma ? cml_tensor_get(gamma, i) : 1) / sqrt(cml_tensor_get(variance, i) + (double)epsilon);
     values[i] = (float)scale;
     terms[i] = (float)((beta ? cml_tensor_get(beta, i) : 0) - cml_tensor_get(mean, i) * scale);
+    finite = finite && isfinite(values[i]) && isfinite(terms[i]); /* else x * scale + term is NaN where (x - mean) * scale is infinite */
   }
+  if (!finite) return free(values), CML_OK;
   uint32_t scale = float_vector(g, values, n), bias = float_vector(g, terms, n);
   free(values);
   activation f = {.f = CML_UNARY_COPY};

@@ -645,6 +645,23 @@ static void test_attention_views(void **state) { (void)state, each_type(attentio
 static void test_chains(void **state) { (void)state, each_type(chains); }
 static void test_linear(void **state) { (void)state, each_type(linear); }
 
+/* (x - 1) / 0 is infinite on both sides of 1; as a factor and a term it would be NaN above. */
+static void test_an_infinite_norm_stays(void **state) {
+  (void)state;
+  const float x[] = {0.5f, 2, -3, 4};
+  size_t count;
+  type = "fp32";
+  start("[1, 1, 2, 2]");
+  put("tensor<fp32, [1]> mean = const()[name = tensor<string, []>(\"mean\"), val = tensor<fp32, [1]>([1])];\n");
+  put("tensor<fp32, [1]> variance = const()[name = tensor<string, []>(\"variance\"), val = tensor<fp32, [1]>([0])];\n");
+  scalar("epsilon", 0);
+  op("[1, 1, 2, 2]", "y", "batch_norm(x = x, mean = mean, variance = variance, epsilon = epsilon)");
+  finish("y");
+  float *y = run(NULL, x, 4, (const int64_t[]){1, 1, 2, 2}, 4, "batch_norm", &count);
+  for (size_t i = 0; i < 4; i++) assert_true(y[i] == (x[i] > 1 ? INFINITY : -INFINITY));
+  free(y);
+}
+
 static void test_unknown_pass_is_refused(void **state) {
   (void)state;
   cml_error error = {0};
@@ -658,7 +675,7 @@ int main(void) {
       cmocka_unit_test(test_convolutions), cmocka_unit_test(test_joined), cmocka_unit_test(test_transposed), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_attention),
       cmocka_unit_test(test_attention_views), cmocka_unit_test(test_chains),
       cmocka_unit_test(test_norms_and_gates), cmocka_unit_test(test_moved_last), cmocka_unit_test(test_recurrent),
-      cmocka_unit_test(test_linear),       cmocka_unit_test(test_unknown_pass_is_refused),
+      cmocka_unit_test(test_linear),       cmocka_unit_test(test_an_infinite_norm_stays), cmocka_unit_test(test_unknown_pass_is_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
