@@ -183,6 +183,17 @@ static cml_status take_channels(cml_et_call *c, channels_of *s, const cml_et_ten
   return s->mean && s->variance ? CML_OK : cml_fail_memory(err);
 }
 
+/* Float32 in rows of one channel. */
+static void affine_rows(const channels_of *s, const double *scale, const double *shift, cml_et_tensor *out) {
+  const cml_kernels *k = cml_kernels_get();
+  size_t n = 1, images = (size_t)s->x->sizes[0];
+  for (int i = 2; i < s->x->rank; i++) n *= (size_t)s->x->sizes[i];
+  const float *x = s->x->data;
+  float *y = out->data;
+  for (size_t row = 0; row < images * (size_t)s->count; row++, x += n, y += n)
+    k->unary(CML_UNARY_SCALE, x, y, n, (float)scale[row % (size_t)s->count], (float)shift[row % (size_t)s->count]);
+}
+
 /* (x - mean) / sqrt(variance + epsilon) * weight + bias: one multiplication and one addition an element. */
 static cml_status normalise(cml_et_call *c, const channels_of *s, const cml_et_tensor *weight, const cml_et_tensor *bias, double epsilon,
                             cml_et_tensor *out, cml_error *err) {
@@ -198,6 +209,8 @@ static cml_status normalise(cml_et_call *c, const channels_of *s, const cml_et_t
     scale[k] = w / sqrt(s->variance[k] + epsilon);
     shift[k] = v - s->mean[k] * scale[k];
   }
+  CML_TRY(cml_et_resize_like(c, out, s->x, err));
+  if (s->x->dtype == CML_F32 && out->dtype == CML_F32 && cml_et_is_contiguous(s->x) && cml_et_is_contiguous(out)) return affine_rows(s, scale, shift, out), CML_OK;
   for (int k = 0; k < s->x->rank; k++) sizes[k] = 1;
   sizes[0] = s->count;
   cml_et_make(&a, CML_F64, (size_t)s->x->rank - 1, sizes, scale);
