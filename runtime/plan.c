@@ -69,6 +69,21 @@ static cml_status infer_step(cml_planner *p, const cml_step *s, cml_error *err) 
 
 /* ---- lifetimes ---- */
 
+/* out may be NULL: to count. */
+static size_t list_uses(const cml_step *s, uint32_t *out, size_t n) {
+  for (size_t k = 0; k < s->arg_count; k++, n++)
+    if (out) out[n] = s->args[k];
+  for (size_t b = 0; b < s->block_count; b++) {
+    const cml_graph_block *block = s->blocks[b];
+    for (size_t i = 0; i < block->step_count; i++) n = list_uses(&block->steps[i], out, n);
+    for (size_t i = 0; i < block->output_count; i++, n++)
+      if (out) out[n] = block->outputs[i];
+  }
+  return n;
+}
+
+size_t cml_planner_uses(const cml_planner *p, const cml_step *s) { return list_uses(s, p->used, 0); }
+
 uint32_t cml_planner_root(cml_planner *p, uint32_t v, uint64_t *inner) {
   uint64_t in = 0;
   uint32_t r = v;
@@ -93,16 +108,6 @@ static void use_value(cml_planner *p, uint32_t value, uint32_t step) {
   if (p->last[r] < step) p->last[r] = step;
 }
 
-/* What a block uses of the values around it lives until the control-flow step. */
-static void use_block(cml_planner *p, const cml_graph_block *block, uint32_t step) {
-  for (size_t i = 0; i < block->step_count; i++) {
-    const cml_step *s = &block->steps[i];
-    for (size_t k = 0; k < s->arg_count; k++) use_value(p, s->args[k], step);
-    for (size_t k = 0; k < s->block_count; k++) use_block(p, s->blocks[k], step);
-  }
-  for (size_t i = 0; i < block->output_count; i++) use_value(p, block->outputs[i], step);
-}
-
 static cml_status find_lifetimes(cml_planner *p, cml_error *err) {
   const cml_graph *g = p->g;
   for (uint32_t v = 0; v < g->value_count; v++) {
@@ -116,8 +121,8 @@ static cml_status find_lifetimes(cml_planner *p, cml_error *err) {
   for (uint32_t i = 0; i < g->step_total; i++) p->plan->out_row[i] = 0;
   for (uint32_t i = 0; i < g->body.step_count; i++) {
     const cml_step *s = cml_planner_step(p, i);
-    for (size_t k = 0; k < s->arg_count; k++) use_value(p, s->args[k], i);
-    for (size_t k = 0; k < s->block_count; k++) use_block(p, s->blocks[k], i);
+    size_t used = cml_planner_uses(p, s);
+    for (size_t k = 0; k < used; k++) use_value(p, p->used[k], i); /* what blocks use of the values around them lives until their step */
     bool computed = s->folded || p->plan->skip[s->index];
     for (size_t k = 0; k < s->out_count; k++) {
       uint32_t v = s->outs[k];
@@ -270,11 +275,13 @@ cml_status cml_plan_create(const cml_graph *g, const cml_tensor *input_types, cm
   p.last = CML_ARENA_NEW_ARRAY(&temporary, uint32_t, g->value_count);
   p.pinned = CML_ARENA_NEW_ARRAY(&temporary, bool, g->value_count);
   p.scratch = plan->scratch_bytes = CML_ARENA_NEW_ARRAY(a, uint64_t, g->step_total);
+  for (size_t i = 0; i < g->body.step_count; i++) p.use_total += list_uses(&g->body.steps[i], NULL, 0);
+  p.used = CML_ARENA_NEW_ARRAY(&temporary, uint32_t, p.use_total + 1);
   p.args = cml_arena_array(&temporary, g->max_args + 1, sizeof *p.args);
   p.outs = cml_arena_array(&temporary, g->max_outs + 1, sizeof *p.outs);
   bool ok = plan->types && plan->order && plan->offsets && plan->state && plan->scratch && plan->out_row && plan->dynamic && plan->skip &&
             p.order && p.other && p.spaces_rows && p.maker && p.uses && p.within && p.inner && p.parted && p.first && p.last && p.pinned &&
-            p.scratch && p.args && p.outs;
+            p.scratch && p.used && p.args && p.outs;
   cml_status status = ok ? plan_all(&p, input_types, err) : cml_fail_memory(err);
   cml_arena_free(&temporary);
   if (status) cml_plan_destroy(plan);

@@ -20,12 +20,17 @@ typedef struct cml_planner {
   bool *parted;           /* by root: other values are parts of it */
   const cml_tensor **args;
   cml_tensor **outs;
+  uint32_t *used;         /* what cml_planner_uses found last */
+  size_t use_total;       /* of all steps */
 } cml_planner;
 
 /* A view leads to its root at once, until parts are put into their wholes. */
 static inline uint32_t cml_planner_view_root(const cml_planner *p, uint32_t v) { return p->within[v]; }
 /* The root that holds v, and at which of its bytes when inner is not NULL. */
 uint32_t cml_planner_root(cml_planner *p, uint32_t v, uint64_t *inner);
+/* The values that a step takes: its arguments, then those of the steps in its blocks and what these give out. Returns how many are
+ * in p->used now. */
+size_t cml_planner_uses(const cml_planner *p, const cml_step *s);
 /* The step's call with types for data; valid until the next. */
 cml_call cml_planner_call(cml_planner *p, const cml_step *s);
 /* Kernels may read up to 64 bytes beyond a value. */

@@ -37,15 +37,6 @@ static const cml_step *step_of(const sorter *s, uint32_t i) { return &s->p->g->b
 
 /* ---- who uses what ---- */
 
-static size_t count_args(const cml_graph_block *b) {
-  size_t n = b->output_count;
-  for (size_t i = 0; i < b->step_count; i++) {
-    n += b->steps[i].arg_count;
-    for (size_t k = 0; k < b->steps[i].block_count; k++) n += count_args(b->steps[i].blocks[k]);
-  }
-  return n;
-}
-
 static void use(sorter *s, uint32_t value, uint32_t step) {
   uint32_t r = cml_planner_view_root(s->p, value), maker = s->maker[value];
   if (s->bytes[r] && s->seen_root[r] != step + 1) {
@@ -58,14 +49,6 @@ static void use(sorter *s, uint32_t value, uint32_t step) {
     s->needs[s->needs_from[step + 1]++].step = maker;
     s->users_from[maker + 1]++;
   }
-}
-
-static void use_block(sorter *s, const cml_graph_block *b, uint32_t step) {
-  for (size_t i = 0; i < b->step_count; i++) {
-    for (size_t k = 0; k < b->steps[i].arg_count; k++) use(s, b->steps[i].args[k], step);
-    for (size_t k = 0; k < b->steps[i].block_count; k++) use_block(s, b->steps[i].blocks[k], step);
-  }
-  for (size_t i = 0; i < b->output_count; i++) use(s, b->outputs[i], step);
 }
 
 static uint32_t reusable(const sorter *s, const cml_step *t) {
@@ -91,8 +74,8 @@ static void link_steps(sorter *s) {
     segment += stays;
     s->used_from[i + 1] = s->used_from[i];
     s->needs_from[i + 1] = s->needs_from[i];
-    for (size_t k = 0; k < t->arg_count && !idle; k++) use(s, t->args[k], i);
-    for (size_t k = 0; k < t->block_count && !idle; k++) use_block(s, t->blocks[k], i);
+    size_t used = idle ? 0 : cml_planner_uses(p, t);
+    for (size_t k = 0; k < used; k++) use(s, p->used[k], i);
     s->reuse[i] = idle ? NONE : reusable(s, t);
     for (size_t k = 0; k < t->out_count && !idle; k++) {
       uint32_t v = t->outs[k];
@@ -225,7 +208,7 @@ static void greedy(sorter *s, uint32_t *order) {
 }
 
 static bool allocate(sorter *s, cml_arena *a) {
-  size_t values = s->p->g->value_count, steps = s->steps, args = count_args(&s->p->g->body);
+  size_t values = s->p->g->value_count, steps = s->steps, args = s->p->use_total;
   uint32_t **const by_value[] = {&s->maker, &s->times, &s->seen_root, &s->left};
   uint32_t **const by_step[] = {&s->used_from, &s->needs_from, &s->users_from, &s->segment, &s->reuse, &s->seen_step, &s->waits, &s->next, &s->stack};
   bool ok = true;

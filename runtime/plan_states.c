@@ -18,29 +18,21 @@ typedef struct state_access {
 typedef struct sharer {
   cml_planner *p;
   uint32_t *last;   /* by value: the last position that uses it or its views */
-  bool *in_blocks;  /* by value: taken by a step in a block */
+  bool *in_blocks;  /* by value: used in a block */
   state_access *accesses;
   size_t count;
 } sharer;
-
-static void use_block(sharer *h, const cml_graph_block *b, uint32_t position) {
-  for (size_t i = 0; i < b->step_count; i++) {
-    for (size_t k = 0; k < b->steps[i].arg_count; k++) {
-      h->last[b->steps[i].args[k]] = position;
-      h->in_blocks[b->steps[i].args[k]] = true;
-    }
-    for (size_t k = 0; k < b->steps[i].block_count; k++) use_block(h, b->steps[i].blocks[k], position);
-  }
-  for (size_t i = 0; i < b->output_count; i++) h->last[b->outputs[i]] = position;
-}
 
 static void find_uses(sharer *h) {
   const cml_planner *p = h->p;
   const cml_graph_block *body = &p->g->body;
   for (uint32_t i = 0; i < body->step_count; i++) {
     const cml_step *s = cml_planner_step(p, i);
-    for (size_t k = 0; k < s->arg_count; k++) h->last[s->args[k]] = i;
-    for (size_t k = 0; k < s->block_count; k++) use_block(h, s->blocks[k], i);
+    size_t used = cml_planner_uses(p, s);
+    for (size_t k = 0; k < used; k++) {
+      h->last[p->used[k]] = i;
+      if (k >= s->arg_count) h->in_blocks[p->used[k]] = true;
+    }
     /* by the operators' parameters: a state first, then what is written */
     if (!s->arg_count || p->g->values[s->args[0]].role != CML_ROLE_STATE) continue;
     h->accesses[h->count++] = (state_access){s->args[0], i, s->out_count ? s->outs[0] : NONE, s->arg_count > 1 ? s->args[1] : NONE};
