@@ -88,6 +88,7 @@ typedef struct cml_plan {
   uint32_t *order;         /* by position: the step of the body that runs then */
   uint64_t *offsets;       /* by value: in the arena, or CML_NO_OFFSET for constants, inputs, states and slots' own memory */
   uint32_t *state;         /* by value: the state in whose memory it is, or UINT32_MAX */
+  uint32_t *last;          /* by computed value: the last position that uses it, its own where none does, beyond all for the body's outputs */
   uint64_t *scratch;       /* by step: in the arena, or CML_NO_OFFSET for none */
   uint64_t *scratch_bytes; /* by step */
   int64_t *out_row;        /* by step: as in cml_call */

@@ -189,20 +189,6 @@ void cml_executable_memory(const cml_executable *e, uint64_t *arena, uint64_t *p
   *packed += bytes;
 }
 
-/* The last position at which a value is used. */
-static size_t last_use(const cml_executable *e, uint32_t value, size_t first) {
-  const cml_graph_block *body = &e->graph.body;
-  size_t last = first;
-  for (size_t i = first; i < body->step_count; i++) {
-    const cml_step *s = &body->steps[e->plan->order[i]];
-    for (size_t k = 0; k < s->arg_count; k++)
-      if (s->args[k] == value) last = i;
-  }
-  for (size_t i = 0; i < body->output_count; i++)
-    if (body->outputs[i] == value && body->step_count) last = body->step_count - 1;
-  return last;
-}
-
 size_t cml_executable_plan(const cml_executable *e, cml_planned_value *out, size_t room) {
   const cml_graph_block *body = &e->graph.body;
   const cml_plan *plan = e->plan;
@@ -213,7 +199,8 @@ size_t cml_executable_plan(const cml_executable *e, cml_planned_value *out, size
       uint32_t v = s->outs[k];
       uint64_t bytes;
       if (plan->offsets[v] == CML_NO_OFFSET || !cml_tensor_bytes(&plan->types[v], &bytes)) continue;
-      if (n < room) out[n] = (cml_planned_value){e->graph.values[v].name, false, plan->offsets[v], bytes, i, last_use(e, v, i)};
+      size_t last = plan->last[v] < body->step_count ? plan->last[v] : body->step_count - 1;
+      if (n < room) out[n] = (cml_planned_value){e->graph.values[v].name, false, plan->offsets[v], bytes, i, last};
       n++;
     }
     if (plan->scratch[s->index] == CML_NO_OFFSET) continue;

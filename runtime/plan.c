@@ -104,6 +104,7 @@ static uint32_t root_of(cml_planner *p, uint32_t v) { return cml_planner_root(p,
 
 static void use_value(cml_planner *p, uint32_t value, uint32_t step) {
   p->uses[value]++;
+  p->plan->last[value] = step;
   uint32_t r = root_of(p, value);
   if (p->last[r] < step) p->last[r] = step;
 }
@@ -126,7 +127,7 @@ static cml_status find_lifetimes(cml_planner *p, cml_error *err) {
     bool computed = s->folded || p->plan->skip[s->index];
     for (size_t k = 0; k < s->out_count; k++) {
       uint32_t v = s->outs[k];
-      p->first[v] = p->last[v] = i;
+      p->first[v] = p->last[v] = p->plan->last[v] = i;
       p->maker[v] = s->index;
       bool view = !computed && k == 0 && (s->op->flags & CML_OP_VIEW) && s->arg_count && !p->plan->types[s->args[0]].list;
       p->pinned[v] = computed || p->plan->dynamic[s->index] || !p->plan->types[v].dtype;
@@ -257,6 +258,7 @@ cml_status cml_plan_create(const cml_graph *g, const cml_tensor *input_types, cm
   plan->types = CML_ARENA_NEW_ARRAY(a, cml_tensor, g->value_count);
   plan->offsets = CML_ARENA_NEW_ARRAY(a, uint64_t, g->value_count);
   plan->state = CML_ARENA_NEW_ARRAY(a, uint32_t, g->value_count);
+  plan->last = CML_ARENA_NEW_ARRAY(a, uint32_t, g->value_count);
   plan->scratch = CML_ARENA_NEW_ARRAY(a, uint64_t, g->step_total);
   plan->dynamic = CML_ARENA_NEW_ARRAY(a, bool, g->step_total);
   plan->order = CML_ARENA_NEW_ARRAY(a, uint32_t, g->body.step_count + 1);
@@ -279,7 +281,7 @@ cml_status cml_plan_create(const cml_graph *g, const cml_tensor *input_types, cm
   p.used = CML_ARENA_NEW_ARRAY(&temporary, uint32_t, p.use_total + 1);
   p.args = cml_arena_array(&temporary, g->max_args + 1, sizeof *p.args);
   p.outs = cml_arena_array(&temporary, g->max_outs + 1, sizeof *p.outs);
-  bool ok = plan->types && plan->order && plan->offsets && plan->state && plan->scratch && plan->out_row && plan->dynamic && plan->skip &&
+  bool ok = plan->types && plan->order && plan->offsets && plan->state && plan->last && plan->scratch && plan->out_row && plan->dynamic && plan->skip &&
             p.order && p.other && p.spaces_rows && p.maker && p.uses && p.within && p.inner && p.parted && p.first && p.last && p.pinned &&
             p.scratch && p.used && p.args && p.outs;
   cml_status status = ok ? plan_all(&p, input_types, err) : cml_fail_memory(err);

@@ -83,6 +83,37 @@ static void steps_run_in_the_order_that_needs_least(void **state) {
             OP("[]", "r", SUM("c")) OP("[]", "t", "add(x = p, y = q)") OP("[]", "s", "add(x = t, y = r)") TAIL("s"), 8);
 }
 
+/* a is read last within the block of y: it is needed until y has run, b until the sum after it. */
+static void lives_last_until_blocks_have_run(void **state) {
+  (void)state;
+  cml_model *model = parse(HEAD("[1024]") OP("[2048]", "a", TILE("x")) OP("[2048]", "b", "relu(x = a)") OP("[]", "s", SUM("b"))
+      "    tensor<fp32, []> zero = const()[name = tensor<string, []>(\"zero\"), val = tensor<fp32, []>(0)];\n"
+      "    tensor<bool, []> more = greater(x = s, y = zero)[name = tensor<string, []>(\"more\")];\n"
+      "    tensor<fp32, []> y = cond(pred = more)[name = tensor<string, []>(\"y\")] {\n" OP("[]", "t", SUM("a")) "    } -> (t) {\n    } -> (zero);\n"
+      OP("[]", "u", SUM("b")) OP("[]", "z", "add(x = u, y = y)") TAIL("z"));
+  cml_executable *e;
+  cml_planned_value values[32];
+  size_t found = 0;
+  assert_ok(cml_executable_prepare(model, &(cml_prepare_options){.passes = "parts", .threads = 1}, &e, err));
+  size_t n = cml_executable_plan(e, values, 32);
+  assert_in_range(n, 1, 32);
+  for (size_t i = 0; i < n; i++) {
+    static const struct {
+      const char *name;
+      size_t first, last;
+    } expected[] = {{"a", 0, 4}, {"b", 1, 5}, {"s", 2, 3}, {"more", 3, 4}, {"u", 5, 6}};
+    for (size_t k = 0; k < sizeof expected / sizeof *expected; k++)
+      if (!values[i].scratch && !strcmp(values[i].name, expected[k].name)) {
+        found++;
+        if (values[i].first != expected[k].first || values[i].last != expected[k].last)
+          fail_msg("%s lives from %zu to %zu", values[i].name, values[i].first, values[i].last);
+      }
+  }
+  assert_int_equal(found, 5);
+  cml_executable_unref(e);
+  cml_model_close(model);
+}
+
 /* [x, 2x, relu(x)] cut and joined again in other places; parts of parts. */
 static void parts_hold_the_same_numbers(void **state) {
   (void)state;
@@ -145,7 +176,7 @@ static void shared_models_waste_little(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(a_chain_needs_two_neighbours), cmocka_unit_test(what_is_joined_lies_in_the_result),
                                      cmocka_unit_test(a_whole_does_not_lift_the_peak), cmocka_unit_test(halves_are_read_where_they_are),
-                                     cmocka_unit_test(steps_run_in_the_order_that_needs_least), cmocka_unit_test(parts_hold_the_same_numbers),
+                                     cmocka_unit_test(steps_run_in_the_order_that_needs_least), cmocka_unit_test(parts_hold_the_same_numbers), cmocka_unit_test(lives_last_until_blocks_have_run),
                                      cmocka_unit_test(shared_models_waste_little)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
