@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <sched.h>
 #include <semaphore.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -15,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "machine.h"
 #include "output.h"
 #include "outflow.h"
 #include "tree_internal.h"
@@ -110,8 +110,7 @@ static void *help(void *context) {
 
 /* Where a helper cannot be had, the others do its work. */
 static unsigned start_helpers(writer *helpers, team *t) {
-  cpu_set_t processors;
-  size_t most = t->files < SHARED_MIN || sched_getaffinity(0, sizeof processors, &processors) ? 1 : (size_t)CPU_COUNT(&processors);
+  size_t most = t->files < SHARED_MIN ? 1 : cml_machine_limits().cores;
   if (most > t->count) most = t->count;
   unsigned n = 0;
   for (; n + 1 < most && n < HELPERS_MAX; n++) {

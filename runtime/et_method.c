@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "et_internal.h"
+#include "machine.h"
 #include "runner.h"
 
 /* ---- arenas ---- */
@@ -39,7 +40,7 @@ static cml_et_arena *shared_arena(const cml_et_method *m, const cml_et_method *b
 
 static cml_status make_arenas(cml_et_method *m, const cml_et_method *beside, cml_error *err) {
   uint32_t count = m->pte->memory_count;
-  uint64_t limit = m->program->options.memory_limit ? m->program->options.memory_limit : cml_account_default();
+  uint64_t limit = m->program->options.memory_limit ? m->program->options.memory_limit : cml_machine_limits().memory;
   m->arenas = CML_ARENA_NEW_ARRAY(&m->arena, char *, count);
   m->shared = CML_ARENA_NEW_ARRAY(&m->arena, cml_et_arena *, count);
   if (!m->arenas || !m->shared) return cml_fail_memory(err);

@@ -51,7 +51,7 @@ typedef struct cml_et_options {
   const char *passes;          /* graph passes of Core ML delegates; NULL: all */
   bool skip_delegates;         /* run around delegates: their outputs are given with cml_et_method_set_skipped */
   uint64_t memory_limit;       /* bytes that one method may take beside the file, and each function of a Core ML delegate with
-                                * its sessions; 0: the machine's memory */
+                                * its sessions; 0: what the machine or the container has */
   uint64_t instruction_limit;  /* of one run, against loops that never end; 0: none */
 } cml_et_options;
 

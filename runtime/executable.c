@@ -1,5 +1,6 @@
 /* Load and prepare: choose the function, build its graph, pack, plan. The result never changes and is shared by sessions. */
 #include "exec_types.h"
+#include "machine.h"
 #include "pack_cache.h"
 #include "passes.h"
 #include "session.h"
@@ -72,7 +73,7 @@ static cml_status create(cml_model *model, size_t threads, uint64_t max_memory, 
   if (!e) return cml_fail_memory(err);
   atomic_init(&e->references, 1);
   e->model = model;
-  e->account.limit = max_memory ? max_memory : cml_account_default();
+  e->account.limit = max_memory ? max_memory : cml_machine_limits().memory;
   e->graph.account = &e->account;
   cml_status status = cml_pool_create(threads, &e->pool, err);
   e->graph.pool = e->pool;

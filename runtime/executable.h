@@ -21,7 +21,8 @@ typedef struct cml_prepare_options {
   const char *cache;      /* NULL: none; else a folder, made when missing, that keeps packed weights for the next time. Files in it are
                              * trusted like the model: it must not be writable by those who are not. Nothing is ever removed from it. */
   uint64_t max_memory;    /* bytes that the executable and its sessions may take in all beside the model (packed weights, arenas,
-                           * inputs, results, states); what asks for more fails with CML_LIMIT. 0: the machine's memory */
+                           * inputs, results, states); what asks for more fails with CML_LIMIT. 0: what the machine or the
+                           * container has */
 } cml_prepare_options;
 
 /* Refuses a program with everything that it lacks named at once. The model must outlive the executable. */

@@ -26,6 +26,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "machine.h"
+
 enum {
   CACHE_LINE = 64,
   SLOTS = 16,        /* callers served at a time */
@@ -261,13 +263,6 @@ void cml_parallel(cml_pool *p, size_t count, size_t grain, void (*body)(void *, 
 
 /* ---- the pool ---- */
 
-static size_t available_cores(void) {
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set)) return 1;
-  int n = CPU_COUNT(&set);
-  return n > 0 ? (size_t)n : 1;
-}
-
 static void *new_lines(size_t bytes) {
   void *lines = aligned_alloc(CACHE_LINE, bytes);
   if (lines) memset(lines, 0, bytes);
@@ -290,7 +285,7 @@ cml_status cml_pool_create(size_t threads, cml_pool **out, cml_error *err) {
   if (threads > MOST_THREADS) return cml_fail(err, CML_NO_MEMORY, CML_NO_OFFSET, "cannot start %zu threads: at most %d", threads, MOST_THREADS);
   cml_pool *p = new_lines(sizeof *p);
   if (!p) return cml_fail_memory(err);
-  p->threads = threads ? threads : available_cores();
+  p->threads = threads ? threads : cml_machine_limits().cores;
   cml_status status = p->threads > 1 ? start_workers(p, err) : CML_OK;
   if (status) cml_pool_destroy(p);
   else *out = p;

@@ -3,7 +3,6 @@
 #include "runner.h"
 
 #include <stdlib.h>
-#include <unistd.h>
 
 /* ---- accounts ---- */
 
@@ -24,11 +23,6 @@ cml_status cml_account_take(cml_account *a, uint64_t bytes, cml_error *err) {
 
 void cml_account_give(cml_account *a, uint64_t bytes) {
   if (a) atomic_fetch_sub_explicit(&a->used, bytes, memory_order_relaxed);
-}
-
-uint64_t cml_account_default(void) {
-  long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
-  return pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size : UINT64_MAX;
 }
 
 /* ---- slots ---- */

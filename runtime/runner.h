@@ -17,8 +17,6 @@ cml_status cml_account_take(cml_account *account, uint64_t bytes, cml_error *err
 /* CML_LIMIT, in words. */
 cml_status cml_account_refuse(uint64_t bytes, uint64_t used, uint64_t limit, cml_error *err);
 void cml_account_give(cml_account *account, uint64_t bytes);
-/* The limit where none is set: the memory of the machine. */
-uint64_t cml_account_default(void);
 
 /* A value's place in a session. cml_call.outs point at the tensor, so that the slot can be found from it. */
 typedef struct cml_slot {

@@ -17,8 +17,8 @@ typedef struct cmlrun_options {
 
 /* Rows of a command's option table: what a run may take of the machine. */
 #define CMLRUN_LIMITS(options)                                                                        \
-  CLI_NUMBER('t', "threads", "N", &(options).threads, "threads (default: one for each core)"),        \
-      CLI_NUMBER(0, "max-memory", "BYTES", &(options).max_memory, "what the model may take beside its file (default: the machine's memory)")
+  CLI_NUMBER('t', "threads", "N", &(options).threads, "threads (default: one for each core that the process may use)"),        \
+      CLI_NUMBER(0, "max-memory", "BYTES", &(options).max_memory, "what the model may take beside its file (default: what the machine or the container has)")
 
 /* Another row, of commands that call cmlrun_choose_kernels with what it sets, before anything is prepared. */
 #define CMLRUN_KERNELS(options) \

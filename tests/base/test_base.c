@@ -1,5 +1,6 @@
 /* base: cursors stop at the end and say where, arithmetic refuses to wrap, f16 agrees with IEEE 754. */
 #include <math.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "test.h"
@@ -9,6 +10,7 @@
 #include "checked.h"
 #include "dtype.h"
 #include "f16.h"
+#include "machine.h"
 #include "mapping.h"
 
 static void cursor_is_sticky(void **state) {
@@ -143,11 +145,57 @@ static void pages_are_dropped_and_come_back(void **state) {
   free(own);
 }
 
+/* The files as Linux writes them for a container of two and a half cores, with a group around it that has four and less memory;
+ * version 1 as in a container that sees its own group as the root. */
+static void containers_set_limits(void **state) {
+  (void)state;
+  char folder[] = "/tmp/cml-test-XXXXXX", path[256], list[256];
+  assert_non_null(mkdtemp(folder));
+  static const struct {
+    const char *name, *text;
+  } files[] = {{"a", NULL}, {"a/b", NULL}, {"a/cpu.max", "400000 100000\n"}, {"a/memory.max", "1073741824\n"}, {"a/b/cpu.max", "250000 100000\n"},
+               {"a/b/memory.max", "max\n"}, {"cpu,cpuacct", NULL}, {"memory", NULL}, {"cpu,cpuacct/cpu.cfs_quota_us", "150000\n"},
+               {"cpu,cpuacct/cpu.cfs_period_us", "100000\n"}, {"memory/memory.limit_in_bytes", "9223372036854771712\n"},
+               {"list2", "0::/a/b\n"}, {"list1", "12:memory:/docker/f\n4:cpu,cpuacct:/docker/f\n1:name=systemd:/docker/f\n0::/\n"}, {"none", "0::/elsewhere\nbroken\n::\n"},
+               {"free", NULL}, {"free/cpu.max", "max 100000\n"}, {"free/memory.max", "x\n"}, {"listfree", "0::/free\n"}};
+  for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+    snprintf(path, sizeof path, "%s/%s", folder, files[i].name);
+    if (!files[i].text) {
+      assert_int_equal(mkdir(path, 0700), 0);
+      continue;
+    }
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs(files[i].text, f);
+    fclose(f);
+  }
+  static const struct {
+    const char *list;
+    size_t cores;
+    uint64_t memory;
+  } expected[] = {{"list2", 3, 1 << 30}, {"list1", 2, UINT64_C(1) << 40}, {"none", 64, UINT64_C(1) << 40}, {"listfree", 64, UINT64_C(1) << 40}, {"absent", 64, UINT64_C(1) << 40}};
+  for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
+    cml_machine m = {.cores = 64, .memory = UINT64_C(1) << 40};
+    snprintf(list, sizeof list, "%s/%s", folder, expected[i].list);
+    cml_machine_apply_groups(&m, list, folder);
+    assert_int_equal(m.cores, expected[i].cores);
+    assert_int_equal(m.memory, expected[i].memory);
+  }
+  for (size_t i = sizeof files / sizeof *files; i-- > 0;) {
+    snprintf(path, sizeof path, "%s/%s", folder, files[i].name);
+    assert_int_equal(remove(path), 0);
+  }
+  assert_int_equal(rmdir(folder), 0);
+  cml_machine here = cml_machine_limits();
+  assert_in_range(here.cores, 1, sysconf(_SC_NPROCESSORS_CONF));
+  assert_true(here.memory <= (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE));
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(cursor_is_sticky),      cmocka_unit_test(sums_do_not_wrap), cmocka_unit_test(arena_keeps_its_limit),
       cmocka_unit_test(half_is_ieee),          cmocka_unit_test(json_strings_are_utf8),
-      cmocka_unit_test(errors_are_one_line),   cmocka_unit_test(pages_are_dropped_and_come_back),
+      cmocka_unit_test(errors_are_one_line),   cmocka_unit_test(pages_are_dropped_and_come_back), cmocka_unit_test(containers_set_limits),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
