@@ -1,6 +1,8 @@
 /* cmlrun bench: how long a run takes, once everything is prepared, and which operators it spends its time in. */
 #include "cmlrun_profile.h"
 #include "cmlrun_program.h"
+#include "kernels.h"
+#include "machine.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -168,9 +170,10 @@ static void report(bench *b, bool json) {
   cml_executable_memory(b->model.executable, &arena, &packed, &live);
   double median = b->times[b->count / 2] * 1e3, p90 = b->times[b->count * 9 / 10] * 1e3;
   if (json) {
-    printf("{\"median_ms\": %.6f, \"p90_ms\": %.6f, \"min_ms\": %.6f, \"runs\": %zu, \"prepare_ms\": %.3f, \"arena_bytes\": %llu, "
-           "\"packed_bytes\": %llu, ",
-           median, p90, b->times[0] * 1e3, b->count, b->prepare_ms, (unsigned long long)arena, (unsigned long long)packed);
+    printf("{\"threads\": %llu, \"kernels\": \"%s\", \"median_ms\": %.6f, \"p90_ms\": %.6f, \"min_ms\": %.6f, \"runs\": %zu, "
+           "\"prepare_ms\": %.3f, \"arena_bytes\": %llu, \"packed_bytes\": %llu, ",
+           (unsigned long long)b->options.threads, cml_kernels_get()->name, median, p90, b->times[0] * 1e3, b->count, b->prepare_ms,
+           (unsigned long long)arena, (unsigned long long)packed);
     if (b->long_profile) printf("\"peak_gflops\": %.4f, \"peak_gbytes_per_s\": %.4f, ", b->profile->peaks.gflops, b->profile->peaks.gbytes);
     printf("\"operators\": [");
     print_profile(b, true);
@@ -178,8 +181,9 @@ static void report(bench *b, bool json) {
     return;
   }
   char a[24], k[24];
-  printf("median %.4f ms, p90 %.4f ms, fastest %.4f ms of %zu runs; prepared in %.1f ms; arena %s, packed weights %s\n", median, p90,
-         b->times[0] * 1e3, b->count, b->prepare_ms, cli_bytes(arena, a), cli_bytes(packed, k));
+  printf("median %.4f ms, p90 %.4f ms, fastest %.4f ms of %zu runs, threads %llu, %s kernels; prepared in %.1f ms; arena %s, packed weights %s\n",
+         median, p90, b->times[0] * 1e3, b->count, (unsigned long long)b->options.threads, cml_kernels_get()->name, b->prepare_ms,
+         cli_bytes(arena, a), cli_bytes(packed, k));
   if (b->long_profile) printf("measured peaks: %.1f GFLOP/s, reading %.1f GB/s\n", b->profile->peaks.gflops, b->profile->peaks.gbytes);
   print_profile(b, false);
 }
@@ -207,6 +211,7 @@ int cmlrun_bench(int argc, char **argv) {
   if (code != CLI_GO_ON) return code;
   if ((code = cmlrun_choose_kernels(&b.options)) != CLI_GO_ON) return code;
   if (seconds && (b.seconds = strtod(seconds, NULL)) <= 0) return cli_usage_error("--seconds takes a positive number");
+  if (!b.options.threads) b.options.threads = cml_machine_limits().cores;
   if (cmlrun_is_program(argv[0]) && (b.trace || b.html)) return cli_usage_error("--trace and --html are for Core ML models");
   if (cmlrun_is_program(argv[0]))
     return cmlrun_bench_program(argv[0], &(cmlrun_bench_options){b.options, input, b.seconds, with_profile, json});

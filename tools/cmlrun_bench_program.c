@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "cmlrun_program.h"
+#include "kernels.h"
 
 enum { MAX_OPS = 512, MAX_RUNS = 1 << 20, FEW = 5 };
 
@@ -191,8 +192,8 @@ static void report(bench *b) {
   cml_et_method_memory(b->p.method, &planned, &other);
   double median = b->times[b->count / 2] * 1e3, p90 = b->times[b->count * 9 / 10] * 1e3, least = b->times[0] * 1e3;
   if (b->how->json) {
-    printf("{\"median_ms\": %.6f, \"p90_ms\": %.6f, \"min_ms\": %.6f, \"runs\": %zu, \"open_ms\": %.3f, \"prepare_ms\": %.3f, "
-           "\"arena_bytes\": %llu, \"other_bytes\": %llu, \"base_bytes\": %llu, \"peak_bytes\": %llu, \"operators\": [", median, p90, least,
+    printf("{\"threads\": %llu, \"kernels\": \"%s\", \"median_ms\": %.6f, \"p90_ms\": %.6f, \"min_ms\": %.6f, \"runs\": %zu, \"open_ms\": %.3f, \"prepare_ms\": %.3f, "
+           "\"arena_bytes\": %llu, \"other_bytes\": %llu, \"base_bytes\": %llu, \"peak_bytes\": %llu, \"operators\": [", (unsigned long long)b->how->options.threads, cml_kernels_get()->name, median, p90, least,
            b->count, b->open_ms, b->load_ms, (unsigned long long)planned, (unsigned long long)other, (unsigned long long)b->base,
            (unsigned long long)b->peak);
     print_ops(b, true);
@@ -202,8 +203,8 @@ static void report(bench *b) {
     cml_buffer_free(&ignored);
     return;
   }
-  printf("median %.4f ms, p90 %.4f ms, fastest %.4f ms of %zu runs; loaded in %.1f ms; memory plan %s, other %s, at most %s of memory that is no file's\n", median, p90, least, b->count,
-         b->load_ms, cli_bytes(planned, p), cli_bytes(other, o), cli_bytes(b->peak, most));
+  printf("median %.4f ms, p90 %.4f ms, fastest %.4f ms of %zu runs, threads %llu, %s kernels; loaded in %.1f ms; memory plan %s, other %s, "
+         "at most %s of memory that is no file's\n", median, p90, least, b->count, (unsigned long long)b->how->options.threads, cml_kernels_get()->name, b->load_ms, cli_bytes(planned, p), cli_bytes(other, o), cli_bytes(b->peak, most));
   print_ops(b, false);
 }
 

@@ -62,7 +62,9 @@ def check_kernels():
         run = subprocess.run([CMLRUN, "bench", MODEL, "--seconds", "0.01", "--json", "--kernels", name], capture_output=True, text=True)
         check(run.returncode == 0 or (run.returncode == 2 and f"no kernels named '{name}'" in run.stderr), f"--kernels {name}: {run.stderr.strip() or 'runs'}")
         if run.returncode == 0:
-            packed[name] = json.loads(run.stdout)["packed_bytes"]
+            result = json.loads(run.stdout)
+            packed[name] = result["packed_bytes"]
+            check(result["kernels"] == name, f"and with those of {name}")
     check("portable" in packed, f"portable kernels run everywhere: {packed}")
     if "avx512" in packed:
         check(packed["avx512"] > packed["avx2"], f"a choice is made: {packed}")
@@ -77,6 +79,7 @@ def main():
         result = json.loads(run.stdout)
         operators = result["operators"]
         check(operators and result["median_ms"] > 0 and result["peak_gflops"] > 0 and result["peak_gbytes_per_s"] > 0, "the JSON has operators and peaks")
+        check(result["threads"] == 1, "the JSON says on how many threads it ran")
         total = sum(o["ms"] for o in operators)
         check(total > 0, f"operators take {total} of {result['median_ms']} ms")
         for o in operators:
