@@ -220,6 +220,7 @@ typedef struct job {
 typedef struct region {
   const float *data;
   size_t pixel, row, slice; /* distances in floats */
+  bool pairs;               /* data is what the table's pair made */
 } region;
 
 /* One row of the input region into scratch, channels last. column: of the input; may start before or end after it. */
@@ -254,6 +255,14 @@ static void stage_row(const job *j, int64_t image, int64_t depth, int64_t row, i
   }
 }
 
+/* Whether float16 products go to the CPU's matrix unit: where enough pixels in a row make a tile. */
+static bool suits_pairs(const job *j) {
+  const layout *l = j->l;
+  bool joined = l->in_columns == l->columns && l->v.stride[1] == 1; /* a block's rows are one */
+  return j->c->k->pair && l->v.in_half && j->c->weights.half && !l->depthwise && !cml_conv_slim(j->c->k, &l->v) && l->group_outputs > 1 &&
+         (joined ? l->rows * l->columns : l->columns) >= CML_PAIR_LEAST;
+}
+
 static region stage_region(const job *j, int64_t image, int64_t d, int64_t h, int64_t w, int64_t rows, float *staged, float *line) {
   const layout *l = j->l;
   const cml_conv *v = &l->v;
@@ -274,6 +283,7 @@ static region stage_region(const job *j, int64_t image, int64_t d, int64_t h, in
   for (int64_t i = 0; i < v->kernel[0]; i++)
     for (int64_t y = 0; y < in_rows; y++)
       stage_row(j, image, d + i * v->dilation[0], h + y, w, staged + (size_t)i * r.slice + (size_t)y * r.row, line);
+  r.pairs = suits_pairs(j) && j->c->k->pair(staged, (size_t)v->kernel[0], (size_t)in_rows * r.row, r.slice);
   return r;
 }
 
@@ -309,7 +319,7 @@ static void products(const job *j, const region *r, const size_t *offsets, size_
   size_t base = group * l->group_outputs + o0, pixel = r->pixel * (size_t)v->stride[2], row = r->row * (size_t)v->stride[1];
   const char *first = (const char *)j->c->weights.packed + group * group_bytes(k, v, j->c->weights.half) + o0 * l->depth * size, *b = first;
   /* as many rows as fit: pixels 4 KiB apart fall into the same set of the first-level cache */
-  size_t most = k->tile_rows > 8 && pixel % 1024 == 0 ? 7 : k->tile_rows;
+  size_t most = r->pairs ? CML_PAIR_ROWS : k->tile_rows > 8 && pixel % 1024 == 0 ? 7 : k->tile_rows;
   if (rows > 1 && row == pixel * columns && to->row == to->pixel * columns) columns *= rows, rows = 1;
   size_t tiles = (columns + most - 1) / most, share = (panel / (tiles * rows) + 63) & ~(size_t)63;
   cml_tile t = {.stretches = l->stretches, .depth = l->joined * l->group_channels, .offsets = offsets, .a_stride = pixel,
@@ -331,7 +341,8 @@ static void products(const job *j, const region *r, const size_t *offsets, size_
         t.a = r->data + group * l->group_channels + y * row + x * pixel;
         t.residual = to->residual ? to->residual + at * to_size : NULL;
         t.c = to->to + at * to_size;
-        k->tile(&t);
+        if (r->pairs) k->tile_pairs(&t);
+        else k->tile(&t);
       }
   }
 }

@@ -134,9 +134,15 @@ static void stage(const cml_kernels *k, const cml_gemm *g, size_t r0, size_t row
     }
 }
 
+/* Whether float16 products go to the CPU's matrix unit. */
+static bool suits_pairs(const cml_kernels *k, const cml_gemm *g) {
+  return k->pair && g->a_half && g->b_half && g->rows >= CML_PAIR_LEAST && g->columns > 1;
+}
+
 /* A stretch of the depth: the rows' part of A, and whether sums begin or end with it. */
 typedef struct piece {
   const float *a;
+  bool pairs; /* a is what the table's pair made */
   size_t a_stride, from, depth;
   bool first, last;
   float low, high;
@@ -145,7 +151,8 @@ typedef struct piece {
 /* One panel of B against all rows of the block. The tiles are of nearly equal height, and with each goes a part of asking for the
  * next panel, which comes from memory or from a cache far away. */
 static void run_panel(const cml_kernels *k, const cml_gemm *g, const piece *p, size_t rows, size_t column, size_t n, float *c, size_t c_stride) {
-  size_t size = g->b_half ? 2 : 4, nr = k->tile_columns, tiles = (rows + k->tile_rows - 1) / k->tile_rows, bytes = p->depth * nr * size;
+  size_t tile_rows = p->pairs ? CML_PAIR_ROWS : k->tile_rows;
+  size_t size = g->b_half ? 2 : 4, nr = k->tile_columns, tiles = (rows + tile_rows - 1) / tile_rows, bytes = p->depth * nr * size;
   size_t share = (bytes / tiles + 63) & ~(size_t)63;
   const char *b = (const char *)g->b + (column * g->depth + p->from * nr) * size, *next = b + g->depth * nr * size;
   const float *bias = p->last && g->after.bias ? g->after.bias + column : NULL;
@@ -157,13 +164,14 @@ static void run_panel(const cml_kernels *k, const cml_gemm *g, const piece *p, s
                    .bias = bias, .low = p->last ? p->low : -INFINITY, .high = p->last ? p->high : INFINITY, .c_stride = c_stride,
                    .ask_step = p->depth ? (share + p->depth - 1) / p->depth : 0};
   for (size_t t = 0, r = 0, end; t < tiles; t++, r = end) {
-    end = (t + 1) * rows / tiles;
+    end = p->pairs ? least(rows, r + CML_PAIR_ROWS) : (t + 1) * rows / tiles;
     tile.rows = end - r;
     tile.ask = column + nr < g->columns && t * share < bytes ? next + t * share : NULL;
     tile.a = p->a + r * p->a_stride;
     tile.c = c + r * c_stride;
     tile.from = p->first ? NULL : tile.c;
-    k->tile(&tile);
+    if (p->pairs) k->tile_pairs(&tile);
+    else k->tile(&tile);
   }
 }
 
@@ -182,6 +190,7 @@ static void block(const cml_kernels *k, const cml_gemm *g, size_t r0, size_t row
     p.a = copied ? staged : (const float *)g->a + r0 * g->a_stride + p.from;
     p.a_stride = copied ? DEPTH_BLOCK + PAD : g->a_stride;
     if (copied) stage(k, g, r0, rows, p.from, p.depth, staged, p.a_stride);
+    p.pairs = suits_pairs(k, g) && k->pair(staged, rows, p.depth, p.a_stride);
     for (size_t at = 0; at < columns; at += GROUP_PANELS * nr) {
       size_t end = least(columns, at + GROUP_PANELS * nr);
       for (size_t j = at; j < end; j += nr) run_panel(k, g, &p, rows, j0 + j, least(end - j, nr), c + j, c_stride);
@@ -221,7 +230,7 @@ void cml_gemm_run(const cml_kernels *k, const cml_gemm *g, size_t count, cml_poo
   run_context c = {.k = k, .g = g, .row_parts = (g->rows + ROW_BLOCK - 1) / ROW_BLOCK, .panels = cml_panel_count(k, g->columns),
                    .scratch = scratch, .slot = cml_gemm_scratch(k)};
   /* enough units to end together */
-  size_t tiles = (g->rows + k->tile_rows - 1) / k->tile_rows, wanted = threads == 1 ? 1 : (12 * threads + count * c.panels - 1) / (count * c.panels);
+  size_t least_rows = suits_pairs(k, g) ? 2 * CML_PAIR_LEAST : k->tile_rows, tiles = (g->rows + least_rows - 1) / least_rows, wanted = threads == 1 ? 1 : (12 * threads + count * c.panels - 1) / (count * c.panels);
   if (c.row_parts < wanted) c.row_parts = least(wanted, tiles);
   size_t unit = (g->rows + c.row_parts - 1) / c.row_parts * k->tile_columns * (g->depth + 1);
   cml_parallel_with_thread(pool, count * c.row_parts * c.panels, 1 + LEAST_SHARE / unit, run_units, &c);

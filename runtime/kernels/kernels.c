@@ -1,14 +1,16 @@
 /* Which table of kernels this CPU can run. Tables are filled once; what a build or a CPU lacks is left out. */
 #include "kernels_internal.h"
+#include "x86_features.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 
-enum { MAX_TABLES = 5 };
+enum { MAX_TABLES = 7 };
 
 static cml_kernels tables[MAX_TABLES];
 static size_t table_count;
+static const cml_kernels *on_tiles; /* the last table, which needs the kernel's leave; NULL: there is none */
 static _Atomic(const cml_kernels *) chosen;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
@@ -24,6 +26,28 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
     cml_fill_compressed_##variant(k);          \
   } while (0)
 
+#if defined(CML_HAVE_X86_KERNELS)
+/* The table before with some entries replaced. */
+static cml_kernels *add_like_last(const char *name) {
+  cml_kernels *k = &tables[table_count++];
+  *k = k[-1];
+  k->name = name;
+  return k;
+}
+
+static void add_newer(void) {
+  const cml_x86_words words = cml_x86_read();
+  const cml_x86_features f = cml_x86_features_of(&words);
+#if defined(CML_HAVE_FP16_KERNELS)
+  if (f.fp16) cml_fill_half_avx512fp16(add_like_last("avx512fp16"));
+#endif
+#if defined(CML_HAVE_AMX_KERNELS)
+  if (f.amx_bf16) cml_fill_pairs_amx(add_like_last("amx"), f.amx_fp16), on_tiles = &tables[table_count - 1];
+#endif
+  (void)f;
+}
+#endif
+
 static void fill(void) {
   ADD_TABLE(portable);
 #if defined(CML_HAVE_X86_KERNELS)
@@ -33,13 +57,8 @@ static void fill(void) {
   if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl")) {
     ADD_TABLE(avx512);
-    if (__builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni")) { /* the same but for products with compressed weights */
-      cml_kernels *k = &tables[table_count];
-      *k = tables[table_count - 1];
-      k->name = "avx512vbmi";
-      cml_fill_compressed_avx512vbmi(k);
-      table_count++;
-    }
+    if (__builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni")) cml_fill_compressed_avx512vbmi(add_like_last("avx512vbmi"));
+    add_newer();
   }
 #endif
 #if defined(CML_HAVE_NEON_KERNELS)
@@ -47,15 +66,26 @@ static void fill(void) {
 #endif
 }
 
+/* Asked of nobody who chose another table. */
+static bool usable(const cml_kernels *k) {
+#if defined(CML_HAVE_AMX_KERNELS)
+  return k != on_tiles || cml_x86_permit_tiles();
+#else
+  return k != on_tiles;
+#endif
+}
+
 const cml_kernels *cml_kernels_at(size_t i) {
   pthread_once(&once, fill);
-  return i < table_count ? &tables[i] : NULL;
+  return i < table_count && usable(&tables[i]) ? &tables[i] : NULL;
 }
 
 const cml_kernels *cml_kernels_get(void) {
   pthread_once(&once, fill);
   const cml_kernels *k = atomic_load_explicit(&chosen, memory_order_relaxed);
-  return k ? k : &tables[table_count - 1];
+  if (k) return k;
+  k = &tables[table_count - 1];
+  return usable(k) ? k : k - 1;
 }
 
 cml_status cml_kernels_use(const char *name, cml_error *err) {
@@ -65,7 +95,7 @@ cml_status cml_kernels_use(const char *name, cml_error *err) {
     return CML_OK;
   }
   for (size_t i = 0; i < table_count; i++)
-    if (!strcmp(tables[i].name, name)) {
+    if (!strcmp(tables[i].name, name) && usable(&tables[i])) {
       atomic_store(&chosen, &tables[i]);
       return CML_OK;
     }

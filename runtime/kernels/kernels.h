@@ -2,7 +2,8 @@
  *
  * Every kernel is written once over vectors of whatever width (simd.h) and compiled for portable C (4 lanes), AVX2 with FMA
  * and F16C (8), AVX-512 F/BW/DQ/VL (16) and NEON (4); with AVX-512 VBMI and VNNI, products with compressed weights are others
- * (compressed_fixed.c). cml_kernels_get gives the best table that this CPU can run; tests take each in turn by cml_kernels_at. All kernels are pure functions of their arguments: no allocation, no state, any thread.
+ * (compressed_fixed.c), with AVX512-FP16 elementwise functions of float16 (half_fp16.c), and with AMX products of float16 (amx_tile.c).
+ * cml_kernels_get gives the best table that this CPU can run; tests take each in turn by cml_kernels_at. All kernels are pure functions of their arguments: no allocation, no state, any thread.
  * Pointers need no alignment. Nothing outside the named elements is read or written. Outputs may be the inputs themselves
  * (y == x) but must not overlap them otherwise.
  *
@@ -61,7 +62,7 @@ typedef struct cml_compressed {
  * `depth` neighbouring floats, number s at a[r * a_stride + offsets[s]]. b is packed: steps of tile_columns floats, or halves when
  * b_half, one after the other over all stretches (columns beyond `columns` present). For at most CML_SLIM columns it may lie by
  * columns instead, which wastes no lanes: then b_column is the distance from one column to the next, in elements. */
-enum { CML_SLIM = 4 };
+enum { CML_SLIM = 4, CML_PAIR_ROWS = 128, CML_PAIR_LEAST = 32 };
 typedef struct cml_tile {
   size_t rows, columns;    /* at most tile_rows, tile_columns */
   size_t stretches, depth;
@@ -110,7 +111,7 @@ typedef struct cml_depthwise {
 } cml_depthwise;
 
 typedef struct cml_kernels {
-  const char *name;      /* "portable", "avx2", "avx512", "avx512vbmi", "neon" */
+  const char *name;      /* "portable", "avx2", "avx512", "avx512vbmi", "avx512fp16", "amx", "neon" */
   size_t width;          /* floats in a vector */
   size_t tile_rows, tile_columns; /* of the matrix product */
 
@@ -154,6 +155,11 @@ typedef struct cml_kernels {
   /* ---- the matrix product; gemm.h drives these ---- */
 
   void (*tile)(const cml_tile *t);
+  /* Where matrix units multiply float16 (else NULL, both): `pair` makes rows of n floats that are float16 values into what tile_pairs
+   * takes for a, at the same places; false, and nothing done, when they have to stay floats. tile_pairs is tile for such a and b of
+   * halves in steps, at most CML_PAIR_ROWS rows; worth while from CML_PAIR_LEAST on. */
+  bool (*pair)(float *x, size_t rows, size_t n, size_t stride);
+  void (*tile_pairs)(const cml_tile *t);
   /* c[rows][columns] = a b (+ c when accumulate): rows <= tile_rows, columns <= tile_columns. Row r of a lies at a[r * a_stride];
    * b is packed: depth steps of tile_columns floats, or halves when b_half (columns beyond `columns` present). After the last
    * step bias[columns] is added (NULL: none) and values are kept within [low, high]. */

@@ -18,5 +18,8 @@ CML_KERNEL_FILLS(avx512)
 CML_KERNEL_FILLS(neon)
 
 void cml_fill_compressed_avx512vbmi(cml_kernels *k);
+void cml_fill_half_avx512fp16(cml_kernels *k);
+/* native: the CPU multiplies float16 in tiles (AMX-FP16), not bfloat16 alone */
+void cml_fill_pairs_amx(cml_kernels *k, bool native);
 
 #endif

@@ -201,6 +201,56 @@ static void test_binary(void **state) {
   }
 }
 
+/* Of halves: one rounding of the exact result (float32's, which has bits enough for these), bit for bit, in every table; ends of vectors. */
+static void test_binary_f16(void **state) {
+  (void)state;
+  const cml_kernels *k;
+  EACH_TABLE(k) {
+    for (int round = 0; round < 400; round++) {
+      size_t n = between(1, 100);
+      cml_f16 *x = at_end(0, n * 2), *z = at_end(1, n * 2), *y = at_end(2, n * 2);
+      for (size_t i = 0; i < n; i++) x[i] = (cml_f16)rnd(), z[i] = rnd() % 2 ? (cml_f16)rnd() : (cml_f16)(x[i] ^ (rnd() & 0x801f));
+      for (int f = 0; f < CML_BINARY_POW; f++) {
+        k->binary_f16((cml_binary)f, x, z, y, n);
+        for (size_t i = 0; i < n; i++) {
+          float p = cml_f16_to_f32(x[i]), q = cml_f16_to_f32(z[i]);
+          float want = f == CML_BINARY_ADD ? p + q : f == CML_BINARY_SUB ? p - q : f == CML_BINARY_MUL ? p * q : f == CML_BINARY_DIV ? p / q
+                       : isnan(p) || isnan(q) ? NAN : f == CML_BINARY_MAX ? fmaxf(p, q) : fminf(p, q);
+          bool same = isnan(want) ? isnan(cml_f16_to_f32(y[i])) : f >= CML_BINARY_MAX ? cml_f16_to_f32(y[i]) == want : y[i] == cml_f16_from_f32(want);
+          if (!same) fail_msg("%s: %d of %04x and %04x is %04x", k->name, f, x[i], z[i], y[i]);
+        }
+      }
+    }
+  }
+}
+
+/* All tables give the same halves, bit for bit, for functions whose float32 results are the same in all. */
+static void test_same_halves(void **state) {
+  (void)state;
+  const cml_kernels *k, *first = cml_kernels_at(0);
+  static const cml_unary functions[] = {CML_UNARY_SQRT, CML_UNARY_ABS, CML_UNARY_NEG, CML_UNARY_SQUARE, CML_UNARY_RECIPROCAL, CML_UNARY_FLOOR,
+                                        CML_UNARY_CEIL, CML_UNARY_ROUND, CML_UNARY_COPY, CML_UNARY_RELU, CML_UNARY_CLIP, CML_UNARY_LEAKY_RELU};
+  static const float parameters[][2] = {{0.25f, 0.5f}, {-1.5f, 6}, {0.1f, 1e6f}, {-INFINITY, 0x1p-25f}, {-0x1.004p0f, 0x1.006p-15f}, {-0.01f, 0}};
+  static cml_f16 x[65536], want[65536], got[65536];
+  for (size_t i = 0; i < 65536; i++) x[i] = (cml_f16)i;
+  EACH_TABLE(k) {
+    for (size_t f = 0; f < sizeof functions / sizeof *functions; f++)
+      for (size_t p = 0; p < sizeof parameters / sizeof *parameters; p++) {
+        size_t n = 65536 - between(0, 40), least = functions[f] == CML_UNARY_CLIP || functions[f] == CML_UNARY_LEAKY_RELU || !p;
+        if (!least) continue;
+        first->unary_f16(functions[f], x, want, 65536, parameters[p][0], parameters[p][1]);
+        memset(got, 0x11, sizeof got);
+        k->unary_f16(functions[f], x, got, n, parameters[p][0], parameters[p][1]);
+        for (size_t i = 0; i < 65536; i++) {
+          bool nan = i < n && isnan(cml_f16_to_f32(want[i])) && isnan(cml_f16_to_f32(got[i]));
+          bool zeros = i < n && (functions[f] == CML_UNARY_RELU || functions[f] == CML_UNARY_CLIP) && !((want[i] | got[i]) & 0x7fff);
+          if (!nan && !zeros && got[i] != (i < n ? want[i] : 0x1111))
+            fail_msg("%s: %s(%04zx) of %g, %g is %04x, not %04x", k->name, unary_names[functions[f]], i, (double)parameters[p][0], (double)parameters[p][1], got[i], want[i]);
+        }
+      }
+  }
+}
+
 /* Powers of every sign and size, of zeros, infinities and NaN. */
 static void test_pow(void **state) {
   (void)state;
@@ -542,7 +592,7 @@ int main(int argc, char **argv) {
   if (argc > 1 && !strcmp(argv[1], "--bench")) return bench();
   guard_buffers();
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_f16),  cmocka_unit_test(test_unary), cmocka_unit_test(test_unary_f16), cmocka_unit_test(test_unary_rows), cmocka_unit_test(test_binary), cmocka_unit_test(test_pow),
+      cmocka_unit_test(test_f16),  cmocka_unit_test(test_unary), cmocka_unit_test(test_unary_f16), cmocka_unit_test(test_unary_rows), cmocka_unit_test(test_binary), cmocka_unit_test(test_binary_f16), cmocka_unit_test(test_same_halves), cmocka_unit_test(test_pow),
       cmocka_unit_test(test_rows), cmocka_unit_test(test_lstm_cell), cmocka_unit_test(test_gemm), cmocka_unit_test(test_slim_tile), cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_depthwise),
       cmocka_unit_test(test_pack_panel), cmocka_unit_test(test_transpose),
   };
