@@ -197,6 +197,20 @@ static void lay_out(const cml_conv *given, layout *l) {
   l->line = LINE_CHANNELS * round_up((size_t)(l->in_columns > l->columns ? l->in_columns : l->columns), 16);
 }
 
+/* Whether enough pixels in a row make a tile. */
+static bool suits_pairs(const cml_kernels *k, const layout *l) {
+  bool joined = l->in_columns == l->columns && l->v.stride[1] == 1; /* a block's rows are one */
+  return k->pair && l->v.in_half && !l->depthwise && !cml_conv_slim(k, &l->v) && !cml_conv_narrow(k, &l->v) && l->group_outputs > 1 &&
+         (joined ? l->rows * l->columns : l->columns) >= CML_PAIR_LEAST;
+}
+
+bool cml_conv_suits_pairs(const cml_kernels *k, const cml_conv *v) {
+  if (!k->pair || v->winograd) return false;
+  layout l;
+  lay_out(v, &l);
+  return suits_pairs(k, &l);
+}
+
 size_t cml_conv_shared(const cml_kernels *k, const cml_conv *v) { return v->winograd ? cml_winograd_shared(k, v) : 0; }
 
 size_t cml_conv_scratch(const cml_kernels *k, const cml_conv *v) {
@@ -255,14 +269,6 @@ static void stage_row(const job *j, int64_t image, int64_t depth, int64_t row, i
   }
 }
 
-/* Whether float16 products go to the CPU's matrix unit: where enough pixels in a row make a tile. */
-static bool suits_pairs(const job *j) {
-  const layout *l = j->l;
-  bool joined = l->in_columns == l->columns && l->v.stride[1] == 1; /* a block's rows are one */
-  return j->c->k->pair && l->v.in_half && j->c->weights.half && !l->depthwise && !cml_conv_slim(j->c->k, &l->v) && l->group_outputs > 1 &&
-         (joined ? l->rows * l->columns : l->columns) >= CML_PAIR_LEAST;
-}
-
 static region stage_region(const job *j, int64_t image, int64_t d, int64_t h, int64_t w, int64_t rows, float *staged, float *line) {
   const layout *l = j->l;
   const cml_conv *v = &l->v;
@@ -283,7 +289,7 @@ static region stage_region(const job *j, int64_t image, int64_t d, int64_t h, in
   for (int64_t i = 0; i < v->kernel[0]; i++)
     for (int64_t y = 0; y < in_rows; y++)
       stage_row(j, image, d + i * v->dilation[0], h + y, w, staged + (size_t)i * r.slice + (size_t)y * r.row, line);
-  r.pairs = suits_pairs(j) && j->c->k->pair(staged, (size_t)v->kernel[0], (size_t)in_rows * r.row, r.slice);
+  r.pairs = j->c->weights.half && suits_pairs(j->c->k, l) && j->c->k->pair(staged, (size_t)v->kernel[0], (size_t)in_rows * r.row, r.slice);
   return r;
 }
 

@@ -47,6 +47,8 @@ size_t cml_conv_narrow(const cml_kernels *k, const cml_conv *v);
 bool cml_conv_slim(const cml_kernels *k, const cml_conv *v);
 /* Whether transformed tiles are worth while: 3 x 3, stride 1, channels last, enough pixels and channels. */
 bool cml_conv_suits_winograd(const cml_conv *v);
+/* Whether its float16 products, with weights that stay halves, go to the CPU's matrix unit. */
+bool cml_conv_suits_pairs(const cml_kernels *k, const cml_conv *v);
 /* Fills the placement of an ordinary convolution, whose pixels are the whole output; out_pixel, too. */
 void cml_conv_place_all(cml_conv *v);
 size_t cml_conv_packed_bytes(const cml_kernels *k, const cml_conv *v, bool half);

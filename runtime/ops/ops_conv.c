@@ -281,8 +281,8 @@ static cml_status prepare(cml_call *c, cml_error *err) {
   if (!p || !(p->packed = cml_call_keep(c, v.phases * sizeof *p->packed, err))) return c->keep_status;
   p->kernels = k;
   /* few pixels: the weights' memory bounds the work, and halves are half of it; many: widening them each time does */
-  p->half = w->dtype == CML_F16 && !(v.known && v.conv.out[0] * v.conv.out[1] * v.conv.out[2] > 64);
   v.conv.winograd = p->winograd = v.known && !v.transposed && cml_conv_suits_winograd(&v.conv);
+  p->half = w->dtype == CML_F16 && (!v.known || v.conv.out[0] * v.conv.out[1] * v.conv.out[2] <= 64 || cml_conv_suits_pairs(k, &v.conv));
   if (bias) {
     float *b = cml_call_keep(c, (size_t)v.outputs * 4, err);
     if (!b) return c->keep_status;

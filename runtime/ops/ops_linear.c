@@ -135,7 +135,8 @@ static cml_status prepare_linear(cml_call *c, cml_error *err) {
     return CML_OK;
   }
   p->raw = rows == 1;
-  if (rows > 64) p->half = false; /* many rows: the weights are widened once instead of for each tile */
+  bool tiles = k->pair && x->dtype == CML_F16; /* matrix units multiply halves */
+  if (rows > 64 && !tiles) p->half = false; /* many rows: the weights are widened once instead of for each tile */
   if (p->raw) {
     p->b = w->data;
   } else {
@@ -398,7 +399,7 @@ static void run_product(cml_call *c, const product *p, const cml_tensor *x, cons
   }
   const cml_kernels *k = ready ? ready->kernels : cml_kernels_get();
   size_t a_size = x->dtype == CML_F16 ? 2 : 4, c_size = out->dtype == CML_F16 ? 2 : 4;
-  bool half = ready ? ready->half : false;
+  bool half = ready ? ready->half : k->pair && x->dtype == CML_F16 && y->dtype == CML_F16 && p->rows >= CML_PAIR_LEAST;
   size_t bytes = up(cml_pack_bytes(k, (size_t)p->depth, (size_t)p->columns, half));
   char *scratch = c->scratch, *list = scratch + slots(c) * up(cml_gemm_scratch(k)), *packed = list + up((uint64_t)n * sizeof(cml_gemm));
   if (!ready) pack_all(k, p, y, half, packed, c->pool);
