@@ -127,16 +127,45 @@ static void next_line(lines *l) {
   }
 }
 
+/* Complex numbers whose parts lie apart: shape's strides count parts, the imaginary one lies `im` behind the real one. */
+typedef struct grid {
+  cml_et_tensor parts;
+  cml_et_local shape;
+  int64_t im;
+} grid;
+
+static void load_grid(transform *t, const grid *g, int64_t at, int64_t step) {
+  cml_et_load_f64(t->parts, &g->parts, at, step, t->n);
+  for (int64_t i = 0; i < t->n; i++) t->in[i].re = t->parts[i];
+  cml_et_load_f64(t->parts, &g->parts, at + g->im, step, t->n);
+  for (int64_t i = 0; i < t->n; i++) t->in[i].im = t->parts[i];
+}
+
+static void store_grid(transform *t, grid *g, int64_t at, int64_t step, const pair *from, int64_t count, double scale) {
+  for (int64_t i = 0; i < count; i++) t->parts[i] = from[i].re * scale;
+  cml_et_store_f64(&g->parts, at, step, count, t->parts);
+  for (int64_t i = 0; i < count; i++) t->parts[i] = from[i].im * scale;
+  cml_et_store_f64(&g->parts, at + g->im, step, count, t->parts);
+}
+
 /* Complex to complex along one dimension, in place. */
-static cml_status along(cml_et_call *c, cml_et_tensor *x, int dim, double sign, double scale, cml_error *err) {
-  transform t;
-  CML_TRY(prepare(c, &t, x->sizes[dim], sign, err));
-  for (lines l = lines_of(x, x, dim); l.left > 0; l.left--, next_line(&l)) {
-    load_pairs(&t, x, l.first_a, x->strides[dim], t.n);
+static cml_status along(cml_et_call *c, grid *g, int dim, double sign, double scale, cml_error *err) {
+  transform t = {0};
+  int64_t step = g->shape.strides[dim];
+  CML_TRY(prepare(c, &t, g->shape.sizes[dim], sign, err));
+  for (lines l = lines_of(&g->shape.t, &g->shape.t, dim); l.left > 0; l.left--, next_line(&l)) {
+    load_grid(&t, g, l.first_a, step);
     run_transform(&t, t.out, t.in, t.n, 1);
-    store_pairs(&t, x, l.first_a, x->strides[dim], t.n, scale);
+    store_grid(&t, g, l.first_a, step, t.out, t.n, scale);
   }
   return CML_OK;
+}
+
+static void grid_of(cml_et_tensor *x, grid *g) {
+  g->parts = parts_of(x);
+  g->im = 1;
+  cml_et_make(&g->shape, CML_F64, x->rank, x->sizes, x->data);
+  for (int k = 0; k < x->rank; k++) g->shape.strides[k] = 2 * x->strides[k];
 }
 
 /* ---- operators ---- */
@@ -175,7 +204,7 @@ static cml_status op_r2c(cml_et_call *c, cml_error *err) {
   bool onesided = cml_et_bool(c, 3, true);
   int64_t sizes[CML_PTE_MAX_RANK];
   double scale = 1;
-  transform t;
+  transform t = {0};
   dims d;
   CML_TRY(cml_et_want(c, x, CML_MASK(F16) | CML_MASK(F32) | CML_MASK(F64), "the signal", err));
   if (!out->complex || part_type(out) != x->dtype) return cml_et_fail(c, err, "the output is not complex of the signal's precision");
@@ -194,7 +223,9 @@ static cml_status op_r2c(cml_et_call *c, cml_error *err) {
     run_transform(&t, t.out, t.in, n, 1);
     store_pairs(&t, out, l.first_b, out->strides[last], sizes[last], d.count > 1 ? 1 : scale);
   }
-  for (size_t k = d.count - 1; k-- > 0;) CML_TRY(along(c, out, d.list[k], -1, k ? 1 : scale, err));
+  grid g;
+  grid_of(out, &g);
+  for (size_t k = d.count - 1; k-- > 0;) CML_TRY(along(c, &g, d.list[k], -1, k ? 1 : scale, err));
   return CML_OK;
 }
 
@@ -205,13 +236,96 @@ static void mirror(transform *t, int64_t given) {
   for (int64_t i = t->n / 2 + 1; i < t->n; i++) t->in[i] = (pair){t->in[t->n - i].re, -t->in[t->n - i].im};
 }
 
+/* The other dimensions are transformed first, in the output's own memory: a line there holds n reals, as many as count of half a spectrum.
+ *
+ *     re 0 | re 1 | im 1 | re 2 | im 2 | … | re n/2, where n is even
+ *
+ * Of the first and the last number only the real part counts in the end; until then their imaginary part takes the place of `re 1`,
+ * which comes later. Where there is none (n of 1 or 2) they are transformed beside the output. */
+typedef struct halves {
+  const cml_et_tensor *x;
+  cml_et_tensor *out;
+  const dims *d;
+  int last;
+} halves;
+
+/* Numbers k .. k + count of all lines, transformed along all dimensions but the last one named. */
+static cml_status take_numbers(cml_et_call *c, const halves *h, int64_t k, int64_t count, grid *g, cml_error *err) {
+  transform t = {0};
+  int last = h->last;
+  int64_t step = h->x->strides[last];
+  CML_TRY(prepare(c, &t, count, 1, err));
+  for (lines l = lines_of(h->x, &g->shape.t, last); l.left > 0; l.left--, next_line(&l)) {
+    load_pairs(&t, h->x, l.first_a + k * step, step, count);
+    store_grid(&t, g, l.first_b, g->shape.strides[last], t.in, count, 1);
+  }
+  for (size_t i = 0; i + 1 < h->d->count; i++) CML_TRY(along(c, g, h->d->list[i], 1, 1, err));
+  return CML_OK;
+}
+
+/* The grid of `count` numbers whose parts begin at these places of the output's lines. */
+static void grid_in(const halves *h, int64_t count, int64_t re, int64_t im, grid *g) {
+  int64_t sizes[CML_PTE_MAX_RANK], step = h->out->strides[h->last];
+  memcpy(sizes, h->x->sizes, h->x->rank * sizeof *sizes);
+  sizes[h->last] = count;
+  cml_et_make(&g->shape, CML_F64, h->x->rank, sizes, NULL);
+  memcpy(g->shape.strides, h->out->strides, h->x->rank * sizeof *sizes);
+  g->shape.strides[h->last] = 2 * step;
+  g->parts = *h->out;
+  g->parts.data = (char *)h->out->data + (size_t)(re * step) * cml_et_width(h->out);
+  g->im = (im - re) * step;
+}
+
+static cml_status beside(cml_et_call *c, const halves *h, int64_t k, int64_t place, cml_error *err) {
+  grid g, to;
+  cml_et_local column;
+  int64_t sizes[CML_PTE_MAX_RANK];
+  memcpy(sizes, h->x->sizes, h->x->rank * sizeof *sizes);
+  sizes[h->last] = 1;
+  cml_et_make(&column, CML_DTYPE_NONE, h->x->rank, sizes, NULL);
+  column.t.complex = h->x->complex;
+  if (!(column.t.data = cml_et_temp(c, (uint64_t)cml_et_numel(&column.t) * cml_et_width(&column.t)))) return cml_fail_memory(err);
+  grid_of(&column.t, &g);
+  CML_TRY(take_numbers(c, h, k, 1, &g, err));
+  grid_in(h, 1, place, place, &to);
+  for (lines l = lines_of(&g.shape.t, &to.shape.t, h->last); l.left > 0; l.left--, next_line(&l)) {
+    double re;
+    cml_et_load_f64(&re, &g.parts, l.first_a, 1, 1);
+    cml_et_store_f64(&to.parts, l.first_b, 1, 1, &re);
+  }
+  return CML_OK;
+}
+
+static cml_status other_dims(cml_et_call *c, const halves *h, int64_t n, cml_error *err) {
+  grid g;
+  for (int end = 0; end < (n % 2 ? 1 : 2); end++) { /* the first, the last */
+    int64_t k = end * (n / 2), place = end * (n - 1);
+    if (n <= 2) {
+      CML_TRY(beside(c, h, k, place, err));
+    } else {
+      grid_in(h, 1, place, 1, &g);
+      CML_TRY(take_numbers(c, h, k, 1, &g, err));
+    }
+  }
+  if (n <= 2) return CML_OK;
+  grid_in(h, (n - 1) / 2, 1, 2, &g);
+  return take_numbers(c, h, 1, (n - 1) / 2, &g, err);
+}
+
+/* Half a spectrum out of a line of the output, as other_dims left it. */
+static void load_half(transform *t, const cml_et_tensor *out, int64_t first, int64_t step) {
+  cml_et_load_f64(t->parts, out, first, step, t->n);
+  t->in[0].re = t->parts[0];
+  for (int64_t k = 1; 2 * k < t->n; k++) t->in[k] = (pair){t->parts[2 * k - 1], t->parts[2 * k]};
+  if (t->n % 2 == 0) t->in[t->n / 2].re = t->parts[t->n - 1];
+}
+
 static cml_status op_c2r(cml_et_call *c, cml_error *err) {
   const cml_et_tensor *x = cml_et_arg(c, 0);
   cml_et_tensor *out = cml_et_arg(c, 4);
   int64_t sizes[CML_PTE_MAX_RANK], n = cml_et_int(c, 3, 0);
-  cml_et_local copy;
   double scale = 1;
-  transform t;
+  transform t = {0};
   dims d;
   if (!x->complex || part_type(x) != out->dtype) return cml_et_fail(c, err, "the spectrum is not complex of the output's precision");
   CML_TRY(take_dims(c, 1, x->rank, &d, err));
@@ -222,18 +336,11 @@ static cml_status op_c2r(cml_et_call *c, cml_error *err) {
     return cml_et_fail(c, err, "a spectrum of %lld numbers makes no signal of %lld", (long long)x->sizes[last], (long long)n);
   CML_TRY(take_scale(c, 2, sizes, &d, &scale, err));
   CML_TRY(cml_et_resize(c, out, x->rank, sizes, err));
-  if (d.count > 1) {
-    cml_et_make(&copy, CML_DTYPE_NONE, x->rank, x->sizes, NULL);
-    memcpy(copy.strides, x->strides, x->rank * sizeof *copy.strides);
-    copy.t.complex = x->complex;
-    if (!(copy.t.data = cml_et_temp(c, (uint64_t)cml_et_numel(x) * cml_et_width(x)))) return cml_fail_memory(err);
-    memcpy(copy.t.data, x->data, (size_t)cml_et_numel(x) * cml_et_width(x));
-    for (size_t k = 0; k + 1 < d.count; k++) CML_TRY(along(c, &copy.t, d.list[k], 1, 1, err));
-    x = &copy.t;
-  }
+  if (d.count > 1 && cml_et_numel(out)) CML_TRY(other_dims(c, &(halves){x, out, &d, last}, n, err));
   CML_TRY(prepare(c, &t, n, 1, err));
   for (lines l = lines_of(x, out, last); l.left > 0; l.left--, next_line(&l)) {
-    load_pairs(&t, x, l.first_a, x->strides[last], n / 2 + 1);
+    if (d.count > 1) load_half(&t, out, l.first_b, out->strides[last]);
+    else load_pairs(&t, x, l.first_a, x->strides[last], n / 2 + 1);
     mirror(&t, n / 2 + 1);
     run_transform(&t, t.out, t.in, n, 1);
     for (int64_t i = 0; i < n; i++) t.parts[i] = t.out[i].re * scale;
@@ -294,7 +401,7 @@ static const cml_et_tensor *spread(const cml_et_tensor *t, size_t rank, const in
 static cml_status map(cml_et_call *c, const cml_et_tensor *a, const cml_et_tensor *b, double scale, operation *f, cml_et_tensor *out, cml_error *err) {
   int64_t sizes[CML_PTE_MAX_RANK + 1];
   cml_et_local la, lb, lo;
-  transform t;
+  transform t = {0};
   size_t rank;
   CML_TRY(cml_et_broadcast(c, (const cml_et_tensor *const[]){a, b}, 2, &rank, sizes, err));
   CML_TRY(cml_et_resize(c, out, rank, sizes, err));
@@ -358,7 +465,7 @@ static cml_status product(cml_et_call *c, const cml_et_tensor *a, const cml_et_t
   int r = a->rank - 2, q = b->rank - 2, o = out->rank - 2;
   int64_t first_a = r ? n * a->strides[0] : 0, first_b = q ? n * b->strides[0] : 0, first_o = o ? n * out->strides[0] : 0;
   int64_t depth = a->sizes[r + 1], columns = b->sizes[q + 1];
-  transform t;
+  transform t = {0};
   CML_TRY(prepare(c, &t, depth > columns ? depth : columns, 0, err));
   for (int64_t i = 0; i < a->sizes[r]; i++) {
     load_any(&t, t.in, a, first_a + i * a->strides[r], a->strides[r + 1], depth);

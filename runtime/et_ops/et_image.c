@@ -193,23 +193,40 @@ static cml_status triangle_taps(cml_et_call *c, taps *t, int64_t in, int64_t out
   return CML_OK;
 }
 
-static void resize_plane(const cml_et_tensor *x, int64_t from, cml_et_tensor *out, int64_t to, const taps *h, const taps *w, double *row, double *wide) {
-  int64_t rows = x->sizes[2], columns = x->sizes[3];
-  for (int64_t y = 0; y < rows; y++) {
-    cml_et_load_f64(row, x, from + y * x->strides[2], x->strides[3], columns);
-    for (int64_t i = 0; i < w->out; i++) {
-      double sum = row[w->first[i]] * w->weights[i * w->most];
-      for (int64_t k = 1; k < w->count[i]; k++) sum += row[w->first[i] + k] * w->weights[i * w->most + k];
-      wide[y * w->out + i] = sum;
-    }
+/* Rows of the image whose columns are done: row r stands at r % most, as many as one row of the output takes. */
+typedef struct resized {
+  const taps *h, *w;
+  double *row, *lines, *sums; /* of the image; most * w->out; w->out */
+  int64_t *held;              /* most: which row stands there */
+} resized;
+
+static const double *resized_row(const resized *r, const cml_et_tensor *x, int64_t from, int64_t y) {
+  const taps *w = r->w;
+  double *line = r->lines + y % r->h->most * w->out;
+  if (r->held[y % r->h->most] == y) return line;
+  r->held[y % r->h->most] = y;
+  cml_et_load_f64(r->row, x, from + y * x->strides[2], x->strides[3], x->sizes[3]);
+  for (int64_t i = 0; i < w->out; i++) {
+    double sum = r->row[w->first[i]] * w->weights[i * w->most];
+    for (int64_t k = 1; k < w->count[i]; k++) sum += r->row[w->first[i] + k] * w->weights[i * w->most + k];
+    line[i] = x->dtype == CML_U8 ? floor(sum + 0.5) : sum; /* as torch rounds bytes: after each dimension */
   }
-  row = wide + rows * w->out;
+  return line;
+}
+
+static void resize_plane(const resized *r, const cml_et_tensor *x, int64_t from, cml_et_tensor *out, int64_t to) {
+  const taps *h = r->h;
+  int64_t columns = r->w->out;
+  double least = out->dtype == CML_U8 ? 0.5 : 0; /* bytes are cut off when they are stored */
+  for (int64_t k = 0; k < h->most; k++) r->held[k] = -1;
   for (int64_t i = 0; i < h->out; i++) {
-    const double *source = wide + h->first[i] * w->out, *weights = h->weights + i * h->most;
-    for (int64_t k = 0; k < w->out; k++) row[k] = source[k] * weights[0];
-    for (int64_t j = 1; j < h->count[i]; j++)
-      for (int64_t k = 0; k < w->out; k++) row[k] += source[j * w->out + k] * weights[j];
-    cml_et_store_f64(out, to + i * out->strides[2], out->strides[3], w->out, row);
+    for (int64_t k = 0; k < columns; k++) r->sums[k] = least;
+    for (int64_t j = 0; j < h->count[i]; j++) {
+      const double *line = resized_row(r, x, from, h->first[i] + j);
+      double weight = h->weights[i * h->most + j];
+      for (int64_t k = 0; k < columns; k++) r->sums[k] += line[k] * weight;
+    }
+    cml_et_store_f64(out, to + i * out->strides[2], out->strides[3], columns, r->sums);
   }
 }
 
@@ -218,12 +235,45 @@ static cml_status resize_image(cml_et_call *c, const cml_et_tensor *x, cml_et_te
   uint64_t wide;
   CML_TRY(cml_et_resize(c, out, 4, sizes, err));
   if (cml_et_numel(out) == 0) return CML_OK;
-  if (!cml_mul((uint64_t)(x->sizes[2] + 1) * 8, (uint64_t)w->out, &wide)) return cml_fail_memory(err);
-  double *row = cml_et_temp(c, (uint64_t)x->sizes[3] * 8), *room = cml_et_temp(c, wide);
-  if (!row || !room) return cml_fail_memory(err);
+  if (!cml_mul((uint64_t)(h->most + 1) * 8, (uint64_t)w->out, &wide)) return cml_fail_memory(err);
+  resized r = {h, w, cml_et_temp(c, (uint64_t)x->sizes[3] * 8), cml_et_temp(c, wide), NULL, cml_et_temp(c, (uint64_t)h->most * 8)};
+  if (!r.row || !r.lines || !r.held) return cml_fail_memory(err);
+  r.sums = r.lines + h->most * w->out;
   for (int64_t n = 0; n < sizes[0]; n++)
-    for (int64_t k = 0; k < sizes[1]; k++)
-      resize_plane(x, n * x->strides[0] + k * x->strides[1], out, n * out->strides[0] + k * out->strides[1], h, w, row, room);
+    for (int64_t k = 0; k < sizes[1]; k++) resize_plane(&r, x, n * x->strides[0] + k * x->strides[1], out, n * out->strides[0] + k * out->strides[1]);
+  return CML_OK;
+}
+
+/* Nearest: elements move, whatever they are. */
+#define PICK(T)                                                                   \
+  {                                                                               \
+    T *y = to;                                                                    \
+    const T *x = from;                                                            \
+    for (int64_t i = 0; i < w->out; i++) y[i * to_step] = x[w->first[i] * from_step]; \
+  }                                                                               \
+  break
+static void pick_row(void *to, int64_t to_step, const void *from, int64_t from_step, const taps *w, size_t width) {
+  switch (width) {
+    case 1: PICK(uint8_t);
+    case 2: PICK(uint16_t);
+    case 4: PICK(uint32_t);
+    default: PICK(uint64_t);
+  }
+}
+
+static cml_status pick_image(cml_et_call *c, const cml_et_tensor *x, cml_et_tensor *out, const taps *h, const taps *w, cml_error *err) {
+  int64_t sizes[4] = {x->sizes[0], x->sizes[1], h->out, w->out};
+  size_t width = cml_et_width(x);
+  CML_TRY(cml_et_resize(c, out, 4, sizes, err));
+  int64_t step = out->strides[3];
+  for (int64_t p = 0; p < sizes[0] * sizes[1] && h->out && w->out; p++) {
+    int64_t from = p / sizes[1] * x->strides[0] + p % sizes[1] * x->strides[1], to = p / sizes[1] * out->strides[0] + p % sizes[1] * out->strides[1];
+    for (int64_t y = 0; y < h->out; y++) {
+      char *row = (char *)out->data + (size_t)(to + y * out->strides[2]) * width;
+      if (y && h->first[y] == h->first[y - 1]) cml_et_copy_steps(row, step, row - out->strides[2] * (int64_t)width, step, w->out, width);
+      else pick_row(row, step, (const char *)x->data + (size_t)(from + h->first[y] * x->strides[2]) * width, x->strides[3], w, width);
+    }
+  }
   return CML_OK;
 }
 
@@ -291,7 +341,7 @@ static cml_status op_nearest(cml_et_call *c, cml_error *err) {
   CML_TRY(cml_et_want(c, x, CML_ET_ANY, "the tensor", err));
   CML_TRY(nearest_taps(c, &h, x->sizes[2], size[0], factors[0], err));
   CML_TRY(nearest_taps(c, &w, x->sizes[3], size[1], factors[1], err));
-  return resize_image(c, x, cml_et_arg(c, 3), &h, &w, err);
+  return pick_image(c, x, cml_et_arg(c, 3), &h, &w, err);
 }
 
 /* ---- sampling at a grid ---- */

@@ -528,16 +528,14 @@ static cml_status op_masked_scatter(cml_et_call *c, cml_error *err) {
   cml_et_tensor *out = cml_et_arg(c, 3);
   int64_t total, sizes[CML_PTE_MAX_RANK], used = 0;
   size_t rank, width = cml_et_width(self);
-  cml_et_local local;
-  walk w;
+  walk w, from_source = {0};
   CML_TRY(cml_et_same_type(c, self, out, err));
   CML_TRY(cml_et_same_type(c, self, source, err));
-  CML_TRY(cml_et_contiguous(c, source, &local, &source, err));
   CML_TRY(walk_masked(c, &w, &total, &rank, sizes, err));
   CML_TRY(cml_et_resize(c, out, rank, sizes, err));
   for (size_t k = 0; k < rank; k++) w.strides[2][k] = out->strides[k];
   int64_t room = cml_et_numel(source);
-  if (width == 4 && room && masked_densely(c) && cml_et_is_contiguous(out) && source->data != out->data) {
+  if (width == 4 && room && masked_densely(c) && cml_et_is_contiguous(out) && cml_et_is_contiguous(source) && source->data != out->data) {
     const uint32_t *x = self->data, *s = source->data;
     uint32_t *y = out->data;
     for (int64_t i = 0; i < total; i++) {
@@ -547,53 +545,60 @@ static cml_status op_masked_scatter(cml_et_call *c, cml_error *err) {
     }
     return used <= room ? CML_OK : cml_et_fail(c, err, "the source has only %lld elements", (long long)room);
   }
+  for (int k = 0; k < source->rank; k++) walk_dim(&from_source, source->sizes[k], source->strides[k], 0, 0);
   for (int64_t i = 0; i < total; i++, walk_next(&w)) {
     const char *from = (const char *)self->data + (size_t)w.offsets[0] * width;
     if (mask[w.offsets[1]]) {
-      if (used == room) return cml_et_fail(c, err, "the source has only %lld elements", (long long)room);
-      from = (const char *)source->data + (size_t)used++ * width;
+      if (used++ == room) return cml_et_fail(c, err, "the source has only %lld elements", (long long)room);
+      from = (const char *)source->data + (size_t)from_source.offsets[0] * width;
+      walk_next(&from_source);
     }
     copy_element((char *)out->data + (size_t)w.offsets[2] * width, from, width);
   }
   return CML_OK;
 }
 
-/* Whether elements first .. first + n of x, which is contiguous, are not 0: from `all` where that was noted, else in `piece`. */
+enum { FLAGS = 1024 }; /* elements that are looked at together */
+
+/* Whether elements first .. first + n of x are not 0: from `all` where that was noted, else in `piece`. */
 static const uint8_t *flags_of(const cml_et_tensor *x, const uint8_t *all, int64_t first, int64_t n, uint8_t *piece) {
+  int64_t gathered[FLAGS];
   cml_et_local from, to;
   if (all) return all + first;
-  cml_et_make(&from, x->dtype, 1, &n, (char *)x->data + (size_t)first * cml_et_width(x));
+  bool dense = cml_et_is_contiguous(x);
+  cml_et_make(&from, x->dtype, 1, &n, dense ? (char *)x->data + (size_t)first * cml_et_width(x) : (char *)gathered);
+  if (!dense) cml_et_move_run(&from.t, 0, x, first, n);
   cml_et_make(&to, CML_BOOL, 1, &n, piece);
   cml_et_copy(&to.t, &from.t);
   return piece;
 }
 
 /* One row for each element that is not 0: its place. torch gives the rows column by column, and so programs declare them. Elements are
- * looked at twice; which are 0 is noted at first where they do not lie in order, or where the output lies. */
+ * looked at twice; which are 0 is noted at first where the output lies in their memory. */
 static cml_status op_nonzero(cml_et_call *c, cml_error *err) {
   const cml_et_tensor *x = cml_et_arg(c, 0);
   cml_et_tensor *out = cml_et_arg(c, 1);
   int64_t sizes[2] = {0, x->rank}, n = cml_et_numel(x), row = 0;
-  uint8_t piece[1024], *all = NULL;
+  uint8_t piece[FLAGS], *all = NULL;
   const char *mine = x->data, *others = out->data;
   CML_TRY(cml_et_want(c, x, CML_ET_ANY, "the tensor", err));
   CML_TRY(cml_et_want(c, out, CML_MASK(I64), "the output", err));
   bool apart = !others || others + out->capacity <= mine || mine + (size_t)n * cml_et_width(x) <= others;
-  if (n && (!apart || !cml_et_is_contiguous(x))) {
+  if (n && !apart) {
     cml_et_local flags;
     if (!(all = cml_et_temp(c, (uint64_t)n))) return cml_fail_memory(err);
     cml_et_make(&flags, CML_BOOL, x->rank, x->sizes, all);
     cml_et_copy(&flags.t, x);
   }
   for (int64_t first = 0, m; first < n; first += m) {
-    m = n - first < (int64_t)sizeof piece ? n - first : (int64_t)sizeof piece;
+    m = n - first < FLAGS ? n - first : FLAGS;
     const uint8_t *set = flags_of(x, all, first, m, piece);
     for (int64_t i = 0; i < m; i++) sizes[0] += set[i] != 0;
   }
   CML_TRY(cml_et_resize(c, out, 2, sizes, err));
   int64_t *to = out->data;
   for (int64_t first = 0, m; first < n && row < sizes[0]; first += m) {
-    m = n - first < (int64_t)sizeof piece ? n - first : (int64_t)sizeof piece;
+    m = n - first < FLAGS ? n - first : FLAGS;
     const uint8_t *set = flags_of(x, all, first, m, piece);
     for (int64_t i = 0; i < m && row < sizes[0]; i++) {
       int64_t rest = first + i;
@@ -624,6 +629,8 @@ static cml_status op_repeat_interleave(cml_et_call *c, cml_error *err) {
 }
 
 /* ---- the largest k: a heap of the best so far, whose worst is on top ---- */
+
+enum { LONG_HEAP = 1 << 14 };
 
 typedef struct entry {
   int64_t key, index;
@@ -704,6 +711,45 @@ static void top_row(const cml_et_tensor *x, int64_t from, int64_t step, int64_t 
   }
 }
 
+/* The same for a k whose heap would be large: it lies in the output of indices, and keys are read anew. */
+typedef struct long_heap {
+  const cml_et_tensor *x;
+  int64_t from, step, *at, at_step;
+  bool largest;
+} long_heap;
+
+static inline entry entry_of(const long_heap *h, int64_t i) { return (entry){key_of(h->x, h->from + i * h->step, h->largest), i}; }
+
+static void put_in(const long_heap *h, int64_t n, int64_t at, entry e) {
+  for (int64_t child; (child = 2 * at + 1) < n; at = child) {
+    entry worse = entry_of(h, h->at[child * h->at_step]);
+    if (child + 1 < n) {
+      entry other = entry_of(h, h->at[(child + 1) * h->at_step]);
+      if (before(worse, other)) worse = other, child++;
+    }
+    if (!before(e, worse)) break;
+    h->at[at * h->at_step] = worse.index;
+  }
+  h->at[at * h->at_step] = e.index;
+}
+
+static void top_long(const long_heap *h, int64_t n, int64_t k) {
+  for (int64_t i = 0; i < k; i++) h->at[i * h->at_step] = i;
+  for (int64_t i = k / 2 - 1; i >= 0; i--) put_in(h, k, i, entry_of(h, h->at[i * h->at_step]));
+  entry worst = entry_of(h, h->at[0]);
+  for (int64_t i = k; i < n; i++) {
+    entry e = entry_of(h, i);
+    if (e.key <= worst.key) continue;
+    put_in(h, k, 0, e);
+    worst = entry_of(h, h->at[0]);
+  }
+  for (int64_t i = k - 1; i > 0; i--) {
+    entry e = entry_of(h, h->at[i * h->at_step]);
+    h->at[i * h->at_step] = h->at[0];
+    put_in(h, i, 0, e);
+  }
+}
+
 static cml_status op_topk(cml_et_call *c, cml_error *err) {
   const cml_et_tensor *x = cml_et_arg(c, 0);
   cml_et_tensor *values = cml_et_arg(c, 5), *indices = cml_et_arg(c, 6);
@@ -721,8 +767,8 @@ static cml_status op_topk(cml_et_call *c, cml_error *err) {
   CML_TRY(cml_et_resize(c, values, x->rank, sizes, err));
   CML_TRY(cml_et_resize(c, indices, x->rank, sizes, err));
   if (k == 0 || cml_et_numel(values) == 0) return CML_OK;
-  entry *heap = cml_et_temp(c, (uint64_t)k * sizeof *heap);
-  if (!heap) return cml_fail_memory(err);
+  entry *heap = k <= LONG_HEAP ? cml_et_temp(c, (uint64_t)k * sizeof *heap) : NULL;
+  if (k <= LONG_HEAP && !heap) return cml_fail_memory(err);
   walk w = {0};
   int64_t step[3] = {0};
   for (int d = 0; d < x->rank; d++) {
@@ -730,11 +776,16 @@ static cml_status op_topk(cml_et_call *c, cml_error *err) {
     else step[0] = x->strides[d], step[1] = values->strides[d], step[2] = indices->strides[d];
   }
   for (int64_t r = 0, rows_count = cml_et_numel(values) / k; r < rows_count; r++, walk_next(&w)) {
-    top_row(x, w.offsets[0], step[0], n, k, cml_et_bool(c, 3, true), heap);
+    bool largest = cml_et_bool(c, 3, true);
+    int64_t *to = (int64_t *)indices->data + w.offsets[2];
+    if (heap) top_row(x, w.offsets[0], step[0], n, k, largest, heap);
+    else top_long(&(long_heap){x, w.offsets[0], step[0], to, step[2], largest}, n, k);
     for (int64_t i = 0; i < k; i++) {
+      int64_t at = heap ? heap[i].index : to[i * step[2]];
+      if (at < 0 || at >= n) at = 0; /* where a program lets the two outputs overlap */
+      to[i * step[2]] = at;
       copy_element((char *)values->data + (size_t)(w.offsets[1] + i * step[1]) * width,
-                   (const char *)x->data + (size_t)(w.offsets[0] + heap[i].index * step[0]) * width, width);
-      ((int64_t *)indices->data)[w.offsets[2] + i * step[2]] = heap[i].index;
+                   (const char *)x->data + (size_t)(w.offsets[0] + at * step[0]) * width, width);
     }
   }
   return CML_OK;

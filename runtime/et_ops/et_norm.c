@@ -6,123 +6,157 @@
 #include "et_view.h"
 #include "kernels.h"
 
-/* A parameter as floats in temporary memory; `otherwise` where it is missing. */
-static float *parameter(cml_et_call *c, const cml_et_tensor *t, int64_t n, float otherwise) {
-  float *p = cml_et_temp(c, (uint64_t)n * sizeof *p);
-  if (!p) return NULL;
-  for (int64_t i = 0; !t && i < n; i++) p[i] = otherwise;
-  if (t) cml_et_load_f32(p, t, 0, 1, n);
-  return p;
-}
-
-static void moments(const float *x, int64_t n, double *mean, double *variance) {
-  double sum = 0, squares = 0;
-  for (int64_t at = 0; at < n; at += 4096) sum += (double)cml_kernels_get()->sum(x + at, n - at < 4096 ? (size_t)(n - at) : 4096);
-  *mean = sum / (double)n;
-  for (int64_t at = 0; at < n; at += 4096) {
-    float s, q;
-    size_t m = n - at < 4096 ? (size_t)(n - at) : 4096;
-    cml_kernels_get()->moments(x + at, m, (float)*mean, &s, &q);
-    double d = *mean - (double)(float)*mean;
-    squares += (double)q - 2 * d * (double)s + (double)m * d * d;
-  }
-  *variance = squares / (double)n > 0 || squares != squares ? squares / (double)n : 0;
-}
-
-/* Rows of n: normalised, times gamma plus beta, which repeat every `period` elements for `run` elements each. */
+/* Rows of n in the order of the shape: normalised, times gamma plus beta, which repeat every `channels` for `run` elements each. */
 typedef struct norm {
-  const cml_et_tensor *x;
+  const cml_et_tensor *x, *gamma, *beta; /* the latter two: or NULL */
   cml_et_tensor *out, *mean, *rstd;
-  const float *gamma, *beta;
   int64_t rows, n, channels, run; /* channels: of the parameters; a row starts at channel (row * n / run) % channels */
   double epsilon;
   char *scratch;
 } norm;
 
+enum { PIECE = 8192, PIECE_F64 = 512 }; /* elements of a row that are looked at together */
+
+/* One thread's. Elements are taken from x itself where that is dense and float32, from `row` where the row is short, else they are loaded
+ * piece by piece. */
+typedef struct room {
+  float row[PIECE], gamma[PIECE], beta[PIECE];
+} room;
+
+static bool in_place(const norm *j) { return j->x->dtype == CML_F32 && cml_et_is_contiguous(j->x); }
+
+static const float *piece_of(const norm *j, room *r, int64_t row, int64_t at, int64_t n) {
+  int64_t first = row * j->n + at;
+  if (in_place(j)) return (const float *)j->x->data + first;
+  if (j->n > PIECE) cml_et_load_run_f32(r->row, j->x, first, n);
+  return r->row;
+}
+
+static int64_t piece_at(const norm *j, int64_t at) { return j->n - at < PIECE ? j->n - at : PIECE; }
+
+static void moments(const norm *j, room *r, int64_t row, double *mean, double *variance) {
+  double sum = 0, squares = 0;
+  const cml_kernels *k = cml_kernels_get();
+  for (int64_t at = 0, n; at < j->n; at += n) {
+    n = piece_at(j, at);
+    const float *x = piece_of(j, r, row, at, n);
+    for (int64_t i = 0; i < n; i += 4096) sum += (double)k->sum(x + i, n - i < 4096 ? (size_t)(n - i) : 4096);
+  }
+  *mean = sum / (double)j->n;
+  for (int64_t at = 0, n; at < j->n; at += n) {
+    n = piece_at(j, at);
+    const float *x = piece_of(j, r, row, at, n);
+    for (int64_t i = 0; i < n; i += 4096) {
+      float s, q;
+      size_t m = n - i < 4096 ? (size_t)(n - i) : 4096;
+      k->moments(x + i, m, (float)*mean, &s, &q);
+      double d = *mean - (double)(float)*mean;
+      squares += (double)q - 2 * d * (double)s + (double)m * d * d;
+    }
+  }
+  *variance = squares / (double)j->n > 0 || squares != squares ? squares / (double)j->n : 0;
+}
+
+/* n of a parameter from `first` on, or of `otherwise` where it is missing. */
+static const float *parameter(const cml_et_tensor *t, int64_t first, int64_t n, float otherwise, float *to) {
+  if (t && t->dtype == CML_F32 && cml_et_is_contiguous(t)) return (const float *)t->data + first;
+  if (t) cml_et_load_run_f32(to, t, first, n);
+  else for (int64_t i = 0; i < n; i++) to[i] = otherwise;
+  return to;
+}
+
+static void norm_piece(const norm *j, room *r, int64_t row, int64_t at, int64_t n, const float *x, float *y, float mean, float rstd) {
+  int64_t channel = row * (j->n / j->run) % j->channels;
+  if (j->run == 1) {
+    const float *gamma = parameter(j->gamma, channel + at, n, 1, r->gamma), *beta = parameter(j->beta, channel + at, n, 0, r->beta);
+    for (int64_t i = 0; i < n; i++) y[i] = (x[i] - mean) * rstd * gamma[i] + beta[i];
+    return;
+  }
+  for (int64_t i = 0, m; i < n; i += m) {
+    int64_t k = channel + (at + i) / j->run, left = j->run - (at + i) % j->run;
+    float a = rstd * *parameter(j->gamma, k, 1, 1, r->gamma), b = *parameter(j->beta, k, 1, 0, r->beta);
+    m = left < n - i ? left : n - i;
+    for (int64_t e = i; e < i + m; e++) y[e] = (x[e] - mean) * a + b;
+  }
+}
+
 static void norm_rows(void *context, size_t thread, size_t begin, size_t end) {
   const norm *j = context;
-  float *row = (float *)(void *)(j->scratch + thread * (size_t)j->n * sizeof(float));
-  for (size_t r = begin; r < end; r++) {
+  room *r = (room *)(void *)(j->scratch + thread * sizeof *r);
+  bool dense = j->out->dtype == CML_F32 && cml_et_is_contiguous(j->out);
+  for (int64_t row = (int64_t)begin; row < (int64_t)end; row++) {
     double mean, variance, rstd;
-    cml_et_load_f32(row, j->x, (int64_t)r * j->n, 1, j->n);
-    moments(row, j->n, &mean, &variance);
+    if (j->n <= PIECE && !in_place(j)) cml_et_load_run_f32(r->row, j->x, row * j->n, j->n);
+    moments(j, r, row, &mean, &variance);
     rstd = 1 / sqrt(variance + j->epsilon);
-    cml_et_store_f64(j->mean, (int64_t)r, 1, 1, &mean);
-    cml_et_store_f64(j->rstd, (int64_t)r, 1, 1, &rstd);
-    float m = (float)mean, s = (float)rstd;
-    int64_t channel = (int64_t)r * (j->n / j->run) % j->channels;
-    if (j->run == 1) {
-      const float *gamma = j->gamma + channel, *beta = j->beta + channel;
-      for (int64_t i = 0; i < j->n; i++) row[i] = (row[i] - m) * s * gamma[i] + beta[i];
-    } else {
-      for (int64_t at = 0; at < j->n; at += j->run, channel++) {
-        float a = s * j->gamma[channel], b = j->beta[channel];
-        for (int64_t i = 0; i < j->run; i++) row[at + i] = (row[at + i] - m) * a + b;
+    cml_et_store_run_f64(j->mean, row, 1, &mean);
+    cml_et_store_run_f64(j->rstd, row, 1, &rstd);
+    for (int64_t at = 0, n; at < j->n; at += n) {
+      n = piece_at(j, at);
+      const float *x = piece_of(j, r, row, at, n);
+      float *y = dense ? (float *)j->out->data + row * j->n + at : r->row;
+      norm_piece(j, r, row, at, n, x, y, (float)mean, (float)rstd);
+      if (!dense) cml_et_store_run_f32(j->out, row * j->n + at, n, y);
+    }
+  }
+}
+
+/* float64 at its own precision; simple, for it is rare. The sums over a row of x - shift, or of its squares. */
+static double sum_f64(const norm *j, int64_t row, double shift, bool square) {
+  double x[PIECE_F64], sum = 0;
+  for (int64_t at = 0; at < j->n; at += PIECE_F64) {
+    int64_t n = j->n - at < PIECE_F64 ? j->n - at : PIECE_F64;
+    cml_et_load_run_f64(x, j->x, row * j->n + at, n);
+    for (int64_t i = 0; i < n; i++) sum += square ? (x[i] - shift) * (x[i] - shift) : x[i] - shift;
+  }
+  return sum;
+}
+
+static void norm_rows_f64(const norm *j) {
+  double x[PIECE_F64];
+  for (int64_t row = 0; row < j->rows; row++) {
+    double mean = sum_f64(j, row, 0, false) / (double)j->n, rstd = 1 / sqrt(sum_f64(j, row, mean, true) / (double)j->n + j->epsilon);
+    cml_et_store_run_f64(j->mean, row, 1, &mean);
+    cml_et_store_run_f64(j->rstd, row, 1, &rstd);
+    for (int64_t at = 0; at < j->n; at += PIECE_F64) {
+      int64_t n = j->n - at < PIECE_F64 ? j->n - at : PIECE_F64;
+      cml_et_load_run_f64(x, j->x, row * j->n + at, n);
+      for (int64_t i = 0; i < n; i++) {
+        int64_t channel = (row * j->n + at + i) / j->run % j->channels;
+        double a = 1, b = 0;
+        if (j->gamma) cml_et_load_run_f64(&a, j->gamma, channel, 1);
+        if (j->beta) cml_et_load_run_f64(&b, j->beta, channel, 1);
+        x[i] = (x[i] - mean) * rstd * a + b;
       }
-    }
-    cml_et_store_f32(j->out, (int64_t)r * j->n, 1, j->n, row);
-  }
-}
-
-/* float64 at its own precision; simple, for it is rare. */
-static void norm_rows_f64(const norm *j, const cml_et_tensor *weight, const cml_et_tensor *bias) {
-  const double *x = j->x->data;
-  double *y = j->out->data;
-  for (int64_t r = 0; r < j->rows; r++, x += j->n, y += j->n) {
-    double mean = 0, variance = 0;
-    for (int64_t i = 0; i < j->n; i++) mean += x[i];
-    mean /= (double)j->n;
-    for (int64_t i = 0; i < j->n; i++) variance += (x[i] - mean) * (x[i] - mean);
-    double rstd = 1 / sqrt(variance / (double)j->n + j->epsilon);
-    cml_et_store_f64(j->mean, r, 1, 1, &mean);
-    cml_et_store_f64(j->rstd, r, 1, 1, &rstd);
-    for (int64_t i = 0; i < j->n; i++) {
-      int64_t channel = (r * j->n + i) / j->run % j->channels;
-      double a = 1, b = 0;
-      if (weight) cml_et_load_f64(&a, weight, channel, 1, 1);
-      if (bias) cml_et_load_f64(&b, bias, channel, 1, 1);
-      y[i] = (x[i] - mean) * rstd * a + b;
+      cml_et_store_run_f64(j->out, row * j->n + at, n, x);
     }
   }
 }
 
-static cml_status run_norm(cml_et_call *c, norm *j, const cml_et_tensor *weight, const cml_et_tensor *bias, cml_error *err) {
-  cml_et_tensor *out = j->out, *mean = j->mean, *rstd = j->rstd;
-  cml_et_local lx, lo, lm, lr;
-  const cml_et_tensor *both[2] = {weight, bias};
-  CML_TRY(cml_et_same_type(c, j->x, out, err));
+static cml_status run_norm(cml_et_call *c, norm *j, cml_error *err) {
+  const cml_et_tensor *both[2] = {j->gamma, j->beta};
+  CML_TRY(cml_et_same_type(c, j->x, j->out, err));
   CML_TRY(cml_et_want(c, j->mean, CML_ET_FLOATING, "the output of means", err));
   CML_TRY(cml_et_want(c, j->rstd, CML_ET_FLOATING, "the output of deviations", err));
   for (int k = 0; k < 2; k++) {
     if (!both[k]) continue;
     CML_TRY(cml_et_want(c, both[k], CML_ET_FLOATING, "a parameter", err));
-    if (cml_et_numel(both[k]) != j->channels || !cml_et_is_contiguous(both[k])) return cml_et_fail(c, err, "a parameter has not %lld elements", (long long)j->channels);
+    if (cml_et_numel(both[k]) != j->channels) return cml_et_fail(c, err, "a parameter has not %lld elements", (long long)j->channels);
   }
-  CML_TRY(cml_et_resize_like(c, out, j->x, err));
+  CML_TRY(cml_et_resize_like(c, j->out, j->x, err));
   if (j->rows == 0) return CML_OK;
-  CML_TRY(cml_et_contiguous(c, j->x, &lx, &j->x, err));
-  j->out = cml_et_dense(c, out, &lo);
-  j->mean = cml_et_dense(c, mean, &lm);
-  j->rstd = cml_et_dense(c, rstd, &lr);
-  if (!j->out || !j->mean || !j->rstd) return cml_fail_memory(err);
   if (j->x->dtype == CML_F64) {
-    norm_rows_f64(j, weight, bias);
-  } else {
-    j->gamma = parameter(c, weight, j->channels, 1);
-    j->beta = parameter(c, bias, j->channels, 0);
-    j->scratch = cml_et_temp(c, (uint64_t)j->n * sizeof(float) * cml_pool_threads(c->pool));
-    if (!j->gamma || !j->beta || !j->scratch) return cml_fail_memory(err);
-    cml_parallel_with_thread(c->pool, (size_t)j->rows, (size_t)(16384 / (j->n + 1) + 1), norm_rows, j);
+    norm_rows_f64(j);
+    return CML_OK;
   }
-  cml_et_dense_done(out, j->out);
-  cml_et_dense_done(mean, j->mean);
-  cml_et_dense_done(rstd, j->rstd);
+  if (!(j->scratch = cml_et_temp(c, sizeof(room) * cml_pool_threads(c->pool)))) return cml_fail_memory(err);
+  cml_parallel_with_thread(c->pool, (size_t)j->rows, (size_t)(16384 / (j->n + 1) + 1), norm_rows, j);
   return CML_OK;
 }
 
 static cml_status op_layer_norm(cml_et_call *c, cml_error *err) {
   norm j = {.x = cml_et_arg(c, 0), .out = cml_et_arg(c, 5), .mean = cml_et_arg(c, 6), .rstd = cml_et_arg(c, 7), .rows = 1, .n = 1, .run = 1,
-            .epsilon = cml_et_real(c, 4, 1e-5)};
+            .gamma = cml_et_arg(c, 2), .beta = cml_et_arg(c, 3), .epsilon = cml_et_real(c, 4, 1e-5)};
   int64_t shape[CML_PTE_MAX_RANK], sizes[CML_PTE_MAX_RANK];
   size_t count;
   CML_TRY(cml_et_want(c, j.x, CML_ET_FLOATING, "the tensor", err));
@@ -138,11 +172,12 @@ static cml_status op_layer_norm(cml_et_call *c, cml_error *err) {
   CML_TRY(cml_et_resize(c, j.mean, j.x->rank, sizes, err));
   CML_TRY(cml_et_resize(c, j.rstd, j.x->rank, sizes, err));
   if (j.n == 0) return cml_et_fail(c, err, "rows of no elements have no mean");
-  return run_norm(c, &j, cml_et_arg(c, 2), cml_et_arg(c, 3), err);
+  return run_norm(c, &j, err);
 }
 
 static cml_status op_group_norm(cml_et_call *c, cml_error *err) {
-  norm j = {.x = cml_et_arg(c, 0), .out = cml_et_arg(c, 8), .mean = cml_et_arg(c, 9), .rstd = cml_et_arg(c, 10), .epsilon = cml_et_real(c, 7, 1e-5)};
+  norm j = {.x = cml_et_arg(c, 0), .out = cml_et_arg(c, 8), .mean = cml_et_arg(c, 9), .rstd = cml_et_arg(c, 10),
+            .gamma = cml_et_arg(c, 1), .beta = cml_et_arg(c, 2), .epsilon = cml_et_real(c, 7, 1e-5)};
   int64_t n = cml_et_int(c, 3, 0), channels = cml_et_int(c, 4, 0), plane = cml_et_int(c, 5, 0), groups = cml_et_int(c, 6, 0), count, area;
   CML_TRY(cml_et_want(c, j.x, CML_ET_FLOATING, "the tensor", err));
   if (n < 0 || channels < 1 || plane < 1 || groups < 1 || channels % groups || __builtin_mul_overflow(n, channels, &area) ||
@@ -154,7 +189,7 @@ static cml_status op_group_norm(cml_et_call *c, cml_error *err) {
   j.run = plane;
   CML_TRY(cml_et_resize(c, j.mean, 2, (int64_t[]){n, groups}, err));
   CML_TRY(cml_et_resize(c, j.rstd, 2, (int64_t[]){n, groups}, err));
-  return run_norm(c, &j, cml_et_arg(c, 1), cml_et_arg(c, 2), err);
+  return run_norm(c, &j, err);
 }
 
 /* ---- over the batch ---- */

@@ -1,5 +1,5 @@
-/* Pooling over two dimensions. Rows of a plane are brought into double precision, a band of them at a time; each row of windows takes
- * in the rows that it covers, one after the other. */
+/* Pooling over two dimensions. Rows of a plane are brought into double precision, a band of them at a time and very wide ones in tiles of
+ * columns; each row of windows takes in the rows that it covers, one after the other. */
 #include <math.h>
 
 #include "et_elementwise.h"
@@ -64,22 +64,28 @@ static int64_t plane_of(const cml_et_tensor *t, int64_t n, int64_t channel) {
   return t->rank == 4 ? n * t->strides[0] + channel * t->strides[1] : channel * t->strides[0];
 }
 
-enum { BAND = 1 << 15 }; /* elements of a plane that are in double precision at once */
+enum {
+  BAND = 1 << 15, /* elements of a plane that are in double precision at once */
+  TILE = 1 << 13, /* columns that are looked at together, of windows or of the image */
+};
 
 typedef struct pool_job {
   window w;
   cml_et_tensor *out, *indices;
   char *scratch;
   size_t room; /* bytes of one thread's */
-  int64_t band; /* rows */
+  int64_t tile;       /* columns of windows together */
+  int64_t from, to;   /* those columns, now */
+  int64_t left, span; /* the image's columns that they cover: the first, and how many */
   bool include_pad;
   int64_t divisor;
   double least; /* of the type: what a window without elements has at most */
-  /* to: a row of results, with room for a row of the image behind it */
+  /* to: columns from .. to of a row of results, with room for the image's columns behind it */
   void (*begin)(const struct pool_job *j, int64_t y, double *to, int64_t *index);
   void (*row)(const struct pool_job *j, const double *line, int64_t at, int64_t y, double *to, int64_t *index); /* takes in row `at` */
   void (*end)(const struct pool_job *j, int64_t y, double *to);
-  void (*rows)(const struct pool_job *j, int64_t y, int64_t *first, int64_t *last); /* of the image, for row y of the windows */
+  /* what of the image window `at` of dimension k covers: may end beyond it */
+  void (*cover)(const struct pool_job *j, int k, int64_t at, int64_t *first, int64_t *last);
 } pool_job;
 
 /* ---- the largest ---- */
@@ -93,22 +99,26 @@ static int64_t first_in(const window *w, int k, int64_t at) {
 /* As torch has it, a window without elements names the place where its first one would be. */
 static void max_begin(const pool_job *j, int64_t y, double *to, int64_t *index) {
   const window *w = &j->w;
-  for (int64_t x = 0; x < w->out[1]; x++) {
-    to[x] = j->least;
-    index[x] = first_in(w, 0, y) * w->in[1] + first_in(w, 1, x);
+  for (int64_t x = j->from; x < j->to; x++) {
+    to[x - j->from] = j->least;
+    index[x - j->from] = first_in(w, 0, y) * w->in[1] + first_in(w, 1, x);
   }
 }
 
-static void max_rows(const pool_job *j, int64_t y, int64_t *first, int64_t *last) {
+static void max_cover(const pool_job *j, int k, int64_t at, int64_t *first, int64_t *last) {
   const window *w = &j->w;
-  *first = first_in(w, 0, y);
-  *last = y * w->stride[0] - w->pad[0] + (w->kernel[0] - 1) * w->dilation[0] + 1;
+  int64_t from = at * w->stride[k] - w->pad[k];
+  *first = from < 0 ? 0 : from;
+  *last = from + (w->kernel[k] - 1) * w->dilation[k] + 1;
 }
 
 static void max_row(const pool_job *j, const double *line, int64_t at, int64_t y, double *to, int64_t *index) {
   const window *w = &j->w;
   if ((at - first_in(w, 0, y)) % w->dilation[0]) return;
-  for (int64_t x = 0; x < w->out[1]; x++) {
+  line -= j->left;
+  to -= j->from;
+  index -= j->from;
+  for (int64_t x = j->from; x < j->to; x++) {
     int64_t end = x * w->stride[1] - w->pad[1] + (w->kernel[1] - 1) * w->dilation[1] + 1;
     if (end > w->in[1]) end = w->in[1];
     for (int64_t xx = first_in(w, 1, x); xx < end; xx += w->dilation[1]) {
@@ -125,7 +135,7 @@ static void max_row(const pool_job *j, const double *line, int64_t at, int64_t y
 
 static void mean_begin(const pool_job *j, int64_t y, double *to, int64_t *index) {
   (void)y, (void)index;
-  memset(to + j->w.out[1], 0, (size_t)j->w.in[1] * sizeof *to);
+  memset(to + (j->to - j->from), 0, (size_t)j->span * sizeof *to);
 }
 
 CML_WIDE_INLINE void add_line_loop(double *sums, const double *line, int64_t n) {
@@ -134,7 +144,7 @@ CML_WIDE_INLINE void add_line_loop(double *sums, const double *line, int64_t n) 
 CML_WIDE static void add_line_wide(double *sums, const double *line, int64_t n) { add_line_loop(sums, line, n); }
 static void mean_row(const pool_job *j, const double *line, int64_t at, int64_t y, double *to, int64_t *index) {
   (void)at, (void)y, (void)index;
-  (cml_wide() ? add_line_wide : add_line_loop)(to + j->w.out[1], line, j->w.in[1]);
+  (cml_wide() ? add_line_wide : add_line_loop)(to + (j->to - j->from), line, j->span);
 }
 
 /* Four sums at once, for each waits for the addition before. */
@@ -155,17 +165,18 @@ static void covered(const window *w, int k, int64_t at, int64_t *padded, int64_t
   *last = to < w->in[k] ? to : w->in[k];
 }
 
-static void mean_rows(const pool_job *j, int64_t y, int64_t *first, int64_t *last) {
+static void mean_cover(const pool_job *j, int k, int64_t at, int64_t *first, int64_t *last) {
   int64_t padded;
-  covered(&j->w, 0, y, &padded, first, last);
+  covered(&j->w, k, at, &padded, first, last);
 }
 
 static void mean_end(const pool_job *j, int64_t y, double *to) {
+  const double *sums = to + (j->to - j->from);
   int64_t height, width, t, b, l, r;
   covered(&j->w, 0, y, &height, &t, &b);
-  for (int64_t x = 0; x < j->w.out[1]; x++) {
+  for (int64_t x = j->from; x < j->to; x++) {
     covered(&j->w, 1, x, &width, &l, &r);
-    to[x] = b <= t || r <= l ? 0 : row_sum(to + j->w.out[1] + l, r - l) / (double)(j->divisor ? j->divisor : j->include_pad ? height * width : (b - t) * (r - l));
+    to[x - j->from] = b <= t || r <= l ? 0 : row_sum(sums + (l - j->left), r - l) / (double)(j->divisor ? j->divisor : j->include_pad ? height * width : (b - t) * (r - l));
   }
 }
 
@@ -174,55 +185,81 @@ static void share(const window *w, int k, int64_t at, int64_t *first, int64_t *l
   *last = ((at + 1) * w->in[k] + w->out[k] - 1) / w->out[k];
 }
 
-static void adaptive_rows(const pool_job *j, int64_t y, int64_t *first, int64_t *last) { share(&j->w, 0, y, first, last); }
+static void adaptive_cover(const pool_job *j, int k, int64_t at, int64_t *first, int64_t *last) { share(&j->w, k, at, first, last); }
 
 static void adaptive_end(const pool_job *j, int64_t y, double *to) {
+  const double *sums = to + (j->to - j->from);
   int64_t t, b, l, r;
   share(&j->w, 0, y, &t, &b);
-  for (int64_t x = 0; x < j->w.out[1]; x++) {
+  for (int64_t x = j->from; x < j->to; x++) {
     share(&j->w, 1, x, &l, &r);
-    to[x] = row_sum(to + j->w.out[1] + l, r - l) / (double)((b - t) * (r - l));
+    to[x - j->from] = row_sum(sums + (l - j->left), r - l) / (double)((b - t) * (r - l));
   }
 }
 
 /* ---- planes ---- */
 
-/* Rows [first, last) of a plane in double precision. */
+/* Rows [first, last) of a tile of a plane in double precision; at most `most` of them. */
 typedef struct band {
   double *lines;
-  int64_t first, last;
+  int64_t first, last, most;
 } band;
 
 static const double *line_of(const pool_job *j, int64_t plane, int64_t at, band *b) {
   const window *w = &j->w;
+  int64_t step = w->x->strides[w->d + 1];
   if (at < b->first || at >= b->last) {
     b->first = at;
-    b->last = at + j->band < w->in[0] ? at + j->band : w->in[0];
+    b->last = at + b->most < w->in[0] ? at + b->most : w->in[0];
     for (int64_t y = b->first; y < b->last; y++)
-      cml_et_load_f64(b->lines + (y - at) * w->in[1], w->x, plane + y * w->x->strides[w->d], w->x->strides[w->d + 1], w->in[1]);
+      cml_et_load_f64(b->lines + (y - at) * j->span, w->x, plane + y * w->x->strides[w->d] + j->left * step, step, j->span);
   }
-  return b->lines + (at - b->first) * w->in[1];
+  return b->lines + (at - b->first) * j->span;
+}
+
+/* The columns of the image that columns from .. to of the windows cover. */
+static void take_tile(pool_job *j, int64_t from) {
+  int64_t first, last, ignored;
+  j->from = from;
+  j->to = from + j->tile < j->w.out[1] ? from + j->tile : j->w.out[1];
+  j->cover(j, 1, j->from, &first, &ignored);
+  j->cover(j, 1, j->to - 1, &ignored, &last);
+  if (last > j->w.in[1]) last = j->w.in[1];
+  j->left = first < last ? first : last;
+  j->span = last - j->left;
+}
+
+static int64_t band_rows(const pool_job *j) {
+  int64_t rows = BAND / (j->span + 1) + 1;
+  return rows < j->w.in[0] ? rows : j->w.in[0];
+}
+
+static void pool_tile(const pool_job *j, int64_t from, int64_t to, int64_t indices, char *room) {
+  const window *w = &j->w;
+  band b = {.lines = (double *)(void *)room, .most = band_rows(j)};
+  double *row = b.lines + b.most * j->span;
+  int64_t count = j->to - j->from, *index = (int64_t *)(void *)(row + count + j->span), step = j->out->strides[w->d + 1];
+  for (int64_t y = 0; y < w->out[0]; y++) {
+    int64_t first, last;
+    j->cover(j, 0, y, &first, &last);
+    if (last > w->in[0]) last = w->in[0];
+    j->begin(j, y, row, index);
+    for (int64_t at = first; at < last; at++) j->row(j, line_of(j, from, at, &b), at, y, row, index);
+    if (j->end) j->end(j, y, row);
+    cml_et_store_f64(j->out, to + y * j->out->strides[w->d] + j->from * step, step, count, row);
+    if (j->indices)
+      cml_et_store_i64(j->indices, indices + y * j->indices->strides[w->d] + j->from * j->indices->strides[w->d + 1], j->indices->strides[w->d + 1], count, index);
+  }
 }
 
 static void pool_planes(void *context, size_t thread, size_t begin, size_t end) {
-  const pool_job *j = context;
-  const window *w = &j->w;
-  band b = {.lines = (double *)(void *)(j->scratch + thread * j->room)};
-  double *row = b.lines + j->band * w->in[1];
-  int64_t *index = (int64_t *)(void *)(row + w->out[1] + w->in[1]);
+  pool_job j = *(const pool_job *)context;
+  const window *w = &j.w;
   for (size_t p = begin; p < end; p++) {
-    int64_t n = (int64_t)p / w->channels, channel = (int64_t)p % w->channels, to = plane_of(j->out, n, channel), from = plane_of(w->x, n, channel);
-    b.first = b.last = 0;
-    for (int64_t y = 0; y < w->out[0]; y++) {
-      int64_t first, last;
-      j->rows(j, y, &first, &last);
-      if (last > w->in[0]) last = w->in[0];
-      j->begin(j, y, row, index);
-      for (int64_t at = first; at < last; at++) j->row(j, line_of(j, from, at, &b), at, y, row, index);
-      if (j->end) j->end(j, y, row);
-      cml_et_store_f64(j->out, to + y * j->out->strides[w->d], j->out->strides[w->d + 1], w->out[1], row);
-      if (j->indices)
-        cml_et_store_i64(j->indices, plane_of(j->indices, n, channel) + y * j->indices->strides[w->d], j->indices->strides[w->d + 1], w->out[1], index);
+    int64_t n = (int64_t)p / w->channels, channel = (int64_t)p % w->channels;
+    for (int64_t from = 0; from < w->out[1]; from += j.tile) {
+      take_tile(&j, from);
+      pool_tile(&j, plane_of(w->x, n, channel), plane_of(j.out, n, channel), j.indices ? plane_of(j.indices, n, channel) : 0, j.scratch + thread * j.room);
     }
   }
 }
@@ -232,9 +269,14 @@ static cml_status run_pool(cml_et_call *c, pool_job *j, cml_error *err) {
   CML_TRY(resize_out(c, &j->w, j->out, err));
   if (j->indices) CML_TRY(resize_out(c, &j->w, j->indices, err));
   if (cml_et_numel(j->out) == 0) return CML_OK;
-  int64_t rows = BAND / j->w.in[1] + 1;
-  j->band = rows < j->w.in[0] ? rows : j->w.in[0];
-  j->room = (size_t)((j->band + 1) * j->w.in[1] + 2 * j->w.out[1]) * 8;
+  int64_t widest = j->w.in[1] > j->w.out[1] ? j->w.in[1] : j->w.out[1];
+  j->tile = widest <= TILE ? j->w.out[1] : TILE * j->w.out[1] / widest;
+  if (j->tile < 1) j->tile = 1;
+  for (int64_t from = 0; from < j->w.out[1]; from += j->tile) {
+    take_tile(j, from);
+    size_t room = (size_t)((band_rows(j) + 1) * j->span + 2 * (j->to - j->from)) * 8;
+    if (room > j->room) j->room = room;
+  }
   j->scratch = cml_et_temp(c, (uint64_t)j->room * cml_pool_threads(c->pool));
   if (!j->scratch) return cml_fail_memory(err);
   cml_parallel_with_thread(c->pool, (size_t)(j->w.n * j->w.channels), 1, pool_planes, j);
@@ -242,7 +284,7 @@ static cml_status run_pool(cml_et_call *c, pool_job *j, cml_error *err) {
 }
 
 static cml_status op_max_pool(cml_et_call *c, cml_error *err) {
-  pool_job j = {.out = cml_et_arg(c, 6), .indices = cml_et_arg(c, 7), .begin = max_begin, .row = max_row, .rows = max_rows};
+  pool_job j = {.out = cml_et_arg(c, 6), .indices = cml_et_arg(c, 7), .begin = max_begin, .row = max_row, .cover = max_cover};
   cml_dtype type = j.out->dtype;
   j.least = cml_dtype_is_float(type) ? -INFINITY : cml_dtype_is_signed(type) ? -ldexp(1, (int)cml_dtype_bits(type) - 1) : 0;
   CML_TRY(take_image(c, &j.w, cml_et_arg(c, 0), err));
@@ -253,7 +295,7 @@ static cml_status op_max_pool(cml_et_call *c, cml_error *err) {
 }
 
 static cml_status op_avg_pool(cml_et_call *c, cml_error *err) {
-  pool_job j = {.out = cml_et_arg(c, 7), .begin = mean_begin, .row = mean_row, .end = mean_end, .rows = mean_rows,
+  pool_job j = {.out = cml_et_arg(c, 7), .begin = mean_begin, .row = mean_row, .end = mean_end, .cover = mean_cover,
                 .include_pad = cml_et_bool(c, 5, true), .divisor = cml_et_int(c, 6, 0)};
   CML_TRY(take_image(c, &j.w, cml_et_arg(c, 0), err));
   CML_TRY(cml_et_want(c, j.w.x, CML_ET_FLOATING | CML_MASK(I64), "the tensor", err));
@@ -263,7 +305,7 @@ static cml_status op_avg_pool(cml_et_call *c, cml_error *err) {
 }
 
 static cml_status op_adaptive(cml_et_call *c, cml_error *err) {
-  pool_job j = {.out = cml_et_arg(c, 2), .begin = mean_begin, .row = mean_row, .end = adaptive_end, .rows = adaptive_rows};
+  pool_job j = {.out = cml_et_arg(c, 2), .begin = mean_begin, .row = mean_row, .end = adaptive_end, .cover = adaptive_cover};
   CML_TRY(take_image(c, &j.w, cml_et_arg(c, 0), err));
   CML_TRY(cml_et_want(c, j.w.x, CML_ET_FLOATING, "the tensor", err));
   CML_TRY(take_two(c, 1, NULL, 0, j.w.out, err));

@@ -180,7 +180,7 @@ static bool by_columns(const plan *p) {
   return p->column_step && p->kept && p->kept_x[p->kept - 1] == 1 && p->kept_sizes[p->kept - 1] >= 4 && p->reduced > 1 && p->gone_x[p->gone - 1] != 1;
 }
 
-/* Sets the dimensions; gone: bit mask. Neighbouring dimensions that go are joined. */
+/* Sets the dimensions that go (a bit mask; neighbouring ones are joined) and the result's shape. */
 static cml_status plan_dims(cml_et_call *c, plan *p, uint32_t gone, bool keep, int64_t *sizes, size_t *rank, cml_error *err) {
   const cml_et_tensor *x = p->x;
   CML_TRY(cml_et_want(c, x, CML_ET_ANY, "the tensor", err));
@@ -202,11 +202,22 @@ static cml_status plan_dims(cml_et_call *c, plan *p, uint32_t gone, bool keep, i
     } else {
       p->outputs *= x->sizes[k];
       sizes[(*rank)++] = x->sizes[k];
-      p->kept_sizes[p->kept] = x->sizes[k];
-      p->kept_x[p->kept++] = x->strides[k];
     }
   }
   return CML_OK;
+}
+
+/* The dimensions that stay, as the output's memory has them: element e of the plan is element e there. */
+static void keep_dims(plan *p, const cml_et_tensor *out, uint32_t gone, bool keep) {
+  int from[CML_PTE_MAX_RANK], count = 0;
+  for (int k = 0; k < p->x->rank; k++)
+    if (keep || !(gone >> k & 1)) from[count++] = k;
+  for (int i = 0; i < count; i++) {
+    int k = from[out->order[i]];
+    if (gone >> k & 1) continue;
+    p->kept_sizes[p->kept] = p->x->sizes[k];
+    p->kept_x[p->kept++] = p->x->strides[k];
+  }
 }
 
 /* Dims of argument i (an int or a list; none and an empty list: all) as a bit mask. */
@@ -226,20 +237,22 @@ static cml_status dims_mask(cml_et_call *c, size_t i, int rank, uint32_t *out, c
   return CML_OK;
 }
 
-/* Runs the plan; out (and out2, with out's shape) are contiguous or copied at the end. */
+/* Runs the plan. out2 has out's shape; where its dim order is another one, it is copied at the end. */
 static cml_status run_plan(cml_et_call *c, plan *p, uint32_t gone, bool keep, cml_error *err) {
   int64_t sizes[CML_PTE_MAX_RANK];
   size_t rank;
   CML_TRY(plan_dims(c, p, gone, keep, sizes, &rank, err));
-  cml_et_tensor *outs[2] = {p->out, p->out2};
-  cml_et_local locals[2];
-  for (int k = 0; k < 2 && outs[k]; k++) {
-    CML_TRY(cml_et_resize(c, outs[k], rank, sizes, err));
-    if (cml_et_is_contiguous(outs[k])) continue;
-    void *data = cml_et_temp(c, (uint64_t)p->outputs * cml_et_width(outs[k]));
+  cml_et_tensor *second = p->out2;
+  cml_et_local local;
+  CML_TRY(cml_et_resize(c, p->out, rank, sizes, err));
+  if (second) CML_TRY(cml_et_resize(c, second, rank, sizes, err));
+  keep_dims(p, p->out, gone, keep);
+  if (second && !cml_et_same_layout(p->out, second)) {
+    void *data = cml_et_temp(c, (uint64_t)p->outputs * cml_et_width(second));
     if (!data) return cml_fail_memory(err);
-    cml_et_make(&locals[k], outs[k]->dtype, rank, sizes, data);
-    *(k ? &p->out2 : &p->out) = &locals[k].t;
+    cml_et_make(&local, second->dtype, rank, sizes, data);
+    memcpy(local.strides, p->out->strides, rank * sizeof *local.strides);
+    p->out2 = &local.t;
   }
   if (p->outputs && by_columns(p)) {
     int64_t size = p->kept_sizes[p->kept - 1], blocks = (size + COLUMNS - 1) / COLUMNS;
@@ -248,8 +261,7 @@ static cml_status run_plan(cml_et_call *c, plan *p, uint32_t gone, bool keep, cm
     int64_t grain = p->reduced ? 32768 / p->reduced + 1 : 32768;
     cml_parallel(c->pool, (size_t)p->outputs, (size_t)grain, p->runs && p->gone == 1 && p->gone_x[0] == 1 ? p->runs : reduce_range, p);
   }
-  if (p->out != outs[0]) cml_et_copy(outs[0], p->out);
-  if (p->out2 != outs[1]) cml_et_copy(outs[1], p->out2);
+  if (p->out2 != second) cml_et_copy(second, p->out2);
   return CML_OK;
 }
 
@@ -544,8 +556,6 @@ static cml_status op_amin(cml_et_call *c, cml_error *err) { return amaxmin(c, fa
 
 static cml_status arg(cml_et_call *c, bool largest, cml_error *err) {
   plan p = {.x = cml_et_arg(c, 0), .out = cml_et_arg(c, 3), .emit = emit_index};
-  cml_et_local local;
-  if (cml_et_none(c, 1)) CML_TRY(cml_et_contiguous(c, p.x, &local, &p.x, err)); /* counts elements by position */
   return extreme_of_dims(c, &p, largest, err);
 }
 static cml_status op_argmax(cml_et_call *c, cml_error *err) { return arg(c, true, err); }
@@ -678,6 +688,9 @@ static int64_t row_offset(const cml_et_tensor *t, int axis, int64_t row) {
   return offset;
 }
 
+enum { SOFTMAX_ROW = 8192 }; /* elements that are held at once */
+static int64_t softmax_room(int64_t n) { return n < SOFTMAX_ROW ? n : SOFTMAX_ROW; }
+
 static void softmax_f64(double *x, int64_t n, bool log_of) {
   double most = -INFINITY, sum = 0;
   for (int64_t i = 0; i < n; i++) most = x[i] > most || x[i] != x[i] ? x[i] : most;
@@ -702,18 +715,65 @@ static void softmax_f32(float *x, int64_t n, bool log_of) {
   for (int64_t i = 0; i < n; i++) x[i] = x[i] - most - shift;
 }
 
+/* A row that is too long to be held: three times over it, piece by piece. The largest, the sum, the results. */
+static void softmax_long(const rows_job *j, int64_t from, int64_t xs, int64_t to, int64_t ys, float *room) {
+  const cml_kernels *k = cml_kernels_get();
+  float most = -INFINITY, part[256];
+  double sum = 0;
+  for (int64_t at = 0; at < j->n; at += SOFTMAX_ROW) {
+    int64_t n = j->n - at < SOFTMAX_ROW ? j->n - at : SOFTMAX_ROW;
+    cml_et_load_f32(room, j->x, from + at * xs, xs, n);
+    float m = k->max(room, (size_t)n);
+    most = m > most || m != m ? m : most;
+  }
+  for (int pass = 0; pass < 2; pass++) {
+    float shift = (float)log(sum), factor = (float)(1 / sum);
+    for (int64_t at = 0; at < j->n; at += 256) {
+      int64_t n = j->n - at < 256 ? j->n - at : 256;
+      cml_et_load_f32(part, j->x, from + at * xs, xs, n);
+      if (pass == 1 && j->log) {
+        for (int64_t i = 0; i < n; i++) part[i] = part[i] - most - shift;
+      } else {
+        float some = k->exp_sum(part, (size_t)n, most);
+        if (pass == 0) sum += (double)some;
+        for (int64_t i = 0; i < n; i++) part[i] *= factor;
+      }
+      if (pass == 1) cml_et_store_f32(j->out, to + at * ys, ys, n, part);
+    }
+  }
+}
+
+static void softmax_long_f64(const rows_job *j, int64_t from, int64_t xs, int64_t to, int64_t ys) {
+  double most = -INFINITY, sum = 0, part[256];
+  for (int pass = 0; pass < 3; pass++)
+    for (int64_t at = 0; at < j->n; at += 256) {
+      int64_t n = j->n - at < 256 ? j->n - at : 256;
+      cml_et_load_f64(part, j->x, from + at * xs, xs, n);
+      for (int64_t i = 0; i < n; i++) {
+        if (pass == 0) most = part[i] > most || part[i] != part[i] ? part[i] : most;
+        else if (pass == 1) sum += exp(part[i] - most);
+        else part[i] = j->log ? part[i] - most - log(sum) : exp(part[i] - most) / sum;
+      }
+      if (pass == 2) cml_et_store_f64(j->out, to + at * ys, ys, n, part);
+    }
+}
+
 static void softmax_rows(void *context, size_t thread, size_t begin, size_t end) {
   const rows_job *j = context;
-  void *room = j->scratch + thread * (size_t)j->n * 8;
+  void *room = j->scratch + thread * (size_t)softmax_room(j->n) * 8;
   int64_t xs = j->x->rank ? j->x->strides[j->axis] : 1, ys = j->out->rank ? j->out->strides[j->axis] : 1;
+  bool f64 = j->x->dtype == CML_F64 || j->out->dtype == CML_F64;
   for (size_t r = begin; r < end; r++) {
     int64_t from = row_offset(j->x, j->axis, (int64_t)r), to = row_offset(j->out, j->axis, (int64_t)r);
-    if (j->x->dtype == CML_F64 || j->out->dtype == CML_F64) {
+    if (xs == 1 && ys == 1 && j->x->dtype == CML_F32 && j->out->dtype == CML_F32 && !j->log) {
+      cml_kernels_get()->softmax((const float *)j->x->data + from, (float *)j->out->data + to, (size_t)j->n);
+    } else if (j->n > SOFTMAX_ROW) {
+      if (f64) softmax_long_f64(j, from, xs, to, ys);
+      else softmax_long(j, from, xs, to, ys, room);
+    } else if (f64) {
       cml_et_load_f64(room, j->x, from, xs, j->n);
       softmax_f64(room, j->n, j->log);
       cml_et_store_f64(j->out, to, ys, j->n, room);
-    } else if (xs == 1 && ys == 1 && j->x->dtype == CML_F32 && j->out->dtype == CML_F32 && !j->log) {
-      cml_kernels_get()->softmax((const float *)j->x->data + from, (float *)j->out->data + to, (size_t)j->n);
     } else {
       cml_et_load_f32(room, j->x, from, xs, j->n);
       softmax_f32(room, j->n, j->log);
@@ -731,7 +791,7 @@ static cml_status softmax(cml_et_call *c, bool log_of, cml_error *err) {
   int64_t total = cml_et_numel(j.x);
   if (total == 0) return CML_OK;
   j.n = j.x->rank ? j.x->sizes[j.axis] : 1;
-  j.scratch = cml_et_temp(c, (uint64_t)j.n * 8 * cml_pool_threads(c->pool));
+  j.scratch = cml_et_temp(c, (uint64_t)softmax_room(j.n) * 8 * cml_pool_threads(c->pool));
   if (!j.scratch) return cml_fail_memory(err);
   cml_parallel_with_thread(c->pool, (size_t)(total / j.n), (size_t)(8192 / j.n + 1), softmax_rows, &j);
   return CML_OK;

@@ -58,18 +58,16 @@ static cml_status op_view(cml_et_call *c, cml_error *err) {
   if (open && known && count % known == 0) *open = (int64_t)(count / known);
   else if (open || known != count) return cml_et_fail(c, err, "%llu elements do not fill the shape", (unsigned long long)count);
   CML_TRY(cml_et_resize(c, out, rank, sizes, err));
-  cml_et_make(&local, out->dtype, x->rank, x->sizes, out->data);
-  cml_et_view to = cml_et_view_of(&local.t), from = cml_et_view_of(x);
-  if (cml_et_is_contiguous(out)) {
-    cml_et_view_move(c, &to, &from);
+  bool dense = cml_et_is_contiguous(out);
+  if (!dense && !cml_et_is_contiguous(x)) {
+    cml_et_move_run(out, 0, x, 0, (int64_t)count);
     return CML_OK;
   }
-  local.t.data = cml_et_temp(c, count * cml_et_width(x));
-  if (!local.t.data) return cml_fail_memory(err);
+  /* What is dense has the other's shape too. */
+  if (dense) cml_et_make(&local, out->dtype, x->rank, x->sizes, out->data);
+  else cml_et_make(&local, x->dtype, out->rank, out->sizes, x->data);
+  cml_et_view to = cml_et_view_of(dense ? &local.t : out), from = cml_et_view_of(dense ? x : &local.t);
   cml_et_view_move(c, &to, &from);
-  void *data = local.t.data;
-  cml_et_make(&local, out->dtype, rank, sizes, data);
-  cml_et_copy(out, &local.t);
   return CML_OK;
 }
 
@@ -459,8 +457,6 @@ static cml_status op_roll(cml_et_call *c, cml_error *err) {
   int64_t shifts[CML_PTE_MAX_RANK], dims[CML_PTE_MAX_RANK], by[CML_PTE_MAX_RANK] = {0};
   size_t count, dim_count;
   cml_et_view whole = cml_et_view_of(x), target;
-  cml_et_local flat_x, flat_out, dense_x, dense_out;
-  cml_et_tensor *dense = out;
   CML_TRY(cml_et_same_type(c, x, out, err));
   CML_TRY(cml_et_ints(c, 1, shifts, CML_PTE_MAX_RANK, &count, err));
   CML_TRY(cml_et_ints(c, 2, dims, CML_PTE_MAX_RANK, &dim_count, err));
@@ -469,14 +465,12 @@ static cml_status op_roll(cml_et_call *c, cml_error *err) {
   if (n == 0) return CML_OK;
   target = cml_et_view_of(out);
   if (dim_count == 0 && count == 1) { /* all elements as one row */
-    CML_TRY(cml_et_contiguous(c, x, &dense_x, &x, err));
-    if (!(dense = cml_et_dense(c, out, &dense_out))) return cml_fail_memory(err);
-    cml_et_make(&flat_x, x->dtype, 1, &n, x->data);
-    cml_et_make(&flat_out, x->dtype, 1, &n, dense->data);
-    whole = cml_et_view_of(&flat_x.t);
-    target = cml_et_view_of(&flat_out.t);
-    dims[0] = 0;
-  } else if (count != dim_count) {
+    int64_t shift = (shifts[0] % n + n) % n;
+    cml_et_move_run(out, shift, x, 0, n - shift);
+    cml_et_move_run(out, 0, x, n - shift, shift);
+    return CML_OK;
+  }
+  if (count != dim_count) {
     return cml_et_fail(c, err, "%zu shifts for %zu dimensions", count, dim_count);
   }
   for (size_t i = 0; i < count; i++) {
@@ -501,7 +495,6 @@ static cml_status op_roll(cml_et_call *c, cml_error *err) {
     }
     if (some) cml_et_view_move(c, &to, &from);
   }
-  cml_et_dense_done(out, dense);
   return CML_OK;
 }
 
@@ -560,28 +553,42 @@ static cml_status op_tile_crop(cml_et_call *c, cml_error *err) {
   return CML_OK;
 }
 
+/* The run of n elements in the output's memory that begins at (row, column) and goes along columns, along rows or along neither: what of
+ * it is kept is one piece, from the first element on, up to the last or all. */
+static void tril_run(char *to, const char *from, int64_t step, int64_t n, int64_t along_row, int64_t along_column, int64_t below, size_t width) {
+  int64_t first = 0, last = n; /* below: how far the first element is below the diagonal; kept while it is >= 0 */
+  if (along_column) last = below + 1 < 0 ? 0 : below + 1 < n ? below + 1 : n;
+  else if (along_row) first = below >= 0 ? 0 : -below < n ? -below : n;
+  else if (below < 0) last = 0;
+  memset(to, 0, (size_t)first * width);
+  cml_et_copy_steps(to + (size_t)first * width, 1, from + first * step * (int64_t)width, step, last - first, width);
+  memset(to + (size_t)last * width, 0, (size_t)(n - last) * width);
+}
+
+/* In the order in which the output lies. */
 static cml_status op_tril(cml_et_call *c, cml_error *err) {
   const cml_et_tensor *x = cml_et_arg(c, 0);
   cml_et_tensor *out = cml_et_arg(c, 2);
-  int64_t diagonal = cml_et_int(c, 1, 0);
-  cml_et_local local, dense_out;
-  const cml_et_tensor *from;
+  int64_t diagonal = cml_et_int(c, 1, 0), at[CML_PTE_MAX_RANK] = {0}, source = 0;
   if (x->rank < 2) return cml_et_fail(c, err, "takes matrices; this tensor is of rank %d", x->rank);
   CML_TRY(cml_et_same_type(c, x, out, err));
   CML_TRY(cml_et_resize_like(c, out, x, err));
-  CML_TRY(cml_et_contiguous(c, x, &local, &from, err));
-  cml_et_tensor *dense = cml_et_dense(c, out, &dense_out);
-  if (!dense) return cml_fail_memory(err);
-  int64_t columns = x->sizes[x->rank - 1], rows = x->sizes[x->rank - 2], width = (int64_t)cml_et_width(x), n = cml_et_numel(x);
-  for (int64_t at = 0, row = 0; at < n; at += columns, row = row + 1 < rows ? row + 1 : 0) {
-    int64_t keep = diagonal >= columns ? columns : diagonal < -rows ? 0 : row + diagonal + 1;
-    keep = keep < 0 ? 0 : keep > columns ? columns : keep;
-    char *to = (char *)dense->data + at * width;
-    memmove(to, (const char *)from->data + at * width, (size_t)(keep * width));
-    size_t kept = (size_t)keep * (size_t)width, all = (size_t)columns * (size_t)width;
-    if (kept < all) memset(to + kept, 0, all - kept);
+  int rows = x->rank - 2, columns = x->rank - 1, inner = out->order[x->rank - 1];
+  int64_t far = x->sizes[rows] + x->sizes[columns], n = x->sizes[inner];
+  if (diagonal > far) diagonal = far;
+  if (diagonal < -far) diagonal = -far;
+  size_t width = cml_et_width(x);
+  char *to = out->data;
+  for (int64_t left = cml_et_numel(x); left > 0; left -= n, to += (size_t)n * width) {
+    tril_run(to, (const char *)x->data + (size_t)source * width, x->strides[inner], n, inner == rows, inner == columns, at[rows] - at[columns] + diagonal, width);
+    for (int k = x->rank - 2; k >= 0; k--) {
+      int d = out->order[k];
+      source += x->strides[d];
+      if (++at[d] < x->sizes[d]) break;
+      source -= at[d] * x->strides[d];
+      at[d] = 0;
+    }
   }
-  cml_et_dense_done(out, dense);
   return CML_OK;
 }
 

@@ -133,14 +133,87 @@ cml_status cml_et_same_type(const cml_et_call *c, const cml_et_tensor *a, const 
   return cml_et_fail(c, err, "an argument of type %s meets one of type %s", cml_dtype_name(a->dtype), cml_dtype_name(b->dtype));
 }
 
-cml_et_tensor *cml_et_dense(cml_et_call *c, cml_et_tensor *out, cml_et_local *local) {
-  if (cml_et_is_contiguous(out)) return out;
-  cml_et_make(local, out->dtype, out->rank, out->sizes, cml_et_temp(c, (uint64_t)cml_et_numel(out) * cml_et_width(out)));
-  return local->t.data ? &local->t : NULL;
+/* ---- runs ---- */
+
+void cml_et_run_from(cml_et_run *r, const cml_et_tensor *t, int64_t first) {
+  *r = (cml_et_run){.t = t, .step = 1, .place = first, .at = first, .size = cml_et_numel(t)};
+  if (cml_et_is_contiguous(t)) return;
+  r->place = 0;
+  for (int k = t->rank - 1; k >= 0; k--) {
+    r->index[k] = first % t->sizes[k];
+    r->place += r->index[k] * t->strides[k];
+    first /= t->sizes[k];
+  }
+  r->at = r->index[t->rank - 1];
+  r->size = t->sizes[t->rank - 1];
+  r->step = t->strides[t->rank - 1];
 }
 
-void cml_et_dense_done(cml_et_tensor *out, const cml_et_tensor *dense) {
-  if (dense != out) cml_et_copy(out, dense);
+int64_t cml_et_run_take(cml_et_run *r, int64_t most, int64_t *place) {
+  const cml_et_tensor *t = r->t;
+  int64_t n = r->size - r->at < most ? r->size - r->at : most;
+  *place = r->place;
+  r->at += n;
+  r->place += n * r->step;
+  if (r->at < r->size) return n;
+  r->place -= r->size * r->step;
+  r->at = 0;
+  for (int k = t->rank - 2; k >= 0; k--) {
+    r->place += t->strides[k];
+    if (++r->index[k] < t->sizes[k]) break;
+    r->place -= r->index[k] * t->strides[k];
+    r->index[k] = 0;
+  }
+  return n;
+}
+
+#define EACH_RUN(call)                            \
+  {                                               \
+    cml_et_run r;                                 \
+    if (n > 0) cml_et_run_from(&r, t, first);     \
+    for (int64_t at = 0, m, place; at < n; at += m) { \
+      m = cml_et_run_take(&r, n - at, &place);    \
+      call;                                       \
+    }                                             \
+  }
+void cml_et_load_run_f32(float *out, const cml_et_tensor *t, int64_t first, int64_t n) EACH_RUN(cml_et_load_f32(out + at, t, place, r.step, m))
+void cml_et_load_run_f64(double *out, const cml_et_tensor *t, int64_t first, int64_t n) EACH_RUN(cml_et_load_f64(out + at, t, place, r.step, m))
+void cml_et_store_run_f32(cml_et_tensor *t, int64_t first, int64_t n, const float *in) EACH_RUN(cml_et_store_f32(t, place, r.step, m, in + at))
+void cml_et_store_run_f64(cml_et_tensor *t, int64_t first, int64_t n, const double *in) EACH_RUN(cml_et_store_f64(t, place, r.step, m, in + at))
+
+#define STEPS(T)                                                        \
+  {                                                                     \
+    T *y = to;                                                          \
+    const T *x = from;                                                  \
+    for (int64_t i = 0; i < count; i++) y[i * to_step] = x[i * from_step]; \
+  }                                                                     \
+  break
+
+void cml_et_copy_steps(void *to, int64_t to_step, const void *from, int64_t from_step, int64_t count, size_t width) {
+  if (to_step == 1 && from_step == 1) {
+    memmove(to, from, (size_t)count * width);
+    return;
+  }
+  switch (width) {
+    case 1: STEPS(uint8_t);
+    case 2: STEPS(uint16_t);
+    case 4: STEPS(uint32_t);
+    default: STEPS(uint64_t);
+  }
+}
+
+void cml_et_move_run(cml_et_tensor *to, int64_t to_first, const cml_et_tensor *from, int64_t from_first, int64_t n) {
+  size_t width = cml_et_width(to);
+  cml_et_run x, y;
+  if (n <= 0) return;
+  cml_et_run_from(&x, from, from_first);
+  cml_et_run_from(&y, to, to_first);
+  for (int64_t at = 0, m, source, place; at < n; at += m) {
+    int64_t most = y.size - y.at < n - at ? y.size - y.at : n - at;
+    m = cml_et_run_take(&x, most, &source);
+    cml_et_run_take(&y, m, &place);
+    cml_et_copy_steps((char *)to->data + (size_t)place * width, y.step, (const char *)from->data + (size_t)source * width, x.step, m, width);
+  }
 }
 
 cml_status cml_et_view_emit(cml_et_call *c, const cml_et_view *from, cml_et_tensor *out, cml_error *err) {
