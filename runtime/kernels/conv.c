@@ -211,7 +211,7 @@ bool cml_conv_suits_pairs(const cml_kernels *k, const cml_conv *v) {
   return suits_pairs(k, &l);
 }
 
-size_t cml_conv_shared(const cml_kernels *k, const cml_conv *v) { return v->winograd ? cml_winograd_shared(k, v) : 0; }
+size_t cml_conv_shared(const cml_kernels *k, const cml_conv *v, size_t slots) { return v->winograd ? cml_winograd_shared(k, v, slots) : 0; }
 
 size_t cml_conv_scratch(const cml_kernels *k, const cml_conv *v) {
   if (v->winograd) return cml_winograd_scratch(k, v);

@@ -55,7 +55,7 @@ size_t cml_conv_packed_bytes(const cml_kernels *k, const cml_conv *v, bool half)
 /* Packs all weights; half only when the source is (depthwise ones are widened anyhow). */
 void cml_conv_pack(const cml_kernels *k, const cml_conv *v, const cml_conv_source *from, bool half, void *to, cml_pool *pool);
 size_t cml_conv_scratch(const cml_kernels *k, const cml_conv *v); /* bytes, for one thread */
-size_t cml_conv_shared(const cml_kernels *k, const cml_conv *v);  /* bytes, for all threads together, behind the others */
+size_t cml_conv_shared(const cml_kernels *k, const cml_conv *v, size_t slots); /* bytes, for `slots` threads together, behind the others */
 
 /* All that one run needs, whichever way it is computed. */
 typedef struct cml_conv_call {
@@ -82,7 +82,7 @@ void cml_depthwise_run(const cml_conv_call *call);
 size_t cml_winograd_packed_bytes(const cml_kernels *k, const cml_conv *v);
 void cml_winograd_pack(const cml_kernels *k, const cml_conv *v, const cml_conv_source *from, void *to, cml_pool *pool);
 size_t cml_winograd_scratch(const cml_kernels *k, const cml_conv *v);
-size_t cml_winograd_shared(const cml_kernels *k, const cml_conv *v);
+size_t cml_winograd_shared(const cml_kernels *k, const cml_conv *v, size_t slots);
 void cml_winograd_run(const cml_conv_call *call);
 
 #endif

@@ -58,26 +58,30 @@ VINLINE void depthwise_together(const int together, const int kw, const int stri
   UNROLL for (int i = 0; i < together; i++) depthwise_store(d, o + (size_t)i, c, acc[i], W);
 }
 
-/* Outputs whose columns are all inside, of any kernel: each weight is loaded once for all of them. group: lanes of `from` choose the
- * channels of it, one after the other. */
-VINLINE void depthwise_inside(const int together, const bool half, const bool grouped, const cml_depthwise *d, size_t o, size_t c) {
-  const size_t size = half ? 2 : 4, step = (size_t)d->stride * d->pixel * size, group = grouped ? d->group : 1;
+/* Several outputs of any kernel: each weight is loaded once for all of them. group: lanes of `base` choose the channels of it, one
+ * after the other. edge: some columns are outside, and read as zeros. */
+VINLINE void depthwise_several(const int together, const bool half, const bool grouped, const bool edge, const cml_depthwise *d, size_t o, size_t c) {
+  const size_t size = half ? 2 : 4, group = grouped ? d->group : 1;
+  const int64_t first = d->first + (int64_t)o * d->stride, step = d->stride * (int64_t)(d->pixel * size);
   vf acc[8], bias = d->bias ? vf_load(d->bias + c) : vf_zero();
   vi base = vi_iota() & ~(int32_t)(group - 1);
   UNROLL for (int i = 0; i < together; i++) acc[i] = bias;
   for (size_t r = 0; r < d->kh; r++) {
     if (!d->rows[r]) continue;
-    const char *row = (const char *)d->rows[r] + ((size_t)(d->first + (int64_t)o * d->stride) * d->pixel + c) * size;
+    const char *row = (const char *)d->rows[r] + c * size;
     const float *w = d->w + r * d->kw * group * d->w_stride + c;
-    for (size_t t = 0; t < d->kw; t++, row += (size_t)d->dilation * d->pixel * size)
+    for (size_t t = 0; t < d->kw; t++) {
+      const int64_t column = first + (int64_t)t * d->dilation, at = column * (int64_t)(d->pixel * size);
       for (size_t k = 0; k < group; k++, w += d->w_stride) {
         vf weight = vf_load(w);
         UNROLL for (int i = 0; i < together; i++) {
-          const void *p = row + (size_t)i * step;
+          bool outside = edge && (column + i * d->stride < 0 || column + i * d->stride >= d->columns);
+          const void *p = outside ? (const char *)zeros : row + at + i * step;
           vf x = half ? vh_load(p) : vf_load(p);
           acc[i] = vf_fma(grouped ? vf_permute(x, base + (int32_t)k) : x, weight, acc[i]);
         }
       }
+    }
   }
   UNROLL for (int i = 0; i < together; i++) depthwise_store(d, o + (size_t)i, c, acc[i], W);
 }
@@ -128,15 +132,22 @@ static void depthwise_one(const cml_depthwise *d, size_t o, size_t c, size_t n) 
   depthwise_store(d, o, c, acc, n);
 }
 
-enum { TOGETHER = CML_TILE_MAX > 6 ? 7 : 4 };
+enum { TOGETHER = CML_TILE_MAX > 6 ? 7 : 4, FEW = CML_TILE_MAX > 6 ? 4 : 2 }; /* outputs at once */
+
+/* The next outputs: where fewer than TOGETHER (or, in rows shorter than that, FEW) are left, some are computed once more. */
+VINLINE size_t next_outputs(const cml_depthwise *d, size_t *o) {
+  const size_t step = d->outputs >= TOGETHER ? TOGETHER : d->outputs >= FEW ? FEW : 1;
+  if (d->outputs - *o < step) *o = d->outputs - step;
+  return step;
+}
 
 VINLINE void depthwise_columns(const int kw, const int stride, const bool half, const cml_depthwise *d, size_t c) {
-  size_t o = 0;
-  for (size_t step; o < d->outputs; o += step) {
+  for (size_t o = 0, step; o < d->outputs; o += step) {
+    step = next_outputs(d, &o);
     int64_t first = d->first + (int64_t)o * stride;
-    step = d->outputs - o >= TOGETHER ? TOGETHER : 1;
     bool edge = first < 0 || first + (int64_t)(step - 1) * stride + kw > d->columns;
     if (step == 1) depthwise_together(1, kw, stride, half, true, d, o, c);
+    else if (step == FEW) depthwise_together(FEW, kw, stride, half, true, d, o, c);
     else if (edge) depthwise_together(TOGETHER, kw, stride, half, true, d, o, c);
     else depthwise_together(TOGETHER, kw, stride, half, false, d, o, c);
   }
@@ -150,10 +161,12 @@ static bool inside(const cml_depthwise *d, size_t o, size_t outputs) {
 /* Any other kernel; kw three wide and stride 1 or 2, when they are not 0, are known to be so. */
 VINLINE void any_columns(const int kw, const int stride, const bool half, const bool grouped, const cml_depthwise *d, size_t c) {
   for (size_t o = 0, step; o < d->outputs; o += step) {
-    step = d->outputs - o >= TOGETHER && inside(d, o, TOGETHER) ? TOGETHER : 1;
+    step = next_outputs(d, &o);
     if (step == 1) depthwise_one(d, o, c, W);
+    else if (step == FEW) depthwise_several(FEW, half, grouped, true, d, o, c);
+    else if (!inside(d, o, TOGETHER)) depthwise_several(TOGETHER, half, grouped, true, d, o, c);
     else if (kw) grouped_together(TOGETHER, stride, half, d, o, c);
-    else depthwise_inside(TOGETHER, half, grouped, d, o, c);
+    else depthwise_several(TOGETHER, half, grouped, false, d, o, c);
   }
 }
 

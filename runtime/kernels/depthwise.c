@@ -3,12 +3,15 @@
  *
  * A band of output rows is worked through in chunks of channels so narrow that the input rows of one output row stay in the
  * first-level cache: each of them is then read once from further away, and the band's rows stay in the second-level cache from
- * chunk to chunk. */
+ * chunk to chunk. Where many taps use each element, those rows are copied side by side first, as floats and with zeros around them:
+ * pixels whose distance is a power of two share few sets of the cache, and would drive each other out of it. */
 #include "conv.h"
 
 #include <math.h>
+#include <string.h>
 
 enum {
+  STAGE_TAPS = 50,        /* so many are worth a copy of the rows: more than in the kernels that load each column once for all of them */
   ROWS_BYTES = 24 << 10,  /* of a chunk's input rows for one output row */
   BAND_BYTES = 384 << 10  /* of a band's input rows */
 };
@@ -20,6 +23,7 @@ typedef struct job {
   size_t slot;          /* bytes of a thread's scratch */
   size_t chunk, chunks; /* channels */
   int64_t band, bands;  /* output rows */
+  bool staged;
 } job;
 
 bool cml_depthwise_fits(const cml_kernels *k, const cml_conv *v) {
@@ -35,24 +39,63 @@ static size_t chunk_channels(const cml_kernels *k, const cml_conv *v) {
   return least(v->channels, vectors * k->width);
 }
 
-/* A row of sums of a chunk. */
+static bool stages(const cml_conv *v) { return v->dilation[1] == 1 && v->kernel[1] * v->kernel[2] >= STAGE_TAPS; }
+
+/* Input columns of a row of outputs, those outside the image too. */
+static size_t staged_columns(const cml_conv *v) { return (size_t)((v->out[2] - 1) * v->stride[2] + (v->kernel[2] - 1) * v->dilation[2] + 1); }
+
+/* A row of sums of a chunk, and its staged rows. */
 size_t cml_depthwise_scratch(const cml_kernels *k, const cml_conv *v) {
-  return cml_depthwise_fits(k, v) && v->out[2] > 0 ? ((size_t)v->out[2] * (chunk_channels(k, v) + k->width) * 4 + 127) & ~(size_t)63 : 0;
+  if (!cml_depthwise_fits(k, v) || v->out[2] <= 0) return 0;
+  size_t pixels = (size_t)v->out[2] + (stages(v) ? (size_t)v->kernel[1] * staged_columns(v) : 0);
+  return (pixels * (chunk_channels(k, v) + k->width) * 4 + 127) & ~(size_t)63;
 }
 
-static void run_row(const job *j, int64_t image, int64_t row, size_t c, size_t channels, float *sums) {
+/* ---- staged rows: that of image row h at h % kernel rows ---- */
+
+typedef struct stage {
+  float *rows;
+  size_t columns, row_floats;
+  int64_t held[CML_DEPTHWISE_ROWS]; /* which row of the image it is; -1: none yet */
+} stage;
+
+static void stage_row(const job *j, stage *s, int64_t image, int64_t h, size_t c, size_t channels) {
+  const cml_conv *v = j->c->v;
+  size_t size = v->in_half ? 2 : 4, before = v->offset[2] < 0 ? (size_t)-v->offset[2] : 0, skip = v->offset[2] > 0 ? (size_t)v->offset[2] : 0;
+  size_t inside = (size_t)v->in[2] > skip ? (size_t)v->in[2] - skip : 0;
+  before = least(before, s->columns);
+  inside = least(inside, s->columns - before);
+  float *to = s->rows + (size_t)(h % v->kernel[1]) * s->row_floats;
+  const char *from = (const char *)j->c->x + (((size_t)(image * v->in[1] + h) * (size_t)v->in[2] + skip) * v->channels + c) * size;
+  memset(to, 0, before * channels * 4);
+  to += before * channels;
+  for (size_t i = 0; i < inside; i++, to += channels, from += v->channels * size) {
+    if (v->in_half) j->c->k->f16_to_f32((const cml_f16 *)(const void *)from, to, channels);
+    else if (channels == 16) memcpy(to, from, 64); /* the most usual one, without a call */
+    else memcpy(to, from, channels * 4);
+  }
+  memset(to, 0, (s->columns - before - inside) * channels * 4);
+}
+
+static void run_row(const job *j, int64_t image, int64_t row, size_t c, size_t channels, float *sums, stage *s) {
   const cml_conv *v = j->c->v;
   const void *rows[CML_DEPTHWISE_ROWS];
   size_t in = v->in_half ? 2 : 4, out = v->out_half ? 2 : 4, outputs = (size_t)v->out[2];
   for (int64_t i = 0; i < v->kernel[1]; i++) {
     int64_t h = row * v->stride[1] + v->offset[1] + i * v->dilation[1];
-    rows[i] = h < 0 || h >= v->in[1] ? NULL : (const char *)j->c->x + ((size_t)(image * v->in[1] + h) * (size_t)v->in[2] * v->channels + c) * in;
+    bool outside = h < 0 || h >= v->in[1];
+    if (s && !outside && s->held[h % v->kernel[1]] != h) {
+      stage_row(j, s, image, h, c, channels);
+      s->held[h % v->kernel[1]] = h;
+    }
+    rows[i] = outside ? NULL : s ? (const char *)(s->rows + (size_t)(h % v->kernel[1]) * s->row_floats)
+                                 : (const char *)j->c->x + ((size_t)(image * v->in[1] + h) * (size_t)v->in[2] * v->channels + c) * in;
   }
   size_t at = (size_t)(image * v->out[1] + row) * outputs * v->out_pixel + c;
   cml_depthwise d = {.outputs = outputs, .channels = channels, .kh = (size_t)v->kernel[1], .kw = (size_t)v->kernel[2],
                      .group = cml_conv_narrow(j->c->k, v), .rows = rows,
-                     .x_half = v->in_half, .stride = v->stride[2], .dilation = v->dilation[2], .first = v->offset[2], .columns = v->in[2],
-                     .pixel = v->channels, .w = (const float *)j->c->weights.packed + c, .w_stride = v->channels,
+                     .x_half = v->in_half && !s, .stride = v->stride[2], .dilation = v->dilation[2], .first = s ? 0 : v->offset[2],
+                     .columns = s ? (int64_t)s->columns : v->in[2], .pixel = s ? channels : v->channels, .w = (const float *)j->c->weights.packed + c, .w_stride = v->channels,
                      .bias = j->c->after.bias ? j->c->after.bias + c : NULL, .y = (char *)j->c->y + at * out, .y_pixel = v->out_pixel, .y_half = v->out_half};
   if (cml_epilogue_clamp(&j->c->after, &d.low, &d.high)) {
     j->c->k->depthwise(&d);
@@ -73,14 +116,18 @@ static void run_units(void *context, size_t thread, size_t begin, size_t end) {
     size_t c = i % j->chunks * j->chunk, n = i % j->chunks + 1 == j->chunks ? j->c->v->channels - c : j->chunk;
     int64_t band = (int64_t)(i / j->chunks), image = band / j->bands, first = band % j->bands * j->band;
     int64_t last = first + j->band < j->c->v->out[1] ? first + j->band : j->c->v->out[1];
-    for (int64_t row = first; row < last; row++) run_row(j, image, row, c, n, (float *)(void *)((char *)j->c->scratch + thread * j->slot));
+    float *sums = (float *)(void *)((char *)j->c->scratch + thread * j->slot);
+    stage s = {.rows = sums + (size_t)j->c->v->out[2] * n, .columns = staged_columns(j->c->v)};
+    s.row_floats = s.columns * n;
+    for (int64_t r = 0; r < CML_DEPTHWISE_ROWS; r++) s.held[r] = -1;
+    for (int64_t row = first; row < last; row++) run_row(j, image, row, c, n, sums, j->staged ? &s : NULL);
   }
 }
 
 void cml_depthwise_run(const cml_conv_call *c) {
   const cml_conv *v = c->v;
   size_t threads = cml_pool_threads(c->pool);
-  job j = {.c = c, .slot = cml_conv_scratch(c->k, v), .chunk = chunk_channels(c->k, v)};
+  job j = {.c = c, .slot = cml_conv_scratch(c->k, v), .chunk = chunk_channels(c->k, v), .staged = stages(v)};
   j.chunks = (v->channels + j.chunk - 1) / j.chunk;
   if (j.chunks > 1 && v->channels % j.chunk && v->channels % j.chunk < c->k->width) j.chunks--; /* less than a vector joins the chunk before it */
   size_t row = (size_t)v->in[2] * v->channels * (v->in_half ? 2 : 4) * (size_t)v->stride[1];

@@ -140,6 +140,8 @@ typedef struct cml_kernels {
   float (*exp_sum)(float *x, size_t n, float shift);
   /* y += a * x */
   void (*axpy)(float a, const float *x, float *y, size_t n);
+  /* y = x1 + a (x2 - x1) */
+  void (*blend)(float a, const float *x1, const float *x2, float *y, size_t n);
 
   /* A step of an LSTM cell: the gates i, f, o, z (n of each, one after the other) are gates + step through sigmoid, sigmoid, sigmoid
    * and tanh; c = f c + i z, h = o tanh(c). */

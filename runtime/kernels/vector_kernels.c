@@ -243,6 +243,19 @@ static void axpy(float a, const float *x, float *y, size_t n) {
   if (i < n) vf_store_n(y + i, vf_fma(s, vf_load_n(x + i, n - i), vf_load_n(y + i, n - i)), n - i);
 }
 
+static void blend(float a, const float *x1, const float *x2, float *y, size_t n) {
+  vf s = vf_set1(a);
+  size_t i = 0;
+  for (; i + W <= n; i += W) {
+    vf from = vf_load(x1 + i);
+    vf_store(y + i, vf_fma(s, vf_load(x2 + i) - from, from));
+  }
+  if (i < n) {
+    vf from = vf_load_n(x1 + i, n - i);
+    vf_store_n(y + i, vf_fma(s, vf_load_n(x2 + i, n - i) - from, from), n - i);
+  }
+}
+
 static float exp_sum(float *x, size_t n, float shift) {
   vf m = vf_set1(shift), s[2] = {{0}};
   size_t i = 0;
@@ -389,6 +402,7 @@ void CML_SIMD(cml_fill_vector)(cml_kernels *k) {
   k->min = min_of;
   k->moments = moments;
   k->axpy = axpy;
+  k->blend = blend;
   k->exp_sum = exp_sum;
   k->lstm_cell = lstm_cell;
   k->softmax = softmax;

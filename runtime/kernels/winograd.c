@@ -1,8 +1,8 @@
 /* 3 x 3 convolutions by Winograd's F(4 x 4, 3 x 3): 36 products of tiles x channels with channels x outputs make 16 pixels of a
  * tile, where the definition takes 144: a quarter of the multiplications, for transformations of input and output by additions.
  *
- * First all tiles of an image are transformed into V[36][tile][channels], which all threads share; then each thread takes a
- * block of tiles and of outputs, makes the 36 products in its own scratch and transforms them into pixels. Weights are
+ * First the tiles of a stripe of the image, so many that they stay in cache, are transformed into V[36][tile][channels], which all
+ * threads share; then each thread takes a block of tiles and of outputs, makes the 36 products in its own scratch and transforms them into pixels. Weights are
  * transformed when they are packed. Rounding errors grow by about a factor of ten against the direct sum; the weights'
  * transformation is done in double. */
 #include <math.h>
@@ -10,7 +10,7 @@
 
 #include "conv.h"
 
-enum { POINTS = 36, OUT = 4, IN = 6, PAD = 16, TILE_GROUPS = 2, OUTPUT_PANELS = 2, DEPTH_BLOCK = 288 };
+enum { POINTS = 36, OUT = 4, IN = 6, PAD = 16, TILE_GROUPS = 2, OUTPUT_PANELS = 2, DEPTH_BLOCK = 288, STRIPE_BYTES = 512 << 10 };
 
 static size_t least(size_t a, size_t b) { return a < b ? a : b; }
 static size_t up(size_t n, size_t to) { return (n + to - 1) / to * to; }
@@ -93,7 +93,8 @@ typedef struct job {
   const cml_conv_call *c;
   size_t slot, image;           /* bytes of a thread's scratch; the image at work */
   float *tiles;                 /* V: [36][tile][channels + PAD] */
-  size_t across, count;         /* tiles in a row, in the image */
+  size_t across;                /* tiles in a row of the image */
+  size_t first, count;          /* tiles of the stripe */
   size_t tile_blocks, output_blocks;
   bool tiles_first;             /* units of the same tiles follow each other; else those of the same weights */
 } job;
@@ -108,9 +109,17 @@ size_t cml_winograd_scratch(const cml_kernels *k, const cml_conv *v) {
   return up((sums + patch + pixels) * 4, 64) + 64;
 }
 
-size_t cml_winograd_shared(const cml_kernels *k, const cml_conv *v) {
-  (void)k;
-  return POINTS * tile_count(v) * (v->channels + PAD) * 4 + 64;
+/* What is larger, transformed tiles or weights, is read once. */
+static bool reads_tiles_once(const cml_conv *v) { return tile_count(v) >= v->outputs; }
+
+/* Tiles of a stripe: as many as stay in the second-level cache, and enough for the threads. */
+static size_t stripe_tiles(const cml_kernels *k, const cml_conv *v, size_t slots) {
+  size_t fit = STRIPE_BYTES / (POINTS * (v->channels + PAD) * 4) / tile_block(k), blocks = fit > 2 * slots ? fit : 2 * slots;
+  return reads_tiles_once(v) ? least(blocks * tile_block(k), tile_count(v)) : tile_count(v);
+}
+
+size_t cml_winograd_shared(const cml_kernels *k, const cml_conv *v, size_t slots) {
+  return POINTS * stripe_tiles(k, v, slots) * (v->channels + PAD) * 4 + 64;
 }
 
 /* The 6 x 6 pixels that a tile needs, zeros where they are padding. */
@@ -139,7 +148,8 @@ static void transform_tiles(void *context, size_t thread, size_t begin, size_t e
   const cml_conv *v = j->c->v;
   size_t n = v->channels, stride = n + PAD;
   float *patch = (float *)(void *)((char *)j->c->scratch + thread * j->slot);
-  for (size_t t = begin; t < end; t++) {
+  for (size_t i = begin; i < end; i++) {
+    size_t t = j->first + i;
     int64_t row = (int64_t)(t / j->across * OUT) + v->offset[1], column = (int64_t)(t % j->across * OUT) + v->offset[2];
     bool inside = !v->in_half && row >= 0 && column >= 0 && row + IN <= v->in[1] && column + IN <= v->in[2];
     const float *x = patch;
@@ -150,7 +160,7 @@ static void transform_tiles(void *context, size_t thread, size_t begin, size_t e
     } else {
       patch_of(j, row, column, patch);
     }
-    j->c->k->winograd_input(n, x, n, line, j->tiles + t * stride, j->count * stride);
+    j->c->k->winograd_input(n, x, n, line, j->tiles + i * stride, j->count * stride);
   }
 }
 
@@ -203,7 +213,7 @@ static void make_pixels(void *context, size_t thread, size_t begin, size_t end) 
     products(j, t0, tiles, o, outputs, sums, stride);
     const float *bias = j->c->after.bias ? j->c->after.bias + o0 : NULL;
     for (size_t t = t0; t < t0 + tiles; t++) {
-      size_t row = t / j->across * OUT, column = t % j->across * OUT;
+      size_t row = (j->first + t) / j->across * OUT, column = (j->first + t) % j->across * OUT;
       size_t rows = least((size_t)v->out[1] - row, OUT), columns = least((size_t)v->out[2] - column, OUT);
       size_t at = (j->image * (size_t)v->out[1] + row) * (size_t)v->out[2] + column, line = (size_t)v->out[2];
       const float *m = sums + (t - t0) * stride;
@@ -234,12 +244,15 @@ void cml_winograd_run(const cml_conv_call *c) {
   cml_pool *pool = cml_pool_threads(c->pool) > c->slots ? NULL : c->pool;
   j.tiles = (float *)(void *)((char *)c->scratch + c->slots * j.slot);
   j.across = tiles_across(v);
-  j.count = tile_count(v);
   j.output_blocks = (v->outputs + output_block(c->k) - 1) / output_block(c->k);
-  j.tile_blocks = choose_blocks(c->k, j.count, j.output_blocks, cml_pool_threads(pool));
-  j.tiles_first = j.count >= v->outputs; /* what is larger, transformed tiles or weights, is read once */
-  for (j.image = 0; j.image < v->batch; j.image++) {
-    cml_parallel_with_thread(pool, j.count, 4, transform_tiles, &j);
-    cml_parallel_with_thread(pool, j.tile_blocks * j.output_blocks, 1, make_pixels, &j);
-  }
+  j.tiles_first = reads_tiles_once(v);
+  size_t tiles = tile_count(v), stripe = stripe_tiles(c->k, v, c->slots), stripes = stripe ? (tiles + stripe - 1) / stripe : 0;
+  for (j.image = 0; j.image < v->batch; j.image++)
+    for (size_t s = 0; s < stripes; s++) {
+      j.first = s * tiles / stripes;
+      j.count = (s + 1) * tiles / stripes - j.first;
+      j.tile_blocks = choose_blocks(c->k, j.count, j.output_blocks, cml_pool_threads(pool));
+      cml_parallel_with_thread(pool, j.count, 4, transform_tiles, &j);
+      cml_parallel_with_thread(pool, j.tile_blocks * j.output_blocks, 1, make_pixels, &j);
+    }
 }

@@ -335,7 +335,7 @@ static cml_status infer(cml_call *c, cml_error *err) {
     uint64_t need = up(cml_conv_scratch(k, &conv)), bytes = phase_bytes(k, &v, w, i, w->dtype == CML_F16);
     if (need > most) most = need;
     if (bytes > packed) packed = bytes;
-    if (cml_conv_shared(k, &conv) > shared) shared = cml_conv_shared(k, &conv);
+    if (cml_conv_shared(k, &conv, slots(c)) > shared) shared = cml_conv_shared(k, &conv, slots(c));
   }
   c->scratch_size = slots(c) * most + up(shared);
   if (!weights_constant(c)) c->scratch_size += packed + up((uint64_t)v.outputs * 4);

@@ -145,8 +145,7 @@ static void band_columns(const resize_job *j, int64_t plane, int64_t top, int64_
     }
     const float *from = rows[t->low & 1];
     if (t->weight != 0) {
-      k->unary(CML_UNARY_SCALE, from, blend, (size_t)n, 1 - t->weight, 0);
-      k->axpy(t->weight, rows[t->high & 1], blend, (size_t)n);
+      k->blend(t->weight, from, rows[t->high & 1], blend, (size_t)n);
       from = blend;
     }
     cml_store_f32(j->out->data, j->out->dtype, (plane * j->to[0] + r) * j->to[1] + begin, from, (size_t)n);
@@ -164,6 +163,104 @@ static void resize_bands(void *context, size_t begin, size_t end) {
       band_columns(j, (int64_t)t / bands, top, bottom, at, next);
     }
   }
+}
+
+/* ---- images with the channels last: what is done to an element above is done to a pixel's channels here ---- */
+
+enum { PIECE = 4096 }; /* floats of a row worked on at once */
+
+typedef struct last_job {
+  const cml_tensor *x;
+  cml_tensor *out;
+  int64_t from[2], to[2], channels, bands;
+  const tap *taps[2];
+  float *scratch;  /* for each thread four pieces: input, two rows between which is blended, the result */
+  size_t piece;    /* floats of one */
+} last_job;
+
+static size_t piece_floats(int64_t channels) { return PIECE + 2 * (size_t)channels; }
+
+/* Output columns [begin, end) of input row `row`. */
+static void widen_pixels(const last_job *j, int64_t row, int64_t begin, int64_t end, float *columns, float *to) {
+  const cml_kernels *k = cml_kernels_get();
+  const tap *taps = j->taps[1];
+  int64_t first = taps[begin].low, n = j->channels, at = (row * j->from[1] + first) * n;
+  const float *from = columns;
+  if (j->x->dtype == CML_F32) from = (const float *)j->x->data + at;
+  else cml_load_f32(columns, j->x->data, j->x->dtype, at, (size_t)((taps[end - 1].high - first + 1) * n));
+  for (int64_t i = begin; i < end; i++, to += n) {
+    const float *a = from + (taps[i].low - first) * n, *b = from + (taps[i].high - first) * n;
+    if (taps[i].weight == 0) memcpy(to, a, (size_t)n * sizeof *to);
+    else k->blend(taps[i].weight, a, b, to, (size_t)n);
+  }
+}
+
+static void band_pixels(const last_job *j, int64_t image, int64_t top, int64_t bottom, int64_t begin, int64_t end, float *scratch) {
+  float *rows[2] = {scratch + j->piece, scratch + 2 * j->piece}, *result = scratch + 3 * j->piece;
+  int64_t held[2] = {-1, -1}, n = (end - begin) * j->channels;
+  for (int64_t r = top; r < bottom; r++) {
+    const tap *t = &j->taps[0][r];
+    for (int32_t i = t->low; i <= (t->weight == 0 ? t->low : t->high); i++) {
+      if (held[i & 1] == i) continue;
+      widen_pixels(j, image * j->from[0] + i, begin, end, scratch, rows[i & 1]);
+      held[i & 1] = i;
+    }
+    const float *from = rows[t->low & 1];
+    if (t->weight != 0) {
+      cml_kernels_get()->blend(t->weight, from, rows[t->high & 1], result, (size_t)n);
+      from = result;
+    }
+    cml_store_f32(j->out->data, j->out->dtype, ((image * j->to[0] + r) * j->to[1] + begin) * j->channels, from, (size_t)n);
+  }
+}
+
+static void resize_pixels(void *context, size_t thread, size_t begin, size_t end) {
+  const last_job *j = context;
+  const tap *taps = j->taps[1];
+  for (size_t t = begin; t < end; t++) {
+    int64_t top = (int64_t)t % j->bands * BAND, bottom = top + BAND < j->to[0] ? top + BAND : j->to[0];
+    for (int64_t at = 0, next; at < j->to[1]; at = next) {
+      for (next = at + 1; next < j->to[1] && (next - at + 1) * j->channels <= PIECE && (taps[next].high - taps[at].low + 1) * j->channels <= PIECE; next++) {}
+      band_pixels(j, (int64_t)t / j->bands, top, bottom, at, next, j->scratch + thread * 4 * j->piece);
+    }
+  }
+}
+
+static void nearest_pixels(void *context, size_t thread, size_t begin, size_t end) {
+  (void)thread;
+  const last_job *j = context;
+  size_t size = cml_dtype_bits(j->x->dtype) / 8, pixel = (size_t)j->channels * size, row = (size_t)j->to[1] * pixel;
+  for (size_t t = begin; t < end; t++) {
+    int64_t image = (int64_t)t / j->bands, top = (int64_t)t % j->bands * BAND, bottom = top + BAND < j->to[0] ? top + BAND : j->to[0];
+    for (int64_t r = top; r < bottom; r++) {
+      char *to = (char *)j->out->data + (size_t)(image * j->to[0] + r) * row;
+      const char *from = (const char *)j->x->data + (size_t)((image * j->from[0] + j->taps[0][r].low) * j->from[1]) * pixel;
+      if (r > top && j->taps[0][r].low == j->taps[0][r - 1].low) memcpy(to, to - row, row);
+      else
+        for (int64_t i = 0; i < j->to[1]; i++) memcpy(to + (size_t)i * pixel, from + (size_t)j->taps[1][i].low * pixel, pixel);
+    }
+  }
+}
+
+static bool is_last(const cml_call *c) { return c->op->flags & CML_OP_INTERNAL; }
+
+static cml_status run_resize_last(cml_call *c, cml_grid grid, enum rule rule, const float *scales) {
+  last_job j = {.x = cml_arg(c, 0), .out = c->outs[0], .channels = c->outs[0]->dims[3]};
+  tap *taps = c->scratch;
+  if (!cml_tensor_count(j.out)) return CML_OK;
+  for (int k = 0; k < 2; k++) {
+    j.from[k] = j.x->dims[1 + k];
+    j.to[k] = j.out->dims[1 + k];
+    j.taps[k] = taps;
+    fill_taps(taps, grid, rule, j.from[k], j.to[k], scales ? scales[k] : 1);
+    taps += j.to[k];
+  }
+  j.scratch = (float *)(void *)taps;
+  j.piece = piece_floats(j.channels);
+  j.bands = (j.to[0] + BAND - 1) / BAND;
+  cml_parallel_with_thread(c->pool, (size_t)(j.out->dims[0] * j.bands), (size_t)(16384 / (BAND * j.to[1] * j.channels) + 1),
+                           rule == LINEAR ? resize_pixels : nearest_pixels, &j);
+  return CML_OK;
 }
 
 static void nearest_row(const resize_job *j, int64_t plane, const int64_t *index, int64_t out) {
@@ -191,6 +288,7 @@ static void resize_tasks(void *context, size_t begin, size_t end) {
 
 /* The last `axes` dims of x become those of out; scales: for each, where the rule is BY_SCALE. */
 static cml_status run_resize_job(cml_call *c, int32_t axes, cml_grid grid, enum rule rule, const float *scales) {
+  if (is_last(c)) return run_resize_last(c, grid, rule, scales);
   resize_job j = {.x = cml_arg(c, 0), .out = c->outs[0], .axes = axes, .nearest = rule != LINEAR};
   int64_t rows = 1;
   tap *taps = c->scratch;
@@ -223,20 +321,26 @@ static cml_status run_resize_job(cml_call *c, int32_t axes, cml_grid grid, enum 
 static cml_status finish_infer(cml_call *c, int32_t axes, cml_error *err) {
   const cml_tensor *x = cml_arg(c, 0), *out = c->outs[0];
   CML_TRY(cml_check_output(c, 0, err));
+  int32_t after = is_last(c) ? 1 : 0; /* dims behind the resized ones */
   c->scratch_size = 0;
-  for (int32_t i = out->rank < 0 ? 0 : out->rank - axes; i < out->rank; i++) {
+  for (int32_t i = out->rank < 0 ? 0 : out->rank - axes - after; i < out->rank - after; i++) {
     if (out->dims[i] < 0) continue;
     if (x->dims[i] == 0 && out->dims[i] > 0) return cml_call_fail(c, err, "dim %d of x is empty", (int)i);
     if (out->dims[i] > INT32_MAX || x->dims[i] > INT32_MAX) return cml_call_fail(c, err, "dim %d is too large", (int)i);
     c->scratch_size += (uint64_t)out->dims[i] * sizeof(tap);
   }
+  if (after && out->rank == 4 && out->dims[3] >= 0) c->scratch_size += cml_pool_threads(c->pool) * 4 * piece_floats(out->dims[3]) * sizeof(float);
   return CML_OK;
 }
 
 static cml_status check_rank(const cml_call *c, cml_error *err) {
   const cml_tensor *x = cml_arg(c, 0);
+  if (is_last(c) && x->rank >= 0 && x->rank != 4) return cml_call_fail(c, err, "x must have rank 4, found %d", (int)x->rank);
   return x->rank >= 0 && x->rank < 3 ? cml_call_fail(c, err, "x must have rank 3 or more, found %d", (int)x->rank) : CML_OK;
 }
+
+/* The axis of the height; that of the width follows. */
+static int32_t height_axis(const cml_call *c) { return cml_arg(c, 0)->rank - (is_last(c) ? 3 : 2); }
 
 /* ---- by target size ---- */
 
@@ -256,8 +360,8 @@ static cml_status infer_by_size(cml_call *c, cml_error *err) {
     return cml_call_fail(c, err, "sampling_mode '%s' is not known", cml_arg_text(c, 3, ""));
   cml_out_like(c, 0, x);
   if (x->rank < 0) return CML_OK;
-  c->outs[0]->dims[x->rank - 2] = height;
-  c->outs[0]->dims[x->rank - 1] = width;
+  c->outs[0]->dims[height_axis(c)] = height;
+  c->outs[0]->dims[height_axis(c) + 1] = width;
   return finish_infer(c, 2, err);
 }
 
@@ -299,8 +403,9 @@ static cml_status infer_by_scale(cml_call *c, cml_error *err) {
   if (!(height > 0 && width > 0)) return cml_call_fail(c, err, "scales of %g and %g are not possible", height, width);
   cml_out_like(c, 0, x);
   if (x->rank < 0) return CML_OK;
-  c->outs[0]->dims[x->rank - 2] = scaled(c, x->dims[x->rank - 2], height, x->rank - 2);
-  c->outs[0]->dims[x->rank - 1] = scaled(c, x->dims[x->rank - 1], width, x->rank - 1);
+  int32_t axis = height_axis(c);
+  c->outs[0]->dims[axis] = scaled(c, x->dims[axis], height, axis);
+  c->outs[0]->dims[axis + 1] = scaled(c, x->dims[axis + 1], width, axis + 1);
   return finish_infer(c, 2, err);
 }
 
@@ -411,6 +516,11 @@ static cml_status run_crop(cml_call *c, cml_error *err) {
   {.name = text, .since = since_, .until = until_, .min_outputs = 1, .max_outputs = 1, CML_PARAMS(parameters), \
    .infer = infer_, .run = run_},
 
+/* With the channels last; graph passes make them. */
+#define LAST(text, parameters, infer_, run_)                                                                      \
+  {.name = text, .since = CML_IOS15, .flags = CML_OP_INTERNAL, .min_outputs = 1, .max_outputs = 1, CML_PARAMS(parameters), \
+   .infer = infer_, .run = run_},
+
 static const cml_op rows[] = {
     ROW("resize_nearest_neighbor", CML_IOS15, 0, resize_nearest_params, infer_by_size, run_resize_nearest)
     ROW("resize_bilinear", CML_IOS15, 0, resize_bilinear_params, infer_by_size, run_resize_bilinear)
@@ -419,6 +529,10 @@ static const cml_op rows[] = {
     ROW("upsample_bilinear", CML_IOS16, 0, upsample_bilinear_params_16, infer_by_scale, run_upsample_bilinear)
     ROW("resize", CML_IOS17, 0, resize_params, infer_resize, run_resize)
     ROW("crop", CML_IOS15, 0, crop_params, infer_crop, run_crop)
+    LAST("cml_resize_nearest_neighbor_last", resize_nearest_params, infer_by_size, run_resize_nearest)
+    LAST("cml_resize_bilinear_last", resize_bilinear_params, infer_by_size, run_resize_bilinear)
+    LAST("cml_upsample_nearest_neighbor_last", upsample_nearest_params, infer_by_scale, run_upsample_nearest)
+    LAST("cml_upsample_bilinear_last", upsample_bilinear_params_16, infer_by_scale, run_upsample_bilinear)
 };
 
 const cml_op_family cml_ops_image = {"image", rows, sizeof rows / sizeof *rows};

@@ -18,6 +18,7 @@ typedef struct job {
   int64_t n, n_to, n_from;         /* the innermost loop */
   int64_t m, m_to, m_from;         /* a transpose's other loop: m_from is one element, n_to is one element */
   bool transpose;
+  bool weave;                      /* n rows of m elements each into one: m_from is one element, m_to n of them */
   int64_t pieces;                  /* units in one pass of the inner loops */
   char *to_base;
   const char *from_base;
@@ -105,10 +106,33 @@ static void copy_band(const job *j, char *to, const char *from, int64_t first, i
                 j->n - k < TILE ? j->n - k : TILE, j->m_to, j->n_from, j->size);
 }
 
+/* to[i * n + k] = from[k][i], with n known to the compiler, which then has vectors for it. */
+#define WEAVE_LOOP(type, n)                                                                                              \
+  do {                                                                                                                   \
+    type *restrict t = (type *)(void *)to;                                                                               \
+    const type *restrict f0 = (const type *)(const void *)from, *restrict f1 = (const type *)(const void *)(from + n_from), \
+               *restrict f2 = (const type *)(const void *)(from + (n - 1) * n_from);                                     \
+    for (int64_t i = 0; i < m; i++) {                                                                                    \
+      t[i * n] = f0[i];                                                                                                  \
+      t[i * n + 1] = f1[i];                                                                                              \
+      if (n > 2) t[i * n + 2] = f2[i];                                                                                   \
+    }                                                                                                                    \
+  } while (0)
+
+static void weave(char *to, const char *from, int64_t m, int64_t n, int64_t n_from, size_t size) {
+  if (size == 2 && n == 2) WEAVE_LOOP(uint16_t, 2);
+  else if (size == 2) WEAVE_LOOP(uint16_t, 3);
+  else if (n == 2) WEAVE_LOOP(uint32_t, 2);
+  else WEAVE_LOOP(uint32_t, 3);
+}
+
 /* ---- units ---- */
 
 static void copy_unit(const job *j, char *to, const char *from, int64_t piece) {
-  if (j->transpose) {
+  if (j->weave) {
+    int64_t first = piece * ROW_PIECE, left = j->m - first;
+    weave(to + first * j->m_to, from + first * j->m_from, left < ROW_PIECE ? left : ROW_PIECE, j->n, j->n_from, j->size);
+  } else if (j->transpose) {
     int64_t first = piece * BAND, last = first + BAND < j->m ? first + BAND : j->m;
     copy_band(j, to, from, first, last);
   } else {
@@ -142,7 +166,7 @@ static void copy_units(void *context, size_t begin, size_t end) {
     from += at[k] * j->from[k];
   }
   int32_t last = j->outer - 1;
-  bool runs = !j->transpose && last >= 0 && j->n_to == (int64_t)j->size && j->n_from == (int64_t)j->size && j->n * (int64_t)j->size <= 64;
+  bool runs = !j->transpose && !j->weave && last >= 0 && j->n_to == (int64_t)j->size && j->n_from == (int64_t)j->size && j->n * (int64_t)j->size <= 64;
   for (size_t unit = begin; unit < end; unit++) {
     if (runs) {
       int64_t n = j->count[last] - at[last] - 1, left = (int64_t)(end - unit) - 1;
@@ -214,14 +238,16 @@ static void choose_inner(job *j) {
   j->n_from = j->from[last];
   take_out(j, last);
   j->pieces = (j->n + ROW_PIECE - 1) / ROW_PIECE;
-  if (j->n_to != size || j->n_from == size || j->n_from == 0 || j->n < 4) return;
+  if (j->n_to != size || j->n_from == size || j->n_from == 0) return;
   for (int32_t k = 0; k < j->outer; k++) {
     if (j->from[k] != size || j->count[k] < 4) continue;
-    j->transpose = true;
+    j->weave = j->n < 4 && j->to[k] == j->n * size && (size == 2 || size == 4);
+    j->transpose = !j->weave && j->n >= 4;
+    if (!j->weave && !j->transpose) continue;
     j->m = j->count[k];
     j->m_to = j->to[k];
     j->m_from = j->from[k];
-    j->pieces = (j->m + BAND - 1) / BAND;
+    j->pieces = j->weave ? (j->m + ROW_PIECE - 1) / ROW_PIECE : (j->m + BAND - 1) / BAND;
     take_out(j, k);
     return;
   }
@@ -234,7 +260,8 @@ void cml_strided_copy(const cml_strided *s, void *to, const void *from, cml_pool
   choose_inner(&j);
   int64_t units = j.pieces;
   for (int32_t k = 0; k < j.outer; k++) units *= j.count[k];
-  int64_t unit_bytes = (j.transpose ? (j.m < BAND ? j.m : BAND) * j.n : j.n < ROW_PIECE ? j.n : ROW_PIECE) * (int64_t)j.size;
+  int64_t unit_bytes = (j.weave ? (j.m < ROW_PIECE ? j.m : ROW_PIECE) * j.n : j.transpose ? (j.m < BAND ? j.m : BAND) * j.n
+                                                                            : j.n < ROW_PIECE ? j.n : ROW_PIECE) * (int64_t)j.size;
   cml_parallel(pool, (size_t)units, (size_t)(SERIAL_BYTES / unit_bytes + 1), copy_units, &j);
 }
 

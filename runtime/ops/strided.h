@@ -3,7 +3,7 @@
  *
  * A copy is a loop nest: for all i, to[sum i_k to_k] = from[sum i_k from_k]. Loops of one step vanish and neighbours that
  * walk both arrays as one are joined; then the innermost pair decides how it is done: whole runs by memcpy, two crossing
- * unit strides as a blocked transpose, the rest by plain loops over elements of 1, 2, 4, 8 or 16 bytes. */
+ * unit strides as a blocked transpose (or, of two or three rows, woven into one), the rest by plain loops over elements of 1, 2, 4, 8 or 16 bytes. */
 #ifndef CML_STRIDED_H
 #define CML_STRIDED_H
 

@@ -9,6 +9,8 @@ typedef struct layout_pass {
   cml_graph *g;
   uint32_t *twin;   /* by value: the one with its channels last, or CML_NO_VALUE */
   bool *missing;    /* by value: exists as its twin only */
+  cml_use *uses;    /* by value, as the pass began */
+  size_t value_count;
   size_t room;
   cml_step *steps;  /* the new body */
   size_t count, capacity;
@@ -107,16 +109,18 @@ static cml_status want_first(layout_pass *p, uint32_t v, cml_error *err) {
   return convert(p, "cml_to_first", p->twin[v], v, err);
 }
 
-/* The step's output 0 becomes a twin. */
+/* The step's outputs become twins. */
 static cml_status give_last(layout_pass *p, cml_step *s, cml_error *err) {
-  uint32_t v = s->outs[0], twin = new_twin(p, v), *outs = CML_ARENA_NEW(&p->g->arena, uint32_t);
-  cml_tensor *declared = CML_ARENA_NEW(&p->g->arena, cml_tensor);
-  if (twin == CML_NO_VALUE || !outs || !declared) return cml_fail_memory(err);
-  *declared = *cml_pass_type(p->g, twin);
-  outs[0] = twin;
+  uint32_t *outs = CML_ARENA_NEW_ARRAY(&p->g->arena, uint32_t, s->out_count);
+  cml_tensor *declared = CML_ARENA_NEW_ARRAY(&p->g->arena, cml_tensor, s->out_count);
+  if (!outs || !declared) return cml_fail_memory(err);
+  for (size_t i = 0; i < s->out_count; i++) {
+    if ((outs[i] = new_twin(p, s->outs[i])) == CML_NO_VALUE) return cml_fail_memory(err);
+    declared[i] = *cml_pass_type(p->g, outs[i]);
+    p->missing[s->outs[i]] = true;
+  }
   s->outs = outs;
   s->declared = declared;
-  p->missing[v] = true;
   return CML_OK;
 }
 
@@ -300,6 +304,77 @@ static cml_status take_affine(layout_pass *p, cml_step *s, bool *done, cml_error
   return give_last(p, s, err);
 }
 
+/* Nothing but a conversion of its type comes between the value and an output of the program. */
+static bool ends(const layout_pass *p, uint32_t v) {
+  for (int depth = 0; depth < 4 && v < p->value_count; depth++) {
+    for (size_t i = 0; i < p->g->body.output_count; i++)
+      if (p->g->body.outputs[i] == v) return true;
+    const cml_step *user = p->uses[v].count == 1 && p->uses[v].step < p->g->body.step_count ? &p->g->body.steps[p->uses[v].step] : NULL;
+    if (!user || !user->op || !cml_pass_is(user, "cast")) return false;
+    v = user->outs[0];
+  }
+  return false;
+}
+
+/* Images are made larger or smaller as they are; those that leave the program at once, and those of few channels, in the program's form. */
+static cml_status take_resize(layout_pass *p, cml_step *s, bool *done, cml_error *err) {
+  static const char *const names[][2] = {{"upsample_nearest_neighbor", "cml_upsample_nearest_neighbor_last"},
+                                         {"upsample_bilinear", "cml_upsample_bilinear_last"},
+                                         {"resize_nearest_neighbor", "cml_resize_nearest_neighbor_last"},
+                                         {"resize_bilinear", "cml_resize_bilinear_last"}};
+  enum { FEW_CHANNELS = 8 };
+  const char *last = NULL;
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+    if (cml_pass_is(s, names[i][0])) last = names[i][1];
+  if (!last) return CML_OK;
+  uint32_t x = cml_pass_arg(s, "x");
+  if (!p->missing[x] || rank_of(p, x) != 4 || cml_pass_type(p->g, x)->dims[1] < FEW_CHANNELS || ends(p, s->outs[0])) return CML_OK;
+  cml_binding bindings[8];
+  size_t n = 0;
+  for (unsigned i = 0; i < s->op->param_count && n < 8; i++)
+    bindings[n++] = (cml_binding){s->op->params[i].name, i ? cml_pass_arg(s, s->op->params[i].name) : p->twin[x]};
+  CML_TRY(cml_pass_become(p->g, s, last, bindings, n, err));
+  *done = true;
+  return give_last(p, s, err);
+}
+
+/* Operators with a list of `each` numbers by dimension, for all dimensions or the last ones. */
+static cml_status take_by_dims(layout_pass *p, cml_step *s, bool *done, cml_error *err) {
+  bool pad = cml_pass_is(s, "pad");
+  if (!pad && !cml_pass_is(s, "tile")) return CML_OK;
+  const char *name = pad ? "pad" : "reps";
+  uint32_t x = cml_pass_arg(s, "x"), list = cml_pass_arg(s, name);
+  const cml_tensor *t = list == CML_NO_VALUE ? NULL : cml_pass_type(p->g, list);
+  int64_t each = pad ? 2 : 1, moved[2 * CML_MAX_RANK] = {0};
+  int32_t rank = rank_of(p, x);
+  if (!p->missing[x] || !t || !t->data || t->rank != 1 || rank < 3 || rank > CML_MAX_RANK || t->dims[0] % each || t->dims[0] / each > rank) return CML_OK;
+  int32_t skip = rank - (int32_t)(t->dims[0] / each);
+  for (int32_t i = skip; i < rank; i++)
+    for (int64_t k = 0; k < each; k++) moved[last_axis(i, rank) * each + k] = cml_tensor_get_int(t, (i - skip) * each + k);
+  if (!pad && skip) return CML_OK;
+  uint32_t value = cml_pass_ints(p->g, moved, rank * each);
+  if (value == CML_NO_VALUE || !grow_values(p)) return cml_fail_memory(err);
+  CML_TRY(own_args(p, s, err));
+  CML_TRY(replace(p, s, name, value));
+  CML_TRY(replace(p, s, "x", p->twin[x]));
+  *done = true;
+  return give_last(p, s, err);
+}
+
+static cml_status take_split(layout_pass *p, cml_step *s, bool *done, cml_error *err) {
+  if (!cml_pass_is(s, "split")) return CML_OK;
+  uint32_t x = cml_pass_arg(s, "x"), axis = cml_pass_arg(s, "axis");
+  int32_t rank = rank_of(p, x);
+  if (!p->missing[x] || axis == CML_NO_VALUE || !cml_pass_type(p->g, axis)->data || rank < 3) return CML_OK;
+  uint32_t moved = cml_pass_int(p->g, last_axis(cml_tensor_get_int(cml_pass_type(p->g, axis), 0), rank));
+  if (moved == CML_NO_VALUE || !grow_values(p)) return cml_fail_memory(err);
+  CML_TRY(own_args(p, s, err));
+  CML_TRY(replace(p, s, "axis", moved));
+  CML_TRY(replace(p, s, "x", p->twin[x]));
+  *done = true;
+  return give_last(p, s, err);
+}
+
 /* A transposition that moves the channels last or first, as programs write around layers that want them last: its result is the
  * twin of its input under another name, or has the input for its twin. */
 static cml_status take_transpose(layout_pass *p, cml_step *s, bool *done, cml_error *err) {
@@ -339,10 +414,11 @@ static cml_status first_for_block(layout_pass *p, const cml_graph_block *b, cml_
 static cml_status take_step(layout_pass *p, const cml_step *given, cml_error *err) {
   static cml_status (*const kinds[])(layout_pass *, cml_step *, bool *, cml_error *) = {take_conv,   take_unary,  take_binary,
                                                                                       take_concat, take_reduce, take_pool,
-                                                                                      take_affine, take_transpose};
+                                                                                      take_affine, take_transpose, take_resize,
+                                                                                      take_by_dims, take_split};
   cml_step s = *given;
   bool done = false;
-  if (!s.folded && s.out_count == 1 && !s.block_count)
+  if (!s.folded && (s.out_count == 1 || cml_pass_is(&s, "split")) && !s.block_count)
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds && !done; i++) CML_TRY(kinds[i](p, &s, &done, err));
   for (size_t k = 0; !done && k < s.arg_count; k++) CML_TRY(want_first(p, s.args[k], err));
   for (size_t k = 0; k < s.block_count; k++) CML_TRY(first_for_block(p, s.blocks[k], err));
@@ -356,7 +432,9 @@ cml_status cml_pass_layout(cml_graph *g, cml_error *err) {
   bool any = false;
   for (size_t i = 0; i < g->body.step_count; i++) any = any || cml_pass_is(&g->body.steps[i], "cml_conv") || cml_pass_is(&g->body.steps[i], "cml_conv_transpose");
   if (!any) return CML_OK;
-  if (!grow_values(&p)) status = cml_fail_memory(err);
+  p.value_count = g->value_count;
+  p.uses = cml_pass_uses(g);
+  if (!p.uses || !grow_values(&p)) status = cml_fail_memory(err);
   for (size_t i = 0; i < g->body.step_count && !status; i++) status = take_step(&p, &g->body.steps[i], err);
   for (size_t i = 0; i < g->body.output_count && !status; i++) status = want_first(&p, g->body.outputs[i], err);
   cml_step *steps = status ? NULL : CML_ARENA_NEW_ARRAY(&g->arena, cml_step, p.count + 1);
@@ -369,5 +447,6 @@ cml_status cml_pass_layout(cml_graph *g, cml_error *err) {
   free(p.steps);
   free(p.twin);
   free(p.missing);
+  free(p.uses);
   return status;
 }

@@ -130,7 +130,7 @@ static bool prepare(work *w, size_t threads, bool cold) {
     out = (size_t)(w->conv.out[1] * w->conv.out[2]);
     w->weight_bytes = cml_conv_packed_bytes(w->k, &w->conv, w->half);
     scratch = cml_conv_scratch(w->k, &w->conv);
-    shared = cml_conv_shared(w->k, &w->conv);
+    shared = cml_conv_shared(w->k, &w->conv, threads);
   } else {
     in = (size_t)s->size * depth;
     out = (size_t)s->size;

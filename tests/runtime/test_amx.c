@@ -322,7 +322,7 @@ static void test_convolution(void **state) {
       const cml_conv_source from = {.data = w, .half = true, .group_stride = (int64_t)(v.outputs / v.groups * group_channels) * n * n,
                                     .output_stride = (int64_t)group_channels * n * n, .channel_stride = n * n, .tap_stride = {n * n, n, 1}};
       void *packed = aligned_alloc(64, (cml_conv_packed_bytes(k, &v, true) + 127) & ~(size_t)63);
-      void *scratch = aligned_alloc(64, (cml_conv_scratch(k, &v) + cml_conv_shared(k, &v) + 127) & ~(size_t)63);
+      void *scratch = aligned_alloc(64, (cml_conv_scratch(k, &v) + cml_conv_shared(k, &v, 1) + 127) & ~(size_t)63);
       cml_conv_pack(k, &v, &from, true, packed, NULL);
       cml_conv_call call = {.k = k, .v = &v, .weights = {packed, true}, .after = {.activation = CML_UNARY_COPY}, .x = x, .y = y, .scratch = scratch, .slots = 1};
       cml_conv_run(&call);

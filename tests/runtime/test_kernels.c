@@ -291,6 +291,8 @@ static void test_rows(void **state) {
       assert_true(fabs((double)k->sum(x, n) - sum) < 1e-5 * (double)n);
       assert_true(fabs((double)k->dot(x, g, n) - dot) < 1e-5 * (double)n);
       assert_true(k->max(x, n) == top && k->min(x, n) == low);
+      k->blend(0.3f, x, g, y, n);
+      for (size_t i = 0; i < n; i++) assert_true(fabs((double)y[i] - ((double)x[i] + 0.3 * ((double)g[i] - (double)x[i]))) < 1e-6);
       float s, q;
       k->moments(x, n, (float)(sum / count), &s, &q);
       assert_true(fabs((double)q - squares) < 1e-5 * (double)n);
@@ -495,11 +497,11 @@ static void test_depthwise(void **state) {
   const cml_kernels *k;
   EACH_TABLE(k) {
     for (int round = 0; round < 400; round++) {
-      size_t channels = between(1, 40), kh = between(1, 5), kw = between(1, 8), outputs = between(1, 19), group = (size_t)1 << rnd() % 4;
+      size_t channels = between(1, 40), kh = between(1, 5), kw = between(1, 11), outputs = between(1, 19), group = (size_t)1 << rnd() % 4;
       if (rnd() % 2 || k->width % group) group = 1;
       if (group > 1 && rnd() % 2) kw = 3;
       channels = (channels + group - 1) / group * group;
-      int64_t stride = (int64_t)between(1, 3), dilation = rnd() % 3 ? 1 : 2, first = -(int64_t)between(0, 3);
+      int64_t stride = (int64_t)between(1, 3), dilation = rnd() % 3 ? 1 : 2, first = -(int64_t)between(0, 5);
       int64_t columns = (int64_t)between(1, outputs * (size_t)stride + 4);
       bool x_half = rnd() % 2, y_half = rnd() % 2;
       size_t count = (size_t)columns * channels, x_size = x_half ? 2 : 4, y_size = y_half ? 2 : 4;

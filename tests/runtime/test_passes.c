@@ -243,6 +243,71 @@ static void joined(void) {
   spaced = 0;
 }
 
+/* Images made larger, padded, repeated and cut between convolutions keep their channels last: no conversion but at the program's ends. */
+static void moved(void) {
+  start("[2, 3, 7, 9]");
+  word("custom", "custom");
+  word("valid", "valid");
+  word("mirror", "reflect");
+  flag("yes", "true");
+  flag("no", "false");
+  ints("one", "[2]", "[1, 1]");
+  ints("pad1", "[4]", "[1, 1, 1, 1]");
+  ints("axis", "[]", "1");
+  ints("sides", "[2]", "[2, 1]");
+  ints("all_sides", "[8]", "[0, 0, 1, 3, 2, 0, 0, 1]");
+  ints("reps", "[4]", "[1, 2, 1, 3]");
+  ints("parts", "[3]", "[9, 20, 3]");
+  ints("five", "[]", "5");
+  ints("twenty", "[]", "20");
+  put("tensor<fp32, []> two = const()[name = tensor<string, []>(\"two\"), val = tensor<fp32, []>(2.0)];\n"
+      "tensor<fp32, []> three = const()[name = tensor<string, []>(\"three\"), val = tensor<fp32, []>(3.0)];\n");
+  scalar("edge", 0.25);
+  constant("w0", "[12, 3, 3, 3]");
+  constant("w1", "[9, 32, 1, 1]");
+  op("[2, 12, 7, 9]", "c0", "conv(x = x, weight = w0, pad = pad1, pad_type = custom, strides = one)");
+  op("[2, 12, 14, 27]", "u0", "upsample_bilinear(x = c0, scale_factor_height = two, scale_factor_width = three, align_corners = no)");
+  op("[2, 12, 28, 54]", "u1", "upsample_bilinear(x = u0, scale_factor_height = two, scale_factor_width = two, align_corners = yes)");
+  op("[2, 12, 5, 20]", "r0", "resize_bilinear(x = u1, target_size_height = five, target_size_width = twenty)");
+  op("[2, 12, 10, 60]", "u2", "upsample_nearest_neighbor(x = r0, scale_factor_height = two, scale_factor_width = three)");
+  op("[2, 12, 5, 20]", "r1", "resize_nearest_neighbor(x = u2, target_size_height = five, target_size_width = twenty)");
+  op("[2, 12, 5, 23]", "p0", "pad(x = r1, pad = sides, mode = mirror)");
+  op("[2, 16, 7, 24]", "p1", "pad(x = p0, pad = all_sides, constant_val = edge)");
+  op("[2, 32, 7, 72]", "t0", "tile(x = p1, reps = reps)");
+  put("tensor<%s, [2, 9, 7, 72]> s0, tensor<%s, [2, 20, 7, 72]> s1, tensor<%s, [2, 3, 7, 72]> s2 = split(x = t0, split_sizes = parts, axis = axis)"
+      "[name = tensor<string, []>(\"s\")];\n", type, type, type);
+  put("tensor<%s, [2, 32, 7, 72]> j0 = concat(values = (s1, s2, s0), axis = axis, interleave = no)[name = tensor<string, []>(\"j0\")];\n", type);
+  op("[2, 9, 7, 72]", "c1", "conv(x = j0, weight = w1, pad_type = valid)");
+  op("[2, 9, 14, 144]", "y", "upsample_bilinear(x = c1, scale_factor_height = two, scale_factor_width = two, align_corners = no)");
+  finish("y");
+  must_lack = "upsample_nearest_neighbor";
+  same_with_and_without((const int64_t[]){2, 3, 7, 9}, 4, "epilogues,layout", "cml_upsample_bilinear_last");
+  must_lack = "resize_nearest_neighbor";
+  same_with_and_without((const int64_t[]){2, 3, 7, 9}, 4, "epilogues,layout", "upsample_bilinear"); /* the last one, in the program's form */
+  must_lack = NULL;
+}
+
+/* Images of more tiles than one stripe of Winograd's has, and kernels so large that depthwise convolutions stage their rows. */
+static void large(void) {
+  start("[1, 40, 61, 46]");
+  word("custom", "custom");
+  ints("one", "[2]", "[1, 1]");
+  ints("steps", "[2]", "[2, 1]");
+  ints("pad1", "[4]", "[1, 1, 1, 1]");
+  ints("pad4", "[4]", "[4, 3, 5, 4]");
+  ints("groups", "[]", "36");
+  constant("w0", "[36, 40, 3, 3]");
+  constant("w1", "[36, 1, 9, 9]");
+  constant("b1", "[36]");
+  constant("w2", "[36, 1, 8, 7]");
+  op("[1, 36, 61, 46]", "c0", "conv(x = x, weight = w0, bias = b1, pad = pad1, pad_type = custom, strides = one)");
+  op("[1, 36, 60, 47]", "c1", "conv(x = c0, weight = w1, bias = b1, pad = pad4, pad_type = custom, strides = one, groups = groups)");
+  op("[1, 36, 60, 47]", "g1", "silu(x = c1)");
+  op("[1, 36, 28, 43]", "c2", "conv(x = g1, weight = w2, pad = pad1, pad_type = custom, strides = steps, groups = groups)");
+  finish("c2");
+  same_with_and_without((const int64_t[]){1, 40, 61, 46}, 4, "epilogues,layout", "cml_conv");
+}
+
 /* A generator's layers: transposed convolutions alone have their channels last, too. */
 static void transposed(void) {
   start("[1, 20, 5, 4]");
@@ -637,6 +702,8 @@ static void test_moved_last(void **state) { (void)state, each_type(moved_last); 
 static void test_convolutions(void **state) { (void)state, each_type(convolutions); }
 static void test_joined(void **state) { (void)state, each_type(joined); }
 static void test_transposed(void **state) { (void)state, each_type(transposed); }
+static void test_moved(void **state) { (void)state, each_type(moved); }
+static void test_large(void **state) { (void)state, each_type(large); }
 static void test_scales(void **state) { (void)state, each_type(scales); }
 static void test_group_norm(void **state) { (void)state, each_type(group_norm); }
 static void test_row_norms(void **state) { (void)state, each_type(row_norms); }
@@ -672,7 +739,7 @@ static void test_unknown_pass_is_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_convolutions), cmocka_unit_test(test_joined), cmocka_unit_test(test_transposed), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_attention),
+      cmocka_unit_test(test_convolutions), cmocka_unit_test(test_joined), cmocka_unit_test(test_transposed), cmocka_unit_test(test_moved), cmocka_unit_test(test_large), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_attention),
       cmocka_unit_test(test_attention_views), cmocka_unit_test(test_chains),
       cmocka_unit_test(test_norms_and_gates), cmocka_unit_test(test_moved_last), cmocka_unit_test(test_recurrent),
       cmocka_unit_test(test_linear),       cmocka_unit_test(test_an_infinite_norm_stays), cmocka_unit_test(test_unknown_pass_is_refused),

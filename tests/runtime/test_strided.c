@@ -90,6 +90,30 @@ static void copies_what_loops_copy(void **unused) {
   cml_pool_destroy(pool);
 }
 
+/* Two or three rows woven into one, as pixel_shuffle does; longer ones are cut into pieces. */
+static void weaves_rows(void **unused) {
+  (void)unused;
+  cml_pool *pool = NULL;
+  assert_ok(cml_pool_create(2, &pool, err));
+  for (int i = 0; i < 60; i++) {
+    int64_t n = 2 + i % 2, m = i % 10 ? 1 + below(200) : 70001, rows = 1 + below(3);
+    size_t size = (size_t)1 << below(4), bytes = (size_t)(rows * n * m) * size;
+    char *want = malloc(bytes), *got = calloc(bytes, 1), *from = malloc(bytes);
+    for (size_t k = 0; k < bytes; k++) from[k] = (char)below(256);
+    cml_strided s = {.size = size};
+    cml_strided_loop(&s, rows, n * m, n * m);
+    cml_strided_loop(&s, m, n, 1);
+    cml_strided_loop(&s, n, 1, m);
+    naive(&s, want, from, 0);
+    cml_strided_copy(&s, got, from, i % 4 ? pool : NULL);
+    assert_memory_equal(got, want, bytes);
+    free(want);
+    free(got);
+    free(from);
+  }
+  cml_pool_destroy(pool);
+}
+
 static void fills_and_copies_runs(void **unused) {
   (void)unused;
   cml_pool *pool = NULL;
@@ -110,6 +134,6 @@ static void fills_and_copies_runs(void **unused) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(copies_what_loops_copy), cmocka_unit_test(fills_and_copies_runs)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(copies_what_loops_copy), cmocka_unit_test(weaves_rows), cmocka_unit_test(fills_and_copies_runs)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
