@@ -24,6 +24,7 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
     cml_fill_pool_##variant(k);                \
     cml_fill_pack_##variant(k);                \
     cml_fill_compressed_##variant(k);          \
+    cml_fill_integer_##variant(k);             \
   } while (0)
 
 #if defined(CML_HAVE_X86_KERNELS)
@@ -57,7 +58,11 @@ static void fill(void) {
   if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl")) {
     ADD_TABLE(avx512);
-    if (__builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni")) cml_fill_compressed_avx512vbmi(add_like_last("avx512vbmi"));
+    if (__builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni")) {
+      cml_kernels *k = add_like_last("avx512vbmi");
+      cml_fill_compressed_avx512vbmi(k);
+      cml_fill_integer_avx512vbmi(k);
+    }
     add_newer();
   }
 #endif

@@ -89,6 +89,41 @@ typedef struct cml_tile {
   bool c_half;
 } cml_tile;
 
+/* A tile of a product of bytes with signed bytes, summed exactly in 32 bits, and all that follows it. Row r of a is stretches of `depth`
+ * neighbouring bytes (a multiple of 4), number s at a[r * a_stride + offsets[s]]. b is packed: steps of integer_columns x 4 bytes, four of the
+ * depth for each column. Sums may wrap on the way; with `start` added they must fit into 32 bits.
+ *
+ *   v = (sum + start) * scale + bias                                        by column
+ *   v = clamp(round(v), middle_low, middle_high) * middle_scale             when middle
+ *   v = v + r * residual_scale + residual_bias                              when there is a residual r
+ *   v = f(v)                                                                when unary_rows
+ *   c = clamp(v, low, high), or for bytes round(clamp(v, low, high)) + zero */
+enum cml_integer_to { CML_TO_BYTE, CML_TO_F16, CML_TO_F32 };
+typedef struct cml_integer_tile {
+  size_t rows, columns;    /* at most integer_rows, integer_columns */
+  size_t stretches, depth;
+  const size_t *offsets;   /* NULL: one stretch, at 0 */
+  const uint8_t *a;
+  size_t a_stride;
+  const int8_t *b;
+  const int32_t *start;
+  const float *scale, *bias;
+  bool middle;
+  float middle_low, middle_high, middle_scale;
+  const uint8_t *residual; /* NULL: none */
+  size_t residual_stride;
+  float residual_scale, residual_bias;
+  void (*unary_rows)(cml_unary f, size_t rows, size_t columns, const float *x, size_t x_stride, void *y, size_t y_stride, bool half, float a,
+                     float b);
+  cml_unary f;
+  float f_a, f_b, f_scale; /* bytes: what f gives is multiplied by f_scale */
+  float low, high;
+  int32_t zero;
+  enum cml_integer_to to;
+  void *c;
+  size_t c_stride;
+} cml_integer_tile;
+
 /* One row of a channels-last depthwise convolution: y[o * y_pixel + c] = clamp(bias[c] + the sum over taps (r, t) of
  * rows[r][(first + o * stride + t * dilation) * pixel + c] * w[(r * kw + t) * w_stride + c]), where rows that are NULL and columns
  * outside [0, columns) are zeros.
@@ -175,6 +210,25 @@ typedef struct cml_kernels {
   /* Packs a panel for gemm_tile: to[d][tile_columns] = from[j * stride + d], columns n and up zero; halves stay halves when
    * `half` (from_half only), else are widened. */
   void (*pack_panel)(void *to, bool half, const void *from, bool from_half, size_t depth, size_t n, size_t stride);
+
+  /* ---- bytes that stand for scale * (byte - zero) ---- */
+
+  size_t integer_rows, integer_columns;
+  void (*integer_tile)(const cml_integer_tile *t);
+  /* The end of such a tile alone, for sums of floats: v = x[r * x_stride + column] * scale + bias, and so on. Any number of rows and columns;
+   * with unary_rows at most integer_rows, integer_columns. */
+  void (*integer_finish)(const cml_integer_tile *t, const float *x, size_t x_stride);
+  /* y[i] = clamp(round(x[i] / scale) + zero, 0, 255), NaN to nan_code; x in halves when half */
+  void (*quantize)(const void *x, bool half, size_t n, float scale, int32_t zero, uint8_t nan_code, uint8_t *y);
+  /* y[i] = (x[i] - zero) * scale */
+  void (*dequantize)(const uint8_t *x, size_t n, float scale, int32_t zero, void *y, bool half);
+  /* y[i] = round(clamp(x1[i] * scale1 + x2[i] * scale2 + bias, low, high)) + zero */
+  void (*add_bytes)(const uint8_t *x1, const uint8_t *x2, size_t n, float scale1, float scale2, float bias, float low, float high, int32_t zero,
+                    uint8_t *y);
+  void (*map_bytes)(const uint8_t *x, size_t n, const uint8_t *table, uint8_t *y); /* y[i] = table[x[i]], 256 entries */
+  /* One pixel of a maximum pooling: y[c] = the largest x[t][c]. taps > 0. */
+  void (*max_bytes)(size_t taps, const uint8_t *const *x, size_t channels, uint8_t *y);
+  void (*transpose_8)(size_t rows, size_t columns, const uint8_t *x, size_t x_stride, uint8_t *y, size_t y_stride);
 
   /* ---- products with compressed weights ---- */
 

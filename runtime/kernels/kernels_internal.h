@@ -10,7 +10,8 @@
   void cml_fill_conv_##variant(cml_kernels *k);   \
   void cml_fill_pool_##variant(cml_kernels *k);   \
   void cml_fill_pack_##variant(cml_kernels *k);   \
-  void cml_fill_compressed_##variant(cml_kernels *k);
+  void cml_fill_compressed_##variant(cml_kernels *k); \
+  void cml_fill_integer_##variant(cml_kernels *k);
 
 CML_KERNEL_FILLS(portable)
 CML_KERNEL_FILLS(avx2)
@@ -21,5 +22,6 @@ void cml_fill_compressed_avx512vbmi(cml_kernels *k);
 void cml_fill_half_avx512fp16(cml_kernels *k);
 /* native: the CPU multiplies float16 in tiles (AMX-FP16), not bfloat16 alone */
 void cml_fill_pairs_amx(cml_kernels *k, bool native);
+void cml_fill_integer_avx512vbmi(cml_kernels *k);
 
 #endif

@@ -8,6 +8,7 @@
   X(basic) \
   X(linear) \
   X(internal) \
+  X(integer) \
   X(chain) \
   X(conv) \
   X(pool) \

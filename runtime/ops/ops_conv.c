@@ -1,6 +1,7 @@
 /* conv and conv_transpose: arguments to cml_conv, weights packed when they are constant. One transposed convolution is a list
  * of ordinary ones, one for each phase of its output. */
 #include "conv.h"
+#include "convolutions.h"
 #include "pack_cache.h"
 #include "families.h"
 #include "windows.h"
@@ -105,10 +106,9 @@ static void fill_spatial(conv_call *v, const cml_windows *w) {
 /* The channels' place in x's dims, and those of its spatial dims. */
 static int32_t channel_axis(const conv_call *v, const cml_tensor *x) { return v->last ? x->rank - 1 : 1; }
 
-static cml_status read_conv(const cml_call *c, conv_call *v, cml_error *err) {
+static cml_status read_conv(const cml_call *c, bool last, conv_call *v, cml_error *err) {
   const cml_tensor *x = cml_arg(c, X), *w = cml_arg(c, WEIGHT), *bias = cml_arg(c, BIAS);
-  *v = (conv_call){.phases = 1};
-  v->last = channels_last(c);
+  *v = (conv_call){.phases = 1, .last = last};
   CML_TRY(check_ranks(c, err));
   if (x->rank < 0 || w->rank < 0) return CML_OK;
   int64_t channels = x->dims[channel_axis(v, x)], groups;
@@ -128,6 +128,13 @@ static cml_status read_conv(const cml_call *c, conv_call *v, cml_error *err) {
                        .in_last = v->last, .out_last = v->last, .in_half = x->dtype == CML_F16, .out_half = x->dtype == CML_F16};
   fill_spatial(v, &v->windows);
   cml_conv_place_all(&v->conv);
+  return CML_OK;
+}
+
+cml_status cml_conv_read_last(const cml_call *c, cml_conv *out, cml_error *err) {
+  conv_call v;
+  CML_TRY(read_conv(c, true, &v, err));
+  *out = v.conv;
   return CML_OK;
 }
 
@@ -264,7 +271,7 @@ static void widen_bias(const cml_kernels *k, const cml_tensor *t, float *to) {
 }
 
 static cml_status read_call(const cml_call *c, conv_call *v, cml_error *err) {
-  return strstr(c->op->name, "conv_transpose") ? read_transpose(c, v, err) : read_conv(c, v, err);
+  return strstr(c->op->name, "conv_transpose") ? read_transpose(c, v, err) : read_conv(c, channels_last(c), v, err);
 }
 
 static bool weights_constant(const cml_call *c) {

@@ -46,6 +46,8 @@ static void transpose_blocks(void *context, size_t begin, size_t end) {
       j->k->transpose(n, j->columns, (const float *)(const void *)x, j->columns, (float *)(void *)y, j->rows);
     } else if (j->size == 2) {
       j->k->transpose_16(n, j->columns, (const uint16_t *)(const void *)x, j->columns, (uint16_t *)(void *)y, j->rows);
+    } else if (j->size == 1) {
+      j->k->transpose_8(n, j->columns, (const uint8_t *)x, j->columns, (uint8_t *)y, j->rows);
     } else {
       for (size_t c = 0; c < j->columns; c++)
         for (size_t r = 0; r < n; r++) memcpy(y + (c * j->rows + r) * j->size, x + (r * j->columns + c) * j->size, j->size);

@@ -47,6 +47,13 @@ static bool read_activation(const cml_graph *g, const cml_step *s, activation *o
   return false;
 }
 
+bool cml_pass_activation(const cml_graph *g, const cml_step *s, cml_unary *f, float *a, float *b) {
+  activation out;
+  if (!read_activation(g, s, &out)) return false;
+  *f = out.f, *a = out.a, *b = out.b;
+  return true;
+}
+
 /* value * gate(value), the gate a (hard) sigmoid, as silu and hard_swish are written out; for hard_swish torch's converter puts a
  * threshold before it, where the gate is 0 anyhow. Fills the steps and returns how many they are. */
 static size_t gated(cml_graph *g, const cml_use *uses, uint32_t value, activation *f, cml_step **steps) {

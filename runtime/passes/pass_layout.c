@@ -174,6 +174,21 @@ static cml_status take_conv(layout_pass *p, cml_step *s, bool *done, cml_error *
   return give_last(p, s, err);
 }
 
+static bool one_element(const cml_tensor *t) { return cml_tensor_known_shape(t) && cml_tensor_count(t) == 1; }
+
+/* Quantization by one scale; by channel it is left where it is. */
+static cml_status take_quantization(layout_pass *p, cml_step *s, bool *done, cml_error *err) {
+  static const char *const names[] = {"quantize", "dequantize", NULL};
+  if (!is_any(s, names)) return CML_OK;
+  uint32_t x = cml_pass_arg(s, "input"), scale = cml_pass_arg(s, "scale");
+  if (x == CML_NO_VALUE || p->twin[x] == CML_NO_VALUE || p->g->values[x].role == CML_ROLE_CONSTANT) return CML_OK;
+  if (cml_pass_arg(s, "axis") != CML_NO_VALUE || !one_element(cml_pass_type(p->g, scale))) return CML_OK;
+  *done = true;
+  CML_TRY(own_args(p, s, err));
+  CML_TRY(replace(p, s, "input", p->twin[x]));
+  return give_last(p, s, err);
+}
+
 static cml_status take_unary(layout_pass *p, cml_step *s, bool *done, cml_error *err) {
   static const char *const unary[] = {"relu", "relu6", "silu", "sigmoid", "tanh", "clip", "leaky_relu", "gelu", "elu", "softplus", "softsign",
                                       "sigmoid_hard", "exp", "sqrt", "rsqrt", "square", "abs", "log", "erf", "cast", "identity",
@@ -196,8 +211,6 @@ static cml_status take_unary(layout_pass *p, cml_step *s, bool *done, cml_error 
   CML_TRY(replace(p, s, "x", p->twin[x]));
   return give_last(p, s, err);
 }
-
-static bool one_element(const cml_tensor *t) { return cml_tensor_known_shape(t) && cml_tensor_count(t) == 1; }
 
 static cml_status take_binary(layout_pass *p, cml_step *s, bool *done, cml_error *err) {
   static const char *const binary[] = {"add", "sub", "mul", "real_div", "maximum", "minimum", "pow", NULL};
@@ -412,7 +425,7 @@ static cml_status first_for_block(layout_pass *p, const cml_graph_block *b, cml_
 }
 
 static cml_status take_step(layout_pass *p, const cml_step *given, cml_error *err) {
-  static cml_status (*const kinds[])(layout_pass *, cml_step *, bool *, cml_error *) = {take_conv,   take_unary,  take_binary,
+  static cml_status (*const kinds[])(layout_pass *, cml_step *, bool *, cml_error *) = {take_conv,   take_unary,  take_binary, take_quantization,
                                                                                       take_concat, take_reduce, take_pool,
                                                                                       take_affine, take_transpose, take_resize,
                                                                                       take_by_dims, take_split};

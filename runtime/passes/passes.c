@@ -18,6 +18,7 @@ static const cml_pass passes[] = {
     {"layer-norm", "written-out normalisations of rows, with or without a mean, as one operation", cml_pass_layer_norm},
     {"epilogues", "residual additions and activations into the convolution or linear layer before them", cml_pass_epilogues},
     {"layout", "convolutions and their neighbours with the channels last, converted at the borders only", cml_pass_layout},
+    {"integers", "what stands between dequantize and quantize, with weights of 8 bits: exact sums of bytes", cml_pass_integers},
     {"chains", "elementwise operations that feed one another in one pass over memory", cml_pass_chains},
     {"parts", "in the plan: what is joined is made where it will lie, what is cut is read where it is", allow_parts},
     {"states", "in the plan: states are read and updated in their own memory", allow_states},

@@ -7,6 +7,7 @@
 #define CML_PASSES_H
 
 #include "exec_graph.h"
+#include "kernels.h"
 
 typedef struct cml_pass {
   const char *name, *what;
@@ -47,6 +48,8 @@ uint32_t cml_pass_float(cml_graph *g, float value);
 /* The (first) argument of a parameter by name; CML_NO_VALUE when absent. */
 uint32_t cml_pass_arg(const cml_step *s, const char *param);
 bool cml_pass_is(const cml_step *s, const char *type);
+/* Whether the step is an activation of its x in one step, by constants: what the kernels know. */
+bool cml_pass_activation(const cml_graph *g, const cml_step *s, cml_unary *f, float *a, float *b);
 /* Makes s a step of another operator: named arguments, one value each; outputs and name stay. */
 typedef struct cml_binding {
   const char *param;
@@ -65,6 +68,7 @@ cml_status cml_pass_dead_code(cml_graph *g, cml_error *err); /* for other passes
 cml_status cml_pass_group_norm(cml_graph *g, cml_error *err);
 cml_status cml_pass_layer_norm(cml_graph *g, cml_error *err);
 cml_status cml_pass_recurrent(cml_graph *g, cml_error *err);
+cml_status cml_pass_integers(cml_graph *g, cml_error *err);
 cml_status cml_pass_layout(cml_graph *g, cml_error *err);
 cml_status cml_pass_scales(cml_graph *g, cml_error *err);
 

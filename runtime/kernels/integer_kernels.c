@@ -1,0 +1,354 @@
+/* Kernels on bytes that stand for scale * (byte - zero), compiled once for each instruction set.
+ *
+ * The product sums unsigned bytes times signed bytes exactly in 32 bits, four of the depth to a lane. With VNNI that is one
+ * instruction. Without it bytes at even and odd places become numbers of 16 bits (each weight once for all rows of the tile, each row's
+ * bytes once for all columns), whose products are added in pairs; in portable C each byte becomes a lane of 32 bits. Nothing
+ * saturates anywhere: 255 * -128 * 2 fits where two products meet. All variants take the same packed weights but for the number of columns.
+ *
+ * The end of a tile is float arithmetic by column: what follows a layer up to the next quantization, one rounding to a byte. */
+#include <math.h>
+
+#include "kernels_internal.h"
+#include "simd.h"
+
+#if defined(__AVX512VNNI__)
+enum { IR = 14, PARTS = 1 };
+#define FILL cml_fill_integer_avx512vbmi
+#elif defined(__AVX512F__)
+enum { IR = 12, PARTS = 2 };
+#define FILL CML_SIMD(cml_fill_integer)
+#elif defined(__AVX2__)
+enum { IR = 4, PARTS = 2 };
+#define FILL CML_SIMD(cml_fill_integer)
+#else
+enum { IR = 4, PARTS = 4 };
+#define FILL CML_SIMD(cml_fill_integer)
+#endif
+enum { NV = 2, NR = NV * W };
+
+/* ---- bytes to lanes and back; n lanes only, where it is given ---- */
+
+#if defined(__AVX512F__)
+VINLINE vi bytes_load(const uint8_t *p) { return (vi)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)); }
+VINLINE vi bytes_load_n(const uint8_t *p, size_t n) { return (vi)_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(v_mask(n), p)); }
+VINLINE void bytes_store(uint8_t *p, vi x) { _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtepi32_epi8((__m512i)x)); }
+VINLINE void bytes_store_n(uint8_t *p, vi x, size_t n) { _mm_mask_storeu_epi8(p, v_mask(n), _mm512_cvtepi32_epi8((__m512i)x)); }
+#else
+VINLINE vi bytes_load_n(const uint8_t *p, size_t n) {
+  vi x = {0};
+  for (size_t i = 0; i < n; i++) x[i] = p[i];
+  return x;
+}
+VINLINE void bytes_store_n(uint8_t *p, vi x, size_t n) {
+  for (size_t i = 0; i < n; i++) p[i] = (uint8_t)x[i];
+}
+#if defined(__AVX2__)
+VINLINE vi bytes_load(const uint8_t *p) { return (vi)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)); }
+VINLINE void bytes_store(uint8_t *p, vi x) {
+  __m256i words = _mm256_permute4x64_epi64(_mm256_packus_epi32((__m256i)x, (__m256i)x), 0x08);
+  __m128i low = _mm256_castsi256_si128(words);
+  _mm_storel_epi64((__m128i *)(void *)p, _mm_packus_epi16(low, low));
+}
+#else
+VINLINE vi bytes_load(const uint8_t *p) { return bytes_load_n(p, W); }
+VINLINE void bytes_store(uint8_t *p, vi x) { bytes_store_n(p, x, W); }
+#endif
+#endif
+
+/* To the nearest whole number, ties to even; |x| < 2^31. */
+VINLINE vi nearest(vf x) {
+#if defined(__AVX2__) || (defined(__aarch64__) && !defined(CML_PORTABLE))
+  return vf_int(x);
+#else
+  return vf_int(vf_round(x));
+#endif
+}
+
+VINLINE vf clamped(vf x, vf low, vf high) { return vf_min(vf_max(x, low), high); } /* NaN becomes low */
+
+/* ---- the product ---- */
+
+VINLINE vi vi_load(const void *p) {
+  vi x;
+  memcpy(&x, p, sizeof x);
+  return x;
+}
+
+#if defined(__AVX512VNNI__)
+VINLINE void split_weights(vi *w, vi all) { w[0] = all; }
+VINLINE void split_bytes(vi *x, vi all) { x[0] = all; }
+VINLINE vi multiply(vi sum, const vi *x, const vi *w) {
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(x[0]), "v"(w[0])); /* the intrinsic makes gcc 12 copy the sum */
+  return sum;
+}
+#elif defined(__AVX2__)
+typedef int16_t vs __attribute__((vector_size(W * 4)));
+typedef uint16_t vus __attribute__((vector_size(W * 4)));
+VINLINE void split_weights(vi *w, vi all) {
+  w[0] = (vi)((vs)((vus)all << 8) >> 8);
+  w[1] = (vi)((vs)all >> 8);
+}
+VINLINE void split_bytes(vi *x, vi all) {
+  x[0] = all & 0x00ff00ff;
+  x[1] = (vi)((vus)all >> 8);
+}
+VINLINE vi multiply(vi sum, const vi *x, const vi *w) {
+#if defined(__AVX512F__)
+  return sum + (vi)_mm512_madd_epi16((__m512i)x[0], (__m512i)w[0]) + (vi)_mm512_madd_epi16((__m512i)x[1], (__m512i)w[1]);
+#else
+  return sum + (vi)_mm256_madd_epi16((__m256i)x[0], (__m256i)w[0]) + (vi)_mm256_madd_epi16((__m256i)x[1], (__m256i)w[1]);
+#endif
+}
+#else
+VINLINE void split_weights(vi *w, vi all) {
+  w[0] = (vi)((vu)all << 24) >> 24;
+  w[1] = (vi)((vu)all << 16) >> 24;
+  w[2] = (vi)((vu)all << 8) >> 24;
+  w[3] = all >> 24;
+}
+VINLINE void split_bytes(vi *x, vi all) {
+  x[0] = all & 255;
+  x[1] = (vi)((vu)all >> 8) & 255;
+  x[2] = (vi)((vu)all >> 16) & 255;
+  x[3] = (vi)((vu)all >> 24);
+}
+VINLINE vi multiply(vi sum, const vi *x, const vi *w) { return sum + x[0] * w[0] + x[1] * w[1] + (x[2] * w[2] + x[3] * w[3]); }
+#endif
+
+VINLINE vf load_some(const float *p, size_t n) { return n >= W ? vf_load(p) : vf_load_n(p, n); }
+
+/* The end of a tile for one vector of columns. whole: sums are integers, else floats; general: there is something beside a clamp. */
+VINLINE void finish_columns(const bool whole, const bool general, const cml_integer_tile *t, const void *block, size_t width, size_t c, float *values) {
+  const size_t n = t->columns - c < W ? t->columns - c : W;
+  const vf scale = load_some(t->scale + c, n), bias = load_some(t->bias + c, n), low = vf_set1(t->low), high = vf_set1(t->high);
+  vi start = {0};
+  if (whole) memcpy(&start, t->start + c, n * sizeof *t->start);
+  for (size_t r = 0; r < t->rows; r++) {
+    vf sum = whole ? vf_from_int(vi_load((const int32_t *)block + r * width + c) + start) : load_some((const float *)block + r * width + c, n);
+    vf v = vf_fma(sum, scale, bias);
+    if (general && t->middle) {
+      v = vf_from_int(nearest(clamped(v, vf_set1(t->middle_low), vf_set1(t->middle_high)))) * t->middle_scale;
+    }
+    if (general && t->residual) {
+      const uint8_t *p = t->residual + r * t->residual_stride + c;
+      v += vf_fma(vf_from_int(n >= W ? bytes_load(p) : bytes_load_n(p, n)), vf_set1(t->residual_scale), vf_set1(t->residual_bias));
+    }
+    if (general && values) {
+      vf_store(values + r * NR + c, v);
+      continue;
+    }
+    v = clamped(v, low, high);
+    if (t->to == CML_TO_BYTE) {
+      uint8_t *to = (uint8_t *)t->c + r * t->c_stride + c;
+      vi code = nearest(v) + t->zero;
+      if (n >= W) bytes_store(to, code);
+      else bytes_store_n(to, code, n);
+    } else if (t->to == CML_TO_F16) {
+      cml_f16 *to = (cml_f16 *)t->c + r * t->c_stride + c;
+      if (n >= W) vh_store(to, v);
+      else vh_store_n(to, v, n);
+    } else {
+      float *to = (float *)t->c + r * t->c_stride + c;
+      if (n >= W) vf_store(to, v);
+      else vf_store_n(to, v, n);
+    }
+  }
+}
+
+/* The function of all values, and the store. */
+static __attribute__((noinline)) void finish_function(const cml_integer_tile *t, float *values, size_t width) {
+  if (t->to != CML_TO_BYTE) {
+    t->unary_rows(t->f, t->rows, t->columns, values, width, t->c, t->c_stride, t->to == CML_TO_F16, t->f_a, t->f_b);
+    return;
+  }
+  t->unary_rows(t->f, t->rows, t->columns, values, width, values, width, false, t->f_a, t->f_b);
+  for (size_t r = 0; r < t->rows; r++)
+    for (size_t c = 0; c < t->columns; c += W) {
+      size_t n = t->columns - c < W ? t->columns - c : W;
+      vi code = nearest(clamped(load_some(values + r * width + c, n) * t->f_scale, vf_set1(t->low), vf_set1(t->high))) + t->zero;
+      uint8_t *to = (uint8_t *)t->c + r * t->c_stride + c;
+      if (n >= W) bytes_store(to, code);
+      else bytes_store_n(to, code, n);
+    }
+}
+
+VINLINE void finish_block(const bool whole, const cml_integer_tile *t, const void *block, size_t width) {
+  _Alignas(64) float values[IR * NR];
+  bool function = t->unary_rows, general = function || t->middle || t->residual;
+  for (size_t c = 0; c < t->columns; c += W) {
+    if (general) finish_columns(whole, true, t, block, width, c, function ? values : NULL);
+    else finish_columns(whole, false, t, block, width, c, NULL);
+  }
+  if (function) finish_function(t, values, NR);
+}
+
+static __attribute__((noinline)) void finish(const cml_integer_tile *t, const int32_t *block, size_t width) { finish_block(true, t, block, width); }
+static void integer_finish(const cml_integer_tile *t, const float *x, size_t x_stride) { finish_block(false, t, x, x_stride); }
+
+VINLINE void tile_of(const int rows, const int nv, const cml_integer_tile *t) {
+  vi acc[IR][NV];
+  _Alignas(64) int32_t block[IR * NR];
+  const size_t a_stride = t->a_stride, depth = t->depth;
+  const int8_t *b = t->b;
+  CML_UNROLL for (int i = 0; i < rows; i++)
+    CML_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = (vi){0};
+  for (size_t s = 0; s < t->stretches; s++) {
+    const uint8_t *a = t->a + (t->offsets ? t->offsets[s] : 0), *p[(IR + 2) / 3]; /* a pointer for three rows: sixteen integer registers */
+    CML_UNROLL for (int i = 0; i < rows; i += 3) p[i / 3] = a + (size_t)i * a_stride;
+    for (size_t k = 0; k < depth; k += 4, b += NR * 4) {
+      vi w[NV][PARTS];
+      CML_UNROLL for (int j = 0; j < nv; j++) split_weights(w[j], vi_load(b + j * W * 4));
+      CML_UNROLL for (int i = 0; i < rows; i++) {
+        vi x[PARTS];
+        int32_t four;
+        memcpy(&four, p[i / 3] + (size_t)(i % 3) * a_stride + k, 4);
+        split_bytes(x, vi_set1(four));
+        CML_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = multiply(acc[i][j], x, w[j]);
+      }
+    }
+  }
+  CML_UNROLL for (int i = 0; i < rows; i++)
+    CML_UNROLL for (int j = 0; j < nv; j++) memcpy(block + (i * nv + j) * W, &acc[i][j], sizeof acc[i][j]);
+  finish(t, block, (size_t)(nv * W));
+}
+
+/* A last panel of at most half the columns takes half the time. */
+VINLINE void tile_rows(const int rows, const cml_integer_tile *t) {
+  if (t->columns <= W) tile_of(rows, 1, t);
+  else tile_of(rows, NV, t);
+}
+
+static void integer_tile(const cml_integer_tile *t) {
+  switch (t->rows) {
+    case 1: tile_rows(1, t); break;
+    case 2: tile_rows(2, t); break;
+    case 3: tile_rows(3, t); break;
+    case 4: tile_rows(4, t); break;
+#if defined(__AVX512F__)
+    case 5: tile_rows(5, t); break;
+    case 6: tile_rows(6, t); break;
+    case 7: tile_rows(7, t); break;
+    case 8: tile_rows(8, t); break;
+    case 9: tile_rows(9, t); break;
+    case 10: tile_rows(10, t); break;
+    case 11: tile_rows(11, t); break;
+    case 12: tile_rows(12, t); break;
+#endif
+#if defined(__AVX512VNNI__)
+    case 13: tile_rows(13, t); break;
+    case 14: tile_rows(14, t); break;
+#endif
+    default: break;
+  }
+}
+
+/* ---- one element at a time ---- */
+
+static void quantize(const void *x, bool half, size_t n, float scale, int32_t zero, uint8_t nan_code, uint8_t *y) {
+  for (size_t i = 0; i < n; i += W) {
+    size_t m = n - i < W ? n - i : W;
+    vf v = half ? m < W ? vh_load_n((const cml_f16 *)x + i, m) : vh_load((const cml_f16 *)x + i) : load_some((const float *)x + i, m);
+    vi nan = v != v;
+    /* clamped before it is rounded, which changes nothing: the bounds are whole */
+    vi code = nearest(clamped(v / scale, vf_set1((float)-zero), vf_set1((float)(255 - zero)))) + zero;
+    code = (nan & nan_code) | (~nan & code);
+    if (m >= W) bytes_store(y + i, code);
+    else bytes_store_n(y + i, code, m);
+  }
+}
+
+static void dequantize(const uint8_t *x, size_t n, float scale, int32_t zero, void *y, bool half) {
+  for (size_t i = 0; i < n; i += W) {
+    size_t m = n - i < W ? n - i : W;
+    vf v = vf_from_int((m < W ? bytes_load_n(x + i, m) : bytes_load(x + i)) - zero) * scale;
+    if (half && m >= W) vh_store((cml_f16 *)y + i, v);
+    else if (half) vh_store_n((cml_f16 *)y + i, v, m);
+    else if (m >= W) vf_store((float *)y + i, v);
+    else vf_store_n((float *)y + i, v, m);
+  }
+}
+
+static void add_bytes(const uint8_t *x1, const uint8_t *x2, size_t n, float scale1, float scale2, float bias, float low, float high, int32_t zero,
+                      uint8_t *y) {
+  for (size_t i = 0; i < n; i += W) {
+    size_t m = n - i < W ? n - i : W;
+    vf a = vf_from_int(m < W ? bytes_load_n(x1 + i, m) : bytes_load(x1 + i)), b = vf_from_int(m < W ? bytes_load_n(x2 + i, m) : bytes_load(x2 + i));
+    vf v = vf_fma(a, vf_set1(scale1), vf_fma(b, vf_set1(scale2), vf_set1(bias)));
+    vi code = nearest(clamped(v, vf_set1(low), vf_set1(high))) + zero;
+    if (m >= W) bytes_store(y + i, code);
+    else bytes_store_n(y + i, code, m);
+  }
+}
+
+static void map_bytes(const uint8_t *x, size_t n, const uint8_t *table, uint8_t *y) {
+  size_t i = 0;
+#if defined(__AVX512VBMI__) /* two look-ups in halves of the table */
+  __m512i t0 = _mm512_loadu_si512(table), t1 = _mm512_loadu_si512(table + 64), t2 = _mm512_loadu_si512(table + 128), t3 = _mm512_loadu_si512(table + 192);
+  for (; i < n; i += 64) {
+    __mmask64 m = n - i < 64 ? ((__mmask64)1 << (n - i)) - 1 : ~(__mmask64)0;
+    __m512i v = _mm512_maskz_loadu_epi8(m, x + i);
+    __m512i low = _mm512_permutex2var_epi8(t0, v, t1), high = _mm512_permutex2var_epi8(t2, v, t3);
+    _mm512_mask_storeu_epi8(y + i, m, _mm512_mask_blend_epi8(_mm512_movepi8_mask(v), low, high));
+  }
+#endif
+  for (; i < n; i++) y[i] = table[x[i]];
+}
+
+static void max_bytes(size_t taps, const uint8_t *const *x, size_t channels, uint8_t *y) {
+  typedef uint8_t vb __attribute__((vector_size(W * 4)));
+  size_t c = 0;
+  for (; c + W * 4 <= channels; c += W * 4) {
+    vb m, v;
+    memcpy(&m, x[0] + c, sizeof m);
+    for (size_t t = 1; t < taps; t++) {
+      memcpy(&v, x[t] + c, sizeof v);
+      vb more = (vb)(v > m);
+      m = (v & more) | (m & ~more);
+    }
+    memcpy(y + c, &m, sizeof m);
+  }
+  for (; c < channels; c++) {
+    uint8_t m = x[0][c];
+    for (size_t t = 1; t < taps; t++) m = x[t][c] > m ? x[t][c] : m;
+    y[c] = m;
+  }
+}
+
+/* Blocks of 8 x 8 bytes in 64-bit words: halves change places, then quarters, then eighths. */
+static void transpose_8(size_t rows, size_t columns, const uint8_t *x, size_t x_stride, uint8_t *y, size_t y_stride) {
+  size_t full_rows = rows & ~(size_t)7, full_columns = columns & ~(size_t)7;
+  for (size_t r = 0; r < full_rows; r += 8)
+    for (size_t c = 0; c < full_columns; c += 8) {
+      uint64_t w[8];
+      for (size_t i = 0; i < 8; i++) memcpy(&w[i], x + (r + i) * x_stride + c, 8);
+      for (size_t i = 0; i < 4; i++) {
+        uint64_t t = ((w[i] >> 32) ^ w[i + 4]) & 0x00000000ffffffff;
+        w[i + 4] ^= t, w[i] ^= t << 32;
+      }
+      for (size_t j = 0; j < 4; j++) {
+        size_t i = j / 2 * 4 + j % 2;
+        uint64_t t = ((w[i] >> 16) ^ w[i + 2]) & 0x0000ffff0000ffff;
+        w[i + 2] ^= t, w[i] ^= t << 16;
+      }
+      for (size_t i = 0; i < 8; i += 2) {
+        uint64_t t = ((w[i] >> 8) ^ w[i + 1]) & 0x00ff00ff00ff00ff;
+        w[i + 1] ^= t, w[i] ^= t << 8;
+      }
+      for (size_t i = 0; i < 8; i++) memcpy(y + (c + i) * y_stride + r, &w[i], 8);
+    }
+  for (size_t r = 0; r < rows; r++)
+    for (size_t c = r < full_rows ? full_columns : 0; c < columns; c++) y[c * y_stride + r] = x[r * x_stride + c];
+}
+
+void FILL(cml_kernels *k) {
+  k->integer_rows = IR;
+  k->integer_columns = NR;
+  k->integer_tile = integer_tile;
+  k->quantize = quantize;
+  k->dequantize = dequantize;
+  k->add_bytes = add_bytes;
+  k->integer_finish = integer_finish;
+  k->map_bytes = map_bytes;
+  k->max_bytes = max_bytes;
+  k->transpose_8 = transpose_8;
+}
