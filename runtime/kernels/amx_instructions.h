@@ -12,6 +12,10 @@ typedef struct cml_tile_configuration {
   uint8_t rows[16];
 } cml_tile_configuration; /* 64 bytes, as the CPU reads them */
 
+/* all eight tiles whole */
+static const cml_tile_configuration cml_whole_tiles = {
+    .palette = 1, .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64}, .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
+
 #define TILE_CONFIGURE(c) __asm__ volatile("ldtilecfg %0" : : "m"(*(c)) : "memory")
 #define TILE_RELEASE() __asm__ volatile("tilerelease" : : : "memory")
 /* 16 rows of 64 bytes, `stride` bytes apart */
@@ -19,6 +23,9 @@ typedef struct cml_tile_configuration {
   __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile : : "r"((const void *)(from)), "r"((size_t)(stride)) : "memory")
 #define TILE_STORE(tile, to, stride) \
   __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" : : "r"((void *)(to)), "r"((size_t)(stride)) : "memory")
+#define TILE_ZERO(tile) __asm__ volatile("tilezero %tmm" #tile)
+/* sums += a b, of unsigned bytes with signed ones, four to a place */
+#define MULTIPLY_BYTES(sums, a, b) __asm__ volatile("tdpbusd %tmm" #b ", %tmm" #a ", %tmm" #sums)
 /* sums += a b, pairs of bfloat16 or, tdpfp16ps, which assemblers of the time do not know, of float16 */
 #define MULTIPLY_BF16(sums, a, b) __asm__ volatile("tdpbf16ps %tmm" #b ", %tmm" #a ", %tmm" #sums)
 #define MULTIPLY_FP16(sums, a, b) \

@@ -42,9 +42,6 @@ static struct {
 
 /* ---- the instructions: tiles 0 to 3 hold sums, 4 and 5 rows of a, 6 and 7 columns of b ---- */
 
-static const cml_tile_configuration configuration = {
-    .palette = 1, .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64}, .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
-
 #define MULTIPLY(sums, a, b)              \
   do {                                    \
     if (native) MULTIPLY_FP16(sums, a, b); \
@@ -201,7 +198,7 @@ INLINE bool sums_of_pairs(const bool native, const cml_tile *t, room *m) {
   const char *ask = t->ask ? t->ask : t->b;
   bool finite = true;
   begin(t, m);
-  TILE_CONFIGURE(&configuration);
+  TILE_CONFIGURE(&cml_whole_tiles);
   for (size_t s = 0; s < t->stretches && finite; s++)
     for (size_t k = 0, n; k < t->depth && finite; k += n, b += n * COLUMNS) {
       const float *a = t->a + (t->offsets ? t->offsets[s] : 0) + k;

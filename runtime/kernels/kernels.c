@@ -43,7 +43,12 @@ static void add_newer(void) {
   if (f.fp16) cml_fill_half_avx512fp16(add_like_last("avx512fp16"));
 #endif
 #if defined(CML_HAVE_AMX_KERNELS)
-  if (f.amx_bf16) cml_fill_pairs_amx(add_like_last("amx"), f.amx_fp16), on_tiles = &tables[table_count - 1];
+  if (f.amx_bf16) {
+    cml_kernels *k = add_like_last("amx");
+    on_tiles = k;
+    cml_fill_pairs_amx(k, f.amx_fp16);
+    if (f.amx_int8) cml_fill_bytes_amx(k);
+  }
 #endif
   (void)f;
 }

@@ -13,20 +13,24 @@
 #undef TILE_RELEASE
 #undef TILE_LOAD
 #undef TILE_STORE
+#undef TILE_ZERO
+#undef MULTIPLY_BYTES
 #undef MULTIPLY_BF16
 #undef MULTIPLY_FP16
 
 typedef union model_tile {
   uint16_t halves[16][32];
   float floats[16][16];
+  uint8_t bytes[16][64];
+  int32_t sums[16][16];
 } model_tile;
 static _Thread_local model_tile tiles[8];
 static _Thread_local int configured;
 
 static float flushed(float x) { return fabsf(x) < 0x1p-126f ? copysignf(0, x) : x; }
-static float bf16(uint16_t x) { return flushed(cml_bf16_to_f32(x)); }
+static inline float bf16(uint16_t x) { return flushed(cml_bf16_to_f32(x)); }
 
-static void model_multiply(int to, int a, int b, float (*value)(uint16_t)) {
+static inline void model_multiply(int to, int a, int b, float (*value)(uint16_t)) {
   for (int m = 0; m < 16; m++)
     for (int n = 0; n < 16; n++) {
       float sums[2] = {0, 0};
@@ -34,6 +38,13 @@ static void model_multiply(int to, int a, int b, float (*value)(uint16_t)) {
         for (int i = 0; i < 2; i++) sums[i] = flushed(fmaf(value(tiles[a].halves[m][2 * k + i]), value(tiles[b].halves[k][2 * n + i]), sums[i]));
       tiles[to].floats[m][n] = flushed(flushed(tiles[to].floats[m][n]) + flushed(sums[0] + sums[1]));
     }
+}
+
+static inline void model_multiply_bytes(int to, int a, int b) {
+  for (int m = 0; m < 16; m++)
+    for (int n = 0; n < 16; n++)
+      for (int k = 0; k < 64; k++)
+        tiles[to].sums[m][n] = (int32_t)((uint32_t)tiles[to].sums[m][n] + (uint32_t)(tiles[a].bytes[m][k] * (int8_t)tiles[b].bytes[k / 4][4 * n + k % 4]));
 }
 
 static inline void model_configure(const cml_tile_configuration *c) {
@@ -52,6 +63,8 @@ static inline void model_store(int tile, char *to, size_t stride) {
 #define TILE_RELEASE() (configured = 0)
 #define TILE_LOAD(tile, from, stride) model_load(tile, (const char *)(from), stride)
 #define TILE_STORE(tile, to, stride) model_store(tile, (char *)(to), stride)
+#define TILE_ZERO(tile) memset(&tiles[tile], 0, sizeof tiles[tile])
+#define MULTIPLY_BYTES(sums, a, b) model_multiply_bytes(sums, a, b)
 #define MULTIPLY_BF16(sums, a, b) model_multiply(sums, a, b, bf16)
 #define MULTIPLY_FP16(sums, a, b) model_multiply(sums, a, b, cml_f16_to_f32)
 

@@ -24,7 +24,7 @@ static void test_features(void **state) {
   const cml_x86_words sapphire = {.basic_ecx = 0x7ffafbff, .extended_edx = 0xffdd4432, .more_eax = 0x1c30,
                                   .palette = {0x04002000, 0x00080040, 0x10}, .xcr0 = 0x602e7};
   cml_x86_features f = cml_x86_features_of(&sapphire);
-  assert_true(f.fp16 && f.amx_bf16 && !f.amx_fp16);
+  assert_true(f.fp16 && f.amx_bf16 && f.amx_int8 && !f.amx_fp16);
   cml_x86_words w = sapphire;
   w.more_eax |= 1u << 21;
   assert_true(cml_x86_features_of(&w).amx_fp16);
@@ -40,6 +40,10 @@ static void test_features(void **state) {
     f = cml_x86_features_of(&w);
     if (f.fp16 != needed[i].fp16 || f.amx_bf16 != needed[i].amx || f.amx_fp16 != needed[i].amx) fail_msg("without bits %zu", i);
   }
+  w = sapphire;
+  w.extended_edx &= ~(1u << 25);
+  f = cml_x86_features_of(&w);
+  assert_true(f.amx_bf16 && !f.amx_int8);
   for (int bit = 0; bit < 64; bit++) { /* what the operating system keeps */
     w = sapphire;
     w.xcr0 &= ~(UINT64_C(1) << bit);
@@ -115,6 +119,7 @@ static cml_kernels tables[4];
 static size_t table_count;
 
 void cml_fill_pairs_model(cml_kernels *k, bool native);
+void cml_fill_bytes_model(cml_kernels *k);
 
 static void fill_tables(void) {
   const cml_kernels *k, *wide = NULL;
@@ -128,6 +133,7 @@ static void fill_tables(void) {
     *m = *wide;
     m->name = native ? "model of AMX-FP16" : "model of AMX-BF16";
     cml_fill_pairs_model(m, native);
+    if (native) cml_fill_bytes_model(m);
   }
 #endif
   (void)wide;
@@ -266,6 +272,48 @@ static void test_exact(void **state) {
   }
 }
 
+/* Tiles of bytes give what the table without matrix units gives, bit for bit: heights that make the second tile overlap the first, stretches
+ * that end within a tile, rows and weights that end at unmapped pages. (test_integers.c holds that table against exact sums.) */
+static void test_bytes(void **state) {
+  (void)state;
+  const cml_kernels *k, *plain = NULL;
+  for (size_t i = 0; cml_kernels_at(i) && !cml_kernels_at(i)->pair; i++) plain = cml_kernels_at(i);
+  EACH_TABLE(k) {
+    if (k->integer_tile == plain->integer_tile || k->integer_columns != plain->integer_columns) continue;
+    for (int round = 0; round < 300; round++) {
+      size_t rows = between(1, k->integer_rows), n = between(1, 32), stretches = between(1, 3), depth = 4 * between(1, rnd() % 3 ? 20 : 80);
+      size_t stride = depth + between(0, 40), gap = (rows - 1) * stride + depth, offsets[] = {gap * 2, 0, gap}, c_stride = n + between(0, 3), size;
+      uint8_t *a = at_end(0, 3 * gap), *residual = at_end(2, rows * c_stride);
+      int8_t *b = at_end(1, stretches * depth * 32);
+      int32_t *start = at_end(3, n * 4);
+      float *scale = at_end(4, n * 4), bias[32];
+      static uint8_t got[64 * 40 * 4], want[64 * 40 * 4];
+      for (size_t i = 0; i < 3 * gap; i++) a[i] = round % 8 ? (uint8_t)rnd() : 255;
+      for (size_t i = 0; i < stretches * depth * 32; i++) b[i] = round % 8 ? (int8_t)rnd() : -128;
+      for (size_t i = 0; i < rows * c_stride; i++) residual[i] = (uint8_t)rnd();
+      for (size_t i = 0; i < n; i++) start[i] = (int32_t)rnd() >> 12, scale[i] = uniform() * 1e-3f, bias[i] = uniform() * 10;
+      cml_integer_tile t = {.rows = rows, .columns = n, .stretches = stretches, .depth = depth, .offsets = stretches > 1 ? offsets : NULL, .a = a,
+                            .a_stride = stride, .b = b, .start = start, .scale = scale, .bias = bias, .middle = rnd() % 3 == 0, .middle_low = -90,
+                            .middle_high = 77, .middle_scale = 1.25f, .residual = rnd() % 2 ? residual : NULL, .residual_stride = c_stride,
+                            .residual_scale = 0.25f, .residual_bias = -7, .unary_rows = rnd() % 4 ? NULL : k->unary_rows, .f = CML_UNARY_TANH,
+                            .f_scale = 100, .to = (enum cml_integer_to)(rnd() % 3), .c = got, .c_stride = c_stride};
+      t.low = t.to == CML_TO_BYTE ? -100 : -INFINITY, t.high = t.to == CML_TO_BYTE ? 155 : INFINITY, t.zero = t.to == CML_TO_BYTE ? 100 : 0;
+      size = t.to == CML_TO_BYTE ? 1 : t.to == CML_TO_F16 ? 2 : 4;
+      memset(got, 0x55, sizeof got), memset(want, 0x55, sizeof want);
+      k->integer_tile(&t);
+      for (size_t r = 0; r < rows; r += t.rows) {
+        cml_integer_tile u = t;
+        u.rows = t.rows = rows - r < plain->integer_rows ? rows - r : plain->integer_rows;
+        u.a = a + r * stride;
+        u.residual = t.residual ? residual + r * c_stride : NULL;
+        u.c = want + r * c_stride * size;
+        plain->integer_tile(&u);
+      }
+      if (memcmp(got, want, sizeof got)) fail_msg("%s: bytes, round %d: %zu x %zu x %zu * %zu to %d", k->name, round, rows, n, stretches, depth, (int)t.to);
+    }
+  }
+}
+
 /* ---- driven ---- */
 
 /* A product through the blocks, against the same table without its matrix unit: sums of the same products in another order. */
@@ -346,7 +394,7 @@ int main(int argc, char **argv) {
   fill_tables();
   for (size_t i = 0; i < table_count; i++) printf("# %s\n", tables[i].name);
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_features), cmocka_unit_test(test_choice), cmocka_unit_test(test_refused), cmocka_unit_test(test_pair), cmocka_unit_test(test_exact), cmocka_unit_test(test_tile),
+      cmocka_unit_test(test_features), cmocka_unit_test(test_choice), cmocka_unit_test(test_refused), cmocka_unit_test(test_pair), cmocka_unit_test(test_exact), cmocka_unit_test(test_tile), cmocka_unit_test(test_bytes),
       cmocka_unit_test(test_product), cmocka_unit_test(test_convolution),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
