@@ -59,11 +59,11 @@ VINLINE void depthwise_together(const int together, const int kw, const int stri
 }
 
 /* Several outputs of any kernel: each weight is loaded once for all of them. group: lanes of `base` choose the channels of it, one
- * after the other. edge: some columns are outside, and read as zeros. */
-VINLINE void depthwise_several(const int together, const bool half, const bool grouped, const bool edge, const cml_depthwise *d, size_t o, size_t c) {
+ * after the other. edge: some columns are outside, and read as zeros. n: channels, W or fewer. */
+VINLINE void depthwise_several(const int together, const bool half, const bool grouped, const bool edge, const cml_depthwise *d, size_t o, size_t c, size_t n) {
   const size_t size = half ? 2 : 4, group = grouped ? d->group : 1;
   const int64_t first = d->first + (int64_t)o * d->stride, step = d->stride * (int64_t)(d->pixel * size);
-  vf acc[8], bias = d->bias ? vf_load(d->bias + c) : vf_zero();
+  vf acc[8], bias = d->bias ? load_some(d->bias + c, n) : vf_zero();
   vi base = vi_iota() & ~(int32_t)(group - 1);
   UNROLL for (int i = 0; i < together; i++) acc[i] = bias;
   for (size_t r = 0; r < d->kh; r++) {
@@ -73,17 +73,17 @@ VINLINE void depthwise_several(const int together, const bool half, const bool g
     for (size_t t = 0; t < d->kw; t++) {
       const int64_t column = first + (int64_t)t * d->dilation, at = column * (int64_t)(d->pixel * size);
       for (size_t k = 0; k < group; k++, w += d->w_stride) {
-        vf weight = vf_load(w);
+        vf weight = load_some(w, n);
         UNROLL for (int i = 0; i < together; i++) {
           bool outside = edge && (column + i * d->stride < 0 || column + i * d->stride >= d->columns);
           const void *p = outside ? (const char *)zeros : row + at + i * step;
-          vf x = half ? vh_load(p) : vf_load(p);
+          vf x = x_load(p, half, n);
           acc[i] = vf_fma(grouped ? vf_permute(x, base + (int32_t)k) : x, weight, acc[i]);
         }
       }
     }
   }
-  UNROLL for (int i = 0; i < together; i++) depthwise_store(d, o + (size_t)i, c, acc[i], W);
+  UNROLL for (int i = 0; i < together; i++) depthwise_store(d, o + (size_t)i, c, acc[i], n);
 }
 
 /* Groups of channels in kernels three wide: the weights of a row's taps and one channel of the group stay in registers, and each
@@ -163,10 +163,10 @@ VINLINE void any_columns(const int kw, const int stride, const bool half, const 
   for (size_t o = 0, step; o < d->outputs; o += step) {
     step = next_outputs(d, &o);
     if (step == 1) depthwise_one(d, o, c, W);
-    else if (step == FEW) depthwise_several(FEW, half, grouped, true, d, o, c);
-    else if (!inside(d, o, TOGETHER)) depthwise_several(TOGETHER, half, grouped, true, d, o, c);
+    else if (step == FEW) depthwise_several(FEW, half, grouped, true, d, o, c, W);
+    else if (!inside(d, o, TOGETHER)) depthwise_several(TOGETHER, half, grouped, true, d, o, c, W);
     else if (kw) grouped_together(TOGETHER, stride, half, d, o, c);
-    else depthwise_several(TOGETHER, half, grouped, false, d, o, c);
+    else depthwise_several(TOGETHER, half, grouped, false, d, o, c, W);
   }
 }
 
@@ -185,8 +185,22 @@ static void depthwise_vector(const cml_depthwise *d, size_t c) {
   ANY_CASE(false, false) ANY_CASE(false, true) ANY_CASE(true, false) ANY_CASE(true, true) {}
 }
 
+/* Fewer channels than a vector has lanes; TOGETHER outputs at least. */
+VINLINE void few_channels(const bool half, const cml_depthwise *d) {
+  for (size_t o = 0; o < d->outputs; o += TOGETHER) {
+    next_outputs(d, &o);
+    if (!inside(d, o, TOGETHER)) depthwise_several(TOGETHER, half, false, true, d, o, 0, d->channels);
+    else depthwise_several(TOGETHER, half, false, false, d, o, 0, d->channels);
+  }
+}
+
 /* The last vector of channels overlaps the one before it, where there is one. */
 static void depthwise(const cml_depthwise *d) {
+  if (d->channels < W && d->group <= 1 && d->outputs >= TOGETHER) {
+    if (d->x_half) few_channels(true, d);
+    else few_channels(false, d);
+    return;
+  }
   if (d->channels < W) {
     for (size_t o = 0; o < d->outputs; o++) depthwise_one(d, o, 0, d->channels);
     return;

@@ -35,10 +35,17 @@ static int64_t resolve(double v, int64_t n, enum padding padding) {
   return (int64_t)(r > last ? 2 * (double)n - 1 - r : r);
 }
 
-static neighbours neighbours_of(double v, int64_t n, enum padding padding, bool nearest) {
+static neighbours neighbours_anywhere(double v, int64_t n, enum padding padding, bool nearest) {
   double low = nearest ? floor(v + 0.5) : floor(v);
   float weight = nearest || !(v == v) || isinf(v) ? 0 : (float)(v - low);
   return (neighbours){{resolve(low, n, padding), resolve(low + 1, n, padding)}, {1 - weight, weight}};
+}
+
+static inline neighbours neighbours_of(double v, int64_t n, enum padding padding, bool nearest) {
+  if (nearest || !(v >= 0 && v < (double)(n - 1))) return neighbours_anywhere(v, n, padding, nearest);
+  int64_t low = (int64_t)v; /* both are inside: by far the most usual */
+  float weight = (float)(v - (double)low);
+  return (neighbours){{low, low + 1}, {1 - weight, weight}};
 }
 
 /* From x's planes of height x width, to planes of `step` elements. */
@@ -261,34 +268,53 @@ static cml_status image_index(const cml_call *c, double v, int64_t images, int64
   return CML_OK;
 }
 
+/* Boxes of `fields` numbers, the last four of which are the box; each is cut from one image, or from all `images`. */
+typedef struct boxes_job {
+  crop_job crop;
+  const cml_tensor *boxes, *indices; /* whose image: the first of five fields, the index, or (neither) the box's own number */
+  int64_t fields, images;
+  bool all;
+} boxes_job;
+
+static double image_of(const boxes_job *j, int64_t n) {
+  if (j->fields == 5) return cml_tensor_get(j->boxes, n * j->fields);
+  return j->indices ? cml_tensor_get(j->indices, n) : (double)n;
+}
+
+static void crop_boxes(void *context, size_t begin, size_t end) {
+  const boxes_job *j = context;
+  for (int64_t t = (int64_t)begin; t < (int64_t)end; t++) {
+    int64_t n = t / j->images, image = j->all ? t % j->images : (int64_t)image_of(j, n);
+    double box[4];
+    for (int64_t k = 0; k < 4; k++) box[k] = cml_tensor_get(j->boxes, n * j->fields + j->fields - 4 + k);
+    crop_box(&j->crop, image, box, t * j->crop.sampler.channels * j->crop.sampler.step);
+  }
+}
+
+static void run_boxes(cml_call *c, const boxes_job *j) {
+  int64_t count = j->boxes->dims[0] * j->images;
+  if (cml_tensor_count(c->outs[0])) cml_parallel(c->pool, (size_t)count, (size_t)(2048 / j->crop.sampler.step + 1), crop_boxes, (void *)(uintptr_t)j);
+}
+
 static cml_status run_crop_resize_15(cml_call *c, cml_error *err) {
   const cml_tensor *x = cml_arg(c, 0), *roi = cml_arg(c, 1);
-  crop_job j = crop_job_of(c, 2);
+  boxes_job j = {.crop = crop_job_of(c, 2), .boxes = roi, .fields = roi->dims[2], .images = roi->dims[2] == 5 ? 1 : x->dims[0], .all = roi->dims[2] == 4};
   if (c->outs[0]->dims[1] < 0) {
     c->outs[0]->dims[1] = 1;
     CML_TRY(cml_out_alloc(c, 0, err));
   }
-  int64_t fields = roi->dims[2], images = fields == 5 ? 1 : x->dims[0], crop = j.sampler.channels * j.sampler.step;
-  for (int64_t n = 0; n < roi->dims[0]; n++) {
-    double box[4];
-    for (int64_t k = 0; k < 4; k++) box[k] = cml_tensor_get(roi, n * fields + fields - 4 + k);
-    int64_t only = 0;
-    if (fields == 5) CML_TRY(image_index(c, cml_tensor_get(roi, n * fields), x->dims[0], &only, err));
-    for (int64_t b = 0; b < images; b++) crop_box(&j, fields == 5 ? only : b, box, (n * images + b) * crop);
-  }
+  int64_t image;
+  for (int64_t n = 0; n < roi->dims[0] && j.fields == 5; n++) CML_TRY(image_index(c, image_of(&j, n), x->dims[0], &image, err));
+  run_boxes(c, &j);
   return CML_OK;
 }
 
 static cml_status run_crop_resize_17(cml_call *c, cml_error *err) {
-  const cml_tensor *x = cml_arg(c, 0), *boxes = cml_arg(c, 1), *indices = cml_arg(c, 2);
-  crop_job j = crop_job_of(c, 3);
-  for (int64_t n = 0; n < boxes->dims[0]; n++) {
-    double box[4];
-    int64_t image = 0;
-    for (int64_t k = 0; k < 4; k++) box[k] = cml_tensor_get(boxes, n * 4 + k);
-    CML_TRY(image_index(c, indices ? cml_tensor_get(indices, n) : (double)n, x->dims[0], &image, err));
-    crop_box(&j, image, box, n * j.sampler.channels * j.sampler.step);
-  }
+  const cml_tensor *x = cml_arg(c, 0), *boxes = cml_arg(c, 1);
+  boxes_job j = {.crop = crop_job_of(c, 3), .boxes = boxes, .indices = cml_arg(c, 2), .fields = 4, .images = 1};
+  int64_t image;
+  for (int64_t n = 0; n < boxes->dims[0]; n++) CML_TRY(image_index(c, image_of(&j, n), x->dims[0], &image, err));
+  run_boxes(c, &j);
   return CML_OK;
 }
 

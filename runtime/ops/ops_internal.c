@@ -289,6 +289,7 @@ static cml_status run_affine(cml_call *c, cml_error *err) {
                   .scale = cml_arg(c, A_SCALE)->data, .bias = cml_arg(c, A_BIAS)->data, .f = (cml_unary)cml_arg_int(c, A_ACTIVATION, CML_UNARY_COPY),
                   .a = (float)cml_arg_float(c, A_ALPHA, 0), .b = (float)cml_arg_float(c, A_BETA, 0), .wide = c->scratch};
   j.channels = (size_t)x->dims[j.last ? x->rank - 1 : 1];
+  j.last = j.last || count == j.channels * (size_t)x->dims[0]; /* vectors: their channels are neighbours either way */
   j.run = j.last ? j.channels : count / j.channels / (size_t)x->dims[0];
   j.runs = count / j.run;
   j.wide_floats = j.channels + AFFINE_FLOATS;

@@ -342,9 +342,26 @@ static void reduce_run_i64(const reduce_job *j, int64_t o) {
   else store_one(j, o, finish_float(j->finish, (double)v, j->count));
 }
 
+/* The greatest or least of each column: a float comes out as it went in, so that no sum in double is needed. */
+static void extreme_band(const reduce_job *j, int64_t base, size_t width, float *best) {
+  cml_binary f = j->fold == &folds[FOLD_maximum] ? CML_BINARY_MAX : CML_BINARY_MIN;
+  float wide[BAND];
+  for (int64_t r = 0; r < j->inner_count; r++) {
+    int64_t at = base + odometer(r, j->inner, j->inner_dims, j->inner_strides);
+    const float *row = j->x->dtype == CML_F32 ? (const float *)j->x->data + at : wide;
+    if (!r || row == wide) cml_load_f32(r ? wide : best, j->x->data, j->x->dtype, at, width);
+    if (r) cml_kernels_get()->binary(f, best, row, best, width);
+  }
+}
+
 static void reduce_band_f32(const reduce_job *j, int64_t base, int64_t out, size_t width) {
   float row[BAND], top[BAND];
   double sums[BAND];
+  if (j->finish == AS_IT_IS && j->inner_count && (j->fold == &folds[FOLD_maximum] || j->fold == &folds[FOLD_minimum])) {
+    extreme_band(j, base, width, row);
+    cml_store_f32(j->out->data, j->out->dtype, out, row, width);
+    return;
+  }
   for (size_t i = 0; i < width; i++) sums[i] = j->fold->f_start;
   for (int64_t r = 0; r < j->inner_count; r++) {
     cml_load_f32(row, j->x->data, j->x->dtype, base + odometer(r, j->inner, j->inner_dims, j->inner_strides), width);

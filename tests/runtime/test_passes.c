@@ -596,6 +596,19 @@ static void norms_and_gates(void) {
   must_lack = NULL;
 }
 
+/* Vectors normalised by channel: each channel has one element. */
+static void affine_vectors(void) {
+  start("[4, 19, 1]");
+  scalar("epsilon", 1e-3);
+  constant("mean", "[19]");
+  constant("gamma", "[19]");
+  put("tensor<%s, [19]> variance = const()[name = tensor<string, []>(\"variance\"), val = tensor<%s, [19]>([1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3, 4, 5, 6, 7, 8, 9, 1])];\n", type, type);
+  op("[4, 19, 1]", "n", "batch_norm(x = x, mean = mean, variance = variance, gamma = gamma, beta = mean, epsilon = epsilon)");
+  op("[4, 19, 1]", "y", "silu(x = n)");
+  finish("y");
+  same_with_and_without((const int64_t[]){4, 19, 1}, 3, "epilogues", "cml_affine");
+}
+
 /* A block as in ConvNeXt: between convolutions the channels are moved last by the program itself. */
 static void moved_last(void) {
   start("[1, 16, 9, 7]");
@@ -702,6 +715,7 @@ static void test_moved_last(void **state) { (void)state, each_type(moved_last); 
 static void test_convolutions(void **state) { (void)state, each_type(convolutions); }
 static void test_joined(void **state) { (void)state, each_type(joined); }
 static void test_transposed(void **state) { (void)state, each_type(transposed); }
+static void test_affine_vectors(void **state) { (void)state, each_type(affine_vectors); }
 static void test_moved(void **state) { (void)state, each_type(moved); }
 static void test_large(void **state) { (void)state, each_type(large); }
 static void test_scales(void **state) { (void)state, each_type(scales); }
@@ -739,7 +753,7 @@ static void test_unknown_pass_is_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_convolutions), cmocka_unit_test(test_joined), cmocka_unit_test(test_transposed), cmocka_unit_test(test_moved), cmocka_unit_test(test_large), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_attention),
+      cmocka_unit_test(test_convolutions), cmocka_unit_test(test_joined), cmocka_unit_test(test_transposed), cmocka_unit_test(test_moved), cmocka_unit_test(test_affine_vectors), cmocka_unit_test(test_large), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_attention),
       cmocka_unit_test(test_attention_views), cmocka_unit_test(test_chains),
       cmocka_unit_test(test_norms_and_gates), cmocka_unit_test(test_moved_last), cmocka_unit_test(test_recurrent),
       cmocka_unit_test(test_linear),       cmocka_unit_test(test_an_infinite_norm_stays), cmocka_unit_test(test_unknown_pass_is_refused),
