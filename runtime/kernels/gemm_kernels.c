@@ -251,43 +251,42 @@ static void gemv_panel(size_t columns, size_t depth, const float *x, const void 
 
 VINLINE vf w_load(const void *w, bool half, size_t i) { return half ? vh_load((const cml_f16 *)w + i) : vf_load((const float *)w + i); }
 
-/* Four rows at a time: four streams of memory, two chains each. */
-VINLINE void rows_product(const int rows, const bool half, size_t depth, const void *w, size_t at, size_t stride, const float *x, float *y) {
-  vf s[4][2] = {{{0}}};
+/* Rows that lie `apart` rows from one another, four chains of additions each. */
+VINLINE void rows_product(const int rows, const bool half, size_t depth, const char *w, size_t stride, size_t apart, const float *x, float *y) {
+  enum { CHAINS = 4, AHEAD = 4096 };
+  const size_t size = half ? 2 : 4;
+  vf s[2][CHAINS] = {{{0}}};
   size_t k = 0;
-  /* short rows end before a hardware prefetcher has found them: the next four are asked for here */
-  const char *ahead = (const char *)w + (at + 4 * stride) * (half ? 2 : 4);
-  if (rows == 4 && depth <= 1024)
-    for (size_t i = 0; i < 4 * depth * (half ? 2 : 4); i += 64) __builtin_prefetch(ahead + i);
-  for (; k + 2 * W <= depth; k += 2 * W) {
-    vf x0 = vf_load(x + k), x1 = vf_load(x + k + W);
+  for (; k + CHAINS * W <= depth; k += CHAINS * W) {
     UNROLL for (int i = 0; i < rows; i++) {
-      size_t o = at + (size_t)i * stride + k;
-      s[i][0] = vf_fma(w_load(w, half, o), x0, s[i][0]);
-      s[i][1] = vf_fma(w_load(w, half, o + W), x1, s[i][1]);
+      const char *row = w + ((size_t)i * apart * stride + k) * size;
+      UNROLL for (size_t b = 0; b < CHAINS * W * size; b += 64) __builtin_prefetch(row + b + AHEAD);
+      UNROLL for (int u = 0; u < CHAINS; u++) s[i][u] = vf_fma(w_load(row, half, (size_t)u * W), vf_load(x + k + (size_t)u * W), s[i][u]);
     }
   }
   for (; k < depth; k += W) {
     size_t n = depth - k < W ? depth - k : W;
-    vf xv = vf_load_n(x + k, n);
+    vf xv = n < W ? vf_load_n(x + k, n) : vf_load(x + k);
     UNROLL for (int i = 0; i < rows; i++) {
-      size_t o = at + (size_t)i * stride + k;
-      s[i][0] = vf_fma(half ? vh_load_n((const cml_f16 *)w + o, n) : vf_load_n((const float *)w + o, n), xv, s[i][0]);
+      const void *row = w + ((size_t)i * apart * stride + k) * size;
+      vf v = n == W ? w_load(row, half, 0) : half ? vh_load_n(row, n) : vf_load_n(row, n);
+      s[i][0] = vf_fma(v, xv, s[i][0]);
     }
   }
-  UNROLL for (int i = 0; i < rows; i++) y[i] = vf_sum(s[i][0] + s[i][1]);
+  UNROLL for (int i = 0; i < rows; i++) y[(size_t)i * apart] = vf_sum((s[i][0] + s[i][1]) + (s[i][2] + s[i][3]));
+}
+
+/* Two rows at once, half of the matrix apart: two long streams are what prefetchers follow best. Neighbouring rows are four short ones every
+ * few KB, and gave half the speed. What lies 4 KB ahead is asked for, since conversions leave little room for loads to run ahead by themselves. */
+VINLINE void all_rows(const bool half, size_t rows, size_t depth, const char *w, size_t stride, const float *x, float *y) {
+  const size_t apart = rows / 2, row_bytes = stride * (half ? 2 : 4);
+  for (size_t i = 0; i < apart; i++) rows_product(2, half, depth, w + i * row_bytes, stride, apart, x, y + i);
+  if (rows % 2) rows_product(1, half, depth, w + (rows - 1) * row_bytes, stride, 0, x, y + rows - 1);
 }
 
 static void gemv_rows(size_t rows, size_t depth, const void *w, bool half, size_t stride, const float *x, float *y) {
-  size_t i = 0;
-  for (; i + 4 <= rows; i += 4) {
-    if (half) rows_product(4, true, depth, w, i * stride, stride, x, y + i);
-    else rows_product(4, false, depth, w, i * stride, stride, x, y + i);
-  }
-  for (; i < rows; i++) {
-    if (half) rows_product(1, true, depth, w, i * stride, stride, x, y + i);
-    else rows_product(1, false, depth, w, i * stride, stride, x, y + i);
-  }
+  if (half) all_rows(true, rows, depth, w, stride, x, y);
+  else all_rows(false, rows, depth, w, stride, x, y);
 }
 
 void CML_SIMD(cml_fill_gemm)(cml_kernels *k) {

@@ -1,5 +1,5 @@
 /* Products with compressed weights against the plain sum in double precision: every table of kernels, every width of codes, palettes
- * and scales of all groupings, ragged rows, buffers that end at an unmapped page. With --bench [TABLE] it prints how
+ * and scales of all groupings, ragged rows, buffers that end at an unmapped page. With --bench [TABLE [SECONDS [FORM]]] it prints how
  * fast the products of one vector are at each width, and how much of the memory's bandwidth that is. */
 #include "test.h"
 
@@ -176,7 +176,7 @@ static uint32_t read_all(const char *data, size_t bytes) {
   return s[0][0];
 }
 
-enum { BENCH_BYTES = 192 << 20, DEPTH = 4096, ROUNDS = 6, CORES = 2 };
+enum { BENCH_BYTES = 192 << 20, CACHE_BYTES = 512 << 10, DEPTH = 4096, CORES = 2 };
 
 static const struct form {
   const char *name;
@@ -195,7 +195,7 @@ typedef struct work {
   const float *x;
   float *arranged, *y;
   pthread_barrier_t *start;
-  size_t times, did; /* rounds over the data; bytes of one */
+  size_t times, did; /* passes over the data; bytes of one */
   double seconds;
 } work;
 
@@ -240,34 +240,32 @@ static void *do_work(void *argument) {
   return NULL;
 }
 
-/* The fastest of some rounds, in GB/s of what `threads` threads read, each from data of its own. */
+/* GB/s of what `threads` threads read, each from data of its own. */
 static double measure(const cml_kernels *k, const struct form *form, size_t threads, const char *data, size_t bytes, const float *x) {
   static float arranged[CORES][1 << 16], y[CORES][BENCH_BYTES * 8 / DEPTH];
-  double best = 0;
-  for (int round = 0; round < ROUNDS; round++) {
-    pthread_barrier_t start;
-    pthread_t ids[CORES];
-    work t[CORES];
-    double longest = 0, did = 0;
-    pthread_barrier_init(&start, NULL, (unsigned)threads);
-    for (size_t i = 0; i < threads; i++) {
-      t[i] = (work){.k = k, .form = form, .data = data + i * bytes, .bytes = bytes, .x = x, .arranged = arranged[i], .y = y[i], .start = &start};
-      t[i].times = bytes < BENCH_BYTES / CORES ? 200 : 1;
-      if (i && pthread_create(&ids[i], NULL, do_work, &t[i])) return 0;
-    }
-    do_work(&t[0]);
-    for (size_t i = 0; i < threads; i++) {
-      if (i) pthread_join(ids[i], NULL);
-      longest = t[i].seconds > longest ? t[i].seconds : longest;
-      did += (double)(t[i].did * t[i].times);
-    }
-    pthread_barrier_destroy(&start);
-    if (did / longest / 1e9 > best) best = did / longest / 1e9;
+  pthread_barrier_t start;
+  pthread_t ids[CORES];
+  work t[CORES];
+  double longest = 0, did = 0;
+  pthread_barrier_init(&start, NULL, (unsigned)threads);
+  for (size_t i = 0; i < threads; i++) {
+    t[i] = (work){.k = k, .form = form, .data = data + i * bytes, .bytes = bytes, .x = x, .arranged = arranged[i], .y = y[i], .start = &start};
+    t[i].times = bytes == CACHE_BYTES ? 10 : 1;
+    if (i && pthread_create(&ids[i], NULL, do_work, &t[i])) exit(1);
   }
-  return best;
+  do_work(&t[0]);
+  for (size_t i = 0; i < threads; i++) {
+    if (i) pthread_join(ids[i], NULL);
+    longest = fmax(longest, t[i].seconds);
+    did += (double)(t[i].did * t[i].times);
+  }
+  pthread_barrier_destroy(&start);
+  return did / longest / 1e9;
 }
 
-static int bench(const char *name) {
+/* Turns, each of which measures everything once: what else runs on the machine disturbs all alike, and the best is kept. */
+static int bench(const char *name, double seconds, const char *only) {
+  enum { FORMS = sizeof forms / sizeof *forms };
   static float x[DEPTH];
   const cml_kernels *k = cml_kernels_get();
   for (size_t i = 0; name && (k = cml_kernels_at(i)) && strcmp(k->name, name); i++) {}
@@ -276,24 +274,27 @@ static int bench(const char *name) {
   (void)madvise(data, BENCH_BYTES, MADV_HUGEPAGE);
   for (size_t i = 0; i < BENCH_BYTES / 4; i++) ((uint32_t *)(void *)data)[i] = rnd() & 0x3bff3bff;
   for (size_t i = 0; i < DEPTH; i++) x[i] = uniform();
+  double best[FORMS][1 + CORES] = {{0}}, peaks[1 + CORES] = {0};
+  for (double end = now() + seconds; now() < end;)
+    for (size_t f = 0; f < FORMS; f++) {
+      if (f > 1 && !strstr(forms[f].name, only)) continue;
+      best[f][0] = fmax(best[f][0], measure(k, &forms[f], 1, data, CACHE_BYTES, x));
+      for (size_t t = 1; t <= CORES; t++) best[f][t] = fmax(best[f][t], measure(k, &forms[f], t, data, BENCH_BYTES / CORES, x));
+    }
+  for (size_t t = 1; t <= CORES; t++) peaks[t] = fmax(best[0][t], best[1][t]);
   printf("%s, GB/s: from the second-level cache; from memory with one thread and with two, each also as a share of the best of reading and fp32\n",
          k->name);
-  double peaks[CORES] = {0};
-  for (size_t t = 0; t < CORES; t++)
-    for (size_t f = 0; f < 2; f++) peaks[t] = fmax(peaks[t], measure(k, &forms[f], t + 1, data, BENCH_BYTES / CORES, x));
-  for (size_t f = 0; f < sizeof forms / sizeof *forms; f++) {
-    printf("%-20s %6.1f", forms[f].name, measure(k, &forms[f], 1, data, 512 << 10, x));
-    for (size_t t = 0; t < CORES; t++) {
-      double rate = measure(k, &forms[f], t + 1, data, BENCH_BYTES / CORES, x);
-      printf(" %8.1f %4.0f %%", rate, 100 * rate / peaks[t]);
-    }
+  for (size_t f = 0; f < FORMS; f++) {
+    if (best[f][0] == 0) continue;
+    printf("%-20s %6.1f", forms[f].name, best[f][0]);
+    for (size_t t = 1; t <= CORES; t++) printf(" %8.1f %4.0f %%", best[f][t], 100 * best[f][t] / peaks[t]);
     printf("\n");
   }
   return 0;
 }
 
 int main(int argc, char **argv) {
-  if (argc > 1 && !strcmp(argv[1], "--bench")) return bench(argc > 2 ? argv[2] : NULL);
+  if (argc > 1 && !strcmp(argv[1], "--bench")) return bench(argc > 2 && *argv[2] ? argv[2] : NULL, argc > 3 ? atof(argv[3]) : 20, argc > 4 ? argv[4] : "");
   guard_buffers();
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_products), cmocka_unit_test(test_not_finite), cmocka_unit_test(test_what_does_not_fit)};
   return cmocka_run_group_tests(tests, NULL, NULL);
