@@ -17,8 +17,11 @@
 #include "kernels_internal.h"
 #include "simd.h"
 
-enum { PLANES = 3, PLANE = 64, LUT_COLUMNS = 64, LUT_ROWS = 32, LINE = 64, LUT_DWORD = 2 * PLANES * PLANE };
-enum { AHEAD = 4096 }; /* bytes from what is read to what is asked for: enough for codes of blocks, and for one thread alone on the memory */
+/* Rows that are read at once, half or a quarter of the matrix apart: prefetchers follow two streams best, but sums of a group alone need more
+ * that is independent to fill the pipes. */
+enum { ROWS = 4, PAIR = 2 };
+enum { PLANES = 3, PLANE = 64, LUT_COLUMNS = 64, LUT_SETS = 4, LUT_ROWS = LUT_SETS * 16, LINE = 64, LUT_DWORD = 2 * PLANES * PLANE };
+enum { AHEAD = 8192 }; /* bytes from what is read to what is asked for, of all rows that are read at once */
 
 /* As _mm512_dpbusd_epi32, which gcc 12 wraps in copies of the sum. */
 VINLINE __m512i dpbusd(__m512i sum, __m512i u, __m512i s) {
@@ -206,22 +209,28 @@ static void fixed_arrange(const cml_compressed *w, const float *x, float *arrang
 /* The bytes of a group that lie in its row: `left` are left from its beginning. */
 VINLINE __mmask64 code_mask(size_t left, size_t bytes) { return UINT64_MAX >> (64 - (left < bytes ? left : bytes)); }
 
-/* Masked only where it must be: such loads do not seem to set off the prefetchers, and halved the speed. */
-VINLINE __m512i load_codes(const uint8_t *p, const bool masked, __mmask64 mask) {
+/* Masked only where it must be: such loads do not seem to set off the prefetchers, and halved the speed. What lies `ahead` is asked for. */
+VINLINE __m512i load_codes(const uint8_t *p, size_t ahead, const bool masked, __mmask64 mask) {
+  _mm_prefetch((const char *)p + ahead, _MM_HINT_T0);
   return masked ? _mm512_maskz_loadu_epi8(mask, p) : _mm512_loadu_si512(p);
 }
 
 VINLINE __m512i load_plane(const int8_t *digits, size_t i) { return _mm512_loadu_si512(digits + i * PLANE); }
 
-/* The next 16 scales of a row from block b. */
-VINLINE vf load_scales(const cml_compressed *w, const void *s, size_t n, size_t b) {
-  size_t at = n / w->scale_rows * w->blocks + b, left = w->blocks - b;
-  if (w->scale_half) return left >= W ? vh_load((const cml_f16 *)s + at) : vh_load_n((const cml_f16 *)s + at, left);
+/* The next 16 scales from number `at`, of a row that has `left` of them. */
+VINLINE vf load_scales(const void *s, bool half, size_t at, size_t left) {
+  if (half) return left >= W ? vh_load((const cml_f16 *)s + at) : vh_load_n((const cml_f16 *)s + at, left);
   return left >= W ? vf_load((const float *)s + at) : vf_load_n((const float *)s + at, left);
 }
 
 VINLINE vf join_digits(const __m512i *acc) {
   return vf_fma(vf_from_int((vi)acc[2]), vf_set1(65536), vf_fma(vf_from_int((vi)acc[1]), vf_set1(256), vf_from_int((vi)acc[0])));
+}
+
+/* The codes of a register without their sign, a byte each: half 0, the only one of 8 bits, or half 1 of 4 bits. */
+VINLINE __m512i unpack(__m512i codes, const int bits, const int half, __m512i flip) {
+  if (bits == 8) return _mm512_xor_si512(codes, flip);
+  return _mm512_ternarylogic_epi32(half ? _mm512_srli_epi16(codes, 4) : codes, _mm512_set1_epi8(15), flip, 0x6a); /* (codes & 15) ^ flip */
 }
 
 /* The same of one group, whose sums are small: less by a conversion or two. */
@@ -230,47 +239,37 @@ VINLINE vf join_few(const __m512i *acc, const int bits) {
   return bits == 4 ? vf_from_int((high << 8) + (vi)acc[0]) : vf_fma(vf_from_int(high), vf_set1(256), vf_from_int((vi)acc[0]));
 }
 
-/* Codes times digits, added to a row's three sums. */
-VINLINE void add_codes(__m512i *acc, __m512i u, const int bits, const int8_t *digits) {
-  const __m512i low = _mm512_set1_epi8(15);
-  __m512i first = bits == 4 ? _mm512_and_si512(u, low) : u, odd = _mm512_and_si512(_mm512_srli_epi16(u, 4), low);
-  CML_UNROLL for (size_t p = 0; p < PLANES; p++) acc[p] = dpbusd(acc[p], first, load_plane(digits, p));
-  if (bits == 8) return;
-  CML_UNROLL for (size_t p = 0; p < PLANES; p++) acc[p] = dpbusd(acc[p], odd, load_plane(digits, PLANES + p));
-}
-
-/* Of up to four rows: their sums so far, and the scales and offsets of 16 blocks. */
+/* Rows that are worked on together: where their codes lie, their sums so far, and the scales and offsets of 16 blocks. */
 typedef struct affine {
-  vf total[4], scales[4], offsets[4];
+  const uint8_t *codes;
+  size_t distance, left; /* bytes from row to row; of a row from `codes` on */
+  vf total[ROWS], scales[ROWS], offsets[ROWS];
 } affine;
 
-/* Adds groups [g, end), which share their scales, of R rows from n, `apart` rows from one another. single: one group. */
-VINLINE void affine_step(const int R, const int bits, const bool offset, const bool single, const bool masked, const cml_compressed *w,
-                         const parts *x, size_t n, size_t apart, size_t s, size_t g, size_t end, size_t blocks, int bias, affine *a) {
-  const size_t row_bytes = w->depth * (size_t)bits / 8, b = s * blocks;
-  const uint8_t *codes = w->codes + n * row_bytes;
-  const __m512i flip = _mm512_set1_epi8((char)(bits == 8 ? bias : bias * 17));
-  if (b % W == 0) {
-    CML_UNROLL for (int r = 0; r < R; r++) a->scales[r] = load_scales(w, w->scale, n + (size_t)r * apart, b);
-    CML_UNROLL for (int r = 0; r < R; r++) a->offsets[r] = offset ? load_scales(w, w->offset, n + (size_t)r * apart, b) : vf_zero();
-  }
-  __m512i acc[4][PLANES];
+/* Adds step s of R rows: `groups` groups, which share their scales: those of lanes `lane`. single: one group. */
+VINLINE void affine_step(const int R, const int bits, const bool offset, const bool single, const bool masked, const parts *x, size_t s,
+                         const int8_t *digits, size_t groups, vi lane, __m512i flip, affine *a) {
+  __m512i acc[ROWS][2][PLANES];
   CML_UNROLL for (int r = 0; r < R; r++) {
-    CML_UNROLL for (int p = 0; p < PLANES; p++) acc[r][p] = _mm512_loadu_si512(x->start + (s * PLANES + (size_t)p) * W);
+    CML_UNROLL for (int p = 0; p < PLANES; p++) acc[r][0][p] = _mm512_loadu_si512(x->start + (s * PLANES + (size_t)p) * W), acc[r][1][p] = _mm512_setzero_si512();
   }
   do {
-    __mmask64 mask = masked ? code_mask(row_bytes - g * 64, 64) : 0;
-    CML_UNROLL for (int r = 0; r < R; r++) {
-      const uint8_t *from = codes + (size_t)r * apart * row_bytes + g * 64;
-      _mm_prefetch((const char *)from + AHEAD, _MM_HINT_T0);
-      __m512i u = _mm512_xor_si512(load_codes(from, masked, mask), flip);
-      add_codes(acc[r], u, bits, x->digits + g * (bits == 4 ? 2 : 1) * PLANES * PLANE);
+    __mmask64 mask = masked ? code_mask(a->left, 64) : 0;
+    __m512i u[ROWS];
+    CML_UNROLL for (int r = 0; r < R; r++) u[r] = load_codes(a->codes + (size_t)r * a->distance, AHEAD / R, masked, mask);
+    CML_UNROLL for (int h = 0; h < 8 / bits; h++) {
+      CML_UNROLL for (int r = 0; r < R; r++) {
+        __m512i half = unpack(u[r], bits, h, flip), *to = acc[r][single ? 0 : h]; /* chains of their own where there are many groups */
+        CML_UNROLL for (size_t p = 0; p < PLANES; p++) to[p] = dpbusd(to[p], half, load_plane(digits, (size_t)h * PLANES + p));
+      }
     }
-    g++;
-  } while (!single && g < end);
-  const vi lane = (vi_iota() * (int)blocks >> 4) + (int)(b % W);
+    a->codes += 64, a->left -= 64, digits += 8 / bits * PLANES * PLANE;
+  } while (!single && --groups);
   CML_UNROLL for (int r = 0; r < R; r++) {
-    vf f = single ? join_few(acc[r], bits) : join_digits(acc[r]);
+    if (bits == 4 && !single) {
+      CML_UNROLL for (int p = 0; p < PLANES; p++) acc[r][0][p] = _mm512_add_epi32(acc[r][0][p], acc[r][1][p]);
+    }
+    vf f = single ? join_few(acc[r][0], bits) : join_digits(acc[r][0]);
     if (offset) f -= vf_permute(a->offsets[r], lane) * vf_load(x->sums + s * W);
     a->total[r] = vf_fma(f, vf_permute(a->scales[r], lane), a->total[r]);
   }
@@ -278,12 +277,25 @@ VINLINE void affine_step(const int R, const int bits, const bool offset, const b
 
 VINLINE void affine_rows(const int R, const int bits, const bool offset, const bool single, const cml_compressed *w, const layout *l,
                          const parts *x, size_t n, size_t apart, float *sum) {
-  const size_t whole = w->depth * (size_t)bits / 8 / 64, per = single ? 1 : l->per, groups = l->groups, blocks = l->blocks;
-  const int bias = l->bias;
-  affine a = {.total = {{0}}};
-  size_t s = 0, g = 0;
-  for (; g + per <= whole; s++, g += per) affine_step(R, bits, offset, single, false, w, x, n, apart, s, g, g + per, blocks, bias, &a);
-  for (; g < groups; s++, g += per) affine_step(R, bits, offset, single, true, w, x, n, apart, s, g, g + per < groups ? g + per : groups, blocks, bias, &a);
+  const size_t row_bytes = w->depth * (size_t)bits / 8, whole = row_bytes / 64, per = single ? 1 : l->per, groups = l->groups, blocks = l->blocks;
+  const size_t group = (size_t)(8 / bits) * PLANES * PLANE, scale_bytes = w->scale_half ? 2 : 4;
+  const __m512i flip = _mm512_set1_epi8((char)l->bias);
+  affine a = {.codes = w->codes + n * row_bytes, .distance = apart * row_bytes, .left = row_bytes};
+  size_t at[ROWS];
+  CML_UNROLL for (int r = 0; r < R; r++) at[r] = (n + (size_t)r * apart) / w->scale_rows * w->blocks;
+  for (size_t s = 0, g = 0, b = 0; g < groups; b += W) { /* 16 blocks after 16 blocks */
+    CML_UNROLL for (int r = 0; r < R; r++) {
+      a.scales[r] = load_scales(w->scale, w->scale_half, at[r] + b, w->blocks - b);
+      _mm_prefetch((const char *)w->scale + (at[r] + b) * scale_bytes + AHEAD / R / 8, _MM_HINT_T0);
+      if (offset) a.offsets[r] = load_scales(w->offset, w->scale_half, at[r] + b, w->blocks - b);
+    }
+    vi lane = vi_iota() * (int)blocks >> 4;
+    for (size_t i = 0; i < W && g < groups; i += blocks, s++, g += per, lane += (int)blocks) {
+      const int8_t *digits = x->digits + g * group;
+      if (g + per <= whole) affine_step(R, bits, offset, single, false, x, s, digits, per, lane, flip, &a);
+      else affine_step(R, bits, offset, single, true, x, s, digits, groups - g < per ? groups - g : per, lane, flip, &a);
+    }
+  }
   CML_UNROLL for (int r = 0; r < R; r++) sum[r] = vf_sum(a.total[r]);
 }
 
@@ -311,21 +323,21 @@ VINLINE __m512i entry_digit(const __m512i *table, __m512i code, const int bits) 
   return _mm512_mask_mov_epi8(low, _mm512_movepi8_mask(code), high);
 }
 
-/* acc[3] is a part of acc[0]: a chain of three would be too long. */
+/* Six sums, so that none waits for another: acc[3] is a part of acc[1], acc[4] and acc[5] are parts of acc[0]. */
 VINLINE void add_products(__m512i *acc, __m512i code, const int bits, __m512i table[PLANES][4], const int8_t *x) {
   __m512i t2 = entry_digit(table[2], code, bits), t1 = entry_digit(table[1], code, bits), t0 = entry_digit(table[0], code, bits);
   acc[2] = dpbusd(acc[2], t2, load_plane(x, 2));
   acc[1] = dpbusd(acc[1], t2, load_plane(x, 1));
   acc[0] = dpbusd(acc[0], t2, load_plane(x, 0));
-  acc[1] = dpbusd(acc[1], t1, load_plane(x, 2));
-  acc[0] = dpbusd(acc[0], t1, load_plane(x, 1));
-  acc[3] = dpbusd(acc[3], t0, load_plane(x, 2));
+  acc[3] = dpbusd(acc[3], t1, load_plane(x, 2));
+  acc[4] = dpbusd(acc[4], t1, load_plane(x, 1));
+  acc[5] = dpbusd(acc[5], t0, load_plane(x, 2));
 }
 
 VINLINE void palette_group(const int R, const int bits, const bool masked, const uint8_t *codes, size_t distance, __mmask64 mask, __m512i spread,
-                           __m512i shifts, __m512i table[PLANES][4], const int8_t *digits, __m512i acc[4][PLANES + 1]) {
+                           __m512i shifts, __m512i table[PLANES][4], const int8_t *digits, __m512i acc[ROWS][6]) {
   CML_UNROLL for (int r = 0; r < R; r++) {
-    __m512i code = load_codes(codes + (size_t)r * distance, masked, mask);
+    __m512i code = load_codes(codes + (size_t)r * distance, AHEAD / R, masked, mask);
     if (bits == 3 || bits == 6) code = _mm512_multishift_epi64_epi8(shifts, _mm512_permutexvar_epi8(spread, code));
     add_products(acc[r], code, bits, table, digits);
     if (bits == 4) add_products(acc[r], _mm512_srli_epi16(code, 4), bits, table, digits + PLANES * PLANE);
@@ -337,7 +349,7 @@ VINLINE void palette_rows(const int R, const int bits, const cml_compressed *w, 
   const size_t row_bytes = w->depth * (size_t)bits / 8, distance = apart * row_bytes, bytes = bits == 4 ? 64 : 8 * (size_t)bits, groups = l->groups;
   const size_t digits = (bits == 4 ? 2 : 1) * PLANES * PLANE;
   const uint8_t *codes = w->codes + n * row_bytes;
-  __m512i table[PLANES][4], acc[4][PLANES + 1];
+  __m512i table[PLANES][4], acc[ROWS][6];
   CML_UNROLL for (int p = 0; p < PLANES; p++) {
     CML_UNROLL for (int i = 0; i < 4; i++) table[p][i] = _mm512_loadu_si512(palette[p] + 64 * (bits == 8 ? i : 0));
   }
@@ -348,7 +360,7 @@ VINLINE void palette_rows(const int R, const int bits, const cml_compressed *w, 
   const __m512i shifts = _mm512_set1_epi64(bits == 3 ? 0x15120f0c09060300 : 0x2a241e18120c0600);
   CML_UNROLL for (int r = 0; r < R; r++) {
     CML_UNROLL for (int p = 0; p < PLANES; p++) acc[r][p] = _mm512_loadu_si512(x->start + p * W);
-    acc[r][PLANES] = _mm512_setzero_si512();
+    CML_UNROLL for (int p = PLANES; p < 6; p++) acc[r][p] = _mm512_setzero_si512();
   }
   const size_t whole = row_bytes < 64 ? 0 : (row_bytes - 64) / bytes + 1; /* groups behind which 64 bytes can be read */
   size_t g = 0;
@@ -356,7 +368,8 @@ VINLINE void palette_rows(const int R, const int bits, const cml_compressed *w, 
   for (; g < groups; g++)
     palette_group(R, bits, true, codes + g * bytes, distance, code_mask(row_bytes - g * bytes, bytes), spread, shifts, table, x->digits + g * digits, acc);
   CML_UNROLL for (int r = 0; r < R; r++) {
-    acc[r][0] = _mm512_add_epi32(acc[r][0], acc[r][PLANES]);
+    acc[r][0] = _mm512_add_epi32(acc[r][0], _mm512_add_epi32(acc[r][4], acc[r][5]));
+    acc[r][1] = _mm512_add_epi32(acc[r][1], acc[r][3]);
     sum[r] = vf_sum(join_digits(acc[r]));
   }
 }
@@ -381,47 +394,43 @@ VINLINE void transpose_dwords(__m512i *a) {
   }
 }
 
-/* 16 dwords of 16 rows; what lies `ahead` of them is asked for. */
-VINLINE void load_lines(const uint8_t *const *rows, size_t at, const bool masked, __mmask64 mask, const uint8_t *ahead, __m512i *a) {
-  CML_UNROLL for (int r = 0; r < 16; r++) {
-    a[r] = load_codes(rows[r] + at, masked, mask);
-    _mm_prefetch((const char *)ahead + LINE * r, _MM_HINT_T0);
-  }
+/* 16 dwords of 16 rows. */
+VINLINE void load_lines(const uint8_t *const *rows, size_t at, const bool masked, __mmask64 mask, __m512i *a) {
+  CML_UNROLL for (int r = 0; r < 16; r++) a[r] = masked ? _mm512_maskz_loadu_epi8(mask, rows[r] + at) : _mm512_loadu_si512(rows[r] + at);
   transpose_dwords(a);
 }
 
-/* Sums of LUT_ROWS rows from n; those at and after `end` repeat the last one. */
+/* Sums of LUT_ROWS rows from n; those at and after `end` repeat the last one. Each table is read once for all of these rows: tables of a long
+ * vector do not stay in the first-level cache. */
 static void lut_rows(const cml_compressed *w, size_t n, size_t end, const int8_t *tables, float sums[LUT_ROWS]) {
   const size_t row_bytes = w->depth * w->bits / 8;
   const __m512i ones = _mm512_set1_epi8(1), nibble = _mm512_set1_epi8(15), which = _mm512_set1_epi32(0x30201000);
   const uint8_t *rows[LUT_ROWS];
   for (size_t r = 0; r < LUT_ROWS; r++) rows[r] = w->codes + (n + r < end ? n + r : end - 1) * row_bytes;
-  __m512i acc[2][2][PLANES];
-  CML_UNROLL for (int i = 0; i < 4 * PLANES; i++) acc[i / 6][i / 3 % 2][i % 3] = _mm512_setzero_si512();
+  const uint8_t *ahead = rows[0] + LUT_ROWS * row_bytes; /* the next rows: line by line between the sums, as memory gives them */
+  __m512i acc[LUT_SETS][PLANES];
+  CML_UNROLL for (int i = 0; i < LUT_SETS * PLANES; i++) acc[i / PLANES][i % PLANES] = _mm512_setzero_si512();
   for (size_t at = 0; at < row_bytes; at += LINE) {
     size_t left = row_bytes - at;
-    __m512i line[2][16];
-    for (size_t h = 0; h < 2; h++) {
-      const uint8_t *ahead = rows[0] + LUT_ROWS * (row_bytes + at) + h * 16 * LINE;
-      if (left >= LINE) load_lines(rows + 16 * h, at, false, 0, ahead, line[h]);
-      else load_lines(rows + 16 * h, at, true, code_mask(left, LINE), ahead, line[h]);
+    __m512i line[LUT_SETS][16];
+    for (size_t h = 0; h < LUT_SETS; h++) {
+      if (left >= LINE) load_lines(rows + 16 * h, at, false, 0, line[h]);
+      else load_lines(rows + 16 * h, at, true, code_mask(left, LINE), line[h]);
     }
-    for (size_t d = 0; d < LINE / 4; d++, tables += LUT_DWORD) {
-      CML_UNROLL for (int h = 0; h < 2; h++) {
-        __m512i code = line[h][d];
-        CML_UNROLL for (size_t odd = 0; odd < 2; odd++) {
-          if (odd) code = _mm512_srli_epi32(code, 4);
+    for (size_t d = 0; d < LINE / 4; d++, tables += LUT_DWORD, ahead += LUT_SETS * LINE) {
+      CML_UNROLL for (int h = 0; h < LUT_SETS; h++) _mm_prefetch((const char *)ahead + h * LINE, _MM_HINT_T0);
+      CML_UNROLL for (size_t odd = 0; odd < 2; odd++) {
+        __m512i table[PLANES];
+        CML_UNROLL for (size_t p = 0; p < PLANES; p++) table[p] = load_plane(tables, odd * PLANES + p);
+        CML_UNROLL for (int h = 0; h < LUT_SETS; h++) {
+          __m512i code = odd ? _mm512_srli_epi32(line[h][d], 4) : line[h][d];
           __m512i index = _mm512_ternarylogic_epi32(code, nibble, which, 0xea); /* (code & nibble) | which */
-          CML_UNROLL for (size_t p = 0; p < PLANES; p++)
-            acc[h][odd][p] = dpbusd(acc[h][odd][p], ones, _mm512_permutexvar_epi8(index, load_plane(tables, odd * PLANES + p)));
+          CML_UNROLL for (size_t p = 0; p < PLANES; p++) acc[h][p] = dpbusd(acc[h][p], ones, _mm512_permutexvar_epi8(index, table[p]));
         }
       }
     }
   }
-  CML_UNROLL for (int h = 0; h < 2; h++) {
-    CML_UNROLL for (int p = 0; p < PLANES; p++) acc[h][0][p] = _mm512_add_epi32(acc[h][0][p], acc[h][1][p]);
-    vf_store(sums + h * W, join_digits(acc[h][0]));
-  }
+  CML_UNROLL for (int h = 0; h < LUT_SETS; h++) vf_store(sums + h * W, join_digits(acc[h]));
 }
 
 /* ---- all ---- */
@@ -440,66 +449,69 @@ static void product_by_lut(const cml_compressed *w, size_t begin, size_t end, co
 
 typedef void rows_function(const cml_compressed *w, const layout *l, const parts *x, size_t n, size_t apart, uint8_t palette[PLANES][256], float *sum);
 
-#define ROWS(name, call)                                                                                                                \
+#define ROWS_FUNCTION(name, call)                                                                                                       \
   static void name(const cml_compressed *w, const layout *l, const parts *x, size_t n, size_t apart, uint8_t palette[PLANES][256], float *sum) {     \
     (void)palette;                                                                                                                      \
     call;                                                                                                                               \
   }
 
-#define AFFINE(R, bits)                                                                     \
-  ROWS(affine_##bits##_##R, affine_rows(R, bits, false, false, w, l, x, n, apart, sum))     \
-  ROWS(offset_##bits##_##R, affine_rows(R, bits, true, false, w, l, x, n, apart, sum))      \
-  ROWS(affine_few_##bits##_##R, affine_rows(R, bits, false, true, w, l, x, n, apart, sum))  \
-  ROWS(offset_few_##bits##_##R, affine_rows(R, bits, true, true, w, l, x, n, apart, sum))
-#define PALETTE(R, bits) ROWS(palette_##bits##_##R, palette_rows(R, bits, w, l, x, n, apart, palette, sum))
+#define AFFINE(suffix, R, single_R, bits)                                                                     \
+  ROWS_FUNCTION(affine_##bits##_##suffix, affine_rows(R, bits, false, false, w, l, x, n, apart, sum))         \
+  ROWS_FUNCTION(offset_##bits##_##suffix, affine_rows(R, bits, true, false, w, l, x, n, apart, sum))          \
+  ROWS_FUNCTION(affine_few_##bits##_##suffix, affine_rows(single_R, bits, false, true, w, l, x, n, apart, sum)) \
+  ROWS_FUNCTION(offset_few_##bits##_##suffix, affine_rows(single_R, bits, true, true, w, l, x, n, apart, sum))
+#define PALETTE(suffix, R, bits) ROWS_FUNCTION(palette_##bits##_##suffix, palette_rows(R, bits, w, l, x, n, apart, palette, sum))
 
-AFFINE(4, 8)
-AFFINE(1, 8)
-AFFINE(4, 4)
-AFFINE(1, 4)
-PALETTE(4, 3)
-PALETTE(1, 3)
-PALETTE(4, 4)
-PALETTE(1, 4)
-PALETTE(4, 6)
-PALETTE(1, 6)
-PALETTE(4, 8)
-PALETTE(1, 8)
+AFFINE(many, PAIR, ROWS, 8)
+AFFINE(1, 1, 1, 8)
+AFFINE(many, PAIR, ROWS, 4)
+AFFINE(1, 1, 1, 4)
+PALETTE(many, PAIR, 3)
+PALETTE(1, 1, 3)
+PALETTE(many, PAIR, 4)
+PALETTE(1, 1, 4)
+PALETTE(many, PAIR, 6)
+PALETTE(1, 1, 6)
+PALETTE(many, PAIR, 8)
+PALETTE(1, 1, 8)
 
-static rows_function *choose_affine(const cml_compressed *w, bool few, bool four) {
-  if (w->bits == 8 && few) return w->offset ? (four ? offset_few_8_4 : offset_few_8_1) : (four ? affine_few_8_4 : affine_few_8_1);
-  if (w->bits == 8) return w->offset ? (four ? offset_8_4 : offset_8_1) : (four ? affine_8_4 : affine_8_1);
-  if (few) return w->offset ? (four ? offset_few_4_4 : offset_few_4_1) : (four ? affine_few_4_4 : affine_few_4_1);
-  return w->offset ? (four ? offset_4_4 : offset_4_1) : (four ? affine_4_4 : affine_4_1);
+static bool alone(const cml_compressed *w, const layout *l) { return w->scale && l->per == 1; }
+
+static rows_function *choose_affine(const cml_compressed *w, bool few, bool many) {
+  if (w->bits == 8 && few) return w->offset ? (many ? offset_few_8_many : offset_few_8_1) : (many ? affine_few_8_many : affine_few_8_1);
+  if (w->bits == 8) return w->offset ? (many ? offset_8_many : offset_8_1) : (many ? affine_8_many : affine_8_1);
+  if (few) return w->offset ? (many ? offset_few_4_many : offset_few_4_1) : (many ? affine_few_4_many : affine_few_4_1);
+  return w->offset ? (many ? offset_4_many : offset_4_1) : (many ? affine_4_many : affine_4_1);
 }
 
-static rows_function *choose(const cml_compressed *w, const layout *l, bool four) {
-  if (w->scale) return choose_affine(w, l->per == 1, four);
+static rows_function *choose(const cml_compressed *w, const layout *l, bool many) {
+  if (w->scale) return choose_affine(w, alone(w, l), many);
   switch (w->bits) {
-    case 3: return four ? palette_3_4 : palette_3_1;
-    case 4: return four ? palette_4_4 : palette_4_1;
-    case 6: return four ? palette_6_4 : palette_6_1;
-    default: return four ? palette_8_4 : palette_8_1;
+    case 3: return many ? palette_3_many : palette_3_1;
+    case 4: return many ? palette_4_many : palette_4_1;
+    case 6: return many ? palette_6_many : palette_6_1;
+    default: return many ? palette_8_many : palette_8_1;
   }
 }
 
 static void product_by_digits(const cml_compressed *w, size_t begin, size_t end, float *x, const fixed_head *head, float *y) {
   layout l = lay_out(w);
   parts from = find_parts(&l, x);
-  rows_function *four = choose(w, &l, true), *one = choose(w, &l, false);
+  rows_function *many = choose(w, &l, true), *one = choose(w, &l, false);
   uint8_t palette[PLANES][256];
   double unit = head->unit;
+  size_t rows = alone(w, &l) ? ROWS : PAIR;
   for (size_t n = begin, last; n < end; n = last) {
     last = w->scale ? end : (n / w->table_rows + 1) * w->table_rows; /* of the rows that share a palette */
     if (last > end) last = end;
     if (!w->scale) unit = 65536 * head->unit * cut_palette(w, n, palette);
-    float sums[4];
-    size_t apart = (last - n) / 4;
+    float sums[ROWS];
+    size_t apart = (last - n) / rows;
     for (size_t i = 0; i < apart; i++) {
-      four(w, &l, &from, n + i, apart, palette, sums);
-      for (size_t r = 0; r < 4; r++) y[n + i + r * apart] = (float)((double)sums[r] * unit);
+      many(w, &l, &from, n + i, apart, palette, sums);
+      for (size_t r = 0; r < rows; r++) y[n + i + r * apart] = (float)((double)sums[r] * unit);
     }
-    for (n += 4 * apart; n < last; n++) {
+    for (n += rows * apart; n < last; n++) {
       one(w, &l, &from, n, 1, palette, sums);
       y[n] = (float)((double)sums[0] * unit);
     }

@@ -104,11 +104,15 @@ VINLINE lane_map map_lanes(const cml_compressed *w, size_t elements, int c) {
   return l;
 }
 
-/* Each lane's scale: of the block that its codes lie in. */
-VINLINE vf lane_scales(const cml_compressed *w, const void *row, size_t group, const lane_map *l) {
-  if (!l->blocks) return vf_set1(scale_at(row, w->scale_half, (uint32_t)group / l->groups));
-  size_t first = group * l->blocks, n = w->blocks - first < l->blocks ? w->blocks - first : l->blocks;
-  vf s = w->scale_half ? vh_load_n((const cml_f16 *)row + first, n) : vf_load_n((const float *)row + first, n), x;
+/* Each lane's scale: of the block that its codes lie in, from the group's first one on. */
+VINLINE vf lane_scales(const cml_compressed *w, const void *row, size_t first, const lane_map *l) {
+  if (!l->blocks) return vf_set1(scale_at(row, w->scale_half, first));
+  const cml_f16 *half = (const cml_f16 *)row + first;
+  const float *whole = (const float *)row + first;
+  size_t left = w->blocks - first; /* a whole vector, where there is one, is loaded faster than its beginning */
+  vf s, x;
+  if (left >= W) s = w->scale_half ? vh_load(half) : vf_load(whole);
+  else s = w->scale_half ? vh_load_n(half, left) : vf_load_n(whole, left);
 #if defined(__AVX512F__)
   x = (vf)_mm512_permutexvar_ps((__m512i)l->block, (__m512)s);
 #elif defined(__AVX2__)
@@ -127,6 +131,8 @@ VINLINE void product(const int R, const int M, const int bits, const int mode, c
   const size_t groups = (w->depth + elements - 1) / elements, scale_bytes = w->scale_half ? 2 : 4;
   const palette t = palette_load(mode == DECODE_TABLE ? w->table + n / w->table_rows * w->table_size : NULL, bits);
   const lane_map lanes = scaled ? map_lanes(w, elements, c) : (lane_map){.blocks = 0};
+  size_t scale_rows[4] = {0}, first = 0, rest = lanes.groups; /* where rows' scales lie; the group's first block, and its groups to come */
+  CML_UNROLL for (int r = 0; r < R && scaled; r++) scale_rows[r] = (n + (size_t)r * apart) / w->scale_rows * w->blocks * scale_bytes;
   vf acc[4][4][2] = {{{{0}}}};
   for (size_t g = 0; g < groups; g++) {
     bool whole = (g + 1) * bytes <= row_bytes;
@@ -150,14 +156,15 @@ VINLINE void product(const int R, const int M, const int bits, const int mode, c
         }
       }
       if (!scaled) continue;
-      size_t row = (n + (size_t)r * apart) / w->scale_rows * w->blocks * scale_bytes;
-      vf s = lane_scales(w, (const char *)w->scale + row, g, &lanes);
+      vf s = lane_scales(w, (const char *)w->scale + scale_rows[r], first, &lanes);
       CML_UNROLL for (int m = 0; m < M; m++) {
         vf sum = part[m][0] + part[m][1];
-        if (w->offset) sum -= lane_scales(w, (const char *)w->offset + row, g, &lanes) * vf_load(sums + (size_t)m * sums_stride + g * W);
+        if (w->offset) sum -= lane_scales(w, (const char *)w->offset + scale_rows[r], first, &lanes) * vf_load(sums + (size_t)m * sums_stride + g * W);
         acc[r][m][0] = vf_fma(sum, s, acc[r][m][0]);
       }
     }
+    if (lanes.blocks) first += lanes.blocks;
+    else if (--rest == 0) first++, rest = lanes.groups;
   }
   CML_UNROLL for (int r = 0; r < R; r++)
     CML_UNROLL for (int m = 0; m < M; m++) y[(size_t)m * y_stride + n + (size_t)r * apart] = vf_sum(acc[r][m][0] + acc[r][m][1]);

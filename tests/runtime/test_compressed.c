@@ -242,7 +242,7 @@ static void *do_work(void *argument) {
 
 /* GB/s of what `threads` threads read, each from data of its own. */
 static double measure(const cml_kernels *k, const struct form *form, size_t threads, const char *data, size_t bytes, const float *x) {
-  static float arranged[CORES][1 << 16], y[CORES][BENCH_BYTES * 8 / DEPTH];
+  static _Alignas(64) float arranged[CORES][1 << 16], y[CORES][BENCH_BYTES * 8 / DEPTH];
   pthread_barrier_t start;
   pthread_t ids[CORES];
   work t[CORES];
@@ -266,7 +266,7 @@ static double measure(const cml_kernels *k, const struct form *form, size_t thre
 /* Turns, each of which measures everything once: what else runs on the machine disturbs all alike, and the best is kept. */
 static int bench(const char *name, double seconds, const char *only) {
   enum { FORMS = sizeof forms / sizeof *forms };
-  static float x[DEPTH];
+  static _Alignas(64) float x[DEPTH];
   const cml_kernels *k = cml_kernels_get();
   for (size_t i = 0; name && (k = cml_kernels_at(i)) && strcmp(k->name, name); i++) {}
   char *data = mmap(NULL, BENCH_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
