@@ -15,7 +15,7 @@ typedef struct layout {
   size_t channels, outputs;        /* of a group */
   size_t stretches, joined, depth; /* taps in a stretch; bytes of one, whole words */
   size_t panels;
-  bool direct;                     /* read where the image lies */
+  bool direct, flat;               /* read where the image lies; all pixels alike, as rows of one */
   int64_t columns;                 /* pixels of an output row */
   int64_t out_rows;                /* output rows */
   int64_t rows;                    /* of a block */
@@ -48,7 +48,8 @@ static void lay_out(const cml_kernels *k, const cml_conv *v, layout *l) {
   l->direct = one_pixel(v) && l->channels % 4 == 0;
   l->columns = v->out[2];
   l->out_rows = v->out[1];
-  if (l->direct && v->stride[1] == 1 && v->stride[2] == 1) l->columns = 1, l->out_rows = v->out[1] * v->out[2]; /* all pixels alike */
+  l->flat = l->direct && v->stride[1] == 1 && v->stride[2] == 1 && v->in[2] == v->out[2];
+  if (l->flat) l->columns = 1, l->out_rows = v->out[1] * v->out[2];
   l->in_row = up(((size_t)(v->out[2] - 1) * (size_t)v->stride[2] + (size_t)((v->kernel[2] - 1) * v->dilation[2]) + 1) * v->channels, 4);
   size_t step = (size_t)v->stride[1] * l->in_row, more = (size_t)((v->kernel[1] - 1) * v->dilation[1] + 1) * l->in_row;
   l->rows = l->direct ? (PIXELS + l->columns - 1) / l->columns : more + step < STAGED ? (int64_t)(1 + (STAGED - more) / step) : 1;
@@ -170,6 +171,21 @@ static void run_panel(const job *j, cml_integer_tile *t, const uint8_t *a, size_
     }
 }
 
+/* The table, over what a unit has made of `pixels` pixels: outputs [from, to) of each. */
+static void look_up(const job *j, size_t first, size_t pixels, size_t from, size_t to) {
+  size_t outputs = j->c->v->outputs;
+  bool joined = to - from == outputs;
+  for (size_t p = 0; p < pixels; p += joined ? pixels : 1) {
+    uint8_t *c = (uint8_t *)j->c->after.c + (first + p) * outputs + from;
+    j->c->k->map_bytes(c, joined ? pixels * outputs : to - from, j->c->table, c);
+  }
+}
+
+static size_t first_output(const job *j, size_t panel) {
+  size_t group = panel / j->l.panels;
+  return group * j->l.outputs + least(panel % j->l.panels * j->c->k->integer_columns, j->l.outputs);
+}
+
 static void run_unit(const job *j, size_t unit, char *scratch) {
   const cml_conv *v = j->c->v;
   const layout *l = &j->l;
@@ -180,7 +196,7 @@ static void run_unit(const job *j, size_t unit, char *scratch) {
   const uint8_t *a = staged;
   size_t pixel = v->channels * (size_t)v->stride[2], a_row = l->in_row * (size_t)v->stride[1];
   if (l->direct) {
-    a_row = l->columns == 1 ? pixel : (size_t)(v->in[2] * v->stride[1]) * v->channels;
+    a_row = l->flat ? pixel : (size_t)(v->in[2] * v->stride[1]) * v->channels;
     a = j->c->x + image * (size_t)(v->in[1] * v->in[2]) * v->channels + (size_t)row * a_row;
   } else {
     stage(j, image, row, rows, staged);
@@ -209,6 +225,8 @@ static void run_unit(const job *j, size_t unit, char *scratch) {
     if (t.residual) t.residual += o;
     run_panel(j, &t, a + group * l->channels, a_row, (size_t)rows, (size_t)l->columns, pixels, (size_t)l->columns);
   }
+  if (j->c->table)
+    look_up(j, pixels, (size_t)(rows * l->columns), first_output(j, part * j->part), first_output(j, least(all, (part + 1) * j->part)));
 }
 
 static void run_units(void *context, size_t thread, size_t begin, size_t end) {

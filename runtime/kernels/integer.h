@@ -22,6 +22,7 @@ typedef struct cml_integer_call {
   const cml_conv *v;
   const void *packed;
   cml_integer_tile after; /* what follows the sums: start, scale, bias, residual and c of the whole output; the rest is filled in */
+  const uint8_t *table;   /* bytes are looked up in it at the end; NULL: they are not */
   const uint8_t *x;
   uint8_t x_zero;         /* stands for zero: what is around the image */
   cml_pool *pool;

@@ -77,6 +77,8 @@ static void finish(const job *j, const float *sums, size_t first, size_t pixels)
       if (t.residual) t.residual += at;
       k->integer_finish(&t, sums + p * outputs + o, outputs);
     }
+  uint8_t *c = (uint8_t *)whole->c + first * outputs;
+  if (j->c->table) k->map_bytes(c, pixels * outputs, j->c->table, c);
 }
 
 static void run_units(void *context, size_t thread, size_t begin, size_t end) {

@@ -121,10 +121,8 @@ VINLINE vf load_some(const float *p, size_t n) { return n >= W ? vf_load(p) : vf
 VINLINE void finish_columns(const bool whole, const bool general, const cml_integer_tile *t, const void *block, size_t width, size_t c, float *values) {
   const size_t n = t->columns - c < W ? t->columns - c : W;
   const vf scale = load_some(t->scale + c, n), bias = load_some(t->bias + c, n), low = vf_set1(t->low), high = vf_set1(t->high);
-  vi start = {0};
-  if (whole) memcpy(&start, t->start + c, n * sizeof *t->start);
   for (size_t r = 0; r < t->rows; r++) {
-    vf sum = whole ? vf_from_int(vi_load((const int32_t *)block + r * width + c) + start) : load_some((const float *)block + r * width + c, n);
+    vf sum = whole ? vf_from_int(vi_load((const int32_t *)block + r * width + c)) : load_some((const float *)block + r * width + c, n);
     vf v = vf_fma(sum, scale, bias);
     if (general && t->middle) {
       v = vf_from_int(nearest(clamped(v, vf_set1(t->middle_low), vf_set1(t->middle_high)))) * t->middle_scale;
@@ -185,13 +183,31 @@ VINLINE void finish_block(const bool whole, const cml_integer_tile *t, const voi
 static __attribute__((noinline)) void finish(const cml_integer_tile *t, const int32_t *block, size_t width) { finish_block(true, t, block, width); }
 static void integer_finish(const cml_integer_tile *t, const float *x, size_t x_stride) { finish_block(false, t, x, x_stride); }
 
+/* Bytes of whole vectors with nothing but a clamp: from registers. */
+VINLINE void finish_bytes(const int rows, const int nv, vi (*acc)[NV], const cml_integer_tile *t) {
+  const vf low = vf_set1(t->low), high = vf_set1(t->high);
+  const vi zero = vi_set1(t->zero);
+  const size_t stride = t->c_stride;
+  uint8_t *to = t->c;
+  CML_UNROLL for (int j = 0; j < nv; j++) {
+    const vf scale = vf_load(t->scale + j * W), bias = vf_load(t->bias + j * W);
+    CML_UNROLL for (int i = 0; i < rows; i++)
+      bytes_store(to + (size_t)i * stride + j * W, nearest(clamped(vf_fma(vf_from_int(acc[i][j]), scale, bias), low, high)) + zero);
+  }
+}
+
 VINLINE void tile_of(const int rows, const int nv, const cml_integer_tile *t) {
   vi acc[IR][NV];
   _Alignas(64) int32_t block[IR * NR];
   const size_t a_stride = t->a_stride, depth = t->depth;
   const int8_t *b = t->b;
-  CML_UNROLL for (int i = 0; i < rows; i++)
-    CML_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = (vi){0};
+  CML_UNROLL for (int j = 0; j < nv; j++) {
+    size_t left = t->columns > (size_t)j * W ? t->columns - (size_t)j * W : 0;
+    vi start = {0};
+    if (left >= W) start = vi_load(t->start + j * W);
+    else if (left) memcpy(&start, t->start + j * W, left * sizeof *t->start);
+    CML_UNROLL for (int i = 0; i < rows; i++) acc[i][j] = start;
+  }
   for (size_t s = 0; s < t->stretches; s++) {
     const uint8_t *a = t->a + (t->offsets ? t->offsets[s] : 0), *p[(IR + 2) / 3]; /* a pointer for three rows: sixteen integer registers */
     CML_UNROLL for (int i = 0; i < rows; i += 3) p[i / 3] = a + (size_t)i * a_stride;
@@ -206,6 +222,10 @@ VINLINE void tile_of(const int rows, const int nv, const cml_integer_tile *t) {
         CML_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = multiply(acc[i][j], x, w[j]);
       }
     }
+  }
+  if (t->to == CML_TO_BYTE && t->columns == (size_t)(nv * W) && !t->middle && !t->residual && !t->unary_rows) {
+    finish_bytes(rows, nv, acc, t);
+    return;
   }
   CML_UNROLL for (int i = 0; i < rows; i++)
     CML_UNROLL for (int j = 0; j < nv; j++) memcpy(block + (i * nv + j) * W, &acc[i][j], sizeof acc[i][j]);

@@ -124,7 +124,8 @@ static const cml_param product_params[] = {
 typedef struct product {
   const cml_kernels *k;
   const void *packed;
-  bool floats; /* integer_floats.c's */
+  bool floats;          /* integer_floats.c's */
+  const uint8_t *table; /* what becomes of the bytes of the middle quantization, where nothing is added */
   cml_integer_tile after;
 } product;
 
@@ -213,6 +214,20 @@ static void read_after(const cml_call *c, cml_integer_tile *t, float *first_unit
   }
 }
 
+/* A byte that is quantized again, with nothing but a clamp in between, is looked up: the sum needs one rounding less in registers. */
+static cml_status keep_table(cml_call *c, product *p, cml_error *err) {
+  cml_integer_tile *t = &p->after;
+  if (!t->middle || cml_arg(c, RESIDUAL) || t->to != CML_TO_BYTE || t->unary_rows) return CML_OK;
+  uint8_t *table = cml_call_keep(c, 256, err);
+  if (!table) return c->keep_status;
+  int32_t zero = (int32_t)cml_arg_int(c, MIDDLE_ZERO, 0);
+  for (int32_t i = 0; i < 256; i++) table[i] = (uint8_t)((int32_t)nearbyintf(clampf((float)(i - zero) * t->middle_scale, t->low, t->high)) + t->zero);
+  t->middle = false;
+  t->low = t->middle_low, t->high = t->middle_high, t->zero = zero;
+  p->table = table;
+  return CML_OK;
+}
+
 /* Scales and biases by output in units of `unit`; the zero of x times a weight's sum is known beforehand. */
 static cml_status keep_columns(cml_call *c, product *p, size_t outputs, const int32_t *sums, float unit, cml_error *err) {
   const cml_tensor *weight = cml_arg(c, WEIGHT_SCALE), *bias = cml_arg(c, BIAS);
@@ -278,6 +293,7 @@ static cml_status prepare_product(cml_call *c, cml_error *err) {
     p->packed = packed;
   }
   read_after(c, &p->after, &unit);
+  CML_TRY(keep_table(c, p, err));
   CML_TRY(keep_columns(c, p, v.outputs, sums, unit, err));
   cml_arg_unread(c, w);
   c->prepared = p;
@@ -291,7 +307,7 @@ static cml_status run_product(cml_call *c, cml_error *err) {
   CML_TRY(read_product(c, &v, err));
   if (!cml_tensor_count(c->outs[0])) return CML_OK;
   const cml_tensor *residual = cml_arg(c, RESIDUAL);
-  cml_integer_call call = {.k = p->k, .v = &v, .packed = p->packed, .after = p->after, .x = cml_arg(c, X)->data, .x_zero = (uint8_t)cml_arg_int(c, X_ZERO, 0),
+  cml_integer_call call = {.k = p->k, .v = &v, .packed = p->packed, .after = p->after, .table = p->table, .x = cml_arg(c, X)->data, .x_zero = (uint8_t)cml_arg_int(c, X_ZERO, 0),
                            .pool = c->pool, .scratch = c->scratch, .slots = slots(c)};
   call.after.c = c->outs[0]->data;
   call.after.residual = residual ? residual->data : NULL;

@@ -31,6 +31,7 @@ typedef struct drawn {
   float scale[512], bias[512];
   cml_integer_tile after;
   int zero;
+  const uint8_t *table; /* NULL, or one that turns bytes around */
 } drawn;
 
 static int64_t out_size(int64_t in, int64_t before, int64_t after, int64_t kernel, int64_t stride, int64_t dilation) {
@@ -63,6 +64,8 @@ static bool draw(drawn *d, bool extreme) {
   for (size_t i = 0; i < v->batch * image; i++) d->x[i] = extreme ? 255 : (uint8_t)rnd();
   for (size_t i = 0; i < v->outputs * v->channels / v->groups * taps; i++) d->w[i] = extreme ? -128 : (int8_t)rnd();
   for (size_t i = 0; i < pixels * v->outputs; i++) d->residual[i] = (uint8_t)rnd();
+  static uint8_t around[256];
+  for (int i = 0; i < 256; i++) around[i] = (uint8_t)(255 - i);
   d->zero = (int)between(0, 255);
   double typical = 75 * 75 * sqrt((double)(v->channels / v->groups * taps));
   for (size_t o = 0; o < v->outputs; o++) d->scale[o] = (float)(60 / typical * (double)(1 + uniform() * 0.5f)), d->bias[o] = uniform() * 30;
@@ -71,6 +74,7 @@ static bool draw(drawn *d, bool extreme) {
   t->to = (enum cml_integer_to)(rnd() % 3);
   t->zero = t->to == CML_TO_BYTE ? (int)between(0, 255) : 0;
   t->low = t->to == CML_TO_BYTE ? (float)-t->zero : -INFINITY, t->high = t->to == CML_TO_BYTE ? (float)(255 - t->zero) : INFINITY;
+  d->table = t->to == CML_TO_BYTE && rnd() % 2 ? around : NULL;
   if (rnd() % 2) t->low = fmaxf(t->low, 0); /* relu */
   if (t->low > t->high) t->low = t->high;
   if (rnd() % 3 == 0) t->middle = true, t->middle_low = -100.0f, t->middle_high = 90.0f, t->middle_scale = 1.3f;
@@ -107,10 +111,11 @@ static bool right(const drawn *d, int64_t sum, size_t o, size_t at, const void *
   v += add, other += add;
   if (t->to == CML_TO_BYTE) {
     int got = ((const uint8_t *)c)[at];
+    if (d->table) got = 255 - got;
     return byte_is_right(v, t->zero, (double)t->low, (double)t->high, got, slack) || byte_is_right(other, t->zero, (double)t->low, (double)t->high, got, slack);
   }
   double got = t->to == CML_TO_F16 ? (double)cml_f16_to_f32(((const cml_f16 *)c)[at]) : (double)((const float *)c)[at];
-  if (t->to == CML_TO_F16) slack += fabs(v) * 0x1p-11 + 1e-6;
+  if (t->to == CML_TO_F16) slack += fmax(fabs(v), fabs(other)) * 0x1p-11 + 1e-6;
   return fabs(got - fmax(v, (double)t->low)) <= slack || fabs(got - fmax(other, (double)t->low)) <= slack;
 }
 
@@ -125,7 +130,7 @@ static void check_driver(const cml_kernels *k, drawn *d, cml_pool *pool) {
   assert_true(need <= sizeof scratch[0]);
   cml_integer_pack(k, v, d->w, true, NULL, packed, d->sums, NULL);
   for (size_t o = 0; o < v->outputs; o++) d->start[o] = (int32_t)(0 - (uint32_t)d->zero * (uint32_t)d->sums[o]);
-  cml_integer_call call = {.k = k, .v = v, .packed = packed, .after = d->after, .x = d->x, .x_zero = (uint8_t)d->zero, .pool = pool, .scratch = scratch,
+  cml_integer_call call = {.k = k, .v = v, .packed = packed, .after = d->after, .table = d->table, .x = d->x, .x_zero = (uint8_t)d->zero, .pool = pool, .scratch = scratch,
                            .slots = cml_pool_threads(pool)};
   call.after.c = c;
   cml_integer_run(&call);
@@ -144,7 +149,7 @@ static void test_drivers(void **state) {
   cml_pool *pool;
   static drawn d;
   assert_ok(cml_pool_create(2, &pool, err));
-  for (int round = 0; round < 400; round++) {
+  for (int round = 0; round < 1200; round++) {
     if (!draw(&d, round % 20 == 0)) continue;
     for (size_t i = 0; (k = cml_kernels_at(i)); i++) check_driver(k, &d, round % 3 ? NULL : pool);
   }
