@@ -8,6 +8,8 @@
 
 #include "et_internal.h"
 
+#define MOST_INSTRUCTIONS UINT64_C(50000000) /* of one run, unless the options say otherwise: some ten seconds of loops */
+
 static uint64_t now_ns(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
@@ -200,6 +202,23 @@ static void free_value(cml_et_method *m, cml_et_value *v) {
   if (v->kind == CML_PTE_TENSOR) cml_et_memory_drop(&m->memory, v->tensor);
 }
 
+static bool names(const cml_pte_instruction *in, uint32_t value) {
+  if (in->opcode == CML_PTE_MOVE_CALL) return in->target == value;
+  for (uint32_t k = 0; k < in->arg_count; k++)
+    if (in->args[k] == value) return true;
+  return false;
+}
+
+/* Whether the jump back at `at` is taken for ever: nothing from its target on writes the bool that it looks at, and no other jump leads
+ * out. (Other loops that do not end meet the limit on instructions.) */
+static bool is_endless(const cml_et_method *m, size_t chain, size_t at) {
+  const cml_pte_instruction *all = m->pte->chains[chain].instructions, *jump = &all[at];
+  if (m->values[jump->index].kind != CML_PTE_BOOLEAN) return false;
+  for (size_t i = jump->target; i < at; i++)
+    if (names(&all[i], jump->index) || (all[i].opcode == CML_PTE_JUMP_FALSE_CALL && (all[i].target > at || all[i].target < jump->target))) return false;
+  return true;
+}
+
 static cml_status run_step(cml_et_method *m, size_t chain, size_t *at, cml_error *err) {
   const cml_pte_instruction *in = &m->pte->chains[chain].instructions[*at];
   bool yes = true;
@@ -211,6 +230,8 @@ static cml_status run_step(cml_et_method *m, size_t chain, size_t *at, cml_error
     case CML_PTE_JUMP_FALSE_CALL:
       CML_TRY(condition(&m->values[in->index], &yes, err));
       if (!yes) {
+        if (in->target <= *at && is_endless(m, chain, *at))
+          return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "it jumps back to instruction %u for ever", in->target);
         *at = in->target;
         return CML_OK;
       }
@@ -232,7 +253,7 @@ static cml_status run_chain(cml_et_method *m, size_t chain, uint64_t *left, cml_
   for (size_t at = 0; at < m->pte->chains[chain].count;) {
     size_t i = at;
     uint64_t begin = m->observe ? now_ns() : 0;
-    if (!(*left)--) return cml_et_at(m, chain, i, cml_fail(err, CML_LIMIT, CML_NO_OFFSET, "too many instructions"), err);
+    if (!(*left)--) return cml_et_at(m, chain, i, cml_fail(err, CML_LIMIT, CML_NO_OFFSET, "more instructions ran than one run may have: a loop that does not end?"), err);
     cml_status status = go_on(m, err);
     if (!status) status = run_step(m, chain, &at, err);
     if (status) return cml_et_at(m, chain, i, status, err);
@@ -296,7 +317,7 @@ static void forget_views(cml_et_method *m) {
 }
 
 cml_status cml_et_method_run(cml_et_method *m, cml_error *err) {
-  uint64_t left = m->program->options.instruction_limit ? m->program->options.instruction_limit : UINT64_MAX;
+  uint64_t limit = m->program->options.instruction_limit, left = limit ? limit : MOST_INSTRUCTIONS;
   CML_TRY(need_inputs(m, err));
   forget_views(m);
   use_inputs(m);

@@ -16,6 +16,9 @@ typedef struct cmlrun_seen {
   const char *source; /* "model.py:12, forward" where the program keeps its stack traces, else NULL */
 } cmlrun_seen;
 
+/* " (model.py:12, forward)", where there is one. */
+void cmlrun_print_source(const cmlrun_seen *seen);
+
 typedef void cmlrun_look(void *context, const cmlrun_seen *seen);
 
 /* Runs the model on each input file in turn, calling look for each output of each operation. */

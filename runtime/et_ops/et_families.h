@@ -14,6 +14,7 @@
   X(quantized) \
   X(make) \
   X(reduce) \
+  X(along) \
   X(index) \
   X(image) \
   X(pool) \

@@ -1,4 +1,4 @@
-/* Reductions and what runs along one dimension: sums, extremes, variances, softmax, running sums.
+/* Reductions: sums, extremes, variances.
  *
  * A plan splits the input's dimensions into those that stay and those that go. For each element of the output the driver hands
  * the elements behind it, in runs of the computing type, to a step function with a small state; a last function makes the result. */
@@ -667,174 +667,7 @@ static cml_status op_var(cml_et_call *c, cml_error *err) { return variance(c, 3,
 static cml_status op_var_correction(cml_et_call *c, cml_error *err) { return variance(c, 3, cml_et_real(c, 2, 1), 4, false, err); }
 static cml_status op_var_mean(cml_et_call *c, cml_error *err) { return variance(c, 3, cml_et_real(c, 2, 1), 4, true, err); }
 
-/* ---- along one dimension ---- */
-
-typedef struct rows_job {
-  const cml_et_tensor *x;
-  cml_et_tensor *out;
-  int axis;
-  int64_t n;
-  char *scratch;
-  bool log;
-} rows_job;
-
-static int64_t row_offset(const cml_et_tensor *t, int axis, int64_t row) {
-  int64_t offset = 0;
-  for (int k = t->rank - 1; k >= 0; k--) {
-    if (k == axis) continue;
-    offset += row % t->sizes[k] * t->strides[k];
-    row /= t->sizes[k];
-  }
-  return offset;
-}
-
-enum { SOFTMAX_ROW = 8192 }; /* elements that are held at once */
-static int64_t softmax_room(int64_t n) { return n < SOFTMAX_ROW ? n : SOFTMAX_ROW; }
-
-static void softmax_f64(double *x, int64_t n, bool log_of) {
-  double most = -INFINITY, sum = 0;
-  for (int64_t i = 0; i < n; i++) most = x[i] > most || x[i] != x[i] ? x[i] : most;
-  for (int64_t i = 0; i < n; i++) sum += exp(x[i] - most);
-  for (int64_t i = 0; i < n; i++) x[i] = log_of ? x[i] - most - log(sum) : exp(x[i] - most) / sum;
-}
-
-static void softmax_f32(float *x, int64_t n, bool log_of) {
-  const cml_kernels *k = cml_kernels_get();
-  if (!log_of) {
-    k->softmax(x, x, (size_t)n);
-    return;
-  }
-  float most = k->max(x, (size_t)n), part[256];
-  double sum = 0;
-  for (int64_t at = 0; at < n; at += 256) {
-    size_t m = n - at < 256 ? (size_t)(n - at) : 256;
-    memcpy(part, x + at, m * sizeof *part);
-    sum += (double)k->exp_sum(part, m, most);
-  }
-  float shift = (float)log(sum);
-  for (int64_t i = 0; i < n; i++) x[i] = x[i] - most - shift;
-}
-
-/* A row that is too long to be held: three times over it, piece by piece. The largest, the sum, the results. */
-static void softmax_long(const rows_job *j, int64_t from, int64_t xs, int64_t to, int64_t ys, float *room) {
-  const cml_kernels *k = cml_kernels_get();
-  float most = -INFINITY, part[256];
-  double sum = 0;
-  for (int64_t at = 0; at < j->n; at += SOFTMAX_ROW) {
-    int64_t n = j->n - at < SOFTMAX_ROW ? j->n - at : SOFTMAX_ROW;
-    cml_et_load_f32(room, j->x, from + at * xs, xs, n);
-    float m = k->max(room, (size_t)n);
-    most = m > most || m != m ? m : most;
-  }
-  for (int pass = 0; pass < 2; pass++) {
-    float shift = (float)log(sum), factor = (float)(1 / sum);
-    for (int64_t at = 0; at < j->n; at += 256) {
-      int64_t n = j->n - at < 256 ? j->n - at : 256;
-      cml_et_load_f32(part, j->x, from + at * xs, xs, n);
-      if (pass == 1 && j->log) {
-        for (int64_t i = 0; i < n; i++) part[i] = part[i] - most - shift;
-      } else {
-        float some = k->exp_sum(part, (size_t)n, most);
-        if (pass == 0) sum += (double)some;
-        for (int64_t i = 0; i < n; i++) part[i] *= factor;
-      }
-      if (pass == 1) cml_et_store_f32(j->out, to + at * ys, ys, n, part);
-    }
-  }
-}
-
-static void softmax_long_f64(const rows_job *j, int64_t from, int64_t xs, int64_t to, int64_t ys) {
-  double most = -INFINITY, sum = 0, part[256];
-  for (int pass = 0; pass < 3; pass++)
-    for (int64_t at = 0; at < j->n; at += 256) {
-      int64_t n = j->n - at < 256 ? j->n - at : 256;
-      cml_et_load_f64(part, j->x, from + at * xs, xs, n);
-      for (int64_t i = 0; i < n; i++) {
-        if (pass == 0) most = part[i] > most || part[i] != part[i] ? part[i] : most;
-        else if (pass == 1) sum += exp(part[i] - most);
-        else part[i] = j->log ? part[i] - most - log(sum) : exp(part[i] - most) / sum;
-      }
-      if (pass == 2) cml_et_store_f64(j->out, to + at * ys, ys, n, part);
-    }
-}
-
-static void softmax_rows(void *context, size_t thread, size_t begin, size_t end) {
-  const rows_job *j = context;
-  void *room = j->scratch + thread * (size_t)softmax_room(j->n) * 8;
-  int64_t xs = j->x->rank ? j->x->strides[j->axis] : 1, ys = j->out->rank ? j->out->strides[j->axis] : 1;
-  bool f64 = j->x->dtype == CML_F64 || j->out->dtype == CML_F64;
-  for (size_t r = begin; r < end; r++) {
-    int64_t from = row_offset(j->x, j->axis, (int64_t)r), to = row_offset(j->out, j->axis, (int64_t)r);
-    if (xs == 1 && ys == 1 && j->x->dtype == CML_F32 && j->out->dtype == CML_F32 && !j->log) {
-      cml_kernels_get()->softmax((const float *)j->x->data + from, (float *)j->out->data + to, (size_t)j->n);
-    } else if (j->n > SOFTMAX_ROW) {
-      if (f64) softmax_long_f64(j, from, xs, to, ys);
-      else softmax_long(j, from, xs, to, ys, room);
-    } else if (f64) {
-      cml_et_load_f64(room, j->x, from, xs, j->n);
-      softmax_f64(room, j->n, j->log);
-      cml_et_store_f64(j->out, to, ys, j->n, room);
-    } else {
-      cml_et_load_f32(room, j->x, from, xs, j->n);
-      softmax_f32(room, j->n, j->log);
-      cml_et_store_f32(j->out, to, ys, j->n, room);
-    }
-  }
-}
-
-static cml_status softmax(cml_et_call *c, bool log_of, cml_error *err) {
-  rows_job j = {.x = cml_et_arg(c, 0), .out = cml_et_arg(c, 3), .log = log_of};
-  CML_TRY(cml_et_want(c, j.x, CML_ET_FLOATING, "the tensor", err));
-  CML_TRY(cml_et_want(c, j.out, CML_ET_FLOATING, "the output", err));
-  CML_TRY(cml_et_axis(c, cml_et_int(c, 1, 0), j.x->rank, &j.axis, err));
-  CML_TRY(cml_et_resize_like(c, j.out, j.x, err));
-  int64_t total = cml_et_numel(j.x);
-  if (total == 0) return CML_OK;
-  j.n = j.x->rank ? j.x->sizes[j.axis] : 1;
-  j.scratch = cml_et_temp(c, (uint64_t)softmax_room(j.n) * 8 * cml_pool_threads(c->pool));
-  if (!j.scratch) return cml_fail_memory(err);
-  cml_parallel_with_thread(c->pool, (size_t)(total / j.n), (size_t)(8192 / j.n + 1), softmax_rows, &j);
-  return CML_OK;
-}
-static cml_status op_softmax(cml_et_call *c, cml_error *err) { return softmax(c, false, err); }
-static cml_status op_log_softmax(cml_et_call *c, cml_error *err) { return softmax(c, true, err); }
-
-static void running_sum(const cml_et_tensor *x, cml_et_tensor *out, int64_t from, int64_t to, int64_t xs, int64_t ys, int64_t n) {
-  double d[256], sum = 0;
-  int64_t v[256], whole = 0;
-  for (int64_t at = 0; at < n; at += 256) {
-    int64_t m = n - at < 256 ? n - at : 256;
-    if (lane_of(out->dtype) == LANE_I64) {
-      cml_et_load_i64(v, x, from + at * xs, xs, m);
-      for (int64_t i = 0; i < m; i++) v[i] = whole = (int64_t)((uint64_t)whole + (uint64_t)v[i]);
-      cml_et_store_i64(out, to + at * ys, ys, m, v);
-    } else {
-      cml_et_load_f64(d, x, from + at * xs, xs, m);
-      for (int64_t i = 0; i < m; i++) d[i] = sum += d[i];
-      cml_et_store_f64(out, to + at * ys, ys, m, d);
-    }
-  }
-}
-
-static cml_status op_cumsum(cml_et_call *c, cml_error *err) {
-  const cml_et_tensor *x = cml_et_arg(c, 0);
-  cml_et_tensor *out = cml_et_arg(c, 3);
-  int axis;
-  CML_TRY(cml_et_want(c, x, CML_ET_ANY, "the tensor", err));
-  CML_TRY(cml_et_want(c, out, CML_ET_ANY, "the output", err));
-  if (!cml_et_none(c, 2) ? cml_et_dtype(c, 2) != out->dtype : cml_dtype_is_float(x->dtype) && !cml_dtype_is_float(out->dtype))
-    return cml_et_fail(c, err, "the result's type is not the output's, %s", cml_dtype_name(out->dtype));
-  CML_TRY(cml_et_axis(c, cml_et_int(c, 1, 0), x->rank, &axis, err));
-  CML_TRY(cml_et_resize_like(c, out, x, err));
-  int64_t total = cml_et_numel(x), n = x->rank ? x->sizes[axis] : 1;
-  for (int64_t r = 0; total && r < total / n; r++)
-    running_sum(x, out, row_offset(x, axis, r), row_offset(out, axis, r), x->rank ? x->strides[axis] : 1, x->rank ? out->strides[axis] : 1, n);
-  return CML_OK;
-}
-
 static const cml_et_op rows[] = {
-    {"aten::_log_softmax.out", "tibo", op_log_softmax},
-    {"aten::_softmax.out", "tibo", op_softmax},
     {"aten::amax.out", "tIbo", op_amax},
     {"aten::amin.out", "tIbo", op_amin},
     {"aten::any.all_out", "to", op_any_all},
@@ -842,7 +675,6 @@ static const cml_et_op rows[] = {
     {"aten::any.out", "tibo", op_any},
     {"aten::argmax.out", "ti?bo", op_argmax},
     {"aten::argmin.out", "ti?bo", op_argmin},
-    {"aten::cumsum.out", "tii?o", op_cumsum},
     {"aten::max.dim_max", "tiboo", op_max_dim},
     {"aten::max.unary_out", "to", op_max},
     {"aten::mean.dtype_out", "ti?o", op_mean_all},

@@ -143,12 +143,17 @@ static void copy_unit(const job *j, char *to, const char *from, int64_t piece) {
 
 /* Short runs, as many as stand in one line: whole vectors where the length is one of theirs. */
 static void copy_runs(char *to, const char *from, int64_t count, int64_t to_step, int64_t from_step, size_t bytes) {
-#define RUNS(n) for (int64_t i = 0; i < count; i++) memcpy(to + i * to_step, from + i * from_step, n)
+#define RUNS(n)                                 \
+  for (int64_t i = 0; i < count; i++) {         \
+    char run[n]; /* in registers; they may overlap where a memory plan lies */ \
+    memcpy(run, from + i * from_step, n);       \
+    memcpy(to + i * to_step, run, n);           \
+  }
   switch (bytes) {
-    case 8: RUNS(8); break;
-    case 16: RUNS(16); break;
-    case 32: RUNS(32); break;
-    case 64: RUNS(64); break;
+    case 8: RUNS(8) break;
+    case 16: RUNS(16) break;
+    case 32: RUNS(32) break;
+    case 64: RUNS(64) break;
     default: for (int64_t i = 0; i < count; i++) memmove(to + i * to_step, from + i * from_step, bytes); break;
   }
 #undef RUNS

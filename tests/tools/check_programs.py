@@ -73,6 +73,25 @@ def compare(npz):
     check('compare --all prints what both have', len(r.stdout.splitlines()) == 7, r)
 
 
+def compare_kinds():
+    """One net in several forms (make_drift.py): what a quantizer or a converter puts in, leaves out or merges is no drift."""
+    net, npz = os.path.join(data, 'et', 'drift-{}.pte'), os.path.join(data, 'et', 'drift.npz')
+
+    def drift(b, *args):
+        return run('compare', net.format('float'), net.format(b), '--input', npz, '--snr', '20', *args)
+    r = drift('q8')
+    check('compare with a quantized program', r.returncode == 0 and r.stdout.startswith('no drift in 13 '), r)
+    r = drift('q8', '--all')
+    check('a convolution with its normalisation is held against the latter', re.search(r'^5 +aten::convolution\.out: SNR [3-9]\d\..* against 1 aten::_native_batch_norm_legit', r.stdout, re.M), r)
+    r = drift('scale')
+    check('compare finds a wrong scale where it stands', r.returncode == 1
+          and re.match(r'first drift: 8 +quantized_decomposed::dequantize_per_tensor\.out: SNR \d\.\d dB, .* against 2 aten::relu\.out$', r.stdout), r)
+    r = drift('coreml')
+    check('compare with a Core ML delegate', r.returncode == 1 and re.match(r'first drift: 0/ +linear linear_0_cast_fp16: .* against 4 aten::addmm\.out$', r.stdout), r)
+    r = drift('coreml', '--all')
+    check('of delegated operations those before it agree', re.search(r'^0/ +relu aten_relu_default_cast_fp16: SNR [4-9]\d\..* against 2 aten::relu\.out$', r.stdout, re.M), r)
+
+
 def skipped_delegates(folder):
     given, out = os.path.join(folder, 'given.npz'), os.path.join(folder, 'skipped.npz')
     r = run('predict', digits, '--input', digits_input, '--skip-delegates')
@@ -228,6 +247,7 @@ with tempfile.TemporaryDirectory() as folder:
     verify()
     trace(npz)
     compare(npz)
+    compare_kinds()
     skipped_delegates(folder)
     bench(npz)
     etdump(npz, folder)
