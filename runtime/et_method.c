@@ -195,7 +195,9 @@ static cml_status resolve(cml_et_method *m, const cml_et_op **ops, cml_error *er
   }
   for (uint32_t i = 0; i < m->pte->delegate_count && !m->program->options.skip_delegates; i++) {
     cml_string id = m->pte->delegates[i].id;
-    if (!(m->handles[i].backend = cml_et_backend_find(id))) name_missing(&missing, "backend", id);
+    bool named = false;
+    for (uint32_t k = 0; k < i; k++) named |= m->pte->delegates[k].id.size == id.size && !memcmp(m->pte->delegates[k].id.data, id.data, id.size);
+    if (!(m->handles[i].backend = cml_et_backend_find(id)) && !named) name_missing(&missing, "backend", id);
   }
   cml_status status = missing.size ? cml_fail(err, CML_UNSUPPORTED, CML_NO_OFFSET, "it needs what there is not: %s", (char *)missing.data) : CML_OK;
   cml_buffer_free(&missing);

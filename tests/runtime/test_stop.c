@@ -77,9 +77,10 @@ static const char *data_file(const char *name) {
   return path;
 }
 
-/* pt_map.pte jumps back until it has seen each row (value 12 says whether): here the jump, instruction 7, leads to itself. */
+/* pt_map.pte jumps back until it has seen each row (value 12 says whether): here the jump leads to the comparison before it, instruction 6, for
+ * ever. (A jump to itself would be refused.) */
 static void write_endless(const char *path) {
-  static const uint32_t jump[] = {1, 12}, itself[] = {7, 12};
+  static const uint32_t jump[] = {1, 12}, back[] = {6, 12};
   static unsigned char bytes[1 << 16];
   FILE *f = fopen(data_file("fuzz/pte/pt_map.pte"), "rb");
   assert_non_null(f);
@@ -87,7 +88,7 @@ static void write_endless(const char *path) {
   fclose(f);
   unsigned char *at = memmem(bytes, size, jump, sizeof jump);
   assert_non_null(at);
-  memcpy(at, itself, sizeof itself);
+  memcpy(at, back, sizeof back);
   assert_non_null(f = fopen(path, "wb"));
   assert_int_equal(fwrite(bytes, 1, size, f), size);
   fclose(f);

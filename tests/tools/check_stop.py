@@ -2,7 +2,7 @@
 shells expect, and nothing half-written. Speaks TAP.
 
 The Core ML model loops as long as its input is positive. pt_map.pte maps over its input's rows; its jump back, which is taken until the
-last row, is changed to jump to itself."""
+last row, is changed to jump to the comparison just before it."""
 import os
 import signal
 import struct
@@ -100,9 +100,9 @@ def stops(folder, work):
     stopped('Ctrl-C on two threads', folder, ('predict', loop, '--threads', '2', '--input', goes_on, '--output', second), signal.SIGINT, running())
     with open(os.path.join(data, 'fuzz', 'pte', 'pt_map.pte'), 'rb') as f:
         program = f.read()
-    jump, itself = struct.pack('<II', 1, 12), struct.pack('<II', 7, 12)
+    jump, back = struct.pack('<II', 1, 12), struct.pack('<II', 6, 12)
     check('there is one jump to change', program.count(jump) == 1)
-    endless = write(os.path.join(work, 'endless.pte'), program.replace(jump, itself))
+    endless = write(os.path.join(work, 'endless.pte'), program.replace(jump, back))
     inputs = write_npz(os.path.join(work, 'map.npz'), input_0=[[[1.0, 2.0], [3.0, 4.0]]] * 3, input_1=[[1.0, 1.0], [1.0, 1.0]])
     check('the program ends as it was', run('predict', os.path.join(data, 'fuzz', 'pte', 'pt_map.pte'), '--input', inputs).returncode == 0)
     stopped('Ctrl-C in a program', folder, ('predict', endless, '--input', inputs, '--output', second), signal.SIGINT, running())
