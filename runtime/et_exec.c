@@ -8,7 +8,7 @@
 
 #include "et_internal.h"
 
-#define MOST_INSTRUCTIONS UINT64_C(50000000) /* of one run, unless the options say otherwise: some ten seconds of loops */
+#define MOST_INSTRUCTIONS UINT64_C(1000000000) /* of one run, unless the options say otherwise: some ten seconds of loops */
 
 static uint64_t now_ns(void) {
   struct timespec t;

@@ -52,7 +52,7 @@ typedef struct cml_et_options {
   bool skip_delegates;         /* run around delegates: their outputs are given with cml_et_method_set_skipped */
   uint64_t memory_limit;       /* bytes that one method may take beside the file, and each function of a Core ML delegate with
                                 * its sessions; 0: what the machine or the container has */
-  uint64_t instruction_limit;  /* of one run, against loops that never end; 0: 50 million */
+  uint64_t instruction_limit;  /* of one run, against loops that never end; 0: a billion */
 } cml_et_options;
 
 /* Opens a .pte or the program within a .bpte. data_path: a .ptd, or NULL. options may be NULL. */
