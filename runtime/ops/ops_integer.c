@@ -30,8 +30,17 @@ static const cml_param dequantize_params[] = {
     {"to", CML_MASK(I32), CML_CONST, 0}, /* a cml_dtype */
 };
 
+/* Zeros of bytes are bytes. */
+static cml_status check_zeros(const cml_call *c, const unsigned *params, size_t count, cml_error *err) {
+  for (size_t i = 0; i < count; i++) {
+    int64_t zero = cml_arg_int(c, params[i], 0);
+    if (zero < 0 || zero > 255) return cml_call_fail(c, err, "a zero of %lld is no byte", (long long)zero);
+  }
+  return CML_OK;
+}
+
 static cml_status infer_quantize(cml_call *c, cml_error *err) {
-  (void)err;
+  CML_TRY(check_zeros(c, (const unsigned[]){2, 3}, 2, err));
   cml_out_like(c, 0, cml_arg(c, 0));
   c->outs[0]->dtype = CML_U8;
   return CML_OK;
@@ -47,6 +56,7 @@ static cml_status read_type(const cml_call *c, unsigned param, bool bytes, cml_d
 static cml_status infer_dequantize(cml_call *c, cml_error *err) {
   cml_dtype to;
   CML_TRY(read_type(c, 3, false, &to, err));
+  CML_TRY(check_zeros(c, (const unsigned[]){2}, 1, err));
   cml_out_like(c, 0, cml_arg(c, 0));
   c->outs[0]->dtype = to;
   return CML_OK;
@@ -164,12 +174,24 @@ static cml_status read_product(const cml_call *c, cml_conv *v, cml_error *err) {
   return CML_OK;
 }
 
+/* As the pass gives them: codes less their zeros stay near a byte. */
+static cml_status check_weight_zeros(const cml_call *c, cml_error *err) {
+  const cml_tensor *zeros = cml_arg(c, WEIGHT_ZERO);
+  for (int64_t i = 0, n = zeros ? cml_tensor_count(zeros) : 0; i < n; i++) {
+    double zero = cml_tensor_get(zeros, i);
+    if (!(zero >= -1024 && zero <= 1024)) return cml_call_fail(c, err, "a weight's zero of %g is out of range", zero);
+  }
+  return CML_OK;
+}
+
 static cml_status infer_product(cml_call *c, cml_error *err) {
   const cml_tensor *x = cml_arg(c, X), *w = cml_arg(c, WEIGHT), *residual = cml_arg(c, RESIDUAL);
   cml_dtype to;
   int64_t dims[CML_MAX_RANK];
   cml_conv v;
   CML_TRY(read_type(c, TO, true, &to, err));
+  CML_TRY(check_zeros(c, (const unsigned[]){X_ZERO, MIDDLE_ZERO, RESIDUAL_ZERO, ZERO}, 4, err));
+  CML_TRY(check_weight_zeros(c, err));
   if (x->rank < 0) return cml_out_unknown(c, 0, to, CML_RANK_UNKNOWN), CML_OK;
   CML_TRY(read_product(c, &v, err));
   memcpy(dims, x->dims, sizeof dims);
@@ -336,6 +358,7 @@ static cml_status infer_like(cml_call *c, cml_error *err) {
 
 static cml_status infer_add(cml_call *c, cml_error *err) {
   const cml_tensor *x = cml_arg(c, A), *y = cml_arg(c, B);
+  CML_TRY(check_zeros(c, (const unsigned[]){A_ZERO, B_ZERO, ADD_ZERO}, 3, err));
   if (cml_tensor_known_shape(x) && cml_tensor_known_shape(y) && !cml_tensor_same_shape(x, y)) return cml_call_fail(c, err, "x and y differ in shape");
   return infer_like(c, err);
 }
