@@ -52,11 +52,20 @@ static void apply_folder(cml_machine *m, const char *folder) {
   if (read_in(folder, "memory.limit_in_bytes", text, sizeof text)) limit_memory(m, text);
 }
 
+/* Whether the list of version 1's controllers has one of those that set limits here. */
+static bool names_any(const char *list, const char *end) {
+  for (size_t n; list < end; list += n + 1) {
+    n = strcspn(list, ",:");
+    if ((n == 3 && !memcmp(list, "cpu", 3)) || (n == 6 && !memcmp(list, "memory", 6))) return true;
+  }
+  return false;
+}
+
 /* `line`: "ID:CONTROLLERS:/PATH"; version 2 has no controllers, version 1 a folder named after them. */
 static void apply_line(cml_machine *m, const char *line, const char *root) {
   char folder[PATH_MAX];
   const char *controllers = strchr(line, ':'), *path = controllers ? strchr(controllers + 1, ':') : NULL;
-  if (!path) return;
+  if (!path || (path > controllers + 1 && !names_any(controllers + 1, path))) return;
   int names = (int)(path - controllers - 1);
   int n = snprintf(folder, sizeof folder, "%s%s%.*s%s", root, names ? "/" : "", names, controllers + 1, path + 1);
   if (n <= 0 || (size_t)n >= sizeof folder) return;

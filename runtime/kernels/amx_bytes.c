@@ -78,7 +78,7 @@ static cml_integer_tile rows_of(const cml_integer_tile *t, size_t begin, size_t 
   u.rows = end - begin;
   if (t->a) u.a = t->a + begin * t->a_stride; /* sums of floats have none */
   if (t->residual) u.residual = t->residual + begin * t->residual_stride;
-  u.c = (char *)t->c + begin * t->c_stride * (t->to == CML_TO_BYTE ? 1 : t->to == CML_TO_F16 ? 2 : 4);
+  u.c = (char *)t->c + begin * t->c_stride * cml_integer_to_bytes(t->to);
   return u;
 }
 

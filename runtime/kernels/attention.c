@@ -1,13 +1,13 @@
 /* One thread takes a head and a part of its queries: packs the head's keys (as columns) and values once, then goes through the
  * queries in blocks of a few tiles. Few queries (decoding) read keys and values where they lie. */
 #include "attention.h"
+#include "sizes.h"
 
 #include <math.h>
 #include <string.h>
 
 enum { KEY_BLOCK = 256, FEW_QUERIES = 4, QUERY_TILES = 3 };
 
-static size_t least(size_t a, size_t b) { return a < b ? a : b; }
 static size_t up16(size_t x) { return (x + 15) / 16 * 16; }
 static size_t query_block(const cml_kernels *k) { return k->tile_rows * (k->tile_rows > 8 ? QUERY_TILES : 2 * QUERY_TILES); }
 

@@ -1,6 +1,7 @@
 /* See conv.h for the idea. A block's memory, all of it one thread's scratch: the staged input region, sums that cannot go to the
  * output directly (its channels are not last), a line to transpose through, and where in a row the taps lie. */
 #include "conv.h"
+#include "sizes.h"
 
 #include <math.h>
 #include <string.h>
@@ -14,7 +15,6 @@ enum {
   DEPTHWISE_COST = 4     /* of a depthwise multiply-add, in those of a tile */
 };
 
-static size_t least(size_t a, size_t b) { return a < b ? a : b; }
 static size_t round_up(size_t a, size_t b) { return (a + b - 1) / b * b; }
 static size_t taps(const cml_conv *v) { return (size_t)(v->kernel[0] * v->kernel[1] * v->kernel[2]); }
 

@@ -6,6 +6,7 @@
  * chunk to chunk. Where many taps use each element, those rows are copied side by side first, as floats and with zeros around them:
  * pixels whose distance is a power of two share few sets of the cache, and would drive each other out of it. */
 #include "conv.h"
+#include "sizes.h"
 
 #include <math.h>
 #include <string.h>
@@ -15,8 +16,6 @@ enum {
   ROWS_BYTES = 24 << 10,  /* of a chunk's input rows for one output row */
   BAND_BYTES = 384 << 10  /* of a band's input rows */
 };
-
-static size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
 typedef struct job {
   const cml_conv_call *c;

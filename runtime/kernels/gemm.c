@@ -2,6 +2,7 @@
  * in the first-level cache, every panel meets every tile of rows; the partial sums stay in C (or in scratch, when C is float16
  * and each result may be rounded only once). */
 #include "gemm.h"
+#include "sizes.h"
 
 #include <math.h>
 #include <string.h>
@@ -15,8 +16,6 @@ enum {
   SERIAL_BELOW = 400000, /* multiply-adds: waking threads would take longer */
   LEAST_SHARE = 65536    /* that one thread takes at a time */
 };
-
-static size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
 size_t cml_panel_count(const cml_kernels *k, size_t columns) { return (columns + k->tile_columns - 1) / k->tile_columns; }
 

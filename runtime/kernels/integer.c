@@ -3,13 +3,11 @@
  * channels are neighbours in the image, else one tap. Stretches are filled with zeros up to whole words of four bytes; what a tile
  * then reads of the image beyond a stretch is multiplied by zero. */
 #include "integer.h"
+#include "sizes.h"
 
 #include <string.h>
 
 enum { STAGED = 48 << 10, SERIAL_BELOW = 1 << 15, PIXELS = 1024, MOST_DEPTH = 1 << 16 };
-
-static size_t least(size_t a, size_t b) { return a < b ? a : b; }
-static size_t up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
 typedef struct layout {
   size_t channels, outputs;        /* of a group */
@@ -154,7 +152,7 @@ static void stage(const job *j, size_t image, int64_t row, int64_t rows, uint8_t
 static void run_panel(const job *j, cml_integer_tile *t, const uint8_t *a, size_t a_row, size_t rows, size_t columns, size_t first_pixel,
                       size_t c_row) {
   const cml_integer_tile *whole = &j->c->after;
-  size_t most = j->c->k->integer_rows, size = whole->to == CML_TO_BYTE ? 1 : whole->to == CML_TO_F16 ? 2 : 4, stride = j->c->v->outputs;
+  size_t most = j->c->k->integer_rows, size = cml_integer_to_bytes(whole->to), stride = j->c->v->outputs;
   if (most > 8 && t->a_stride % 4096 == 0) most = 8; /* rows of one set of the first-level cache */
   if (rows > 1 && a_row == t->a_stride * columns && c_row == columns) columns *= rows, rows = 1;
   size_t tiles = (columns + most - 1) / most;
@@ -209,7 +207,6 @@ static void run_unit(const job *j, size_t unit, char *scratch) {
   size_t pixels = (image * (size_t)l->out_rows + (size_t)row) * (size_t)l->columns;
   for (size_t i = part * j->part; i < all && i < (part + 1) * j->part; i++) {
     size_t group = i / l->panels, first = i % l->panels * j->c->k->integer_columns, o = group * l->outputs + first;
-    size_t size = j->c->after.to == CML_TO_BYTE ? 1 : j->c->after.to == CML_TO_F16 ? 2 : 4;
     cml_integer_tile t = j->c->after;
     t.columns = least(l->outputs - first, j->c->k->integer_columns);
     t.stretches = l->stretches;
@@ -220,7 +217,7 @@ static void run_unit(const job *j, size_t unit, char *scratch) {
     t.start += o;
     t.scale += o;
     t.bias += o;
-    t.c = (char *)t.c + o * size;
+    t.c = (char *)t.c + o * cml_integer_to_bytes(t.to);
     t.c_stride = t.residual_stride = v->outputs;
     if (t.residual) t.residual += o;
     run_panel(j, &t, a + group * l->channels, a_row, (size_t)rows, (size_t)l->columns, pixels, (size_t)l->columns);

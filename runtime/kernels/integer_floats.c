@@ -2,11 +2,9 @@
  * of few channels. A block of output rows is computed in floats within the second-level cache by the ordinary convolutions: the bytes that
  * it needs, less their zero, are whole numbers, so that with whole weights the sums are exact here as well (up to 2^24). */
 #include "integer.h"
+#include "sizes.h"
 
 enum { BLOCK = 48 << 10 /* floats of a block's input and sums, about */, TOGETHER = 32 /* pixels that are finished at a time */ };
-
-static size_t least(size_t a, size_t b) { return a < b ? a : b; }
-static size_t up(size_t n) { return (n + 63) & ~(size_t)63; }
 
 typedef struct layout {
   int64_t rows;         /* output rows of a block */
@@ -36,11 +34,11 @@ static void lay_out(const cml_kernels *k, const cml_conv *v, layout *l) {
   size_t in = (size_t)v->in[2] * v->channels, out = (size_t)v->out[2] * v->outputs;
   *l = (layout){.rows = 1};
   while (l->rows < v->out[1] && (size_t)in_rows(v, l->rows + 1) * in + (size_t)(l->rows + 1) * out <= BLOCK) l->rows++;
-  l->staged = up((size_t)in_rows(v, l->rows) * in * 4 + 64);
-  l->sums = up((size_t)l->rows * out * 4 + 64);
+  l->staged = up((size_t)in_rows(v, l->rows) * in * 4 + 64, 64);
+  l->sums = up((size_t)l->rows * out * 4 + 64, 64);
   for (int64_t rows = 1, first; rows <= l->rows; rows++) {
     cml_conv b = block_conv(v, 0, rows, &first);
-    size_t need = up(cml_conv_scratch(k, &b));
+    size_t need = up(cml_conv_scratch(k, &b), 64);
     if (need > l->inner) l->inner = need;
   }
 }
@@ -62,7 +60,7 @@ typedef struct job {
 static void finish(const job *j, const float *sums, size_t first, size_t pixels) {
   const cml_kernels *k = j->c->k;
   const cml_integer_tile *whole = &j->c->after;
-  size_t outputs = j->c->v->outputs, size = whole->to == CML_TO_BYTE ? 1 : whole->to == CML_TO_F16 ? 2 : 4;
+  size_t outputs = j->c->v->outputs, size = cml_integer_to_bytes(whole->to);
   size_t rows = whole->unary_rows ? k->integer_rows : TOGETHER, columns = whole->unary_rows ? k->integer_columns : outputs;
   for (size_t p = 0; p < pixels; p += rows)
     for (size_t o = 0; o < outputs; o += columns) {

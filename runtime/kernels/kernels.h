@@ -100,6 +100,7 @@ typedef struct cml_tile {
  *   v = f(v)                                                                when unary_rows
  *   c = clamp(v, low, high), or for bytes round(clamp(v, low, high)) + zero */
 enum cml_integer_to { CML_TO_BYTE, CML_TO_F16, CML_TO_F32 };
+static inline size_t cml_integer_to_bytes(enum cml_integer_to to) { return to == CML_TO_BYTE ? 1 : to == CML_TO_F16 ? 2 : 4; }
 typedef struct cml_integer_tile {
   size_t rows, columns;    /* at most integer_rows, integer_columns */
   size_t stretches, depth;

@@ -9,11 +9,9 @@
 #include <string.h>
 
 #include "conv.h"
+#include "sizes.h"
 
 enum { POINTS = 36, OUT = 4, IN = 6, PAD = 16, TILE_GROUPS = 2, OUTPUT_PANELS = 2, DEPTH_BLOCK = 288, STRIPE_BYTES = 512 << 10 };
-
-static size_t least(size_t a, size_t b) { return a < b ? a : b; }
-static size_t up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
 bool cml_conv_suits_winograd(const cml_conv *v) {
   if (v->kernel[0] != 1 || v->kernel[1] != 3 || v->kernel[2] != 3 || v->in[0] != 1 || v->groups != 1 || !v->in_last || !v->out_last) return false;

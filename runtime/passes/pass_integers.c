@@ -242,9 +242,22 @@ static cml_status take_layer(integers *p, size_t at, cml_error *err) {
 
 /* ---- 4. what follows a layer ---- */
 
+static bool same_shape(const cml_graph *g, uint32_t x, uint32_t y) {
+  const cml_tensor *a = cml_pass_type(g, x), *b = cml_pass_type(g, y);
+  return cml_tensor_known_shape(a) && cml_tensor_known_shape(b) && cml_tensor_same_shape(a, b);
+}
+
+/* The function that alone uses the value; NULL, and a copy for one, where there is none. */
+static cml_step *function_of(const integers *p, uint32_t value, cml_unary *f, float *a, float *b) {
+  cml_step *s = only_user(p, value);
+  if (s && cml_pass_activation(p->g, s, f, a, b) && cml_pass_arg(s, "x") == value) return s;
+  *f = CML_UNARY_COPY, *a = *b = 0;
+  return NULL;
+}
+
 typedef struct tail {
-  const cml_step *add, *residual; /* NULL: none */
-  cml_step *function, *quantize;
+  cml_step *add, *function, *quantize; /* NULL: none */
+  const cml_step *residual;
   cml_unary f;
   float a, b;
   cml_step *last;
@@ -263,17 +276,11 @@ static tail follow(const integers *p, cml_step *dequantize) {
   if (next && cml_pass_is(next, "add")) {
     uint32_t x = cml_pass_arg(next, "x"), y = cml_pass_arg(next, "y");
     const cml_step *r = x == y ? NULL : dequantized(p, (size_t)(next - g->body.steps), x == t.value ? y : x);
-    const cml_tensor *a = cml_pass_type(g, x), *b = cml_pass_type(g, y);
-    if (!r || !cml_tensor_known_shape(a) || !cml_tensor_known_shape(b) || !cml_tensor_same_shape(a, b)) return t;
+    if (!r || !same_shape(g, x, y)) return t;
     t.add = t.last = next, t.residual = r, t.value = next->outs[0];
-    next = only_user(p, t.value);
   }
-  if (next && cml_pass_activation(g, next, &t.f, &t.a, &t.b) && cml_pass_arg(next, "x") == t.value) {
-    t.function = t.last = next, t.value = next->outs[0];
-    next = only_user(p, t.value);
-  } else {
-    t.f = CML_UNARY_COPY;
-  }
+  if ((t.function = function_of(p, t.value, &t.f, &t.a, &t.b))) t.last = t.function, t.value = t.function->outs[0];
+  next = only_user(p, t.value);
   if (next && cml_pass_is(next, "cml_quantize")) t.quantize = t.last = next, t.value = next->outs[0];
   return t;
 }
@@ -285,9 +292,8 @@ static void drop(cml_step *s, const cml_step *but) {
 static cml_status take_tail(integers *p, size_t at, cml_error *err) {
   cml_graph *g = p->g;
   cml_step *s = &g->body.steps[at];
-  bool linear = cml_pass_is(s, "cml_integer_linear");
   float low, high;
-  if ((!linear && !cml_pass_is(s, "cml_integer_conv")) || (int)number(g, s, "to", 0) != CML_U8 || cml_pass_arg(s, "residual") != CML_NO_VALUE) return CML_OK;
+  if ((!cml_pass_is(s, "cml_integer_linear") && !cml_pass_is(s, "cml_integer_conv")) || (int)number(g, s, "to", 0) != CML_U8 || cml_pass_arg(s, "residual") != CML_NO_VALUE) return CML_OK;
   cml_step *d = only_user(p, s->outs[0]);
   if (!d || !cml_pass_is(d, "cml_dequantize") || (int)number(g, d, "zero", 0) != (int)number(g, s, "zero", 0)) return CML_OK;
   if (!is_clamp((cml_unary)(int)number(g, s, "activation", CML_UNARY_COPY), (float)number(g, s, "alpha", 0), (float)number(g, s, "beta", 0), &low, &high)) return CML_OK;
@@ -295,11 +301,7 @@ static cml_status take_tail(integers *p, size_t at, cml_error *err) {
   float ignored;
   if (t.function && !is_clamp(t.f, t.a, t.b, &ignored, &ignored) && (!t.add || t.quantize)) return CML_OK; /* a table is faster */
   uint32_t residual = t.residual ? cml_pass_arg(t.residual, "x") : CML_NO_VALUE, x = cml_pass_arg(s, "x");
-  const cml_binding bindings[] = {
-      {"x", x}, {"weight", cml_pass_arg(s, "weight")}, {"bias", cml_pass_arg(s, "bias")}, {"strides", cml_pass_arg(s, "strides")},
-      {"pad_type", cml_pass_arg(s, "pad_type")}, {"pad", cml_pass_arg(s, "pad")}, {"dilations", cml_pass_arg(s, "dilations")},
-      {"groups", cml_pass_arg(s, "groups")}, {"x_scale", cml_pass_arg(s, "x_scale")}, {"x_zero", cml_pass_arg(s, "x_zero")},
-      {"weight_scale", cml_pass_arg(s, "weight_scale")}, {"weight_zero", cml_pass_arg(s, "weight_zero")},
+  const cml_binding others[] = {
       {"middle_scale", cml_pass_arg(s, "scale")}, {"middle_zero", cml_pass_arg(s, "zero")}, {"middle_low", cml_pass_float(g, low)},
       {"middle_high", cml_pass_float(g, high)}, {"middle_back", cml_pass_arg(d, "scale")}, {"residual", residual},
       {"residual_scale", t.residual ? cml_pass_arg(t.residual, "scale") : CML_NO_VALUE},
@@ -309,10 +311,9 @@ static cml_status take_tail(integers *p, size_t at, cml_error *err) {
       {"to", cml_pass_int(g, t.quantize ? CML_U8 : cml_pass_type(g, t.value)->dtype)},
   };
   const char *name = s->name;
-  cml_step *add = (cml_step *)(uintptr_t)t.add;
-  CML_TRY(cml_pass_become(g, t.last, linear ? "cml_integer_linear" : "cml_integer_conv", bindings, sizeof bindings / sizeof *bindings, err));
+  CML_TRY(cml_pass_become_like(g, t.last, s->op->name, s, others, sizeof others / sizeof *others, err));
   t.last->name = name;
-  drop(s, t.last), drop(d, t.last), drop(add, t.last), drop(t.function, t.last), drop(t.quantize, t.last);
+  drop(s, t.last), drop(d, t.last), drop(t.add, t.last), drop(t.function, t.last), drop(t.quantize, t.last);
   moved_use(p, x, t.last);
   moved_use(p, residual, t.last);
   return CML_OK;
@@ -340,15 +341,11 @@ static cml_status take_add(integers *p, size_t at, cml_error *err) {
   float low, high;
   if (!cml_pass_is(s, "add")) return CML_OK;
   cml_step *x = dequantized(p, at, cml_pass_arg(s, "x")), *y = dequantized(p, at, cml_pass_arg(s, "y")), *function, *q;
-  if (!x || !y || !cml_tensor_known_shape(cml_pass_type(g, x->outs[0])) || !cml_tensor_known_shape(cml_pass_type(g, y->outs[0])) ||
-      !cml_tensor_same_shape(cml_pass_type(g, x->outs[0]), cml_pass_type(g, y->outs[0])))
-    return CML_OK;
-  cml_unary f = CML_UNARY_COPY;
-  float a = 0, b = 0;
-  q = only_user(p, s->outs[0]);
-  function = q && cml_pass_activation(g, q, &f, &a, &b) && cml_pass_arg(q, "x") == s->outs[0] ? q : NULL;
-  if (function) q = only_user(p, function->outs[0]);
-  else f = CML_UNARY_COPY;
+  if (!x || !y || !same_shape(g, x->outs[0], y->outs[0])) return CML_OK;
+  cml_unary f;
+  float a, b;
+  function = function_of(p, s->outs[0], &f, &a, &b);
+  q = only_user(p, function ? function->outs[0] : s->outs[0]);
   if (!q || !cml_pass_is(q, "cml_quantize") || !is_clamp(f, a, b, &low, &high)) return CML_OK;
   const cml_binding bindings[] = {{"x", cml_pass_arg(x, "x")}, {"y", cml_pass_arg(y, "x")}, {"x_scale", cml_pass_arg(x, "scale")},
                                   {"x_zero", cml_pass_arg(x, "zero")}, {"y_scale", cml_pass_arg(y, "scale")}, {"y_zero", cml_pass_arg(y, "zero")},

@@ -342,11 +342,7 @@ static cml_status take_resize(layout_pass *p, cml_step *s, bool *done, cml_error
   if (!last) return CML_OK;
   uint32_t x = cml_pass_arg(s, "x");
   if (!p->missing[x] || rank_of(p, x) != 4 || cml_pass_type(p->g, x)->dims[1] < FEW_CHANNELS || ends(p, s->outs[0])) return CML_OK;
-  cml_binding bindings[8];
-  size_t n = 0;
-  for (unsigned i = 0; i < s->op->param_count && n < 8; i++)
-    bindings[n++] = (cml_binding){s->op->params[i].name, i ? cml_pass_arg(s, s->op->params[i].name) : p->twin[x]};
-  CML_TRY(cml_pass_become(p->g, s, last, bindings, n, err));
+  CML_TRY(cml_pass_become_like(p->g, s, last, s, &(cml_binding){"x", p->twin[x]}, 1, err));
   *done = true;
   return give_last(p, s, err);
 }

@@ -200,6 +200,19 @@ cml_status cml_pass_become(cml_graph *g, cml_step *s, const char *type, const cm
   return CML_OK;
 }
 
+cml_status cml_pass_become_like(cml_graph *g, cml_step *s, const char *type, const cml_step *like, const cml_binding *others, size_t count,
+                                cml_error *err) {
+  const cml_op *op = like->op;
+  cml_binding *bindings = CML_ARENA_NEW_ARRAY(&g->arena, cml_binding, (size_t)op->param_count + 1);
+  if (!bindings) return cml_fail_memory(err);
+  for (unsigned p = 0; p < op->param_count; p++) {
+    bindings[p] = (cml_binding){op->params[p].name, cml_pass_arg(like, op->params[p].name)};
+    for (size_t i = 0; i < count; i++)
+      if (!strcmp(others[i].param, bindings[p].param)) bindings[p].value = others[i].value;
+  }
+  return cml_pass_become(g, s, type, bindings, op->param_count, err);
+}
+
 void cml_pass_compact(cml_graph *g) {
   size_t n = 0;
   for (size_t i = 0; i < g->body.step_count; i++)

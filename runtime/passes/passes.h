@@ -56,6 +56,9 @@ typedef struct cml_binding {
   uint32_t value; /* CML_NO_VALUE: left out */
 } cml_binding;
 CML_NODISCARD cml_status cml_pass_become(cml_graph *g, cml_step *s, const char *type, const cml_binding *bindings, size_t count, cml_error *err);
+/* With the arguments of `like`, which may be s itself and takes no lists of values; `others`, each a parameter of it, instead of its own. */
+CML_NODISCARD cml_status cml_pass_become_like(cml_graph *g, cml_step *s, const char *type, const cml_step *like, const cml_binding *others, size_t count,
+                                              cml_error *err);
 /* Takes dropped steps (op NULL) out of the body. */
 void cml_pass_compact(cml_graph *g);
 static inline const cml_tensor *cml_pass_type(const cml_graph *g, uint32_t value) { return &g->values[value].type; }

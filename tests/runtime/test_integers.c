@@ -13,6 +13,7 @@
 #include "guarded.h"
 #include "integer.h"
 #include "passes.h"
+#include "program_text.h"
 #include "random_numbers.h"
 
 /* A byte for an exact v (in units of the byte's scale); false: it is neither of those that are right. slack: how far v may be off. */
@@ -229,18 +230,7 @@ static void test_elements(void **state) {
 
 /* ---- programs ---- */
 
-static char text[1 << 18];
-static size_t used;
 static const char *type, *code; /* fp32, fp16; int8, uint8 */
-
-__attribute__((format(printf, 1, 2))) static void put(const char *format, ...) {
-  va_list args;
-  va_start(args, format);
-  int n = vsnprintf(text + used, sizeof text - used, format, args);
-  va_end(args);
-  assert_true(n >= 0 && used + (size_t)n < sizeof text);
-  used += (size_t)n;
-}
 
 /* A value of a program, as exact arithmetic has it. */
 typedef struct image {

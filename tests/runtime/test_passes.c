@@ -9,22 +9,13 @@
 #include "exec_graph.h"
 #include "kernels.h"
 #include "passes.h"
+#include "program_text.h"
 #include "random_numbers.h"
 
 /* ---- programs as text; constants are random ---- */
 
-static char text[1 << 20];
-static size_t used;
 static const char *type; /* fp32, fp16 */
 
-__attribute__((format(printf, 1, 2))) static void put(const char *format, ...) {
-  va_list args;
-  va_start(args, format);
-  int n = vsnprintf(text + used, sizeof text - used, format, args);
-  va_end(args);
-  assert_true(n >= 0 && used + (size_t)n < sizeof text);
-  used += (size_t)n;
-}
 static void start(const char *input_shape) {
   used = 0;
   put("program(1.0)\n[buildInfo = dict<tensor<string, []>, tensor<string, []>>({{\"a\", \"b\"}})]\n{\n  func main<ios16>(tensor<%s, %s> x) {\n", type, input_shape);
