@@ -293,7 +293,8 @@ static cml_status take_tail(integers *p, size_t at, cml_error *err) {
   cml_graph *g = p->g;
   cml_step *s = &g->body.steps[at];
   float low, high;
-  if ((!cml_pass_is(s, "cml_integer_linear") && !cml_pass_is(s, "cml_integer_conv")) || (int)number(g, s, "to", 0) != CML_U8 || cml_pass_arg(s, "residual") != CML_NO_VALUE) return CML_OK;
+  if ((!cml_pass_is(s, "cml_integer_linear") && !cml_pass_is(s, "cml_integer_conv")) || (int)number(g, s, "to", 0) != CML_U8) return CML_OK;
+  if (cml_pass_arg(s, "residual") != CML_NO_VALUE || cml_pass_arg(s, "middle_scale") != CML_NO_VALUE) return CML_OK; /* it has taken one */
   cml_step *d = only_user(p, s->outs[0]);
   if (!d || !cml_pass_is(d, "cml_dequantize") || (int)number(g, d, "zero", 0) != (int)number(g, s, "zero", 0)) return CML_OK;
   if (!is_clamp((cml_unary)(int)number(g, s, "activation", CML_UNARY_COPY), (float)number(g, s, "alpha", 0), (float)number(g, s, "beta", 0), &low, &high)) return CML_OK;

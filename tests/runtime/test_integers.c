@@ -418,6 +418,38 @@ static void residual_block(void) {
   if (!strcmp(type, "fp32")) compare("-integers", &in, &x, slack, NULL); /* in float16 sums are rounded in between */
 }
 
+/* Three quantizations behind a convolution, the first of which cuts values off; the third is that of a sum. No sum of its codes lies at a tie:
+ * scales are 25, 27 and 213 of 8192 parts. */
+static void quantized_thrice(void) {
+  static image x, skip;
+  static int w1[4 * 4];
+  static double scale[4], bias[4];
+  int zero = !strcmp(code, "uint8") ? 120 : 3, relu_zero = !strcmp(code, "uint8") ? 0 : -128;
+  do {
+    begin_program("[1, 4, 9, 7]");
+    draw_input(&x, 4, 9, 7);
+    put_words("valid", "valid");
+    put_ints("one", "[2]", "[1, 1]");
+    quantize("x", "q0", &x, 0.015625, zero, 0.015625, 4);
+    skip = x;
+    weights("w1", (const int64_t[]){4, 4, 1, 1}, 4, w1, scale, bias, 0);
+    put("tensor<%s, [1, 4, 9, 7]> c1 = conv(x = q0, weight = w1, bias = w1_bias, pad_type = valid, strides = one)[name = tensor<string, []>(\"c1\")];\n", type);
+    convolve(&x, 4, 1, 0, 1, w1, scale, bias);
+    quantize("c1", "q1", &x, 25.0 / 8192, zero, 25.0 / 8192, 4);
+    put("tensor<%s, [1, 4, 9, 7]> r1 = relu(x = q1)[name = tensor<string, []>(\"r1\")];\n", type);
+    for (size_t i = 0; i < image_count(&x); i++) x.v[i] = fmax(x.v[i], 0);
+    quantize("r1", "q2", &x, 27.0 / 8192, relu_zero, 27.0 / 8192, 4);
+    put("tensor<%s, [1, 4, 9, 7]> sum = add(x = q2, y = q0)[name = tensor<string, []>(\"sum\")];\n", type);
+    for (size_t i = 0; i < image_count(&x); i++) x.v[i] += skip.v[i];
+    quantize("sum", "q3", &x, 213.0 / 8192, zero, 213.0 / 8192, 4);
+    put("  } -> (q3);\n}\n");
+  } while (near_tie);
+  const cml_tensor in = {.dtype = CML_F32, .rank = 4, .dims = {1, 4, 9, 7}, .data = input};
+  const wanted all[] = {{"cml_integer_conv", 1}, {"cml_integer_add", 1}, {"quantize", 0}, {"dequantize", 0}, {"add", 0}, {NULL, 0}};
+  compare(NULL, &in, &x, 213.0 / 8192 / 4, all);
+  if (!strcmp(type, "fp32")) compare("-integers", &in, &x, 213.0 / 8192 / 4, NULL);
+}
+
 /* What is summed in floats: a depthwise convolution with codes, which quantizes twice, and a pointwise one with weights of floats. */
 static void depthwise_block(void) {
   static image x, y;
@@ -528,6 +560,10 @@ static void test_residual_block(void **state) {
   (void)state;
   each_kind(residual_block);
 }
+static void test_quantized_thrice(void **state) {
+  (void)state;
+  each_kind(quantized_thrice);
+}
 static void test_depthwise_block(void **state) {
   (void)state;
   each_kind(depthwise_block);
@@ -540,6 +576,7 @@ static void test_linear_block(void **state) {
 int main(void) {
   guard_buffers();
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_drivers), cmocka_unit_test(test_depth), cmocka_unit_test(test_elements),
-                                     cmocka_unit_test(test_residual_block), cmocka_unit_test(test_depthwise_block), cmocka_unit_test(test_linear_block)};
+                                     cmocka_unit_test(test_residual_block), cmocka_unit_test(test_depthwise_block), cmocka_unit_test(test_linear_block),
+                                     cmocka_unit_test(test_quantized_thrice)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
