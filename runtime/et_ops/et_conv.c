@@ -68,21 +68,30 @@ static cml_status take_geometry(cml_et_call *c, size_t first, const cml_et_tenso
 
 typedef enum target { SMALL, BIG, WEIGHT } target;
 
-/* Three images, one of which (by t) is summed up and written, row by row: nothing but rows is held as doubles. */
+/* Three images, one of which (by t) is summed up and written, row by row: nothing but pieces of rows is held as doubles. */
 typedef struct plain {
   const geometry *g;
   const cml_et_tensor *small, *big, *w, *bias;
   cml_et_tensor *sum;
   target t;
-  char *scratch; /* of each thread: sums, a row of an image, taps */
+  char *scratch; /* of each thread: a piece of each image */
   size_t slot;
 } plain;
 
-typedef struct lines { double *sums, *line, *taps; } lines;
+enum { PIECE = 2048 };
+
+/* Positions first .. first + count of a row, which begins at element `row` of a tensor. */
+typedef struct piece {
+  int64_t row, first, count;
+  double *at;
+} piece;
+
+typedef struct pieces { piece small, big, taps; } pieces;
 
 static int64_t line_room(const geometry *g) {
   int64_t room = g->small[2] > g->big[2] ? g->small[2] : g->big[2];
-  return room > g->kernel[2] ? room : g->kernel[2];
+  if (room < g->kernel[2]) room = g->kernel[2];
+  return room < PIECE ? room : PIECE;
 }
 
 /* Element (n, channel, z, y, 0) of an image, or of a weight with n and channel as its two channels. */
@@ -92,33 +101,60 @@ static int64_t element(const geometry *g, const cml_et_tensor *t, int64_t n, int
   return g->dims >= 2 ? at + y * t->strides[g->dims] : at;
 }
 
-static void load_row(const geometry *g, const cml_et_tensor *t, int64_t n, int64_t channel, int64_t z, int64_t y, int64_t count, double *to) {
-  cml_et_load_f64(to, t, element(g, t, n, channel, z, y), t->strides[t->rank - 1], count);
-}
-
-/* Positions of small along dimension k whose partner under `tap` is inside big. */
-static void partners(const geometry *g, int k, int64_t tap, int64_t *first, int64_t *last) {
-  int64_t at = tap * g->dilation[k] - g->pad[k], s = g->stride[k];
-  *first = at >= 0 ? 0 : (-at + s - 1) / s;
-  *last = at >= g->big[k] ? 0 : (g->big[k] - 1 - at) / s + 1;
-  if (*last > g->small[k]) *last = g->small[k];
+static void load_piece(const cml_et_tensor *t, piece *p) {
+  int64_t step = t->strides[t->rank - 1];
+  cml_et_load_f64(p->at, t, p->row + p->first * step, step, p->count);
 }
 
 static int64_t big_of(const geometry *g, int k, int64_t small, int64_t tap) {
   return small * g->stride[k] - g->pad[k] + tap * g->dilation[k];
 }
 
-/* All taps of a row of the kernel, between a row of small and one of big. */
-static void tap_rows(const geometry *g, double *small, double *big, double *w, target t) {
-  for (int64_t x = 0; x < g->kernel[2]; x++) {
-    int64_t first, last, step = g->stride[2];
-    partners(g, 2, x, &first, &last);
-    double *s = small + first, *b = big + (first < last ? big_of(g, 2, first, x) : 0), sum = 0;
-    int64_t count = last - first;
-    if (t == SMALL) for (int64_t i = 0; i < count; i++) s[i] += b[i * step] * w[x];
-    else if (t == BIG) for (int64_t i = 0; i < count; i++) b[i * step] += s[i] * w[x];
+/* The least position of small whose partner is at `big` or behind it. */
+static int64_t small_from(const geometry *g, int64_t big, int64_t tap) {
+  int64_t at = big + g->pad[2] - tap * g->dilation[2], s = g->stride[2];
+  return at <= 0 ? 0 : (at + s - 1) / s;
+}
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+
+/* All taps of a piece of the kernel's row, between pieces of a row of small and of one of big. */
+static void tap_pieces(const geometry *g, pieces *p, target t) {
+  for (int64_t x = p->taps.first, step = g->stride[2]; x < p->taps.first + p->taps.count; x++) {
+    int64_t first = most(p->small.first, small_from(g, p->big.first, x));
+    int64_t count = least(p->small.first + p->small.count, small_from(g, p->big.first + p->big.count, x)) - first;
+    if (count <= 0) continue;
+    double *s = p->small.at + (first - p->small.first), *b = p->big.at + (big_of(g, 2, first, x) - p->big.first), *w = p->taps.at + (x - p->taps.first), sum = 0;
+    if (t == SMALL) for (int64_t i = 0; i < count; i++) s[i] += b[i * step] * *w;
+    else if (t == BIG) for (int64_t i = 0; i < count; i++) b[i * step] += s[i] * *w;
     else for (int64_t i = 0; i < count; i++) sum += s[i] * b[i * step];
-    if (t == WEIGHT) w[x] += sum;
+    if (t == WEIGHT) *w += sum;
+  }
+}
+
+/* What one row of each gives to the piece that is summed up: all pieces of another row, and of the third what meets those. */
+static void sum_rows(const plain *p, pieces *s) {
+  const geometry *g = p->g;
+  piece *second = p->t == WEIGHT ? &s->small : &s->taps, *third = p->t == BIG ? &s->small : &s->big;
+  const cml_et_tensor *second_of = p->t == WEIGHT ? p->small : p->w, *third_of = p->t == BIG ? p->small : p->big;
+  int64_t length = p->t == WEIGHT ? g->small[2] : g->kernel[2], room = line_room(g);
+  for (second->first = 0; second->first < length; second->first += room) {
+    second->count = least(room, length - second->first);
+    load_piece(second_of, second);
+    int64_t first, end, last_tap = s->taps.first + s->taps.count - 1;
+    if (p->t == BIG) {
+      first = small_from(g, s->big.first, last_tap);
+      end = least(g->small[2], small_from(g, s->big.first + s->big.count, s->taps.first));
+    } else {
+      first = most(0, big_of(g, 2, s->small.first, s->taps.first));
+      end = least(g->big[2], big_of(g, 2, s->small.first + s->small.count - 1, last_tap) + 1);
+    }
+    for (third->first = first; third->first < end; third->first += room) {
+      third->count = least(room, end - third->first);
+      load_piece(third_of, third);
+      tap_pieces(g, s, p->t);
+    }
   }
 }
 
@@ -129,13 +165,13 @@ static bool small_of(const geometry *g, int k, int64_t big, int64_t tap, int64_t
   return at >= 0 && at % g->stride[k] == 0 && *small < g->small[k];
 }
 
-/* Row (n, channel, z, y) of the summed image: over the channels of the other one and the kernel's rows. */
-static void sum_image_row(const plain *p, int64_t n, int64_t channel, int64_t z, int64_t y, const lines *l) {
+/* A piece of row (n, channel, z, y) of small or big: over the other image's channels of its group and the rows that meet it. */
+static void sum_image_row(const plain *p, int64_t n, int64_t channel, int64_t z, int64_t y, pieces *s) {
   const geometry *g = p->g;
   bool big = p->t == BIG;
   int64_t smalls = g->small_channels / g->groups, bigs = g->big_channels / g->groups;
   int64_t group = channel / (big ? bigs : smalls), others = big ? smalls : bigs;
-  const cml_et_tensor *other = big ? p->small : p->big;
+  piece *other = big ? &s->small : &s->big;
   for (int64_t i = 0; i < others; i++)
     for (int64_t kz = 0; kz < g->kernel[0]; kz++)
       for (int64_t ky = 0; ky < g->kernel[1]; ky++) {
@@ -147,14 +183,14 @@ static void sum_image_row(const plain *p, int64_t n, int64_t channel, int64_t z,
           oy = big_of(g, 1, y, ky);
           if (oz < 0 || oz >= g->big[0] || oy < 0 || oy >= g->big[1]) continue;
         }
-        load_row(g, other, n, group * others + i, oz, oy, big ? g->small[2] : g->big[2], l->line);
-        load_row(g, p->w, so, bi, kz, ky, g->kernel[2], l->taps);
-        tap_rows(g, big ? l->line : l->sums, big ? l->sums : l->line, l->taps, p->t);
+        other->row = element(g, big ? p->small : p->big, n, group * others + i, oz, oy);
+        s->taps.row = element(g, p->w, so, bi, kz, ky);
+        sum_rows(p, s);
       }
 }
 
-/* Row (o, i, kz, ky) of the weight's gradient. */
-static void sum_weight_row(const plain *p, int64_t o, int64_t i, int64_t kz, int64_t ky, const lines *l) {
+/* A piece of row (o, i, kz, ky) of the weight's gradient. */
+static void sum_weight_row(const plain *p, int64_t o, int64_t i, int64_t kz, int64_t ky, pieces *s) {
   const geometry *g = p->g;
   int64_t channel = o / (g->small_channels / g->groups) * (g->big_channels / g->groups) + i;
   for (int64_t n = 0; n < g->batch; n++)
@@ -162,9 +198,9 @@ static void sum_weight_row(const plain *p, int64_t o, int64_t i, int64_t kz, int
       for (int64_t y = 0; y < g->small[1]; y++) {
         int64_t bz = big_of(g, 0, z, kz), by = big_of(g, 1, y, ky);
         if (bz < 0 || bz >= g->big[0] || by < 0 || by >= g->big[1]) continue;
-        load_row(g, p->small, n, o, z, y, g->small[2], l->line);
-        load_row(g, p->big, n, channel, bz, by, g->big[2], l->taps);
-        tap_rows(g, l->line, l->taps, l->sums, WEIGHT);
+        s->small.row = element(g, p->small, n, o, z, y);
+        s->big.row = element(g, p->big, n, channel, bz, by);
+        sum_rows(p, s);
       }
 }
 
@@ -175,16 +211,22 @@ static void plain_rows(void *context, size_t thread, size_t begin, size_t end) {
   bool weight = p->t == WEIGHT;
   const int64_t *size = weight ? g->kernel : p->t == BIG ? g->big : g->small;
   double *room = (double *)(void *)(p->scratch + thread * p->slot);
-  lines l = {room, room + line_room(g), room + 2 * line_room(g)};
+  pieces s = {.small = {.at = room}, .big = {.at = room + line_room(g)}, .taps = {.at = room + 2 * line_room(g)}};
+  piece *sum = weight ? &s.taps : p->t == BIG ? &s.big : &s.small;
+  int64_t step = p->sum->strides[p->sum->rank - 1];
   for (size_t item = begin; item < end; item++) {
     int64_t i = (int64_t)item, y = i % size[1], z = i / size[1] % size[0], c = i / (size[1] * size[0]), n = c / p->sum->sizes[1];
     double start = 0;
     c %= p->sum->sizes[1];
     if (p->bias) cml_et_load_f64(&start, p->bias, c, 1, 1);
-    for (int64_t x = 0; x < size[2]; x++) l.sums[x] = start;
-    if (weight) sum_weight_row(p, n, c, z, y, &l);
-    else sum_image_row(p, n, c, z, y, &l);
-    cml_et_store_f64(p->sum, element(g, p->sum, n, c, z, y), p->sum->strides[p->sum->rank - 1], size[2], l.sums);
+    int64_t row = element(g, p->sum, n, c, z, y);
+    for (sum->first = 0; sum->first < size[2]; sum->first += line_room(g)) {
+      sum->count = least(line_room(g), size[2] - sum->first);
+      for (int64_t x = 0; x < sum->count; x++) sum->at[x] = start;
+      if (weight) sum_weight_row(p, n, c, z, y, &s);
+      else sum_image_row(p, n, c, z, y, &s);
+      cml_et_store_f64(p->sum, row + sum->first * step, step, sum->count, sum->at);
+    }
   }
 }
 
@@ -260,8 +302,8 @@ static void run_tiles(void *context, size_t thread, size_t begin, size_t end) {
   }
 }
 
-/* Tiles so small that a thread's scratch is bounded, if that can be. */
-static void choose_tiles(blocked *b) {
+/* Tiles so small that a thread's scratch is bounded; false where none is, for taps that lie far apart. */
+static bool choose_tiles(blocked *b) {
   const int64_t start[3] = {0, 0, 0};
   memcpy(b->tile, b->conv.out, sizeof b->tile);
   for (;;) {
@@ -272,6 +314,7 @@ static void choose_tiles(blocked *b) {
     b->tile[widest] = (b->tile[widest] + 1) / 2;
   }
   for (int i = 0; i < 3; i++) b->tiles[i] = (b->conv.out[i] + b->tile[i] - 1) / b->tile[i];
+  return b->slot <= 2 * TILE_BYTES;
 }
 
 /* Output channels of a slice of one group: whole panels that fit; with the channels last a divisor of all of them. */
@@ -283,7 +326,8 @@ static size_t slice_of(const blocked *b, size_t outputs, size_t all, size_t dept
   return slice;
 }
 
-static cml_status run_slices(cml_et_call *c, blocked *b, const cml_et_tensor *bias, size_t images, cml_error *err) {
+/* *done: whether that could be. */
+static cml_status run_slices(cml_et_call *c, blocked *b, const cml_et_tensor *bias, size_t images, bool *done, cml_error *err) {
   const cml_conv all = b->conv;
   const cml_conv_source source = b->source;
   size_t size = b->weights.half ? 2 : 4, groups = all.groups, outputs = all.outputs / groups, channels = all.channels / groups;
@@ -300,7 +344,7 @@ static cml_status run_slices(cml_et_call *c, blocked *b, const cml_et_tensor *bi
     b->conv.step[2] = (int64_t)(all.outputs / slice);
     b->conv.full[2] *= b->conv.step[2];
   }
-  choose_tiles(b);
+  if (!(*done = choose_tiles(b))) return CML_OK;
   void *packed = cml_et_temp(c, cml_conv_packed_bytes(b->k, &b->conv, b->weights.half));
   float *widened = bias ? cml_et_temp(c, slice * sizeof *widened) : NULL;
   b->scratch = cml_et_temp(c, b->slot * cml_pool_threads(c->pool));
@@ -317,6 +361,25 @@ static cml_status run_slices(cml_et_call *c, blocked *b, const cml_et_tensor *bi
     cml_conv_pack(b->k, &b->conv, &b->source, b->weights.half, packed, c->pool);
     cml_parallel_with_thread(c->pool, images * (size_t)(b->tiles[0] * b->tiles[1] * b->tiles[2]), 1, run_tiles, b);
   }
+  return CML_OK;
+}
+
+/* All channels at once, whose weights are few, in tiles of pixels: rows may be long. */
+static cml_status run_depthwise(cml_et_call *c, blocked *b, const cml_et_tensor *bias, size_t images, bool *done, cml_error *err) {
+  size_t size = b->weights.half ? 2 : 4, channels = b->conv.channels;
+  b->image_in = (size_t)(b->conv.in[0] * b->conv.in[1] * b->conv.in[2]) * channels * size;
+  b->image_out = (size_t)(b->conv.out[0] * b->conv.out[1] * b->conv.out[2]) * channels * size;
+  b->conv.batch = 1;
+  if (!(*done = choose_tiles(b))) return CML_OK;
+  float *widened = bias ? cml_et_temp(c, channels * sizeof *widened) : NULL;
+  void *packed = cml_et_temp(c, cml_conv_packed_bytes(b->k, &b->conv, b->weights.half));
+  b->scratch = cml_et_temp(c, b->slot * cml_pool_threads(c->pool));
+  if (!packed || !b->scratch || (bias && !widened)) return cml_fail_memory(err);
+  if (bias) cml_et_load_f32(widened, bias, 0, 1, (int64_t)channels);
+  b->after.bias = widened;
+  b->weights.packed = packed;
+  cml_conv_pack(b->k, &b->conv, &b->source, b->weights.half, packed, c->pool);
+  cml_parallel_with_thread(c->pool, images * (size_t)(b->tiles[0] * b->tiles[1] * b->tiles[2]), 1, run_tiles, b);
   return CML_OK;
 }
 
@@ -344,9 +407,13 @@ static cml_status run_blocked(cml_et_call *c, const geometry *g, const cml_et_te
   blocked b;
   describe(g, x, w, out, &b);
   size_t threads = cml_pool_threads(c->pool), scratch = cml_conv_scratch(b.k, &b.conv) * threads, need = cml_conv_packed_bytes(b.k, &b.conv, b.weights.half);
-  bool all = need + scratch <= ROOM + (threads - 1) * TILE_BYTES || cml_conv_is_depthwise(&b.conv);
-  if (!all && g->groups > 1 && b.conv.in_last) return run_plain(c, g, x, w, bias, out, err); /* groups do not lie together */
-  if (!all) return run_slices(c, &b, bias, (size_t)g->batch, err);
+  bool all = need + scratch <= ROOM + (threads - 1) * TILE_BYTES;
+  if (!all) {
+    bool done = false;
+    if (cml_conv_is_depthwise(&b.conv)) CML_TRY(run_depthwise(c, &b, bias, (size_t)g->batch, &done, err));
+    else if (g->groups == 1 || !b.conv.in_last) CML_TRY(run_slices(c, &b, bias, (size_t)g->batch, &done, err)); /* else groups do not lie together */
+    return done ? CML_OK : run_plain(c, g, x, w, bias, out, err);
+  }
   void *packed = cml_et_temp(c, need);
   float *widened = bias ? cml_et_temp(c, (uint64_t)g->small_channels * sizeof *widened) : NULL;
   if (!packed || (bias && !widened) || !(b.scratch = cml_et_temp(c, scratch))) return cml_fail_memory(err);
@@ -390,14 +457,17 @@ static cml_status gradient(cml_et_call *c, plain p, target t, const cml_et_tenso
 static cml_status bias_gradient(cml_et_call *c, const geometry *g, const cml_et_tensor *grad, cml_et_tensor *out, cml_error *err) {
   if (!out) return CML_OK;
   const int64_t *size = g->transposed ? g->big : g->small;
-  double *line = cml_et_temp(c, (uint64_t)size[2] * sizeof *line);
-  if (!line) return cml_fail_memory(err);
+  double line[512];
   CML_TRY(cml_et_resize(c, out, 1, &grad->sizes[1], err));
   for (int64_t k = 0; k < grad->sizes[1]; k++) {
     double sum = 0;
     for (int64_t row = 0; row < g->batch * size[0] * size[1]; row++) {
-      load_row(g, grad, row / (size[0] * size[1]), k, row / size[1] % size[0], row % size[1], size[2], line);
-      for (int64_t i = 0; i < size[2]; i++) sum += line[i];
+      piece p = {.row = element(g, grad, row / (size[0] * size[1]), k, row / size[1] % size[0], row % size[1]), .at = line};
+      for (; p.first < size[2]; p.first += 512) {
+        p.count = least(size[2] - p.first, 512);
+        load_piece(grad, &p);
+        for (int64_t i = 0; i < p.count; i++) sum += line[i];
+      }
     }
     cml_et_store_f64(out, k, 1, 1, &sum);
   }

@@ -21,7 +21,8 @@
   X(linear) \
   X(conv) \
   X(norm) \
-  X(complex)
+  X(complex) \
+  X(fourier)
 
 #define CML_ET_FAMILY_DECLARE(name) extern const cml_et_family cml_et_ops_##name;
 CML_ET_FAMILY_MAP(CML_ET_FAMILY_DECLARE)

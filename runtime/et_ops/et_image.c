@@ -109,23 +109,41 @@ PAD(op_replication3, 3, false)
 
 /* ---- resizing: a table of sources and weights for each dimension, applied to columns, then to rows ---- */
 
-typedef struct taps {
-  int64_t out, most;  /* positions; taps of each */
-  int64_t *first, *count;
-  double *weights;    /* [out][most] */
-} taps;
+/* A dimension from `in` to `out` positions. */
+typedef struct scaling scaling;
+struct scaling {
+  void (*fill)(scaling *s); /* the table of positions begin .. begin + count */
+  int64_t in, out;
+  double scale, width;      /* source positions between neighbours; of half a triangle */
+  bool align, wide;
+  int64_t most;             /* taps of a position */
+  int64_t span;             /* positions of a table: it and the sources behind it are bounded */
+  int64_t begin, count;     /* of the table */
+  int64_t *first, *taps;
+  double *weights;          /* [position][most] */
+};
 
-static cml_status make_taps(cml_et_call *c, taps *t, int64_t out, int64_t most, cml_error *err) {
+enum { TABLE = 1 << 14 }; /* numbers in a table, or sources of one */
+
+static cml_status make_table(cml_et_call *c, scaling *s, cml_error *err) {
+  double each = s->scale > (double)s->most + 2 ? s->scale : (double)s->most + 2;
   uint64_t bytes;
-  t->out = out;
-  t->most = most;
-  if (!cml_mul((uint64_t)out * 8, (uint64_t)most + 2, &bytes)) return cml_fail_memory(err);
+  s->span = each < TABLE ? (int64_t)(TABLE / each) : 1;
+  if (s->span > s->out) s->span = s->out;
+  if (!cml_mul((uint64_t)s->span * 8, (uint64_t)s->most + 2, &bytes)) return cml_fail_memory(err);
   char *p = cml_et_temp(c, bytes);
   if (!p) return cml_fail_memory(err);
-  t->first = (int64_t *)(void *)p;
-  t->count = t->first + out;
-  t->weights = (double *)(void *)(t->count + out);
+  s->first = (int64_t *)(void *)p;
+  s->taps = s->first + s->span;
+  s->weights = (double *)(void *)(s->taps + s->span);
   return CML_OK;
+}
+
+/* The next positions from `begin` on. */
+static void take_table(scaling *s, int64_t begin) {
+  s->begin = begin;
+  s->count = s->out - begin < s->span ? s->out - begin : s->span;
+  s->fill(s);
 }
 
 /* torch's area_pixel_compute_scale: in float for all tensors but those of double. */
@@ -134,16 +152,18 @@ static double pixel_scale(int64_t in, int64_t out, bool align, double factor, bo
   return wide ? scale : (float)scale;
 }
 
-static cml_status nearest_taps(cml_et_call *c, taps *t, int64_t in, int64_t out, double factor, cml_error *err) {
-  float scale = (float)pixel_scale(in, out, false, factor, false);
-  CML_TRY(make_taps(c, t, out, 1, err));
-  for (int64_t i = 0; i < out; i++) {
-    int64_t at = out == in ? i : out == 2 * in ? i >> 1 : (int64_t)floorf((float)i * scale); /* torch takes two sizes for exact */
-    t->first[i] = at < in ? at : in - 1;
-    t->count[i] = 1;
-    t->weights[i] = 1;
+static void fill_nearest(scaling *s) {
+  for (int64_t k = 0; k < s->count; k++) {
+    int64_t i = s->begin + k;
+    int64_t at = s->out == s->in ? i : s->out == 2 * s->in ? i >> 1 : (int64_t)floorf((float)i * (float)s->scale); /* torch takes two sizes for exact */
+    s->first[k] = at < s->in ? at : s->in - 1;
+    s->taps[k] = 1;
+    s->weights[k] = 1;
   }
-  return CML_OK;
+}
+
+static scaling nearest(int64_t in, int64_t out, double factor) {
+  return (scaling){.fill = fill_nearest, .in = in, .out = out, .scale = pixel_scale(in, out, false, factor, false), .most = 1};
 }
 
 /* Where output i lies in the image: in float or in double, as the tensor is. */
@@ -153,106 +173,133 @@ static double source_of(int64_t i, double scale, bool align, bool wide) {
   return align ? s * (float)i : s * ((float)i + 0.5f) - 0.5f;
 }
 
-static cml_status linear_taps(cml_et_call *c, taps *t, const cml_et_tensor *image, int dim, int64_t out, bool align, double factor, cml_error *err) {
+static void fill_linear(scaling *s) {
+  for (int64_t k = 0; k < s->count; k++) {
+    double x = s->in == s->out ? (double)(s->begin + k) : source_of(s->begin + k, s->scale, s->align, s->wide);
+    if (x < 0) x = 0;
+    int64_t at = x < (double)s->in ? (int64_t)x : s->in - 1;
+    double part = x - (double)at < 1 ? x - (double)at : 1;
+    s->first[k] = at;
+    s->taps[k] = at + 1 < s->in ? 2 : 1;
+    s->weights[2 * k] = at + 1 < s->in ? s->wide ? 1 - part : (double)(1 - (float)part) : 1;
+    s->weights[2 * k + 1] = part;
+  }
+}
+
+static scaling linear(const cml_et_tensor *image, int dim, int64_t out, bool align, double factor) {
   int64_t in = image->sizes[dim];
   bool wide = image->dtype == CML_F64;
-  double scale = pixel_scale(in, out, align, factor, wide);
-  CML_TRY(make_taps(c, t, out, 2, err));
-  for (int64_t i = 0; i < out; i++) {
-    double x = in == out ? (double)i : source_of(i, scale, align, wide);
-    if (x < 0) x = 0;
-    int64_t at = x < (double)in ? (int64_t)x : in - 1;
-    double part = x - (double)at < 1 ? x - (double)at : 1;
-    t->first[i] = at;
-    t->count[i] = at + 1 < in ? 2 : 1;
-    t->weights[2 * i] = at + 1 < in ? wide ? 1 - part : (double)(1 - (float)part) : 1;
-    t->weights[2 * i + 1] = part;
-  }
-  return CML_OK;
+  return (scaling){.fill = fill_linear, .in = in, .out = out, .scale = pixel_scale(in, out, align, factor, wide), .align = align, .wide = wide, .most = 2};
 }
 
 /* Antialiasing: a triangle as wide as the step between outputs. */
-static cml_status triangle_taps(cml_et_call *c, taps *t, int64_t in, int64_t out, bool align, double factor, cml_error *err) {
-  double scale = align ? (out > 1 ? (double)(in - 1) / (double)(out - 1) : 0) : factor > 0 ? 1 / factor : (double)in / (double)out, width = scale > 1 ? scale : 1;
-  if (!(width < 0x1p24)) return cml_et_fail(c, err, "the scale %g is out of reach", scale);
-  CML_TRY(make_taps(c, t, out, (int64_t)ceil(width) * 2 + 1, err));
-  for (int64_t i = 0; i < out; i++) {
-    double center = scale * ((double)i + 0.5), sum = 0, *w = t->weights + i * t->most;
-    int64_t first = (int64_t)(center - width + 0.5), last = (int64_t)(center + width + 0.5);
-    first = first < 0 ? 0 : first > in - 1 ? in - 1 : first;
-    last = last > in ? in : last <= first ? first + 1 : last;
-    if (last - first > t->most) last = first + t->most;
+static void fill_triangle(scaling *s) {
+  for (int64_t i = 0; i < s->count; i++) {
+    double center = s->scale * ((double)(s->begin + i) + 0.5), sum = 0, *w = s->weights + i * s->most;
+    int64_t first = (int64_t)(center - s->width + 0.5), last = (int64_t)(center + s->width + 0.5);
+    first = first < 0 ? 0 : first > s->in - 1 ? s->in - 1 : first;
+    last = last > s->in ? s->in : last <= first ? first + 1 : last;
+    if (last - first > s->most) last = first + s->most;
     for (int64_t k = first; k < last; k++) {
-      double d = fabs(((double)k - center + 0.5) / width);
+      double d = fabs(((double)k - center + 0.5) / s->width);
       sum += w[k - first] = d < 1 ? 1 - d : 0;
     }
     for (int64_t k = first; k < last && sum != 0; k++) w[k - first] /= sum;
-    t->first[i] = first;
-    t->count[i] = last - first;
+    s->first[i] = first;
+    s->taps[i] = last - first;
   }
+}
+
+static cml_status triangle(cml_et_call *c, scaling *s, int64_t in, int64_t out, bool align, double factor, cml_error *err) {
+  double scale = align ? (out > 1 ? (double)(in - 1) / (double)(out - 1) : 0) : factor > 0 ? 1 / factor : (double)in / (double)out, width = scale > 1 ? scale : 1;
+  if (!(width < 0x1p24)) return cml_et_fail(c, err, "the scale %g is out of reach", scale);
+  int64_t taps = (int64_t)ceil(width) * 2 + 1;
+  *s = (scaling){.fill = fill_triangle, .in = in, .out = out, .scale = scale, .width = width, .most = taps < in ? taps : in};
   return CML_OK;
 }
 
-/* Rows of the image whose columns are done: row r stands at r % most, as many as one row of the output takes. */
+/* Rows of the image whose columns are done, some columns of them: row r stands at r % kept. */
 typedef struct resized {
-  const taps *h, *w;
-  double *row, *lines, *sums; /* of the image; most * w->out; w->out */
-  int64_t *held;              /* most: which row stands there */
+  const scaling *h, *w;
+  double *row, *lines, *sums; /* of the image; kept * columns; columns */
+  int64_t room, columns;      /* of row; of a line */
+  int64_t *held, kept;        /* which row stands where */
 } resized;
 
 static const double *resized_row(const resized *r, const cml_et_tensor *x, int64_t from, int64_t y) {
-  const taps *w = r->w;
-  double *line = r->lines + y % r->h->most * w->out;
-  if (r->held[y % r->h->most] == y) return line;
-  r->held[y % r->h->most] = y;
-  cml_et_load_f64(r->row, x, from + y * x->strides[2], x->strides[3], x->sizes[3]);
-  for (int64_t i = 0; i < w->out; i++) {
-    double sum = r->row[w->first[i]] * w->weights[i * w->most];
-    for (int64_t k = 1; k < w->count[i]; k++) sum += r->row[w->first[i] + k] * w->weights[i * w->most + k];
+  const scaling *w = r->w;
+  double *line = r->lines + y % r->kept * r->columns;
+  int64_t start = w->first[0];
+  if (r->held[y % r->kept] == y) return line;
+  r->held[y % r->kept] = y;
+  cml_et_load_f64(r->row, x, from + y * x->strides[2] + start * x->strides[3], x->strides[3], w->first[w->count - 1] + w->taps[w->count - 1] - start);
+  for (int64_t i = 0; i < w->count; i++) {
+    const double *at = r->row + (w->first[i] - start);
+    double sum = at[0] * w->weights[i * w->most];
+    for (int64_t k = 1; k < w->taps[i]; k++) sum += at[k] * w->weights[i * w->most + k];
     line[i] = x->dtype == CML_U8 ? floor(sum + 0.5) : sum; /* as torch rounds bytes: after each dimension */
   }
   return line;
 }
 
+/* The part of a plane that the two tables give. */
 static void resize_plane(const resized *r, const cml_et_tensor *x, int64_t from, cml_et_tensor *out, int64_t to) {
-  const taps *h = r->h;
-  int64_t columns = r->w->out;
+  const scaling *h = r->h;
   double least = out->dtype == CML_U8 ? 0.5 : 0; /* bytes are cut off when they are stored */
-  for (int64_t k = 0; k < h->most; k++) r->held[k] = -1;
-  for (int64_t i = 0; i < h->out; i++) {
-    for (int64_t k = 0; k < columns; k++) r->sums[k] = least;
-    for (int64_t j = 0; j < h->count[i]; j++) {
+  for (int64_t k = 0; k < r->kept; k++) r->held[k] = -1;
+  for (int64_t i = 0; i < h->count; i++) {
+    for (int64_t k = 0; k < r->w->count; k++) r->sums[k] = least;
+    for (int64_t j = 0; j < h->taps[i]; j++) {
       const double *line = resized_row(r, x, from, h->first[i] + j);
       double weight = h->weights[i * h->most + j];
-      for (int64_t k = 0; k < columns; k++) r->sums[k] += line[k] * weight;
+      for (int64_t k = 0; k < r->w->count; k++) r->sums[k] += line[k] * weight;
     }
-    cml_et_store_f64(out, to + i * out->strides[2], out->strides[3], columns, r->sums);
+    cml_et_store_f64(out, to + (h->begin + i) * out->strides[2] + r->w->begin * out->strides[3], out->strides[3], r->w->count, r->sums);
   }
 }
 
-static cml_status resize_image(cml_et_call *c, const cml_et_tensor *x, cml_et_tensor *out, const taps *h, const taps *w, cml_error *err) {
+/* A row's room holds what the table reaches: sources go up with positions, and may reach further than the scale says by roundings. */
+static cml_status make_room(cml_et_call *c, resized *r, cml_error *err) {
+  int64_t reach = r->w->first[r->w->count - 1] + r->w->taps[r->w->count - 1] - r->w->first[0];
+  if (reach <= r->room) return CML_OK;
+  r->room = reach + reach / 8 < r->w->in ? reach + reach / 8 : r->w->in;
+  r->row = cml_et_temp(c, (uint64_t)r->room * 8);
+  return r->row ? CML_OK : cml_fail_memory(err);
+}
+
+static cml_status resize_image(cml_et_call *c, const cml_et_tensor *x, cml_et_tensor *out, scaling *h, scaling *w, cml_error *err) {
   int64_t sizes[4] = {x->sizes[0], x->sizes[1], h->out, w->out};
-  uint64_t wide;
   CML_TRY(cml_et_resize(c, out, 4, sizes, err));
   if (cml_et_numel(out) == 0) return CML_OK;
-  if (!cml_mul((uint64_t)(h->most + 1) * 8, (uint64_t)w->out, &wide)) return cml_fail_memory(err);
-  resized r = {h, w, cml_et_temp(c, (uint64_t)x->sizes[3] * 8), cml_et_temp(c, wide), NULL, cml_et_temp(c, (uint64_t)h->most * 8)};
-  if (!r.row || !r.lines || !r.held) return cml_fail_memory(err);
-  r.sums = r.lines + h->most * w->out;
-  for (int64_t n = 0; n < sizes[0]; n++)
-    for (int64_t k = 0; k < sizes[1]; k++) resize_plane(&r, x, n * x->strides[0] + k * x->strides[1], out, n * out->strides[0] + k * out->strides[1]);
+  CML_TRY(make_table(c, h, err));
+  CML_TRY(make_table(c, w, err));
+  resized r = {.h = h, .w = w, .columns = w->span, .kept = 2 * TABLE / w->span};
+  r.kept = h->most < r.kept ? h->most : r.kept; /* others are made again */
+  r.lines = cml_et_temp(c, (uint64_t)((r.kept + 1) * r.columns) * 8);
+  r.held = cml_et_temp(c, (uint64_t)r.kept * 8);
+  if (!r.lines || !r.held) return cml_fail_memory(err);
+  r.sums = r.lines + r.kept * r.columns;
+  for (int64_t left = 0; left < w->out; left += w->count) {
+    take_table(w, left);
+    CML_TRY(make_room(c, &r, err));
+    for (int64_t top = 0; top < h->out; top += h->count) {
+      take_table(h, top);
+      for (int64_t n = 0; n < sizes[0]; n++)
+        for (int64_t k = 0; k < sizes[1]; k++) resize_plane(&r, x, n * x->strides[0] + k * x->strides[1], out, n * out->strides[0] + k * out->strides[1]);
+    }
+  }
   return CML_OK;
 }
 
 /* Nearest: elements move, whatever they are. */
-#define PICK(T)                                                                   \
-  {                                                                               \
-    T *y = to;                                                                    \
-    const T *x = from;                                                            \
-    for (int64_t i = 0; i < w->out; i++) y[i * to_step] = x[w->first[i] * from_step]; \
-  }                                                                               \
+#define PICK(T)                                                                     \
+  {                                                                                 \
+    T *y = to;                                                                      \
+    const T *x = from;                                                              \
+    for (int64_t i = 0; i < w->count; i++) y[i * to_step] = x[w->first[i] * from_step]; \
+  }                                                                                 \
   break
-static void pick_row(void *to, int64_t to_step, const void *from, int64_t from_step, const taps *w, size_t width) {
+static void pick_row(void *to, int64_t to_step, const void *from, int64_t from_step, const scaling *w, size_t width) {
   switch (width) {
     case 1: PICK(uint8_t);
     case 2: PICK(uint16_t);
@@ -261,17 +308,27 @@ static void pick_row(void *to, int64_t to_step, const void *from, int64_t from_s
   }
 }
 
-static cml_status pick_image(cml_et_call *c, const cml_et_tensor *x, cml_et_tensor *out, const taps *h, const taps *w, cml_error *err) {
-  int64_t sizes[4] = {x->sizes[0], x->sizes[1], h->out, w->out};
+static void pick_plane(const cml_et_tensor *x, int64_t from, cml_et_tensor *out, int64_t to, const scaling *h, const scaling *w) {
   size_t width = cml_et_width(x);
-  CML_TRY(cml_et_resize(c, out, 4, sizes, err));
   int64_t step = out->strides[3];
-  for (int64_t p = 0; p < sizes[0] * sizes[1] && h->out && w->out; p++) {
-    int64_t from = p / sizes[1] * x->strides[0] + p % sizes[1] * x->strides[1], to = p / sizes[1] * out->strides[0] + p % sizes[1] * out->strides[1];
-    for (int64_t y = 0; y < h->out; y++) {
-      char *row = (char *)out->data + (size_t)(to + y * out->strides[2]) * width;
-      if (y && h->first[y] == h->first[y - 1]) cml_et_copy_steps(row, step, row - out->strides[2] * (int64_t)width, step, w->out, width);
-      else pick_row(row, step, (const char *)x->data + (size_t)(from + h->first[y] * x->strides[2]) * width, x->strides[3], w, width);
+  for (int64_t y = 0; y < h->count; y++) {
+    char *row = (char *)out->data + (size_t)(to + (h->begin + y) * out->strides[2] + w->begin * step) * width;
+    if (y && h->first[y] == h->first[y - 1]) cml_et_copy_steps(row, step, row - out->strides[2] * (int64_t)width, step, w->count, width);
+    else pick_row(row, step, (const char *)x->data + (size_t)(from + h->first[y] * x->strides[2]) * width, x->strides[3], w, width);
+  }
+}
+
+static cml_status pick_image(cml_et_call *c, const cml_et_tensor *x, cml_et_tensor *out, scaling *h, scaling *w, cml_error *err) {
+  int64_t sizes[4] = {x->sizes[0], x->sizes[1], h->out, w->out};
+  CML_TRY(cml_et_resize(c, out, 4, sizes, err));
+  CML_TRY(make_table(c, h, err));
+  CML_TRY(make_table(c, w, err));
+  for (int64_t left = 0; left < w->out; left += w->count) {
+    take_table(w, left);
+    for (int64_t top = 0; top < h->out; top += h->count) {
+      take_table(h, top);
+      for (int64_t p = 0; p < sizes[0] * sizes[1]; p++)
+        pick_plane(x, p / sizes[1] * x->strides[0] + p % sizes[1] * x->strides[1], out, p / sizes[1] * out->strides[0] + p % sizes[1] * out->strides[1], h, w);
     }
   }
   return CML_OK;
@@ -307,12 +364,10 @@ static cml_status op_bilinear(cml_et_call *c, cml_error *err) {
   bool align = cml_et_bool(c, 2, false);
   int64_t size[2];
   double factors[2];
-  taps h, w;
   CML_TRY(vec_size(c, x, 1, 3, size, factors, err));
   CML_TRY(check_image(c, x, cml_et_arg(c, 4), size, err));
   CML_TRY(cml_et_want(c, x, CML_ET_FLOATING | CML_MASK(U8), "the tensor", err));
-  CML_TRY(linear_taps(c, &h, x, 2, size[0], align, factors[0], err));
-  CML_TRY(linear_taps(c, &w, x, 3, size[1], align, factors[1], err));
+  scaling h = linear(x, 2, size[0], align, factors[0]), w = linear(x, 3, size[1], align, factors[1]);
   return resize_image(c, x, cml_et_arg(c, 4), &h, &w, err);
 }
 
@@ -321,13 +376,13 @@ static cml_status op_bilinear_aa(cml_et_call *c, cml_error *err) {
   bool align = cml_et_bool(c, 2, false);
   int64_t size[2];
   size_t count;
-  taps h, w;
   CML_TRY(cml_et_ints(c, 1, size, 2, &count, err));
   if (count != 2) return cml_et_fail(c, err, "output_size has %zu numbers, not 2", count);
   CML_TRY(check_image(c, x, cml_et_arg(c, 5), size, err));
   CML_TRY(cml_et_want(c, x, CML_ET_FLOATING | CML_MASK(U8), "the tensor", err));
-  CML_TRY(triangle_taps(c, &h, x->sizes[2], size[0], align, cml_et_real(c, 3, 0), err));
-  CML_TRY(triangle_taps(c, &w, x->sizes[3], size[1], align, cml_et_real(c, 4, 0), err));
+  scaling h, w;
+  CML_TRY(triangle(c, &h, x->sizes[2], size[0], align, cml_et_real(c, 3, 0), err));
+  CML_TRY(triangle(c, &w, x->sizes[3], size[1], align, cml_et_real(c, 4, 0), err));
   return resize_image(c, x, cml_et_arg(c, 5), &h, &w, err);
 }
 
@@ -335,12 +390,10 @@ static cml_status op_nearest(cml_et_call *c, cml_error *err) {
   const cml_et_tensor *x = cml_et_arg(c, 0);
   int64_t size[2];
   double factors[2];
-  taps h, w;
   CML_TRY(vec_size(c, x, 1, 2, size, factors, err));
   CML_TRY(check_image(c, x, cml_et_arg(c, 3), size, err));
   CML_TRY(cml_et_want(c, x, CML_ET_ANY, "the tensor", err));
-  CML_TRY(nearest_taps(c, &h, x->sizes[2], size[0], factors[0], err));
-  CML_TRY(nearest_taps(c, &w, x->sizes[3], size[1], factors[1], err));
+  scaling h = nearest(x->sizes[2], size[0], factors[0]), w = nearest(x->sizes[3], size[1], factors[1]);
   return pick_image(c, x, cml_et_arg(c, 3), &h, &w, err);
 }
 

@@ -151,14 +151,15 @@ static cml_status op_scatter_value(cml_et_call *c, cml_error *err) {
 
 /* ---- lists of index tensors ---- */
 
-enum { PIECE = 1 << 14 }; /* places that are known at a time */
+enum { PIECE = 1 << 14, VECTORS = 1 << 16 }; /* places that are known at a time; indices out of a mask that are held */
 
 /* A mask in a list of indices stands for one vector of indices for each of its dimensions: where it holds, in order. */
 typedef struct mask_index {
   const cml_et_tensor *t;
   int first, vectors; /* of the indexed dimensions */
   int64_t count;      /* where it holds */
-  bool in_order;      /* looked for as places are wanted; else the vectors are in memory */
+  bool in_order;      /* looked for as places are wanted, again from the start for each row of indices; else the vectors are in memory */
+  int64_t found;      /* of this row */
   walk at;
 } mask_index;
 
@@ -180,6 +181,7 @@ typedef struct places {
 
 static void start_mask(mask_index *m) {
   m->at = (walk){0};
+  m->found = 0;
   for (int k = 0; k < m->t->rank; k++) walk_dim(&m->at, m->t->sizes[k], m->t->strides[k], 0, 0);
 }
 
@@ -199,7 +201,7 @@ static cml_status take_mask(cml_et_call *c, places *p, const cml_et_tensor *t, c
   return CML_OK;
 }
 
-/* The vectors of a mask whose places are not wanted in order, for it stands beside other indices. */
+/* The vectors of a mask that stands beside other indices, where that is little. */
 static cml_status write_vectors(cml_et_call *c, places *p, mask_index *m) {
   const uint8_t *bits = m->t->data;
   int64_t *indices = cml_et_temp(c, (uint64_t)m->count * 8 * (uint64_t)m->vectors);
@@ -227,6 +229,7 @@ static void start_places(places *p) {
 static void next_of_mask(places *p, mask_index *m, int64_t n) {
   const uint8_t *bits = m->t->data;
   for (int64_t k = 0; k < n; k++, walk_next(&m->at)) {
+    if (m->found++ == m->count) start_mask(m), m->found = 1;
     while (!bits[m->at.offsets[0]]) walk_next(&m->at);
     for (int v = 0; v < m->vectors; v++) p->offsets[k] += m->at.at[v] * p->steps[m->first + v];
   }
@@ -260,7 +263,7 @@ static cml_status find_places(cml_et_call *c, places *p, const cml_et_tensor *se
   for (int i = 0; i < p->count; i++) p->sizes_of[i] = self->sizes[p->dims[i]], p->steps[i] = self->strides[p->dims[i]];
   for (int i = 0; i < p->mask_count; i++) {
     mask_index *m = &p->masks[i];
-    m->in_order = p->rank == 1 && m->count == p->sizes[0];
+    m->in_order = m->count == p->sizes[p->rank - 1] && (p->rank == 1 || m->count * m->vectors > VECTORS);
     if (!m->in_order && m->count && write_vectors(c, p, m)) return cml_fail_memory(err);
   }
   if (!(p->offsets = cml_et_temp(c, (uint64_t)(p->total < PIECE ? p->total : PIECE) * sizeof *p->offsets))) return cml_fail_memory(err);
@@ -452,13 +455,22 @@ static cml_status select_rows(cml_et_call *c, const cml_et_tensor *self, int axi
   return read_places(c, &p, self, out, err);
 }
 
+/* Of a tensor of rank 0 there is index 0. */
+static cml_status select_number(cml_et_call *c, const cml_et_tensor *self, const cml_et_tensor *index, cml_et_tensor *out, cml_error *err) {
+  CML_TRY(cml_et_want(c, index, CML_MASK(I64) | CML_MASK(I32), "the index", err));
+  if (index_at(index, 0)) return bad_index(c, index_at(index, 0), 1, err);
+  cml_et_view view = cml_et_view_of(self);
+  return cml_et_view_emit(c, &view, out, err);
+}
+
 static cml_status op_index_select(cml_et_call *c, cml_error *err) {
   const cml_et_tensor *self = cml_et_arg(c, 0), *index = cml_et_arg(c, 2);
   cml_et_local local;
   int64_t n = cml_et_numel(index);
   int axis;
   CML_TRY(cml_et_axis(c, cml_et_int(c, 1, 0), self->rank, &axis, err));
-  if (index->rank > 1 || !self->rank) return cml_et_fail(c, err, "takes a vector of indices and a tensor with dimensions");
+  if (index->rank > 1 || (!self->rank && n != 1)) return cml_et_fail(c, err, "takes a vector of indices, and one index for a tensor of rank 0");
+  if (!self->rank) return select_number(c, self, index, cml_et_arg(c, 3), err);
   cml_et_make(&local, index->dtype, 1, &n, index->data);
   return select_rows(c, self, axis, &local.t, cml_et_arg(c, 3), err);
 }

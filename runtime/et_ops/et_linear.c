@@ -136,9 +136,9 @@ CML_WIDE_INLINE double square_distance_loop(const double *x, const double *y, in
 }
 CML_WIDE static double square_distance_wide(const double *x, const double *y, int64_t n) { return square_distance_loop(x, y, n); }
 
-static double distance(const double *x, const double *y, int64_t n, double p) {
-  double sum = 0;
-  if (p == 2) return sqrt((cml_wide() ? square_distance_wide : square_distance_loop)(x, y, n));
+/* What n more elements add to a distance before its root is taken. */
+static double add_distance(double sum, const double *x, const double *y, int64_t n, double p) {
+  if (p == 2) return sum + (cml_wide() ? square_distance_wide : square_distance_loop)(x, y, n);
   for (int64_t i = 0; i < n; i++) {
     double d = fabs(x[i] - y[i]);
     if (p == 0) sum += d != 0;
@@ -146,43 +146,56 @@ static double distance(const double *x, const double *y, int64_t n, double p) {
     else if (isinf(p)) sum = d > sum || d != d ? d : sum;
     else sum += pow(d, p);
   }
-  return p == 0 || p == 1 || isinf(p) ? sum : pow(sum, 1 / p);
+  return sum;
 }
+static double root_of(double sum, double p) { return p == 2 ? sqrt(sum) : p == 0 || p == 1 || isinf(p) ? sum : pow(sum, 1 / p); }
 
-/* Rows of numbers, one behind the other from element `first` on; a row is `size` elements of any type. */
+/* Rows of numbers, one behind the other from element `first` of the shape on; a row is `size` elements of any type. */
 typedef struct lines {
   const cml_et_tensor *t;
   int64_t first, rows, size;
 } lines;
 
-/* out[at ..] = the distances of row x of a to rows of b, some of which are brought into doubles at a time. */
+/* out[at ..] = the distances of row x of a to rows of b, some of which are brought into doubles at a time, or some of one long row. */
+enum { ROOM = 4096 };
 typedef struct distances {
-  cml_et_call *call;
   cml_et_tensor *out;
-  double p, *x, *y; /* rooms of one row and of `together` */
-  int64_t together;
+  double p, *x, *y; /* ROOM each */
+  bool in_place;    /* float32 and contiguous */
 } distances;
 
-static cml_status prepare_distances(distances *d, int64_t size) {
-  d->together = 4096 / (size + 1) + 1;
-  d->x = cml_et_temp(d->call, (uint64_t)size * sizeof *d->x);
-  d->y = cml_et_temp(d->call, (uint64_t)(size * d->together) * sizeof *d->y);
+static cml_status prepare_distances(cml_et_call *c, distances *d, const cml_et_tensor *a, const cml_et_tensor *b) {
+  d->in_place = d->p == 2 && a->dtype == CML_F32 && cml_et_is_contiguous(a) && cml_et_is_contiguous(b) && cml_et_is_contiguous(d->out);
+  if (d->in_place) return CML_OK;
+  d->x = cml_et_temp(c, ROOM * sizeof *d->x);
+  d->y = cml_et_temp(c, ROOM * sizeof *d->y);
   return d->x && d->y ? CML_OK : CML_NO_MEMORY;
 }
 
+static double distance_of_long(const distances *d, const lines *a, int64_t from, const lines *b, int64_t to) {
+  double sum = 0;
+  for (int64_t k = 0; k < a->size; k += ROOM) {
+    int64_t n = a->size - k < ROOM ? a->size - k : ROOM;
+    cml_et_load_run_f64(d->x, a->t, from + k, n);
+    cml_et_load_run_f64(d->y, b->t, to + k, n);
+    sum = add_distance(sum, d->x, d->y, n, d->p);
+  }
+  return root_of(sum, d->p);
+}
+
 static void distances_of(const distances *d, const lines *a, int64_t row, const lines *b, int64_t at) {
-  int64_t size = a->size, from = a->first + row * size;
-  if (d->p == 2 && a->t->dtype == CML_F32) {
+  int64_t size = a->size, from = a->first + row * size, together = size <= ROOM ? ROOM / (size + 1) + (size == ROOM) : 1;
+  if (d->in_place) {
     (cml_wide() ? euclid_wide : euclid_loop)((float *)d->out->data + at, (const float *)a->t->data + from, (const float *)b->t->data + b->first, b->rows, size);
     return;
   }
-  cml_et_load_f64(d->x, a->t, from, 1, size);
-  for (int64_t j = 0; j < b->rows; j += d->together) {
-    int64_t n = b->rows - j < d->together ? b->rows - j : d->together;
-    cml_et_load_f64(d->y, b->t, b->first + j * size, 1, n * size);
+  if (size <= ROOM) cml_et_load_run_f64(d->x, a->t, from, size);
+  for (int64_t j = 0; j < b->rows; j += together) {
+    int64_t n = b->rows - j < together ? b->rows - j : together, to = b->first + j * size;
+    if (size <= ROOM) cml_et_load_run_f64(d->y, b->t, to, n * size);
     for (int64_t i = 0; i < n; i++) {
-      double v = distance(d->x, d->y + i * size, size, d->p);
-      cml_et_store_f64(d->out, at + j + i, 1, 1, &v);
+      double v = size <= ROOM ? root_of(add_distance(0, d->x, d->y + i * size, size, d->p), d->p) : distance_of_long(d, a, from, b, to);
+      cml_et_store_run_f64(d->out, at + j + i, 1, &v);
     }
   }
 }
@@ -208,12 +221,8 @@ static cml_status op_cdist(cml_et_call *c, cml_error *err) {
   sizes[rank + 1] = rows_b;
   CML_TRY(cml_et_resize(c, out, rank + 2, sizes, err));
   if (cml_et_numel(out) == 0) return CML_OK;
-  if (!cml_et_is_contiguous(out)) return cml_et_fail(c, err, "the output is not contiguous");
-  distances d = {.call = c, .out = out, .p = p};
-  cml_et_local dense_a, dense_b;
-  CML_TRY(cml_et_contiguous(c, a, &dense_a, &a, err));
-  CML_TRY(cml_et_contiguous(c, b, &dense_b, &b, err));
-  if (prepare_distances(&d, m)) return cml_fail_memory(err);
+  distances d = {.out = out, .p = p};
+  if (prepare_distances(c, &d, a, b)) return cml_fail_memory(err);
   for (int64_t n = 0; n < batches; n++) {
     int64_t fa = 0, fb = 0, rest = n;
     for (int k = (int)rank - 1; k >= 0; rest /= sizes[k], k--) {
@@ -236,10 +245,8 @@ static cml_status op_pdist(cml_et_call *c, cml_error *err) {
   int64_t n = a->sizes[0], m = a->sizes[1], count = n > INT32_MAX ? -1 : n * (n - 1) / 2, at = 0;
   CML_TRY(cml_et_resize(c, out, 1, &count, err));
   if (count == 0) return CML_OK;
-  distances d = {.call = c, .out = out, .p = p};
-  cml_et_local dense;
-  CML_TRY(cml_et_contiguous(c, a, &dense, &a, err));
-  if (prepare_distances(&d, m)) return cml_fail_memory(err);
+  distances d = {.out = out, .p = p};
+  if (prepare_distances(c, &d, a, a)) return cml_fail_memory(err);
   for (int64_t i = 0; i + 1 < n; i++) {
     const lines from = {a, 0, n, m}, to = {a, (i + 1) * m, n - i - 1, m};
     distances_of(&d, &from, i, &to, at);

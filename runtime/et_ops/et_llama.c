@@ -18,6 +18,7 @@ typedef struct rows_of {
   int64_t size;
 } rows_of;
 
+enum { KEYS = 4096 };
 typedef struct attention {
   rows_of q, k, v;
   cml_et_tensor *out;
@@ -43,27 +44,48 @@ static const float *load_row(const rows_of *x, int64_t r, float *buffer) {
 
 static int64_t row_of(const rows_of *x, int64_t batch, int64_t head, int64_t i) { return batch * x->batch_step + head * x->head_step + i * x->step; }
 
+/* The scores of keys first .. first + n. */
+static void scores_of(const attention *a, int64_t batch, int64_t key_head, int64_t i, const float *q, int64_t first, int64_t n, float *scores, float *buffer) {
+  const cml_kernels *kernels = cml_kernels_get();
+  for (int64_t j = 0; j < n; j++)
+    scores[j] = kernels->dot(q, load_row(&a->k, row_of(&a->k, batch, key_head, first + j), buffer), (size_t)a->q.size) * a->scale;
+  for (int64_t j = 0, some; a->mask && j < n; j += some) { /* in pieces that the row's buffer holds */
+    some = n - j < a->v.size ? n - j : a->v.size;
+    cml_et_load_f32(buffer, a->mask, i * a->mask->sizes[1] + first + j, 1, some);
+    for (int64_t l = 0; l < some; l++) scores[j + l] += buffer[l];
+  }
+}
+
+/* Keys are taken KEYS at a time. Where there are more, what was summed up is scaled to the largest score so far. */
 static void attend(const attention *a, int64_t batch, int64_t head, int64_t i, float *scratch) {
   const cml_kernels *kernels = cml_kernels_get();
-  float *scores = scratch, *sum = scores + a->keys, *query_buffer = sum + a->v.size, *row_buffer = query_buffer + a->q.size;
-  int64_t key_head = head / (a->heads / a->key_heads), seen = a->causal && a->start + i + 1 < a->keys ? a->start + i + 1 : a->keys;
-  int64_t out_row = row_of(&a->q, batch, head, i);
+  int64_t size = a->v.size, out_row = row_of(&a->q, batch, head, i), key_head = head / (a->heads / a->key_heads);
+  int64_t seen = a->causal && a->start + i + 1 < a->keys ? a->start + i + 1 : a->keys;
+  float *scores = scratch, *sum = scores + KEYS, *part = sum + size, *query_buffer = part + size, *row_buffer = query_buffer + size;
   const float *q = load_row(&a->q, out_row, query_buffer);
-  for (int64_t j = 0; j < seen; j++)
-    scores[j] = kernels->dot(q, load_row(&a->k, row_of(&a->k, batch, key_head, j), row_buffer), (size_t)a->q.size) * a->scale;
-  if (a->mask) {
-    float *m = row_buffer;
-    for (int64_t j = 0; j < seen; j += a->v.size) { /* in pieces that the row's buffer holds */
-      int64_t n = seen - j < a->v.size ? seen - j : a->v.size;
-      cml_et_load_f32(m, a->mask, i * a->mask->sizes[1] + j, 1, n);
-      for (int64_t l = 0; l < n; l++) scores[j + l] += m[l];
+  float largest = -INFINITY;
+  double total = 0;
+  memset(sum, 0, (size_t)size * sizeof *sum);
+  for (int64_t first = 0; first < seen; first += KEYS) {
+    int64_t n = seen - first < KEYS ? seen - first : KEYS;
+    float before = largest;
+    scores_of(a, batch, key_head, i, q, first, n, scores, row_buffer);
+    if (seen > KEYS) {
+      for (int64_t j = 0; j < n; j++) largest = scores[j] > largest || scores[j] != scores[j] ? scores[j] : largest;
+      if (largest == -INFINITY) continue; /* all masked so far */
+      for (int64_t j = 0; j < n; j++) scores[j] = expf(scores[j] - largest);
+    } else {
+      kernels->softmax(scores, scores, (size_t)n);
     }
+    memset(part, 0, (size_t)size * sizeof *part);
+    for (int64_t j = 0; j < n; j++) kernels->axpy(scores[j], load_row(&a->v, row_of(&a->v, batch, key_head, first + j), row_buffer), part, (size_t)size);
+    float shrink = first ? expf(before - largest) : 0;
+    total *= (double)shrink;
+    for (int64_t j = 0; j < n; j++) total += (double)scores[j];
+    for (int64_t l = 0; l < size; l++) sum[l] = sum[l] * shrink + part[l];
   }
-  kernels->softmax(scores, scores, (size_t)seen);
-  memset(sum, 0, (size_t)a->v.size * sizeof *sum);
-  for (int64_t j = 0; j < seen; j++)
-    kernels->axpy(scores[j], load_row(&a->v, row_of(&a->v, batch, key_head, j), row_buffer), sum, (size_t)a->v.size);
-  cml_et_store_f32(a->out, out_row * a->v.size, 1, a->v.size, sum);
+  for (int64_t l = 0; seen > KEYS && l < size; l++) sum[l] = (float)((double)sum[l] / total);
+  cml_et_store_f32(a->out, out_row * size, 1, size, sum);
 }
 
 static void attend_range(void *context, size_t thread, size_t begin, size_t end) {
@@ -111,7 +133,7 @@ static cml_status run_attention(cml_et_call *c, attention *a, int sequence, cml_
     return cml_et_fail(c, err, "the mask is no float tensor of [%lld, %lld]", (long long)a->queries, (long long)cache);
   if (!cml_et_numel(q)) return CML_OK;
   size_t threads = cml_pool_threads(c->pool);
-  a->stride = (size_t)(a->keys + 3 * a->q.size + 16);
+  a->stride = (size_t)(KEYS + 4 * a->q.size + 16);
   if (!(a->scratch = cml_et_temp(c, threads * a->stride * sizeof(float)))) return cml_fail_memory(err);
   cml_parallel_with_thread(c->pool, (size_t)(a->batches * a->heads * a->queries), 1, attend_range, a);
   return CML_OK;
@@ -256,14 +278,16 @@ static cml_status hadamard(cml_et_call *c, cml_error *err) {
   if (!in->rank || !cml_et_is_contiguous(in) || !cml_et_is_contiguous(out)) return cml_et_fail(c, err, "takes contiguous tensors of rank 1 or more");
   int64_t width = in->sizes[in->rank - 1], groups = width % 28 == 0 && width ? 28 : 1, n = width / groups;
   if (!cml_is_power_of_two((uint64_t)n)) return width ? cml_et_fail(c, err, "takes sizes of 2^k and 28 * 2^k, not %lld", (long long)width) : CML_OK;
-  float *x = cml_et_temp(c, (uint64_t)width * sizeof *x), factor = (float)(1 / sqrt((double)n));
-  if (!x) return cml_fail_memory(err);
+  bool in_place = out->dtype == CML_F32;
+  float *x = in_place ? NULL : cml_et_temp(c, (uint64_t)width * sizeof *x), factor = (float)(1 / sqrt((double)n));
+  if (!x && !in_place) return cml_fail_memory(err);
   for (int64_t first = 0, count = cml_et_numel(in); first < count; first += width) {
+    if (in_place) x = (float *)out->data + first;
     cml_et_load_f32(x, in, first, 1, width);
     for (int64_t g = 0; g < groups; g++) transform_pow2(x + g * n, n, 1);
     if (groups == 28) transform_28(x, n);
     for (int64_t i = 0; i < width; i++) x[i] *= factor;
-    cml_et_store_f32(out, first, 1, width, x);
+    if (!in_place) cml_et_store_f32(out, first, 1, width, x);
   }
   return CML_OK;
 }

@@ -197,69 +197,105 @@ static cml_status op_group_norm(cml_et_call *c, cml_error *err) {
 CML_ET_MAP3(affine_f32, float, float, x * y + z)
 CML_ET_MAP3(affine_f64, double, double, x * y + z)
 
+/* Some channels at a time: `count` of `all` from `first` on. */
+enum { CHANNELS = 4096 };
 typedef struct channels_of {
-  int64_t count;
+  int64_t all, first, count;
   const cml_et_tensor *x;
-  double *mean, *variance;
+  double *mean, *variance, *scale, *shift;
 } channels_of;
 
 static cml_status take_channels(cml_et_call *c, channels_of *s, const cml_et_tensor *const *parameters, size_t count, cml_error *err) {
   s->x = cml_et_arg(c, 0);
   CML_TRY(cml_et_want(c, s->x, CML_ET_FLOATING, "the tensor", err));
   if (s->x->rank < 2) return cml_et_fail(c, err, "a tensor of rank %d has no channels", s->x->rank);
-  s->count = s->x->sizes[1];
+  s->all = s->x->sizes[1];
+  s->first = 0;
+  s->count = s->all < CHANNELS ? s->all : CHANNELS;
   for (size_t i = 0; i < count; i++) {
     if (!parameters[i]) continue;
     CML_TRY(cml_et_want(c, parameters[i], CML_ET_FLOATING, "a parameter", err));
-    if (parameters[i]->rank != 1 || parameters[i]->sizes[0] != s->count) return cml_et_fail(c, err, "a parameter has not %lld elements", (long long)s->count);
+    if (parameters[i]->rank != 1 || parameters[i]->sizes[0] != s->all) return cml_et_fail(c, err, "a parameter has not %lld elements", (long long)s->all);
   }
-  s->mean = cml_et_temp(c, (uint64_t)s->count * sizeof *s->mean);
-  s->variance = cml_et_temp(c, (uint64_t)s->count * sizeof *s->variance);
-  return s->mean && s->variance ? CML_OK : cml_fail_memory(err);
+  if (!(s->mean = cml_et_temp(c, (uint64_t)s->count * 4 * sizeof *s->mean))) return cml_fail_memory(err);
+  s->variance = s->mean + s->count;
+  s->scale = s->variance + s->count;
+  s->shift = s->scale + s->count;
+  return CML_OK;
+}
+
+/* To the next channels; false when there are none. */
+static bool next_channels(channels_of *s) {
+  s->first += s->count;
+  if (s->count > s->all - s->first) s->count = s->all - s->first;
+  return s->count > 0;
 }
 
 /* Float32 in rows of one channel. */
-static void affine_rows(const channels_of *s, const double *scale, const double *shift, cml_et_tensor *out) {
+static void affine_rows(const channels_of *s, cml_et_tensor *out) {
   const cml_kernels *k = cml_kernels_get();
-  size_t n = 1, images = (size_t)s->x->sizes[0];
+  size_t n = 1;
   for (int i = 2; i < s->x->rank; i++) n *= (size_t)s->x->sizes[i];
-  const float *x = s->x->data;
-  float *y = out->data;
-  for (size_t row = 0; row < images * (size_t)s->count; row++, x += n, y += n)
-    k->unary(CML_UNARY_SCALE, x, y, n, (float)scale[row % (size_t)s->count], (float)shift[row % (size_t)s->count]);
+  for (int64_t image = 0; image < s->x->sizes[0]; image++) {
+    size_t at = (size_t)(image * s->all + s->first) * n;
+    for (int64_t i = 0; i < s->count; i++, at += n)
+      k->unary(CML_UNARY_SCALE, (const float *)s->x->data + at, (float *)out->data + at, n, (float)s->scale[i], (float)s->shift[i]);
+  }
 }
 
-/* (x - mean) / sqrt(variance + epsilon) * weight + bias: one multiplication and one addition an element. */
+/* Whatever the dim orders: lines of channels, some at a time. */
+static void affine_lines(const channels_of *s, cml_et_tensor *out) {
+  double line[256];
+  int64_t at[CML_PTE_MAX_RANK] = {0}, from = s->first * s->x->strides[1], to = s->first * out->strides[1];
+  for (int64_t left = cml_et_numel(s->x) / s->all; left > 0; left--) {
+    for (int64_t k = 0; k < s->count; k += 256) {
+      int64_t n = s->count - k < 256 ? s->count - k : 256;
+      cml_et_load_f64(line, s->x, from + k * s->x->strides[1], s->x->strides[1], n);
+      for (int64_t i = 0; i < n; i++) line[i] = line[i] * s->scale[k + i] + s->shift[k + i];
+      cml_et_store_f64(out, to + k * out->strides[1], out->strides[1], n, line);
+    }
+    for (int d = s->x->rank - 1; d >= 0; d--) {
+      if (d == 1) continue;
+      from += s->x->strides[d];
+      to += out->strides[d];
+      if (++at[d] < s->x->sizes[d]) break;
+      from -= at[d] * s->x->strides[d];
+      to -= at[d] * out->strides[d];
+      at[d] = 0;
+    }
+  }
+}
+
+/* (x - mean) / sqrt(variance + epsilon) * weight + bias: one multiplication and one addition an element. out has its shape. */
 static cml_status normalise(cml_et_call *c, const channels_of *s, const cml_et_tensor *weight, const cml_et_tensor *bias, double epsilon,
                             cml_et_tensor *out, cml_error *err) {
   static const cml_et_maps maps = {affine_f32, affine_f64, NULL, false};
-  double *scale = cml_et_temp(c, (uint64_t)s->count * sizeof *scale), *shift = cml_et_temp(c, (uint64_t)s->count * sizeof *shift);
   int64_t sizes[CML_PTE_MAX_RANK];
   cml_et_local a, b;
-  if (!scale || !shift) return cml_fail_memory(err);
   for (int64_t k = 0; k < s->count; k++) {
     double w = 1, v = 0;
-    if (weight) cml_et_load_f64(&w, weight, k, 1, 1);
-    if (bias) cml_et_load_f64(&v, bias, k, 1, 1);
-    scale[k] = w / sqrt(s->variance[k] + epsilon);
-    shift[k] = v - s->mean[k] * scale[k];
+    if (weight) cml_et_load_f64(&w, weight, s->first + k, 1, 1);
+    if (bias) cml_et_load_f64(&v, bias, s->first + k, 1, 1);
+    s->scale[k] = w / sqrt(s->variance[k] + epsilon);
+    s->shift[k] = v - s->mean[k] * s->scale[k];
   }
-  CML_TRY(cml_et_resize_like(c, out, s->x, err));
-  if (s->x->dtype == CML_F32 && out->dtype == CML_F32 && cml_et_is_contiguous(s->x) && cml_et_is_contiguous(out)) return affine_rows(s, scale, shift, out), CML_OK;
+  if (s->x->dtype == CML_F32 && out->dtype == CML_F32 && cml_et_is_contiguous(s->x) && cml_et_is_contiguous(out)) return affine_rows(s, out), CML_OK;
   for (int k = 0; k < s->x->rank; k++) sizes[k] = 1;
   sizes[0] = s->count;
-  cml_et_make(&a, CML_F64, (size_t)s->x->rank - 1, sizes, scale);
-  cml_et_make(&b, CML_F64, (size_t)s->x->rank - 1, sizes, shift);
-  return cml_et_elementwise(c, &maps, s->x->dtype, (const cml_et_tensor *const[]){s->x, &a.t, &b.t}, 3, NULL, out, err);
+  cml_et_make(&a, CML_F64, (size_t)s->x->rank - 1, sizes, s->scale);
+  cml_et_make(&b, CML_F64, (size_t)s->x->rank - 1, sizes, s->shift);
+  if (s->count == s->all) return cml_et_elementwise(c, &maps, s->x->dtype, (const cml_et_tensor *const[]){s->x, &a.t, &b.t}, 3, NULL, out, err);
+  affine_lines(s, out);
+  return CML_OK;
 }
 
 /* Mean and variance of each channel over all else. */
 static void batch_statistics(channels_of *s) {
   const cml_et_tensor *x = s->x;
-  int64_t n = cml_et_numel(x) / s->count, at[CML_PTE_MAX_RANK];
+  int64_t n = cml_et_numel(x) / s->all, at[CML_PTE_MAX_RANK];
   for (int64_t k = 0; k < s->count; k++)
     for (int pass = 0; pass < 2; pass++) {
-      int64_t offset = k * x->strides[1];
+      int64_t offset = (s->first + k) * x->strides[1];
       double sum = 0;
       memset(at, 0, sizeof at);
       for (int64_t i = 0; i < n; i++) {
@@ -279,32 +315,33 @@ static void batch_statistics(channels_of *s) {
 }
 
 static void running(const channels_of *s, cml_et_tensor *mean, cml_et_tensor *variance) {
-  cml_et_load_f64(s->mean, mean, 0, 1, s->count);
-  cml_et_load_f64(s->variance, variance, 0, 1, s->count);
+  cml_et_load_f64(s->mean, mean, s->first, 1, s->count);
+  cml_et_load_f64(s->variance, variance, s->first, 1, s->count);
 }
 
 /* Batch statistics: kept in the running ones (which may be missing) and given out. */
-static cml_status train(cml_et_call *c, channels_of *s, cml_et_tensor *mean, cml_et_tensor *variance, double momentum, double epsilon,
-                        cml_et_tensor *save_mean, cml_et_tensor *save_rstd, cml_error *err) {
-  int64_t total = cml_et_numel(s->x);
-  if (total == 0) return cml_et_fail(c, err, "there are no elements to learn from");
-  CML_TRY(cml_et_resize(c, save_mean, 1, &s->count, err));
-  CML_TRY(cml_et_resize(c, save_rstd, 1, &s->count, err));
+static void train(channels_of *s, cml_et_tensor *mean, cml_et_tensor *variance, double momentum, double epsilon, cml_et_tensor *save_mean,
+                  cml_et_tensor *save_rstd) {
   batch_statistics(s);
-  double n = (double)(total / s->count);
+  double n = (double)(cml_et_numel(s->x) / s->all);
   for (int64_t k = 0; k < s->count; k++) {
     double rstd = 1 / sqrt(s->variance[k] + epsilon), old;
-    cml_et_store_f64(save_mean, k, 1, 1, &s->mean[k]);
-    cml_et_store_f64(save_rstd, k, 1, 1, &rstd);
+    cml_et_store_f64(save_mean, s->first + k, 1, 1, &s->mean[k]);
+    cml_et_store_f64(save_rstd, s->first + k, 1, 1, &rstd);
     if (!mean) continue;
-    cml_et_load_f64(&old, mean, k, 1, 1);
+    cml_et_load_f64(&old, mean, s->first + k, 1, 1);
     old = (1 - momentum) * old + momentum * s->mean[k];
-    cml_et_store_f64(mean, k, 1, 1, &old);
-    cml_et_load_f64(&old, variance, k, 1, 1);
+    cml_et_store_f64(mean, s->first + k, 1, 1, &old);
+    cml_et_load_f64(&old, variance, s->first + k, 1, 1);
     old = (1 - momentum) * old + momentum * s->variance[k] * n / (n - 1);
-    cml_et_store_f64(variance, k, 1, 1, &old);
+    cml_et_store_f64(variance, s->first + k, 1, 1, &old);
   }
-  return CML_OK;
+}
+
+static cml_status take_statistics(cml_et_call *c, const channels_of *s, cml_et_tensor *mean, cml_et_tensor *rstd, cml_error *err) {
+  if (cml_et_numel(s->x) == 0) return cml_et_fail(c, err, "there are no elements to learn from");
+  CML_TRY(cml_et_resize(c, mean, 1, &s->all, err));
+  return cml_et_resize(c, rstd, 1, &s->all, err);
 }
 
 static cml_status no_statistics(cml_et_call *c, cml_et_tensor *a, cml_et_tensor *b, cml_error *err) {
@@ -317,9 +354,13 @@ static cml_status op_batch_norm_inference(cml_et_call *c, cml_error *err) {
   const cml_et_tensor *p[4] = {cml_et_arg(c, 1), cml_et_arg(c, 2), cml_et_arg(c, 3), cml_et_arg(c, 4)};
   channels_of s;
   CML_TRY(take_channels(c, &s, p, 4, err));
-  running(&s, cml_et_arg(c, 3), cml_et_arg(c, 4));
   CML_TRY(no_statistics(c, cml_et_arg(c, 8), cml_et_arg(c, 9), err));
-  return normalise(c, &s, p[0], p[1], cml_et_real(c, 6, 0), cml_et_arg(c, 7), err);
+  CML_TRY(cml_et_resize_like(c, cml_et_arg(c, 7), s.x, err));
+  do {
+    running(&s, cml_et_arg(c, 3), cml_et_arg(c, 4));
+    CML_TRY(normalise(c, &s, p[0], p[1], cml_et_real(c, 6, 0), cml_et_arg(c, 7), err));
+  } while (next_channels(&s));
+  return CML_OK;
 }
 
 static cml_status op_batch_norm(cml_et_call *c, cml_error *err) {
@@ -327,13 +368,16 @@ static cml_status op_batch_norm(cml_et_call *c, cml_error *err) {
   double epsilon = cml_et_real(c, 7, 0);
   channels_of s;
   CML_TRY(take_channels(c, &s, p, 4, err));
-  if (cml_et_bool(c, 5, false)) {
-    CML_TRY(train(c, &s, cml_et_arg(c, 3), cml_et_arg(c, 4), cml_et_real(c, 6, 0), epsilon, cml_et_arg(c, 9), cml_et_arg(c, 10), err));
-  } else {
-    running(&s, cml_et_arg(c, 3), cml_et_arg(c, 4));
-    CML_TRY(no_statistics(c, cml_et_arg(c, 9), cml_et_arg(c, 10), err));
-  }
-  return normalise(c, &s, p[0], p[1], epsilon, cml_et_arg(c, 8), err);
+  bool learns = cml_et_bool(c, 5, false);
+  if (learns) CML_TRY(take_statistics(c, &s, cml_et_arg(c, 9), cml_et_arg(c, 10), err));
+  else CML_TRY(no_statistics(c, cml_et_arg(c, 9), cml_et_arg(c, 10), err));
+  CML_TRY(cml_et_resize_like(c, cml_et_arg(c, 8), s.x, err));
+  do {
+    if (learns) train(&s, cml_et_arg(c, 3), cml_et_arg(c, 4), cml_et_real(c, 6, 0), epsilon, cml_et_arg(c, 9), cml_et_arg(c, 10));
+    else running(&s, cml_et_arg(c, 3), cml_et_arg(c, 4));
+    CML_TRY(normalise(c, &s, p[0], p[1], epsilon, cml_et_arg(c, 8), err));
+  } while (next_channels(&s));
+  return CML_OK;
 }
 
 static cml_status op_batch_norm_no_stats(cml_et_call *c, cml_error *err) {
@@ -341,8 +385,13 @@ static cml_status op_batch_norm_no_stats(cml_et_call *c, cml_error *err) {
   double epsilon = cml_et_real(c, 5, 0);
   channels_of s;
   CML_TRY(take_channels(c, &s, p, 2, err));
-  CML_TRY(train(c, &s, NULL, NULL, 0, epsilon, cml_et_arg(c, 7), cml_et_arg(c, 8), err));
-  return normalise(c, &s, p[0], p[1], epsilon, cml_et_arg(c, 6), err);
+  CML_TRY(take_statistics(c, &s, cml_et_arg(c, 7), cml_et_arg(c, 8), err));
+  CML_TRY(cml_et_resize_like(c, cml_et_arg(c, 6), s.x, err));
+  do {
+    train(&s, NULL, NULL, 0, epsilon, cml_et_arg(c, 7), cml_et_arg(c, 8));
+    CML_TRY(normalise(c, &s, p[0], p[1], epsilon, cml_et_arg(c, 6), err));
+  } while (next_channels(&s));
+  return CML_OK;
 }
 
 static const cml_et_op rows[] = {

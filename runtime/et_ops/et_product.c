@@ -108,7 +108,8 @@ static void few_columns(void *context, size_t begin, size_t end) {
 static bool is_few(const product *p) {
   const cml_et_matrix *b = &p->b;
   bool by_columns = b->row == 1 && b->column >= 1, by_rows = b->column == 1 && b->t->dtype == CML_F32 && b->columns >= 16;
-  return p->a.rows <= 4 && p->a.columns > 0 && readable(b) && (by_columns || by_rows);
+  bool fits = (p->a.t->dtype == CML_F32 && p->a.column == 1) || p->a.columns <= BLOCK; /* else it is brought into floats, whole rows */
+  return p->a.rows <= 4 && p->a.columns > 0 && fits && readable(b) && (by_columns || by_rows);
 }
 
 static cml_status product_few(product *p, cml_error *err) {

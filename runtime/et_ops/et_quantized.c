@@ -168,19 +168,17 @@ static cml_status dequantize_per_tensor_args(cml_et_call *c, cml_error *err) {
 /* ---- by channel: (input, scales, zero points?, axis, min, max, dtype, [out_dtype?,] out) ---- */
 
 static cml_status per_channel(cml_et_call *c, bool quantizes, cml_error *err) {
-  const cml_et_tensor *in = cml_et_arg(c, 0), *scales = cml_et_arg(c, 1), *zeros = cml_et_arg(c, 2), *plain;
+  const cml_et_tensor *in = cml_et_arg(c, 0), *scales = cml_et_arg(c, 1), *zeros = cml_et_arg(c, 2);
   cml_et_tensor *out = cml_et_arg(c, quantizes ? 7 : 8);
   int axis;
-  cml_et_local local;
   CML_TRY(begin(c, in, out, quantizes, err));
   CML_TRY(cml_et_axis(c, cml_et_int(c, 3, 0), in->rank, &axis, err));
-  int64_t channels = in->rank ? in->sizes[axis] : 1, inner = 1, outer = 1;
+  int64_t channels = in->rank ? in->sizes[axis] : 1, inner = in->rank ? in->strides[axis] : 1; /* elements of a channel that lie together */
   if (cml_et_numel(scales) != channels || (zeros && cml_et_numel(zeros) != channels))
     return cml_et_fail(c, err, "%lld scales for %lld channels", (long long)cml_et_numel(scales), (long long)channels);
-  CML_TRY(cml_et_contiguous(c, in, &local, &plain, err));
-  if (plain != in || !cml_et_is_contiguous(out)) return cml_et_fail(c, err, "takes contiguous tensors only");
-  for (int k = 0; k < axis; k++) outer *= in->sizes[k];
-  for (int k = axis + 1; k < in->rank; k++) inner *= in->sizes[k];
+  if (!cml_et_numel(in)) return CML_OK;
+  if (!cml_et_same_layout(in, out)) return cml_et_fail(c, err, "the tensors have different dim orders");
+  int64_t outer = cml_et_numel(in) / channels / inner;
   for (int64_t o = 0; o < outer; o++)
     for (int64_t i = 0; i < channels; i++) {
       affine a = affine_of(element(scales, i), zeros ? element(zeros, i) : 0, (double)cml_et_int(c, 4, 0), (double)cml_et_int(c, 5, 0),
@@ -399,20 +397,33 @@ static cml_status mixed_mm(cml_et_call *c, cml_error *err) {
   int64_t m = in->sizes[0], k = in->sizes[1], n = w->sizes[1], sizes[2] = {m, n};
   if (w->sizes[0] != k || cml_et_numel(scales) != k) return cml_et_fail(c, err, "the matrices' shapes do not fit together");
   CML_TRY(cml_et_resize(c, out, 2, sizes, err));
-  float *row = cml_et_temp(c, (uint64_t)n * sizeof *row), *x = cml_et_temp(c, (uint64_t)k * sizeof *x), *s = cml_et_temp(c, (uint64_t)k * sizeof *s);
-  if (!row || !x || !s) return cml_fail_memory(err);
-  cml_et_load_f32(s, scales, 0, 1, k);
-  for (int64_t i = 0; i < m; i++) {
-    cml_et_load_f32(x, in, i * k, 1, k);
-    memset(row, 0, (size_t)n * sizeof *row);
-    for (int64_t j = 0; j < k; j++) {
-      const int8_t *q = (const int8_t *)w->data + j * n;
-      float f = x[j] * s[j];
-      for (int64_t o = 0; o < n; o++) row[o] += f * (float)q[o];
+  float row[CHUNK], x[CHUNK], scale[CHUNK];
+  for (int64_t i = 0; i < m; i++)
+    for (int64_t at = 0; at < n; at += CHUNK) {
+      int64_t columns = n - at < CHUNK ? n - at : CHUNK;
+      memset(row, 0, sizeof row);
+      for (int64_t j = 0; j < k; j++) {
+        const int8_t *q = (const int8_t *)w->data + j * n + at;
+        int64_t some = k - j < CHUNK ? k - j : CHUNK;
+        if (j % CHUNK == 0) cml_et_load_f32(x, in, i * k + j, 1, some), cml_et_load_f32(scale, scales, j, 1, some);
+        float f = x[j % CHUNK] * scale[j % CHUNK];
+        for (int64_t o = 0; o < columns; o++) row[o] += f * (float)q[o];
+      }
+      cml_et_store_f32(out, i * n + at, 1, columns, row);
     }
-    cml_et_store_f32(out, i * n, 1, n, row);
-  }
   return CML_OK;
+}
+
+/* The product of n of the input's numbers from `first` on with as many weights. */
+static float mixed_dot(const cml_et_tensor *in, int64_t first, const int8_t *q, int64_t n) {
+  float x[CHUNK], sum = 0;
+  for (int64_t at = 0; at < n; at += CHUNK) {
+    int64_t some = n - at < CHUNK ? n - at : CHUNK;
+    const float *v = in->dtype == CML_F32 ? (const float *)in->data + first + at : x;
+    if (v == x) cml_et_load_f32(x, in, first + at, 1, some);
+    for (int64_t j = 0; j < some; j++) sum += v[j] * (float)q[at + j];
+  }
+  return sum;
 }
 
 /* (input [m, k], weight [n, k], scales [n] or [n, groups], zero points?, dtype?, out) */
@@ -424,24 +435,16 @@ static cml_status mixed_linear(cml_et_call *c, cml_error *err) {
   if (w->sizes[1] != k || groups < 1 || k % groups || cml_et_numel(scales) != n * groups || !cml_et_is_contiguous(scales))
     return cml_et_fail(c, err, "the matrices' shapes do not fit together");
   CML_TRY(cml_et_resize(c, out, 2, sizes, err));
-  float *row = cml_et_temp(c, (uint64_t)n * sizeof *row), *x = cml_et_temp(c, (uint64_t)k * sizeof *x);
-  float *s = cml_et_temp(c, (uint64_t)(n * groups) * sizeof *s);
-  if (!row || !x || !s) return cml_fail_memory(err);
-  cml_et_load_f32(s, scales, 0, 1, n * groups);
   int64_t size = k / groups;
-  for (int64_t i = 0; i < m; i++) {
-    cml_et_load_f32(x, in, i * k, 1, k);
+  for (int64_t i = 0; i < m; i++)
     for (int64_t o = 0; o < n; o++) {
-      row[o] = 0;
+      float sum = 0, scale;
       for (int64_t g = 0; g < groups; g++) {
-        const int8_t *q = (const int8_t *)w->data + o * k + g * size;
-        float sum = 0;
-        for (int64_t j = 0; j < size; j++) sum += x[g * size + j] * (float)q[j];
-        row[o] += sum * s[o * groups + g];
+        cml_et_load_f32(&scale, scales, o * groups + g, 1, 1);
+        sum += mixed_dot(in, i * k + g * size, (const int8_t *)w->data + o * k + g * size, size) * scale;
       }
+      cml_et_store_f32(out, i * n + o, 1, 1, &sum);
     }
-    cml_et_store_f32(out, i * n, 1, n, row);
-  }
   return CML_OK;
 }
 

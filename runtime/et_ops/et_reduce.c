@@ -43,6 +43,8 @@ typedef struct plan {
   double parameter;
   int kept, gone;
   int64_t kept_sizes[CML_PTE_MAX_RANK], kept_x[CML_PTE_MAX_RANK];
+  bool apart; /* out2 has another dim order than out, and these strides */
+  int64_t kept_second[CML_PTE_MAX_RANK];
   int64_t gone_sizes[CML_PTE_MAX_RANK], gone_x[CML_PTE_MAX_RANK];
 } plan;
 
@@ -87,6 +89,14 @@ static int64_t place_of(const plan *p, int64_t e) {
     e /= p->kept_sizes[k];
   }
   return first;
+}
+
+/* The place in out2 of element e of the output. */
+static int64_t second_place(const plan *p, int64_t e) {
+  int64_t place = 0;
+  if (!p->apart) return e;
+  for (int k = p->kept - 1; k >= 0; e /= p->kept_sizes[k], k--) place += e % p->kept_sizes[k] * p->kept_second[k];
+  return place;
 }
 
 static void reduce_range(void *context, size_t begin, size_t end) {
@@ -216,6 +226,7 @@ static void keep_dims(plan *p, const cml_et_tensor *out, uint32_t gone, bool kee
     int k = from[out->order[i]];
     if (gone >> k & 1) continue;
     p->kept_sizes[p->kept] = p->x->sizes[k];
+    p->kept_second[p->kept] = p->out2 ? p->out2->strides[out->order[i]] : 0;
     p->kept_x[p->kept++] = p->x->strides[k];
   }
 }
@@ -237,23 +248,15 @@ static cml_status dims_mask(cml_et_call *c, size_t i, int rank, uint32_t *out, c
   return CML_OK;
 }
 
-/* Runs the plan. out2 has out's shape; where its dim order is another one, it is copied at the end. */
+/* Runs the plan. out2 has out's shape. */
 static cml_status run_plan(cml_et_call *c, plan *p, uint32_t gone, bool keep, cml_error *err) {
   int64_t sizes[CML_PTE_MAX_RANK];
   size_t rank;
   CML_TRY(plan_dims(c, p, gone, keep, sizes, &rank, err));
-  cml_et_tensor *second = p->out2;
-  cml_et_local local;
   CML_TRY(cml_et_resize(c, p->out, rank, sizes, err));
-  if (second) CML_TRY(cml_et_resize(c, second, rank, sizes, err));
+  if (p->out2) CML_TRY(cml_et_resize(c, p->out2, rank, sizes, err));
+  p->apart = p->out2 && !cml_et_same_layout(p->out, p->out2);
   keep_dims(p, p->out, gone, keep);
-  if (second && !cml_et_same_layout(p->out, second)) {
-    void *data = cml_et_temp(c, (uint64_t)p->outputs * cml_et_width(second));
-    if (!data) return cml_fail_memory(err);
-    cml_et_make(&local, second->dtype, rank, sizes, data);
-    memcpy(local.strides, p->out->strides, rank * sizeof *local.strides);
-    p->out2 = &local.t;
-  }
   if (p->outputs && by_columns(p)) {
     int64_t size = p->kept_sizes[p->kept - 1], blocks = (size + COLUMNS - 1) / COLUMNS;
     cml_parallel(c->pool, (size_t)(p->outputs / size * blocks), (size_t)(32768 / (p->reduced * (size < COLUMNS ? size : COLUMNS)) + 1), column_range, p);
@@ -261,7 +264,6 @@ static cml_status run_plan(cml_et_call *c, plan *p, uint32_t gone, bool keep, cm
     int64_t grain = p->reduced ? 32768 / p->reduced + 1 : 32768;
     cml_parallel(c->pool, (size_t)p->outputs, (size_t)grain, p->runs && p->gone == 1 && p->gone_x[0] == 1 ? p->runs : reduce_range, p);
   }
-  if (p->out2 != second) cml_et_copy(second, p->out2);
   return CML_OK;
 }
 
@@ -523,7 +525,7 @@ EXTREME(step_min, <, min, MIN)
 static void emit_index(const plan *p, state *s, int64_t e) { cml_et_store_i64(p->out, e, 1, 1, &s->index); }
 static void emit_both(const plan *p, state *s, int64_t e) {
   put(p, p->out, e, s->d, s->i);
-  cml_et_store_i64(p->out2, e, 1, 1, &s->index);
+  cml_et_store_i64(p->out2, second_place(p, e), 1, 1, &s->index);
 }
 
 static cml_status extreme(cml_et_call *c, plan *p, bool largest, uint32_t gone, bool keep, cml_error *err) {
@@ -634,7 +636,7 @@ CML_WIDE static void short_squares_wide(const float *x, int64_t n, double *mean,
 static void put_variance(const plan *p, double mean, double squares, int64_t e) {
   double divisor = (double)p->reduced - p->parameter, variance = squares / (divisor > 0 ? divisor : 0);
   put(p, p->out, e, variance, 0);
-  if (p->out2) put(p, p->out2, e, mean, 0);
+  if (p->out2) put(p, p->out2, second_place(p, e), mean, 0);
 }
 static void emit_variance(const plan *p, state *s, int64_t e) {
   double mean, squares;

@@ -62,7 +62,7 @@ static void run(const char *name, cml_et_value **args, size_t count) {
   cml_error err = {0};
   const cml_et_op *op = cml_et_op_find(name, strlen(name));
   assert_non_null(op);
-  if (cml_et_op_eval_within(op, args, count, LIMIT, &err)) fail_msg("%s", err.text);
+  if (cml_et_op_eval_within(op, args, count, LIMIT, &err)) fail_msg("%s: %s", name, err.text);
 }
 
 static void near(const char *name, int64_t i, double got, double wanted, double off) {
@@ -223,8 +223,294 @@ static void waves(void **state) {
     }
 }
 
+/* Some numbers of the spectra of long lines, by summing up; and back. */
+static void long_waves(void **state) {
+  (void)state;
+  static const int64_t lengths[] = {30000, 65536, 98304};
+  for (size_t i = 0; i < 3; i++)
+    for (int turned = 0; turned < 2; turned++) { /* along the last dimension, or along the first */
+      const int64_t n = lengths[i], half = n / 2 + 1, rows = 3, sizes[2] = {turned ? n : rows, turned ? rows : n}, given[2] = {turned ? half : rows, turned ? rows : half};
+      array *x = filled(CML_F32, 2, sizes, false), *y = make(CML_DTYPE_NONE, 4, 2, given, false), *back = make(CML_F32, 0, 2, sizes, false);
+      cml_et_value *dims = LIST(INT(turned ? 0 : 1)), yes = {.kind = CML_PTE_BOOLEAN, .boolean = true};
+      run("aten::_fft_r2c.out", (cml_et_value *[]){&x->value, dims, INT(0), &yes, &y->value}, 5);
+      const float *parts = y->local.t.data;
+      for (int64_t k = 0; k < half; k += half / 6)
+        for (int64_t r = 0; r < rows; r++) {
+          double re = 0, im = 0;
+          for (int64_t t = 0; t < n; t++) {
+            double v = get(x, turned ? t * rows + r : r * n + t), angle = -2 * M_PI * (double)(k * t % n) / (double)n;
+            re += v * cos(angle), im += v * sin(angle);
+          }
+          int64_t at = turned ? k * rows + r : r * half + k;
+          near("real part of _fft_r2c", k, (double)parts[2 * at], re, 3e-3);
+          near("imaginary part of _fft_r2c", k, (double)parts[2 * at + 1], im, 3e-3);
+        }
+      run("aten::_fft_c2r.out", (cml_et_value *[]){&y->value, dims, INT(2), INT(n), &back->value}, 5);
+      for (int64_t t = 0; t < rows * n; t++) near("_fft_c2r of _fft_r2c", t, get(back, t), get(x, t), 1e-5);
+      drop(x), drop(y), drop(back);
+    }
+}
+
+/* Long lines in two dimensions, and both sides of a spectrum: a wave is one number, or two. */
+static void long_planes(void **state) {
+  (void)state;
+  const int64_t n = 20000, m = 4, sizes[2] = {m, n}, all[2] = {m, n};
+  array *x = make(CML_F32, 0, 2, sizes, false), *y = make(CML_DTYPE_NONE, 4, 2, all, false), *half = make(CML_DTYPE_NONE, 4, 2, (int64_t[]){m, n / 2 + 1}, false);
+  for (int64_t i = 0; i < m * n; i++) set(x, i, cos(2 * M_PI * ((double)(i / n) / (double)m + (double)(i % n * 777 % n) / (double)n)));
+  run("aten::_fft_r2c.out", (cml_et_value *[]){&x->value, LIST(INT(0), INT(1)), INT(0), &no, &y->value}, 5);
+  const float *parts = y->local.t.data;
+  for (int64_t i = 0; i < m * n; i++) {
+    bool there = i == n + 777 || i == 3 * n + (n - 777);
+    near("_fft_r2c, both sides", i, (double)parts[2 * i], there ? (double)(m * n) / 2 : 0, 0.05);
+    near("_fft_r2c, both sides", i, (double)parts[2 * i + 1], 0, 0.05);
+  }
+  ((float *)half->local.t.data)[2 * ((n / 2 + 1) + 777)] = 1;
+  array *back = make(CML_F32, 0, 2, sizes, false);
+  run("aten::_fft_c2r.out", (cml_et_value *[]){&half->value, LIST(INT(0), INT(1)), INT(0), INT(n), &back->value}, 5);
+  for (int64_t i = 0; i < m * n; i++) near("_fft_c2r, two dimensions", i, get(back, i), 2 * get(x, i), 1e-5);
+  drop(x), drop(y), drop(half), drop(back);
+}
+
+/* Products and sums of complex numbers with long rows. */
+static void complex_numbers(void **state) {
+  (void)state;
+  const int64_t n = 40000, shape_a[2] = {2, n}, shape_b[2] = {n, 2}, two[2] = {2, 2}, one[1] = {2};
+  array *a = make(CML_DTYPE_NONE, 4, 2, shape_a, false), *b = make(CML_DTYPE_NONE, 4, 2, shape_b, false), *y = make(CML_DTYPE_NONE, 4, 2, two, false),
+        *z = make(CML_DTYPE_NONE, 4, 2, shape_a, false), *sums = make(CML_DTYPE_NONE, 4, 1, one, false), *abs = make(CML_F32, 0, 2, shape_a, false);
+  float *pa = a->local.t.data, *pb = b->local.t.data, *py = y->local.t.data, *pz = z->local.t.data, *ps = sums->local.t.data;
+  double re[4] = {0}, im[4] = {0}, sum_re[2] = {0}, sum_im[2] = {0};
+  cml_error err;
+  for (int64_t i = 0; i < 4 * n; i++) pa[i] = (float)number(i), pb[i] = (float)number(i + 5);
+  for (int64_t r = 0; r < 2; r++)
+    for (int64_t k = 0; k < n; k++) {
+      double ar = (double)pa[2 * (r * n + k)], ai = (double)pa[2 * (r * n + k) + 1];
+      sum_re[r] += ar, sum_im[r] += ai;
+      for (int64_t j = 0; j < 2; j++) {
+        double br = (double)pb[2 * (2 * k + j)], bi = (double)pb[2 * (2 * k + j) + 1];
+        re[2 * r + j] += ar * br - ai * bi, im[2 * r + j] += ar * bi + ai * br;
+      }
+    }
+#define COMPLEX(name, ...) assert_int_equal(cml_et_op_eval_within(cml_et_op_for_complex(name), (cml_et_value *[]){__VA_ARGS__}, sizeof (cml_et_value *[]){__VA_ARGS__} / sizeof(void *), 64 << 10, &err), CML_OK)
+  COMPLEX("aten::mm.out", &a->value, &b->value, &y->value);
+  COMPLEX("aten::mul.out", &a->value, &a->value, &z->value);
+  COMPLEX("aten::abs.out", &a->value, &abs->value);
+  COMPLEX("aten::sum.IntList_out", &a->value, LIST(INT(1)), &no, &none, &sums->value);
+#undef COMPLEX
+  for (int k = 0; k < 4; k++) near("mm", k, (double)py[2 * k], re[k], 0.01), near("mm", k, (double)py[2 * k + 1], im[k], 0.01);
+  for (int r = 0; r < 2; r++) near("sum", r, (double)ps[2 * r], sum_re[r], 0.01), near("sum", r, (double)ps[2 * r + 1], sum_im[r], 0.01);
+  for (int64_t i = 0; i < 2 * n; i++) {
+    double x = (double)pa[2 * i], v = (double)pa[2 * i + 1];
+    near("mul", i, (double)pz[2 * i], x * x - v * v, 1e-5);
+    near("mul", i, (double)pz[2 * i + 1], 2 * x * v, 1e-5);
+    near("abs", i, get(abs, i), hypot(x, v), 1e-5);
+  }
+  drop(a), drop(b), drop(y), drop(z), drop(sums), drop(abs);
+}
+
+/* Convolutions along rows: [1, in, rows, width] with [., ., 1, taps]. */
+typedef struct kernel_case {
+  const char *what;
+  int64_t in, out, rows, width, taps, stride, pad, dilation, groups;
+  bool transposed;
+  uint8_t order[4]; /* of the images */
+} kernel_case;
+
+/* One element, as convolutions are defined. */
+static double convolved(const kernel_case *k, const array *x, const array *w, int64_t c, int64_t row, int64_t at) {
+  int64_t ins = k->in / k->groups, outs = k->out / k->groups, group = c / outs;
+  double sum = 0;
+  for (int64_t i = 0; i < ins; i++)
+    for (int64_t t = 0; t < k->taps; t++) {
+      int64_t in = group * ins + i, from = k->transposed ? at + k->pad - t * k->dilation : at * k->stride - k->pad + t * k->dilation;
+      if (k->transposed && from % k->stride) continue;
+      if (k->transposed) from /= k->stride;
+      if (from < 0 || from >= k->width) continue;
+      sum += get(x, (in * k->rows + row) * k->width + from) * get(w, (k->transposed ? in * outs + c % outs : c * ins + i) * k->taps + t);
+    }
+  return sum;
+}
+
+static array *ordered(const int64_t *sizes, const uint8_t *order) {
+  array *a = make(CML_F32, 0, 4, sizes, false);
+  int64_t step = 1;
+  memcpy(a->local.order, order, 4);
+  for (int k = 3; k >= 0; k--) a->local.strides[order[k]] = step, step *= sizes[order[k]];
+  return a;
+}
+
+static void convolutions(void **state) {
+  (void)state;
+  static const kernel_case cases[] = {
+      {"plain", 3, 4, 1, 300000, 5, 1, 2, 1, 1, false, {0, 1, 2, 3}},
+      {"last", 3, 4, 1, 300000, 5, 2, 2, 1, 1, false, {0, 2, 3, 1}},
+      {"reversed", 3, 4, 2, 200000, 5, 2, 3, 7, 1, false, {3, 2, 1, 0}},
+      {"depthwise", 8, 8, 1, 200000, 7, 1, 3, 1, 8, false, {0, 1, 2, 3}},
+      {"depthwise, last", 8, 8, 1, 200000, 7, 1, 3, 1, 8, false, {0, 2, 3, 1}},
+      {"depthwise, reversed", 8, 8, 1, 100000, 7, 3, 3, 1, 8, false, {3, 2, 1, 0}},
+      {"far taps", 2, 2, 1, 200000, 3, 1, 0, 9001, 1, false, {3, 1, 2, 0}},
+      {"long kernel", 1, 1, 1, 9000, 3000, 3, 70, 1, 1, false, {3, 2, 0, 1}},
+      {"transposed", 3, 2, 1, 60000, 16, 8, 4, 1, 1, true, {0, 1, 2, 3}},
+      {"transposed, last", 4, 6, 2, 30000, 9, 5, 2, 3, 2, true, {0, 2, 3, 1}},
+  };
+  for (size_t n = 0; n < sizeof cases / sizeof *cases; n++) {
+    const kernel_case *k = &cases[n];
+    int64_t reach = k->dilation * (k->taps - 1) + 1;
+    int64_t wide = k->transposed ? (k->width - 1) * k->stride - 2 * k->pad + reach : (k->width + 2 * k->pad - reach) / k->stride + 1;
+    const int64_t sizes[4] = {1, k->in, k->rows, k->width}, result[4] = {1, k->out, k->rows, wide};
+    const int64_t weight[4] = {k->transposed ? k->in : k->out, (k->transposed ? k->out : k->in) / k->groups, 1, k->taps};
+    array *x = ordered(sizes, k->order), *w = filled(CML_F32, 4, weight, false), *y = ordered(result, k->order);
+    for (int64_t i = 0; i < cml_et_numel(&x->local.t); i++) set(x, i, number(i));
+    run("aten::convolution.out", (cml_et_value *[]){&x->value, &w->value, &none, LIST(INT(1), INT(k->stride)), LIST(INT(0), INT(k->pad)), LIST(INT(1), INT(k->dilation)),
+                                                     &(cml_et_value){.kind = CML_PTE_BOOLEAN, .boolean = k->transposed}, LIST(INT(0), INT(0)), INT(k->groups), &y->value}, 10);
+    for (int64_t i = 0, count = cml_et_numel(&y->local.t); i < count; i += 1 + count / 1009) {
+      double wanted = convolved(k, x, w, i / (wide * k->rows), i / wide % k->rows, i % wide);
+      near(k->what, i, get(y, i), wanted, 1e-3 + 2e-5 * fabs(wanted));
+    }
+    drop(x), drop(w), drop(y);
+  }
+}
+
+/* A slope stays one, 70000 columns wide; to the nearest, columns double; many columns become few. */
+static void wide_images(void **state) {
+  (void)state;
+  const int64_t in = 35000, out = 70000;
+  array *x = make(CML_F32, 0, 4, (int64_t[]){1, 2, 3, in}, false), *y = make(CML_F32, 0, 4, (int64_t[]){1, 2, 6, out}, false), *z = make(CML_F32, 0, 4, (int64_t[]){1, 2, 3, 700}, false);
+  for (int64_t i = 0; i < 6 * in; i++) set(x, i, (double)(i % in) + 3 * (double)(i / in % 3) + 5 * (double)(i / in / 3));
+  run("aten::upsample_bilinear2d.vec_out", (cml_et_value *[]){&x->value, LIST(INT(6), INT(out)), &no, &none, &y->value}, 5);
+  for (int64_t i = 0; i < 12 * out; i++) {
+    double column = fmin(fmax(((double)(i % out) + 0.5) / 2 - 0.5, 0), (double)(in - 1)), row = fmin(fmax(((double)(i / out % 6) + 0.5) / 2 - 0.5, 0), 2);
+    near("upsample_bilinear2d", i, get(y, i), column + 3 * row + 5 * (double)(i / out / 6), 0.02);
+  }
+  run("aten::upsample_nearest2d.vec_out", (cml_et_value *[]){&x->value, LIST(INT(6), INT(out)), &none, &y->value}, 4);
+  for (int64_t i = 0; i < 12 * out; i++) near("upsample_nearest2d", i, get(y, i), (double)(i % out / 2) + 3 * (double)(i / out % 6 / 2) + 5 * (double)(i / out / 6), 0);
+  run("aten::_upsample_bilinear2d_aa.out", (cml_et_value *[]){&x->value, LIST(INT(3), INT(700)), &no, &none, &none, &z->value}, 6);
+  for (int64_t i = 0; i < 6 * 700; i++)
+    if (i % 700 > 1 && i % 700 < 698) near("_upsample_bilinear2d_aa", i, get(z, i), 50 * (double)(i % 700) + 24.5 + 3 * (double)(i / 700 % 3) + 5 * (double)(i / 2100), 0.02);
+  drop(x), drop(y), drop(z);
+}
+
+/* Of a number there is index 0 alone. */
+static void index_of_number(void **state) {
+  (void)state;
+  array *x = filled(CML_F32, 0, NULL, false), *index = make(CML_I64, 0, 1, (int64_t[]){1}, false), *y = make(CML_F32, 0, 0, NULL, false);
+  set(x, 0, 7);
+  run("aten::index_select.out", (cml_et_value *[]){&x->value, INT(0), &index->value, &y->value}, 4);
+  near("index_select", 0, get(y, 0), 7, 0);
+  set(index, 0, 1);
+  cml_error err = {0};
+  assert_int_equal(cml_et_op_eval_within(cml_et_op_find("aten::index_select.out", 22), (cml_et_value *[]){&x->value, INT(0), &index->value, &y->value}, 4, LIMIT, &err), CML_INVALID);
+  drop(x), drop(index), drop(y);
+}
+
+/* A mask beside indices: for each row of these all of its places. */
+static void masks(void **state) {
+  (void)state;
+  const int64_t rows = 4, n = 150000, kept = n - n / 3, sizes[2] = {rows, n}, shape_of_index[2] = {2, 1}, result[2] = {2, kept};
+  array *x = filled(CML_F32, 2, sizes, false), *mask = make(CML_BOOL, 0, 1, &n, false), *index = make(CML_I64, 0, 2, shape_of_index, false), *y = make(CML_F32, 0, 2, result, false);
+  for (int64_t i = 0; i < n; i++) ((uint8_t *)mask->local.t.data)[i] = i % 3 != 2;
+  set(index, 0, 3), set(index, 1, 1);
+  cml_et_value *items[2] = {&index->value, &mask->value}, list = {.kind = CML_PTE_OPTIONAL_TENSORS, .count = 2, .items = items};
+  run("aten::index.Tensor_out", (cml_et_value *[]){&x->value, &list, &y->value}, 3);
+  for (int64_t i = 0; i < 2 * kept; i++) near("index", i, get(y, i), number((i < kept ? 3 : 1) * n + i % kept / 2 * 3 + i % kept % 2), 0);
+  for (int64_t i = 0; i < 2 * kept; i++) set(y, i, (double)i);
+  array *z = make(CML_F32, 0, 2, sizes, false);
+  run("aten::index_put.out", (cml_et_value *[]){&x->value, &list, &y->value, &no, &z->value}, 5);
+  for (int64_t i = 0; i < rows * n; i++) {
+    int64_t row = i / n, column = i % n, first = row == 3 ? 0 : kept;
+    bool put = row % 2 && column % 3 != 2;
+    near("index_put", i, get(z, i), put ? (double)(first + column / 3 * 2 + column % 3) : number(i), 0);
+  }
+  drop(x), drop(mask), drop(index), drop(y), drop(z);
+}
+
+/* Many channels; long rows of distances, and those with the channels last; long rows of quantized weights. */
+static void channels(void **state) {
+  (void)state;
+  const int64_t n = 100000, sizes[4] = {2, n, 1, 2};
+  for (int last = 0; last < 2; last++) {
+    array *x = filled(CML_F32, 4, sizes, last), *y = make(CML_F32, 0, 4, sizes, last), *w = filled(CML_F32, 1, &n, false), *mean = filled(CML_F32, 1, &n, false),
+          *variance = make(CML_F32, 0, 1, &n, false), *nothing = make(CML_F32, 0, 1, (int64_t[]){0}, false), *nothing2 = make(CML_F32, 0, 1, (int64_t[]){0}, false);
+    for (int64_t i = 0; i < n; i++) set(variance, i, 0.5 + (double)(i % 7));
+    cml_et_value epsilon = {.kind = CML_PTE_REAL, .real = 0.25}, momentum = {.kind = CML_PTE_REAL, .real = 0.1};
+    run("aten::_native_batch_norm_legit_no_training.out", (cml_et_value *[]){&x->value, &w->value, &w->value, &mean->value, &variance->value, &momentum, &epsilon, &y->value, &nothing->value, &nothing2->value}, 10);
+    for (int64_t i = 0; i < 4 * n; i++) {
+      int64_t k = i / 2 % n;
+      near("batch_norm", i, get(y, i), (number(i) - number(k)) / sqrt(0.75 + (double)(k % 7)) * number(k) + number(k), 1e-5);
+    }
+    drop(x), drop(y), drop(w), drop(mean), drop(variance), drop(nothing), drop(nothing2);
+  }
+}
+
+static void distances(void **state) {
+  (void)state;
+  const int64_t n = 70000, long_rows_of[2] = {3, n}, last_sizes[4] = {2, 3, 5, 4}, between[4] = {2, 3, 5, 5};
+  static const double norms_of[] = {0, 1, 2, 3, INFINITY};
+  for (int k = 0; k < 5; k++)
+    for (int wide = 0; wide < 2; wide++) {
+      const int64_t *sizes = wide ? long_rows_of : last_sizes, *result = wide ? (int64_t[]){3, 3} : between, size = wide ? n : 4, rows = wide ? 3 : 5;
+      size_t rank = wide ? 2 : 4;
+      array *x = filled(CML_F32, rank, sizes, !wide), *y = make(CML_F32, 0, rank, result, !wide);
+      cml_et_value norm = {.kind = CML_PTE_REAL, .real = norms_of[k]};
+      run("aten::_cdist_forward.out", (cml_et_value *[]){&x->value, &x->value, &norm, &none, &y->value}, 5);
+      for (int64_t i = 0; i < cml_et_numel(&y->local.t); i++) {
+        int64_t block = i / (rows * rows) * rows, a = (block + i / rows % rows) * size, b = (block + i % rows) * size;
+        double sum = 0;
+        for (int64_t j = 0; j < size; j++) {
+          double d = fabs(number(a + j) - number(b + j));
+          sum = k == 0 ? sum + (d != 0) : k == 4 ? fmax(sum, d) : sum + pow(d, norms_of[k]);
+        }
+        if (k > 0 && k < 4) sum = pow(sum, 1 / norms_of[k]);
+        near("_cdist_forward", i, get(y, i), sum, 1e-5 * sum);
+      }
+      drop(x), drop(y);
+    }
+}
+
+static void mixed_products(void **state) {
+  (void)state;
+  const int64_t k = 70000, n = 3, groups = 35000;
+  array *x = filled(CML_F32, 2, (int64_t[]){1, k}, false), *w = make(CML_I8, 0, 2, (int64_t[]){n, k}, false), *scales = filled(CML_F32, 2, (int64_t[]){n, groups}, false),
+        *y = make(CML_F32, 0, 2, (int64_t[]){1, n}, false), *across = make(CML_I8, 0, 2, (int64_t[]){n, k}, false), *of_rows = filled(CML_F32, 1, &n, false), *z = make(CML_F32, 0, 2, (int64_t[]){1, k}, false),
+        *few = filled(CML_F32, 2, (int64_t[]){1, n}, false);
+  for (int64_t i = 0; i < n * k; i++) set(w, i, (double)(i % 201 - 100)), set(across, i, (double)(i % 97 - 48));
+  run("quantized_decomposed::mixed_linear.out", (cml_et_value *[]){&x->value, &w->value, &scales->value, &none, &none, &y->value}, 6);
+  for (int64_t o = 0; o < n; o++) {
+    double sum = 0;
+    for (int64_t j = 0; j < k; j++) sum += number(j) * (double)((o * k + j) % 201 - 100) * number(o * groups + j / 2);
+    near("mixed_linear", o, get(y, o), sum, 5);
+  }
+  run("quantized_decomposed::mixed_mm.out", (cml_et_value *[]){&few->value, &across->value, &of_rows->value, &none, &z->value}, 5);
+  for (int64_t j = 0; j < k; j++) {
+    double sum = 0;
+    for (int64_t o = 0; o < n; o++) sum += number(o) * number(o) * (double)((o * k + j) % 97 - 48);
+    near("mixed_mm", j, get(z, j), sum, 1e-3);
+  }
+  drop(x), drop(w), drop(scales), drop(y), drop(across), drop(of_rows), drop(z), drop(few);
+}
+
+/* Attention over many keys: scores are not kept for all of them. Keys that are zero weigh alike. */
+static void many_keys(void **state) {
+  (void)state;
+  const int64_t keys = 300000, cache[4] = {1, keys, 1, 2}, one[4] = {1, 1, 1, 2};
+  array *q = filled(CML_F32, 4, one, false), *k = make(CML_F32, 0, 4, cache, false), *v = filled(CML_F32, 4, cache, false), *y = make(CML_F32, 0, 4, one, false);
+  set(k, 2 * 200000, 9), set(k, 2 * 5, -7);
+  cml_et_value scale = {.kind = CML_PTE_REAL, .real = 1};
+  double at[3] = {number(0) * 9, number(0) * -7, 0}, sum[2] = {0}, total = 0;
+  for (int64_t i = 0; i < keys; i++) {
+    double weight = exp(at[i == 200000 ? 0 : i == 5 ? 1 : 2]);
+    total += weight;
+    for (int j = 0; j < 2; j++) sum[j] += weight * number(2 * i + j);
+  }
+  run("llama::custom_sdpa.out", (cml_et_value *[]){&q->value, &k->value, &v->value, INT(keys - 1), &none, &(cml_et_value){.kind = CML_PTE_REAL}, &no, &scale, &y->value}, 9);
+  for (int j = 0; j < 2; j++) near("custom_sdpa", j, get(y, j), sum[j] / total, 2e-4);
+  drop(q), drop(k), drop(v), drop(y);
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(moves),     cmocka_unit_test(searches), cmocka_unit_test(reductions), cmocka_unit_test(norms),
-                                     cmocka_unit_test(long_rows), cmocka_unit_test(images),   cmocka_unit_test(waves)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(moves),        cmocka_unit_test(searches),  cmocka_unit_test(reductions),  cmocka_unit_test(norms),           cmocka_unit_test(long_rows),
+      cmocka_unit_test(images),       cmocka_unit_test(waves),     cmocka_unit_test(long_waves),  cmocka_unit_test(long_planes),     cmocka_unit_test(complex_numbers),
+      cmocka_unit_test(convolutions), cmocka_unit_test(wide_images), cmocka_unit_test(masks),     cmocka_unit_test(channels),        cmocka_unit_test(distances),
+      cmocka_unit_test(mixed_products), cmocka_unit_test(many_keys), cmocka_unit_test(index_of_number)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

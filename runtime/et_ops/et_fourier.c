@@ -1,0 +1,457 @@
+/* Fourier transforms. A line is taken out into pairs of doubles, transformed there, and rounded once.
+ *
+ * The transform of n = p m numbers is p transforms of m numbers each, of every p-th one, which p-point transforms put together
+ * (Cooley and Tukey), p being n's least prime factor. All twiddle factors come from one table of the n-th roots of unity.
+ *
+ * A line of more than LONG numbers stays where it is, for a program's peak memory is its plan: as a matrix of n = rows * columns numbers
+ * whose columns and then rows are transformed one at a time, turned in between, and which is transposed in place at the end. A long
+ * line of reals goes through one of half as many complex numbers, which is as much memory as its output has. Long lines without two
+ * factors of at most LONG, of an odd number of reals, and of float16 (which would be rounded twice) are taken out like short ones. */
+#include <math.h>
+
+#include "et_complex.h"
+#include "et_families.h"
+
+enum { LONG = 1 << 13 };
+
+typedef cml_et_pair pair;
+
+typedef struct transform {
+  int64_t n;
+  pair *roots;            /* n: exp(sign 2 pi i k / n) */
+  pair *in, *out, *mixed; /* n each */
+} transform;
+
+static pair root(int64_t k, int64_t n, double sign) {
+  double angle = sign * 2 * M_PI * (double)k / (double)n;
+  return (pair){cos(angle), sin(angle)};
+}
+
+static int64_t least_factor(int64_t n) {
+  for (int64_t p = 2; p * p <= n; p++)
+    if (n % p == 0) return p;
+  return n;
+}
+
+static void put_together(const transform *t, pair *out, int64_t n, int64_t p) {
+  int64_t m = n / p, step = t->n / n;
+  for (int64_t k = 0; k < m; k++) {
+    for (int64_t r = 0; r < p; r++) t->mixed[r] = cml_et_times(out[r * m + k], t->roots[r * k * step]);
+    if (p == 2) {
+      pair a = t->mixed[0], b = t->mixed[1];
+      out[k] = cml_et_plus(a, b);
+      out[m + k] = (pair){a.re - b.re, a.im - b.im};
+      continue;
+    }
+    for (int64_t q = 0; q < p; q++) {
+      pair sum = t->mixed[0];
+      for (int64_t r = 1; r < p; r++) sum = cml_et_plus(sum, cml_et_times(t->mixed[r], t->roots[r * q % p * (t->n / p)]));
+      out[q * m + k] = sum;
+    }
+  }
+}
+
+/* The recursion halves n at least: its depth is at most 62. */
+static void run_transform(const transform *t, pair *out, const pair *in, int64_t n, int64_t stride) {
+  if (n == 1) {
+    *out = *in;
+    return;
+  }
+  int64_t p = least_factor(n), m = n / p;
+  for (int64_t r = 0; r < p; r++) run_transform(t, out + r * m, in + r * stride, m, stride * p);
+  put_together(t, out, n, p);
+}
+
+static cml_status prepare(cml_et_call *c, transform *t, int64_t n, double sign, cml_error *err) {
+  uint64_t bytes;
+  if (!cml_mul((uint64_t)n + 1, sizeof(pair) * 4, &bytes)) return cml_fail_memory(err);
+  pair *room = cml_et_temp(c, bytes);
+  if (!room) return cml_fail_memory(err);
+  *t = (transform){.n = n, .roots = room, .in = room + n, .out = room + 2 * n, .mixed = room + 3 * n};
+  for (int64_t k = 0; k < n; k++) t->roots[k] = root(k, n, sign);
+  return CML_OK;
+}
+
+/* ---- lines in a tensor's memory ---- */
+
+/* Complex numbers whose parts lie apart: shape's strides count parts, the imaginary one lies `im` behind the real one. */
+typedef struct grid {
+  cml_et_tensor parts;
+  cml_et_local shape;
+  int64_t im;
+} grid;
+
+static void grid_of(const cml_et_tensor *x, grid *g) {
+  g->parts = cml_et_parts_of(x);
+  g->im = 1;
+  cml_et_make(&g->shape, CML_F64, x->rank, x->sizes, x->data);
+  for (int k = 0; k < x->rank; k++) g->shape.strides[k] = 2 * x->strides[k];
+}
+
+/* n numbers of a grid, `step` parts apart. */
+typedef struct line {
+  grid *g;
+  int64_t first, step, n;
+} line;
+
+static pair get(const line *l, int64_t i) {
+  pair p;
+  cml_et_load_parts(&p, &l->g->parts, l->first + i * l->step, l->g->im, 1, 1);
+  return p;
+}
+
+static void put(const line *l, int64_t i, pair p, double scale) {
+  cml_et_store_parts(&l->g->parts, l->first + i * l->step, l->g->im, 1, 1, &p, scale);
+}
+
+/* Every `stride`-th number from i on, count of them: out of the line and into it. */
+static void take_out(const line *l, int64_t i, int64_t stride, int64_t count, pair *out) {
+  cml_et_load_parts(out, &l->g->parts, l->first + i * l->step, l->g->im, stride * l->step, count);
+}
+static void put_in(const line *l, int64_t i, int64_t stride, int64_t count, const pair *in, double scale) {
+  cml_et_store_parts(&l->g->parts, l->first + i * l->step, l->g->im, stride * l->step, count, in, scale);
+}
+
+static void move_part(const line *l, int64_t to, int64_t from, int64_t part, void *saved) {
+  size_t width = cml_et_width(&l->g->parts);
+  char *data = l->g->parts.data, *a = to < 0 ? saved : data + (size_t)(l->first + to * l->step + part) * width;
+  memcpy(a, from < 0 ? (char *)saved : data + (size_t)(l->first + from * l->step + part) * width, width);
+}
+
+/* The matrix's number (r, k) goes to k * rows + r, cycle by cycle, each from its least place. */
+static void transpose(const line *l, int64_t rows, int64_t columns) {
+  for (int64_t start = 1; start + 1 < l->n; start++) {
+    int64_t from = start;
+    do from = from % rows * columns + from / rows;
+    while (from > start);
+    if (from < start) continue;
+    double saved[2];
+    for (int part = 0; part < 2; part++) move_part(l, -1, start, part ? l->g->im : 0, &saved[part]);
+    for (int64_t to = start;; to = from) {
+      from = to % rows * columns + to / rows;
+      for (int part = 0; part < 2; part++) move_part(l, to, from == start ? -1 : from, part ? l->g->im : 0, &saved[part]);
+      if (from == start) break;
+    }
+  }
+}
+
+/* How lines of n numbers are transformed in place: `rows` is 1 where they are taken out as a whole. */
+typedef struct engine {
+  transform column, row;
+  int64_t rows, columns;
+  double sign;
+} engine;
+
+/* The largest divisor of n that is not above its root; 0 where it leaves more than LONG. */
+static int64_t rows_of(int64_t n) {
+  if (n > (int64_t)LONG * LONG) return 0;
+  for (int64_t d = LONG; d > 0; d--)
+    if (d * d <= n && n % d == 0) return n / d <= LONG ? d : 0;
+  return 0;
+}
+
+static cml_status prepare_engine(cml_et_call *c, engine *e, int64_t n, double sign, cml_dtype type, cml_error *err) {
+  int64_t rows = n > LONG && type != CML_F16 ? rows_of(n) : 1;
+  *e = (engine){.rows = rows > 1 ? rows : 1, .sign = sign};
+  e->columns = n / e->rows;
+  if (e->rows > 1) CML_TRY(prepare(c, &e->column, e->rows, sign, err));
+  return prepare(c, &e->row, e->columns, sign, err);
+}
+
+static void run_engine(const engine *e, const line *l, double scale) {
+  const transform *t = &e->column;
+  for (int64_t k = 0; k < e->columns && e->rows > 1; k++) {
+    take_out(l, k, e->columns, e->rows, t->in);
+    run_transform(t, t->out, t->in, e->rows, 1);
+    pair turn = {1, 0}, step = root(k, l->n, e->sign);
+    for (int64_t r = 1; r < e->rows; r++) {
+      turn = r % 32 ? cml_et_times(turn, step) : root(k * r, l->n, e->sign); /* before roundings add up */
+      t->out[r] = cml_et_times(t->out[r], turn);
+    }
+    put_in(l, k, e->columns, e->rows, t->out, 1);
+  }
+  t = &e->row;
+  for (int64_t r = 0; r < e->rows; r++) {
+    take_out(l, r * e->columns, 1, e->columns, t->in);
+    run_transform(t, t->out, t->in, e->columns, 1);
+    put_in(l, r * e->columns, 1, e->columns, t->out, scale);
+  }
+  if (e->rows > 1) transpose(l, e->rows, e->columns);
+}
+
+/* Complex to complex along one dimension, in place. */
+static cml_status along(cml_et_call *c, grid *g, int dim, double sign, double scale, cml_error *err) {
+  engine e;
+  CML_TRY(prepare_engine(c, &e, g->shape.sizes[dim], sign, g->parts.dtype, err));
+  for (cml_et_lines l = cml_et_lines_of(&g->shape.t, &g->shape.t, dim); l.left > 0; l.left--, cml_et_next_line(&l))
+    run_engine(&e, &(line){g, l.first_a, g->shape.strides[dim], g->shape.sizes[dim]}, scale);
+  return CML_OK;
+}
+
+/* ---- operators ---- */
+
+/* 0: none, 1: by the root of the count, 2: by the count. */
+static cml_status take_scale(cml_et_call *c, size_t i, const int64_t *sizes, const cml_et_dims *d, double *out, cml_error *err) {
+  int64_t how = cml_et_int(c, i, 0);
+  double n = 1;
+  if (how < 0 || how > 2) return cml_et_fail(c, err, "normalization %lld is not known", (long long)how);
+  for (size_t k = 0; k < d->count; k++) n *= (double)sizes[d->list[k]];
+  *out = how == 0 ? 1 : how == 1 ? 1 / sqrt(n) : 1 / n;
+  return CML_OK;
+}
+
+/* Whether a line of n reals goes through half as many complex numbers in the output's memory. */
+static bool by_halves(int64_t n, cml_dtype type) { return n > LONG && n % 2 == 0 && type != CML_F16 && (n / 2 <= LONG || rows_of(n / 2)); }
+
+/* Numbers k and m - k of two transforms in one, of the even (as real parts) and the odd reals: what they add up to. With
+ * e = a + conj(b) and o = a - conj(b), forward they are (e - i w o) / 2 and its like, back e + i w o, w being the k-th root. */
+static void untie(const line *l, int64_t k, double sign, double scale) {
+  int64_t m = l->n, j = m - k;
+  pair a = get(l, k), b = get(l, k ? j : 0), w = root(k, 2 * m, sign), e = {a.re + b.re, a.im - b.im}, o = {a.re - b.re, a.im + b.im};
+  pair turned = cml_et_times((pair){0, sign}, cml_et_times(w, o)); /* i w o back, -i w o forward */
+  if (sign < 0) scale /= 2;
+  put(l, k, cml_et_plus(e, turned), scale);
+  if (j != k && (k || sign < 0)) put(l, j, (pair){e.re - turned.re, turned.im - e.im}, scale);
+}
+
+/* Reals 2 k and 2 k + 1 are number k. */
+static void pair_up(const cml_et_tensor *x, int64_t from, int64_t step, const line *l) {
+  pair some[256];
+  for (int64_t k = 0; k < l->n; k += 256) {
+    int64_t n = l->n - k < 256 ? l->n - k : 256;
+    cml_et_load_parts(some, x, from + 2 * k * step, step, 2 * step, n);
+    put_in(l, k, 1, n, some, 1);
+  }
+}
+
+static cml_status long_r2c(cml_et_call *c, const cml_et_tensor *x, cml_et_tensor *out, int dim, double scale, cml_error *err) {
+  int64_t n = x->sizes[dim], m = n / 2;
+  engine e;
+  grid g;
+  grid_of(out, &g);
+  CML_TRY(prepare_engine(c, &e, m, -1, g.parts.dtype, err));
+  for (cml_et_lines at = cml_et_lines_of(x, out, dim); at.left > 0; at.left--, cml_et_next_line(&at)) {
+    const line l = {&g, 2 * at.first_b, g.shape.strides[dim], m};
+    pair_up(x, at.first_a, x->strides[dim], &l);
+    run_engine(&e, &l, 1);
+    for (int64_t k = 0; k <= m / 2; k++) untie(&l, k, -1, scale);
+    for (int64_t k = m + 1; k < out->sizes[dim]; k++) { /* both sides are wanted */
+      pair p = get(&l, n - k);
+      put(&l, k, (pair){p.re, -p.im}, 1);
+    }
+  }
+  return CML_OK;
+}
+
+static cml_status short_r2c(cml_et_call *c, const cml_et_tensor *x, cml_et_tensor *out, int dim, double scale, cml_error *err) {
+  int64_t n = x->sizes[dim];
+  transform t = {0};
+  CML_TRY(prepare(c, &t, n, -1, err));
+  for (cml_et_lines l = cml_et_lines_of(x, out, dim); l.left > 0; l.left--, cml_et_next_line(&l)) {
+    cml_et_load_parts(t.in, x, l.first_a, 0, x->strides[dim], n);
+    for (int64_t i = 0; i < n; i++) t.in[i].im = 0;
+    run_transform(&t, t.out, t.in, n, 1);
+    cml_et_store_pairs(out, l.first_b, out->strides[dim], out->sizes[dim], t.out, scale);
+  }
+  return CML_OK;
+}
+
+static cml_status op_r2c(cml_et_call *c, cml_error *err) {
+  const cml_et_tensor *x = cml_et_arg(c, 0);
+  cml_et_tensor *out = cml_et_arg(c, 4);
+  bool onesided = cml_et_bool(c, 3, true);
+  int64_t sizes[CML_PTE_MAX_RANK];
+  double scale = 1;
+  cml_et_dims d;
+  CML_TRY(cml_et_want(c, x, CML_MASK(F16) | CML_MASK(F32) | CML_MASK(F64), "the signal", err));
+  if (!out->complex || cml_et_part_type(out) != x->dtype) return cml_et_fail(c, err, "the output is not complex of the signal's precision");
+  CML_TRY(cml_et_take_dims(c, 1, x->rank, &d, err));
+  CML_TRY(take_scale(c, 2, x->sizes, &d, &scale, err));
+  int last = d.list[d.count - 1];
+  int64_t n = x->sizes[last];
+  memcpy(sizes, x->sizes, x->rank * sizeof *sizes);
+  if (n < 1) return cml_et_fail(c, err, "the transformed dimension is empty");
+  if (onesided) sizes[last] = n / 2 + 1;
+  CML_TRY(cml_et_resize(c, out, x->rank, sizes, err));
+  CML_TRY((by_halves(n, x->dtype) ? long_r2c : short_r2c)(c, x, out, last, d.count > 1 ? 1 : scale, err));
+  grid g;
+  grid_of(out, &g);
+  for (size_t k = d.count - 1; k-- > 0;) CML_TRY(along(c, &g, d.list[k], -1, k ? 1 : scale, err));
+  return CML_OK;
+}
+
+/* The half of a spectrum that is given stands for all: the other half is its conjugate, mirrored. */
+static void mirror(transform *t, int64_t given) {
+  t->in[0].im = 0;
+  if (t->n % 2 == 0 && t->n / 2 < given) t->in[t->n / 2].im = 0;
+  for (int64_t i = t->n / 2 + 1; i < t->n; i++) t->in[i] = (pair){t->in[t->n - i].re, -t->in[t->n - i].im};
+}
+
+/* The other dimensions are transformed first, in the output's own memory: a line there holds n reals, as many as count of half a spectrum.
+ *
+ *     re 0 | re 1 | im 1 | re 2 | im 2 | … | re n/2, where n is even
+ *
+ * Of the first and the last number only the real part counts in the end; until then their imaginary part takes the place of `re 1`,
+ * which comes later. Where there is none (n of 1 or 2) they are transformed beside the output. */
+typedef struct halves {
+  const cml_et_tensor *x;
+  cml_et_tensor *out;
+  const cml_et_dims *d;
+  int last;
+} halves;
+
+/* Numbers k .. k + count of all lines, transformed along all dimensions but the last one named. */
+static cml_status take_numbers(cml_et_call *c, const halves *h, int64_t k, int64_t count, grid *g, cml_error *err) {
+  pair some[256];
+  int last = h->last;
+  int64_t step = h->x->strides[last];
+  for (cml_et_lines l = cml_et_lines_of(h->x, &g->shape.t, last); l.left > 0; l.left--, cml_et_next_line(&l)) {
+    const line to = {g, l.first_b, g->shape.strides[last], count};
+    for (int64_t i = 0; i < count; i += 256) {
+      int64_t n = count - i < 256 ? count - i : 256;
+      cml_et_load_pairs(some, h->x, l.first_a + (k + i) * step, step, n);
+      put_in(&to, i, 1, n, some, 1);
+    }
+  }
+  for (size_t i = 0; i + 1 < h->d->count; i++) CML_TRY(along(c, g, h->d->list[i], 1, 1, err));
+  return CML_OK;
+}
+
+/* The grid of `count` numbers whose parts begin at these places of the output's lines. */
+static void grid_in(const halves *h, int64_t count, int64_t re, int64_t im, grid *g) {
+  int64_t sizes[CML_PTE_MAX_RANK], step = h->out->strides[h->last];
+  memcpy(sizes, h->x->sizes, h->x->rank * sizeof *sizes);
+  sizes[h->last] = count;
+  cml_et_make(&g->shape, CML_F64, h->x->rank, sizes, NULL);
+  memcpy(g->shape.strides, h->out->strides, h->x->rank * sizeof *sizes);
+  g->shape.strides[h->last] = 2 * step;
+  g->parts = *h->out;
+  g->parts.data = (char *)h->out->data + (size_t)(re * step) * cml_et_width(h->out);
+  g->im = (im - re) * step;
+}
+
+static cml_status beside(cml_et_call *c, const halves *h, int64_t k, int64_t place, cml_error *err) {
+  grid g, to;
+  cml_et_local column;
+  int64_t sizes[CML_PTE_MAX_RANK];
+  memcpy(sizes, h->x->sizes, h->x->rank * sizeof *sizes);
+  sizes[h->last] = 1;
+  cml_et_make(&column, CML_DTYPE_NONE, h->x->rank, sizes, NULL);
+  column.t.complex = h->x->complex;
+  if (!(column.t.data = cml_et_temp(c, (uint64_t)cml_et_numel(&column.t) * cml_et_width(&column.t)))) return cml_fail_memory(err);
+  grid_of(&column.t, &g);
+  CML_TRY(take_numbers(c, h, k, 1, &g, err));
+  grid_in(h, 1, place, place, &to);
+  for (cml_et_lines l = cml_et_lines_of(&g.shape.t, &to.shape.t, h->last); l.left > 0; l.left--, cml_et_next_line(&l)) {
+    double re;
+    cml_et_load_f64(&re, &g.parts, l.first_a, 1, 1);
+    cml_et_store_f64(&to.parts, l.first_b, 1, 1, &re);
+  }
+  return CML_OK;
+}
+
+static cml_status other_dims(cml_et_call *c, const halves *h, int64_t n, cml_error *err) {
+  grid g;
+  for (int end = 0; end < (n % 2 ? 1 : 2); end++) { /* the first, the last */
+    int64_t k = end * (n / 2), place = end * (n - 1);
+    if (n <= 2) {
+      CML_TRY(beside(c, h, k, place, err));
+    } else {
+      grid_in(h, 1, place, 1, &g);
+      CML_TRY(take_numbers(c, h, k, 1, &g, err));
+    }
+  }
+  if (n <= 2) return CML_OK;
+  grid_in(h, (n - 1) / 2, 1, 2, &g);
+  return take_numbers(c, h, 1, (n - 1) / 2, &g, err);
+}
+
+/* Half a spectrum out of a line of the output, as other_dims left it. */
+static void load_half(transform *t, const cml_et_tensor *out, int64_t first, int64_t step) {
+  cml_et_load_parts(t->in, out, first, 0, step, 1);
+  cml_et_load_parts(t->in + 1, out, first + step, step, 2 * step, (t->n - 1) / 2);
+  if (t->n % 2 == 0) cml_et_load_parts(t->in + t->n / 2, out, first + (t->n - 1) * step, 0, step, 1);
+}
+
+/* Half a spectrum of 2 m reals into m numbers of the output's line, the real part of the last one as the imaginary one of the first:
+ * out of the input; or as other_dims left it there, where all move by one place, the last ones first. */
+static void begin_half(const halves *h, const cml_et_lines *at, const line *l) {
+  pair first, last, some[256];
+  int64_t m = l->n, step = h->x->strides[h->last];
+  if (h->d->count == 1) {
+    cml_et_load_pairs(&first, h->x, at->first_a, 1, 1);
+    cml_et_load_pairs(&last, h->x, at->first_a + m * step, 1, 1);
+    for (int64_t k = 1; k < m; k += 256) {
+      int64_t n = m - k < 256 ? m - k : 256;
+      cml_et_load_pairs(some, h->x, at->first_a + k * step, step, n);
+      put_in(l, k, 1, n, some, 1);
+    }
+  } else {
+    const line before = {l->g, l->first - l->g->im, l->step, m};
+    cml_et_load_parts(&first, h->out, l->first, 0, 1, 1);
+    cml_et_load_parts(&last, h->out, l->first + (2 * m - 1) * l->g->im, 0, 1, 1);
+    for (int64_t k = m - 1; k > 0; k--) put(l, k, get(&before, k), 1);
+  }
+  put(l, 0, (pair){first.re, last.re}, 1);
+}
+
+static cml_status long_c2r(cml_et_call *c, const halves *h, double scale, cml_error *err) {
+  int64_t step = h->out->strides[h->last], m = h->out->sizes[h->last] / 2;
+  engine e;
+  grid g = {.parts = *h->out, .im = step};
+  CML_TRY(prepare_engine(c, &e, m, 1, g.parts.dtype, err));
+  for (cml_et_lines at = cml_et_lines_of(h->x, h->out, h->last); at.left > 0; at.left--, cml_et_next_line(&at)) {
+    const line l = {&g, at.first_b, 2 * step, m};
+    begin_half(h, &at, &l);
+    pair ends = get(&l, 0);
+    put(&l, 0, (pair){ends.re + ends.im, ends.re - ends.im}, 1);
+    for (int64_t k = 1; k <= m / 2; k++) untie(&l, k, 1, 1);
+    run_engine(&e, &l, scale);
+  }
+  return CML_OK;
+}
+
+static cml_status short_c2r(cml_et_call *c, const halves *h, double scale, cml_error *err) {
+  const cml_et_tensor *x = h->x;
+  cml_et_tensor *out = h->out;
+  int64_t n = out->sizes[h->last], step = out->strides[h->last];
+  transform t = {0};
+  CML_TRY(prepare(c, &t, n, 1, err));
+  for (cml_et_lines l = cml_et_lines_of(x, out, h->last); l.left > 0; l.left--, cml_et_next_line(&l)) {
+    if (h->d->count > 1) load_half(&t, out, l.first_b, step);
+    else cml_et_load_pairs(t.in, x, l.first_a, x->strides[h->last], n / 2 + 1);
+    mirror(&t, n / 2 + 1);
+    run_transform(&t, t.out, t.in, n, 1);
+    double *re = (double *)(void *)t.in;
+    for (int64_t i = 0; i < n; i++) re[i] = t.out[i].re * scale;
+    cml_et_store_f64(out, l.first_b, step, n, re);
+  }
+  return CML_OK;
+}
+
+static cml_status op_c2r(cml_et_call *c, cml_error *err) {
+  const cml_et_tensor *x = cml_et_arg(c, 0);
+  cml_et_tensor *out = cml_et_arg(c, 4);
+  int64_t sizes[CML_PTE_MAX_RANK], n = cml_et_int(c, 3, 0);
+  double scale = 1;
+  cml_et_dims d;
+  if (!x->complex || cml_et_part_type(x) != out->dtype) return cml_et_fail(c, err, "the spectrum is not complex of the output's precision");
+  CML_TRY(cml_et_take_dims(c, 1, x->rank, &d, err));
+  int last = d.list[d.count - 1];
+  memcpy(sizes, x->sizes, x->rank * sizeof *sizes);
+  sizes[last] = n;
+  if (n < 1 || x->sizes[last] < n / 2 + 1)
+    return cml_et_fail(c, err, "a spectrum of %lld numbers makes no signal of %lld", (long long)x->sizes[last], (long long)n);
+  CML_TRY(take_scale(c, 2, sizes, &d, &scale, err));
+  CML_TRY(cml_et_resize(c, out, x->rank, sizes, err));
+  if (cml_et_numel(out) == 0) return CML_OK;
+  const halves h = {x, out, &d, last};
+  if (d.count > 1) CML_TRY(other_dims(c, &h, n, err));
+  return (by_halves(n, out->dtype) ? long_c2r : short_c2r)(c, &h, scale, err);
+}
+
+static const cml_et_op rows[] = {
+    {"aten::_fft_r2c.out", "tIibk", op_r2c},
+    {"aten::_fft_c2r.out", "cIiio", op_c2r},
+};
+CML_ET_FAMILY(fourier)
