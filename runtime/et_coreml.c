@@ -24,10 +24,13 @@ struct cml_et_coreml_model {
   cml_tree *tree;
   cml_model *model;
   function *functions;
+  json_t *symbols;  /* debug handles by "OUTPUT:OPERATOR", of debug_info.json; read when a method is first watched */
+  bool symbols_read;
   cml_arena arena;
 };
 
 typedef struct handle {
+  cml_et_coreml_model *model;
   cml_session *session;
   const cml_executable *executable;
   size_t input_count, output_count;
@@ -45,6 +48,7 @@ void cml_et_coreml_models_free(cml_et_coreml_model *m) {
     for (function *f = m->functions; f; f = f->next) cml_executable_unref(f->executable);
     cml_model_close(m->model);
     cml_tree_unref(m->tree);
+    json_decref(m->symbols);
     cml_arena_free(&m->arena);
     free(m);
   }
@@ -182,6 +186,7 @@ static cml_status build(handle *h, const cml_et_delegate_info *info, cml_error *
   CML_TRY(open_model(p, c.blob, &model, err));
   CML_TRY(open_function(p, model, wanted, &executable, err));
   h->executable = executable;
+  h->model = model;
   CML_TRY(read_metadata(h, model->tree, info->method, wanted, &outputs, err));
   CML_TRY(check_inputs(h, err));
   CML_TRY(bind_outputs(h, outputs, err));
@@ -252,6 +257,38 @@ const cml_et_backend cml_et_coreml_backend = {.id = CML_PTE_COREML_ID, .init = i
 
 /* ---- events ---- */
 
+/* Without debug information, or with what cannot be read, nothing is named. */
+static void read_symbols(cml_et_coreml_model *m) {
+  const cml_node *file = cml_node_find(cml_tree_root(m->tree), "debug_info.json");
+  cml_span text;
+  json_t *json = NULL;
+  if (m->symbols_read) return;
+  m->symbols_read = true;
+  if (!file || cml_node_kind_of(file) != CML_NODE_FILE || cml_node_span(file, &text, NULL) || cml_json_parse(text, 0, "debug_info.json", &json, NULL)) return;
+  m->symbols = json_incref(json_object_get(json, "debugSymbolToHandles"));
+  json_decref(json);
+}
+
+typedef struct symbol {
+  char name[512], handles[256];
+} symbol;
+
+/* The event's debug symbol and handles, kept in *s. What a pass made of an operation gives its output, under another type. */
+static void name_symbol(const cml_et_coreml_model *m, cml_et_event *event, symbol *s) {
+  const char *key;
+  json_t *each;
+  size_t at = 0, n = strlen(event->name);
+  if (!m->symbols || (size_t)snprintf(s->name, sizeof s->name, "%s:%s", event->name, event->op_type) >= sizeof s->name) return;
+  const json_t *list = json_object_get(m->symbols, s->name);
+  event->debug_symbol = s->name;
+  if (!list && !strncmp(event->op_type, "cml_", 4))
+    json_object_foreach(m->symbols, key, each) if (!strncmp(key, event->name, n) && key[n] == ':') list = each, event->debug_symbol = key;
+  for (size_t i = 0; i < json_array_size(list) && at < sizeof s->handles; i++)
+    at += (size_t)snprintf(s->handles + at, sizeof s->handles - at, "%s%lld", i ? ", " : "", (long long)json_integer_value(json_array_get(list, i)));
+  if (at) event->debug_handles = s->handles;
+  else event->debug_symbol = NULL;
+}
+
 static void observe(void *context, const char *op_type, const char *op_name, uint64_t begin, uint64_t end, const cml_tensor *const *inputs,
                     size_t input_count, const cml_tensor *const *outputs, size_t output_count) {
   cml_et_method *m = ((handle *)context)->watched;
@@ -265,12 +302,19 @@ static void observe(void *context, const char *op_type, const char *op_name, uin
   event.end_ns = end;
   event.outputs = outputs;
   event.output_count = output_count;
+  symbol kept;
+  name_symbol(((handle *)context)->model, &event, &kept);
   m->observe(m->observe_context, &event);
 }
 
 void cml_et_coreml_observe(void *object, cml_et_method *method) {
   handle *h = object;
   h->watched = method;
+  if (method->observe) {
+    pthread_mutex_lock(&method->program->mutex);
+    read_symbols(h->model);
+    pthread_mutex_unlock(&method->program->mutex);
+  }
   cml_session_observe(h->session, method->observe ? observe : NULL, h);
   cml_session_stop_by(h->session, &method->cancelled);
 }

@@ -91,26 +91,69 @@ cml_status cml_et_method_set_number(cml_et_method *m, size_t i, cml_et_number n,
   return CML_OK;
 }
 
+/* "'delegate_0/output_1', fp32 [9, 8] at most" */
+static void name_skipped(cml_buffer *b, const cml_et_method *m, const cml_et_skipped *k) {
+  char shape[200];
+  const int32_t *most = m->pte->values[k->value].tensor->sizes;
+  int64_t sizes[CML_PTE_MAX_RANK];
+  for (int d = 0; d < k->tensor->rank; d++) sizes[d] = most[d];
+  const cml_et_tensor declared = {.rank = k->tensor->rank, .sizes = sizes};
+  cml_buffer_printf(b, "%s'delegate_%u/output_%u', %s %s%s", b->size ? ", " : "", k->call, k->output, cml_dtype_name(k->tensor->dtype),
+                    cml_et_shape_text(&declared, shape, sizeof shape), k->tensor->dynamism == CML_PTE_BOUNDED ? " at most" : "");
+}
+
+/* All outputs of skipped calls, or those that were not given. */
+static cml_status fail_with_skipped(const cml_et_method *m, bool missing, cml_status status, const char *words, cml_error *err) {
+  cml_buffer b = CML_BUFFER_INIT;
+  for (size_t i = 0; i < m->skipped_count; i++)
+    if (!missing || !m->skipped[i].given) name_skipped(&b, m, &m->skipped[i]);
+  status = cml_fail(err, status, CML_NO_OFFSET, "%s %s", words, b.size && !b.failed ? (const char *)b.data : "none");
+  cml_buffer_free(&b);
+  return status;
+}
+
+/* The declared shape, or one within it. */
+static bool suits(const cml_et_method *m, const cml_et_skipped *k, const cml_tensor *v) {
+  const cml_pte_tensor *t = m->pte->values[k->value].tensor;
+  if (v->rank != t->rank || v->dtype == CML_STRING || cml_dtype_bits(v->dtype) < 8) return false;
+  for (int d = 0; d < t->rank; d++)
+    if (t->dynamism == CML_PTE_STATIC ? v->dims[d] != t->sizes[d] : t->dynamism == CML_PTE_BOUNDED && v->dims[d] > t->sizes[d]) return false;
+  return true;
+}
+
+static cml_status keep_skipped(cml_et_method *m, cml_et_skipped *k, const cml_tensor *v, cml_error *err) {
+  uint64_t bytes;
+  void *data;
+  if (!suits(m, k, v) || !cml_tensor_bytes(v, &bytes)) {
+    char shape[200];
+    cml_buffer b = CML_BUFFER_INIT;
+    const cml_et_tensor given = {.rank = (uint8_t)(v->rank < CML_PTE_MAX_RANK ? v->rank : CML_PTE_MAX_RANK), .sizes = (int64_t *)(uintptr_t)v->dims};
+    name_skipped(&b, m, k);
+    cml_status status = cml_fail(err, CML_MISMATCH, CML_NO_OFFSET, "wanted is %s; given is %s %s", b.failed ? "another" : (const char *)b.data,
+                                 cml_dtype_name(v->dtype), cml_et_shape_text(&given, shape, sizeof shape));
+    cml_buffer_free(&b);
+    return status;
+  }
+  if (!(data = malloc(bytes ? bytes : 1))) return cml_fail_memory(err);
+  if (bytes) memcpy(data, v->data, bytes);
+  free(k->data);
+  k->data = data;
+  k->type = v->dtype;
+  memcpy(k->sizes, v->dims, (size_t)v->rank * sizeof *k->sizes);
+  k->given = true;
+  return CML_OK;
+}
+
 cml_status cml_et_method_set_skipped(cml_et_method *m, const char *name, const cml_tensor *v, cml_error *err) {
   unsigned call, output;
   int end = 0;
-  uint64_t bytes;
-  bool ok = sscanf(name, "delegate_%u/output_%u%n", &call, &output, &end) == 2 && !name[end] && v->rank >= 0 && v->rank <= CML_PTE_MAX_RANK;
-  for (size_t i = 0; ok && i < m->skipped_count; i++) {
-    cml_et_skipped *s = &m->skipped[i];
-    if (s->call != call || s->output != output) continue;
-    if ((size_t)v->rank != s->tensor->rank || v->dtype != s->tensor->dtype || !cml_tensor_bytes(v, &bytes))
-      return cml_fail(err, CML_MISMATCH, CML_NO_OFFSET, "'%s' takes %s of rank %d", name, cml_dtype_name(s->tensor->dtype), s->tensor->rank);
-    void *data = malloc(bytes ? bytes : 1);
-    if (!data) return cml_fail_memory(err);
-    memcpy(data, v->data, bytes);
-    free(s->data);
-    s->data = data;
-    memcpy(s->sizes, v->dims, (size_t)v->rank * sizeof *s->sizes);
-    s->given = true;
-    return CML_OK;
-  }
-  return cml_fail(err, CML_NOT_FOUND, CML_NO_OFFSET, "there is no '%s' among the outputs of skipped delegate calls", name);
+  bool named = sscanf(name, "delegate_%u/output_%u%n", &call, &output, &end) == 2 && !name[end];
+  for (size_t i = 0; named && i < m->skipped_count; i++)
+    if (m->skipped[i].call == call && m->skipped[i].output == output) return keep_skipped(m, &m->skipped[i], v, err);
+  if (!m->program->options.skip_delegates)
+    return cml_fail(err, CML_NOT_FOUND, CML_NO_OFFSET, "there is no '%s': delegates are not skipped", name);
+  cml_status status = fail_with_skipped(m, false, CML_NOT_FOUND, "outputs of skipped delegate calls are", err);
+  return cml_error_prefix(err, status, "there is no '%s'", name);
 }
 
 /* ---- instructions ---- */
@@ -155,12 +198,9 @@ static cml_status run_kernel(cml_et_method *m, cml_et_step *s, cml_error *err) {
 static cml_status run_skipped(cml_et_method *m, cml_et_step *s, cml_error *err) {
   for (size_t i = 0; i < m->skipped_count; i++) {
     cml_et_skipped *k = &m->skipped[i];
-    char shape[200];
     if (k->call != s->ordinal) continue;
-    if (!k->given)
-      return cml_fail(err, CML_ARGUMENT, CML_NO_OFFSET, "the delegate is skipped: give 'delegate_%u/output_%u', %s %s", k->call, k->output,
-                      cml_dtype_name(k->tensor->dtype), cml_et_shape_text(k->tensor, shape, sizeof shape));
-    cml_tensor v = {.dtype = k->tensor->dtype, .rank = k->tensor->rank, .data = k->data};
+    if (!k->given) return fail_with_skipped(m, true, CML_ARGUMENT, "the delegate is skipped; give what skipped ones would compute:", err);
+    cml_tensor v = {.dtype = k->type, .rank = k->tensor->rank, .data = k->data};
     memcpy(v.dims, k->sizes, k->tensor->rank * sizeof *k->sizes);
     CML_TRY(fill(m, k->tensor, &v, err));
   }

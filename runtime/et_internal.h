@@ -42,9 +42,10 @@ typedef struct cml_et_handle {
 
 /* An output of a skipped delegate call. */
 typedef struct cml_et_skipped {
-  uint32_t call, output;
+  uint32_t call, output, value;
   cml_et_tensor *tensor;
   bool given;
+  cml_dtype type;        /* of what was given */
   void *data;            /* a copy of what was given: planned memory is reused by others */
   uint64_t bytes;
   int64_t sizes[CML_PTE_MAX_RANK];

@@ -297,11 +297,11 @@ static void mark_list(const cml_et_method *m, const cml_et_value *v, bool *known
       if (v->items[k] >= m->values && v->items[k] < m->values + m->pte->value_count) known[v->items[k] - m->values] = true;
 }
 
-static cml_status add_skipped(cml_et_method *m, const cml_et_step *s, uint32_t output, cml_et_tensor *tensor, cml_error *err) {
+static cml_status add_skipped(cml_et_method *m, const cml_et_step *s, uint32_t output, const cml_et_value *v, cml_error *err) {
   cml_et_skipped *grown = realloc(m->skipped, (m->skipped_count + 1) * sizeof *grown);
   if (!grown) return cml_fail_memory(err);
   m->skipped = grown;
-  grown[m->skipped_count++] = (cml_et_skipped){.call = s->ordinal, .output = output, .tensor = tensor};
+  grown[m->skipped_count++] = (cml_et_skipped){.call = s->ordinal, .output = output, .value = (uint32_t)(v - m->values), .tensor = v->tensor};
   return CML_OK;
 }
 
@@ -312,7 +312,7 @@ static cml_status mark_call(cml_et_method *m, cml_et_step *s, bool *known, cml_e
     if (v->kind != CML_PTE_TENSOR || known[v - m->values]) continue;
     known[v - m->values] = true;
     if (k < 64) s->out_mask |= UINT64_C(1) << k;
-    if (m->program->options.skip_delegates) CML_TRY(add_skipped(m, s, output++, v->tensor, err));
+    if (m->program->options.skip_delegates) CML_TRY(add_skipped(m, s, output++, v, err));
   }
   return CML_OK;
 }

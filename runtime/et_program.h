@@ -115,7 +115,8 @@ CML_API CML_NODISCARD cml_status cml_et_method_set_tensor(cml_et_method *method,
 CML_API CML_NODISCARD cml_status cml_et_method_set_number(cml_et_method *method, size_t i, cml_et_number value, cml_error *err);
 
 /* With skip_delegates: what the K-th delegate call's instruction computes, by output number J (in the order of the call's
- * arguments): "delegate_K/output_J". CML_NOT_FOUND when there is no such output. Copied, kept for later runs. */
+ * arguments): "delegate_K/output_J". Converted to the output's type; CML_NOT_FOUND when there is no such output, CML_MISMATCH when it
+ * has another shape. Copied, kept for later runs. */
 CML_API CML_NODISCARD cml_status cml_et_method_set_skipped(cml_et_method *method, const char *name, const cml_tensor *value, cml_error *err);
 
 /* Runs the method's chain. Inputs that were never set are zeros, which is refused: CML_ARGUMENT. */
@@ -144,6 +145,9 @@ typedef struct cml_et_event {
   uint64_t out_mask;      /* bit i: argument i was written (first 64); of a delegate: what nothing wrote before it */
   const cml_tensor *const *outputs; /* of an operation within a delegate */
   size_t output_count;
+  /* Where the delegate keeps debug information, else NULL: the name of the operation there ("OUTPUT:OPERATOR"), and "7" or "7, 8", the
+   * exported program's nodes that it comes from. */
+  const char *debug_symbol, *debug_handles;
 } cml_et_event;
 
 typedef void cml_et_observe(void *context, const cml_et_event *event);

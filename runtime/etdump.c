@@ -159,7 +159,7 @@ static void add_outputs(cml_etdump *d, cml_fb_ref name, const cml_et_event *e) {
 void cml_etdump_observe(void *context, const cml_et_event *e) {
   cml_etdump *d = context;
   if (e->op_type) {
-    cml_fb_ref name = put_name(d, "", e->name);
+    cml_fb_ref name = put_name(d, "", e->debug_symbol ? e->debug_symbol : e->name); /* with that the Inspector finds it in an ETRecord */
     add_profile(d, name, e, name, e->begin_ns, e->end_ns);
     if (d->keep_values) add_inner_outputs(d, name, e);
   } else if (e->opcode == CML_PTE_KERNEL_CALL) {

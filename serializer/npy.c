@@ -58,7 +58,7 @@ cml_status cml_npy_header(cml_dtype dtype, size_t rank, const int64_t *dims, cml
 /* ---- reading ---- */
 
 typedef struct layout {
-  char kind;         /* f i u b U S */
+  char kind;         /* f i u b U S; V of 2 bytes, as NumPy writes the bfloat16 of ml_dtypes */
   unsigned item;     /* bytes of an element */
   bool swap, fortran;
   size_t rank;
@@ -83,7 +83,7 @@ static bool parse_descr(const char *p, layout *l) {
   unsigned long n = strtoul(p, NULL, 10);
   if (n > 1u << 20) return false;
   l->item = (unsigned)n * (l->kind == 'U' ? 4u : 1u);
-  return strchr("fiubUS", l->kind) != NULL;
+  return strchr("fiubUSV", l->kind) != NULL;
 }
 
 static bool parse_shape(const char *p, layout *l) {
@@ -107,6 +107,7 @@ static cml_dtype dtype_of(const layout *l) {
     case 'f': return l->item == 2 ? CML_F16 : l->item == 4 ? CML_F32 : l->item == 8 ? CML_F64 : CML_DTYPE_NONE;
     case 'i': return l->item == 1 ? CML_I8 : l->item == 2 ? CML_I16 : l->item == 4 ? CML_I32 : l->item == 8 ? CML_I64 : CML_DTYPE_NONE;
     case 'u': return l->item == 1 ? CML_U8 : l->item == 2 ? CML_U16 : l->item == 4 ? CML_U32 : l->item == 8 ? CML_U64 : CML_DTYPE_NONE;
+    case 'V': return l->item == 2 ? CML_BF16 : CML_DTYPE_NONE;
     case 'b': return l->item == 1 ? CML_BOOL : CML_DTYPE_NONE;
     default: return CML_STRING;
   }

@@ -182,10 +182,17 @@ static int set_option(const cli_option *o, const char *value) {
   return CLI_GO_ON;
 }
 
+/* Names may be cut short where one option alone begins so, as getopt_long has it. */
 static const cli_option *find_long(const cli_option *options, const char *name, size_t size) {
-  for (const cli_option *o = options; o && o->kind; o++)
-    if (strlen(o->name) == size && !memcmp(o->name, name, size)) return o;
-  return NULL;
+  const cli_option *found = NULL;
+  size_t count = 0;
+  for (const cli_option *o = options; o && o->kind; o++) {
+    if (strncmp(o->name, name, size)) continue;
+    if (strlen(o->name) == size) return o;
+    found = o;
+    count++;
+  }
+  return count == 1 && size > 1 ? found : NULL;
 }
 
 typedef struct parser {

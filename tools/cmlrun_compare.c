@@ -3,7 +3,8 @@
  * What A's operations give is kept; then B runs twice: once to see which operations it has, so that they can be aligned with A's, and
  * once to look at numbers. Operations of Core ML models have names, which both models keep; the others are aligned as a whole (the
  * longest common subsequence) by what they do and how much they give, so that what a quantizer puts between them or a converter
- * leaves out moves nothing. What a converter merged into one (a convolution with the normalisation behind it) gives what the last of
+ * leaves out moves nothing. Those of Core ML delegates may have debug handles, too: numbers of nodes of the exported program, by which
+ * operations that a converter named otherwise find each other. What a converter merged into one (a convolution with the normalisation behind it) gives what the last of
  * them gave: an operation has not drifted either where some operation of A without a partner gives the same. */
 #include <ctype.h>
 #include <math.h>
@@ -17,21 +18,22 @@ static const cli_page compare_page = {
     "Runs two models on the same inputs and names the first operation where B drifts away from A.",
     "Operations are matched by name (without the _cast_fp16 that conversion to float16 adds), else by what they do, in order:\n"
     "a program with another, a program with Core ML delegates with one without, a quantized one with one in float. A program\n"
-    "exported with stack traces also says where in the source. An operation has drifted when its outputs' signal-to-noise\n"
-    "ratio against A is below --snr (default: 30 dB), or its shape is another. Exit code 1 when one has. Between fp32 and\n"
-    "fp16, 40 to 70 dB are common; with 8 bits, 20 to 40.",
+    "exported with stack traces also says where in the source, delegates that keep debug handles say which. An operation has\n"
+    "drifted when its outputs' signal-to-noise ratio against A is below --snr (default: 30 dB), or its shape is another. Exit\n"
+    "code 1 when one has. Between fp32 and fp16, 40 to 70 dB are common; with 8 bits, 20 to 40.",
     "cmlrun compare fp32.mlpackage fp16.mlpackage --input in.npz\n"
     "cmlrun compare portable.pte delegated.pte --input in.npz --all\n"
     "cmlrun compare model.pte quantized.pte --input in.npz --snr 20 --all\n",
     2, 2};
 
-enum { NOBODY = -1, MAX_ALIGNED = 1 << 25 };
+enum { NOBODY = -1, MAX_ALIGNED = 4000 };
 
 /* One output of an operation. */
 typedef struct item {
   char *text;       /* "3 aten::add.out", "0/ conv conv_1" */
   char *name;       /* "relu_1 #0"; empty: it has none */
   char *kind;       /* "add #0" */
+  char *handles;    /* "7, 8 real_div #0"; empty: it has none */
   int64_t elements;
   cml_tensor value; /* A's; owned */
   long partner;     /* in the other list, or NOBODY */
@@ -102,6 +104,7 @@ static void drop(list *l) {
     free(l->items[i].text);
     free(l->items[i].name);
     free(l->items[i].kind);
+    free(l->items[i].handles);
     free(l->items[i].value.data);
   }
   free(l->items);
@@ -122,20 +125,21 @@ static bool grow(list *l) {
 
 static void keep(void *context, const cmlrun_seen *s) {
   comparison *c = context;
-  char text[512], name[512] = "", kind[512];
+  char text[512], name[512] = "", kind[512], handles[800] = "";
   uint64_t bytes;
   if (c->failed || skipped(s) || !cml_tensor_bytes(s->value, &bytes)) return;
   snprintf(text, sizeof text, "%s%s%s%s%s", s->where, *s->where ? " " : "", s->type, *s->name ? " " : "", s->name);
   if (*s->name) snprintf(name, sizeof name, "%.*s #%zu", (int)without(s->name, strlen(s->name), "_cast_fp16"), s->name, s->output);
   kind_of(s, kind, sizeof kind);
+  if (s->handles) snprintf(handles, sizeof handles, "%s %s #%zu", s->handles, s->type, s->output);
   if (!grow(c->into)) {
     c->failed = true;
     return;
   }
   item *i = &c->into->items[c->into->count++];
-  *i = (item){strdup(text), strdup(name), strdup(kind), cml_tensor_count(s->value), *s->value, NOBODY, false};
+  *i = (item){strdup(text), strdup(name), strdup(kind), strdup(handles), cml_tensor_count(s->value), *s->value, NOBODY, false};
   i->value.data = c->into == &c->a ? malloc(bytes ? bytes : 1) : NULL;
-  if (!i->text || !i->name || !i->kind || (c->into == &c->a && !i->value.data)) c->failed = true;
+  if (!i->text || !i->name || !i->kind || !i->handles || (c->into == &c->a && !i->value.data)) c->failed = true;
   else if (i->value.data) memcpy(i->value.data, s->value->data, bytes);
 }
 
@@ -146,19 +150,44 @@ static void join(comparison *c, size_t a, size_t b) {
   c->b.items[b].partner = (long)a;
 }
 
-/* Of several of one name (loops, sequences of inputs) the first with the first. */
-static void align_names(comparison *c) {
-  size_t next = 0;
-  for (size_t b = 0; b < c->b.count; b++) {
-    if (!*c->b.items[b].name) continue;
-    for (size_t n = 0; n < c->a.count; n++) {
-      size_t a = (next + n) % c->a.count;
-      if (c->a.items[a].partner != NOBODY || strcmp(c->a.items[a].name, c->b.items[b].name)) continue;
-      join(c, a, b);
-      next = a + 1;
-      break;
-    }
+static const char *name_of(const item *i) { return i->name; }
+static const char *handles_of(const item *i) { return i->handles; }
+
+typedef struct keyed {
+  const char *key;
+  size_t place;
+} keyed;
+
+static int by_key(const void *a, const void *b) {
+  const keyed *x = a, *y = b;
+  int order = strcmp(x->key, y->key);
+  return order ? order : x->place < y->place ? -1 : x->place > y->place;
+}
+
+/* Those that have a key and no partner, in the order of keys. */
+static keyed *sorted(const list *l, const char *key(const item *i), size_t *count) {
+  keyed *k = malloc((l->count + 1) * sizeof *k);
+  *count = 0;
+  for (size_t i = 0; k && i < l->count; i++)
+    if (l->items[i].partner == NOBODY && *key(&l->items[i])) k[(*count)++] = (keyed){key(&l->items[i]), i};
+  if (k) qsort(k, *count, sizeof *k, by_key);
+  return k;
+}
+
+/* Joins those of one key. Of several (loops, sequences of inputs) the first with the first. */
+static bool align_by(comparison *c, const char *key(const item *i)) {
+  size_t n, m, i = 0, k = 0;
+  keyed *as = sorted(&c->a, key, &n), *bs = sorted(&c->b, key, &m);
+  while (as && bs && i < n && k < m) {
+    int order = strcmp(as[i].key, bs[k].key);
+    if (!order) join(c, as[i++].place, bs[k++].place);
+    else if (order < 0) i++;
+    else k++;
   }
+  bool done = as && bs;
+  free(as);
+  free(bs);
+  return done;
 }
 
 static bool alike(const item *a, const item *b) { return a->elements == b->elements && !strcmp(a->kind, b->kind); }
@@ -170,29 +199,41 @@ static size_t lonely(const list *l, size_t *places) {
   return n;
 }
 
-/* The longest common subsequence of those that no name joined: best[i][k] of a from i on with b from k on. */
-static bool align_rest(comparison *c) {
-  size_t *as = malloc((c->a.count + 1) * sizeof *as), *bs = malloc((c->b.count + 1) * sizeof *bs), n = 0, m = 0;
-  uint32_t *best = NULL;
-  if (as && bs) {
-    n = lonely(&c->a, as);
-    m = lonely(&c->b, bs);
-    if (m + 1 <= MAX_ALIGNED / (n + 1)) best = calloc((n + 1) * (m + 1), sizeof *best);
-  }
+/* The longest common subsequence of some of A and of B: best[i][k] of a from i on with b from k on. */
+static bool align_some(comparison *c, const size_t *as, size_t n, const size_t *bs, size_t m) {
+  uint32_t *best = calloc((n + 1) * (m + 1), sizeof *best);
+  if (!best) return false;
 #define BEST(i, k) best[(i) * (m + 1) + (k)]
-  for (size_t i = n; best && i-- > 0;)
+  for (size_t i = n; i-- > 0;)
     for (size_t k = m; k-- > 0;) {
       uint32_t other = BEST(i + 1, k) > BEST(i, k + 1) ? BEST(i + 1, k) : BEST(i, k + 1), both = BEST(i + 1, k + 1) + 1;
       BEST(i, k) = alike(&c->a.items[as[i]], &c->b.items[bs[k]]) && both > other ? both : other;
     }
-  for (size_t i = 0, k = 0; best && i < n && k < m;) {
+  for (size_t i = 0, k = 0; i < n && k < m;) {
     if (alike(&c->a.items[as[i]], &c->b.items[bs[k]]) && BEST(i, k) == BEST(i + 1, k + 1) + 1) join(c, as[i++], bs[k++]);
     else if (BEST(i + 1, k) >= BEST(i, k + 1)) i++;
     else k++;
   }
 #undef BEST
-  bool done = best != NULL;
   free(best);
+  return true;
+}
+
+/* Those that no key joined. Equal beginnings and ends belong together; between them both lists are cut where they would be too long. */
+static bool align_rest(comparison *c) {
+  size_t *as = malloc((c->a.count + 1) * sizeof *as), *bs = malloc((c->b.count + 1) * sizeof *bs), n = 0, m = 0, begin = 0;
+  bool done = as && bs;
+  if (done) {
+    n = lonely(&c->a, as);
+    m = lonely(&c->b, bs);
+  }
+  for (; begin < n && begin < m && alike(&c->a.items[as[begin]], &c->b.items[bs[begin]]); begin++) join(c, as[begin], bs[begin]);
+  for (; n > begin && m > begin && alike(&c->a.items[as[n - 1]], &c->b.items[bs[m - 1]]); n--, m--) join(c, as[n - 1], bs[m - 1]);
+  size_t longest = n > m ? n - begin : m - begin, parts = longest / MAX_ALIGNED + 1;
+  for (size_t p = 0; done && p < parts; p++) {
+    size_t a = begin + (n - begin) * p / parts, b = begin + (m - begin) * p / parts;
+    done = align_some(c, as + a, begin + (n - begin) * (p + 1) / parts - a, bs + b, begin + (m - begin) * (p + 1) / parts - b);
+  }
   free(as);
   free(bs);
   return done;
@@ -243,11 +284,12 @@ static void look(void *context, const cmlrun_seen *s) {
   if (skipped(s) || !cml_tensor_bytes(s->value, &bytes) || c->at >= c->b.count) return;
   const item *b = &c->b.items[c->at++];
   if (b->partner == NOBODY) return;
+  c->matched++;
+  if (c->drifted && !c->all) return;
   cmlrun_difference d;
   const item *a = closest(c, s, b, &d);
   bool drifts = !(d.snr >= c->limit);
-  c->matched++;
-  if (!c->all && (!drifts || c->drifted)) return;
+  if (!c->all && !drifts) return;
   printf("%s%-5s ", drifts && !c->drifted ? "first drift: " : "", s->where);
   cli_print_text(stdout, s->type);
   if (*s->name) fputs(" ", stdout), cli_print_text(stdout, s->name);
@@ -284,8 +326,7 @@ int cmlrun_compare(int argc, char **argv) {
   c.into = &c.b;
   if (!status && !c.failed) status = cmlrun_watch(at = argv[1], &options, &inputs, keep, &c, &err);
   if (!status && !c.failed) {
-    align_names(&c);
-    c.failed = !align_rest(&c);
+    c.failed = !align_by(&c, name_of) || !align_by(&c, handles_of) || !align_rest(&c);
     align_rounding(&c);
   }
   if (!status && c.failed) status = cml_fail_memory(&err);

@@ -67,6 +67,10 @@ cml_status cmlrun_program_open(const char *path, const cmlrun_options *options, 
   *out = (cmlrun_program){NULL};
   cml_status status = cmlrun_program_parse(path, options->data, &how, &out->program, err);
   if (!status) status = cml_et_method_load(out->program, options->method, &out->method, err);
+  if (status == CML_UNSUPPORTED && err && strstr(err->text, "backend '")) {
+    size_t n = strlen(err->text);
+    snprintf(err->text + n, sizeof err->text - n, " (predict --skip-delegates runs around delegates)");
+  }
   if (status) cmlrun_program_close(out);
   else cmlrun_stops(NULL, out->method);
   if (!status && !skip_delegates) cmlrun_program_note_ignored(path, out->method);

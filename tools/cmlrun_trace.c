@@ -19,6 +19,7 @@ typedef struct trace {
 } trace;
 
 void cmlrun_print_source(const cmlrun_seen *s) {
+  if (s->handles) printf(" (debug handle%s %s)", strchr(s->handles, ',') ? "s" : "", s->handles);
   if (!s->source) return;
   fputs(" (", stdout);
   cli_print_text(stdout, s->source);

@@ -59,7 +59,7 @@ static void see_operation(void *context, const char *op_type, const char *op_nam
   (void)input_count;
   for (size_t i = 0; i < output_count; i++) {
     if (outputs[i]->list || !outputs[i]->data) continue;
-    const cmlrun_seen seen = {"", op_type, op_name, i, end - begin, outputs[i], NULL};
+    const cmlrun_seen seen = {"", op_type, op_name, i, end - begin, outputs[i], NULL, NULL};
     w->look(w->context, &seen);
   }
 }
@@ -109,7 +109,7 @@ static void see_value(watch *w, const char *where, const char *source, const cml
   } else {
     return;
   }
-  const cmlrun_seen seen = {where, e->name, "", output, e->end_ns - e->begin_ns, &t, source};
+  const cmlrun_seen seen = {where, e->name, "", output, e->end_ns - e->begin_ns, &t, source, NULL};
   w->look(w->context, &seen);
 }
 
@@ -122,7 +122,7 @@ static void see_instruction(void *context, const cml_et_event *e) {
   if (e->op_type) {
     for (size_t i = 0; i < e->output_count; i++) {
       if (e->outputs[i]->list || !e->outputs[i]->data) continue;
-      const cmlrun_seen seen = {where, e->op_type, e->name, i, e->end_ns - e->begin_ns, e->outputs[i], NULL};
+      const cmlrun_seen seen = {where, e->op_type, e->name, i, e->end_ns - e->begin_ns, e->outputs[i], NULL, e->debug_handles};
       w->look(w->context, &seen);
     }
     return;

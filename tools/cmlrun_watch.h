@@ -14,9 +14,10 @@ typedef struct cmlrun_seen {
   uint64_t ns;
   const cml_tensor *value;
   const char *source; /* "model.py:12, forward" where the program keeps its stack traces, else NULL */
+  const char *handles; /* "7, 8": debug handles, where a delegate keeps them, else NULL */
 } cmlrun_seen;
 
-/* " (model.py:12, forward)", where there is one. */
+/* " (model.py:12, forward)" or " (debug handle 7)", where there is one. */
 void cmlrun_print_source(const cmlrun_seen *seen);
 
 typedef void cmlrun_look(void *context, const cmlrun_seen *seen);

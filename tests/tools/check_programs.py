@@ -87,15 +87,15 @@ def compare_kinds():
     check('compare finds a wrong scale where it stands', r.returncode == 1
           and re.match(r'first drift: 8 +quantized_decomposed::dequantize_per_tensor\.out: SNR \d\.\d dB, .* against 2 aten::relu\.out$', r.stdout), r)
     r = drift('coreml')
-    check('compare with a Core ML delegate', r.returncode == 1 and re.match(r'first drift: 0/ +linear linear_0_cast_fp16: .* against 4 aten::addmm\.out$', r.stdout), r)
+    check('compare with a Core ML delegate', r.returncode == 1 and re.match(r'first drift: 0/ +linear linear_0_cast_fp16 \(debug handle 5\): .* against 4 aten::addmm\.out$', r.stdout), r)
     r = drift('coreml', '--all')
-    check('of delegated operations those before it agree', re.search(r'^0/ +relu aten_relu_default_cast_fp16: SNR [4-9]\d\..* against 2 aten::relu\.out$', r.stdout, re.M), r)
+    check('of delegated operations those before it agree', re.search(r'^0/ +relu aten_relu_default_cast_fp16 \(debug handle 3\): SNR [4-9]\d\..* against 2 aten::relu\.out$', r.stdout, re.M), r)
 
 
 def skipped_delegates(folder):
     given, out = os.path.join(folder, 'given.npz'), os.path.join(folder, 'skipped.npz')
     r = run('predict', digits, '--input', digits_input, '--skip-delegates')
-    check('a skipped delegate asks for its outputs', r.returncode and "give 'delegate_0/output_0', fp32 [1, 10]" in r.stderr, r)
+    check('a skipped delegate asks for its outputs', r.returncode and "would compute: 'delegate_0/output_0', fp32 [1, 10]" in r.stderr, r)
     write_npz(given, **{'delegate_0/output_0': [[float(k) for k in range(10)]]})
     with zipfile.ZipFile(given, 'a') as z, zipfile.ZipFile(digits_input) as inputs:
         for name in inputs.namelist():
@@ -106,6 +106,61 @@ def skipped_delegates(folder):
         with zipfile.ZipFile(out) as z:
             good = z.read('output_0.npy').endswith(struct.pack('<10f', *range(10)))
     check('a skipped delegate gives what was given', good, r)
+
+
+def debug_handles(folder):
+    """called_thrice.pte's delegate keeps them: 1 for its linear, 2 for its tanh. In a copy the tanh has another name."""
+    thrice, other, npz = os.path.join(recorded, 'called_thrice.pte'), os.path.join(folder, 'renamed.pte'), os.path.join(folder, 'thrice.npz')
+    with zipfile.ZipFile(thrice[:-4] + '.npz') as z, zipfile.ZipFile(npz, 'w') as to:
+        for n in z.namelist():
+            if n.startswith('0/input_'):
+                to.writestr(n[2:], z.read(n))
+    with open(thrice, 'rb') as f, open(other, 'wb') as to:
+        to.write(f.read().replace(b'aten_tanh_default', b'now_named_so_0000'))
+    r = run('trace', thrice, '--input', npz, '--passes', '')
+    check('trace says which debug handle', re.search(r'^\d+/ +linear aten_addmm_default \(debug handle 1\) ', r.stdout, re.M)
+          and re.search(r'^\d+/ +tanh aten_tanh_default \(debug handle 2\) ', r.stdout, re.M), r)
+    r = run('trace', thrice, '--input', npz)
+    check('also of what a pass made of an operation', len(re.findall(r'^\d+/ +cml_linear aten_addmm_default \(debug handle 1\) ', r.stdout, re.M)) == 3, r)
+    r = run('compare', thrice, other, '--input', npz, '--all')
+    check('compare matches operations of other names by debug handles', r.returncode == 0
+          and len(re.findall(r'^\d+/ +tanh now_named_so_0000 \(debug handle 2\): SNR inf dB, .*, against \d+/ tanh aten_tanh_default$', r.stdout, re.M)) == 3, r)
+
+
+def other_backend(folder):
+    """A program of two methods that was lowered to XNNPACK, run around its delegates."""
+    pte = os.path.join(recorded, 'xnnpack.pte')
+    with zipfile.ZipFile(pte[:-4] + '.npz') as z:
+        arrays = {n[:-4]: z.read(n) for n in z.namelist()}
+    given, out = os.path.join(folder, 'given.npz'), os.path.join(folder, 'around.npz')
+
+    def around(step, changes, *args):
+        """With what the step gives but for some of it, which is another array or nothing."""
+        members = {n.split('/', 1)[1]: data for n, data in arrays.items() if re.match(step + '/(input|delegate)_', n)}
+        members = {n: data for n, data in (members | changes).items() if data is not None}
+        with zipfile.ZipFile(given, 'w') as z:
+            for n, data in members.items():
+                z.writestr(n + '.npy', data)
+        return run('predict', pte, '--method', step.split(':')[1], '--input', given, '--output', out, *args)
+
+    for step in ('0:forward', '1:other'):
+        r = around(step, {}, '--skip-delegate')
+        wrong = [r.stderr] if r.returncode else []
+        for n in [] if r.returncode else [n for n in arrays if re.fullmatch(step + '/output_.', n)]:
+            with zipfile.ZipFile(out) as z:
+                wrong += [f'{n}: {said}' for said in [near(read_npy(z.read(n.split('/')[1] + '.npy')), read_npy(arrays[n]))] if said]
+        check(f'method {step[2:]} around its delegates', not wrong, wrong)
+    first, both = arrays['0:forward/delegate_0/output_0'], "'delegate_0/output_0', fp32 [9, 8] at most, 'delegate_1/output_0', fp32 [9, 3] at most"
+    r = around('0:forward', {})
+    check('without --skip-delegates the backend is named, and the option', r.returncode == 1 and "backend 'XnnpackBackend' (predict --skip-delegates" in r.stderr, r)
+    r = around('0:forward', {'delegate_0/output_0': None, 'delegate_1/output_0': None}, '--skip-delegates')
+    check('all that is missing is asked for at once', r.returncode == 2 and r.stderr.strip().endswith('would compute: ' + both), r)
+    r = around('0:forward', {'delegate_1/output_0': None, 'delegate_2/output_0': first}, '--skip-delegates')
+    check('a wrong name is answered with the right ones', r.returncode == 1 and "there is no 'delegate_2/output_0': outputs of skipped delegate calls are " + both in r.stderr, r)
+    r = around('0:forward', {'delegate_1/output_0': first}, '--skip-delegates')
+    check('a wrong shape is refused', r.returncode == 1 and "wanted is 'delegate_1/output_0', fp32 [9, 3] at most; given is fp32 [4, 8]" in r.stderr, r)
+    r = around('1:other', {'delegate_0/output_1': first}, '--skip-delegates')
+    check('a wrong shape where it is static', r.returncode == 1 and "wanted is 'delegate_0/output_1', fp32 [3, 3]; given is fp32 [4, 8]" in r.stderr, r)
 
 
 def bench(npz):
@@ -179,6 +234,9 @@ def steps_of_a_program(npz, folder):
 
 def recorded_programs(folder):
     for name in sorted(n[:-4] for n in os.listdir(recorded) if n.endswith('.pte')):
+        if name == 'xnnpack':
+            other_backend(folder)
+            continue
         if name == 'scale':  # of a backend that cmlrun does not have
             r = run('predict', os.path.join(recorded, name + '.pte'), '--input', os.path.join(folder, 'in.npz'))
             check('a backend that is not there is named', r.returncode == 1 and "backend 'ScaleBackend'" in r.stderr, r)
@@ -248,6 +306,7 @@ with tempfile.TemporaryDirectory() as folder:
     trace(npz)
     compare(npz)
     compare_kinds()
+    debug_handles(folder)
     skipped_delegates(folder)
     bench(npz)
     etdump(npz, folder)

@@ -49,8 +49,14 @@ def portable(model, inputs, dynamic=None, **options):
 
 
 class Made(bytes):
-    """A program that comes with external data, or whose steps call several methods."""
-    ptd, methods = None, None
+    """A program that comes with external data, whose steps call several methods, or whose delegates' outputs are given."""
+    ptd, methods, given = None, None, None
+
+
+def array(v):
+    """Of bfloat16 as NumPy saves that of ml_dtypes: two bytes of nothing known."""
+    v = v.detach().contiguous()
+    return v.view(torch.int16).numpy().view("V2") if v.dtype == torch.bfloat16 else v.numpy()
 
 
 def recorded(buffer, steps):
@@ -331,6 +337,46 @@ def scale():
     return portable(M(inner), (x,)), [(x,)], [[(x * 3 + x) * 3 - 1]]
 
 
+@program
+def xnnpack():
+    """Two methods lowered to XNNPACK, what its delegates give beside the outputs."""
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+
+    class M(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = torch.nn.Linear(6, 8), torch.nn.Linear(8, 3)
+
+        def hidden(self, x):
+            return torch.relu(self.a(x))
+
+        def forward(self, x):
+            h = self.hidden(x)
+            i = h.topk(2, -1)[1]
+            return self.b(h + i.sum(-1, keepdim=True).to(torch.float32)).softmax(-1), i
+
+    class N(torch.nn.Module):
+        def forward(self, x, y):
+            return torch.cumsum(x * y + 1, 0), torch.sigmoid(x)
+    m, n, x, y = M().eval(), N(), torch.randn(4, 6), torch.randn(3, 3)
+    methods = {"forward": export(m, (x,), dynamic_shapes={"x": {0: Dim("t", min=1, max=9)}}), "other": export(n, (y, y + 1))}
+    made = Made(to_edge_transform_and_lower(methods, partitioner=[XnnpackPartitioner()]).to_executorch().buffer)
+    made.methods = ["forward", "other"]
+    outputs = [m(x), n(y, y + 1)]
+    made.given = [{"delegate_0/output_0": m.hidden(x), "delegate_1/output_0": outputs[0][0]},
+                  {"delegate_0/output_0": y * (y + 1) + 1, "delegate_0/output_1": outputs[1][1]}]
+    return made, [(x,), (y, y + 1)], outputs
+
+
+@program
+def bfloat():
+    class M(torch.nn.Module):
+        def forward(self, x, y):
+            return x * 2 + y, (x + y).to(torch.float32)
+    x, y = torch.tensor([[1.5, -3, 0.007]]).bfloat16(), torch.tensor([[100.0, 0.25, -0.0073]]).bfloat16()
+    return portable(M(), (x, y)), [(x, y)], [[(x * 2 + y).float(), (x + y).float()]]
+
+
 def main():
     folder, wanted = sys.argv[1], sys.argv[2:]
     os.makedirs(folder, exist_ok=True)
@@ -343,8 +389,9 @@ def main():
         if getattr(buffer, "ptd", None):
             with open(os.path.join(folder, name + ".ptd"), "wb") as f:
                 f.write(buffer.ptd)
-        arrays = {f"{s}/input_{i}": v.numpy() for s, step in zip(names, steps) for i, v in enumerate(step)}
-        arrays |= {f"{s}/output_{i}": v.detach().contiguous().numpy() for s, step in zip(names, outputs) for i, v in enumerate(step) if isinstance(v, torch.Tensor)}
+        arrays = {f"{s}/{n}": array(v) for s, given in zip(names, getattr(buffer, "given", None) or []) for n, v in given.items()}
+        arrays |= {f"{s}/input_{i}": array(v) for s, step in zip(names, steps) for i, v in enumerate(step)}
+        arrays |= {f"{s}/output_{i}": array(v) for s, step in zip(names, outputs) for i, v in enumerate(step) if isinstance(v, torch.Tensor)}
         np.savez(os.path.join(folder, name + ".npz"), **arrays)
         print(name, len(buffer), "bytes", len(steps), "steps")
 
