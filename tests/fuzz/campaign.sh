@@ -31,7 +31,10 @@ shared_seeds() {
 run() {
   corpus=$build/corpus/$1 found=$build/found/$1
   mkdir -p "$corpus" "$found"
-  shared_seeds "$1" | while read -r f; do cp "$f" "$corpus/$(sha1sum "$f" | cut -c1-16)"; done
+  shared_seeds "$1" | while read -r f; do
+    to=$corpus/$(sha1sum "$f" | cut -c1-16)
+    if [ "$1" = vm ]; then { printf '\001'; cat "$f"; } > "$to"; else cp "$f" "$to"; fi # its inputs have a byte of their own in front
+  done
   dict=$source/tests/fuzz/$1.dict
   [ -f "$dict" ] && dict=-dict=$dict || dict=
   timeout $((seconds + 300)) "$build/tests/fuzz/fuzz-$1" $dict -max_total_time="$seconds" -timeout=200 -rss_limit_mb=2048 -max_len=262144 \
