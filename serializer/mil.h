@@ -167,6 +167,7 @@ typedef struct cml_mil_program {
   cml_span unknown;
   cml_mil_extra *extras; /* mostly none */
   size_t extra_count;
+  bool unordered;        /* from protobuf, where arguments and attributes are maps: their order says nothing */
 } cml_mil_program;
 
 /* ---- the model around it ---- */

@@ -652,6 +652,7 @@ cml_status cml_mil_parse_proto(cml_span bytes, const uint8_t *origin, cml_arena 
   reader r = {.arena = arena, .origin = origin, .err = err};
   r.program = CML_ARENA_NEW(arena, cml_mil_program);
   if (!r.program) return out_of_memory(&r);
+  r.program->unordered = true;
   CML_TRY(read_message(&r, &m, bytes, r.program, r.program));
   *out = r.program;
   return CML_OK;

@@ -4,8 +4,13 @@
  * compiler never has to write has a form of our own that our reader takes back: names that are no identifiers stand in
  * quotes, several opsets of one function follow each other, a tensor type's attributes stand behind its shape, a value with
  * another number of elements than its type says is PACKED.
+ * Arguments and attributes of a program from protobuf are printed by name, as that compiler prints them: there they were
+ * maps, and the order in which they happened to lie in the file says nothing.
  * A program from a hostile file may be inconsistent (a tuple's value of a list's type, fewer elements than its shape
  * says): everything is compared before it is used. */
+#include <stdlib.h>
+#include <string.h>
+
 #include "mil.h"
 #include "mil_text_number.h"
 #include "mil_text_words.h"
@@ -17,6 +22,7 @@ typedef struct printer {
   cml_mil_dialect dialect;
   cml_error *err;
   unsigned depth;
+  bool by_name;  /* arguments and attributes */
 } printer;
 
 static void text(printer *w, const char *s) { cml_buffer_text(w->out, s); }
@@ -263,14 +269,49 @@ static cml_status print_typed(printer *w, const cml_mil_value *value) {
   return text(w, ")"), CML_OK;
 }
 
+/* ---- lists that are maps in protobuf ---- */
+
+typedef struct entry {
+  const char *name;
+  const void *item;
+} entry;
+
+static int compare_entries(const void *a, const void *b) {
+  const entry *x = a, *y = b;
+  int order = strcmp(x->name, y->name);
+  return order ? order : (x->item > y->item) - (x->item < y->item);
+}
+
+typedef cml_status print_entry(printer *w, const void *item);
+
+/* Prints `count` items of `size` bytes, each of which begins with its name. */
+static cml_status print_entries(printer *w, const void *items, size_t count, size_t size, print_entry *print) {
+  entry few[16], *sorted = few;
+  cml_status status = CML_OK;
+  if (count > 16 && w->by_name && !(sorted = malloc(count * sizeof *sorted))) return cml_fail_memory(w->err);
+  for (size_t i = 0; i < count && w->by_name; i++) {
+    const void *item = (const uint8_t *)items + i * size;
+    sorted[i] = (entry){*(const char *const *)item, item};
+  }
+  if (w->by_name) qsort(sorted, count, sizeof *sorted, compare_entries);
+  for (size_t i = 0; i < count && !status; i++) {
+    separate(w, i);
+    status = print(w, w->by_name ? sorted[i].item : (const uint8_t *)items + i * size);
+  }
+  if (sorted != few) free(sorted);
+  return status;
+}
+
+static cml_status print_attribute(printer *w, const void *item) {
+  const cml_mil_attribute *attribute = item;
+  print_name(w, attribute->name);
+  text(w, " = ");
+  return print_typed(w, attribute->value);
+}
+
 static cml_status print_attributes(printer *w, const cml_mil_attributes *attributes) {
   text(w, "[");
-  for (size_t i = 0; i < attributes->count; i++) {
-    separate(w, i);
-    print_name(w, attributes->items[i].name);
-    text(w, " = ");
-    CML_TRY(print_typed(w, attributes->items[i].value));
-  }
+  CML_TRY(print_entries(w, attributes->items, attributes->count, sizeof *attributes->items, print_attribute));
   return text(w, "]"), CML_OK;
 }
 
@@ -286,7 +327,8 @@ static cml_status print_named(printer *w, const cml_mil_named *items, size_t cou
   return CML_OK;
 }
 
-static cml_status print_argument(printer *w, const cml_mil_argument *argument) {
+static cml_status print_argument(printer *w, const void *item) {
+  const cml_mil_argument *argument = item;
   print_name(w, argument->parameter);
   text(w, " = ");
   bool list = argument->count != 1 || argument->listed;
@@ -313,10 +355,7 @@ static cml_status print_op(printer *w, const cml_mil_op *op, unsigned columns) {
   if (op->output_count) text(w, " = ");
   print_name(w, op->type);
   text(w, "(");
-  for (size_t i = 0; i < op->input_count; i++) {
-    separate(w, i);
-    CML_TRY(print_argument(w, &op->inputs[i]));
-  }
+  CML_TRY(print_entries(w, op->inputs, op->input_count, sizeof *op->inputs, print_argument));
   text(w, ")");
   if (op->attributes.count) CML_TRY(print_attributes(w, &op->attributes));
   for (size_t i = 0; i < op->block_count; i++) {
@@ -383,7 +422,7 @@ static cml_status print_function(printer *w, const cml_mil_function *f) {
 }
 
 cml_status cml_mil_print_text(const cml_mil_program *program, cml_mil_dialect dialect, cml_buffer *out, cml_error *err) {
-  printer w = {out, dialect, err, 0};
+  printer w = {out, dialect, err, 0, program->unordered};
   size_t before = out->size;
   cml_status status = CML_OK;
   text(&w, dialect == CML_MIL_1_0 ? "program(1.0)\n" : "program(1.3)\n");

@@ -65,6 +65,46 @@ static void refuse(bytes b, cml_status status, const char *text) {
   if (!strstr(err.text, text)) fail_msg("\"%s\" does not say \"%s\"", err.text, text);
 }
 
+static bytes bound_to(const char *parameter, const char *name) {
+  return msg(2, CAT(str(1, parameter), msg(2, msg(1, str(1, name)))));
+}
+static bytes word(const char *attribute, const char *text) {
+  return msg(5, CAT(str(1, attribute), msg(2, tensor_value(tensor_type(2, 0, NULL), 4, str(1, text)))));
+}
+
+/* Maps have no order: as text, arguments and attributes come by name, which is how Apple's compiler prints them (coremltools' own
+ * tests look for its "constexpr_sparse_to_dense(mask = ", where the file has nonzero_data first). */
+static void test_text_by_name(void **state) {
+  (void)state;
+  cml_model m;
+  cml_buffer out = CML_BUFFER_INIT;
+  const uint64_t three[] = {3};
+  const bytes text = tensor_type(2, 0, NULL), x = msg(3, const_op("x", text, tensor_value(text, 4, str(1, "w"))));
+  bytes op = CAT(str(1, "select"), bound_to("cond", "x"), bound_to("b", "x"), bound_to("a", "x"),
+                 msg(3, CAT(str(1, "s"), msg(2, tensor_type(11, 1, three)))), word("z", "q"), word("name", "s"));
+  assert_ok(parse(model_of_block(CAT(str(2, "s"), x, msg(3, op))), &m, err));
+  assert_ok(cml_mil_print_text(m.program, CML_MIL_1_3, &out, err));
+  cml_buffer_char(&out, 0);
+  const char *wanted = "tensor<fp32, [3]> s = select(a = x, b = x, cond = x)[name = string(\"s\"), z = string(\"q\")];";
+  if (!strstr((const char *)out.data, wanted)) fail_msg("%s\nhas no\n%s", (const char *)out.data, wanted);
+  cml_buffer_free(&out);
+  cml_arena_free(&m.arena);
+
+  bytes many = str(1, "concat"); /* more than fit on the stack, last first */
+  char name[4] = "a99";
+  for (int i = 39; i >= 0; i--) {
+    name[1] = (char)('0' + i / 10), name[2] = (char)('0' + i % 10);
+    many = CAT(many, bound_to(name, "x"));
+  }
+  assert_ok(parse(model_of_block(CAT(x, msg(3, many))), &m, err));
+  assert_ok(cml_mil_print_text(m.program, CML_MIL_1_3, &out, err));
+  cml_buffer_char(&out, 0);
+  assert_non_null(strstr((const char *)out.data, "concat(a00 = x, a01 = x, "));
+  assert_non_null(strstr((const char *)out.data, "a38 = x, a39 = x);"));
+  cml_buffer_free(&out);
+  cml_arena_free(&m.arena);
+}
+
 static void test_values(void **state) {
   (void)state;
   cml_model m;
@@ -411,7 +451,7 @@ static void test_real_files(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_values), cmocka_unit_test(test_unknown_fields), cmocka_unit_test(test_unknown_fields_of_the_program),
+      cmocka_unit_test(test_values), cmocka_unit_test(test_text_by_name), cmocka_unit_test(test_unknown_fields), cmocka_unit_test(test_unknown_fields_of_the_program),
       cmocka_unit_test(test_names), cmocka_unit_test(test_collections), cmocka_unit_test(test_hostile), cmocka_unit_test(test_class_labels), cmocka_unit_test(test_features),
       cmocka_unit_test(test_other_features), cmocka_unit_test(test_real_files),
   };
