@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "f16.h"
+#include "mil_check.h"
 
 /* ---- finding them ---- */
 
@@ -50,6 +51,21 @@ static cml_status bind_described(cml_executable *e, const cml_features *features
   return CML_OK;
 }
 
+/* What is described twice (see check_repeated) is one feature. */
+static cml_status merge_repeated(cml_executable *e, cml_features *features, cml_error *err) {
+  if (!cml_mil_check_keys(features->items, features->count, sizeof *features->items, CML_NO_OFFSET, NULL)) return CML_OK;
+  cml_feature *kept = CML_ARENA_NEW_ARRAY(&e->arena, cml_feature, features->count);
+  if (!kept) return cml_fail_memory(err);
+  size_t count = 0;
+  for (size_t i = 0; i < features->count; i++) {
+    size_t k = 0;
+    while (k < count && strcmp(kept[k].name, features->items[i].name)) k++;
+    if (k == count) kept[count++] = features->items[i];
+  }
+  *features = (cml_features){kept, count};
+  return CML_OK;
+}
+
 static cml_status bind_from_types(cml_executable *e, cml_value_role role, bool outputs, cml_features *features, uint32_t **values,
                                   cml_error *err) {
   const cml_graph *g = &e->graph;
@@ -75,6 +91,7 @@ cml_status cml_executable_bind_features(cml_executable *e, cml_error *err) {
   e->outputs = d.outputs;
   bool described = e->inputs.count + e->outputs.count > 0;
   if (described) {
+    CML_TRY(merge_repeated(e, &e->outputs, err));
     CML_TRY(bind_described(e, &e->inputs, find_input, &e->input_values, err));
     CML_TRY(bind_described(e, &e->outputs, find_output, &e->output_values, err));
   } else {

@@ -153,9 +153,22 @@ static cml_status check_output(const checker *c, const cml_feature *f) {
   return no_such(c, f->name);
 }
 
+/* A program that gives one value twice has its feature described twice, in the same words: Core ML takes it, and has one output. */
+static cml_status check_repeated(const cml_features *outputs, cml_error *err) {
+  if (!cml_mil_check_keys(outputs->items, outputs->count, sizeof *outputs->items, CML_NO_OFFSET, NULL)) return CML_OK;
+  for (size_t i = 1; i < outputs->count; i++) {
+    const cml_feature *f = &outputs->items[i], *first = outputs->items;
+    while (strcmp(first->name, f->name)) first++;
+    if (f->kind != first->kind || f->dtype != first->dtype || f->color != first->color)
+      return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "%s is given twice, in different types", f->name);
+  }
+  return CML_OK;
+}
+
 static cml_status check_all(checker *c, const char *what, const cml_features *features, cml_status (*check)(const checker *, const cml_feature *)) {
   c->what = what;
-  cml_status status = cml_mil_check_keys(features->items, features->count, sizeof *features->items, CML_NO_OFFSET, c->err);
+  cml_status status = check == check_output ? check_repeated(features, c->err)
+                                            : cml_mil_check_keys(features->items, features->count, sizeof *features->items, CML_NO_OFFSET, c->err);
   if (status) return cml_error_prefix(c->err, status, "the description's %ss", what);
   for (size_t i = 0; i < features->count && !status; i++) status = check(c, &features->items[i]);
   return status;

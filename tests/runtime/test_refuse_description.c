@@ -45,7 +45,8 @@ typedef struct description {
 static const description cases[] = {
     {IMAGE_PROGRAM, {X}, {Y}, {{0}}, NULL, NULL},
     {IMAGE_PROGRAM, {X, X}, {Y}, {{0}}, NULL, "the description's inputs: x is given twice"},
-    {IMAGE_PROGRAM, {X}, {Y, Y}, {{0}}, NULL, "the description's outputs: y is given twice"},
+    {IMAGE_PROGRAM, {X}, {Y, Y}, {{0}}, NULL, NULL}, /* see test_repeated_outputs */
+    {IMAGE_PROGRAM, {X}, {Y, IMAGE("y", RGB, 4, 8)}, {{0}}, NULL, "the description's outputs: y is given twice, in different types"},
     {IMAGE_PROGRAM, {ARRAY("z", F32, 1)}, {Y}, {{0}}, NULL, "input 'z' is not in function 'main'"},
     {IMAGE_PROGRAM, {X}, {ARRAY("x", F32, 1, 3, 4, 8)}, {{0}}, NULL, "output 'x' is not in function 'main'"},
     {IMAGE_PROGRAM, {X}, {{0}}, {{0}}, NULL, "has no outputs"},
@@ -159,7 +160,39 @@ static void test_functions(void **state) {
   cml_arena_free(&m.arena);
 }
 
+/* coremltools writes `return y, z, y` as three outputs, two of one name; Core ML loads that and gives a dictionary of two. */
+static void test_repeated_outputs(void **state) {
+  (void)state;
+  static const char text[] = INFO "  func main<ios16>(tensor<fp32, [2]> x) {\n"
+    "    tensor<fp32, [2]> y = relu(x = x)[name = tensor<string, []>(\"y\")];\n"
+    "    tensor<fp32, [2]> z = abs(x = x)[name = tensor<string, []>(\"z\")];\n  } -> (y, z, y, x);\n}\n";
+  const char *passes[] = {NULL, ""};
+  for (int k = 0; k < 2; k++) {
+    cml_model m;
+    cml_executable *e = NULL;
+    cml_session *s = NULL;
+    cml_feature in[] = {ARRAY("x", F32, 2)}, out[] = {ARRAY("y", F32, 2), ARRAY("z", F32, 2), ARRAY("y", F32, 2), ARRAY("x", F32, 2)};
+    parse(&m, text);
+    m.inputs = (cml_features){in, 1};
+    m.outputs = (cml_features){out, 4};
+    assert_ok(cml_executable_prepare(&m, &(cml_prepare_options){.threads = 1, .passes = passes[k]}, &e, err));
+    assert_ok(cml_session_create(e, &s, err));
+    assert_int_equal(cml_executable_outputs(e)->count, 3);
+    const cml_tensor x = {.dtype = CML_F32, .rank = 1, .dims = {2}, .data = (float[]){-3, 5}};
+    assert_ok(cml_session_set_input(s, "x", &x, err));
+    assert_ok(cml_session_run(s, err));
+    static const struct { const char *name; float values[2]; } wanted[] = {{"y", {0, 5}}, {"z", {3, 5}}, {"x", {-3, 5}}};
+    for (size_t i = 0; i < 3; i++) {
+      assert_string_equal(cml_executable_outputs(e)->items[i].name, wanted[i].name);
+      assert_memory_equal(cml_session_output(s, i)->data, wanted[i].values, sizeof wanted[i].values);
+    }
+    cml_session_destroy(s);
+    cml_executable_unref(e);
+    cml_arena_free(&m.arena);
+  }
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_features), cmocka_unit_test(test_versions), cmocka_unit_test(test_functions)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_features), cmocka_unit_test(test_repeated_outputs), cmocka_unit_test(test_versions), cmocka_unit_test(test_functions)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

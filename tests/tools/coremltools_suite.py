@@ -2,13 +2,14 @@
 
     CML_BUILD=build python3 tests/tools/coremltools_suite.py [--every N] [pytest's arguments] [FOLDER or FILE below coremltools ...]
 
-coremltools' wheel holds the tests that Apple runs on Macs. Elsewhere they convert models and stop there, for nothing can run them. This script
-is a plugin of pytest that gives coremltools the module it looks for, libcoremlpython, made of libcml, and lets it believe that it is on a Mac:
-each test then goes on to predict and to compare. Its own expectations are NumPy's and torch's. No part of the ordinary suite: the whole takes
-hours, --every 20 runs one parametrisation in twenty of each test. Where a test allows float16 an error of 0.5, because hardware might need it, this script
-asks for 0.02 and counts what only the former allows ("loose").
+coremltools' wheel holds the tests that Apple runs on Macs. Elsewhere they convert models and stop there, for nothing can run them.
+This script is a plugin of pytest that gives coremltools the module it looks for, libcoremlpython, made of libcml, and lets it believe
+that it is on a Mac: each test then goes on to predict, and to compare with what NumPy or torch computes. No part of the ordinary suite:
+all of it takes hours; --every 20 --part 3 runs one parametrisation in twenty of each test. Where a test allows float16 an error of 0.5,
+because hardware might need it, this script asks for 0.02 and lists what only the former allows (LOOSE). --plain runs each model without
+graph passes too, and lists where that gives something else.
 
-Failures have to be read: tests of neural networks, of Core ML's compiler and of its devices fail by nature.
+Failures have to be read: models of other kinds, compute plans, devices and the words of Core ML's errors fail by nature.
 """
 import ctypes as c
 import importlib.util
