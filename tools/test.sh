@@ -13,7 +13,7 @@ build build-asan -Db_sanitize=address,undefined -Dbuildtype=debugoptimized -Db_l
 code=0
 for folder in build build-asan; do
   echo "testing $folder"
-  meson test -C "$folder" --no-rebuild -q --print-errorlogs || code=1
+  meson test -C "$folder" --no-rebuild -q --print-errorlogs -t 4 || code=1 # four times the time: machines are slow or busy
 done
 python3 tools/count_tests.py build/meson-logs/testlog.json build-asan/meson-logs/testlog.json || code=1
 exit $code

@@ -64,21 +64,23 @@ static void one_run(const plan *p, state *s, int64_t first, int64_t step, int64_
   }
 }
 
+/* The next step over the first n of the dimensions that go; false after the last. */
+static bool next_gone(const plan *p, int n, int64_t *at, int64_t *first) {
+  for (int k = n - 1; k >= 0; k--) {
+    *first += p->gone_x[k];
+    if (++at[k] < p->gone_sizes[k]) return true;
+    *first -= at[k] * p->gone_x[k];
+    at[k] = 0;
+  }
+  return false;
+}
+
 static void all_runs(const plan *p, state *s, int64_t first) {
   int64_t at[CML_PTE_MAX_RANK] = {0};
   int last = p->gone - 1;
   if (p->reduced == 0) return;
-  for (;;) {
-    one_run(p, s, first, last < 0 ? 1 : p->gone_x[last], last < 0 ? 1 : p->gone_sizes[last]);
-    int k = last - 1;
-    for (; k >= 0; k--) {
-      first += p->gone_x[k];
-      if (++at[k] < p->gone_sizes[k]) break;
-      first -= at[k] * p->gone_x[k];
-      at[k] = 0;
-    }
-    if (k < 0) return;
-  }
+  do one_run(p, s, first, last < 0 ? 1 : p->gone_x[last], last < 0 ? 1 : p->gone_sizes[last]);
+  while (next_gone(p, last, at, &first));
 }
 
 /* Where element e of the output begins in x. */
@@ -143,17 +145,8 @@ static void all_rows(const plan *p, columns *c, int64_t first, int64_t n) {
     rows_sum(c, (const float *)p->x->data + first, p->gone_sizes[0], p->gone_x[0], n);
     return;
   }
-  for (;;) {
-    one_row(p, c, first, n);
-    int k = p->gone - 1;
-    for (; k >= 0; k--) {
-      first += p->gone_x[k];
-      if (++at[k] < p->gone_sizes[k]) break;
-      first -= at[k] * p->gone_x[k];
-      at[k] = 0;
-    }
-    if (k < 0) return;
-  }
+  do one_row(p, c, first, n);
+  while (next_gone(p, p->gone, at, &first));
 }
 
 static void emit_columns(const plan *p, const columns *c, int64_t element, int64_t n) {

@@ -8,6 +8,7 @@
 #include <math.h>
 
 #include "elementwise.h"
+#include "strided.h"
 
 enum { TILE = 2048, BAND = 128 };
 
@@ -253,28 +254,19 @@ static void layer_runs(void *context, size_t begin, size_t end) {
   }
 }
 
-static int64_t odometer(int64_t i, int32_t n, const int64_t *dims, const int64_t *strides) {
-  int64_t at = 0;
-  for (int32_t k = n - 1; k >= 0; k--) {
-    at += i % dims[k] * strides[k];
-    i /= dims[k];
-  }
-  return at;
-}
-
 static void layer_bands(void *context, size_t begin, size_t end) {
   const layer_job *j = context;
   const cml_tensor *x = cml_arg(j->c, 0);
   cml_tensor *out = j->c->outs[0];
   for (size_t task = begin; task < end; task++) {
     int64_t from = (int64_t)task % j->bands * BAND;
-    int64_t base = odometer((int64_t)task / j->bands, j->kept, j->kept_dims, j->kept_strides) + from;
+    int64_t base = cml_step_offset((int64_t)task / j->bands, j->kept, j->kept_dims, j->kept_strides) + from;
     size_t width = j->width - from < BAND ? (size_t)(j->width - from) : BAND;
     double mean[BAND] = {0}, squares[BAND] = {0};
     float row[BAND];
     for (int pass = 0; pass < 3; pass++) {
       for (int64_t r = 0; r < j->n; r++) {
-        int64_t at = base + odometer(r, j->inner, j->inner_dims, j->inner_strides);
+        int64_t at = base + cml_step_offset(r, j->inner, j->inner_dims, j->inner_strides);
         cml_load_f32(row, x->data, x->dtype, at, width);
         if (pass == 0)
           for (size_t i = 0; i < width; i++) mean[i] += (double)row[i];

@@ -11,6 +11,7 @@
 #include <math.h>
 
 #include "elementwise.h"
+#include "strided.h"
 
 /* ---- folds ---- */
 
@@ -278,16 +279,6 @@ static void reduce_plan(reduce_job *j, uint32_t reduced) {
   j->bands = j->last_reduced ? 1 : (j->last + BAND - 1) / BAND;
 }
 
-/* Offset of the i-th combination of an odometer's dims. */
-static int64_t odometer(int64_t i, int32_t n, const int64_t *dims, const int64_t *strides) {
-  int64_t at = 0;
-  for (int32_t k = n - 1; k >= 0; k--) {
-    at += i % dims[k] * strides[k];
-    i /= dims[k];
-  }
-  return at;
-}
-
 /* Results for integers truncate, as NumPy's astype does. */
 static void store_one(const reduce_job *j, int64_t at, double v) {
   cml_tensor_set(j->out, at, v);
@@ -299,7 +290,7 @@ static double log_sum_exp_run(const reduce_job *j, int64_t base, double top) {
   float row[BAND], shift = isinf(top) ? 0 : (float)top;
   double sum = 0;
   for (int64_t r = 0; r < j->inner_count; r++) {
-    int64_t at = base + odometer(r, j->inner, j->inner_dims, j->inner_strides);
+    int64_t at = base + cml_step_offset(r, j->inner, j->inner_dims, j->inner_strides);
     for (int64_t k = 0; k < j->last; k += BAND) {
       size_t n = j->last - k < BAND ? (size_t)(j->last - k) : BAND;
       cml_load_f32(row, j->x->data, j->x->dtype, at + k, n);
@@ -313,10 +304,10 @@ static double log_sum_exp_run(const reduce_job *j, int64_t base, double top) {
 
 static void reduce_run_f32(const reduce_job *j, int64_t o) {
   float row[CML_CHUNK];
-  int64_t base = odometer(o, j->kept, j->kept_dims, j->kept_strides);
+  int64_t base = cml_step_offset(o, j->kept, j->kept_dims, j->kept_strides);
   double v = j->fold->f_start;
   for (int64_t r = 0; r < j->inner_count; r++) {
-    int64_t at = base + odometer(r, j->inner, j->inner_dims, j->inner_strides);
+    int64_t at = base + cml_step_offset(r, j->inner, j->inner_dims, j->inner_strides);
     for (int64_t k = 0; k < j->last; k += CML_CHUNK) {
       size_t n = j->last - k < CML_CHUNK ? (size_t)(j->last - k) : CML_CHUNK;
       const float *p = row;
@@ -329,9 +320,9 @@ static void reduce_run_f32(const reduce_job *j, int64_t o) {
 }
 
 static void reduce_run_i64(const reduce_job *j, int64_t o) {
-  int64_t row[CML_CHUNK], base = odometer(o, j->kept, j->kept_dims, j->kept_strides), v = j->fold->i_start;
+  int64_t row[CML_CHUNK], base = cml_step_offset(o, j->kept, j->kept_dims, j->kept_strides), v = j->fold->i_start;
   for (int64_t r = 0; r < j->inner_count; r++) {
-    int64_t at = base + odometer(r, j->inner, j->inner_dims, j->inner_strides);
+    int64_t at = base + cml_step_offset(r, j->inner, j->inner_dims, j->inner_strides);
     for (int64_t k = 0; k < j->last; k += CML_CHUNK) {
       size_t n = j->last - k < CML_CHUNK ? (size_t)(j->last - k) : CML_CHUNK;
       cml_load_i64(row, j->x->data, j->x->dtype, at + k, n);
@@ -347,7 +338,7 @@ static void extreme_band(const reduce_job *j, int64_t base, size_t width, float 
   cml_binary f = j->fold == &folds[FOLD_maximum] ? CML_BINARY_MAX : CML_BINARY_MIN;
   float wide[BAND];
   for (int64_t r = 0; r < j->inner_count; r++) {
-    int64_t at = base + odometer(r, j->inner, j->inner_dims, j->inner_strides);
+    int64_t at = base + cml_step_offset(r, j->inner, j->inner_dims, j->inner_strides);
     const float *row = j->x->dtype == CML_F32 ? (const float *)j->x->data + at : wide;
     if (!r || row == wide) cml_load_f32(r ? wide : best, j->x->data, j->x->dtype, at, width);
     if (r) cml_kernels_get()->binary(f, best, row, best, width);
@@ -364,13 +355,13 @@ static void reduce_band_f32(const reduce_job *j, int64_t base, int64_t out, size
   }
   for (size_t i = 0; i < width; i++) sums[i] = j->fold->f_start;
   for (int64_t r = 0; r < j->inner_count; r++) {
-    cml_load_f32(row, j->x->data, j->x->dtype, base + odometer(r, j->inner, j->inner_dims, j->inner_strides), width);
+    cml_load_f32(row, j->x->data, j->x->dtype, base + cml_step_offset(r, j->inner, j->inner_dims, j->inner_strides), width);
     j->fold->f_band(sums, row, width);
   }
   if (j->finish == LOG_SUM_EXP) {
     for (size_t i = 0; i < width; i++) top[i] = isinf(sums[i]) ? 0 : (float)sums[i], sums[i] = 0;
     for (int64_t r = 0; r < j->inner_count; r++) {
-      cml_load_f32(row, j->x->data, j->x->dtype, base + odometer(r, j->inner, j->inner_dims, j->inner_strides), width);
+      cml_load_f32(row, j->x->data, j->x->dtype, base + cml_step_offset(r, j->inner, j->inner_dims, j->inner_strides), width);
       cml_kernels_get()->binary(CML_BINARY_SUB, row, top, row, width);
       cml_kernels_get()->unary(CML_UNARY_EXP, row, row, width, 0, 0);
       for (size_t i = 0; i < width; i++) sums[i] += (double)row[i];
@@ -385,7 +376,7 @@ static void reduce_band_i64(const reduce_job *j, int64_t base, int64_t out, size
   int64_t row[BAND], sums[BAND];
   for (size_t i = 0; i < width; i++) sums[i] = j->fold->i_start;
   for (int64_t r = 0; r < j->inner_count; r++) {
-    cml_load_i64(row, j->x->data, j->x->dtype, base + odometer(r, j->inner, j->inner_dims, j->inner_strides), width);
+    cml_load_i64(row, j->x->data, j->x->dtype, base + cml_step_offset(r, j->inner, j->inner_dims, j->inner_strides), width);
     j->fold->i_band(sums, row, width);
   }
   if (j->finish == AS_IT_IS) cml_store_i64(j->out->data, j->out->dtype, out, sums, width);
@@ -402,7 +393,7 @@ static void reduce_tasks(void *context, size_t begin, size_t end) {
       continue;
     }
     int64_t o = (int64_t)t / j->bands, from = (int64_t)t % j->bands * BAND;
-    int64_t base = odometer(o, j->kept, j->kept_dims, j->kept_strides) + from;
+    int64_t base = cml_step_offset(o, j->kept, j->kept_dims, j->kept_strides) + from;
     size_t width = j->last - from < BAND ? (size_t)(j->last - from) : BAND;
     if (j->whole) reduce_band_i64(j, base, o * j->last + from, width);
     else reduce_band_f32(j, base, o * j->last + from, width);

@@ -38,6 +38,15 @@ void cml_copy_bytes(void *to, const void *from, size_t bytes, cml_pool *pool);
 
 /* Row-major strides in elements. */
 void cml_row_strides(const cml_tensor *t, int64_t *strides);
+/* Offset of the i-th step, row by row, of a walk over n dims. */
+static inline int64_t cml_step_offset(int64_t i, int32_t n, const int64_t *dims, const int64_t *strides) {
+  int64_t at = 0;
+  for (int32_t k = n - 1; k >= 0; k--) {
+    at += i % dims[k] * strides[k];
+    i /= dims[k];
+  }
+  return at;
+}
 /* Product of dims[begin, end); -1 when one is unknown; saturates at INT64_MAX. */
 int64_t cml_dims_product(const int64_t *dims, int32_t begin, int32_t end);
 /* d * factor + term where d may be unknown (then so is the result). False when the result is negative or above 2^47. */

@@ -86,100 +86,111 @@ static int64_t place(bool last, int64_t image, int64_t channels, int64_t channel
 
 /* ---- convolution: every output looks at every input that the definition names ---- */
 
-typedef struct geometry {
-  int64_t in[3], out[3], kernel[3], stride[3], dilation[3], before[3];
-} geometry;
+typedef struct conv_case {
+  bool transposed, fused; /* fused: the rows that passes make, with the channels last, a residual and an activation */
+  int32_t dims;
+  int64_t n, groups, cg, og; /* images; channels of a group in the input and in the output */
+  int64_t in[3], out[3], kernel[3], stride[3], dilation[3], before[3], after[3]; /* the first 3 - dims are 1 and 0 */
+  const cml_tensor *x, *w, *bias, *residual;
+  cml_unary f;
+} conv_case;
 
-/* fused: the rows that passes make, with the channels last, a residual and an activation. */
-static void one_conv(bool transposed, bool fused) {
-  int32_t dims = (int32_t)between(1, 3);
-  int64_t groups = between(0, 3) ? 1 : between(2, 4), cg = between(1, rnd() % 3 ? 6 : 40), og = between(1, rnd() % 3 ? 7 : 45), n = between(1, 2);
-  if (rnd() % 4 == 0) groups = between(2, 40), cg = og = 1;
+static conv_case draw_conv(bool transposed, bool fused) {
+  conv_case v = {transposed, fused, (int32_t)between(1, 3)};
+  v.groups = between(0, 3) ? 1 : between(2, 4), v.cg = between(1, rnd() % 3 ? 6 : 40), v.og = between(1, rnd() % 3 ? 7 : 45), v.n = between(1, 2);
+  if (rnd() % 4 == 0) v.groups = between(2, 40), v.cg = v.og = 1;
   bool point = rnd() % 6 == 0; /* a kernel of one element, which is computed as a matrix product */
-  int64_t in[3], kernel[3], stride[3], dilation[3], pad[6];
-  geometry g = {0};
-  for (int i = 0; i < 3; i++) g.in[i] = g.out[i] = g.kernel[i] = g.stride[i] = g.dilation[i] = 1, g.before[i] = 0;
-  for (int i = 0; i < dims; i++) {
-    int at = i + 3 - dims;
-    kernel[i] = g.kernel[at] = between(1, 4);
-    stride[i] = g.stride[at] = between(1, 3);
-    dilation[i] = g.dilation[at] = between(0, 2) ? 1 : between(1, 3);
-    pad[2 * i] = between(0, 2), pad[2 * i + 1] = between(0, 2);
-    g.before[at] = pad[2 * i];
-    if (point) kernel[i] = g.kernel[at] = stride[i] = g.stride[at] = dilation[i] = g.dilation[at] = 1, pad[2 * i] = pad[2 * i + 1] = g.before[at] = 0;
-    in[i] = g.in[at] = (kernel[i] - 1) * dilation[i] + 1 + between(0, dims == 1 ? 160 : 14);
+  for (int i = 0; i < 3; i++) {
+    v.in[i] = v.out[i] = v.kernel[i] = v.stride[i] = v.dilation[i] = 1;
+    if (i < 3 - v.dims) continue;
+    if (!point) {
+      v.kernel[i] = between(1, 4), v.stride[i] = between(1, 3), v.dilation[i] = between(0, 2) ? 1 : between(1, 3);
+      v.before[i] = between(0, 2), v.after[i] = between(0, 2);
+    }
+    v.in[i] = (v.kernel[i] - 1) * v.dilation[i] + 1 + between(0, v.dims == 1 ? 160 : 14);
+    int64_t reach = (v.kernel[i] - 1) * v.dilation[i] + 1, padding = v.before[i] + v.after[i];
+    v.out[i] = transposed ? (v.in[i] - 1) * v.stride[i] + reach - padding : (v.in[i] + padding - reach) / v.stride[i] + 1;
   }
+  return v;
+}
+
+/* Adds the arguments, and keeps those that are numbers. */
+static void add_conv(call *c, conv_case *v) {
+  int first = 3 - v->dims, images = v->fused ? 1 : 2;
   cml_dtype type = rnd() % 2 ? CML_F32 : CML_F16, weight_type = rnd() % 2 ? CML_F32 : CML_F16;
-  int64_t x_dims[5] = {n, groups * cg}, w_dims[5] = {transposed ? groups * cg : groups * og, transposed ? og : cg};
-  memcpy(x_dims + (fused ? 1 : 2), in, sizeof in);
-  if (fused) x_dims[dims + 1] = groups * cg;
-  memcpy(w_dims + 2, kernel, sizeof kernel);
-  static const char *const names[] = {"conv", "conv_transpose", "cml_conv", "cml_conv_transpose"};
-  call c = start(names[transposed + 2 * fused], CML_IOS17);
-  cml_tensor *x = add_floats(&c, "x", type, dims + 2, x_dims), *w = add_floats(&c, "weight", weight_type, dims + 2, w_dims), *bias = NULL, y;
-  int64_t outputs = groups * og;
-  if (rnd() % 2) bias = add_floats(&c, "bias", weight_type, 1, &outputs);
-  add_ints(&c, "strides", dims, stride);
-  add_ints(&c, "dilations", dims, dilation);
-  add_ints(&c, "groups", -1, &groups);
-  add_text(&c, "pad_type", "custom");
-  add_ints(&c, "pad", 2 * dims, pad);
-  bool empty = false;
-  for (int i = 0; i < dims; i++)
-    empty = empty || (transposed && (in[i] - 1) * stride[i] + (kernel[i] - 1) * dilation[i] + 1 - pad[2 * i] - pad[2 * i + 1] < 1);
-  if (empty) {
-    done(&c, &(cml_tensor){0});
-    return;
+  int64_t inputs = v->groups * v->cg, outputs = v->groups * v->og, pad[6];
+  int64_t x_dims[5] = {v->n, inputs}, y_dims[5] = {v->n}, w_dims[5] = {v->transposed ? inputs : outputs, v->transposed ? v->og : v->cg};
+  if (v->fused) x_dims[v->dims + 1] = inputs, y_dims[v->dims + 1] = outputs;
+  for (int i = 0; i < v->dims; i++) {
+    x_dims[images + i] = v->in[first + i], w_dims[2 + i] = v->kernel[first + i], y_dims[1 + i] = v->out[first + i];
+    pad[2 * i] = v->before[first + i], pad[2 * i + 1] = v->after[first + i];
   }
+  v->x = add_floats(c, "x", type, v->dims + 2, x_dims);
+  v->w = add_floats(c, "weight", weight_type, v->dims + 2, w_dims);
+  if (rnd() % 2) v->bias = add_floats(c, "bias", weight_type, 1, &outputs);
+  add_ints(c, "strides", v->dims, v->stride + first);
+  add_ints(c, "dilations", v->dims, v->dilation + first);
+  add_ints(c, "groups", -1, &v->groups);
+  add_text(c, "pad_type", "custom");
+  add_ints(c, "pad", 2 * v->dims, pad);
+  if (!v->fused) return;
   static const cml_unary functions[] = {CML_UNARY_COPY, CML_UNARY_RELU, CML_UNARY_CLIP, CML_UNARY_SILU};
-  cml_unary f = fused ? functions[rnd() % 4] : CML_UNARY_COPY;
-  cml_tensor *residual = NULL;
-  if (fused) {
-    int64_t y_dims[5] = {n}, one = 1, function = f;
-    for (int i = 0; i < dims; i++) {
-      int64_t reach = (kernel[i] - 1) * dilation[i] + 1, padding = pad[2 * i] + pad[2 * i + 1];
-      y_dims[i + 1] = transposed ? (in[i] - 1) * stride[i] + reach - padding : (in[i] + padding - reach) / stride[i] + 1;
-    }
-    y_dims[dims + 1] = outputs;
-    add_ints(&c, "layout", -1, &one);
-    if (rnd() % 2) residual = add_floats(&c, "residual", type, dims + 2, y_dims);
-    add_ints(&c, "activation", -1, &function);
-    cml_tensor_set(add(&c, "alpha", CML_F32, 0, NULL), 0, -0.25);
-    cml_tensor_set(add(&c, "beta", CML_F32, 0, NULL), 0, 0.5);
+  v->f = functions[rnd() % 4];
+  int64_t one = 1, function = v->f;
+  add_ints(c, "layout", -1, &one);
+  if (rnd() % 2) v->residual = add_floats(c, "residual", type, v->dims + 2, y_dims);
+  add_ints(c, "activation", -1, &function);
+  cml_tensor_set(add(c, "alpha", CML_F32, 0, NULL), 0, -0.25);
+  cml_tensor_set(add(c, "beta", CML_F32, 0, NULL), 0, 0.5);
+}
+
+/* Where tap k meets pixel p in the input; false: in the padding, or between the pixels of a transposed one. */
+static bool conv_meets(const conv_case *v, const int64_t *p, const int64_t *k, int64_t *q) {
+  for (int d = 0; d < 3; d++) {
+    q[d] = v->transposed ? p[d] + v->before[d] - k[d] * v->dilation[d] : p[d] * v->stride[d] + k[d] * v->dilation[d] - v->before[d];
+    if (v->transposed && (q[d] < 0 || q[d] % v->stride[d])) return false;
+    if (v->transposed) q[d] /= v->stride[d];
+    if (q[d] < 0 || q[d] >= v->in[d]) return false;
   }
-  evaluate(&c, &y);
-  for (int i = 0; i < dims; i++) g.out[i + 3 - dims] = y.dims[i + (fused ? 1 : 2)];
-  int64_t plane = g.out[0] * g.out[1] * g.out[2], in_plane = g.in[0] * g.in[1] * g.in[2], n_taps = g.kernel[0] * g.kernel[1] * g.kernel[2];
-  for (int64_t i = 0; i < cml_tensor_count(&y); i++) {
-    int64_t image = i / (plane * outputs), o = i / plane % outputs, at = i % plane, group = o / og;
-    int64_t p[3] = {at / (g.out[1] * g.out[2]), at / g.out[2] % g.out[1], at % g.out[2]};
-    double sum = bias ? cml_tensor_get(bias, o) : 0;
-    for (int64_t t = 0; t < n_taps; t++) {
-      int64_t k[3] = {t / (g.kernel[1] * g.kernel[2]), t / g.kernel[2] % g.kernel[1], t % g.kernel[2]}, q[3];
-      bool inside = true;
-      for (int d = 0; d < 3; d++) {
-        if (transposed) {
-          int64_t v = p[d] + g.before[d] - k[d] * g.dilation[d];
-          inside = inside && v >= 0 && v % g.stride[d] == 0;
-          q[d] = v / g.stride[d];
-        } else {
-          q[d] = p[d] * g.stride[d] + k[d] * g.dilation[d] - g.before[d];
-        }
-        inside = inside && q[d] >= 0 && q[d] < g.in[d];
-      }
-      if (!inside) continue;
-      for (int64_t ch = 0; ch < cg; ch++) {
-        int64_t xi = place(fused, image, groups * cg, group * cg + ch, in_plane, (q[0] * g.in[1] + q[1]) * g.in[2] + q[2]);
-        int64_t wi = transposed ? ((group * cg + ch) * og + o % og) * n_taps + t : (o * cg + ch) * n_taps + t;
-        sum += cml_tensor_get(x, xi) * cml_tensor_get(w, wi);
-      }
+  return true;
+}
+
+/* Element `at` of output o of an image by the definition; yi: where it lies. */
+static double conv_expected(const conv_case *v, int64_t image, int64_t o, int64_t at, int64_t yi) {
+  int64_t group = o / v->og, in_plane = v->in[0] * v->in[1] * v->in[2], taps = v->kernel[0] * v->kernel[1] * v->kernel[2], q[3];
+  int64_t p[3] = {at / (v->out[1] * v->out[2]), at / v->out[2] % v->out[1], at % v->out[2]};
+  double sum = v->bias ? cml_tensor_get(v->bias, o) : 0;
+  for (int64_t t = 0; t < taps; t++) {
+    int64_t k[3] = {t / (v->kernel[1] * v->kernel[2]), t / v->kernel[2] % v->kernel[1], t % v->kernel[2]};
+    if (!conv_meets(v, p, k, q)) continue;
+    for (int64_t ch = 0; ch < v->cg; ch++) {
+      int64_t input = group * v->cg + ch, pixel = (q[0] * v->in[1] + q[1]) * v->in[2] + q[2];
+      int64_t wi = v->transposed ? (input * v->og + o % v->og) * taps + t : (o * v->cg + ch) * taps + t;
+      sum += cml_tensor_get(v->x, place(v->fused, image, v->groups * v->cg, input, in_plane, pixel)) * cml_tensor_get(v->w, wi);
     }
-    int64_t yi = place(fused, image, outputs, o, plane, at);
-    if (residual) sum += cml_tensor_get(residual, yi);
-    if (f == CML_UNARY_RELU) sum = fmax(sum, 0);
-    if (f == CML_UNARY_CLIP) sum = fmin(fmax(sum, -0.25), 0.5);
-    if (f == CML_UNARY_SILU) sum /= 1 + exp(-sum);
-    close_to(&y, yi, sum, sqrt((double)(n_taps * cg)));
+  }
+  if (v->residual) sum += cml_tensor_get(v->residual, yi);
+  if (v->f == CML_UNARY_RELU) sum = fmax(sum, 0);
+  if (v->f == CML_UNARY_CLIP) sum = fmin(fmax(sum, -0.25), 0.5);
+  if (v->f == CML_UNARY_SILU) sum /= 1 + exp(-sum);
+  return sum;
+}
+
+static void one_conv(bool transposed, bool fused) {
+  static const char *const names[] = {"conv", "conv_transpose", "cml_conv", "cml_conv_transpose"};
+  conv_case v = draw_conv(transposed, fused);
+  for (int i = 0; i < 3; i++)
+    if (v.out[i] < 1) return; /* padding that takes away all of a transposed one's output */
+  call c = start(names[transposed + 2 * fused], CML_IOS17);
+  add_conv(&c, &v);
+  cml_tensor y;
+  evaluate(&c, &y);
+  int64_t outputs = v.groups * v.og, plane = v.out[0] * v.out[1] * v.out[2], terms = v.cg * v.kernel[0] * v.kernel[1] * v.kernel[2];
+  assert_int_equal(cml_tensor_count(&y), v.n * outputs * plane);
+  for (int i = 0; i < v.dims; i++) assert_int_equal(y.dims[i + (fused ? 1 : 2)], v.out[i + 3 - v.dims]);
+  for (int64_t i = 0; i < v.n * outputs * plane; i++) {
+    int64_t image = i / (plane * outputs), o = i / plane % outputs, at = i % plane, yi = place(fused, image, outputs, o, plane, at);
+    close_to(&y, yi, conv_expected(&v, image, o, at, yi), sqrt((double)terms));
   }
   done(&c, &y);
 }
