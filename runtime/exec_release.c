@@ -98,8 +98,15 @@ static void drop_later(cml_release *r, const cml_tensor *t) {
 
 void cml_release_step(cml_release *r, const cml_step *s, uint64_t unread) {
   for (size_t k = 0; k < s->arg_count && k < 64; k++) {
-    const cml_tensor *t = &r->graph->values[s->args[k]].type;
-    if (!(unread >> k & 1) || !s->arg_constant[k] || !t->data) continue;
+    const cml_graph_value *value = &r->graph->values[s->args[k]];
+    const cml_tensor *t = &value->type;
+    if (!(unread >> k & 1) || !s->arg_constant[k]) continue;
+    if (value->deferred && !t->data) { /* codes that were packed; rarely they are read all the same, so that own ones stay */
+      const cml_tensor *codes = &r->graph->values[value->deferred->args[0]].type;
+      if (codes->data && !find(r, codes->data)) drop_later(r, codes);
+      continue;
+    }
+    if (!t->data) continue;
     struct cml_release_item *item = find(r, t->data);
     if (!item) drop_later(r, t);
     else if (item->readers && !--item->readers) let_go(item->slot);

@@ -7,38 +7,14 @@
  * elements are far larger than the rest. Such vectors, and those with infinities or NaN, are left to the table's ordinary functions.
  *
  *   int8, int4   codes times digits
- *   palettes of 3, 4, 6 and 8 bits: entries too are cut into three digits, looked up as bytes; of the nine products of digits those six
- *                are summed that reach the upper 32 of 48 bits, and the mean of the others is added
- *   palettes of 1 and 2 bits: every four bits of a row choose one of 16 sums of (4 or 2) products. These sums are worked out once
- *                for a vector, as three planes of digits; four tables of 16 are one register, which a dword of codes reads at once.
- *                A lane is a row here: 16 x 16 dwords are transposed first. */
-#include <math.h>
-
-#include "kernels_internal.h"
-#include "simd.h"
+ *   palettes     entries too are cut into three digits, looked up as bytes; of the nine products of digits those six are summed that reach
+ *                the upper 32 of 48 bits, and the mean of the others is added. Most palettes of fewer than 8 bits are packed: compressed_lanes.c. */
+#include "compressed_fixed.h"
 
 /* Rows that are read at once, half or a quarter of the matrix apart: prefetchers follow two streams best, but sums of a group alone need more
  * that is independent to fill the pipes. */
 enum { ROWS = 4, PAIR = 2 };
-enum { PLANES = 3, PLANE = 64, LUT_COLUMNS = 64, LUT_SETS = 4, LUT_ROWS = LUT_SETS * 16, LINE = 64, LUT_DWORD = 2 * PLANES * PLANE };
-enum { AHEAD = 8192 }; /* bytes from what is read to what is asked for, of all rows that are read at once */
-
-/* As _mm512_dpbusd_epi32, which gcc 12 wraps in copies of the sum. */
-VINLINE __m512i dpbusd(__m512i sum, __m512i u, __m512i s) {
-  __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(u), "vm"(s));
-  return sum;
-}
-
 static cml_kernels ordinary; /* for what is not done here */
-
-/* How an arranged vector begins. */
-typedef struct fixed_head {
-  double unit;   /* what the last digit counts */
-  float sum;     /* of the elements */
-  int32_t fixed; /* 0: what follows is an ordinary arranged vector */
-} fixed_head;
-
-enum { HEAD = 16 }; /* floats */
 
 /* A group of codes fills a register (or less, with palettes); a step is as many groups as share one scale in each lane. */
 typedef struct layout {
@@ -49,11 +25,7 @@ typedef struct layout {
   int bias;      /* what was added to codes to make them unsigned */
 } layout;
 
-static bool by_lut(const cml_compressed *w) {
-  return !w->scale && w->columns >= LUT_COLUMNS && (w->bits == 1 || (w->bits == 2 && w->table_rows == w->columns));
-}
-
-static bool by_digits(const cml_compressed *w) { return w->depth < 1 << 18 && w->bits >= 3; }
+static bool by_digits(const cml_compressed *w) { return w->depth < 1 << 18 && w->bits >= 3; } /* if it is not packed */
 
 static layout lay_out(const cml_compressed *w) {
   layout l = {.elements = w->bits == 4 ? 128 : 64, .blocks = 1, .halves = w->bits == 4 ? 2 : 1};
@@ -84,12 +56,10 @@ static parts find_parts(const layout *l, float *arranged) {
   return p;
 }
 
-static size_t lut_dwords(const cml_compressed *w) { return (w->depth * w->bits / 8 + LINE - 1) / LINE * (LINE / 4); }
-
 static size_t fixed_room(const cml_compressed *w) {
   size_t room = ordinary.compressed_room(w), here = 0;
-  if (by_lut(w)) {
-    here = lut_dwords(w) * LUT_DWORD / 4;
+  if (w->packed) {
+    here = w->scale ? cml_scaled_room(w) : cml_lanes_room(w);
   } else if (by_digits(w)) {
     layout l = lay_out(w);
     here = digit_bytes(&l) / 4 + l.steps * (PLANES + 1) * W;
@@ -98,28 +68,6 @@ static size_t fixed_room(const cml_compressed *w) {
 }
 
 /* ---- arranging ---- */
-
-/* The three digits of whole numbers below 2^23 - 2^15 - 2^7. */
-VINLINE void store_digits(vf scaled, int8_t *to, size_t plane) {
-  __m512i q = _mm512_cvtps_epi32((__m512)scaled), half = _mm512_set1_epi32(128);
-  CML_UNROLL for (size_t p = 0; p < PLANES; p++) {
-    _mm_storeu_si128((__m128i *)(void *)(to + p * plane), _mm512_cvtepi32_epi8(q));
-    q = _mm512_srai_epi32(_mm512_add_epi32(q, half), 8);
-  }
-}
-
-/* The power of two that brings numbers up to `largest` into three digits. */
-static int digits_exponent(double largest) {
-  int e = 0;
-  if (largest > 0) (void)frexp(largest * (1 + 0x1p-7), &e);
-  return largest > 0 ? 23 - e : 0;
-}
-
-VINLINE vf scaled_by(vf x, int e) { return vf_scalef(x, vf_set1((float)e)); }
-
-VINLINE vf load_elements(const float *x, size_t at, size_t n) {
-  return at + W <= n ? vf_load(x + at) : at < n ? vf_load_n(x + at, n - at) : vf_zero();
-}
 
 static void arrange_digits(const cml_compressed *w, const float *x, int e, float *arranged) {
   layout l = lay_out(w);
@@ -151,34 +99,6 @@ static void arrange_digits(const cml_compressed *w, const float *x, int e, float
   }
 }
 
-/* The 16 sums that four bits of codes choose from; with one bit a code, sums of x and -x. */
-VINLINE vf nibble_sums(const float *x, size_t at, size_t n, int bits, const vf *factors) {
-  vf sum = vf_zero();
-  CML_UNROLL for (size_t j = 0; j < 4 / (size_t)bits; j++) sum = vf_fma(vf_set1(at + j < n ? x[at + j] : 0), factors[j], sum);
-  return sum;
-}
-
-static void arrange_lut(const cml_compressed *w, const float *x, int e, float *arranged) {
-  int8_t *to = (int8_t *)(arranged + HEAD);
-  size_t codes = 4 / w->bits, nibbles = lut_dwords(w) * 8;
-  vf factors[4];
-  vi code = vi_iota(), mask = vi_set1((1 << w->bits) - 1);
-  for (size_t j = 0; j < codes; j++) {
-    vi own = code >> (int)(j * w->bits) & mask;
-    factors[j] = w->bits == 1 ? vf_from_int(own * 2 - 1) : vf_permute(vf_load(w->table), own);
-  }
-  for (size_t i = 0; i < nibbles; i++) {
-    vf sums = w->bits == 1 ? nibble_sums(x, i * 4, w->depth, 1, factors) : nibble_sums(x, i * 2, w->depth, 2, factors);
-    store_digits(scaled_by(sums, e), to + i / 8 * LUT_DWORD + i % 2 * PLANES * PLANE + i / 2 % 4 * 16, PLANE);
-  }
-}
-
-static float largest_entry(const float *table, size_t n) {
-  float largest = 0;
-  for (size_t i = 0; i < n; i++) largest = fmaxf(largest, fabsf(table[i]));
-  return largest;
-}
-
 static void fixed_arrange(const cml_compressed *w, const float *x, float *arranged) {
   vf all = vf_zero(), size = vf_zero(), large = vf_zero();
   for (size_t i = 0; i < w->depth; i += W) {
@@ -186,17 +106,18 @@ static void fixed_arrange(const cml_compressed *w, const float *x, float *arrang
     all += v, size += vf_abs(v);
     large = vf_max(large, vf_abs(v));
   }
-  double total = (double)vf_sum(size), largest = (double)vf_hmax(large), bound = largest; /* of what is cut into digits */
-  if (by_lut(w)) bound = w->bits == 1 ? 4 * largest : 2 * largest * (double)largest_entry(w->table, 4);
+  double total = (double)vf_sum(size), largest = (double)vf_hmax(large);
+  double bound = w->packed && !w->scale ? cml_lanes_bound(w, largest) : largest; /* of what is cut into digits */
   fixed_head head = {.sum = vf_sum(all)};
   /* The mean size without the largest element bounds what its last digit may be: errors of half a digit grow with the root of the
    * depth, the sum of sizes with the depth. All this is false where there is a NaN or an infinity. */
   double depth = (double)w->depth, ratio = fmin(256, 4 * sqrt(depth));
-  head.fixed = (by_lut(w) || by_digits(w)) && total <= 1e37 && bound <= 1e37 && largest * depth <= ratio * (total - largest);
+  head.fixed = (w->packed || by_digits(w)) && total <= 1e37 && bound <= 1e37 && largest * depth <= ratio * (total - largest);
   if (head.fixed) {
     int e = digits_exponent(bound);
     head.unit = ldexp(1, -e);
-    if (by_lut(w)) arrange_lut(w, x, e, arranged);
+    if (w->packed && w->scale) cml_scaled_arrange(w, x, e, arranged + HEAD);
+    else if (w->packed) cml_lanes_arrange(w, x, e, arranged + HEAD);
     else arrange_digits(w, x, e, arranged);
   } else {
     ordinary.compressed_arrange(w, x, arranged + HEAD);
@@ -215,16 +136,10 @@ VINLINE __m512i load_codes(const uint8_t *p, size_t ahead, const bool masked, __
   return masked ? _mm512_maskz_loadu_epi8(mask, p) : _mm512_loadu_si512(p);
 }
 
-VINLINE __m512i load_plane(const int8_t *digits, size_t i) { return _mm512_loadu_si512(digits + i * PLANE); }
-
 /* The next 16 scales from number `at`, of a row that has `left` of them. */
 VINLINE vf load_scales(const void *s, bool half, size_t at, size_t left) {
   if (half) return left >= W ? vh_load((const cml_f16 *)s + at) : vh_load_n((const cml_f16 *)s + at, left);
   return left >= W ? vf_load((const float *)s + at) : vf_load_n((const float *)s + at, left);
-}
-
-VINLINE vf join_digits(const __m512i *acc) {
-  return vf_fma(vf_from_int((vi)acc[2]), vf_set1(65536), vf_fma(vf_from_int((vi)acc[1]), vf_set1(256), vf_from_int((vi)acc[0])));
 }
 
 /* The codes of a register without their sign, a byte each: half 0, the only one of 8 bits, or half 1 of 4 bits. */
@@ -299,23 +214,7 @@ VINLINE void affine_rows(const int R, const int bits, const bool offset, const b
   CML_UNROLL for (int r = 0; r < R; r++) sum[r] = vf_sum(a.total[r]);
 }
 
-/* ---- palettes of 3 to 8 bits ---- */
-
-/* Digits of a palette's entries plus 2^23, by digit and entry; entries repeat up to 64. Returns what the last digit counts. */
-static double cut_palette(const cml_compressed *w, size_t n, uint8_t to[PLANES][256]) {
-  const float *t = w->table + n / w->table_rows * w->table_size;
-  size_t entries = (size_t)1 << w->bits;
-  int e = digits_exponent((double)largest_entry(t, entries));
-  for (size_t i = 0; i < (entries < 64 ? 64 : entries); i += W) {
-    vf v = entries < W ? vf_permute(vf_load(t), vi_iota() & (int)(entries - 1)) : vf_load(t + i % entries);
-    __m512i q = _mm512_add_epi32(_mm512_cvtps_epi32((__m512)scaled_by(v, e)), _mm512_set1_epi32(1 << 23));
-    for (int p = 0; p < PLANES; p++) {
-      _mm_storeu_si128((__m128i *)(void *)(to[p] + i), _mm512_cvtepi32_epi8(q));
-      q = _mm512_srli_epi32(q, 8);
-    }
-  }
-  return ldexp(1, -e);
-}
+/* ---- palettes ---- */
 
 VINLINE __m512i entry_digit(const __m512i *table, __m512i code, const int bits) {
   if (bits < 8) return _mm512_permutexvar_epi8(code, table[0]);
@@ -374,78 +273,7 @@ VINLINE void palette_rows(const int R, const int bits, const cml_compressed *w, 
   }
 }
 
-/* ---- palettes of 1 and 2 bits ---- */
-
-/* Dword i of each of 16 rows, for 16 neighbouring dwords. */
-VINLINE void transpose_dwords(__m512i *a) {
-  __m512i b[16];
-  CML_UNROLL for (int i = 0; i < 16; i += 2) b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]), b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
-  CML_UNROLL for (int i = 0; i < 16; i += 4) {
-    a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]), a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
-    a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]), a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
-  }
-  CML_UNROLL for (int i = 0; i < 4; i++) {
-    b[i] = _mm512_shuffle_i32x4(a[i], a[i + 4], 0x88), b[i + 4] = _mm512_shuffle_i32x4(a[i], a[i + 4], 0xdd);
-    b[i + 8] = _mm512_shuffle_i32x4(a[i + 8], a[i + 12], 0x88), b[i + 12] = _mm512_shuffle_i32x4(a[i + 8], a[i + 12], 0xdd);
-  }
-  CML_UNROLL for (int i = 0; i < 8; i++) {
-    a[i] = _mm512_shuffle_i32x4(b[i], b[i + 8], 0x88);
-    a[i + 8] = _mm512_shuffle_i32x4(b[i], b[i + 8], 0xdd);
-  }
-}
-
-/* 16 dwords of 16 rows. */
-VINLINE void load_lines(const uint8_t *const *rows, size_t at, const bool masked, __mmask64 mask, __m512i *a) {
-  CML_UNROLL for (int r = 0; r < 16; r++) a[r] = masked ? _mm512_maskz_loadu_epi8(mask, rows[r] + at) : _mm512_loadu_si512(rows[r] + at);
-  transpose_dwords(a);
-}
-
-/* Sums of LUT_ROWS rows from n; those at and after `end` repeat the last one. Each table is read once for all of these rows: tables of a long
- * vector do not stay in the first-level cache. */
-static void lut_rows(const cml_compressed *w, size_t n, size_t end, const int8_t *tables, float sums[LUT_ROWS]) {
-  const size_t row_bytes = w->depth * w->bits / 8;
-  const __m512i ones = _mm512_set1_epi8(1), nibble = _mm512_set1_epi8(15), which = _mm512_set1_epi32(0x30201000);
-  const uint8_t *rows[LUT_ROWS];
-  for (size_t r = 0; r < LUT_ROWS; r++) rows[r] = w->codes + (n + r < end ? n + r : end - 1) * row_bytes;
-  const uint8_t *ahead = rows[0] + LUT_ROWS * row_bytes; /* the next rows: line by line between the sums, as memory gives them */
-  __m512i acc[LUT_SETS][PLANES];
-  CML_UNROLL for (int i = 0; i < LUT_SETS * PLANES; i++) acc[i / PLANES][i % PLANES] = _mm512_setzero_si512();
-  for (size_t at = 0; at < row_bytes; at += LINE) {
-    size_t left = row_bytes - at;
-    __m512i line[LUT_SETS][16];
-    for (size_t h = 0; h < LUT_SETS; h++) {
-      if (left >= LINE) load_lines(rows + 16 * h, at, false, 0, line[h]);
-      else load_lines(rows + 16 * h, at, true, code_mask(left, LINE), line[h]);
-    }
-    for (size_t d = 0; d < LINE / 4; d++, tables += LUT_DWORD, ahead += LUT_SETS * LINE) {
-      CML_UNROLL for (int h = 0; h < LUT_SETS; h++) _mm_prefetch((const char *)ahead + h * LINE, _MM_HINT_T0);
-      CML_UNROLL for (size_t odd = 0; odd < 2; odd++) {
-        __m512i table[PLANES];
-        CML_UNROLL for (size_t p = 0; p < PLANES; p++) table[p] = load_plane(tables, odd * PLANES + p);
-        CML_UNROLL for (int h = 0; h < LUT_SETS; h++) {
-          __m512i code = odd ? _mm512_srli_epi32(line[h][d], 4) : line[h][d];
-          __m512i index = _mm512_ternarylogic_epi32(code, nibble, which, 0xea); /* (code & nibble) | which */
-          CML_UNROLL for (size_t p = 0; p < PLANES; p++) acc[h][p] = dpbusd(acc[h][p], ones, _mm512_permutexvar_epi8(index, table[p]));
-        }
-      }
-    }
-  }
-  CML_UNROLL for (int h = 0; h < LUT_SETS; h++) vf_store(sums + h * W, join_digits(acc[h]));
-}
-
 /* ---- all ---- */
-
-static void product_by_lut(const cml_compressed *w, size_t begin, size_t end, const float *x, const fixed_head *head, float *y) {
-  float sums[LUT_ROWS];
-  for (size_t n = begin; n < end; n += LUT_ROWS) {
-    lut_rows(w, n, end, (const int8_t *)(x + HEAD), sums);
-    for (size_t r = 0; r < LUT_ROWS && n + r < end; r++) {
-      const float *t = w->table + (n + r) / w->table_rows * w->table_size;
-      double sum = (double)sums[r] * head->unit;
-      y[n + r] = (float)(w->bits == 2 ? sum : 0.5 * (((double)t[0] + (double)t[1]) * (double)head->sum + ((double)t[1] - (double)t[0]) * sum));
-    }
-  }
-}
 
 typedef void rows_function(const cml_compressed *w, const layout *l, const parts *x, size_t n, size_t apart, uint8_t palette[PLANES][256], float *sum);
 
@@ -518,24 +346,56 @@ static void product_by_digits(const cml_compressed *w, size_t begin, size_t end,
   }
 }
 
-/* Vectors one after the other, rows in portions that stay in the cache meanwhile. */
+/* Neighbouring vectors in fixed point, of `left`, that are multiplied at once. */
+static size_t together(const cml_compressed *w, const float *x, size_t room, size_t left) {
+  enum { MOST = 4 };
+  size_t n = 0;
+  if (!w->packed || !w->scale) return 1;
+  for (fixed_head head; n < left && n < MOST; n++) {
+    memcpy(&head, x + n * room, sizeof head);
+    if (!head.fixed) break;
+  }
+  return n == MOST ? MOST : n > 1 ? 2 : 1;
+}
+
+static void multiply(const cml_compressed *w, size_t begin, size_t end, const float *x, size_t room, size_t vectors, float *y, size_t y_stride) {
+  fixed_head heads[4];
+  float *from[4];
+  double units[4];
+  for (size_t v = 0; v < vectors; v++) {
+    memcpy(&heads[v], x + v * room, sizeof *heads);
+    from[v] = (float *)(uintptr_t)x + v * room + HEAD;
+    units[v] = heads[v].unit;
+  }
+  if (!heads->fixed) ordinary.compressed_product(w, begin, end, from[0], 1, y, y_stride);
+  else if (w->packed && w->scale) cml_scaled_product(w, begin, end, from, units, vectors, y, y_stride);
+  else if (w->packed) cml_lanes_product(w, begin, end, from[0], heads, y);
+  else product_by_digits(w, begin, end, (float *)(uintptr_t)x, heads, y);
+}
+
+/* Rows in portions that stay in the cache while one vector comes after the other. */
 static void fixed_product(const cml_compressed *w, size_t begin, size_t end, const float *x, size_t vectors, float *y, size_t y_stride) {
   size_t room = fixed_room(w), portion = end - begin, row_bytes = w->depth * w->bits / 8;
-  if (vectors > 1 && row_bytes) portion = ((128 << 10) / row_bytes + LUT_ROWS) / LUT_ROWS * LUT_ROWS;
+  if (vectors > 1 && row_bytes) portion = ((128 << 10) / row_bytes + CML_COMPRESSED_ROWS) / CML_COMPRESSED_ROWS * CML_COMPRESSED_ROWS;
   for (size_t n = begin; n < end; n += portion)
-    for (size_t v = 0; v < vectors; v++) {
-      fixed_head head;
-      const float *from = x + v * room;
+    for (size_t v = 0, many; v < vectors; v += many) {
       size_t last = end - n < portion ? end : n + portion;
-      memcpy(&head, from, sizeof head);
-      if (!head.fixed) ordinary.compressed_product(w, n, last, from + HEAD, 1, y + v * y_stride, y_stride);
-      else if (by_lut(w)) product_by_lut(w, n, last, from, &head, y + v * y_stride);
-      else product_by_digits(w, n, last, (float *)(uintptr_t)from, &head, y + v * y_stride);
+      many = together(w, x + v * room, room, vectors - v);
+      multiply(w, n, last, x + v * room, room, many, y + v * y_stride, y_stride);
     }
+}
+
+static size_t fixed_bytes(const cml_compressed *w) { return w->scale ? cml_scaled_bytes(w) : cml_lanes_bytes(w); }
+
+static void fixed_pack(const cml_compressed *w, size_t begin, size_t end, void *to) {
+  if (w->scale) cml_scaled_pack(w, begin, end, to);
+  else cml_lanes_pack(w, begin, end, to);
 }
 
 void cml_fill_compressed_avx512vbmi(cml_kernels *k) {
   cml_fill_compressed_avx512(&ordinary);
+  k->compressed_bytes = fixed_bytes;
+  k->compressed_pack = fixed_pack;
   k->compressed_room = fixed_room;
   k->compressed_arrange = fixed_arrange;
   k->compressed_product = fixed_product;

@@ -293,8 +293,17 @@ static bool compressed_fits(const cml_compressed *w) {
   return w->block % elements == 0 || (elements % w->block == 0 && w->block % c == 0);
 }
 
+static size_t compressed_bytes(const cml_compressed *w) {
+  (void)w;
+  return 0; /* rows are used as they lie */
+}
+
+static void compressed_pack(const cml_compressed *w, size_t begin, size_t end, void *to) { (void)w, (void)begin, (void)end, (void)to; }
+
 void CML_SIMD(cml_fill_compressed)(cml_kernels *k) {
   k->compressed_fits = compressed_fits;
+  k->compressed_bytes = compressed_bytes;
+  k->compressed_pack = compressed_pack;
   k->compressed_room = compressed_room;
   k->compressed_arrange = compressed_arrange;
   k->compressed_product = compressed_product;

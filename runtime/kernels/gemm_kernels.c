@@ -78,9 +78,16 @@ VINLINE void finish(const int rows, const int nv, vf (*acc)[NV], const cml_tile 
     UNROLL for (int i = 0; i < rows; i++)
       UNROLL for (int j = 0; j < nv; j++) acc[i][j] += vf_load((const float *)t->residual + (size_t)i * t->residual_stride + j * W);
   }
-  vf lo = vf_set1(t->low), hi = vf_set1(t->high);
-  UNROLL for (int i = 0; i < rows; i++)
-    UNROLL for (int j = 0; j < nv; j++) acc[i][j] = vf_min(hi, vf_max(lo, acc[i][j]));
+  if (t->low > -INFINITY) { /* a tile of little depth takes a tenth of its time for this and what is below */
+    vf lo = vf_set1(t->low);
+    UNROLL for (int i = 0; i < rows; i++)
+      UNROLL for (int j = 0; j < nv; j++) acc[i][j] = vf_max(lo, acc[i][j]);
+  }
+  if (t->high < INFINITY) {
+    vf hi = vf_set1(t->high);
+    UNROLL for (int i = 0; i < rows; i++)
+      UNROLL for (int j = 0; j < nv; j++) acc[i][j] = vf_min(hi, acc[i][j]);
+  }
   if (t->c_half) {
     UNROLL for (int i = 0; i < rows; i++)
       UNROLL for (int j = 0; j < nv; j++) vh_store((cml_f16 *)t->c + (size_t)i * c_stride + j * W, acc[i][j]);

@@ -46,6 +46,7 @@ typedef enum cml_binary {
 
 /* A compressed matrix w[columns][depth]: row n's codes of `bits` bits (1, 2, 3, 4, 6, 8), low bits first, begin at codes[n * depth *
  * bits / 8]. Each stands for an entry of the table of its row, or for (code - offset) * scale of its row and block. */
+enum { CML_COMPRESSED_ROWS = 64 };
 typedef struct cml_compressed {
   size_t columns, depth;
   const uint8_t *codes;
@@ -57,6 +58,8 @@ typedef struct cml_compressed {
   const void *offset;       /* as scale; NULL: zeros */
   bool scale_half;
   size_t scale_rows, blocks, block;
+  size_t vectors;           /* that are multiplied at once, at most: what is worth packing */
+  const void *packed;       /* what compressed_pack made of the codes, which are read all the same for vectors that it does not suit; or NULL */
 } cml_compressed;
 
 /* A tile of a matrix product and all that follows it: c = f(clamp(a b + from + bias + residual)). Row r of a is stretches of
@@ -236,10 +239,15 @@ typedef struct cml_kernels {
 
   /* Whether the other three can work with this matrix: rows of whole bytes, blocks that do not cut a vector's lanes. */
   bool (*compressed_fits)(const cml_compressed *w);
+  /* Bytes that the matrix takes when its codes are packed for the next three functions, about as many as codes; 0: it is not to be packed. */
+  size_t (*compressed_bytes)(const cml_compressed *w);
+  /* Packs rows [begin, end), begin a multiple of CML_COMPRESSED_ROWS and end, too, or the last row's. to: of all rows, at a cache line. */
+  void (*compressed_pack)(const cml_compressed *w, size_t begin, size_t end, void *to);
   size_t (*compressed_room)(const cml_compressed *w); /* floats of an arranged vector */
   /* x[depth] in the order in which codes come out of their words. */
   void (*compressed_arrange)(const cml_compressed *w, const float *x, float *arranged);
-  /* y[v * y_stride + n] = row n times vector v, for rows [begin, end); x: arranged vectors, compressed_room apart. */
+  /* y[v * y_stride + n] = row n times vector v, for rows [begin, end), when packed as for compressed_pack; x: arranged
+   * vectors, compressed_room apart. */
   void (*compressed_product)(const cml_compressed *w, size_t begin, size_t end, const float *x, size_t vectors, float *y, size_t y_stride);
 
   /* ---- convolution ---- */

@@ -4,6 +4,8 @@
 
 #include <math.h>
 
+#include "pack_cache.h"
+
 static bool finite_values(const cml_tensor *t) {
   for (int64_t i = 0, n = t ? cml_tensor_count(t) : 0; i < n; i++)
     if (!isfinite(cml_tensor_get(t, i))) return false;
@@ -79,10 +81,14 @@ bool cml_compressed_possible(const cml_kernels *k, const cml_call *c) {
   return true;
 }
 
-static float *keep_floats(cml_call *keeper, const cml_tensor *t, size_t count, cml_error *err) {
-  float *to = cml_call_keep(keeper, count * sizeof *to, err);
+static void *keep_numbers(cml_call *keeper, const cml_tensor *t, size_t count, bool half, cml_error *err) {
+  void *to = cml_call_keep(keeper, count * (half ? sizeof(cml_f16) : sizeof(float)), err);
   size_t n = (size_t)cml_tensor_count(t);
-  for (size_t i = 0; to && i < count; i++) to[i] = (float)cml_tensor_get(t, (int64_t)(n == 1 ? 0 : i));
+  for (size_t i = 0; to && i < count; i++) {
+    float v = (float)cml_tensor_get(t, (int64_t)(n == 1 ? 0 : i));
+    if (half) ((cml_f16 *)to)[i] = cml_f16_from_f32(v);
+    else ((float *)to)[i] = v;
+  }
   return to;
 }
 
@@ -98,10 +104,10 @@ static cml_status make_scales(const cml_call *c, cml_call *keeper, cml_compresse
   size_t count = w->columns / w->scale_rows * w->blocks;
   if (offset && all_zero(offset)) offset = NULL;
   bool in_place = (size_t)cml_tensor_count(scale) == count && !offset;
-  w->scale_half = in_place && scale->dtype == CML_F16;
-  w->scale = in_place ? scale->data : keep_floats(keeper, scale, count, err);
+  w->scale_half = scale->dtype == CML_F16 && (!offset || !is_plain(offset)); /* whole numbers of 8 bits are halves, too */
+  w->scale = in_place ? scale->data : keep_numbers(keeper, scale, count, w->scale_half, err);
   if (!w->scale) return keeper->keep_status;
-  if (offset && !(w->offset = keep_floats(keeper, offset, count, err))) return keeper->keep_status;
+  if (offset && !(w->offset = keep_numbers(keeper, offset, count, w->scale_half, err))) return keeper->keep_status;
   if (w->bits != 4) return CML_OK;
   float *table = cml_call_keep(keeper, 16 * sizeof *table, err); /* the codes' values, for kernels that look them up */
   if (!table) return keeper->keep_status;
@@ -122,8 +128,49 @@ static cml_status make_tables(const cml_call *c, cml_call *keeper, cml_compresse
   return CML_OK;
 }
 
-cml_status cml_compressed_make(const cml_kernels *k, const cml_call *c, cml_call *keeper, cml_compressed *out, cml_error *err) {
-  (void)k;
+typedef struct pack_context {
+  const cml_kernels *k;
+  const cml_compressed *w;
+  void *to;
+} pack_context;
+
+static void pack_blocks(void *context, size_t begin, size_t end) {
+  const pack_context *p = context;
+  size_t last = end * CML_COMPRESSED_ROWS;
+  p->k->compressed_pack(p->w, begin * CML_COMPRESSED_ROWS, last < p->w->columns ? last : p->w->columns, p->to);
+}
+
+/* Scales are packed beside the codes, and the same codes may have others. */
+static uint64_t mix(uint64_t hash, const void *data, size_t bytes) {
+  const char *p = data;
+  for (size_t i = 0; p && i < bytes; i += 8) {
+    uint64_t word = 0;
+    memcpy(&word, p + i, bytes - i < 8 ? bytes - i : 8);
+    hash = (hash ^ word) * UINT64_C(0x9e3779b97f4a7c15);
+    hash ^= hash >> 29;
+  }
+  return hash;
+}
+
+/* For kernels that want the codes in another order. */
+static cml_status pack_codes(const cml_kernels *k, const cml_tensor *codes, cml_call *keeper, cml_compressed *w, cml_error *err) {
+  enum { BLOCKS = 4 }; /* a thread packs at a time */
+  size_t bytes = k->compressed_bytes(w);
+  bool ready;
+  if (!bytes) return CML_OK;
+  size_t scales = w->scale ? w->columns / w->scale_rows * w->blocks * (w->scale_half ? 2 : 4) : 0;
+  uint64_t hash = mix(mix(scales, w->scale, scales), w->offset, scales);
+  int64_t layout[] = {w->bits, (int64_t)w->columns, (int64_t)w->depth, (int64_t)w->block, w->scale_half, w->offset != NULL, (int64_t)hash};
+  void *to = cml_call_keep_packed(keeper, bytes, codes, layout, sizeof layout / sizeof *layout, &ready, err);
+  if (!to) return keeper->keep_status;
+  if (!ready) cml_parallel(keeper->pool, (w->columns + CML_COMPRESSED_ROWS - 1) / CML_COMPRESSED_ROWS, BLOCKS, pack_blocks, &(pack_context){k, w, to});
+  w->packed = to;
+  return CML_OK;
+}
+
+cml_status cml_compressed_make(const cml_kernels *k, const cml_call *c, size_t vectors, cml_call *keeper, cml_compressed *out, cml_error *err) {
   if (!read_source(c, out)) return cml_call_fail(keeper, err, "the weights are not compressed in a way that can be multiplied");
-  return out->table_size ? make_tables(c, keeper, out, err) : make_scales(c, keeper, out, err);
+  out->vectors = vectors;
+  CML_TRY(out->table_size ? make_tables(c, keeper, out, err) : make_scales(c, keeper, out, err));
+  return pack_codes(k, cml_arg(c, 0), keeper, out, err);
 }

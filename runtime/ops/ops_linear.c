@@ -130,7 +130,8 @@ static cml_status prepare_linear(cml_call *c, cml_error *err) {
   for (int32_t i = 0; i + 1 < x->rank; i++) rows = cml_dim_mul(rows, x->dims[i]);
   if (!w->data) {
     if (!(p->compressed = cml_call_keep(c, sizeof *p->compressed, err))) return c->keep_status;
-    CML_TRY(cml_compressed_make(k, c->compressed, c, p->compressed, err));
+    CML_TRY(cml_compressed_make(k, c->compressed, rows > 0 ? (size_t)rows : 1, c, p->compressed, err));
+    if (p->compressed->packed) cml_arg_unread(c, w);
     c->prepared = p;
     return CML_OK;
   }
@@ -194,6 +195,8 @@ typedef struct compressed_context {
 static void run_compressed_rows(void *context, size_t begin, size_t end) {
   const compressed_context *v = context;
   const cml_compressed *w = v->p->compressed;
+  begin *= CML_COMPRESSED_ROWS;
+  end = end * CML_COMPRESSED_ROWS < w->columns ? end * CML_COMPRESSED_ROWS : w->columns;
   v->p->kernels->compressed_product(w, begin, end, v->x, v->rows, v->y, w->columns);
   for (size_t r = 0; v->p->bias && r < v->rows; r++) {
     float *y = v->y + r * w->columns + begin;
@@ -214,7 +217,7 @@ static void run_compressed(cml_call *c, const packed_b *p) {
     k->compressed_arrange(p->compressed, from, arranged + r * room);
   }
   compressed_context v = {p, arranged, rows, y->dtype == CML_F32 ? y->data : wide};
-  cml_parallel(rows * depth * columns < 100000 ? NULL : c->pool, columns, 64, run_compressed_rows, &v);
+  cml_parallel(rows * depth * columns < 100000 ? NULL : c->pool, (columns + CML_COMPRESSED_ROWS - 1) / CML_COMPRESSED_ROWS, 1, run_compressed_rows, &v);
   cml_epilogue after = read_epilogue(c, NULL, columns);
   if (after.residual) {
     cml_epilogue_store(k, &after, v.y, columns, rows, columns, y->data, columns, y->dtype == CML_F16, 0, 0);

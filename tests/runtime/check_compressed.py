@@ -25,13 +25,13 @@ N, K = 96, 256
 RNG = np.random.default_rng(3)
 AFFINE, BLOCKWISE, PALETTE = "affine", "blockwise", "palette"
 CASES = [(AFFINE, 8, 0, True), (BLOCKWISE, 4, 32, True), (BLOCKWISE, 4, 32, False), (BLOCKWISE, 4, 256, True), (BLOCKWISE, 8, 32, True),
-         (BLOCKWISE, 8, 64, False), (BLOCKWISE, 8, 8, True), (BLOCKWISE, 4, 2, False)] + [(PALETTE, bits, 0, False) for bits in (1, 2, 3, 4, 6, 8)]
+         (BLOCKWISE, 8, 64, False), (BLOCKWISE, 8, 8, True), (BLOCKWISE, 4, 2, False)] + [(PALETTE, bits, 1, False) for bits in (1, 2, 3, 4, 6, 8)] + [(PALETTE, bits, 4, False) for bits in (1, 4)]
 
 
 def compressed(kind, bits, block, signed, dtype):
     """The constant's operation and its values in float64."""
     if kind == PALETTE:
-        groups = 4
+        groups = block
         indices = RNG.integers(0, 1 << bits, (N, K))
         lut = RNG.standard_normal((groups, 1, 1 << bits, 1)).astype(dtype)
         index_type = types.nptype_from_builtin(types.string_to_builtin(f"uint{bits}"))

@@ -6,7 +6,7 @@
 
 #include "test.h"
 
-enum { GUARDED = 1 << 22, BUFFERS = 6 };
+enum { GUARDED = 1 << 22, BUFFERS = 7 };
 static char *guarded[BUFFERS];
 
 static void guard_buffers(void) {

@@ -1,6 +1,6 @@
 /* Products with compressed weights against the plain sum in double precision: every table of kernels, every width of codes, palettes
- * and scales of all groupings, ragged rows, buffers that end at an unmapped page. With --bench [TABLE [SECONDS [FORM]]] it prints how
- * fast the products of one vector are at each width, and how much of the memory's bandwidth that is. */
+ * and scales of all groupings, ragged rows, buffers that end at an unmapped page. With --bench [TABLE [SECONDS [FORM [VECTORS]]]] it prints
+ * how fast the products of one vector (or several; floats of one always) are at each width, and how much of the memory's bandwidth that is. */
 #include "test.h"
 
 #include <math.h>
@@ -50,7 +50,7 @@ static void *some_scales(int buffer, size_t count, bool half, float factor, floa
 static cml_compressed random_matrix(void) {
   static const unsigned widths[] = {1, 2, 3, 4, 6, 8}, blocks[] = {8, 16, 32, 64, 128, 256};
   static float code_values[16];
-  cml_compressed w = {.columns = rnd() % 8 ? between(1, 12) : between(64, 100), .bits = widths[rnd() % 6]};
+  cml_compressed w = {.columns = rnd() % 8 ? between(1, 12) : between(64, 200), .bits = widths[rnd() % 6]};
   bool scaled = (w.bits == 4 || w.bits == 8) && rnd() % 2;
   w.depth = between(1, 60) * 8;
   if (w.bits == 8) w.depth += between(0, 7);
@@ -84,17 +84,30 @@ static cml_compressed random_matrix(void) {
   return w;
 }
 
-static void check_product(const cml_kernels *k, const cml_compressed *w) {
+static cml_compressed packed(const cml_kernels *k, const cml_compressed *w) {
+  cml_compressed p = *w;
+  p.vectors = between(1, 2);
+  size_t bytes = k->compressed_bytes(&p), middle = between(0, w->columns / CML_COMPRESSED_ROWS) * CML_COMPRESSED_ROWS;
+  if (!bytes) return p;
+  char *to = at_end(6, bytes);
+  k->compressed_pack(&p, 0, middle, to);
+  k->compressed_pack(&p, middle, w->columns, to);
+  p.packed = to;
+  return p;
+}
+
+static void check_product(const cml_kernels *k, const cml_compressed *from) {
+  cml_compressed matrix = rnd() % 8 ? packed(k, from) : *from, *w = &matrix;
   size_t vectors = between(1, 9), stride = w->columns + between(0, 2), room = k->compressed_room(w);
   float *x = at_end(3, vectors * w->depth * 4), *y = at_end(4, ((vectors - 1) * stride + w->columns) * 4);
   float *to = at_end(5, vectors * room * 4);
-  assert_true(room <= 8192);
   float factor = rnd() % 8 ? 1 : rnd() % 2 ? 1e-30f : 1e15f;
   for (size_t i = 0; i < vectors * w->depth; i++) x[i] = rnd() % 64 ? uniform() * factor : 0;
   if (rnd() % 8 == 0) x[rnd() % (vectors * w->depth)] *= 1e6f; /* what is left beside it cannot be rounded where it is */
   if (rnd() % 8 == 0) memset(x, 0, w->depth * 4);
   for (size_t v = 0; v < vectors; v++) k->compressed_arrange(w, x + v * w->depth, to + v * room);
   size_t middle = between(0, w->columns);
+  if (w->packed) middle -= middle % CML_COMPRESSED_ROWS;
   k->compressed_product(w, 0, middle, to, vectors, y, stride);
   k->compressed_product(w, middle, w->columns, to, vectors, y, stride);
   for (size_t v = 0; v < vectors; v++)
@@ -128,9 +141,10 @@ static void test_not_finite(void **state) {
   (void)state;
   const cml_kernels *k;
   for (int round = 0; round < 200; round++) {
-    cml_compressed w = random_matrix();
+    cml_compressed matrix = random_matrix();
     for (size_t t = 0; (k = cml_kernels_at(t)); t++) {
-      if (!k->compressed_fits(&w)) continue;
+      if (!k->compressed_fits(&matrix)) continue;
+      cml_compressed w = packed(k, &matrix);
       float *x = at_end(3, w.depth * 4), *y = at_end(4, w.columns * 4), *to = at_end(5, k->compressed_room(&w) * 4);
       for (size_t i = 0; i < w.depth; i++) x[i] = uniform();
       size_t at = rnd() % w.depth;
@@ -176,7 +190,7 @@ static uint32_t read_all(const char *data, size_t bytes) {
   return s[0][0];
 }
 
-enum { BENCH_BYTES = 192 << 20, CACHE_BYTES = 512 << 10, DEPTH = 4096, CORES = 2 };
+enum { BENCH_BYTES = 192 << 20, CACHE_BYTES = 512 << 10, DEPTH = 4096, CORES = 2, MOST_VECTORS = 8 };
 
 static const struct form {
   const char *name;
@@ -195,7 +209,7 @@ typedef struct work {
   const float *x;
   float *arranged, *y;
   pthread_barrier_t *start;
-  size_t times, did; /* passes over the data; bytes of one */
+  size_t vectors, times, did; /* passes over the data; bytes of one */
   double seconds;
 } work;
 
@@ -212,8 +226,10 @@ static void set_form(work *t, cml_compressed *w) {
     w->codes = (const uint8_t *)t->data + scales;
     w->scale = t->data;
   }
-  w->columns &= ~(size_t)7;
+  w->columns &= ~(size_t)(CML_COMPRESSED_ROWS - 1);
   w->table_rows = w->columns, w->table_size = w->bits <= 4 ? 16 : (size_t)1 << w->bits;
+  w->vectors = t->vectors;
+  if (t->k->compressed_bytes(w)) w->packed = t->data; /* any bytes will do */
   t->did = w->columns * DEPTH * w->bits / 8 + scales;
 }
 
@@ -224,7 +240,7 @@ static void *do_work(void *argument) {
   volatile uint32_t sink = 0;
   if (bits && bits <= 8) {
     set_form(t, &w);
-    t->k->compressed_arrange(&w, t->x, t->arranged);
+    for (size_t v = 0; v < t->vectors; v++) t->k->compressed_arrange(&w, t->x, t->arranged + v * t->k->compressed_room(&w));
   } else {
     t->did = t->bytes;
   }
@@ -233,7 +249,7 @@ static void *do_work(void *argument) {
   for (size_t i = 0; i < t->times; i++) {
     if (!bits) sink ^= read_all(t->data, t->bytes);
     else if (bits > 8) t->k->gemv_rows(t->bytes / DEPTH / (bits / 8), DEPTH, t->data, bits == 16, DEPTH, t->x, t->y);
-    else t->k->compressed_product(&w, 0, w.columns, t->arranged, 1, t->y, w.columns);
+    else t->k->compressed_product(&w, 0, w.columns, t->arranged, t->vectors, t->y, w.columns);
   }
   (void)sink;
   t->seconds = now() - begin;
@@ -241,15 +257,15 @@ static void *do_work(void *argument) {
 }
 
 /* GB/s of what `threads` threads read, each from data of its own. */
-static double measure(const cml_kernels *k, const struct form *form, size_t threads, const char *data, size_t bytes, const float *x) {
-  static _Alignas(64) float arranged[CORES][1 << 16], y[CORES][BENCH_BYTES * 8 / DEPTH];
+static double measure(const cml_kernels *k, const struct form *form, size_t vectors, size_t threads, const char *data, size_t bytes, const float *x) {
+  static _Alignas(64) float arranged[CORES][MOST_VECTORS << 16], y[CORES][BENCH_BYTES / DEPTH * 8 * MOST_VECTORS];
   pthread_barrier_t start;
   pthread_t ids[CORES];
   work t[CORES];
   double longest = 0, did = 0;
   pthread_barrier_init(&start, NULL, (unsigned)threads);
   for (size_t i = 0; i < threads; i++) {
-    t[i] = (work){.k = k, .form = form, .data = data + i * bytes, .bytes = bytes, .x = x, .arranged = arranged[i], .y = y[i], .start = &start};
+    t[i] = (work){.k = k, .form = form, .data = data + i * bytes, .bytes = bytes, .x = x, .arranged = arranged[i], .y = y[i], .start = &start, .vectors = vectors};
     t[i].times = bytes == CACHE_BYTES ? 10 : 1;
     if (i && pthread_create(&ids[i], NULL, do_work, &t[i])) exit(1);
   }
@@ -264,13 +280,13 @@ static double measure(const cml_kernels *k, const struct form *form, size_t thre
 }
 
 /* Turns, each of which measures everything once: what else runs on the machine disturbs all alike, and the best is kept. */
-static int bench(const char *name, double seconds, const char *only) {
+static int bench(const char *name, double seconds, const char *only, size_t vectors) {
   enum { FORMS = sizeof forms / sizeof *forms };
   static _Alignas(64) float x[DEPTH];
   const cml_kernels *k = cml_kernels_get();
   for (size_t i = 0; name && (k = cml_kernels_at(i)) && strcmp(k->name, name); i++) {}
   char *data = mmap(NULL, BENCH_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (data == MAP_FAILED || !k) return 1;
+  if (data == MAP_FAILED || !k || !vectors || vectors > MOST_VECTORS) return 1;
   (void)madvise(data, BENCH_BYTES, MADV_HUGEPAGE);
   for (size_t i = 0; i < BENCH_BYTES / 4; i++) ((uint32_t *)(void *)data)[i] = rnd() & 0x3bff3bff;
   for (size_t i = 0; i < DEPTH; i++) x[i] = uniform();
@@ -278,8 +294,8 @@ static int bench(const char *name, double seconds, const char *only) {
   for (double end = now() + seconds; now() < end;)
     for (size_t f = 0; f < FORMS; f++) {
       if (f > 1 && !strstr(forms[f].name, only)) continue;
-      best[f][0] = fmax(best[f][0], measure(k, &forms[f], 1, data, CACHE_BYTES, x));
-      for (size_t t = 1; t <= CORES; t++) best[f][t] = fmax(best[f][t], measure(k, &forms[f], t, data, BENCH_BYTES / CORES, x));
+      best[f][0] = fmax(best[f][0], measure(k, &forms[f], vectors, 1, data, CACHE_BYTES, x));
+      for (size_t t = 1; t <= CORES; t++) best[f][t] = fmax(best[f][t], measure(k, &forms[f], vectors, t, data, BENCH_BYTES / CORES, x));
     }
   for (size_t t = 1; t <= CORES; t++) peaks[t] = fmax(best[0][t], best[1][t]);
   printf("%s, GB/s: from the second-level cache; from memory with one thread and with two, each also as a share of the best of reading and fp32\n",
@@ -294,7 +310,7 @@ static int bench(const char *name, double seconds, const char *only) {
 }
 
 int main(int argc, char **argv) {
-  if (argc > 1 && !strcmp(argv[1], "--bench")) return bench(argc > 2 && *argv[2] ? argv[2] : NULL, argc > 3 ? atof(argv[3]) : 20, argc > 4 ? argv[4] : "");
+  if (argc > 1 && !strcmp(argv[1], "--bench")) return bench(argc > 2 && *argv[2] ? argv[2] : NULL, argc > 3 ? atof(argv[3]) : 20, argc > 4 ? argv[4] : "", argc > 5 ? (size_t)atoi(argv[5]) : 1);
   guard_buffers();
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_products), cmocka_unit_test(test_not_finite), cmocka_unit_test(test_what_does_not_fit)};
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,107 @@
+/* Numbers as three signed digits to the base of 256, in three planes of bytes: what the two files of products in fixed point share. Needs
+ * AVX-512 with VBMI and VNNI. */
+#ifndef CML_COMPRESSED_FIXED_H
+#define CML_COMPRESSED_FIXED_H
+
+#include <math.h>
+
+#include "kernels_internal.h"
+#include "simd.h"
+
+enum { PLANES = 3, PLANE = 64 };
+enum { AHEAD = 8192 }; /* bytes from what is read to what is asked for, of all rows that are read at once */
+enum { HEAD = 16 };    /* floats */
+
+/* How an arranged vector begins. */
+typedef struct fixed_head {
+  double unit;   /* what the last digit counts */
+  float sum;     /* of the elements */
+  int32_t fixed; /* 0: what follows is an ordinary arranged vector */
+} fixed_head;
+
+/* As _mm512_dpbusd_epi32, which gcc 12 wraps in copies of the sum. */
+VINLINE __m512i dpbusd(__m512i sum, __m512i u, __m512i s) {
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(u), "vm"(s));
+  return sum;
+}
+
+/* The three digits of whole numbers below 2^23 - 2^15 - 2^7. */
+VINLINE void store_digits(vf scaled, int8_t *to, size_t plane) {
+  __m512i q = _mm512_cvtps_epi32((__m512)scaled), half = _mm512_set1_epi32(128);
+  CML_UNROLL for (size_t p = 0; p < PLANES; p++) {
+    _mm_storeu_si128((__m128i *)(void *)(to + p * plane), _mm512_cvtepi32_epi8(q));
+    q = _mm512_srai_epi32(_mm512_add_epi32(q, half), 8);
+  }
+}
+
+/* The power of two that brings numbers up to `largest` into three digits. */
+VINLINE int digits_exponent(double largest) {
+  int e = 0;
+  if (largest > 0) (void)frexp(largest * (1 + 0x1p-7), &e);
+  return largest > 0 ? 23 - e : 0;
+}
+
+VINLINE vf scaled_by(vf x, int e) { return vf_scalef(x, vf_set1((float)e)); }
+
+VINLINE vf load_elements(const float *x, size_t at, size_t n) {
+  return at + W <= n ? vf_load(x + at) : at < n ? vf_load_n(x + at, n - at) : vf_zero();
+}
+
+VINLINE __m512i load_plane(const int8_t *digits, size_t i) { return _mm512_loadu_si512(digits + i * PLANE); }
+
+VINLINE vf join_digits(const __m512i *acc) {
+  return vf_fma(vf_from_int((vi)acc[2]), vf_set1(65536), vf_fma(vf_from_int((vi)acc[1]), vf_set1(256), vf_from_int((vi)acc[0])));
+}
+
+VINLINE float largest_entry(const float *table, size_t n) {
+  float largest = 0;
+  for (size_t i = 0; i < n; i++) largest = fmaxf(largest, fabsf(table[i]));
+  return largest;
+}
+
+/* Digits of row n's palette, its entries plus 2^23, by digit and entry; entries repeat up to 64. Returns what the last digit counts. */
+VINLINE double cut_palette(const cml_compressed *w, size_t n, uint8_t to[PLANES][256]) {
+  const float *t = w->table + n / w->table_rows * w->table_size;
+  size_t entries = (size_t)1 << w->bits;
+  int e = digits_exponent((double)largest_entry(t, entries));
+  for (size_t i = 0; i < (entries < 64 ? 64 : entries); i += W) {
+    vf v = entries < W ? vf_permute(vf_load(t), vi_iota() & (int)(entries - 1)) : vf_load(t + i % entries);
+    __m512i q = _mm512_add_epi32(_mm512_cvtps_epi32((__m512)scaled_by(v, e)), _mm512_set1_epi32(1 << 23));
+    for (int p = 0; p < PLANES; p++) {
+      _mm_storeu_si128((__m128i *)(void *)(to[p] + i), _mm512_cvtepi32_epi8(q));
+      q = _mm512_srli_epi32(q, 8);
+    }
+  }
+  return ldexp(1, -e);
+}
+
+/* What sums of digits begin with where palettes' entries are looked up as digits plus 128 * 65536: `low`, `middle` and `high` are sums of the
+ * elements' digits. The products of the lowest digits are left out: 2^-8 of their mean, digits that are 127.5 in the mean. */
+VINLINE void palette_start(int32_t low, int32_t middle, int32_t high, int32_t *start) {
+  start[0] = ((low + middle) >> 1) - low * 128, start[1] = middle * -128, start[2] = high * -128;
+}
+
+/* ---- packed palettes: compressed_lanes.c ---- */
+
+/* Bytes of the packed matrix; 0: this one is used as it is. */
+size_t cml_lanes_bytes(const cml_compressed *w);
+void cml_lanes_pack(const cml_compressed *w, size_t begin, size_t end, void *to);
+/* For a vector times a packed matrix: floats behind the head; the largest number to cut into digits if `largest` is the largest element. */
+size_t cml_lanes_room(const cml_compressed *w);
+double cml_lanes_bound(const cml_compressed *w, double largest);
+void cml_lanes_arrange(const cml_compressed *w, const float *x, int e, float *arranged);
+void cml_lanes_product(const cml_compressed *w, size_t begin, size_t end, const float *x, const fixed_head *head, float *y);
+/* Dwords of 16 rows (NULL: zeros) side by side, a register after the other, `step` apart. */
+void cml_pack_dwords(const uint8_t *const *rows, size_t row_bytes, size_t dwords, char *to, size_t step);
+
+/* ---- packed codes with scales: compressed_scaled.c ---- */
+
+size_t cml_scaled_bytes(const cml_compressed *w);
+void cml_scaled_pack(const cml_compressed *w, size_t begin, size_t end, void *to);
+size_t cml_scaled_room(const cml_compressed *w);
+void cml_scaled_arrange(const cml_compressed *w, const float *x, int e, float *arranged);
+/* 1, 2 or 4 vectors; units: what their last digits count. */
+void cml_scaled_product(const cml_compressed *w, size_t begin, size_t end, float *const *x, const double *units, size_t vectors, float *y,
+                        size_t y_stride);
+
+#endif

@@ -1,0 +1,354 @@
+/* Palettes of 1, 2, 3, 4 and 6 bits times few vectors in fixed point (see compressed_fixed.c), packed so that a lane is a row: what is looked up
+ * for one lane is looked up for all, and a register of a table serves 64 rows.
+ *
+ *   1, 2, 4 bits  A nibble of codes (4, 2 or 1 of them) chooses one of 16 sums of products. These sums are worked out once for a vector, as
+ *                 three planes of digits; four tables of 16 are one register, which the four nibbles of a lane look up at once.
+ *   3 bits        The same with tables of 8 products, eight to a register: a row is two lanes.
+ *   6 bits        A register of 64 entries' digits, multiplied with digits of the elements, which are the same for all lanes.
+ *
+ * Rows are packed in blocks of 64, in sets of 16 (3 bits: 8). The codes of a group of elements follow one another for all sets of a block:
+ * a dword of each row, or three of 3 and 6 bits: then these lie in the lower six bits of three registers' bytes, and a fourth register is made of
+ * their upper two bits.
+ * Packed matrices are as large as their codes, but for rows and codes that fill up the last block and group. */
+#include "compressed_fixed.h"
+
+enum { BLOCK = CML_COMPRESSED_ROWS, SETS = 4, REGISTER = 64 };
+enum { NIBBLE_TABLES = 2 * PLANES * PLANE, EIGHT_TABLES = 8 * PLANES * PLANE };
+enum { FLUSH = 256 }; /* groups of 6 bits whose sums fit into 32 bits: 3 products of 2^15 for each of 16 elements */
+
+static bool by_nibbles(const cml_compressed *w) { return w->bits == 1 || w->bits == 2 || w->bits == 4; }
+
+static size_t round_up(size_t x, size_t to) { return (x + to - 1) / to * to; }
+
+/* Elements whose codes lie together, and bytes of them in a row. */
+static size_t group_codes(const cml_compressed *w) { return w->bits == 3 ? 64 : w->bits == 6 ? 16 : 32 / w->bits; }
+static size_t group_bytes(const cml_compressed *w) { return w->bits == 3 ? 24 : w->bits == 6 ? 12 : 4; }
+static size_t group_count(const cml_compressed *w) { return (w->depth + group_codes(w) - 1) / group_codes(w); }
+
+size_t cml_lanes_bytes(const cml_compressed *w) {
+  if (w->scale || w->bits == 8 || w->columns < BLOCK || w->depth >= 1 << 18) return 0;
+  bool one = w->table_rows == w->columns;
+  if (w->bits != 1 && !one && (w->bits != 6 || w->table_rows % BLOCK)) return 0;
+  return round_up(w->columns, BLOCK) * group_count(w) * group_bytes(w);
+}
+
+/* ---- packing ---- */
+
+/* Dword i of each of 16 rows, for 16 neighbouring dwords. */
+VINLINE void transpose_dwords(__m512i *a) {
+  __m512i b[16];
+  CML_UNROLL for (int i = 0; i < 16; i += 2) b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]), b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+  CML_UNROLL for (int i = 0; i < 16; i += 4) {
+    a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]), a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
+    a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]), a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
+  }
+  CML_UNROLL for (int i = 0; i < 4; i++) {
+    b[i] = _mm512_shuffle_i32x4(a[i], a[i + 4], 0x88), b[i + 4] = _mm512_shuffle_i32x4(a[i], a[i + 4], 0xdd);
+    b[i + 8] = _mm512_shuffle_i32x4(a[i + 8], a[i + 12], 0x88), b[i + 12] = _mm512_shuffle_i32x4(a[i + 8], a[i + 12], 0xdd);
+  }
+  CML_UNROLL for (int i = 0; i < 8; i++) {
+    a[i] = _mm512_shuffle_i32x4(b[i], b[i + 8], 0x88);
+    a[i + 8] = _mm512_shuffle_i32x4(b[i], b[i + 8], 0xdd);
+  }
+}
+
+/* Up to 64 bytes of a row from byte `at`, the others zero. */
+VINLINE __m512i load_bytes(const uint8_t *row, size_t at, size_t end) {
+  if (!row || at >= end) return _mm512_setzero_si512();
+  return at + REGISTER <= end ? _mm512_loadu_si512(row + at) : _mm512_maskz_loadu_epi8(UINT64_MAX >> (REGISTER - (end - at)), row + at);
+}
+
+void cml_pack_dwords(const uint8_t *const *rows, size_t row_bytes, size_t dwords, char *to, size_t step) {
+  for (size_t d = 0; d < dwords; d += 16) {
+    __m512i a[16];
+    CML_UNROLL for (size_t r = 0; r < 16; r++) a[r] = load_bytes(rows[r], d * 4, row_bytes);
+    transpose_dwords(a);
+    for (size_t i = 0; i < 16 && d + i < dwords; i++) _mm512_storeu_si512(to + (d + i) * step, a[i]);
+  }
+}
+
+/* The 64 codes of 3 or 6 bits in the first bytes of a register, a byte each: the 8 of a qword come from its lowest bytes. */
+VINLINE __m512i spread_codes(__m512i codes, const int bits) {
+  const __m512i eighth = _mm512_set1_epi64(0x0706050403020100);
+  const __m512i qword = _mm512_mullo_epi64(_mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7), _mm512_set1_epi64(bits * INT64_C(0x0101010101010101)));
+  const __m512i shifts = _mm512_set1_epi64(bits == 3 ? 0x15120f0c09060300 : 0x2a241e18120c0600);
+  __m512i bytes = _mm512_multishift_epi64_epi8(shifts, _mm512_permutexvar_epi8(_mm512_add_epi8(eighth, qword), codes));
+  return _mm512_and_si512(bytes, _mm512_set1_epi8((char)((1 << bits) - 1)));
+}
+
+/* 64 codes of a row: 8 for each of the 8 tables, of which the first and the second of each pair share a register's bytes. */
+static void pack_eights(const uint8_t *row, size_t row_bytes, size_t groups, size_t r, char *to) {
+  const uint64_t two = 0x0303030303030303;
+  for (size_t g = 0; g < groups; g++) {
+    uint64_t q[8];
+    _mm512_storeu_si512(q, spread_codes(load_bytes(row, g * 24, row_bytes), 3));
+    uint64_t rest = q[6] | q[7] << 3;
+    char *from = to + (g * SETS + r / 8) * 3 * REGISTER + r % 8 * 8;
+    for (size_t i = 0; i < 3; i++) {
+      uint64_t v = q[2 * i] | q[2 * i + 1] << 3 | (rest >> (2 * i) & two) << 6;
+      memcpy(from + i * REGISTER, &v, sizeof v);
+    }
+  }
+}
+
+static void pack_sixes(const uint8_t *row, size_t row_bytes, size_t groups, size_t r, char *to) {
+  for (size_t g = 0; g < groups; g++) {
+    uint32_t d[16];
+    if (g % 4 == 0) _mm512_storeu_si512(d, spread_codes(load_bytes(row, g * 12, row_bytes), 6));
+    const uint32_t *q = d + g % 4 * 4;
+    char *from = to + (g * SETS + r / 16) * 3 * REGISTER + r % 16 * 4;
+    for (size_t i = 0; i < 3; i++) {
+      uint32_t v = q[i] | (q[3] >> (2 * i) & 0x03030303) << 6;
+      memcpy(from + i * REGISTER, &v, sizeof v);
+    }
+  }
+}
+
+void cml_lanes_pack(const cml_compressed *w, size_t begin, size_t end, void *to) {
+  const size_t row_bytes = w->depth * w->bits / 8, groups = group_count(w), packed_row = groups * group_bytes(w);
+  for (size_t n = begin; n < end; n += BLOCK) {
+    const uint8_t *rows[BLOCK];
+    for (size_t r = 0; r < BLOCK; r++) rows[r] = n + r < w->columns ? w->codes + (n + r) * row_bytes : NULL;
+    char *block = (char *)to + n * packed_row;
+    for (size_t s = 0; s < SETS && by_nibbles(w); s++) cml_pack_dwords(rows + s * 16, row_bytes, groups, block + s * REGISTER, SETS * REGISTER);
+    for (size_t r = 0; r < BLOCK && !by_nibbles(w); r++) {
+      if (w->bits == 6) pack_sixes(rows[r], row_bytes, groups, r, block);
+      else pack_eights(rows[r], row_bytes, groups, r % 32, block + r / 32 * (32 * packed_row));
+    }
+  }
+}
+
+/* ---- arranging ---- */
+
+size_t cml_lanes_room(const cml_compressed *w) {
+  size_t groups = group_count(w), flushes = (groups + FLUSH - 1) / FLUSH;
+  if (w->bits == 6) return round_up(groups * 16 * PLANES, REGISTER) / 4 + round_up(flushes * PLANES, 16);
+  return groups * (by_nibbles(w) ? NIBBLE_TABLES : EIGHT_TABLES) / 4;
+}
+
+double cml_lanes_bound(const cml_compressed *w, double largest) {
+  if (w->bits == 1) return 4 * largest;
+  return w->bits == 6 ? largest : (w->bits == 2 ? 2 : 1) * largest * (double)largest_entry(w->table, (size_t)1 << w->bits);
+}
+
+/* The 16 sums that four bits of codes choose from; with one bit a code, sums of x and -x. */
+VINLINE vf nibble_sums(const float *x, size_t at, size_t n, size_t codes, const vf *factors) {
+  vf sum = vf_zero();
+  CML_UNROLL for (size_t j = 0; j < codes; j++) sum = vf_fma(vf_set1(at + j < n ? x[at + j] : 0), factors[j], sum);
+  return sum;
+}
+
+static void arrange_nibbles(const cml_compressed *w, const float *x, int e, int8_t *to) {
+  size_t codes = 4 / w->bits, nibbles = group_count(w) * 8;
+  vf factors[4];
+  vi code = vi_iota(), mask = vi_set1((1 << w->bits) - 1);
+  for (size_t j = 0; j < codes; j++) {
+    vi own = code >> (int)(j * w->bits) & mask;
+    factors[j] = w->bits == 1 ? vf_from_int(own * 2 - 1) : vf_permute(vf_load(w->table), own);
+  }
+  for (size_t i = 0; i < nibbles; i++) {
+    vf sums = w->bits == 1   ? nibble_sums(x, i * 4, w->depth, 4, factors)
+              : w->bits == 2 ? nibble_sums(x, i * 2, w->depth, 2, factors)
+                             : nibble_sums(x, i, w->depth, 1, factors);
+    store_digits(scaled_by(sums, e), to + i / 8 * NIBBLE_TABLES + i % 2 * PLANES * PLANE + i / 2 % 4 * 16, PLANE);
+  }
+}
+
+/* Tables of even number hold the 8 products of one element after those of the one before, the others the eight elements' products for one
+ * entry after those for the entry before: so the index of either is three bits of codes where they lie, and three bits of the place. */
+static void arrange_eights(const cml_compressed *w, const float *x, int e, int8_t *to) {
+  const vi lane = vi_iota(), high = lane >> 3, low = lane & 7;
+  const vf entries = vf_permute(vf_load(w->table), low);
+  for (size_t i = 0; i < group_count(w) * 8; i++, to += PLANES * PLANE) {
+    vf v = load_elements(x, i * 8, w->depth);
+    for (int part = 0; part < 4; part++) {
+      vf products = i % 2 ? vf_permute(v, low) * vf_permute(entries, high + 2 * part) : vf_permute(v, high + 2 * part) * entries;
+      store_digits(scaled_by(products, e), to + 16 * part, PLANE);
+    }
+  }
+}
+
+/* By plane; behind them what the sums begin with. */
+static void arrange_sixes(const cml_compressed *w, const float *x, int e, int8_t *to) {
+  size_t groups = group_count(w), plane = groups * 16;
+  int32_t *start = (int32_t *)(void *)(to + round_up(plane * PLANES, REGISTER));
+  const __m512i ones = _mm512_set1_epi8(1);
+  for (size_t from = 0; from < groups; from += FLUSH, start += PLANES) {
+    int32_t sums[PLANES];
+    size_t end = from + FLUSH < groups ? from + FLUSH : groups;
+    for (size_t g = from; g < end; g++) store_digits(scaled_by(load_elements(x, g * 16, w->depth), e), to + g * 16, plane);
+    for (size_t p = 0; p < PLANES; p++) {
+      __m512i sum = _mm512_setzero_si512();
+      for (size_t g = from; g < end; g++)
+        sum = dpbusd(sum, ones, _mm512_zextsi128_si512(_mm_loadu_si128((const __m128i *)(const void *)(to + p * plane + g * 16))));
+      sums[p] = _mm512_reduce_add_epi32(sum);
+    }
+    palette_start(sums[0], sums[1], sums[2], start);
+  }
+}
+
+void cml_lanes_arrange(const cml_compressed *w, const float *x, int e, float *arranged) {
+  int8_t *to = (int8_t *)arranged;
+  if (w->bits == 6) arrange_sixes(w, x, e, to);
+  else if (w->bits == 3) arrange_eights(w, x, e, to);
+  else arrange_nibbles(w, x, e, to);
+}
+
+/* ---- products: `sums` of a block's rows, in units of the last digit ---- */
+
+VINLINE void ask(const uint8_t *p) {
+  _mm_prefetch((const char *)p + AHEAD, _MM_HINT_T0);
+  __asm__ volatile(""); /* where it stands: compilers gather them, and bursts wait for one another */
+}
+
+/* (codes & mask) | which */
+VINLINE __m512i table_index(__m512i codes, __m512i mask, __m512i which) { return _mm512_ternarylogic_epi32(codes, mask, which, 0xea); }
+
+/* Of B blocks, `apart` bytes from one another: two at once halve what is read of tables, which do not stay in the first-level cache. Memory
+ * waited for that: 24 of 42 GB/s with one block at a time, 39 with two. */
+VINLINE void nibble_sums_of_blocks(const int B, const uint8_t *codes, size_t apart, size_t groups, const int8_t *tables, float *sums) {
+  const __m512i ones = _mm512_set1_epi8(1), nibble = _mm512_set1_epi8(15), which = _mm512_set1_epi32(0x30201000);
+  __m512i acc[2 * SETS][PLANES];
+  CML_UNROLL for (int i = 0; i < B * SETS * PLANES; i++) acc[i / PLANES][i % PLANES] = _mm512_setzero_si512();
+  for (size_t g = 0; g < groups; g++, tables += NIBBLE_TABLES, codes += SETS * REGISTER) {
+    CML_UNROLL for (size_t odd = 0; odd < 2; odd++) {
+      __m512i table[PLANES];
+      CML_UNROLL for (size_t p = 0; p < PLANES; p++) table[p] = load_plane(tables, odd * PLANES + p);
+      CML_UNROLL for (int s = 0; s < B * SETS; s++) {
+        const uint8_t *from = codes + (size_t)(s / SETS) * apart + s % SETS * REGISTER;
+        if (s % 2 == (int)odd) ask(from);
+        __m512i code = _mm512_loadu_si512(from), index = table_index(odd ? _mm512_srli_epi32(code, 4) : code, nibble, which);
+        CML_UNROLL for (size_t p = 0; p < PLANES; p++) acc[s][p] = dpbusd(acc[s][p], ones, _mm512_permutexvar_epi8(index, table[p]));
+      }
+    }
+  }
+  CML_UNROLL for (int s = 0; s < B * SETS; s++) vf_store(sums + s * W, join_digits(acc[s]));
+}
+
+static __attribute__((noinline)) void nibble_sums_of_one(const uint8_t *codes, size_t groups, const int8_t *tables, float *sums) {
+  nibble_sums_of_blocks(1, codes, 0, groups, tables, sums);
+}
+
+static __attribute__((noinline)) void nibble_sums_of_two(const uint8_t *codes, size_t apart, size_t groups, const int8_t *tables, float *sums) {
+  nibble_sums_of_blocks(2, codes, apart, groups, tables, sums);
+}
+
+/* Register i of the four that the three at p hold; i = 3: their upper bits. */
+VINLINE __m512i load_codes(const uint8_t *p, const int i) {
+  __m512i a = _mm512_loadu_si512(p + (i < 3 ? i : 0) * REGISTER);
+  if (i < 3) return a;
+  __m512i b = _mm512_loadu_si512(p + REGISTER), c = _mm512_loadu_si512(p + 2 * REGISTER);
+  __m512i ab = _mm512_ternarylogic_epi32(_mm512_set1_epi8(3), _mm512_srli_epi16(a, 6), _mm512_srli_epi16(b, 4), 0xca); /* mask ? a : b */
+  return _mm512_ternarylogic_epi32(_mm512_set1_epi8(15), ab, _mm512_srli_epi16(c, 2), 0xca);
+}
+
+/* 32 rows. */
+static void eight_sums_of_block(const uint8_t *codes, size_t groups, const int8_t *tables, float *sums) {
+  const __m512i ones = _mm512_set1_epi8(1), low = _mm512_set1_epi8(7), high = _mm512_set1_epi8(0x38);
+  const __m512i eighths = _mm512_set1_epi64(0x3830282018100800), places = _mm512_set1_epi64(0x0706050403020100);
+  __m512i acc[SETS][PLANES];
+  CML_UNROLL for (int i = 0; i < SETS * PLANES; i++) acc[i / PLANES][i % PLANES] = _mm512_setzero_si512();
+  for (size_t g = 0; g < groups; g++, tables += EIGHT_TABLES, codes += SETS * 3 * REGISTER) {
+    CML_UNROLL for (int i = 0; i < 4; i++) {
+      CML_UNROLL for (int s = 0; s < SETS; s++) {
+        const uint8_t *from = codes + s * 3 * REGISTER;
+        if (i < 3) ask(from + i * REGISTER);
+        __m512i code = load_codes(from, i), first = table_index(code, low, eighths), second = table_index(code, high, places);
+        CML_UNROLL for (size_t p = 0; p < PLANES; p++) {
+          acc[s][p] = dpbusd(acc[s][p], ones, _mm512_permutexvar_epi8(first, load_plane(tables, (size_t)i * 2 * PLANES + p)));
+          acc[s][p] = dpbusd(acc[s][p], ones, _mm512_permutexvar_epi8(second, load_plane(tables, ((size_t)i * 2 + 1) * PLANES + p)));
+        }
+      }
+    }
+  }
+  for (int s = 0; s < SETS; s++) {
+    vf pairs = join_digits(acc[s]);
+    for (int r = 0; r < 8; r++) sums[s * 8 + r] = pairs[2 * r] + pairs[2 * r + 1];
+  }
+}
+
+static void six_sums_of_block(const uint8_t *codes, size_t groups, const int8_t *digits, uint8_t palette[PLANES][256], float *sums) {
+  const size_t plane = groups * 16;
+  const int32_t *start = (const int32_t *)(const void *)(digits + round_up(plane * PLANES, REGISTER));
+  __m512i table[PLANES];
+  CML_UNROLL for (int p = 0; p < PLANES; p++) table[p] = _mm512_loadu_si512(palette[p]);
+  for (size_t from = 0; from < groups; from += FLUSH, start += PLANES) {
+    __m512i acc[SETS][PLANES];
+    size_t end = from + FLUSH < groups ? from + FLUSH : groups;
+    CML_UNROLL for (int i = 0; i < SETS * PLANES; i++) acc[i / PLANES][i % PLANES] = _mm512_set1_epi32(start[i % PLANES]);
+    for (size_t g = from; g < end; g++, codes += SETS * 3 * REGISTER) {
+      CML_UNROLL for (int i = 0; i < 4; i++) {
+        int32_t four[PLANES];
+        __m512i x[PLANES];
+        CML_UNROLL for (size_t p = 0; p < PLANES; p++) memcpy(&four[p], digits + p * plane + g * 16 + (size_t)i * 4, 4), x[p] = _mm512_set1_epi32(four[p]);
+        CML_UNROLL for (int s = 0; s < SETS; s++) {
+          const uint8_t *at = codes + s * 3 * REGISTER;
+          if (i < 3) ask(at + i * REGISTER);
+          __m512i code = load_codes(at, i), t2 = _mm512_permutexvar_epi8(code, table[2]), t1 = _mm512_permutexvar_epi8(code, table[1]),
+                  t0 = _mm512_permutexvar_epi8(code, table[0]);
+          acc[s][2] = dpbusd(acc[s][2], t2, x[2]);
+          acc[s][1] = dpbusd(dpbusd(acc[s][1], t2, x[1]), t1, x[2]);
+          acc[s][0] = dpbusd(dpbusd(dpbusd(acc[s][0], t2, x[0]), t1, x[1]), t0, x[2]);
+        }
+      }
+    }
+    CML_UNROLL for (int s = 0; s < SETS; s++) vf_store(sums + s * W, from ? vf_load(sums + s * W) + join_digits(acc[s]) : join_digits(acc[s]));
+  }
+}
+
+/* `unit` is a power of two. Of one bit sums of x and -x were looked up: (t0 + t1) / 2 times the sum of x and (t1 - t0) / 2 times those. */
+static void finish(const cml_compressed *w, size_t n, size_t rows, const float *sums, const fixed_head *head, double unit, float *y) {
+  const int e = ilogb(unit);
+  for (size_t r = 0, some; r < rows; r += some) {
+    size_t left = w->bits == 1 ? w->table_rows - (n + r) % w->table_rows : W; /* of the same table */
+    some = rows - r < W ? rows - r : W;
+    if (some > left) some = left;
+    vf sum = vf_load_n(sums + r, some);
+    if (w->bits == 1) {
+      const float *t = w->table + (n + r) / w->table_rows * w->table_size;
+      double zero = 0.5 * ((double)t[0] + (double)t[1]) * (double)head->sum, one = 0.5 * ((double)t[1] - (double)t[0]) * unit;
+      vf_store_n(y + r, vd_float(vf_double(sum) * vd_set1(one) + vd_set1(zero)), some);
+    } else {
+      vf_store_n(y + r, scaled_by(sum, e), some);
+    }
+  }
+}
+
+static void nibble_products(const cml_compressed *w, size_t begin, size_t end, const int8_t *tables, const fixed_head *head, float *y) {
+  const size_t groups = group_count(w), packed_row = groups * group_bytes(w), blocks = (end - begin + BLOCK - 1) / BLOCK, apart = blocks / 2 * BLOCK;
+  const uint8_t *codes = (const uint8_t *)w->packed + begin * packed_row;
+  float sums[2 * BLOCK];
+  for (size_t i = 0; i < apart; i += BLOCK) {
+    size_t second = begin + apart + i;
+    nibble_sums_of_two(codes + i * packed_row, apart * packed_row, groups, tables, sums);
+    finish(w, begin + i, BLOCK, sums, head, head->unit, y + begin + i);
+    finish(w, second, end - second < BLOCK ? end - second : BLOCK, sums + BLOCK, head, head->unit, y + second);
+  }
+  if (blocks % 2 == 0) return;
+  size_t last = begin + 2 * apart;
+  nibble_sums_of_one(codes + 2 * apart * packed_row, groups, tables, sums);
+  finish(w, last, end - last, sums, head, head->unit, y + last);
+}
+
+void cml_lanes_product(const cml_compressed *w, size_t begin, size_t end, const float *x, const fixed_head *head, float *y) {
+  const size_t groups = group_count(w), packed_row = groups * group_bytes(w);
+  const int8_t *from = (const int8_t *)x;
+  uint8_t palette[PLANES][256];
+  double unit = head->unit;
+  if (by_nibbles(w)) {
+    nibble_products(w, begin, end, from, head, y);
+    return;
+  }
+  for (size_t n = begin; n < end; n += BLOCK) {
+    const uint8_t *codes = (const uint8_t *)w->packed + n * packed_row;
+    float sums[BLOCK];
+    if (w->bits == 6) {
+      if (n == begin || n % w->table_rows == 0) unit = 65536 * head->unit * cut_palette(w, n, palette);
+      six_sums_of_block(codes, groups, from, palette, sums);
+    } else {
+      eight_sums_of_block(codes, groups, from, sums);
+      eight_sums_of_block(codes + 32 * packed_row, groups, from, sums + 32);
+    }
+    finish(w, n, end - n < BLOCK ? end - n : BLOCK, sums, head, unit, y + n);
+  }
+}
