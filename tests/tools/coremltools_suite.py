@@ -64,7 +64,8 @@ class Options(c.Structure):
 
 
 INT64, DOUBLE, STRING, IMAGE = range(4)  # kinds of features
-types_in_order = [None, 'float16', 'float32', 'float64', None, 'int8', 'int16', 'int32', 'int64', 'uint8', 'uint16', 'uint32', 'uint64', 'bool']
+types_in_order = [None, 'float16', 'float32', 'float64', None, 'int8', 'int16', 'int32', 'int64', 'uint8', 'uint16', 'uint32', 'uint64',
+                  'bool']
 string_type = 14
 build = Path(os.environ.get('CML_BUILD', 'build'))
 lib = c.CDLL(str(build / 'libcml.so'))
@@ -137,7 +138,9 @@ class Session:
         if feature.kind == IMAGE:
             from PIL import Image
             return Image.fromarray(value if value.dtype == np.uint8 else value.astype(np.float32))
-        return value.reshape(-1)[0].item() if feature.kind in (INT64, DOUBLE) else value.reshape(-1)[0] if feature.kind == STRING else value
+        if feature.kind in (INT64, DOUBLE, STRING):
+            return value.reshape(-1).tolist()[0]
+        return value
 
     def predict(self, data):
         for name, value in data.items():
@@ -158,7 +161,8 @@ class Model:
         call(lib.cml_container_open, os.fspath(asset.path if asset else path).encode(), None, c.byref(container))
         found = lib.cml_container_model_at(container, c.c_size_t(0)).contents
         call(lib.cml_model_read, c.c_void_p(found.tree), c.c_void_p(found.root), None, c.byref(model))
-        call(lib.cml_executable_prepare, model, c.byref(Options(function=function.encode() or None, passes=passes, threads=1)), c.byref(self.executable))
+        options = Options(function=function.encode() or None, passes=passes, threads=1)
+        call(lib.cml_executable_prepare, model, c.byref(options), c.byref(self.executable))
         self.owned = container, model
         for name in 'inputs', 'outputs', 'states':
             setattr(self, name, getattr(lib, 'cml_executable_' + name)(self.executable).contents)
@@ -210,7 +214,6 @@ class Model:
 class Asset:
     def __init__(self, path):
         self.path = path
-        self.plain = Model(path, units, function, hints, asset, b'') if without_passes and passes is None else None
 
 
 def pretend():
@@ -292,8 +295,8 @@ def main():
     import pytest
     os.environ.update(PYMIL_TEST_TARGETS='mlprogram', INCLUDE_MIL_FP32_UNIT_TESTS='1')
     root = Path(importlib.util.find_spec('coremltools').origin).parent
-    arguments = [str(root / a) if not a.startswith('-') and (root / a.partition('::')[0]).exists() else a for a in sys.argv[1:]]
-    if all(a.startswith('-') for a in arguments):
+    arguments = [str(root / a) if (root / a.partition('::')[0]).exists() else a for a in sys.argv[1:]]
+    if arguments == sys.argv[1:]:
         arguments.append(str(root / 'converters/mil/mil/ops/tests'))
     pretend()
     tighten()
