@@ -28,6 +28,13 @@ size_t cml_conv_narrow(const cml_kernels *k, const cml_conv *v) {
   return fits ? n : 0;
 }
 
+size_t cml_conv_multiplier(const cml_conv *v) {
+  bool fits = v->groups > 1 && v->groups == v->channels && v->outputs > v->channels && v->outputs % v->groups == 0 && v->in_last && v->out_last &&
+              v->in[0] == 1 && v->out[0] == 1 && v->kernel[0] == 1 && v->offset[0] == 0 && v->kernel[1] <= CML_DEPTHWISE_ROWS;
+  for (int i = 0; i < 3; i++) fits = fits && v->step[i] == 1 && v->place[i] == 0;
+  return fits ? v->outputs / v->groups : 0;
+}
+
 bool cml_conv_slim(const cml_kernels *k, const cml_conv *v) {
   enum { WORTH = 4 }; /* vectors of a sum */
   return !v->winograd && !cml_conv_is_depthwise(v) && !cml_conv_narrow(k, v) && v->groups && v->outputs / v->groups <= CML_SLIM &&
@@ -44,7 +51,7 @@ void cml_conv_place_all(cml_conv *v) {
 }
 
 /* ---- weights: [group][panel][tap][channel][tile_columns], depthwise [tap][channel], narrow groups [tap][channel of group][output],
- * slim [group][output][tap][channel] ---- */
+ * with a multiplier [tap][output], slim [group][output][tap][channel] ---- */
 
 static size_t group_bytes(const cml_kernels *k, const cml_conv *v, bool half) {
   size_t columns = v->outputs / v->groups;
@@ -54,7 +61,7 @@ static size_t group_bytes(const cml_kernels *k, const cml_conv *v, bool half) {
 
 size_t cml_conv_packed_bytes(const cml_kernels *k, const cml_conv *v, bool half) {
   if (v->winograd) return cml_winograd_packed_bytes(k, v);
-  if (cml_conv_is_depthwise(v)) return taps(v) * v->channels * 4 + 64;
+  if (cml_conv_is_depthwise(v) || cml_conv_multiplier(v)) return taps(v) * v->outputs * 4 + 64;
   if (cml_conv_narrow(k, v)) return taps(v) * v->channels * cml_conv_narrow(k, v) * 4 + 64;
   return v->groups * group_bytes(k, v, half) + 64;
 }
@@ -121,10 +128,12 @@ void cml_conv_pack(const cml_kernels *k, const cml_conv *v, const cml_conv_sourc
     cml_winograd_pack(k, v, from, to, pool);
     return;
   }
-  if (cml_conv_is_depthwise(v)) {
+  if (cml_conv_is_depthwise(v) || cml_conv_multiplier(v)) {
+    size_t each = v->outputs / v->groups;
     for (size_t t = 0; t < taps(v); t++)
-      for (size_t c = 0; c < v->channels; c++)
-        ((float *)to)[t * v->channels + c] = source_float(from, (int64_t)c * from->group_stride + tap_offset(v, from, t));
+      for (size_t o = 0; o < v->outputs; o++)
+        ((float *)to)[t * v->outputs + o] =
+            source_float(from, (int64_t)(o / each) * from->group_stride + (int64_t)(o % each) * from->output_stride + tap_offset(v, from, t));
     return;
   }
   size_t narrow = cml_conv_narrow(k, v);
@@ -200,7 +209,7 @@ static void lay_out(const cml_conv *given, layout *l) {
 /* Whether enough pixels in a row make a tile. */
 static bool suits_pairs(const cml_kernels *k, const layout *l) {
   bool joined = l->in_columns == l->columns && l->v.stride[1] == 1; /* a block's rows are one */
-  return k->pair && l->v.in_half && !l->depthwise && !cml_conv_slim(k, &l->v) && !cml_conv_narrow(k, &l->v) && l->group_outputs > 1 &&
+  return k->pair && l->v.in_half && !l->depthwise && !cml_conv_slim(k, &l->v) && !cml_conv_narrow(k, &l->v) && !cml_conv_multiplier(&l->v) && l->group_outputs > 1 &&
          (joined ? l->rows * l->columns : l->columns) >= CML_PAIR_LEAST;
 }
 
@@ -217,7 +226,7 @@ size_t cml_conv_scratch(const cml_kernels *k, const cml_conv *v) {
   if (v->winograd) return cml_winograd_scratch(k, v);
   layout l;
   lay_out(v, &l);
-  if (cml_conv_narrow(k, v)) return cml_depthwise_scratch(k, v);
+  if (cml_conv_narrow(k, v) || cml_conv_multiplier(v)) return cml_depthwise_scratch(k, v);
   size_t bytes = round_up((l.staged + l.sums + l.line) * sizeof(float) + l.stretches * sizeof(size_t) + 64, 64), rows = cml_depthwise_scratch(k, v);
   return bytes > rows ? bytes : rows;
 }

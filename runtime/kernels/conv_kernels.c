@@ -58,17 +58,23 @@ VINLINE void depthwise_together(const int together, const int kw, const int stri
   UNROLL for (int i = 0; i < together; i++) depthwise_store(d, o + (size_t)i, c, acc[i], W);
 }
 
-/* Several outputs of any kernel: each weight is loaded once for all of them. group: lanes of `base` choose the channels of it, one
- * after the other. edge: some columns are outside, and read as zeros. n: channels, W or fewer. */
-VINLINE void depthwise_several(const int together, const bool half, const bool grouped, const bool edge, const cml_depthwise *d, size_t o, size_t c, size_t n) {
-  const size_t size = half ? 2 : 4, group = grouped ? d->group : 1;
+/* What the lanes of a vector of outputs read: each its own channel, all channels of its group, or one that several outputs share. */
+enum reads { OWN, GROUP, SHARED };
+
+/* Several outputs of any kernel: each weight is loaded once for all of them. GROUP: lanes of `base` choose the channels of it, one
+ * after the other. SHARED: so do they, once. edge: some columns are outside, and read as zeros. n: outputs, W or fewer. */
+VINLINE void depthwise_several(const int together, const bool half, const enum reads reads, const bool edge, const cml_depthwise *d, size_t o, size_t c, size_t n) {
+  const bool grouped = reads == GROUP, shared = reads == SHARED;
+  const size_t size = half ? 2 : 4, group = grouped ? d->group : 1, from = shared ? c / d->multiplier : c;
+  const size_t wanted = shared ? (c + n - 1) / d->multiplier - from + 1 : n;
   const int64_t first = d->first + (int64_t)o * d->stride, step = d->stride * (int64_t)(d->pixel * size);
   vf acc[8], bias = d->bias ? load_some(d->bias + c, n) : vf_zero();
   vi base = vi_iota() & ~(int32_t)(group - 1);
+  for (size_t i = 0; shared && i < W; i++) base[i] = (int32_t)(((c + i) / d->multiplier - from) % W); /* lanes beyond n read anything */
   UNROLL for (int i = 0; i < together; i++) acc[i] = bias;
   for (size_t r = 0; r < d->kh; r++) {
     if (!d->rows[r]) continue;
-    const char *row = (const char *)d->rows[r] + c * size;
+    const char *row = (const char *)d->rows[r] + from * size;
     const float *w = d->w + r * d->kw * group * d->w_stride + c;
     for (size_t t = 0; t < d->kw; t++) {
       const int64_t column = first + (int64_t)t * d->dilation, at = column * (int64_t)(d->pixel * size);
@@ -77,8 +83,8 @@ VINLINE void depthwise_several(const int together, const bool half, const bool g
         UNROLL for (int i = 0; i < together; i++) {
           bool outside = edge && (column + i * d->stride < 0 || column + i * d->stride >= d->columns);
           const void *p = outside ? (const char *)zeros : row + at + i * step;
-          vf x = x_load(p, half, n);
-          acc[i] = vf_fma(grouped ? vf_permute(x, base + (int32_t)k) : x, weight, acc[i]);
+          vf x = x_load(p, half, wanted);
+          acc[i] = vf_fma(grouped || shared ? vf_permute(x, base + (int32_t)k) : x, weight, acc[i]);
         }
       }
     }
@@ -163,10 +169,10 @@ VINLINE void any_columns(const int kw, const int stride, const bool half, const 
   for (size_t o = 0, step; o < d->outputs; o += step) {
     step = next_outputs(d, &o);
     if (step == 1) depthwise_one(d, o, c, W);
-    else if (step == FEW) depthwise_several(FEW, half, grouped, true, d, o, c, W);
-    else if (!inside(d, o, TOGETHER)) depthwise_several(TOGETHER, half, grouped, true, d, o, c, W);
+    else if (step == FEW) depthwise_several(FEW, half, grouped ? GROUP : OWN, true, d, o, c, W);
+    else if (!inside(d, o, TOGETHER)) depthwise_several(TOGETHER, half, grouped ? GROUP : OWN, true, d, o, c, W);
     else if (kw) grouped_together(TOGETHER, stride, half, d, o, c);
-    else depthwise_several(TOGETHER, half, grouped, false, d, o, c, W);
+    else depthwise_several(TOGETHER, half, grouped ? GROUP : OWN, false, d, o, c, W);
   }
 }
 
@@ -189,13 +195,36 @@ static void depthwise_vector(const cml_depthwise *d, size_t c) {
 VINLINE void few_channels(const bool half, const cml_depthwise *d) {
   for (size_t o = 0; o < d->outputs; o += TOGETHER) {
     next_outputs(d, &o);
-    if (!inside(d, o, TOGETHER)) depthwise_several(TOGETHER, half, false, true, d, o, 0, d->channels);
-    else depthwise_several(TOGETHER, half, false, false, d, o, 0, d->channels);
+    if (!inside(d, o, TOGETHER)) depthwise_several(TOGETHER, half, OWN, true, d, o, 0, d->channels);
+    else depthwise_several(TOGETHER, half, OWN, false, d, o, 0, d->channels);
+  }
+}
+
+/* A vector of outputs that share channels. */
+VINLINE void shared_vector(const bool half, const cml_depthwise *d, size_t c, size_t n) {
+  for (size_t o = 0, step; o < d->outputs; o += step) {
+    step = next_outputs(d, &o);
+    if (step == 1) depthwise_several(1, half, SHARED, true, d, o, c, n);
+    else if (step == FEW) depthwise_several(FEW, half, SHARED, true, d, o, c, n);
+    else if (!inside(d, o, TOGETHER)) depthwise_several(TOGETHER, half, SHARED, true, d, o, c, n);
+    else depthwise_several(TOGETHER, half, SHARED, false, d, o, c, n);
+  }
+}
+
+static void shared_channels(const cml_depthwise *d) {
+  for (size_t c = 0; c < d->channels; c += W) {
+    size_t n = d->channels < W ? d->channels : W, at = c + n <= d->channels ? c : d->channels - n;
+    if (d->x_half) shared_vector(true, d, at, n);
+    else shared_vector(false, d, at, n);
   }
 }
 
 /* The last vector of channels overlaps the one before it, where there is one. */
 static void depthwise(const cml_depthwise *d) {
+  if (d->multiplier > 1) {
+    shared_channels(d);
+    return;
+  }
   if (d->channels < W && d->group <= 1 && d->outputs >= TOGETHER) {
     if (d->x_half) few_channels(true, d);
     else few_channels(false, d);

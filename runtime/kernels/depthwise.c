@@ -26,19 +26,22 @@ typedef struct job {
 } job;
 
 bool cml_depthwise_fits(const cml_kernels *k, const cml_conv *v) {
-  if (cml_conv_narrow(k, v)) return true;
+  if (cml_conv_narrow(k, v) || cml_conv_multiplier(v)) return true;
   bool fits = cml_conv_is_depthwise(v) && v->in_last && v->out_last && v->kernel[0] == 1 && v->in[0] == 1 && v->out[0] == 1 && v->offset[0] == 0 &&
               v->kernel[1] <= CML_DEPTHWISE_ROWS;
   for (int i = 0; i < 3; i++) fits = fits && v->step[i] == 1 && v->place[i] == 0 && v->full[i] == v->out[i];
   return fits;
 }
 
+/* Of the outputs; where they share channels, as many as whole channels have. */
 static size_t chunk_channels(const cml_kernels *k, const cml_conv *v) {
+  size_t each = cml_conv_multiplier(v);
+  if (each) return least(v->outputs, 4 * k->width * each);
   size_t vector = k->width * 4, row = (size_t)v->kernel[1] * (size_t)(v->in[2] > 0 ? v->in[2] : 1) * vector, vectors = row < ROWS_BYTES ? ROWS_BYTES / row : 1;
   return least(v->channels, vectors * k->width);
 }
 
-static bool stages(const cml_conv *v) { return v->dilation[1] == 1 && v->kernel[1] * v->kernel[2] >= STAGE_TAPS; }
+static bool stages(const cml_conv *v) { return !cml_conv_multiplier(v) && v->dilation[1] == 1 && v->kernel[1] * v->kernel[2] >= STAGE_TAPS; }
 
 /* Input columns of a row of outputs, those outside the image too. */
 static size_t staged_columns(const cml_conv *v) { return (size_t)((v->out[2] - 1) * v->stride[2] + (v->kernel[2] - 1) * v->dilation[2] + 1); }
@@ -79,7 +82,7 @@ static void stage_row(const job *j, stage *s, int64_t image, int64_t h, size_t c
 static void run_row(const job *j, int64_t image, int64_t row, size_t c, size_t channels, float *sums, stage *s) {
   const cml_conv *v = j->c->v;
   const void *rows[CML_DEPTHWISE_ROWS];
-  size_t in = v->in_half ? 2 : 4, out = v->out_half ? 2 : 4, outputs = (size_t)v->out[2];
+  size_t in = v->in_half ? 2 : 4, out = v->out_half ? 2 : 4, outputs = (size_t)v->out[2], each = v->outputs / v->channels;
   for (int64_t i = 0; i < v->kernel[1]; i++) {
     int64_t h = row * v->stride[1] + v->offset[1] + i * v->dilation[1];
     bool outside = h < 0 || h >= v->in[1];
@@ -88,13 +91,13 @@ static void run_row(const job *j, int64_t image, int64_t row, size_t c, size_t c
       s->held[h % v->kernel[1]] = h;
     }
     rows[i] = outside ? NULL : s ? (const char *)(s->rows + (size_t)(h % v->kernel[1]) * s->row_floats)
-                                 : (const char *)j->c->x + ((size_t)(image * v->in[1] + h) * (size_t)v->in[2] * v->channels + c) * in;
+                                 : (const char *)j->c->x + ((size_t)(image * v->in[1] + h) * (size_t)v->in[2] * v->channels + c / each) * in;
   }
   size_t at = (size_t)(image * v->out[1] + row) * outputs * v->out_pixel + c;
   cml_depthwise d = {.outputs = outputs, .channels = channels, .kh = (size_t)v->kernel[1], .kw = (size_t)v->kernel[2],
-                     .group = cml_conv_narrow(j->c->k, v), .rows = rows,
+                     .group = cml_conv_narrow(j->c->k, v), .multiplier = each, .rows = rows,
                      .x_half = v->in_half && !s, .stride = v->stride[2], .dilation = v->dilation[2], .first = s ? 0 : v->offset[2],
-                     .columns = s ? (int64_t)s->columns : v->in[2], .pixel = s ? channels : v->channels, .w = (const float *)j->c->weights.packed + c, .w_stride = v->channels,
+                     .columns = s ? (int64_t)s->columns : v->in[2], .pixel = s ? channels : v->channels, .w = (const float *)j->c->weights.packed + c, .w_stride = v->outputs,
                      .bias = j->c->after.bias ? j->c->after.bias + c : NULL, .y = (char *)j->c->y + at * out, .y_pixel = v->out_pixel, .y_half = v->out_half};
   if (cml_epilogue_clamp(&j->c->after, &d.low, &d.high)) {
     j->c->k->depthwise(&d);
@@ -112,7 +115,7 @@ static void run_row(const job *j, int64_t image, int64_t row, size_t c, size_t c
 static void run_units(void *context, size_t thread, size_t begin, size_t end) {
   const job *j = context;
   for (size_t i = begin; i < end; i++) {
-    size_t c = i % j->chunks * j->chunk, n = i % j->chunks + 1 == j->chunks ? j->c->v->channels - c : j->chunk;
+    size_t c = i % j->chunks * j->chunk, n = i % j->chunks + 1 == j->chunks ? j->c->v->outputs - c : j->chunk;
     int64_t band = (int64_t)(i / j->chunks), image = band / j->bands, first = band % j->bands * j->band;
     int64_t last = first + j->band < j->c->v->out[1] ? first + j->band : j->c->v->out[1];
     float *sums = (float *)(void *)((char *)j->c->scratch + thread * j->slot);
@@ -127,8 +130,8 @@ void cml_depthwise_run(const cml_conv_call *c) {
   const cml_conv *v = c->v;
   size_t threads = cml_pool_threads(c->pool);
   job j = {.c = c, .slot = cml_conv_scratch(c->k, v), .chunk = chunk_channels(c->k, v), .staged = stages(v)};
-  j.chunks = (v->channels + j.chunk - 1) / j.chunk;
-  if (j.chunks > 1 && v->channels % j.chunk && v->channels % j.chunk < c->k->width) j.chunks--; /* less than a vector joins the chunk before it */
+  j.chunks = (v->outputs + j.chunk - 1) / j.chunk;
+  if (j.chunks > 1 && v->outputs % j.chunk && v->outputs % j.chunk < c->k->width) j.chunks--; /* less than a vector joins the chunk before it */
   size_t row = (size_t)v->in[2] * v->channels * (v->in_half ? 2 : 4) * (size_t)v->stride[1];
   j.band = 1 + (int64_t)(BAND_BYTES / (row + 1));
   /* enough bands for the threads */

@@ -133,10 +133,12 @@ typedef struct cml_integer_tile {
  * rows[r][(first + o * stride + t * dilation) * pixel + c] * w[(r * kw + t) * w_stride + c]), where rows that are NULL and columns
  * outside [0, columns) are zeros.
  * With a group of 2, 4 or 8 (a divisor of the width and of channels) each output sums over all channels of its group as well:
- * channel i of it times w[((r * kw + t) * group + i) * w_stride + c]. */
+ * channel i of it times w[((r * kw + t) * group + i) * w_stride + c].
+ * With a multiplier m > 1 (and no group) output c reads channel c / m: there are m outputs for each channel of rows. */
 typedef struct cml_depthwise {
   size_t outputs, channels, kh, kw;
   size_t group;            /* 0 or 1: depthwise */
+  size_t multiplier;       /* 0 or 1: as many outputs as channels */
   const void *const *rows; /* kh of them, floats or halves */
   bool x_half;
   int64_t stride, dilation, first, columns;
@@ -149,6 +151,9 @@ typedef struct cml_depthwise {
   size_t y_pixel;
   bool y_half;
 } cml_depthwise;
+
+/* What rows are folded to: sums of x, |x| or x^2, the greatest or least (NaN when there is one). */
+typedef enum cml_row_fold { CML_FOLD_SUM, CML_FOLD_ABS, CML_FOLD_SQUARE, CML_FOLD_MAX, CML_FOLD_MIN } cml_row_fold;
 
 typedef struct cml_kernels {
   const char *name;      /* "portable", "avx2", "avx512", "avx512vbmi", "avx512fp16", "amx", "neon" */
@@ -176,6 +181,8 @@ typedef struct cml_kernels {
   float (*dot)(const float *x1, const float *x2, size_t n);
   /* sum and sum of squares of (x - shift) */
   void (*moments)(const float *x, size_t n, float shift, float *sum, float *squares);
+  /* y[r] = the fold of row r of n > 0 neighbouring floats, or halves */
+  void (*fold_rows)(cml_row_fold f, size_t rows, size_t n, const void *x, bool half, float *y);
   /* x = e^(x - shift); returns the sum of the results */
   float (*exp_sum)(float *x, size_t n, float shift);
   /* y += a * x */

@@ -2,67 +2,11 @@
  * registers, so that both the rows that are read and those that are written move in whole vectors. */
 #include "kernels_internal.h"
 #include "simd.h"
+#include "transpose_block.h"
 
 #include <string.h>
 
 enum { NR = CML_TILE_VECTORS * W };
-
-#if defined(__AVX512F__)
-
-VINLINE void transpose_block(vf *r) {
-  __m512 t[16], u[16];
-  for (int i = 0; i < 16; i += 2) {
-    t[i] = _mm512_unpacklo_ps((__m512)r[i], (__m512)r[i + 1]);
-    t[i + 1] = _mm512_unpackhi_ps((__m512)r[i], (__m512)r[i + 1]);
-  }
-  for (int i = 0; i < 16; i += 4) /* u[i + k]: column k of each quarter, of rows i to i + 3 */
-    for (int k = 0; k < 2; k++) {
-      __m512d a = _mm512_castps_pd(t[i + k]), b = _mm512_castps_pd(t[i + k + 2]);
-      u[i + 2 * k] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
-      u[i + 2 * k + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
-    }
-  for (int k = 0; k < 4; k++) {
-    __m512 a = _mm512_shuffle_f32x4(u[k], u[4 + k], 0x88), b = _mm512_shuffle_f32x4(u[k], u[4 + k], 0xdd);
-    __m512 c = _mm512_shuffle_f32x4(u[8 + k], u[12 + k], 0x88), d = _mm512_shuffle_f32x4(u[8 + k], u[12 + k], 0xdd);
-    r[k] = (vf)_mm512_shuffle_f32x4(a, c, 0x88);
-    r[k + 4] = (vf)_mm512_shuffle_f32x4(b, d, 0x88);
-    r[k + 8] = (vf)_mm512_shuffle_f32x4(a, c, 0xdd);
-    r[k + 12] = (vf)_mm512_shuffle_f32x4(b, d, 0xdd);
-  }
-}
-
-#elif defined(__AVX2__)
-
-VINLINE void transpose_block(vf *r) {
-  __m256 t[8], u[8];
-  for (int i = 0; i < 8; i += 2) {
-    t[i] = _mm256_unpacklo_ps((__m256)r[i], (__m256)r[i + 1]);
-    t[i + 1] = _mm256_unpackhi_ps((__m256)r[i], (__m256)r[i + 1]);
-  }
-  for (int i = 0; i < 8; i += 4)
-    for (int k = 0; k < 2; k++) {
-      __m256d a = _mm256_castps_pd(t[i + k]), b = _mm256_castps_pd(t[i + k + 2]);
-      u[i + 2 * k] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, b));
-      u[i + 2 * k + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, b));
-    }
-  for (int k = 0; k < 4; k++) {
-    r[k] = (vf)_mm256_permute2f128_ps(u[k], u[4 + k], 0x20);
-    r[k + 4] = (vf)_mm256_permute2f128_ps(u[k], u[4 + k], 0x31);
-  }
-}
-
-#else
-
-VINLINE void transpose_block(vf *r) {
-  vf t0 = __builtin_shufflevector(r[0], r[1], 0, 4, 1, 5), t1 = __builtin_shufflevector(r[0], r[1], 2, 6, 3, 7);
-  vf t2 = __builtin_shufflevector(r[2], r[3], 0, 4, 1, 5), t3 = __builtin_shufflevector(r[2], r[3], 2, 6, 3, 7);
-  r[0] = __builtin_shufflevector(t0, t2, 0, 1, 4, 5);
-  r[1] = __builtin_shufflevector(t0, t2, 2, 3, 6, 7);
-  r[2] = __builtin_shufflevector(t1, t3, 0, 1, 4, 5);
-  r[3] = __builtin_shufflevector(t1, t3, 2, 3, 6, 7);
-}
-
-#endif
 
 /* A depth of at most W of the rows i0 up to n (at most W of them), others zero. */
 VINLINE void load_block(vf *r, const void *from, bool half, size_t stride, size_t rows, size_t depth) {
@@ -108,9 +52,14 @@ typedef uint16_t shorts __attribute__((vector_size(W * 2)));
 
 VINLINE vf load_lanes(const void *p, bool half, size_t n) {
   if (!half) return n == W ? vf_load(p) : vf_load_n(p, n);
+#if defined(__AVX512F__)
+  return (vf)_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(v_mask(n), p));
+#else
   shorts s = {0};
-  memcpy(&s, p, n == W ? sizeof s : n * 2);
+  if (n == W) memcpy(&s, p, sizeof s);
+  else for (size_t i = 0; i < n; i++) s[i] = ((const uint16_t *)p)[i];
   return (vf)__builtin_convertvector(s, vu);
+#endif
 }
 
 VINLINE void store_lanes(void *p, bool half, vf v, size_t n) {
@@ -119,8 +68,13 @@ VINLINE void store_lanes(void *p, bool half, vf v, size_t n) {
     else vf_store_n(p, v, n);
     return;
   }
+#if defined(__AVX512F__)
+  _mm256_mask_storeu_epi16(p, v_mask(n), _mm512_cvtepi32_epi16((__m512i)v));
+#else
   shorts s = __builtin_convertvector((vu)v, shorts);
-  memcpy(p, &s, n == W ? sizeof s : n * 2);
+  if (n == W) memcpy(p, &s, sizeof s);
+  else for (size_t i = 0; i < n; i++) ((uint16_t *)p)[i] = s[i];
+#endif
 }
 
 VINLINE void transpose_any(const bool half, size_t rows, size_t columns, const char *x, size_t x_stride, char *y, size_t y_stride) {
@@ -153,6 +107,11 @@ static void transpose(size_t rows, size_t columns, const float *x, size_t x_stri
 }
 
 static void transpose_16(size_t rows, size_t columns, const uint16_t *x, size_t x_stride, uint16_t *y, size_t y_stride) {
+  if (rows == 3 && y_stride == 3) {
+    const uint16_t *g = x + x_stride, *b = g + x_stride;
+    for (size_t c = 0; c < columns; c++) y[3 * c] = x[c], y[3 * c + 1] = g[c], y[3 * c + 2] = b[c];
+    return;
+  }
   transpose_any(true, rows, columns, (const char *)x, x_stride, (char *)y, y_stride);
 }
 

@@ -1,5 +1,6 @@
 /* Elementwise functions, reductions and rows (softmax, layer norm), compiled once for each instruction set; see kernels.h. */
 #include "kernels_internal.h"
+#include "transpose_block.h"
 #include "vector_math.h"
 
 /* ---- loads and stores that serve both element types ---- */
@@ -226,14 +227,14 @@ static void moments(const float *x, size_t n, float shift, float *out_sum, float
       s[j] += d;
       q[j] = vf_fma(d, d, q[j]);
     }
-  float sums = vf_sum(s[0] + s[1]), squares = vf_sum(q[0] + q[1]);
-  for (; i < n; i++) {
-    float d = x[i] - shift;
-    sums += d;
-    squares += d * d;
+  for (; i < n; i += W) {
+    size_t k = n - i < W ? n - i : W;
+    vf d = k == W ? vf_load(x + i) - m : vf_select(vi_iota() < (int32_t)k, vf_load_n(x + i, k) - m, vf_zero());
+    s[0] += d;
+    q[0] = vf_fma(d, d, q[0]);
   }
-  *out_sum = sums;
-  *out_squares = squares;
+  *out_sum = vf_sum(s[0] + s[1]);
+  *out_squares = vf_sum(q[0] + q[1]);
 }
 
 static void axpy(float a, const float *x, float *y, size_t n) {
@@ -305,28 +306,82 @@ static float min_of(const float *x, size_t n) { return extreme(x, false, n, fals
 
 /* ---- rows ---- */
 
-/* e^(x - max) is written to y and summed, then scaled. In float16 the exponentials are computed twice, so that they are
- * rounded once. */
+/* W rows at once: each is folded to a vector, the vectors are transposed, and then folded lane by lane. */
+VINLINE vf fold_step(const cml_row_fold f, vf a, vf x) {
+  switch (f) {
+    case CML_FOLD_SUM: return a + x;
+    case CML_FOLD_ABS: return a + vf_abs(x);
+    case CML_FOLD_SQUARE: return vf_fma(x, x, a);
+    case CML_FOLD_MAX: return vf_max_nan(x, vf_max_nan(a, x));
+    case CML_FOLD_MIN: return vf_min_nan(x, vf_min_nan(a, x));
+  }
+  return a;
+}
+
+VINLINE vf fold_join(const cml_row_fold f, vf a, vf b) {
+  return f == CML_FOLD_MAX || f == CML_FOLD_MIN ? fold_step(f, a, b) : a + b;
+}
+
+VINLINE void fold_loop(const cml_row_fold f, const bool half, size_t rows, size_t n, const void *x, float *y) {
+  const float none = f == CML_FOLD_MAX ? -__builtin_inff() : f == CML_FOLD_MIN ? __builtin_inff() : 0;
+  const size_t whole = n / W * W, rest = n - whole;
+  const vi there = vi_iota() < (int32_t)rest;
+  for (size_t r = 0; r < rows; r += W) {
+    const size_t m = rows - r < W ? rows - r : W;
+    vf acc[W];
+    for (size_t i = 0; i < W; i++) {
+      acc[i] = vf_set1(none);
+      if (i >= m) continue;
+      const size_t at = (r + i) * n;
+      for (size_t k = 0; k < whole; k += W) acc[i] = fold_step(f, acc[i], ld(x, half, at + k));
+      if (rest) acc[i] = fold_step(f, acc[i], vf_select(there, ld_n(x, half, at + whole, rest), vf_set1(none)));
+    }
+    transpose_block(acc);
+    for (size_t step = W / 2; step; step /= 2)
+      for (size_t i = 0; i < step; i++) acc[i] = fold_join(f, acc[i], acc[i + step]);
+    if (m == W) vf_store(y + r, acc[0]);
+    else vf_store_n(y + r, acc[0], m);
+  }
+}
+
+static void fold_rows(cml_row_fold f, size_t rows, size_t n, const void *x, bool half, float *y) {
+#define FOLD_CASE(name)                                            \
+  case name:                                                       \
+    if (half) fold_loop(name, true, rows, n, x, y);                \
+    else fold_loop(name, false, rows, n, x, y);                    \
+    break;
+  switch (f) {
+    FOLD_CASE(CML_FOLD_SUM) FOLD_CASE(CML_FOLD_ABS) FOLD_CASE(CML_FOLD_SQUARE) FOLD_CASE(CML_FOLD_MAX) FOLD_CASE(CML_FOLD_MIN)
+  }
+}
+
+/* e^(x - max) is kept and summed, then scaled: in y, or for float16 in a room of floats, so that it is rounded once. Rows longer than
+ * the room are computed twice. NaN anywhere makes the sum NaN, and with it all of the row. */
 VINLINE void softmax_row(const void *x, void *y, bool half, size_t n) {
-  float top = extreme(x, half, n, true);
-  vf m = vf_set1(top), s = vf_zero();
-  size_t i = 0;
-  for (; i + W <= n; i += W) {
+  enum { ROOM = 1024 };
+  float room[ROOM];
+  const bool again = half && n > ROOM;
+  void *kept = half ? (void *)room : y;
+  const size_t whole = n / W * W, rest = n - whole;
+  const vi there = vi_iota() < (int32_t)rest;
+  vf m = vf_set1(-__builtin_inff()), s = vf_zero();
+  size_t i;
+  for (i = 0; i < whole; i += W) m = vf_max(ld(x, half, i), m);
+  if (rest) m = vf_max(vf_select(there, ld_n(x, half, whole, rest), m), m);
+  m = vf_set1(vf_hmax(m));
+  for (i = 0; i < whole; i += W) {
     vf e = v_exp(ld(x, half, i) - m);
     s += e;
-    if (!half) st(y, half, i, e);
+    if (!again) st(kept, false, i, e);
   }
-  float total = vf_sum(s);
-  if (i < n) {
-    vf e = v_exp(ld_n(x, half, i, n - i) - m);
-    float lanes[W];
-    vf_store(lanes, e);
-    for (size_t k = 0; k < n - i; k++) total += lanes[k];
-    if (!half) st_n(y, half, i, e, n - i);
+  if (rest) {
+    vf e = v_exp(ld_n(x, half, whole, rest) - m);
+    s += vf_select(there, e, vf_zero());
+    if (!again) st_n(kept, false, whole, e, rest);
   }
-  vf r = vf_set1(1.0f / total);
-  for (i = 0; i + W <= n; i += W) st(y, half, i, half ? v_exp(ld(x, half, i) - m) * r : ld(y, half, i) * r);
-  if (i < n) st_n(y, half, i, half ? v_exp(ld_n(x, half, i, n - i) - m) * r : ld_n(y, half, i, n - i) * r, n - i);
+  vf r = vf_set1(1.0f / vf_sum(s));
+  for (i = 0; i < whole; i += W) st(y, half, i, (again ? v_exp(ld(x, half, i) - m) : ld(kept, false, i)) * r);
+  if (rest) st_n(y, half, whole, (again ? v_exp(ld_n(x, half, whole, rest) - m) : ld_n(kept, false, whole, rest)) * r, rest);
 }
 
 static void softmax(const float *x, float *y, size_t n) { softmax_row(x, y, false, n); }
@@ -344,12 +399,11 @@ VINLINE void layer_norm_row(const void *x, void *y, bool half, size_t n, const f
     vf d = ld(x, half, i) - m;
     q = vf_fma(d, d, q);
   }
-  float squares = vf_sum(q);
-  for (; i < n; i++) {
-    float d = (half ? cml_f16_to_f32(((const cml_f16 *)x)[i]) : ((const float *)x)[i]) - mean;
-    squares += d * d;
+  if (i < n) {
+    vf d = vf_select(vi_iota() < (int32_t)(n - i), ld_n(x, half, i, n - i) - m, vf_zero());
+    q = vf_fma(d, d, q);
   }
-  vf r = vf_set1(1.0f / __builtin_sqrtf(squares / (float)n + epsilon));
+  vf r = vf_set1(1.0f / __builtin_sqrtf(vf_sum(q) / (float)n + epsilon));
   for (i = 0; i < n; i += W) {
     size_t k = n - i < W ? n - i : W;
     bool full = k == W;
@@ -403,6 +457,7 @@ void CML_SIMD(cml_fill_vector)(cml_kernels *k) {
   k->moments = moments;
   k->axpy = axpy;
   k->blend = blend;
+  k->fold_rows = fold_rows;
   k->exp_sum = exp_sum;
   k->lstm_cell = lstm_cell;
   k->softmax = softmax;

@@ -300,7 +300,7 @@ static cml_status prepare(cml_call *c, cml_error *err) {
     cml_conv conv;
     cml_conv_source from;
     if (!phase_conv(&v, w, i, &conv, &from)) continue;
-    int64_t layout[offsetof(cml_conv, in_last) / sizeof(int64_t) + 4] = {(int64_t)i, p->half + 2 * (int64_t)cml_conv_narrow(k, &conv), 2 * conv.winograd, v.transposed};
+    int64_t layout[offsetof(cml_conv, in_last) / sizeof(int64_t) + 4] = {(int64_t)i, p->half + 2 * (int64_t)cml_conv_narrow(k, &conv) + 64 * (cml_conv_multiplier(&conv) > 0), 2 * conv.winograd, v.transposed};
     memcpy(layout + 4, &conv, offsetof(cml_conv, in_last)); /* sizes and places, whole words */
     bool ready;
     void *to = cml_call_keep_packed(c, cml_conv_packed_bytes(k, &conv, p->half), w, layout, sizeof layout / sizeof *layout, &ready, err);

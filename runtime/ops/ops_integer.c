@@ -157,7 +157,7 @@ static cml_status read_linear(const cml_call *c, cml_conv *v, cml_error *err) {
 
 /* Whether sums are made of floats: weights that are, and groups of so few channels that integers would not pay. */
 static bool by_floats(const cml_call *c, const cml_conv *v) {
-  return cml_dtype_is_float(cml_arg(c, WEIGHT)->dtype) || !cml_integer_fits(v) || cml_conv_narrow(cml_kernels_get(), v);
+  return cml_dtype_is_float(cml_arg(c, WEIGHT)->dtype) || !cml_integer_fits(v) || cml_conv_narrow(cml_kernels_get(), v) || cml_conv_multiplier(v);
 }
 
 static cml_status read_product(const cml_call *c, cml_conv *v, cml_error *err) {

@@ -62,6 +62,24 @@ static void to_three(cml_windows *w) {
   *w = t;
 }
 
+/* Of a line of a plane with what stands for padding around it. */
+static size_t line_floats(const cml_windows *w) {
+  int64_t n = w->before[2] + w->in[2], last = (w->out[2] - 1) * w->stride[2] + w->kernel[2];
+  return (size_t)(last > n ? last : n);
+}
+
+/* Floats of scratch for each of two parts, in either form. */
+static uint64_t part_floats(const pool_call *p) {
+  uint64_t plane = 1;
+  if (p->last) return (uint64_t)p->channels;
+  for (int d = 0; d < p->w.dims; d++) plane *= (uint64_t)p->w.in[d];
+  pool_call three = *p;
+  to_three(&three.w);
+  uint64_t line = (uint64_t)line_floats(&three.w);
+  if ((uint64_t)three.w.out[2] > line) line = (uint64_t)three.w.out[2];
+  return plane > line ? plane : line;
+}
+
 static cml_status infer(cml_call *c, cml_error *err) {
   pool_call p;
   const cml_tensor *x = cml_arg(c, X);
@@ -72,12 +90,9 @@ static cml_status infer(cml_call *c, cml_error *err) {
   for (int32_t i = 0; i < p.w.dims; i++) dims[i + (p.last ? 1 : 2)] = p.w.out[i];
   cml_out_set(c, 0, x->dtype, x->rank, dims);
   c->spaces_rows = p.last;
-  /* an accumulator of floats and a widened pixel for each thread; or a widened plane */
+  /* an accumulator of floats and a widened pixel for each thread; or a line of them and a widened one */
   if (cml_tensor_known_shape(x)) {
-    uint64_t plane = 1, one = (uint64_t)p.channels;
-    for (int32_t i = 0; i < p.w.dims; i++) plane *= (uint64_t)p.w.in[i];
-    if (!p.last) one = plane;
-    c->scratch_size = cml_pool_threads(c->pool) * ((2 * one * 4 + 127) & ~UINT64_C(63));
+    c->scratch_size = cml_pool_threads(c->pool) * ((2 * part_floats(&p) * 4 + 127) & ~UINT64_C(63));
   }
   return CML_OK;
 }
@@ -160,43 +175,59 @@ static void pixels_last(void *context, size_t thread, size_t begin, size_t end) 
   }
 }
 
-static float pool_plane_at(const pool_call *p, const float *x, const int64_t *o) {
+/* Lines of planes: the rows of a window are combined to one line, with what stands for padding around it, and that line with itself,
+ * shifted. A line of output is a unit of work. */
+static void divide_line(const pool_call *p, const int64_t *b, const int64_t *e, const int64_t *counted, float *y) {
   const cml_windows *w = &p->w;
-  int64_t b[3], e[3], counted[3];
-  for (int d = 0; d < 3; d++) window(w, d, o[d], &b[d], &e[d], &counted[d]);
-  float sum = p->kind == POOL_MAX ? -INFINITY : 0;
-  for (int64_t d = b[0]; d < e[0]; d++)
-    for (int64_t h = b[1]; h < e[1]; h++) {
-      const float *line = x + (d * w->in[1] + h) * w->in[2];
-      for (int64_t v = b[2]; v < e[2]; v++) {
-        if (p->kind == POOL_MAX) sum = line[v] > sum || line[v] != line[v] ? line[v] : sum;
-        else sum += p->kind == POOL_L2 ? line[v] * line[v] : line[v];
-      }
-    }
-  if (p->kind == POOL_L2) return sqrtf(sum);
-  if (p->kind == POOL_MAX) return sum;
-  int64_t inside = (e[0] - b[0]) * (e[1] - b[1]) * (e[2] - b[2]), all = counted[0] * counted[1] * counted[2];
-  return sum / (float)(p->exclude ? inside : all);
+  for (int64_t v = 0; v < w->out[2]; v++) {
+    int64_t from, to, all;
+    window(w, 2, v, &from, &to, &all);
+    y[v] /= (float)(p->exclude ? (e[0] - b[0]) * (e[1] - b[1]) * (to - from) : counted[0] * counted[1] * all);
+  }
 }
 
-static void planes(void *context, size_t thread, size_t begin, size_t end) {
-  const pool_job *j = context;
+static void pool_line(const pool_job *j, int64_t plane, const int64_t *o, float *line, float *wide, void *to) {
   const pool_call *p = j->p;
   const cml_windows *w = &p->w;
-  size_t in = (size_t)(w->in[0] * w->in[1] * w->in[2]), out = (size_t)(w->out[0] * w->out[1] * w->out[2]);
-  float *wide = (float *)(void *)(j->scratch + thread * j->slot);
+  size_t width = (size_t)w->in[2], n = line_floats(w), out = (size_t)w->out[2], kernel = (size_t)w->kernel[2], stride = (size_t)w->stride[2];
+  pool_kind across = p->kind == POOL_L2 ? POOL_AVERAGE : p->kind; /* squares are taken once */
+  int64_t b[3], e[3], counted[3];
+  for (int d = 0; d < 2; d++) window(w, d, o[d], &b[d], &e[d], &counted[d]);
+  for (size_t i = 0; i < n; i++) line[i] = p->kind == POOL_MAX ? -INFINITY : 0;
+  for (int64_t d = b[0]; d < e[0]; d++)
+    for (int64_t h = b[1]; h < e[1]; h++) {
+      size_t at = (size_t)((plane * w->in[0] + d) * w->in[1] + h) * width;
+      if (p->half) j->k->f16_to_f32((const cml_f16 *)(const void *)j->x + at, wide, width);
+      combine(j->k, p->kind, line + w->before[2], p->half ? wide : (const float *)(const void *)j->x + at, width);
+    }
+  float *y = p->half ? wide : to;
+  if (stride == 1) {
+    memcpy(y, line, out * sizeof *y);
+    for (size_t v = 1; v < kernel; v++) combine(j->k, across, y, line + v, out);
+  } else {
+    for (size_t i = 0; i < out; i++) {
+      float sum = line[i * stride];
+      for (size_t v = 1; v < kernel; v++) {
+        float x = line[i * stride + v];
+        if (across == POOL_MAX) sum = x > sum || x != x ? x : sum;
+        else sum += x;
+      }
+      y[i] = sum;
+    }
+  }
+  if (p->kind == POOL_AVERAGE) divide_line(p, b, e, counted, y);
+  if (p->kind == POOL_L2) j->k->unary(CML_UNARY_SQRT, y, y, out, 0, 0);
+  if (p->half) j->k->f32_to_f16(y, to, out);
+}
+
+static void lines(void *context, size_t thread, size_t begin, size_t end) {
+  const pool_job *j = context;
+  const cml_windows *w = &j->p->w;
+  float *line = (float *)(void *)(j->scratch + thread * j->slot), *wide = line + line_floats(w);
+  size_t bytes = (size_t)w->out[2] * (j->p->half ? 2 : 4);
   for (size_t i = begin; i < end; i++) {
-    const float *x = (const float *)(const void *)j->x + i * in;
-    if (p->half) j->k->f16_to_f32((const cml_f16 *)(const void *)j->x + i * in, wide, in), x = wide;
-    size_t at = i * out;
-    int64_t o[3];
-    for (o[0] = 0; o[0] < w->out[0]; o[0]++)
-      for (o[1] = 0; o[1] < w->out[1]; o[1]++)
-        for (o[2] = 0; o[2] < w->out[2]; o[2]++, at++) {
-          float v = pool_plane_at(p, x, o);
-          if (p->half) ((cml_f16 *)(void *)j->y)[at] = cml_f16_from_f32(v);
-          else ((float *)(void *)j->y)[at] = v;
-        }
+    int64_t at = (int64_t)i / w->out[1], o[2] = {at % w->out[0], (int64_t)i % w->out[1]};
+    pool_line(j, at / w->out[0], o, line, wide, j->y + i * bytes);
   }
 }
 
@@ -221,14 +252,14 @@ static void join_untouched(pool_call *p) {
 static cml_status run(cml_call *c, cml_error *err) {
   pool_call p;
   CML_TRY(read_pool(c, &p, err));
+  size_t one = (size_t)part_floats(&p);
   to_three(&p.w);
   join_untouched(&p);
-  size_t plane = (size_t)(p.w.in[0] * p.w.in[1] * p.w.in[2]), one = p.last ? p.channels : plane;
   pool_job j = {cml_kernels_get(), &p, cml_arg(c, X)->data, c->outs[0]->data, c->scratch, (2 * one * 4 + 127) & ~(size_t)63,
                 c->out_row ? (size_t)c->out_row : p.channels};
   size_t pixels = (size_t)(p.w.out[0] * p.w.out[1] * p.w.out[2]);
   if (p.last) cml_parallel_with_thread(c->pool, p.batch * pixels, 16, pixels_last, &j);
-  else cml_parallel_with_thread(c->pool, p.batch * p.channels, 1 + 4096 / (pixels + 1), planes, &j);
+  else cml_parallel_with_thread(c->pool, p.batch * p.channels * (size_t)(p.w.out[0] * p.w.out[1]), 1 + 4096 / (size_t)(p.w.out[2] + 1), lines, &j);
   return CML_OK;
 }
 

@@ -384,8 +384,34 @@ static void reduce_band_i64(const reduce_job *j, int64_t base, int64_t out, size
     store_one(j, out + (int64_t)i, finish_float(j->finish, (double)sums[i], j->count));
 }
 
+/* Short rows that lie one after the other, many at once. */
+static bool suits_rows(const reduce_job *j) {
+  return !j->whole && j->last_reduced && !j->inner && j->last > 0 && j->last <= CML_CHUNK && j->finish != LOG_SUM_EXP && j->fold != &folds[FOLD_product] &&
+         (j->x->dtype == CML_F32 || j->x->dtype == CML_F16);
+}
+
+static void reduce_rows(const reduce_job *j, size_t begin, size_t end) {
+  static const cml_row_fold row_folds[] = {[FOLD_sum] = CML_FOLD_SUM, [FOLD_sum_abs] = CML_FOLD_ABS, [FOLD_sum_square] = CML_FOLD_SQUARE,
+                                           [FOLD_maximum] = CML_FOLD_MAX, [FOLD_minimum] = CML_FOLD_MIN};
+  const cml_kernels *k = cml_kernels_get();
+  bool half = j->x->dtype == CML_F16;
+  float row[BAND];
+  for (size_t i = begin, n; i < end; i += n) {
+    n = end - i < BAND ? end - i : BAND;
+    k->fold_rows(row_folds[j->fold - folds], n, (size_t)j->last, (const char *)j->x->data + i * (size_t)j->last * (half ? 2 : 4), half, row);
+    if (j->finish == MEAN) k->binary_scalar(CML_BINARY_DIV, row, (float)j->count, false, row, n);
+    if (j->finish == ROOT) k->unary(CML_UNARY_SQRT, row, row, n, 0, 0);
+    if (j->finish == LOGARITHM) k->unary(CML_UNARY_LOG, row, row, n, 0, 0);
+    cml_store_f32(j->out->data, j->out->dtype, (int64_t)i, row, n);
+  }
+}
+
 static void reduce_tasks(void *context, size_t begin, size_t end) {
   const reduce_job *j = context;
+  if (suits_rows(j)) {
+    reduce_rows(j, begin, end);
+    return;
+  }
   for (size_t t = begin; t < end; t++) {
     if (j->last_reduced) {
       if (j->whole) reduce_run_i64(j, (int64_t)t);

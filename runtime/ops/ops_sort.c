@@ -2,7 +2,7 @@
  *
  * Every element type here has at most 32 bits, so an element becomes a 32-bit key whose unsigned order is the wanted
  * one, and key and index together one 64-bit number. Sorting those numbers is stable without further thought: equal
- * elements keep their order. All of a line is sorted by radix; a few largest are kept in a heap. NaN comes last. */
+ * elements keep their order. All of a line is sorted by radix; a few largest are kept in a heap. Lines are shared by the threads. NaN comes last. */
 #include "elementwise.h"
 #include "families.h"
 
@@ -92,10 +92,40 @@ static void select_least(uint64_t *keys, int64_t n, int64_t k) {
   }
 }
 
-/* Two lines of keys. */
+/* The k first of n floats side by side, in order: of a few dozen elements together only the first by value is looked at, since most hold none
+ * that is among the first k so far. False when there are NaN, which sums of differences show. */
+static bool select_floats(const cml_tensor *x, int64_t at, int64_t n, int64_t k, bool descending, uint64_t *keys) {
+  enum { CHUNK = 32 };
+  const cml_kernels *kernels = cml_kernels_get();
+  float f[CHUNK], bound = 0;
+  for (int64_t i = 0; i < n;) {
+    size_t m = i < k ? (size_t)(k - i < CHUNK ? k - i : CHUNK) : (size_t)(n - i < CHUNK ? n - i : CHUNK);
+    const float *p = x->dtype == CML_F32 ? (const float *)x->data + at + i : f;
+    if (p == f) cml_load_f32(f, x->data, x->dtype, at + i, m);
+    float best = descending ? kernels->max(p, m) : kernels->min(p, m);
+    if (best != best) return false;
+    if (i < k || (descending ? best > bound : best < bound)) {
+      for (size_t e = 0; e < m; e++) {
+        uint64_t key = (uint64_t)key_of_float(p[e], descending) << 32 | (uint64_t)(i + (int64_t)e);
+        if (i < k) keys[i + (int64_t)e] = key;
+        else if (key < keys[0]) keys[0] = key, sift_down(keys, k, 0);
+      }
+    }
+    i += (int64_t)m;
+    if (i < k) continue;
+    if (i == k)
+      for (int64_t h = k / 2 - 1; h >= 0; h--) sift_down(keys, k, h);
+    int64_t worst = at + (int64_t)(uint32_t)keys[0];
+    cml_load_f32(&bound, x->data, x->dtype, worst, 1);
+  }
+  insertion_sort(keys, k);
+  return true;
+}
+
+/* Two lines of keys for each thread. */
 static cml_status ask_scratch(cml_call *c, int64_t n, cml_error *err) {
   if (n > INT32_MAX) return cml_call_fail(c, err, "%lld elements are too many to sort", (long long)n);
-  c->scratch_size = n > 0 ? 2 * (uint64_t)n * sizeof(uint64_t) : 0;
+  c->scratch_size = n > 0 ? cml_pool_threads(c->pool) * 2 * (uint64_t)n * sizeof(uint64_t) : 0;
   return CML_OK;
 }
 
@@ -106,20 +136,39 @@ typedef struct line {
   int64_t k;
 } line;
 
+typedef struct sort_job {
+  cml_call *c;
+  int64_t n, inner, k;
+  bool descending;
+  void (*emit)(cml_call *c, const line *l);
+} sort_job;
+
+static void sort_some(void *context, size_t thread, size_t begin, size_t end) {
+  enum { MOST = 64 }; /* for a sort by insertion */
+  const sort_job *j = context;
+  const cml_tensor *x = cml_arg(j->c, 0);
+  int64_t n = j->n, k = j->k, inner = j->inner;
+  uint64_t *keys = (uint64_t *)j->c->scratch + thread * 2 * (size_t)n;
+  bool floats = inner == 1 && cml_dtype_is_float(x->dtype) && k < n / 8 && k <= MOST;
+  for (int64_t i = (int64_t)begin; i < (int64_t)end; i++) {
+    line l = {.in = i / inner * n * inner + i % inner, .out = i / inner * k * inner + i % inner, .step = inner, .keys = keys, .k = k};
+    if (!floats || !select_floats(x, l.in, n, k, j->descending, keys)) {
+      load_keys(x, l.in, inner, n, j->descending, keys);
+      if (k < n / 8) select_least(keys, n, k);
+      else radix_sort(keys, keys + n, n);
+    }
+    j->emit(j->c, &l);
+  }
+}
+
 static void sort_lines(cml_call *c, int32_t axis, int64_t k, bool descending, void (*emit)(cml_call *c, const line *l)) {
   const cml_tensor *x = cml_arg(c, 0);
-  int64_t n = x->dims[axis], inner = 1, outer = 1;
-  uint64_t *keys = c->scratch;
+  sort_job j = {c, x->dims[axis], 1, k, descending, emit};
+  int64_t outer = 1;
   for (int32_t i = 0; i < axis; i++) outer *= x->dims[i];
-  for (int32_t i = axis + 1; i < x->rank; i++) inner *= x->dims[i];
-  if (!n || !k) return;
-  for (int64_t i = 0; i < outer * inner; i++) {
-    line l = {.in = i / inner * n * inner + i % inner, .out = i / inner * k * inner + i % inner, .step = inner, .keys = keys, .k = k};
-    load_keys(x, l.in, inner, n, descending, keys);
-    if (k < n / 8) select_least(keys, n, k);
-    else radix_sort(keys, keys + n, n);
-    emit(c, &l);
-  }
+  for (int32_t i = axis + 1; i < x->rank; i++) j.inner *= x->dims[i];
+  if (!j.n || !k) return;
+  cml_parallel_with_thread(c->pool, (size_t)(outer * j.inner), (size_t)(8192 / j.n + 1), sort_some, &j);
 }
 
 /* ---- argsort ---- */

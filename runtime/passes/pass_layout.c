@@ -289,6 +289,22 @@ static cml_status take_reduce(layout_pass *p, cml_step *s, bool *done, cml_error
   return keeps ? give_last(p, s, err) : CML_OK;
 }
 
+/* A norm along the channels becomes one along the last dim. */
+static cml_status take_layer_norm(layout_pass *p, cml_step *s, bool *done, cml_error *err) {
+  if (!cml_pass_is(s, "layer_norm")) return CML_OK;
+  uint32_t x = cml_pass_arg(s, "x"), axes = cml_pass_arg(s, "axes");
+  const cml_tensor *t = axes == CML_NO_VALUE ? NULL : cml_pass_type(p->g, axes);
+  int32_t rank = rank_of(p, x);
+  if (!p->missing[x] || !t || !t->data || rank < 3 || cml_tensor_count(t) != 1 || last_axis(cml_tensor_get_int(t, 0), rank) != rank - 1) return CML_OK;
+  uint32_t last = cml_pass_ints(p->g, &(int64_t){rank - 1}, 1);
+  if (last == CML_NO_VALUE || !grow_values(p)) return cml_fail_memory(err);
+  CML_TRY(own_args(p, s, err));
+  CML_TRY(replace(p, s, "axes", last));
+  CML_TRY(replace(p, s, "x", p->twin[x]));
+  *done = true;
+  return give_last(p, s, err);
+}
+
 static cml_status take_pool(layout_pass *p, cml_step *s, bool *done, cml_error *err) {
   bool max = cml_pass_is(s, "max_pool");
   if (!max && !cml_pass_is(s, "avg_pool")) return CML_OK;
@@ -424,7 +440,7 @@ static cml_status take_step(layout_pass *p, const cml_step *given, cml_error *er
   static cml_status (*const kinds[])(layout_pass *, cml_step *, bool *, cml_error *) = {take_conv,   take_unary,  take_binary, take_quantization,
                                                                                       take_concat, take_reduce, take_pool,
                                                                                       take_affine, take_transpose, take_resize,
-                                                                                      take_by_dims, take_split};
+                                                                                      take_by_dims, take_split, take_layer_norm};
   cml_step s = *given;
   bool done = false;
   if (!s.folded && (s.out_count == 1 || cml_pass_is(&s, "split")) && !s.block_count)

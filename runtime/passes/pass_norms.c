@@ -1,6 +1,6 @@
 /* Normalisations as converters write them out: (mean, subtraction,) mean of squares, + epsilon, square root, division. Over groups of
- * channels, between two reshapes and with an activation behind it; over trailing dims, with a scale and a shift behind it; over the
- * last dim without a mean (RMS). One step then reads its input twice and writes once. */
+ * channels, between two reshapes and with an activation behind it; over trailing dims, or along the channels of images, with a scale and a
+ * shift behind it; over the last dim without a mean (RMS). One step then reads its input twice and writes once. */
 #include "kernels.h"
 #include "passes.h"
 
@@ -153,12 +153,54 @@ static uint32_t join(cml_graph *g, const cml_use *uses, const char *type, cml_st
   return v;
 }
 
+/* The same for a norm along dim 1 alone: a constant by channel, with ones around it; as a vector. */
+static uint32_t join_channels(cml_graph *g, const cml_use *uses, const char *type, cml_step **last, norm *n) {
+  uint32_t value = (*last)->outs[0];
+  cml_step *next = cml_pass_only_user(g, uses, value);
+  if (!next || !cml_pass_is(next, type) || n->count == MOST_PARTS) return CML_NO_VALUE;
+  uint32_t v = cml_pass_arg(next, cml_pass_arg(next, "x") == value ? "y" : "x");
+  const cml_tensor *x = cml_pass_type(g, value), *t = cml_pass_type(g, v);
+  int32_t at = t->rank - (x->rank - 1);
+  if (g->values[v].role != CML_ROLE_CONSTANT || !t->data || t->dtype != x->dtype || at < 0 || at > 1) return CML_NO_VALUE;
+  if (t->dims[at] != x->dims[1] || cml_tensor_count(t) != x->dims[1]) return CML_NO_VALUE;
+  cml_tensor vector = *t;
+  vector.rank = 1;
+  vector.dims[0] = x->dims[1];
+  uint32_t made = cml_pass_value(g, g->values[v].name, &vector, CML_ROLE_CONSTANT);
+  if (made == CML_NO_VALUE) return made;
+  n->parts[n->count++] = *last;
+  *last = next;
+  return made;
+}
+
+/* Whether a mean that keeps its dims is over dim 1 alone, of at least three. */
+static bool along_channels(const cml_graph *g, const cml_step *s) {
+  uint32_t axes = cml_pass_arg(s, "axes"), keep = cml_pass_arg(s, "keep_dims");
+  const cml_tensor *x = cml_pass_type(g, cml_pass_arg(s, "x")), *t = axes == CML_NO_VALUE ? NULL : cml_pass_type(g, axes);
+  if (!t || !t->data || cml_tensor_count(t) != 1 || keep == CML_NO_VALUE || !cml_pass_type(g, keep)->data || x->rank < 3) return false;
+  int64_t axis = cml_tensor_get_int(t, 0);
+  return cml_tensor_get_int(cml_pass_type(g, keep), 0) && (axis == 1 || axis + x->rank == 1);
+}
+
+static cml_status fuse_channels(cml_graph *g, const cml_use *uses, cml_step *last, norm *n, cml_error *err) {
+  uint32_t x = cml_pass_arg(n->center, "x");
+  uint32_t gamma = join_channels(g, uses, "mul", &last, n), beta = join_channels(g, uses, "add", &last, n);
+  const cml_binding bindings[] = {{"x", x}, {"axes", cml_pass_ints(g, &(int64_t){1}, 1)}, {"gamma", gamma}, {"beta", beta},
+                                  {"epsilon", cml_pass_float(g, n->epsilon)}};
+  CML_TRY(cml_pass_become(g, last, "layer_norm", bindings, sizeof bindings / sizeof *bindings, err));
+  drop(n);
+  return CML_OK;
+}
+
 static cml_status fuse_rows(cml_graph *g, const cml_use *uses, size_t at, cml_error *err) {
   cml_step *last = &g->body.steps[at];
   norm n;
   if (!match_norm(g, uses, at, &n)) return CML_OK;
   uint32_t x = n.center ? cml_pass_arg(n.center, "x") : n.deviation;
   const cml_tensor t = *cml_pass_type(g, x);
+  if (n.center && cml_tensor_known_shape(&t) && (t.dtype == CML_F16 || t.dtype == CML_F32) && along_channels(g, n.variance) &&
+      along_channels(g, n.mean) && cml_tensor_same_shape(&t, cml_pass_type(g, last->outs[0])))
+    return fuse_channels(g, uses, last, &n, err);
   int32_t first = axes_from(g, n.variance), dims = t.rank - first;
   if (!cml_tensor_known_shape(&t) || (t.dtype != CML_F16 && t.dtype != CML_F32) || first < 1 || (n.center && axes_from(g, n.mean) != first)) return CML_OK;
   if (!cml_tensor_same_shape(&t, cml_pass_type(g, last->outs[0])) || (!n.center && dims != 1)) return CML_OK;

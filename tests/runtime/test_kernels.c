@@ -490,6 +490,36 @@ static void test_transpose(void **state) {
   }
 }
 
+/* Rows between guard pages, NaN in some. */
+static void test_fold_rows(void **state) {
+  (void)state;
+  const cml_kernels *k;
+  EACH_TABLE(k) {
+    for (int round = 0; round < 300; round++) {
+      size_t rows = between(1, 40), n = between(1, round % 4 ? 20 : 90), at = rnd() % 3 ? SIZE_MAX : rnd() % (rows * n);
+      bool half = rnd() % 2;
+      float *x = at_end(0, rows * n * 4), *y = at_end(1, rows * 4);
+      fill(x, rows * n);
+      if (at != SIZE_MAX) x[at] = NAN;
+      cml_f16 *x16 = at_end(2, rows * n * 2);
+      k->f32_to_f16(x, x16, rows * n);
+      if (half) k->f16_to_f32(x16, x, rows * n);
+      for (int f = CML_FOLD_SUM; f <= CML_FOLD_MIN; f++) {
+        k->fold_rows((cml_row_fold)f, rows, n, half ? (const void *)x16 : x, half, y);
+        for (size_t r = 0; r < rows; r++) {
+          double want = f == CML_FOLD_MAX ? -INFINITY : f == CML_FOLD_MIN ? INFINITY : 0;
+          for (size_t i = 0; i < n; i++) {
+            double v = (double)x[r * n + i];
+            want = f == CML_FOLD_MAX ? fmax(want, v) : f == CML_FOLD_MIN ? fmin(want, v) : want + (f == CML_FOLD_SUM ? v : f == CML_FOLD_ABS ? fabs(v) : v * v);
+          }
+          if (at != SIZE_MAX && at / n == r) assert_true(isnan(y[r]));
+          else assert_true(fabs((double)y[r] - want) < 1e-5 * (double)n && (f < CML_FOLD_MAX || (double)y[r] == want));
+        }
+      }
+    }
+  }
+}
+
 static double any_at(const void *p, bool half, int64_t i) { return half ? (double)cml_f16_to_f32(((const cml_f16 *)p)[i]) : (double)((const float *)p)[i]; }
 
 static void test_depthwise(void **state) {
@@ -501,10 +531,11 @@ static void test_depthwise(void **state) {
       if (rnd() % 2 || k->width % group) group = 1;
       if (group > 1 && rnd() % 2) kw = 3;
       channels = (channels + group - 1) / group * group;
+      size_t each = group == 1 && rnd() % 3 == 0 ? between(2, 20) : 1, inputs = (channels + each - 1) / each;
       int64_t stride = (int64_t)between(1, 3), dilation = rnd() % 3 ? 1 : 2, first = -(int64_t)between(0, 5);
       int64_t columns = (int64_t)between(1, outputs * (size_t)stride + 4);
       bool x_half = rnd() % 2, y_half = rnd() % 2;
-      size_t count = (size_t)columns * channels, x_size = x_half ? 2 : 4, y_size = y_half ? 2 : 4;
+      size_t count = (size_t)columns * inputs, x_size = x_half ? 2 : 4, y_size = y_half ? 2 : 4;
       float *w = at_end(1, kh * kw * group * channels * 4), *bias = at_end(2, channels * 4);
       char *x = (char *)at_end(0, kh * count * x_size);
       void *y = at_end(3, outputs * channels * y_size);
@@ -517,8 +548,8 @@ static void test_depthwise(void **state) {
         else ((float *)(void *)x)[i] = v;
       }
       for (size_t r = 0; r < kh; r++) rows[r] = rnd() % 4 ? x + r * count * x_size : NULL;
-      k->depthwise(&(cml_depthwise){.outputs = outputs, .channels = channels, .kh = kh, .kw = kw, .group = group, .rows = rows, .x_half = x_half, .stride = stride,
-                                    .dilation = dilation, .first = first, .columns = columns, .pixel = channels, .w = w, .w_stride = channels,
+      k->depthwise(&(cml_depthwise){.outputs = outputs, .channels = channels, .kh = kh, .kw = kw, .group = group, .multiplier = each, .rows = rows, .x_half = x_half, .stride = stride,
+                                    .dilation = dilation, .first = first, .columns = columns, .pixel = inputs, .w = w, .w_stride = channels,
                                     .bias = bias, .low = -0.5f, .high = 0.75f, .y = y, .y_pixel = channels, .y_half = y_half});
       for (size_t o = 0; o < outputs; o++)
         for (size_t c = 0; c < channels; c++) {
@@ -526,7 +557,7 @@ static void test_depthwise(void **state) {
           for (size_t t = 0; t < kh * kw; t++) {
             int64_t column = first + (int64_t)o * stride + (int64_t)(t % kw) * dilation;
             for (size_t i = 0; rows[t / kw] && column >= 0 && column < columns && i < group; i++)
-              want += any_at(rows[t / kw], x_half, column * (int64_t)channels + (int64_t)(c / group * group + i)) * (double)w[(t * group + i) * channels + c];
+              want += any_at(rows[t / kw], x_half, column * (int64_t)inputs + (int64_t)(c / each / group * group + i)) * (double)w[(t * group + i) * channels + c];
           }
           assert_true(fabs(any_at(y, y_half, (int64_t)(o * channels + c)) - fmin(fmax(want, -0.5), 0.75)) < (y_half ? 5e-4 : 4e-5));
         }
@@ -595,7 +626,7 @@ int main(int argc, char **argv) {
   guard_buffers();
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_f16),  cmocka_unit_test(test_unary), cmocka_unit_test(test_unary_f16), cmocka_unit_test(test_unary_rows), cmocka_unit_test(test_binary), cmocka_unit_test(test_binary_f16), cmocka_unit_test(test_same_halves), cmocka_unit_test(test_pow),
-      cmocka_unit_test(test_rows), cmocka_unit_test(test_lstm_cell), cmocka_unit_test(test_gemm), cmocka_unit_test(test_slim_tile), cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_depthwise),
+      cmocka_unit_test(test_rows), cmocka_unit_test(test_lstm_cell), cmocka_unit_test(test_gemm), cmocka_unit_test(test_slim_tile), cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_depthwise), cmocka_unit_test(test_fold_rows),
       cmocka_unit_test(test_pack_panel), cmocka_unit_test(test_transpose),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

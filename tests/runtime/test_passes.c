@@ -378,6 +378,37 @@ static void group_norm(void) {
 }
 
 /* Written out in two ways with a mean, and in two without one, as language models have it. */
+/* A norm along the channels of an image between two convolutions, as programs write it that keep channels first: it works on channels
+ * that are last, with nothing put elsewhere before or after it. */
+static void channel_norm(void) {
+  start("[2, 6, 5, 7]");
+  ints("one", "[1]", "[1]");
+  ints("minus", "[1]", "[-3]");
+  flag("yes", "true");
+  scalar("epsilon", 0.02);
+  scalar("two", 2);
+  word("valid", "valid");
+  constant("w1", "[19, 6, 1, 1]");
+  constant("w2", "[19, 19, 1, 1]");
+  constant("gamma", "[19, 1, 1]");
+  constant("beta", "[1, 19, 1, 1]");
+  op("[2, 19, 5, 7]", "c1", "conv(x = x, weight = w1, pad_type = valid)");
+  op("[2, 1, 5, 7]", "m", "reduce_mean(x = c1, axes = one, keep_dims = yes)");
+  op("[2, 19, 5, 7]", "d", "sub(x = c1, y = m)");
+  op("[2, 19, 5, 7]", "s", "pow(x = d, y = two)");
+  op("[2, 1, 5, 7]", "v", "reduce_mean(x = s, axes = minus, keep_dims = yes)");
+  op("[2, 1, 5, 7]", "e", "add(x = v, y = epsilon)");
+  op("[2, 1, 5, 7]", "r", "sqrt(x = e)");
+  op("[2, 19, 5, 7]", "n", "real_div(x = d, y = r)");
+  op("[2, 19, 5, 7]", "g", "mul(x = gamma, y = n)");
+  op("[2, 19, 5, 7]", "b", "add(x = g, y = beta)");
+  op("[2, 19, 5, 7]", "c2", "conv(x = b, weight = w2, pad_type = valid)");
+  finish("c2");
+  must_lack = "reduce_mean";
+  same_with_and_without((const int64_t[]){2, 6, 5, 7}, 4, "layer-norm,epilogues,layout", "layer_norm");
+  must_lack = NULL;
+}
+
 static void row_norms(void) {
   start("[2, 9, 48]");
   ints("last", "[1]", "[-1]");
@@ -712,6 +743,7 @@ static void test_large(void **state) { (void)state, each_type(large); }
 static void test_scales(void **state) { (void)state, each_type(scales); }
 static void test_group_norm(void **state) { (void)state, each_type(group_norm); }
 static void test_row_norms(void **state) { (void)state, each_type(row_norms); }
+static void test_channel_norm(void **state) { (void)state, each_type(channel_norm); }
 static void test_attention(void **state) { (void)state, each_type(attention); }
 static void test_attention_views(void **state) { (void)state, each_type(attention_views); }
 static void test_chains(void **state) { (void)state, each_type(chains); }
@@ -744,7 +776,7 @@ static void test_unknown_pass_is_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_convolutions), cmocka_unit_test(test_joined), cmocka_unit_test(test_transposed), cmocka_unit_test(test_moved), cmocka_unit_test(test_affine_vectors), cmocka_unit_test(test_large), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_attention),
+      cmocka_unit_test(test_convolutions), cmocka_unit_test(test_joined), cmocka_unit_test(test_transposed), cmocka_unit_test(test_moved), cmocka_unit_test(test_affine_vectors), cmocka_unit_test(test_large), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_channel_norm), cmocka_unit_test(test_attention),
       cmocka_unit_test(test_attention_views), cmocka_unit_test(test_chains),
       cmocka_unit_test(test_norms_and_gates), cmocka_unit_test(test_moved_last), cmocka_unit_test(test_recurrent),
       cmocka_unit_test(test_linear),       cmocka_unit_test(test_an_infinite_norm_stays), cmocka_unit_test(test_unknown_pass_is_refused),

@@ -1,4 +1,4 @@
-/* Convolutions, pools, matrix products and attention against the definitions written out as loops in double precision, over
+/* Convolutions, pools, matrix products, attention, folds of rows and topk against the definitions written out as loops in double precision, over
  * random arguments: ranks, strides, dilations, groups, paddings, both float types, every kernel table. */
 #include "test.h"
 
@@ -98,7 +98,7 @@ typedef struct conv_case {
 static conv_case draw_conv(bool transposed, bool fused) {
   conv_case v = {transposed, fused, (int32_t)between(1, 3)};
   v.groups = between(0, 3) ? 1 : between(2, 4), v.cg = between(1, rnd() % 3 ? 6 : 40), v.og = between(1, rnd() % 3 ? 7 : 45), v.n = between(1, 2);
-  if (rnd() % 4 == 0) v.groups = between(2, 40), v.cg = v.og = 1;
+  if (rnd() % 4 == 0) v.groups = between(2, 40), v.cg = 1, v.og = rnd() % 2 ? 1 : between(2, 5); /* depthwise, or several outputs for each channel */
   bool point = rnd() % 6 == 0; /* a kernel of one element, which is computed as a matrix product */
   for (int i = 0; i < 3; i++) {
     v.in[i] = v.out[i] = v.kernel[i] = v.stride[i] = v.dilation[i] = 1;
@@ -403,11 +403,96 @@ static void test_means(void **state) {
   each_table(means);
 }
 
+/* ---- folds of rows ---- */
+
+static void one_fold(void) {
+  static const char *const names[] = {"reduce_sum", "reduce_mean", "reduce_l1_norm", "reduce_l2_norm", "reduce_sum_square", "reduce_max", "reduce_min"};
+  int kind = (int)(rnd() % 7);
+  int64_t rows = between(1, 40), n = between(1, rnd() % 3 ? 40 : 1100), axis = -1;
+  call c = start(names[kind], CML_IOS15);
+  cml_tensor *x = add_floats(&c, "x", rnd() % 2 ? CML_F32 : CML_F16, 3, (int64_t[]){rows, 2, n}), y;
+  int64_t nan = rnd() % 4 ? -1 : between(0, rows * 2 * n - 1);
+  if (nan >= 0) cml_tensor_set(x, nan, NAN);
+  add_ints(&c, "axes", 1, &axis);
+  evaluate(&c, &y);
+  assert_int_equal(cml_tensor_count(&y), rows * 2);
+  for (int64_t r = 0; r < rows * 2; r++) {
+    double sum = kind == 5 ? -INFINITY : kind == 6 ? INFINITY : 0;
+    for (int64_t i = 0; i < n; i++) {
+      double v = cml_tensor_get(x, r * n + i);
+      if (kind < 2) sum += v;
+      else if (kind == 2) sum += fabs(v);
+      else if (kind < 5) sum += v * v;
+      else sum = kind == 5 ? fmax(sum, v) : fmin(sum, v);
+    }
+    if (nan >= 0 && nan / n == r) assert_true(isnan(cml_tensor_get(&y, r)));
+    else close_to(&y, r, kind == 1 ? sum / (double)n : kind == 3 ? sqrt(sum) : sum, kind == 1 || kind > 4 ? 0.1 : sqrt((double)n));
+  }
+  done(&c, &y);
+}
+static void folds(void) {
+  for (int i = 0; i < 150; i++) one_fold();
+}
+static void test_folds(void **state) {
+  (void)state;
+  each_table(folds);
+}
+
+/* ---- the first of a line: many equal values, sometimes NaN, which come last ---- */
+
+static bool comes_before(double a, double b, bool ascending) { return isnan(b) ? !isnan(a) : ascending ? a < b : a > b; }
+
+static void one_topk(void) {
+  int64_t rows = between(1, 9), n = between(1, 700), k = between(1, rnd() % 2 ? (n < 70 ? n : 70) : n / 9 + 1), axis = -1;
+  bool ascending = rnd() % 2, coarse = rnd() % 2, nan = rnd() % 4 == 0;
+  call c = start("topk", CML_IOS16);
+  cml_tensor *x = add_floats(&c, "x", rnd() % 2 ? CML_F32 : CML_F16, 2, (int64_t[]){rows, n}), y[2];
+  for (int64_t i = 0; i < rows * n && (coarse || nan); i++) {
+    if (coarse) cml_tensor_set(x, i, (double)between(-5, 5));
+    if (nan && rnd() % 100 == 0) cml_tensor_set(x, i, NAN);
+  }
+  add_ints(&c, "k", -1, &k);
+  add_ints(&c, "axis", -1, &axis);
+  add_bool(&c, "ascending", ascending);
+  size_t args = 0;
+  for (size_t p = 0; p < c.op->param_count; p++) {
+    c.first[p] = (uint16_t)args;
+    for (size_t i = 0; i < c.count; i++)
+      if (!strcmp(c.names[i], c.op->params[p].name)) c.args[args++] = &c.tensors[i];
+  }
+  c.first[c.op->param_count] = (uint16_t)args;
+  assert_ok(cml_op_eval(c.op, c.opset, c.args, c.first, y, 2, err));
+  bool *taken = calloc((size_t)n, 1);
+  assert_non_null(taken);
+  for (int64_t r = 0; r < rows; r++) {
+    memset(taken, 0, (size_t)n);
+    for (int64_t i = 0; i < k; i++) {
+      int64_t best = -1;
+      for (int64_t e = 0; e < n; e++)
+        if (!taken[e] && (best < 0 || comes_before(cml_tensor_get(x, r * n + e), cml_tensor_get(x, r * n + best), ascending))) best = e;
+      taken[best] = true;
+      double want = cml_tensor_get(x, r * n + best), got = cml_tensor_get(&y[0], r * k + i);
+      assert_int_equal(cml_tensor_get_int(&y[1], r * k + i), best);
+      assert_true(isnan(want) ? isnan(got) : got == want);
+    }
+  }
+  free(taken);
+  for (size_t i = 0; i < c.count; i++) free(c.tensors[i].data);
+  cml_eval_free(y, 2);
+}
+static void topks(void) {
+  for (int i = 0; i < 60; i++) one_topk();
+}
+static void test_topk(void **state) {
+  (void)state;
+  each_table(topks);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_conv),      cmocka_unit_test(test_conv_transpose), cmocka_unit_test(test_products),
       cmocka_unit_test(test_attention), cmocka_unit_test(test_pools),          cmocka_unit_test(test_nan_pool),
-      cmocka_unit_test(test_means),
+      cmocka_unit_test(test_means),     cmocka_unit_test(test_folds),          cmocka_unit_test(test_topk),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
