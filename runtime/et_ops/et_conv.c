@@ -264,7 +264,7 @@ static int layout_of(const cml_et_tensor *t) {
 /* Weights are packed for each call, all at once where that is little. Else a slice of output channels after the other, so that no
  * second copy of them is ever made, and the pixels in tiles that bound what each thread holds. A slice of an image with its
  * channels last is an image of more pixels with fewer channels, of which one in so many is written. */
-enum { ROOM = 1 << 20, SLICE_BYTES = 512 << 10, TILE_BYTES = 400 << 10 };
+enum { ROOM = 1 << 20, SLICE_BYTES = 512 << 10, TILE_BYTES = 400 << 10 }; /* TILE_BYTES: of one thread or two; more share those of two */
 
 typedef struct blocked {
   const cml_kernels *k;
@@ -277,7 +277,7 @@ typedef struct blocked {
   size_t image_in, image_out; /* bytes of an image */
   int64_t tile[3], tiles[3];
   char *scratch;
-  size_t slot;
+  size_t slot, most; /* of a thread: its bytes, and how many they should be at most */
 } blocked;
 
 static cml_conv tile_conv(const blocked *b, const int64_t *at) {
@@ -310,11 +310,11 @@ static bool choose_tiles(blocked *b) {
     cml_conv v = tile_conv(b, start);
     int widest = b->tile[0] > 1 ? 0 : b->tile[1] > 1 ? 1 : 2;
     b->slot = cml_conv_scratch(b->k, &v);
-    if (b->slot <= TILE_BYTES || b->tile[widest] <= 1) break;
+    if (b->slot <= b->most || b->tile[widest] <= 1) break;
     b->tile[widest] = (b->tile[widest] + 1) / 2;
   }
   for (int i = 0; i < 3; i++) b->tiles[i] = (b->conv.out[i] + b->tile[i] - 1) / b->tile[i];
-  return b->slot <= 2 * TILE_BYTES;
+  return b->slot <= 2 * b->most || b->slot <= TILE_BYTES / 2;
 }
 
 /* Output channels of a slice of one group: whole panels that fit; with the channels last a divisor of all of them. */
@@ -407,7 +407,8 @@ static cml_status run_blocked(cml_et_call *c, const geometry *g, const cml_et_te
   blocked b;
   describe(g, x, w, out, &b);
   size_t threads = cml_pool_threads(c->pool), scratch = cml_conv_scratch(b.k, &b.conv) * threads, need = cml_conv_packed_bytes(b.k, &b.conv, b.weights.half);
-  bool all = need + scratch <= ROOM + (threads - 1) * TILE_BYTES;
+  b.most = threads > 2 ? 2 * TILE_BYTES / threads : TILE_BYTES;
+  bool all = need + scratch <= ROOM + (threads - 1) * b.most;
   if (!all) {
     bool done = false;
     if (cml_conv_is_depthwise(&b.conv)) CML_TRY(run_depthwise(c, &b, bias, (size_t)g->batch, &done, err));

@@ -65,8 +65,8 @@ static int64_t plane_of(const cml_et_tensor *t, int64_t n, int64_t channel) {
 }
 
 enum {
-  BAND = 1 << 15, /* elements of a plane that are in double precision at once */
-  TILE = 1 << 13, /* columns that are looked at together, of windows or of the image */
+  BAND = 1 << 15, /* elements of a plane that are in double precision at once, of one thread or two; more share that of two */
+  TILE = 1 << 13, /* columns that are looked at together, of windows or of the image, likewise */
 };
 
 typedef struct pool_job {
@@ -74,6 +74,7 @@ typedef struct pool_job {
   cml_et_tensor *out, *indices;
   char *scratch;
   size_t room; /* bytes of one thread's */
+  int64_t band;       /* BAND, or a share of it */
   int64_t tile;       /* columns of windows together */
   int64_t from, to;   /* those columns, now */
   int64_t left, span; /* the image's columns that they cover: the first, and how many */
@@ -230,7 +231,7 @@ static void take_tile(pool_job *j, int64_t from) {
 }
 
 static int64_t band_rows(const pool_job *j) {
-  int64_t rows = BAND / (j->span + 1) + 1;
+  int64_t rows = j->band / (j->span + 1) + 1;
   return rows < j->w.in[0] ? rows : j->w.in[0];
 }
 
@@ -269,8 +270,10 @@ static cml_status run_pool(cml_et_call *c, pool_job *j, cml_error *err) {
   CML_TRY(resize_out(c, &j->w, j->out, err));
   if (j->indices) CML_TRY(resize_out(c, &j->w, j->indices, err));
   if (cml_et_numel(j->out) == 0) return CML_OK;
-  int64_t widest = j->w.in[1] > j->w.out[1] ? j->w.in[1] : j->w.out[1];
-  j->tile = widest <= TILE ? j->w.out[1] : TILE * j->w.out[1] / widest;
+  int64_t widest = j->w.in[1] > j->w.out[1] ? j->w.in[1] : j->w.out[1], threads = (int64_t)cml_pool_threads(c->pool), tile = TILE;
+  j->band = BAND;
+  if (threads > 2) j->band = j->band * 2 / threads, tile = tile * 2 / threads;
+  j->tile = widest <= tile ? j->w.out[1] : tile * j->w.out[1] / widest;
   if (j->tile < 1) j->tile = 1;
   for (int64_t from = 0; from < j->w.out[1]; from += j->tile) {
     take_tile(j, from);
