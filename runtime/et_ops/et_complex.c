@@ -176,6 +176,11 @@ static cml_status op_abs(cml_et_call *c, cml_error *err) {
   return map(c, x, NULL, 1, magnitude, out, err);
 }
 
+/* What it was, in the output's precision; of a real output the real parts, as torch has it. */
+static pair same(pair a, pair b) { return (void)b, a; }
+static cml_status op_copy(cml_et_call *c, cml_error *err) { return map(c, cml_et_arg(c, 0), NULL, 1, same, cml_et_arg(c, 3), err); }
+static cml_status op_copy_into(cml_et_call *c, cml_error *err) { return map(c, cml_et_arg(c, 1), NULL, 1, same, cml_et_arg(c, 0), err); }
+
 /* Columns at .. at + n of row i of a product: sums[j] += a[i, k] b[k, j] over k, for matrices of pairs that lie anywhere. */
 static void product_row(const cml_et_tensor *a, const cml_et_tensor *b, int64_t first_a, int64_t first_b, int64_t at, int64_t n, pair *sums) {
   int r = a->rank - 1, q = b->rank - 2;
@@ -276,7 +281,9 @@ static const cml_et_op complex_rows[] = {
     {"aten::abs.out", "co", op_abs},
     {"aten::add.out", "ccnk", op_add},
     {"aten::bmm.out aten::mm.out", "cck", op_product},
+    {"aten::copy_", "kcb", op_copy_into},
     {"aten::div.out", "cck", op_div},
+    {"dim_order_ops::_to_dim_order_copy.out dim_order_ops::_clone_dim_order.out", "cbI?k", op_copy},
     {"aten::mul.out", "cck", op_mul},
     {"aten::sub.out", "ccnk", op_sub},
     {"aten::sum.IntList_out", "cI?bi?k", op_sum},

@@ -295,6 +295,12 @@ static void complex_numbers(void **state) {
   COMPLEX("aten::mul.out", &a->value, &a->value, &z->value);
   COMPLEX("aten::abs.out", &a->value, &abs->value);
   COMPLEX("aten::sum.IntList_out", &a->value, LIST(INT(1)), &no, &none, &sums->value);
+  array *real = filled(CML_F64, 1, one, false), *copy = make(CML_DTYPE_NONE, 4, 1, one, false);
+  COMPLEX("dim_order_ops::_to_dim_order_copy.out", &real->value, &no, &none, &copy->value);
+  for (int k = 0; k < 4; k++) near("_to_dim_order_copy", k, (double)((float *)copy->local.t.data)[k], k % 2 ? 0 : number(k / 2), 0);
+  COMPLEX("aten::copy_", &copy->value, &sums->value, &no);
+  for (int k = 0; k < 4; k++) near("copy_", k, (double)((float *)copy->local.t.data)[k], (double)ps[k], 0);
+  drop(real), drop(copy);
 #undef COMPLEX
   for (int k = 0; k < 4; k++) near("mm", k, (double)py[2 * k], re[k], 0.01), near("mm", k, (double)py[2 * k + 1], im[k], 0.01);
   for (int r = 0; r < 2; r++) near("sum", r, (double)ps[2 * r], sum_re[r], 0.01), near("sum", r, (double)ps[2 * r + 1], sum_im[r], 0.01);
