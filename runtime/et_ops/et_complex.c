@@ -299,7 +299,7 @@ const cml_et_op *cml_et_op_for_complex(const char *name) {
 }
 
 static const cml_et_op rows[] = {
-    {"aten::_conj_physical.out", "ck", op_conj},
+    {"aten::_conj_physical.out aten::_conj_copy.out", "ck", op_conj},
     {"aten::view_as_real_copy.out", "co", op_view_as_real},
 };
 CML_ET_FAMILY(complex)
