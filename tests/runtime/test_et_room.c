@@ -494,6 +494,21 @@ static void mixed_products(void **state) {
   drop(x), drop(w), drop(scales), drop(y), drop(across), drop(of_rows), drop(z), drop(few);
 }
 
+/* By channel where those lie last. */
+static void channels_last(void **state) {
+  (void)state;
+  const int64_t sizes[4] = {2, 5, 3, 4}, n = 5;
+  array *q = make(CML_I8, 0, 4, sizes, true), *scales = filled(CML_F32, 1, &n, false), *zeros = make(CML_I64, 0, 1, &n, false), *y = make(CML_F32, 0, 4, sizes, true), *back = make(CML_I8, 0, 4, sizes, true);
+  for (int64_t i = 0; i < 120; i++) set(q, i, (double)(i * 37 % 255 - 127));
+  for (int64_t i = 0; i < n; i++) set(scales, i, 0.25 + (double)i / 8), set(zeros, i, (double)(i - 2));
+  cml_et_value *low = INT(-128), *high = INT(127), *byte = INT(1);
+  run("quantized_decomposed::dequantize_per_channel.out", (cml_et_value *[]){&q->value, &scales->value, &zeros->value, INT(1), low, high, byte, &none, &y->value}, 9);
+  for (int64_t i = 0; i < 120; i++) near("dequantize_per_channel", i, get(y, i), ((double)(i * 37 % 255 - 127) - (double)(i / 12 % 5 - 2)) * (0.25 + (double)(i / 12 % 5) / 8), 0);
+  run("quantized_decomposed::quantize_per_channel.out", (cml_et_value *[]){&y->value, &scales->value, &zeros->value, INT(1), low, high, byte, &back->value}, 8);
+  for (int64_t i = 0; i < 120; i++) near("quantize_per_channel", i, get(back, i), (double)(i * 37 % 255 - 127), 0);
+  drop(q), drop(scales), drop(zeros), drop(y), drop(back);
+}
+
 /* Attention over many keys: scores are not kept for all of them. Keys that are zero weigh alike. */
 static void many_keys(void **state) {
   (void)state;
@@ -517,6 +532,6 @@ int main(void) {
       cmocka_unit_test(moves),        cmocka_unit_test(searches),  cmocka_unit_test(reductions),  cmocka_unit_test(norms),           cmocka_unit_test(long_rows),
       cmocka_unit_test(images),       cmocka_unit_test(waves),     cmocka_unit_test(long_waves),  cmocka_unit_test(long_planes),     cmocka_unit_test(complex_numbers),
       cmocka_unit_test(convolutions), cmocka_unit_test(wide_images), cmocka_unit_test(masks),     cmocka_unit_test(channels),        cmocka_unit_test(distances),
-      cmocka_unit_test(mixed_products), cmocka_unit_test(many_keys), cmocka_unit_test(index_of_number)};
+      cmocka_unit_test(mixed_products), cmocka_unit_test(many_keys), cmocka_unit_test(channels_last), cmocka_unit_test(index_of_number)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
