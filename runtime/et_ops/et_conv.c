@@ -387,7 +387,8 @@ static void describe(const geometry *g, const cml_et_tensor *x, const cml_et_ten
   bool half = x->dtype == CML_F16;
   *b = (blocked){.k = cml_kernels_get(), .weights = {.half = half}, .after = {.activation = CML_UNARY_COPY}, .x = x->data, .y = out->data};
   b->conv = (cml_conv){.batch = (size_t)g->batch, .channels = (size_t)g->big_channels, .outputs = (size_t)g->small_channels,
-                       .groups = (size_t)g->groups, .in_last = layout_of(x) == 1, .out_last = layout_of(out) == 1, .in_half = half, .out_half = half};
+                       .groups = (size_t)g->groups, .in_last = layout_of(x) == 1, .out_last = layout_of(out) == 1, .in_half = half, .out_half = half,
+                       .planar = g->dims < 3};
   b->source = (cml_conv_source){.data = w->data, .half = half, .group_stride = g->small_channels / g->groups * w->strides[0],
                                 .output_stride = w->strides[0], .channel_stride = w->strides[1]};
   for (int i = 0; i < 3; i++) {

@@ -20,19 +20,22 @@ static size_t taps(const cml_conv *v) { return (size_t)(v->kernel[0] * v->kernel
 
 bool cml_conv_is_depthwise(const cml_conv *v) { return v->groups > 1 && v->groups == v->channels && v->outputs == v->channels; }
 
+/* Nothing that depends on an image's size: weights are packed when that may not be known. */
+static bool works_in_place(const cml_conv *v) {
+  bool fits = v->groups > 1 && v->in_last && v->out_last && v->planar && v->kernel[1] <= CML_DEPTHWISE_ROWS;
+  for (int i = 0; i < 3; i++) fits = fits && v->step[i] == 1 && v->place[i] == 0;
+  return fits;
+}
+
 size_t cml_conv_narrow(const cml_kernels *k, const cml_conv *v) {
   size_t n = v->groups ? v->channels / v->groups : 0;
-  bool fits = v->groups > 1 && v->channels == v->outputs && n > 1 && n <= 8 && (n & (n - 1)) == 0 && k->width % n == 0 && v->in_last && v->out_last &&
-              v->in[0] == 1 && v->out[0] == 1 && v->kernel[0] == 1 && v->offset[0] == 0 && v->kernel[1] <= CML_DEPTHWISE_ROWS;
-  for (int i = 0; i < 3; i++) fits = fits && v->step[i] == 1 && v->place[i] == 0;
-  return fits ? n : 0;
+  bool fits = v->channels == v->outputs && n > 1 && n <= 8 && (n & (n - 1)) == 0 && k->width % n == 0;
+  return fits && works_in_place(v) ? n : 0;
 }
 
 size_t cml_conv_multiplier(const cml_conv *v) {
-  bool fits = v->groups > 1 && v->groups == v->channels && v->outputs > v->channels && v->outputs % v->groups == 0 && v->in_last && v->out_last &&
-              v->in[0] == 1 && v->out[0] == 1 && v->kernel[0] == 1 && v->offset[0] == 0 && v->kernel[1] <= CML_DEPTHWISE_ROWS;
-  for (int i = 0; i < 3; i++) fits = fits && v->step[i] == 1 && v->place[i] == 0;
-  return fits ? v->outputs / v->groups : 0;
+  bool fits = v->groups == v->channels && v->outputs > v->channels && v->outputs % v->groups == 0;
+  return fits && works_in_place(v) ? v->outputs / v->groups : 0;
 }
 
 bool cml_conv_slim(const cml_kernels *k, const cml_conv *v) {

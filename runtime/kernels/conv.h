@@ -23,6 +23,7 @@ typedef struct cml_conv {
   size_t out_pixel;     /* elements from one pixel to the next with out_last: outputs, or more where they are parts of a larger image */
   bool in_last, out_last; /* channels last in memory; else right after the batch */
   bool in_half, out_half;
+  bool planar;          /* at most two spatial dimensions: in[0] and out[0] are 1 whatever the image's size */
   bool winograd;        /* weights are transformed; cml_conv_suits_winograd said yes when they were packed */
 } cml_conv;
 
@@ -43,7 +44,7 @@ bool cml_conv_is_depthwise(const cml_conv *v);
 /* Channels of a group where groups are so narrow that the depthwise kernels work on several in one vector; 0: they are not. Decided
  * without the sizes of images, for it decides how weights are packed. */
 size_t cml_conv_narrow(const cml_kernels *k, const cml_conv *v);
-/* Outputs for each channel, where each has several and the depthwise kernels compute them; 0: they do not. */
+/* Outputs for each channel, where each has several and the depthwise kernels compute them; 0: they do not. As narrow: without sizes. */
 size_t cml_conv_multiplier(const cml_conv *v);
 /* Whether a group has so few outputs that its weights lie by output (cml_tile's b_column). */
 bool cml_conv_slim(const cml_kernels *k, const cml_conv *v);

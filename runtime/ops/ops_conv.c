@@ -92,6 +92,7 @@ static cml_status check_ranks(const cml_call *c, cml_error *err) {
 }
 
 static void fill_spatial(conv_call *v, const cml_windows *w) {
+  v->conv.planar = w->dims < 3;
   for (int i = 0; i < 3; i++) {
     int d = i - (3 - w->dims);
     v->conv.in[i] = d < 0 ? 1 : w->in[d];

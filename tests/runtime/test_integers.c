@@ -43,7 +43,7 @@ static int64_t out_size(int64_t in, int64_t before, int64_t after, int64_t kerne
 static bool draw(drawn *d, bool extreme) {
   cml_conv *v = &d->v;
   static const int64_t kernels[] = {1, 1, 1, 3, 3, 2, 5};
-  *v = (cml_conv){.batch = (size_t)between(1, 2), .groups = rnd() % 4 ? 1 : (size_t)between(2, 3), .in = {1, between(1, 12), between(1, 40)}, .kernel = {1, 1, 1},
+  *v = (cml_conv){.planar = true, .batch = (size_t)between(1, 2), .groups = rnd() % 4 ? 1 : (size_t)between(2, 3), .in = {1, between(1, 12), between(1, 40)}, .kernel = {1, 1, 1},
                   .stride = {1, 1, 1}, .dilation = {1, 1, 1}, .out = {1, 1, 1}};
   v->channels = v->groups > 1 ? v->groups * (size_t)between(1, 5) * 4 : rnd() % 2 ? (size_t)between(1, 70) : (size_t)between(1, 20) * 4;
   v->outputs = v->groups * (size_t)between(1, v->groups > 1 ? 40 : 90);
