@@ -24,6 +24,7 @@ typedef struct cml_conv {
   bool in_last, out_last; /* channels last in memory; else right after the batch */
   bool in_half, out_half;
   bool planar;          /* at most two spatial dimensions: in[0] and out[0] are 1 whatever the image's size */
+  bool wide;            /* integer.c: weights are sums of two signed bytes each */
   bool winograd;        /* weights are transformed; cml_conv_suits_winograd said yes when they were packed */
 } cml_conv;
 

@@ -14,9 +14,19 @@ VINLINE vf load_some(const float *p, size_t n) { return n >= W ? vf_load(p) : vf
 
 static const float zeros[W];
 
-VINLINE vf x_load(const void *p, bool half, size_t n) {
-  if (half) return n >= W ? vh_load(p) : vh_load_n(p, n);
+enum { FLOATS, HALVES, BYTES };
+VINLINE size_t x_size(const int kind) { return kind == BYTES ? 1 : kind == HALVES ? 2 : 4; }
+
+VINLINE vf x_load(const void *p, const int kind, vi zero, size_t n) {
+  if (kind == BYTES) return vf_from_int((n >= W ? bytes_load(p) : bytes_load_n(p, n)) - zero);
+  if (kind == HALVES) return n >= W ? vh_load(p) : vh_load_n(p, n);
   return n >= W ? vf_load(p) : vf_load_n(p, n);
+}
+
+/* A vector that stands for zeros. */
+VINLINE const void *x_nothing(const int kind, vi zero, uint8_t *room) {
+  if (kind == BYTES) bytes_store(room, zero);
+  return kind == BYTES ? (const void *)room : zeros;
 }
 
 VINLINE void depthwise_store(const cml_depthwise *d, size_t o, size_t c, vf v, size_t n) {
@@ -34,10 +44,13 @@ VINLINE void depthwise_store(const cml_depthwise *d, size_t o, size_t c, vf v, s
 
 /* `together` outputs of one vector of channels, for small kernels without dilation: each input column is loaded once for all taps
  * that want it. edge: some columns are outside, and read as zeros. */
-VINLINE void depthwise_together(const int together, const int kw, const int stride, const bool half, const bool edge, const cml_depthwise *d,
+VINLINE void depthwise_together(const int together, const int kw, const int stride, const int kind, const bool edge, const cml_depthwise *d,
                                 size_t o, size_t c) {
   const int columns = (together - 1) * stride + kw;
-  const size_t size = half ? 2 : 4;
+  const size_t size = x_size(kind);
+  uint8_t room[W];
+  const vi zero = vi_set1(d->x_zero);
+  const void *nothing = x_nothing(kind, zero, room);
   vf acc[8], bias = d->bias ? vf_load(d->bias + c) : vf_zero();
   const int64_t first = d->first + (int64_t)o * stride;
   UNROLL for (int i = 0; i < together; i++) acc[i] = bias;
@@ -49,8 +62,7 @@ VINLINE void depthwise_together(const int together, const int kw, const int stri
     UNROLL for (int t = 0; t < kw; t++) weight[t] = vf_load(w + (size_t)t * d->w_stride);
     UNROLL for (int i = 0; i < columns; i++) {
       bool outside = edge && (first + i < 0 || first + i >= d->columns);
-      const void *p = outside ? (const char *)zeros : row + (first + i) * (int64_t)(d->pixel * size);
-      vf x = half ? vh_load(p) : vf_load(p);
+      vf x = x_load(outside ? nothing : row + (first + i) * (int64_t)(d->pixel * size), kind, zero, W);
       UNROLL for (int t = 0; t < kw; t++)
         if (i >= t && (i - t) % stride == 0 && (i - t) / stride < together) acc[(i - t) / stride] = vf_fma(x, weight[t], acc[(i - t) / stride]);
     }
@@ -63,10 +75,13 @@ enum reads { OWN, GROUP, SHARED };
 
 /* Several outputs of any kernel: each weight is loaded once for all of them. GROUP: lanes of `base` choose the channels of it, one
  * after the other. SHARED: so do they, once. edge: some columns are outside, and read as zeros. n: outputs, W or fewer. */
-VINLINE void depthwise_several(const int together, const bool half, const enum reads reads, const bool edge, const cml_depthwise *d, size_t o, size_t c, size_t n) {
+VINLINE void depthwise_several(const int together, const int kind, const enum reads reads, const bool edge, const cml_depthwise *d, size_t o, size_t c, size_t n) {
   const bool grouped = reads == GROUP, shared = reads == SHARED;
-  const size_t size = half ? 2 : 4, group = grouped ? d->group : 1, from = shared ? c / d->multiplier : c;
+  const size_t size = x_size(kind), group = grouped ? d->group : 1, from = shared ? c / d->multiplier : c;
   const size_t wanted = shared ? (c + n - 1) / d->multiplier - from + 1 : n;
+  uint8_t room[W];
+  const vi zero = vi_set1(d->x_zero);
+  const void *nothing = x_nothing(kind, zero, room);
   const int64_t first = d->first + (int64_t)o * d->stride, step = d->stride * (int64_t)(d->pixel * size);
   vf acc[8], bias = d->bias ? load_some(d->bias + c, n) : vf_zero();
   vi base = vi_iota() & ~(int32_t)(group - 1);
@@ -82,8 +97,7 @@ VINLINE void depthwise_several(const int together, const bool half, const enum r
         vf weight = load_some(w, n);
         UNROLL for (int i = 0; i < together; i++) {
           bool outside = edge && (column + i * d->stride < 0 || column + i * d->stride >= d->columns);
-          const void *p = outside ? (const char *)zeros : row + at + i * step;
-          vf x = x_load(p, half, wanted);
+          vf x = x_load(outside ? nothing : row + at + i * step, kind, zero, wanted);
           acc[i] = vf_fma(grouped || shared ? vf_permute(x, base + (int32_t)k) : x, weight, acc[i]);
         }
       }
@@ -123,14 +137,15 @@ VINLINE void grouped_together(const int together, const int stride, const bool h
 /* One output of any kernel. */
 static void depthwise_one(const cml_depthwise *d, size_t o, size_t c, size_t n) {
   vf acc = d->bias ? load_some(d->bias + c, n) : vf_zero();
-  size_t size = d->x_half ? 2 : 4, group = d->group > 1 ? d->group : 1;
+  const int kind = d->x_bytes ? BYTES : d->x_half ? HALVES : FLOATS;
+  size_t size = x_size(kind), group = d->group > 1 ? d->group : 1;
   vi base = vi_iota() & ~(int32_t)(group - 1);
   for (size_t r = 0; r < d->kh; r++) {
     if (!d->rows[r]) continue;
     for (size_t t = 0; t < d->kw; t++) {
       int64_t column = d->first + (int64_t)o * d->stride + (int64_t)t * d->dilation;
       if (column < 0 || column >= d->columns) continue;
-      vf x = x_load((const char *)d->rows[r] + ((size_t)column * d->pixel + c) * size, d->x_half, n);
+      vf x = x_load((const char *)d->rows[r] + ((size_t)column * d->pixel + c) * size, kind, vi_set1(d->x_zero), n);
       for (size_t k = 0; k < group; k++)
         acc = vf_fma(group > 1 ? vf_permute(x, base + (int32_t)k) : x, load_some(d->w + ((r * d->kw + t) * group + k) * d->w_stride + c, n), acc);
     }
@@ -147,15 +162,15 @@ VINLINE size_t next_outputs(const cml_depthwise *d, size_t *o) {
   return step;
 }
 
-VINLINE void depthwise_columns(const int kw, const int stride, const bool half, const cml_depthwise *d, size_t c) {
+VINLINE void depthwise_columns(const int kw, const int stride, const int kind, const cml_depthwise *d, size_t c) {
   for (size_t o = 0, step; o < d->outputs; o += step) {
     step = next_outputs(d, &o);
     int64_t first = d->first + (int64_t)o * stride;
     bool edge = first < 0 || first + (int64_t)(step - 1) * stride + kw > d->columns;
-    if (step == 1) depthwise_together(1, kw, stride, half, true, d, o, c);
-    else if (step == FEW) depthwise_together(FEW, kw, stride, half, true, d, o, c);
-    else if (edge) depthwise_together(TOGETHER, kw, stride, half, true, d, o, c);
-    else depthwise_together(TOGETHER, kw, stride, half, false, d, o, c);
+    if (step == 1) depthwise_together(1, kw, stride, kind, true, d, o, c);
+    else if (step == FEW) depthwise_together(FEW, kw, stride, kind, true, d, o, c);
+    else if (edge) depthwise_together(TOGETHER, kw, stride, kind, true, d, o, c);
+    else depthwise_together(TOGETHER, kw, stride, kind, false, d, o, c);
   }
 }
 
@@ -165,57 +180,58 @@ static bool inside(const cml_depthwise *d, size_t o, size_t outputs) {
 }
 
 /* Any other kernel; kw three wide and stride 1 or 2, when they are not 0, are known to be so. */
-VINLINE void any_columns(const int kw, const int stride, const bool half, const bool grouped, const cml_depthwise *d, size_t c) {
+VINLINE void any_columns(const int kw, const int stride, const int kind, const bool grouped, const cml_depthwise *d, size_t c) {
   for (size_t o = 0, step; o < d->outputs; o += step) {
     step = next_outputs(d, &o);
     if (step == 1) depthwise_one(d, o, c, W);
-    else if (step == FEW) depthwise_several(FEW, half, grouped ? GROUP : OWN, true, d, o, c, W);
-    else if (!inside(d, o, TOGETHER)) depthwise_several(TOGETHER, half, grouped ? GROUP : OWN, true, d, o, c, W);
-    else if (kw) grouped_together(TOGETHER, stride, half, d, o, c);
-    else depthwise_several(TOGETHER, half, grouped ? GROUP : OWN, false, d, o, c, W);
+    else if (step == FEW) depthwise_several(FEW, kind, grouped ? GROUP : OWN, true, d, o, c, W);
+    else if (!inside(d, o, TOGETHER)) depthwise_several(TOGETHER, kind, grouped ? GROUP : OWN, true, d, o, c, W);
+    else if (kw) grouped_together(TOGETHER, stride, kind == HALVES, d, o, c);
+    else depthwise_several(TOGETHER, kind, grouped ? GROUP : OWN, false, d, o, c, W);
   }
 }
 
 static void depthwise_vector(const cml_depthwise *d, size_t c) {
-#define DEPTHWISE_CASE(kw_, stride_, half_) \
-  if (plain && d->kw == kw_ && d->stride == stride_ && d->x_half == half_) depthwise_columns(kw_, stride_, half_, d, c); else
-#define GROUPED_CASE(stride_, half_) \
-  if (grouped && d->dilation == 1 && d->kw == 3 && d->stride == stride_ && d->x_half == half_) any_columns(3, stride_, half_, true, d, c); else
-#define ANY_CASE(grouped_, half_) \
-  if (grouped == grouped_ && d->x_half == half_) any_columns(0, 0, half_, grouped_, d, c); else
+#define DEPTHWISE_CASE(kw_, stride_, kind_) \
+  if (plain && d->kw == kw_ && d->stride == stride_ && kind == kind_) depthwise_columns(kw_, stride_, kind_, d, c); else
+#define GROUPED_CASE(stride_, kind_) \
+  if (grouped && d->dilation == 1 && d->kw == 3 && d->stride == stride_ && kind == kind_) any_columns(3, stride_, kind_, true, d, c); else
+#define ANY_CASE(grouped_, kind_) \
+  if (grouped == grouped_ && kind == kind_) any_columns(0, 0, kind_, grouped_, d, c); else
   const bool grouped = d->group > 1, plain = d->dilation == 1 && !grouped;
-  DEPTHWISE_CASE(3, 1, false) DEPTHWISE_CASE(3, 1, true) DEPTHWISE_CASE(3, 2, false) DEPTHWISE_CASE(3, 2, true)
-  DEPTHWISE_CASE(5, 1, false) DEPTHWISE_CASE(5, 1, true) DEPTHWISE_CASE(5, 2, false) DEPTHWISE_CASE(5, 2, true)
-  DEPTHWISE_CASE(7, 1, false) DEPTHWISE_CASE(7, 1, true)
-  GROUPED_CASE(1, false) GROUPED_CASE(1, true) GROUPED_CASE(2, false) GROUPED_CASE(2, true)
-  ANY_CASE(false, false) ANY_CASE(false, true) ANY_CASE(true, false) ANY_CASE(true, true) {}
+  const int kind = d->x_bytes ? BYTES : d->x_half ? HALVES : FLOATS;
+  DEPTHWISE_CASE(3, 1, FLOATS) DEPTHWISE_CASE(3, 1, HALVES) DEPTHWISE_CASE(3, 1, BYTES) DEPTHWISE_CASE(3, 2, FLOATS) DEPTHWISE_CASE(3, 2, HALVES)
+  DEPTHWISE_CASE(3, 2, BYTES) DEPTHWISE_CASE(5, 1, FLOATS) DEPTHWISE_CASE(5, 1, HALVES) DEPTHWISE_CASE(5, 1, BYTES) DEPTHWISE_CASE(5, 2, FLOATS)
+  DEPTHWISE_CASE(5, 2, HALVES) DEPTHWISE_CASE(5, 2, BYTES) DEPTHWISE_CASE(7, 1, FLOATS) DEPTHWISE_CASE(7, 1, HALVES)
+  GROUPED_CASE(1, FLOATS) GROUPED_CASE(1, HALVES) GROUPED_CASE(2, FLOATS) GROUPED_CASE(2, HALVES)
+  ANY_CASE(false, FLOATS) ANY_CASE(false, HALVES) ANY_CASE(false, BYTES) ANY_CASE(true, FLOATS) ANY_CASE(true, HALVES) {}
 }
 
 /* Fewer channels than a vector has lanes; TOGETHER outputs at least. */
-VINLINE void few_channels(const bool half, const cml_depthwise *d) {
+VINLINE void few_channels(const int kind, const cml_depthwise *d) {
   for (size_t o = 0; o < d->outputs; o += TOGETHER) {
     next_outputs(d, &o);
-    if (!inside(d, o, TOGETHER)) depthwise_several(TOGETHER, half, OWN, true, d, o, 0, d->channels);
-    else depthwise_several(TOGETHER, half, OWN, false, d, o, 0, d->channels);
+    if (!inside(d, o, TOGETHER)) depthwise_several(TOGETHER, kind, OWN, true, d, o, 0, d->channels);
+    else depthwise_several(TOGETHER, kind, OWN, false, d, o, 0, d->channels);
   }
 }
 
 /* A vector of outputs that share channels. */
-VINLINE void shared_vector(const bool half, const cml_depthwise *d, size_t c, size_t n) {
+VINLINE void shared_vector(const int kind, const cml_depthwise *d, size_t c, size_t n) {
   for (size_t o = 0, step; o < d->outputs; o += step) {
     step = next_outputs(d, &o);
-    if (step == 1) depthwise_several(1, half, SHARED, true, d, o, c, n);
-    else if (step == FEW) depthwise_several(FEW, half, SHARED, true, d, o, c, n);
-    else if (!inside(d, o, TOGETHER)) depthwise_several(TOGETHER, half, SHARED, true, d, o, c, n);
-    else depthwise_several(TOGETHER, half, SHARED, false, d, o, c, n);
+    if (step == 1) depthwise_several(1, kind, SHARED, true, d, o, c, n);
+    else if (step == FEW) depthwise_several(FEW, kind, SHARED, true, d, o, c, n);
+    else if (!inside(d, o, TOGETHER)) depthwise_several(TOGETHER, kind, SHARED, true, d, o, c, n);
+    else depthwise_several(TOGETHER, kind, SHARED, false, d, o, c, n);
   }
 }
 
 static void shared_channels(const cml_depthwise *d) {
   for (size_t c = 0; c < d->channels; c += W) {
     size_t n = d->channels < W ? d->channels : W, at = c + n <= d->channels ? c : d->channels - n;
-    if (d->x_half) shared_vector(true, d, at, n);
-    else shared_vector(false, d, at, n);
+    if (d->x_half) shared_vector(HALVES, d, at, n);
+    else shared_vector(FLOATS, d, at, n);
   }
 }
 
@@ -225,9 +241,9 @@ static void depthwise(const cml_depthwise *d) {
     shared_channels(d);
     return;
   }
-  if (d->channels < W && d->group <= 1 && d->outputs >= TOGETHER) {
-    if (d->x_half) few_channels(true, d);
-    else few_channels(false, d);
+  if (d->channels < W && d->group <= 1 && d->outputs >= TOGETHER && !d->x_bytes) {
+    if (d->x_half) few_channels(HALVES, d);
+    else few_channels(FLOATS, d);
     return;
   }
   if (d->channels < W) {

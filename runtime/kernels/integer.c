@@ -1,7 +1,8 @@
 /* Work is cut into blocks of output rows (of pixels, where the kernel is one pixel and the image is one long row) and parts of the output
  * channels. The weights of a panel lie [stretch][depth / 4][column][4]: a stretch is the taps of one kernel row together where their
  * channels are neighbours in the image, else one tap. Stretches are filled with zeros up to whole words of four bytes; what a tile
- * then reads of the image beyond a stretch is multiplied by zero. */
+ * then reads of the image beyond a stretch is multiplied by zero. Weights that are two signed bytes each have all stretches twice, the image's
+ * bytes as well. */
 #include "integer.h"
 #include "sizes.h"
 
@@ -11,7 +12,7 @@ enum { STAGED = 48 << 10, SERIAL_BELOW = 1 << 15, PIXELS = 1024, MOST_DEPTH = 1 
 
 typedef struct layout {
   size_t channels, outputs;        /* of a group */
-  size_t stretches, joined, depth; /* taps in a stretch; bytes of one, whole words */
+  size_t stretches, distinct, joined, depth; /* taps in a stretch; bytes of one, whole words */
   size_t panels;
   bool direct, flat;               /* read where the image lies; all pixels alike, as rows of one */
   int64_t columns;                 /* pixels of an output row */
@@ -29,14 +30,15 @@ static bool one_pixel(const cml_conv *v) {
 bool cml_integer_fits(const cml_conv *v) {
   size_t channels = v->channels / v->groups, taps = (size_t)(v->kernel[0] * v->kernel[1] * v->kernel[2]);
   return v->kernel[0] == 1 && v->in[0] == 1 && (v->groups == 1 || channels % 4 == 0) && taps && channels <= MOST_DEPTH && taps <= MOST_DEPTH &&
-         channels * taps < MOST_DEPTH;
+         channels * taps < (v->wide ? MOST_DEPTH / 2 : MOST_DEPTH);
 }
 
 static void lay_weights(const cml_conv *v, layout *l) {
   *l = (layout){.channels = v->channels / v->groups, .outputs = v->outputs / v->groups};
   bool join = v->groups == 1 && v->dilation[2] == 1;
   l->joined = join ? (size_t)v->kernel[2] : 1;
-  l->stretches = (size_t)v->kernel[1] * (join ? 1 : (size_t)v->kernel[2]);
+  l->distinct = (size_t)v->kernel[1] * (join ? 1 : (size_t)v->kernel[2]);
+  l->stretches = l->distinct * (v->wide ? 2 : 1);
   l->depth = up(l->joined * l->channels, 4);
 }
 
@@ -94,7 +96,10 @@ static void pack_output(const packing *p, size_t o, int8_t *panel, size_t column
     for (size_t c = 0; c < l->channels; c++) {
       size_t at = t % l->joined * l->channels + c; /* in its stretch */
       int32_t value = (p->is_signed ? (int8_t)w[c * taps + t] : w[c * taps + t]) - zero;
-      panel[(t / l->joined * l->depth + at) / 4 * step + column * 4 + at % 4] = (int8_t)value;
+      int8_t *to = panel + (t / l->joined * l->depth + at) / 4 * step + column * 4 + at % 4;
+      int32_t first = value < -128 ? -128 : value > 127 ? 127 : value;
+      *to = (int8_t)first;
+      if (p->v->wide) to[l->distinct * l->depth / 4 * step] = (int8_t)(value - first);
       sum += value;
     }
   p->sums[o] = sum;
@@ -201,7 +206,8 @@ static void run_unit(const job *j, size_t unit, char *scratch) {
   }
   for (size_t s = 0; s < l->stretches; s++) {
     size_t taps = l->joined > 1 ? 1 : (size_t)v->kernel[2];
-    offsets[s] = s / taps * (size_t)v->dilation[1] * l->in_row + s % taps * (size_t)v->dilation[2] * v->channels;
+    size_t i = s % l->distinct;
+    offsets[s] = i / taps * (size_t)v->dilation[1] * l->in_row + i % taps * (size_t)v->dilation[2] * v->channels;
   }
   size_t panel = l->stretches * l->depth * j->c->k->integer_columns, all = v->groups * l->panels;
   size_t pixels = (image * (size_t)l->out_rows + (size_t)row) * (size_t)l->columns;

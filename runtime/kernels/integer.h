@@ -12,7 +12,8 @@
  * without the sizes of images. */
 bool cml_integer_fits(const cml_conv *v);
 size_t cml_integer_packed_bytes(const cml_kernels *k, const cml_conv *v);
-/* Packs w[outputs][channels of a group][kernel], less zero[o] (NULL: 0), which leaves them within a signed byte; sums: of each output's. */
+/* Packs w[outputs][channels of a group][kernel], less zero[o] (NULL: 0), which leaves them within a signed byte, or [-256, 254] when v->wide;
+ * sums: of each output's. */
 void cml_integer_pack(const cml_kernels *k, const cml_conv *v, const void *w, bool is_signed, const int32_t *zero, void *to, int32_t *sums,
                       cml_pool *pool);
 size_t cml_integer_scratch(const cml_kernels *k, const cml_conv *v); /* bytes, for one thread */
@@ -31,6 +32,13 @@ typedef struct cml_integer_call {
 } cml_integer_call;
 
 void cml_integer_run(const cml_integer_call *call);
+
+/* integer_depthwise.c: a channel for each output; weights of bytes, packed as here, or (floats) of cml_conv_pack. One scratch a thread. */
+bool cml_integer_depthwise_fits(const cml_conv *v);
+size_t cml_integer_depthwise_packed_bytes(const cml_kernels *k, const cml_conv *v);
+void cml_integer_depthwise_pack(const cml_kernels *k, const cml_conv *v, const void *w, bool is_signed, const int32_t *zero, void *to, int32_t *sums);
+size_t cml_integer_depthwise_scratch(const cml_kernels *k, const cml_conv *v, bool floats);
+void cml_integer_depthwise_run(const cml_integer_call *call, bool floats);
 
 /* integer_floats.c: the same for any convolution of two spatial dimensions, with packed float weights (cml_conv_pack); `start` is not
  * looked at. */

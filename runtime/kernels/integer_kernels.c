@@ -1,7 +1,7 @@
 /* Kernels on bytes that stand for scale * (byte - zero), compiled once for each instruction set.
  *
  * The product sums unsigned bytes times signed bytes exactly in 32 bits, four of the depth to a lane. With VNNI that is one
- * instruction. Without it bytes at even and odd places become numbers of 16 bits (each weight once for all rows of the tile, each row's
+ * instruction, with ARM's dot products nearly. Without bytes at even and odd places become numbers of 16 bits (each weight once for all rows of the tile, each row's
  * bytes once for all columns), whose products are added in pairs; in portable C each byte becomes a lane of 32 bits. Nothing
  * saturates anywhere: 255 * -128 * 2 fits where two products meet. All variants take the same packed weights but for the number of columns.
  *
@@ -17,6 +17,12 @@ enum { IR = 14, PARTS = 1 };
 #elif defined(__AVX512F__)
 enum { IR = 12, PARTS = 2 };
 #define FILL CML_SIMD(cml_fill_integer)
+#elif defined(__AVXVNNI__)
+enum { IR = 6, PARTS = 1 };
+#define FILL cml_fill_integer_avxvnni
+#elif defined(__ARM_FEATURE_DOTPROD) && !defined(CML_PORTABLE)
+enum { IR = 8, PARTS = 1 };
+#define FILL cml_fill_integer_neondot
 #elif defined(__AVX2__)
 enum { IR = 4, PARTS = 2 };
 #define FILL CML_SIMD(cml_fill_integer)
@@ -25,35 +31,6 @@ enum { IR = 4, PARTS = 4 };
 #define FILL CML_SIMD(cml_fill_integer)
 #endif
 enum { NV = 2, NR = NV * W };
-
-/* ---- bytes to lanes and back; n lanes only, where it is given ---- */
-
-#if defined(__AVX512F__)
-VINLINE vi bytes_load(const uint8_t *p) { return (vi)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)); }
-VINLINE vi bytes_load_n(const uint8_t *p, size_t n) { return (vi)_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(v_mask(n), p)); }
-VINLINE void bytes_store(uint8_t *p, vi x) { _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtepi32_epi8((__m512i)x)); }
-VINLINE void bytes_store_n(uint8_t *p, vi x, size_t n) { _mm_mask_storeu_epi8(p, v_mask(n), _mm512_cvtepi32_epi8((__m512i)x)); }
-#else
-VINLINE vi bytes_load_n(const uint8_t *p, size_t n) {
-  vi x = {0};
-  for (size_t i = 0; i < n; i++) x[i] = p[i];
-  return x;
-}
-VINLINE void bytes_store_n(uint8_t *p, vi x, size_t n) {
-  for (size_t i = 0; i < n; i++) p[i] = (uint8_t)x[i];
-}
-#if defined(__AVX2__)
-VINLINE vi bytes_load(const uint8_t *p) { return (vi)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)); }
-VINLINE void bytes_store(uint8_t *p, vi x) {
-  __m256i words = _mm256_permute4x64_epi64(_mm256_packus_epi32((__m256i)x, (__m256i)x), 0x08);
-  __m128i low = _mm256_castsi256_si128(words);
-  _mm_storel_epi64((__m128i *)(void *)p, _mm_packus_epi16(low, low));
-}
-#else
-VINLINE vi bytes_load(const uint8_t *p) { return bytes_load_n(p, W); }
-VINLINE void bytes_store(uint8_t *p, vi x) { bytes_store_n(p, x, W); }
-#endif
-#endif
 
 /* To the nearest whole number, ties to even; |x| < 2^31. */
 VINLINE vi nearest(vf x) {
@@ -81,6 +58,19 @@ VINLINE vi multiply(vi sum, const vi *x, const vi *w) {
   __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(x[0]), "v"(w[0])); /* the intrinsic makes gcc 12 copy the sum */
   return sum;
 }
+#elif defined(__AVXVNNI__)
+VINLINE void split_weights(vi *w, vi all) { w[0] = all; }
+VINLINE void split_bytes(vi *x, vi all) { x[0] = all; }
+VINLINE vi multiply(vi sum, const vi *x, const vi *w) {
+  __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(x[0]), "x"(w[0]));
+  return sum;
+}
+#elif defined(__ARM_FEATURE_DOTPROD) && !defined(CML_PORTABLE)
+/* Both factors are signed: bytes are taken 128 lower, and what the sums lack, 128 times those of the weights, is subtracted (-128 fits). */
+#define LOWERED 1
+VINLINE void split_weights(vi *w, vi all) { w[0] = all; }
+VINLINE void split_bytes(vi *x, vi all) { x[0] = all ^ (int32_t)0x80808080; }
+VINLINE vi multiply(vi sum, const vi *x, const vi *w) { return (vi)vdotq_s32((int32x4_t)sum, (int8x16_t)x[0], (int8x16_t)w[0]); }
 #elif defined(__AVX2__)
 typedef int16_t vs __attribute__((vector_size(W * 4)));
 typedef uint16_t vus __attribute__((vector_size(W * 4)));
@@ -114,6 +104,20 @@ VINLINE void split_bytes(vi *x, vi all) {
 }
 VINLINE vi multiply(vi sum, const vi *x, const vi *w) { return sum + x[0] * w[0] + x[1] * w[1] + (x[2] * w[2] + x[3] * w[3]); }
 #endif
+
+#if !defined(LOWERED)
+#define LOWERED 0
+#endif
+/* Sums that lowered bytes' sums lack, negated. */
+VINLINE void add_lack(const int nv, vi *lack, vi (*w)[PARTS]) {
+  const vi lowest = vi_set1((int32_t)0x80808080);
+  if (LOWERED) CML_UNROLL for (int j = 0; j < nv; j++) lack[j] = multiply(lack[j], &lowest, w[j]);
+}
+VINLINE void subtract_lack(const int rows, const int nv, vi (*acc)[NV], const vi *lack) {
+  if (LOWERED)
+    CML_UNROLL for (int i = 0; i < rows; i++)
+      CML_UNROLL for (int j = 0; j < nv; j++) acc[i][j] -= lack[j];
+}
 
 VINLINE vf load_some(const float *p, size_t n) { return n >= W ? vf_load(p) : vf_load_n(p, n); }
 
@@ -196,11 +200,7 @@ VINLINE void finish_bytes(const int rows, const int nv, vi (*acc)[NV], const cml
   }
 }
 
-VINLINE void tile_of(const int rows, const int nv, const cml_integer_tile *t) {
-  vi acc[IR][NV];
-  _Alignas(64) int32_t block[IR * NR];
-  const size_t a_stride = t->a_stride, depth = t->depth;
-  const int8_t *b = t->b;
+VINLINE void first_sums(const int rows, const int nv, vi (*acc)[NV], const cml_integer_tile *t) {
   CML_UNROLL for (int j = 0; j < nv; j++) {
     size_t left = t->columns > (size_t)j * W ? t->columns - (size_t)j * W : 0;
     vi start = {0};
@@ -208,12 +208,32 @@ VINLINE void tile_of(const int rows, const int nv, const cml_integer_tile *t) {
     else if (left) memcpy(&start, t->start + j * W, left * sizeof *t->start);
     CML_UNROLL for (int i = 0; i < rows; i++) acc[i][j] = start;
   }
+}
+
+VINLINE void finish_sums(const int rows, const int nv, vi (*acc)[NV], const cml_integer_tile *t) {
+  _Alignas(64) int32_t block[IR * NR];
+  if (t->to == CML_TO_BYTE && t->columns == (size_t)(nv * W) && !t->middle && !t->residual && !t->unary_rows) {
+    finish_bytes(rows, nv, acc, t);
+    return;
+  }
+  CML_UNROLL for (int i = 0; i < rows; i++)
+    CML_UNROLL for (int j = 0; j < nv; j++) memcpy(block + (i * nv + j) * W, &acc[i][j], sizeof acc[i][j]);
+  finish(t, block, (size_t)(nv * W));
+}
+
+VINLINE void tile_of(const int rows, const int nv, const cml_integer_tile *t) {
+  vi acc[IR][NV];
+  const size_t a_stride = t->a_stride, depth = t->depth;
+  const int8_t *b = t->b;
+  vi lack[NV] = {{0}};
+  first_sums(rows, nv, acc, t);
   for (size_t s = 0; s < t->stretches; s++) {
     const uint8_t *a = t->a + (t->offsets ? t->offsets[s] : 0), *p[(IR + 2) / 3]; /* a pointer for three rows: sixteen integer registers */
     CML_UNROLL for (int i = 0; i < rows; i += 3) p[i / 3] = a + (size_t)i * a_stride;
     for (size_t k = 0; k < depth; k += 4, b += NR * 4) {
       vi w[NV][PARTS];
       CML_UNROLL for (int j = 0; j < nv; j++) split_weights(w[j], vi_load(b + j * W * 4));
+      add_lack(nv, lack, w);
       CML_UNROLL for (int i = 0; i < rows; i++) {
         vi x[PARTS];
         int32_t four;
@@ -223,13 +243,8 @@ VINLINE void tile_of(const int rows, const int nv, const cml_integer_tile *t) {
       }
     }
   }
-  if (t->to == CML_TO_BYTE && t->columns == (size_t)(nv * W) && !t->middle && !t->residual && !t->unary_rows) {
-    finish_bytes(rows, nv, acc, t);
-    return;
-  }
-  CML_UNROLL for (int i = 0; i < rows; i++)
-    CML_UNROLL for (int j = 0; j < nv; j++) memcpy(block + (i * nv + j) * W, &acc[i][j], sizeof acc[i][j]);
-  finish(t, block, (size_t)(nv * W));
+  subtract_lack(rows, nv, acc, lack);
+  finish_sums(rows, nv, acc, t);
 }
 
 /* A last panel of at most half the columns takes half the time. */
@@ -244,11 +259,15 @@ static void integer_tile(const cml_integer_tile *t) {
     case 2: tile_rows(2, t); break;
     case 3: tile_rows(3, t); break;
     case 4: tile_rows(4, t); break;
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) || defined(__AVXVNNI__) || LOWERED
     case 5: tile_rows(5, t); break;
     case 6: tile_rows(6, t); break;
+#endif
+#if defined(__AVX512F__) || LOWERED
     case 7: tile_rows(7, t); break;
     case 8: tile_rows(8, t); break;
+#endif
+#if defined(__AVX512F__)
     case 9: tile_rows(9, t); break;
     case 10: tile_rows(10, t); break;
     case 11: tile_rows(11, t); break;
@@ -259,6 +278,93 @@ static void integer_tile(const cml_integer_tile *t) {
     case 14: tile_rows(14, t); break;
 #endif
     default: break;
+  }
+}
+
+/* ---- depthwise: each column has four bytes of its own in a ---- */
+
+enum { MANY = IR > 7 ? 7 : IR, SOME = IR > 7 ? 3 : 2 }; /* rows at a time */
+
+VINLINE void depthwise_of(const int rows, const int nv, const cml_integer_tile *t) {
+  vi acc[IR][NV];
+  const size_t a_stride = t->a_stride;
+  const int8_t *b = t->b;
+  vi lack[NV] = {{0}};
+  first_sums(rows, nv, acc, t);
+  for (size_t s = 0; s < t->stretches; s++, b += NR * 4) {
+    const uint8_t *a = t->a + t->offsets[s];
+    vi w[NV][PARTS];
+    CML_UNROLL for (int j = 0; j < nv; j++) split_weights(w[j], vi_load(b + j * W * 4));
+    add_lack(nv, lack, w);
+    CML_UNROLL for (int i = 0; i < rows; i++)
+      CML_UNROLL for (int j = 0; j < nv; j++) {
+        vi x[PARTS];
+        split_bytes(x, vi_load(a + (size_t)i * a_stride + j * W * 4));
+        acc[i][j] = multiply(acc[i][j], x, w[j]);
+      }
+  }
+  subtract_lack(rows, nv, acc, lack);
+  finish_sums(rows, nv, acc, t);
+}
+
+VINLINE void depthwise_rows(const int rows, const cml_integer_tile *t) {
+  if (t->columns <= W) depthwise_of(rows, 1, t);
+  else depthwise_of(rows, NV, t);
+}
+
+static void integer_depthwise(const cml_integer_tile *whole) {
+  cml_integer_tile t = *whole;
+  for (size_t r = 0; r < whole->rows; r += t.rows) {
+    const size_t left = whole->rows - r;
+    t.rows = left >= MANY ? MANY : left >= SOME ? SOME : 1;
+    t.a = whole->a + r * t.a_stride;
+    t.c = (char *)whole->c + r * t.c_stride * cml_integer_to_bytes(t.to);
+    if (t.residual) t.residual = whole->residual + r * t.residual_stride;
+    if (t.rows == MANY) depthwise_rows(MANY, &t);
+    else if (t.rows == SOME) depthwise_rows(SOME, &t);
+    else depthwise_rows(1, &t);
+  }
+}
+
+#if defined(__AVX512VBMI__)
+/* Sixteen bytes of each of four rows, made four bytes of each of sixteen places. */
+VINLINE void weave_16(const uint8_t *const *rows, __m128i absent, size_t at, uint8_t *z) {
+  static const uint8_t from[64] = {0, 16, 32, 48, 1, 17, 33, 49, 2,  18, 34, 50, 3,  19, 35, 51, 4,  20, 36, 52, 5,  21, 37, 53, 6,  22, 38, 54, 7,  23, 39, 55,
+                                   8, 24, 40, 56, 9, 25, 41, 57, 10, 26, 42, 58, 11, 27, 43, 59, 12, 28, 44, 60, 13, 29, 45, 61, 14, 30, 46, 62, 15, 31, 47, 63};
+  __m512i all = _mm512_castsi128_si512(rows[0] ? _mm_loadu_si128((const __m128i *)(const void *)(rows[0] + at)) : absent);
+  all = _mm512_inserti32x4(all, rows[1] ? _mm_loadu_si128((const __m128i *)(const void *)(rows[1] + at)) : absent, 1);
+  all = _mm512_inserti32x4(all, rows[2] ? _mm_loadu_si128((const __m128i *)(const void *)(rows[2] + at)) : absent, 2);
+  all = _mm512_inserti32x4(all, rows[3] ? _mm_loadu_si128((const __m128i *)(const void *)(rows[3] + at)) : absent, 3);
+  _mm512_storeu_si512(z, _mm512_permutexvar_epi8(_mm512_loadu_si512(from), all));
+}
+#define WEAVE_ABSENT(x) _mm_set1_epi8((char)(x))
+#else
+typedef uint8_t vb16 __attribute__((vector_size(16)));
+typedef uint16_t vw8 __attribute__((vector_size(16)));
+VINLINE vb16 weave_load(const uint8_t *row, vb16 absent, size_t at) {
+  if (row) memcpy(&absent, row + at, 16);
+  return absent;
+}
+VINLINE void weave_16(const uint8_t *const *rows, vb16 absent, size_t at, uint8_t *z) {
+  const vb16 r0 = weave_load(rows[0], absent, at), r1 = weave_load(rows[1], absent, at), r2 = weave_load(rows[2], absent, at), r3 = weave_load(rows[3], absent, at);
+  const vw8 low01 = (vw8)__builtin_shufflevector(r0, r1, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  const vw8 low23 = (vw8)__builtin_shufflevector(r2, r3, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  const vw8 high01 = (vw8)__builtin_shufflevector(r0, r1, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  const vw8 high23 = (vw8)__builtin_shufflevector(r2, r3, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  const vw8 out[4] = {__builtin_shufflevector(low01, low23, 0, 8, 1, 9, 2, 10, 3, 11), __builtin_shufflevector(low01, low23, 4, 12, 5, 13, 6, 14, 7, 15),
+                      __builtin_shufflevector(high01, high23, 0, 8, 1, 9, 2, 10, 3, 11), __builtin_shufflevector(high01, high23, 4, 12, 5, 13, 6, 14, 7, 15)};
+  memcpy(z, out, 64);
+}
+#define WEAVE_ABSENT(x) ((vb16){0} + (uint8_t)(x))
+#endif
+
+static void weave_bytes(const uint8_t *const *rows, uint8_t absent, size_t pixels, size_t channels, size_t x_pixel, uint8_t *z, size_t z_pixel) {
+  if (x_pixel == channels && z_pixel == channels * 4) channels *= pixels, pixels = 1;
+  for (size_t p = 0; p < pixels; p++, z += z_pixel) {
+    const size_t at = p * x_pixel, whole = channels & ~(size_t)15;
+    for (size_t c = 0; c < whole; c += 16) weave_16(rows, WEAVE_ABSENT(absent), at + c, z + c * 4);
+    for (size_t c = whole; c < channels; c++)
+      for (size_t r = 0; r < 4; r++) z[c * 4 + r] = rows[r] ? rows[r][at + c] : absent;
   }
 }
 
@@ -334,8 +440,16 @@ static void max_bytes(size_t taps, const uint8_t *const *x, size_t channels, uin
   }
 }
 
+static __attribute__((noinline)) void weave_3(size_t n, const uint8_t *restrict a, const uint8_t *restrict b, const uint8_t *restrict c, uint8_t *restrict y) {
+  for (size_t i = 0; i < n; i++) y[3 * i] = a[i], y[3 * i + 1] = b[i], y[3 * i + 2] = c[i]; /* compilers know this as shuffles of vectors */
+}
+
 /* Blocks of 8 x 8 bytes in 64-bit words: halves change places, then quarters, then eighths. */
 static void transpose_8(size_t rows, size_t columns, const uint8_t *x, size_t x_stride, uint8_t *y, size_t y_stride) {
+  if (rows == 3 && y_stride == 3) { /* pictures */
+    weave_3(columns, x, x + x_stride, x + 2 * x_stride, y);
+    return;
+  }
   size_t full_rows = rows & ~(size_t)7, full_columns = columns & ~(size_t)7;
   for (size_t r = 0; r < full_rows; r += 8)
     for (size_t c = 0; c < full_columns; c += 8) {
@@ -364,6 +478,8 @@ void FILL(cml_kernels *k) {
   k->integer_rows = IR;
   k->integer_columns = NR;
   k->integer_tile = integer_tile;
+  k->integer_depthwise = integer_depthwise;
+  k->weave_bytes = weave_bytes;
   k->quantize = quantize;
   k->dequantize = dequantize;
   k->add_bytes = add_bytes;

@@ -5,8 +5,12 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
+#if defined(CML_HAVE_NEON_KERNELS)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
 
-enum { MAX_TABLES = 7 };
+enum { MAX_TABLES = 8 };
 
 static cml_kernels tables[MAX_TABLES];
 static size_t table_count;
@@ -27,7 +31,7 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
     cml_fill_integer_##variant(k);             \
   } while (0)
 
-#if defined(CML_HAVE_X86_KERNELS)
+#if defined(CML_HAVE_X86_KERNELS) || defined(CML_HAVE_NEON_KERNELS)
 /* The table before with some entries replaced. */
 static cml_kernels *add_like_last(const char *name) {
   cml_kernels *k = &tables[table_count++];
@@ -36,9 +40,10 @@ static cml_kernels *add_like_last(const char *name) {
   return k;
 }
 
-static void add_newer(void) {
-  const cml_x86_words words = cml_x86_read();
-  const cml_x86_features f = cml_x86_features_of(&words);
+#endif
+
+#if defined(CML_HAVE_X86_KERNELS)
+static void add_newer(cml_x86_features f) {
 #if defined(CML_HAVE_FP16_KERNELS)
   if (f.fp16) cml_fill_half_avx512fp16(add_like_last("avx512fp16"));
 #endif
@@ -58,8 +63,11 @@ static void fill(void) {
   ADD_TABLE(portable);
 #if defined(CML_HAVE_X86_KERNELS)
   __builtin_cpu_init();
+  const cml_x86_words words = cml_x86_read();
+  const cml_x86_features features = cml_x86_features_of(&words);
   bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   if (avx2) ADD_TABLE(avx2); /* every CPU with AVX2 has F16C */
+  if (avx2 && features.avx_vnni) cml_fill_integer_avxvnni(add_like_last("avxvnni"));
   if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl")) {
     ADD_TABLE(avx512);
@@ -68,11 +76,12 @@ static void fill(void) {
       cml_fill_compressed_avx512vbmi(k);
       cml_fill_integer_avx512vbmi(k);
     }
-    add_newer();
+    add_newer(features);
   }
 #endif
 #if defined(CML_HAVE_NEON_KERNELS)
   ADD_TABLE(neon);
+  if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) cml_fill_integer_neondot(add_like_last("neondot"));
 #endif
 }
 

@@ -139,8 +139,9 @@ typedef struct cml_depthwise {
   size_t outputs, channels, kh, kw;
   size_t group;            /* 0 or 1: depthwise */
   size_t multiplier;       /* 0 or 1: as many outputs as channels */
-  const void *const *rows; /* kh of them, floats or halves */
-  bool x_half;
+  const void *const *rows; /* kh of them, floats, halves or bytes */
+  bool x_half, x_bytes;    /* bytes: less x_zero each; not with a group or multiplier */
+  int32_t x_zero;
   int64_t stride, dilation, first, columns;
   size_t pixel;
   const float *w;
@@ -156,7 +157,7 @@ typedef struct cml_depthwise {
 typedef enum cml_row_fold { CML_FOLD_SUM, CML_FOLD_ABS, CML_FOLD_SQUARE, CML_FOLD_MAX, CML_FOLD_MIN } cml_row_fold;
 
 typedef struct cml_kernels {
-  const char *name;      /* "portable", "avx2", "avx512", "avx512vbmi", "avx512fp16", "amx", "neon" */
+  const char *name;      /* "portable", "avx2", "avxvnni", "avx512", "avx512vbmi", "avx512fp16", "amx", "neon", "neondot" */
   size_t width;          /* floats in a vector */
   size_t tile_rows, tile_columns; /* of the matrix product */
 
@@ -227,6 +228,11 @@ typedef struct cml_kernels {
 
   size_t integer_rows, integer_columns;
   void (*integer_tile)(const cml_integer_tile *t);
+  /* The same with bytes of its own for each column: four of row r and column c at a[r * a_stride + offsets[s] + 4 c], one step a stretch (depth is
+   * not looked at). Any number of rows. Of a whole vectors are read: up to integer_columns columns, whatever `columns` is. */
+  void (*integer_depthwise)(const cml_integer_tile *t);
+  /* z[p * z_pixel + 4 c + r] = rows[r][p * x_pixel + c], or `absent` where rows[r] is NULL; four rows */
+  void (*weave_bytes)(const uint8_t *const *rows, uint8_t absent, size_t pixels, size_t channels, size_t x_pixel, uint8_t *z, size_t z_pixel);
   /* The end of such a tile alone, for sums of floats: v = x[r * x_stride + column] * scale + bias, and so on. Any number of rows and columns;
    * with unary_rows at most integer_rows, integer_columns. */
   void (*integer_finish)(const cml_integer_tile *t, const float *x, size_t x_stride);

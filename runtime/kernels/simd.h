@@ -229,6 +229,34 @@ VINLINE void vh_store_n(cml_f16 *p, vf x, size_t n) {
 }
 #endif
 
+/* Unsigned bytes of memory to lanes and back, which hold values of a byte. */
+#if defined(__AVX512F__)
+VINLINE vi bytes_load(const uint8_t *p) { return (vi)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)); }
+VINLINE vi bytes_load_n(const uint8_t *p, size_t n) { return (vi)_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(v_mask(n), p)); }
+VINLINE void bytes_store(uint8_t *p, vi x) { _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtepi32_epi8((__m512i)x)); }
+VINLINE void bytes_store_n(uint8_t *p, vi x, size_t n) { _mm_mask_storeu_epi8(p, v_mask(n), _mm512_cvtepi32_epi8((__m512i)x)); }
+#else
+VINLINE vi bytes_load_n(const uint8_t *p, size_t n) {
+  vi x = {0};
+  for (size_t i = 0; i < n; i++) x[i] = p[i];
+  return x;
+}
+VINLINE void bytes_store_n(uint8_t *p, vi x, size_t n) {
+  for (size_t i = 0; i < n; i++) p[i] = (uint8_t)x[i];
+}
+#if defined(__AVX2__)
+VINLINE vi bytes_load(const uint8_t *p) { return (vi)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)); }
+VINLINE void bytes_store(uint8_t *p, vi x) {
+  __m256i words = _mm256_permute4x64_epi64(_mm256_packus_epi32((__m256i)x, (__m256i)x), 0x08);
+  __m128i low = _mm256_castsi256_si128(words);
+  _mm_storel_epi64((__m128i *)(void *)p, _mm_packus_epi16(low, low));
+}
+#else
+VINLINE vi bytes_load(const uint8_t *p) { return bytes_load_n(p, W); }
+VINLINE void bytes_store(uint8_t *p, vi x) { bytes_store_n(p, x, W); }
+#endif
+#endif
+
 /* Lane i becomes lane from[i]. */
 #if defined(__AVX512F__)
 VINLINE vf vf_permute(vf x, vi from) { return (vf)_mm512_permutexvar_ps((__m512i)from, (__m512)x); }

@@ -7,8 +7,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { OSXSAVE = 1 << 27, FP16 = 1 << 23, AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24, AMX_INT8 = 1 << 25, MORE_AMX_FP16 = 1 << 21 };
-enum { AVX512_STATE = 0xe6, TILE_STATE = 3 << 17 }; /* of XCR0: SSE, AVX, masks and both halves of the vectors; configuration and data */
+enum { OSXSAVE = 1 << 27, FP16 = 1 << 23, AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24, AMX_INT8 = 1 << 25, MORE_AMX_FP16 = 1 << 21, MORE_AVX_VNNI = 1 << 4 };
+enum { AVX_STATE = 6, AVX512_STATE = 0xe6, TILE_STATE = 3 << 17 }; /* of XCR0: SSE, AVX, masks and both halves of the vectors; configuration and data */
 enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 }; /* asm/prctl.h, which older systems lack */
 
 cml_x86_words cml_x86_read(void) {
@@ -30,7 +30,9 @@ cml_x86_words cml_x86_read(void) {
 
 cml_x86_features cml_x86_features_of(const cml_x86_words *w) {
   cml_x86_features f = {0};
-  if (!(w->basic_ecx & OSXSAVE) || (w->xcr0 & AVX512_STATE) != AVX512_STATE) return f;
+  if (!(w->basic_ecx & OSXSAVE)) return f;
+  f.avx_vnni = (w->xcr0 & AVX_STATE) == AVX_STATE && w->more_eax & MORE_AVX_VNNI;
+  if ((w->xcr0 & AVX512_STATE) != AVX512_STATE) return f;
   f.fp16 = w->extended_edx & FP16;
   uint32_t tile_bytes = w->palette[0] >> 16, row_bytes = w->palette[1] & 0xffff, tiles = w->palette[1] >> 16, rows = w->palette[2] & 0xffff;
   bool shape = tile_bytes >= 1024 && row_bytes >= 64 && tiles >= 8 && rows >= 16;

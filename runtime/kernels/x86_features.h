@@ -1,4 +1,4 @@
-/* What AMX and AVX512-FP16 kernels ask of an x86 machine: the CPU's own word (CPUID), that the operating system keeps the registers
+/* What AVX-VNNI, AMX and AVX512-FP16 kernels ask of an x86 machine: the CPU's own word (CPUID), that the operating system keeps the registers
  * (XCR0) and, for tiles, that it lets this process use them. */
 #ifndef CML_X86_FEATURES_H
 #define CML_X86_FEATURES_H
@@ -16,6 +16,7 @@ typedef struct cml_x86_words {
 } cml_x86_words;
 
 typedef struct cml_x86_features {
+  bool avx_vnni; /* products of bytes in vectors of AVX, which are kept */
   bool fp16;     /* AVX512-FP16 with the registers of AVX-512 kept */
   bool amx_bf16; /* AMX-TILE and AMX-BF16 with eight tiles of 16 rows x 64 bytes, kept */
   bool amx_fp16; /* AMX-FP16 as well */

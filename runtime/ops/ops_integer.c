@@ -99,7 +99,7 @@ static cml_status run_elements(cml_call *c, cml_error *err) {
 /* ---- convolutions and linear layers ---- */
 
 enum { X, WEIGHT, BIAS, STRIDES, PAD_TYPE, PAD, DILATIONS, GROUPS, X_SCALE, X_ZERO, WEIGHT_SCALE, WEIGHT_ZERO, MIDDLE_SCALE, MIDDLE_ZERO, MIDDLE_LOW,
-       MIDDLE_HIGH, MIDDLE_BACK, RESIDUAL, RESIDUAL_SCALE, RESIDUAL_ZERO, ACTIVATION, ALPHA, BETA, SCALE, ZERO, TO };
+       MIDDLE_HIGH, MIDDLE_BACK, RESIDUAL, RESIDUAL_SCALE, RESIDUAL_ZERO, ACTIVATION, ALPHA, BETA, SCALE, ZERO, TO, WIDE };
 
 static const cml_param product_params[] = {
     {"x", CML_MASK(U8), 0, 0},
@@ -129,12 +129,16 @@ static const cml_param product_params[] = {
     {"scale", CML_MASK(F32), CML_CONST | CML_OPTIONAL, 0},                     /* of the output, where it is bytes */
     {"zero", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},
     {"to", CML_MASK(I32), CML_CONST, 0},                                       /* a cml_dtype: uint8, or a float without scale and zero */
+    {"wide", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},                      /* 1: weights less their zeros leave a signed byte */
 };
+
+/* How the sums are made. */
+enum way { BY_TILES, BY_CHANNEL, BY_CHANNEL_IN_FLOATS, BY_FLOATS };
 
 typedef struct product {
   const cml_kernels *k;
   const void *packed;
-  bool floats;          /* integer_floats.c's */
+  enum way way;
   const uint8_t *table; /* what becomes of the bytes of the middle quantization, where nothing is added */
   cml_integer_tile after;
 } product;
@@ -155,14 +159,23 @@ static cml_status read_linear(const cml_call *c, cml_conv *v, cml_error *err) {
   return CML_OK;
 }
 
-/* Whether sums are made of floats: weights that are, and groups of so few channels that integers would not pay. */
-static bool by_floats(const cml_call *c, const cml_conv *v) {
-  return cml_dtype_is_float(cml_arg(c, WEIGHT)->dtype) || !cml_integer_fits(v) || cml_conv_narrow(cml_kernels_get(), v) || cml_conv_multiplier(v);
+/* Floats for weights that are, and groups of so few channels that integers would not pay. */
+static enum way choose_way(const cml_call *c, const cml_conv *v) {
+  bool floats = cml_dtype_is_float(cml_arg(c, WEIGHT)->dtype);
+  if (cml_integer_depthwise_fits(v)) return floats || v->wide ? BY_CHANNEL_IN_FLOATS : BY_CHANNEL;
+  return floats || !cml_integer_fits(v) || cml_conv_narrow(cml_kernels_get(), v) || cml_conv_multiplier(v) ? BY_FLOATS : BY_TILES;
+}
+
+static size_t way_scratch(const cml_kernels *k, const cml_conv *v, enum way way) {
+  if (way == BY_TILES) return cml_integer_scratch(k, v);
+  if (way == BY_FLOATS) return cml_integer_floats_scratch(k, v);
+  return cml_integer_depthwise_scratch(k, v, way == BY_CHANNEL_IN_FLOATS);
 }
 
 static cml_status read_product(const cml_call *c, cml_conv *v, cml_error *err) {
   CML_TRY(is_linear(c) ? read_linear(c, v, err) : cml_conv_read_last(c, v, err));
   if (cml_arg(c, X)->rank > 4 && !is_linear(c)) return cml_call_fail(c, err, "x has three spatial dimensions");
+  v->wide = cml_arg_int(c, WIDE, 0);
   if (is_linear(c) && !cml_integer_fits(v)) return cml_call_fail(c, err, "the sums do not fit into 32 bits");
   static const unsigned columns[] = {BIAS, WEIGHT_SCALE, WEIGHT_ZERO};
   for (int i = 0; i < 3; i++) {
@@ -202,7 +215,7 @@ static cml_status infer_product(cml_call *c, cml_error *err) {
     return cml_call_fail(c, err, "the residual does not have the output's shape");
   if (!cml_tensor_known_shape(x)) return CML_OK;
   const cml_kernels *k = cml_kernels_get();
-  c->scratch_size = slots(c) * up(by_floats(c, &v) ? cml_integer_floats_scratch(k, &v) : cml_integer_scratch(k, &v));
+  c->scratch_size = slots(c) * up(way_scratch(k, &v, choose_way(c, &v)));
   return CML_OK;
 }
 
@@ -290,8 +303,18 @@ static cml_status keep_floats(cml_call *c, const cml_conv *v, const int32_t *zer
   if (packed) cml_conv_pack(p->k, v, &from, false, packed, c->pool);
   free(values);
   p->packed = packed;
-  p->floats = true;
   return packed ? CML_OK : c->keep_status;
+}
+
+static cml_status keep_bytes(cml_call *c, const cml_conv *v, const int32_t *zeros, product *p, int32_t *sums, cml_error *err) {
+  const cml_tensor *w = cml_arg(c, WEIGHT);
+  bool channel = p->way == BY_CHANNEL, is_signed = w->dtype == CML_I8;
+  void *packed = cml_call_keep(c, channel ? cml_integer_depthwise_packed_bytes(p->k, v) : cml_integer_packed_bytes(p->k, v), err);
+  if (!packed) return c->keep_status;
+  if (channel) cml_integer_depthwise_pack(p->k, v, w->data, is_signed, zeros, packed, sums);
+  else cml_integer_pack(p->k, v, w->data, is_signed, zeros, packed, sums, c->pool);
+  p->packed = packed;
+  return CML_OK;
 }
 
 static cml_status prepare_product(cml_call *c, cml_error *err) {
@@ -306,14 +329,9 @@ static cml_status prepare_product(cml_call *c, cml_error *err) {
   if (!sums) return c->keep_status;
   if (cml_arg(c, WEIGHT_ZERO) && !(zeros = keep_zeros(c, v.outputs, err))) return c->keep_status;
   p->k = k;
-  if (by_floats(c, &v)) {
-    CML_TRY(keep_floats(c, &v, zeros, p, err));
-  } else {
-    int8_t *packed = cml_call_keep(c, cml_integer_packed_bytes(k, &v), err);
-    if (!packed) return c->keep_status;
-    cml_integer_pack(k, &v, w->data, w->dtype == CML_I8, zeros, packed, sums, c->pool);
-    p->packed = packed;
-  }
+  p->way = choose_way(c, &v);
+  if (p->way == BY_FLOATS || p->way == BY_CHANNEL_IN_FLOATS) CML_TRY(keep_floats(c, &v, zeros, p, err));
+  else CML_TRY(keep_bytes(c, &v, zeros, p, sums, err));
   read_after(c, &p->after, &unit);
   CML_TRY(keep_table(c, p, err));
   CML_TRY(keep_columns(c, p, v.outputs, sums, unit, err));
@@ -333,8 +351,9 @@ static cml_status run_product(cml_call *c, cml_error *err) {
                            .pool = c->pool, .scratch = c->scratch, .slots = slots(c)};
   call.after.c = c->outs[0]->data;
   call.after.residual = residual ? residual->data : NULL;
-  if (p->floats) cml_integer_floats_run(&call);
-  else cml_integer_run(&call);
+  if (p->way == BY_TILES) cml_integer_run(&call);
+  else if (p->way == BY_FLOATS) cml_integer_floats_run(&call);
+  else cml_integer_depthwise_run(&call, p->way == BY_CHANNEL_IN_FLOATS);
   return CML_OK;
 }
 

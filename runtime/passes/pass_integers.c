@@ -8,7 +8,7 @@
  *      alone uses it along;
  *   4. what follows that, dequantize, (+ another dequantized value), (a clamp), quantize, joins it too;
  *   5. the maximum of a window moves before dequantize, other sums of two dequantized values are sums of bytes, and any other function of
- *      one of them that is quantized again is a table of 256 bytes.
+ *      one of them that is quantized again is a table of 256 bytes; quantize moves before concat.
  *
  * It runs after `epilogues` and `layout`: activations are part of layers, images have their channels last. Against the program in
  * floats only roundings between these operations differ, so that a byte can be one off where the exact value lies at a tie. */
@@ -133,6 +133,7 @@ static cml_status move_layout(integers *p, size_t at, cml_error *err) {
 
 typedef struct weight_codes {
   uint32_t data, scale, zero; /* values; zero CML_NO_VALUE: 0 */
+  bool wide;                  /* codes less their zeros leave a signed byte */
 } weight_codes;
 
 static const cml_step *folded_maker(const cml_graph *g, uint32_t v) {
@@ -148,38 +149,57 @@ static bool by_output(const cml_tensor *t, const cml_tensor *data, bool vector) 
   return n == 1 || (n == data->dims[0] && (vector ? t->rank == 1 : t->rank == data->rank && t->dims[0] == n));
 }
 
-/* Whether all codes less their zeros are signed bytes. */
-static bool within_bytes(const cml_tensor *data, const cml_tensor *zero) {
+/* How many signed bytes the codes less their zeros are sums of: 1 or 2; 0: more. */
+static int bytes_of(const cml_tensor *data, const cml_tensor *zero) {
   int64_t rows = data->dims[0], row = rows ? cml_tensor_count(data) / rows : 0, zeros = zero ? cml_tensor_count(zero) : 0;
+  int count = 1;
   for (int64_t r = 0; r < rows; r++) {
     double z = zero ? cml_tensor_get(zero, zeros == 1 ? 0 : r) : 0;
     int64_t lowest = data->dtype == CML_I8 ? -128 : 0, most = lowest + 255;
-    if (z != floor(z) || fabs(z) > 1024) return false;
+    if (z != floor(z) || fabs(z) > 1024) return 0;
     if ((double)lowest - z >= -128 && (double)most - z <= 127) continue;
     const uint8_t *codes = (const uint8_t *)data->data + r * row;
     for (int64_t i = 0; i < row; i++) {
       double v = (data->dtype == CML_I8 ? (double)(int8_t)codes[i] : (double)codes[i]) - z;
-      if (v < -128 || v > 127) return false;
+      if (v < -256 || v > 254) return 0;
+      if (v < -128 || v > 127) count = 2;
     }
   }
-  return true;
+  return count;
+}
+
+/* Codes of less than a byte as bytes. */
+static uint32_t whole_bytes(cml_graph *g, uint32_t v) {
+  const cml_tensor *t = constant(g, v);
+  if (!t || cml_dtype_bits(t->dtype) >= 8 || !cml_tensor_known_shape(t)) return v;
+  cml_tensor bytes = *t;
+  int64_t n = cml_tensor_count(t);
+  bytes.dtype = cml_dtype_is_signed(t->dtype) ? CML_I8 : CML_U8;
+  if (!(bytes.data = cml_arena_alloc(&g->arena, (size_t)n + 1))) return CML_NO_VALUE;
+  for (int64_t i = 0; i < n; i++) ((uint8_t *)bytes.data)[i] = (uint8_t)cml_tensor_get_int(t, i);
+  return cml_pass_value(g, "", &bytes, CML_ROLE_CONSTANT);
 }
 
 /* The codes behind weights that a constexpr_ operation made. */
-static bool find_codes(const cml_graph *g, uint32_t weight, weight_codes *out) {
+static bool find_codes(cml_graph *g, uint32_t weight, weight_codes *out) {
   const cml_step *s = folded_maker(g, weight);
   bool affine = s && !strcmp(s->op->name, "constexpr_affine_dequantize"), blocks = s && !strcmp(s->op->name, "constexpr_blockwise_shift_scale");
   if (!affine && !blocks) return false;
-  *out = (weight_codes){cml_pass_arg(s, affine ? "quantized_data" : "data"), cml_pass_arg(s, "scale"), cml_pass_arg(s, affine ? "zero_point" : "offset")};
+  *out = (weight_codes){cml_pass_arg(s, affine ? "quantized_data" : "data"), cml_pass_arg(s, "scale"), cml_pass_arg(s, affine ? "zero_point" : "offset"), false};
   const cml_tensor *data = constant(g, out->data), *scale = constant(g, out->scale), *zero = constant(g, out->zero);
-  if (!data || (data->dtype != CML_I8 && data->dtype != CML_U8) || data->rank < 2 || !cml_tensor_known_shape(data)) return false;
+  if (!data || !cml_dtype_is_integer(data->dtype) || cml_dtype_bits(data->dtype) > 8 || data->rank < 2 || !cml_tensor_known_shape(data)) return false;
   if (affine) {
     int64_t axis = (int64_t)number(g, s, "axis", 0);
     bool vector = (scale && scale->rank == 1 && scale->dims[0] != 1) || (zero && zero->rank == 1 && zero->dims[0] != 1);
     if (vector && axis != 0 && axis != -data->rank) return false;
   }
   if (!by_output(scale, data, affine) || (out->zero != CML_NO_VALUE && !by_output(zero, data, affine)) || !finite_values(scale)) return false;
-  return within_bytes(data, zero);
+  out->data = whole_bytes(g, out->data);
+  out->zero = whole_bytes(g, out->zero);
+  data = constant(g, out->data);
+  int bytes = data ? bytes_of(data, constant(g, out->zero)) : 0;
+  out->wide = bytes > 1;
+  return bytes;
 }
 
 /* Weights of floats are taken where they are few or no transformation (Winograd's) would make more of them. */
@@ -187,13 +207,13 @@ static bool take_floats(cml_graph *g, uint32_t weight, weight_codes *out) {
   const cml_tensor *w = constant(g, weight);
   if (!w || !cml_dtype_is_float(w->dtype) || !cml_tensor_known_shape(w) || w->rank < 3 || !finite_values(w)) return false;
   if (w->rank == 4 && w->dims[2] == 3 && w->dims[3] == 3 && w->dims[1] >= 16) return false;
-  *out = (weight_codes){weight, cml_pass_float(g, 1), CML_NO_VALUE};
+  *out = (weight_codes){weight, cml_pass_float(g, 1), CML_NO_VALUE, false};
   return true;
 }
 
 /* Whether the rows of ops_integer.c take these sizes. */
-static bool sizes_fit(const cml_tensor *data, bool linear) {
-  if (linear) return data->rank == 2 && data->dims[1] > 0 && cml_integer_fits(&(cml_conv){.channels = (size_t)data->dims[1], .groups = 1, .in = {1, 1, 1}, .kernel = {1, 1, 1}});
+static bool sizes_fit(const cml_tensor *data, bool wide, bool linear) {
+  if (linear) return data->rank == 2 && data->dims[1] > 0 && cml_integer_fits(&(cml_conv){.wide = wide, .channels = (size_t)data->dims[1], .groups = 1, .in = {1, 1, 1}, .kernel = {1, 1, 1}});
   return data->rank == 3 || data->rank == 4;
 }
 
@@ -212,6 +232,7 @@ static cml_status become_product(integers *p, cml_step *s, const cml_step *d, co
       {"activation", cml_pass_arg(s, "activation")}, {"alpha", cml_pass_arg(s, "alpha")}, {"beta", cml_pass_arg(s, "beta")},
       {"scale", quantize ? cml_pass_arg(quantize, "scale") : CML_NO_VALUE}, {"zero", quantize ? cml_pass_arg(quantize, "zero") : CML_NO_VALUE},
       {"to", cml_pass_int(g, quantize ? CML_U8 : cml_pass_type(g, s->outs[0])->dtype)},
+      {"wide", w->wide ? cml_pass_int(g, 1) : CML_NO_VALUE},
   };
   const char *name = s->name;
   CML_TRY(cml_pass_become(g, last, linear ? "cml_integer_linear" : "cml_integer_conv", bindings, sizeof bindings / sizeof *bindings, err));
@@ -234,7 +255,7 @@ static cml_status take_layer(integers *p, size_t at, cml_error *err) {
   if (!d || (residual != CML_NO_VALUE && !r) || (type != CML_F16 && type != CML_F32) || cml_pass_type(g, cml_pass_arg(d, "x"))->rank < 1) return CML_OK;
   if (bias != CML_NO_VALUE && (!constant(g, bias) || !finite_values(constant(g, bias)))) return CML_OK;
   if (!find_codes(g, cml_pass_arg(s, "weight"), &w) && (linear || !take_floats(g, cml_pass_arg(s, "weight"), &w))) return CML_OK;
-  if (!sizes_fit(cml_pass_type(g, w.data), linear)) return CML_OK;
+  if (!sizes_fit(cml_pass_type(g, w.data), w.wide, linear)) return CML_OK;
   cml_step *q = only_user(p, s->outs[0]);
   if (q && !cml_pass_is(q, "cml_quantize")) q = NULL;
   return become_product(p, s, d, r, &w, q, q ? q : s, err);
@@ -375,6 +396,18 @@ static void fill_table(const cml_graph *g, const cml_step *d, const cml_step *fu
   k->quantize(half ? (void *)halves : values, half, 256, (float)number(g, q, "scale", 1), (int32_t)number(g, q, "zero", 0), (uint8_t)number(g, q, "nan", 0), table);
 }
 
+/* Makes s the table of what d, a function (NULL: none) and q make of bytes. */
+static cml_status become_map(cml_graph *g, cml_step *s, const cml_step *d, const cml_step *function, const cml_step *q, cml_error *err) {
+  cml_tensor table = {.dtype = CML_U8, .rank = 1, .dims = {256}, .data = cml_arena_alloc(&g->arena, 256)};
+  if (!table.data) return cml_fail_memory(err);
+  fill_table(g, d, function, q, table.data);
+  const cml_binding bindings[] = {{"x", cml_pass_arg(d, "x")}, {"table", cml_pass_value(g, "", &table, CML_ROLE_CONSTANT)}};
+  if (bindings[1].value == CML_NO_VALUE) return cml_fail_memory(err);
+  bool same = true;
+  for (int i = 0; i < 256; i++) same = same && ((uint8_t *)table.data)[i] == i;
+  return cml_pass_become(g, s, same ? "identity" : "cml_integer_map", bindings, same ? 1 : 2, err);
+}
+
 static cml_status take_map(integers *p, size_t at, cml_error *err) {
   cml_graph *g = p->g;
   cml_step *q = &g->body.steps[at], *function = NULL;
@@ -388,17 +421,30 @@ static cml_status take_map(integers *p, size_t at, cml_error *err) {
     d = dequantized(p, at, cml_pass_arg(function, "x"));
   }
   if (!d) return CML_OK;
-  cml_tensor table = {.dtype = CML_U8, .rank = 1, .dims = {256}, .data = cml_arena_alloc(&g->arena, 256)};
-  if (!table.data) return cml_fail_memory(err);
-  fill_table(g, d, function, q, table.data);
-  const cml_binding bindings[] = {{"x", cml_pass_arg(d, "x")}, {"table", cml_pass_value(g, "", &table, CML_ROLE_CONSTANT)}};
-  if (bindings[1].value == CML_NO_VALUE) return cml_fail_memory(err);
-  bool same = true;
-  for (int i = 0; i < 256; i++) same = same && ((uint8_t *)table.data)[i] == i;
-  CML_TRY(cml_pass_become(g, q, same ? "identity" : "cml_integer_map", bindings, same ? 1 : 2, err));
+  uint32_t bytes = cml_pass_arg(d, "x");
+  CML_TRY(become_map(g, q, d, function, q, err));
   drop(function, q);
-  moved_use(p, bindings[0].value, q);
+  moved_use(p, bytes, q);
   return CML_OK;
+}
+
+/* A quantize behind parts that are dequantized for them alone moves before each: their bytes are joined. */
+static cml_status take_concat(integers *p, size_t at, cml_error *err) {
+  cml_graph *g = p->g;
+  cml_step *s = &g->body.steps[at], *q = cml_pass_is(s, "concat") ? only_user(p, s->outs[0]) : NULL;
+  if (!q || !cml_pass_is(q, "cml_quantize")) return CML_OK;
+  for (uint16_t i = s->first[0]; i < s->first[1]; i++) {
+    const cml_step *d = dequantized(p, at, s->args[i]);
+    if (!d || only_user(p, d->outs[0]) != s) return CML_OK;
+  }
+  for (uint16_t i = s->first[0]; i < s->first[1]; i++) {
+    cml_step *d = dequantized(p, at, s->args[i]);
+    CML_TRY(become_map(g, d, d, NULL, q, err));
+    CML_TRY(set_type(g, d, CML_U8, err));
+  }
+  const cml_binding same[] = {{"x", s->outs[0]}};
+  CML_TRY(set_type(g, s, CML_U8, err));
+  return cml_pass_become(g, q, "identity", same, 1, err);
 }
 
 /* ---- the pass ---- */
@@ -420,6 +466,7 @@ cml_status cml_pass_integers(cml_graph *g, cml_error *err) {
   cml_status status = each(&p, to_bytes, err);
   if (!status) status = each(&p, move_layout, err);
   if (!status) status = each(&p, take_max, err);
+  if (!status) status = each(&p, take_concat, err);
   if (!status) status = each(&p, take_layer, err);
   if (!status) status = each(&p, take_tail, err);
   if (!status) status = each(&p, take_add, err);

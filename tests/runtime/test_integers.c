@@ -40,14 +40,15 @@ static int64_t out_size(int64_t in, int64_t before, int64_t after, int64_t kerne
   return in + before + after < span ? 0 : (in + before + after - span) / stride + 1;
 }
 
-static bool draw(drawn *d, bool extreme) {
+static bool draw(drawn *d, bool depthwise, bool extreme) {
   cml_conv *v = &d->v;
   static const int64_t kernels[] = {1, 1, 1, 3, 3, 2, 5};
-  *v = (cml_conv){.planar = true, .batch = (size_t)between(1, 2), .groups = rnd() % 4 ? 1 : (size_t)between(2, 3), .in = {1, between(1, 12), between(1, 40)}, .kernel = {1, 1, 1},
-                  .stride = {1, 1, 1}, .dilation = {1, 1, 1}, .out = {1, 1, 1}};
+  *v = (cml_conv){.batch = (size_t)between(1, 2), .groups = rnd() % 4 ? 1 : (size_t)between(2, 3), .in = {1, between(1, 12), between(1, 40)}, .kernel = {1, 1, 1},
+                  .stride = {1, 1, 1}, .dilation = {1, 1, 1}, .out = {1, 1, 1}, .in_last = true, .out_last = true, .planar = true};
   v->channels = v->groups > 1 ? v->groups * (size_t)between(1, 5) * 4 : rnd() % 2 ? (size_t)between(1, 70) : (size_t)between(1, 20) * 4;
   v->outputs = v->groups * (size_t)between(1, v->groups > 1 ? 40 : 90);
   int64_t kernel = kernels[rnd() % 7];
+  if (depthwise) v->channels = v->outputs = v->groups = (size_t)between(2, rnd() % 2 ? 150 : 20), kernel = between(2, 9);
   for (int i = 1; i < 3; i++) {
     v->kernel[i] = kernel == 1 ? 1 : rnd() % 4 ? kernel : between(1, 4);
     v->stride[i] = rnd() % 3 ? 1 : 2;
@@ -73,6 +74,7 @@ static bool draw(drawn *d, bool extreme) {
   cml_integer_tile *t = &d->after;
   *t = (cml_integer_tile){.scale = d->scale, .bias = d->bias, .start = d->start, .f_scale = 1};
   t->to = (enum cml_integer_to)(rnd() % 3);
+  t->f = rnd() % 4 ? CML_UNARY_COPY : CML_UNARY_ABS;
   t->zero = t->to == CML_TO_BYTE ? (int)between(0, 255) : 0;
   t->low = t->to == CML_TO_BYTE ? (float)-t->zero : -INFINITY, t->high = t->to == CML_TO_BYTE ? (float)(255 - t->zero) : INFINITY;
   d->table = t->to == CML_TO_BYTE && rnd() % 2 ? around : NULL;
@@ -110,6 +112,7 @@ static bool right(const drawn *d, int64_t sum, size_t o, size_t at, const void *
     slack = 1e-4;
   }
   v += add, other += add;
+  if (t->f == CML_UNARY_ABS) v = fabs(v), other = fabs(other);
   if (t->to == CML_TO_BYTE) {
     int got = ((const uint8_t *)c)[at];
     if (d->table) got = 255 - got;
@@ -120,27 +123,47 @@ static bool right(const drawn *d, int64_t sum, size_t o, size_t at, const void *
   return fabs(got - fmax(v, (double)t->low)) <= slack || fabs(got - fmax(other, (double)t->low)) <= slack;
 }
 
-static void check_driver(const cml_kernels *k, drawn *d, cml_pool *pool) {
+/* in_floats: the codes of the weights as floats. */
+static const void *pack_weights(const cml_kernels *k, drawn *d, bool depthwise, bool in_floats) {
+  const cml_conv *v = &d->v;
+  size_t taps = (size_t)(v->kernel[1] * v->kernel[2]), n = v->outputs * v->channels / v->groups * taps;
+  void *packed = at_end(3, in_floats ? cml_conv_packed_bytes(k, v, false) : depthwise ? cml_integer_depthwise_packed_bytes(k, v) : cml_integer_packed_bytes(k, v));
+  if (in_floats) {
+    float *w = at_end(5, n * 4);
+    for (size_t i = 0; i < n; i++) w[i] = d->w[i];
+    cml_conv_pack(k, v, &(cml_conv_source){.data = w, .group_stride = (int64_t)(n / v->groups), .output_stride = (int64_t)(n / v->outputs), .channel_stride = (int64_t)taps,
+                                           .tap_stride = {(int64_t)taps, v->kernel[2], 1}}, false, packed, NULL);
+  } else if (depthwise) {
+    cml_integer_depthwise_pack(k, v, d->w, true, NULL, packed, d->sums);
+  } else {
+    cml_integer_pack(k, v, d->w, true, NULL, packed, d->sums, NULL);
+  }
+  return packed;
+}
+
+static void check_driver(const cml_kernels *k, drawn *d, bool depthwise, bool in_floats, cml_pool *pool) {
   const cml_conv *v = &d->v;
   static char scratch[4][1 << 20] __attribute__((aligned(64)));
   size_t pixels = v->batch * (size_t)(v->out[1] * v->out[2]), size = d->after.to == CML_TO_BYTE ? 1 : d->after.to == CML_TO_F16 ? 2 : 4;
-  assert_true(cml_integer_fits(v));
-  int8_t *packed = at_end(3, cml_integer_packed_bytes(k, v));
+  assert_true(depthwise ? cml_integer_depthwise_fits(v) : cml_integer_fits(v));
   void *c = at_end(4, pixels * v->outputs * size);
-  size_t need = cml_integer_scratch(k, v);
+  size_t need = depthwise ? cml_integer_depthwise_scratch(k, v, in_floats) : in_floats ? cml_integer_floats_scratch(k, v) : cml_integer_scratch(k, v);
   assert_true(need <= sizeof scratch[0]);
-  cml_integer_pack(k, v, d->w, true, NULL, packed, d->sums, NULL);
+  const void *packed = pack_weights(k, d, depthwise, in_floats);
   for (size_t o = 0; o < v->outputs; o++) d->start[o] = (int32_t)(0 - (uint32_t)d->zero * (uint32_t)d->sums[o]);
   cml_integer_call call = {.k = k, .v = v, .packed = packed, .after = d->after, .table = d->table, .x = d->x, .x_zero = (uint8_t)d->zero, .pool = pool, .scratch = scratch,
                            .slots = cml_pool_threads(pool)};
   call.after.c = c;
-  cml_integer_run(&call);
+  if (d->after.f != CML_UNARY_COPY) call.after.unary_rows = k->unary_rows;
+  if (depthwise) cml_integer_depthwise_run(&call, in_floats);
+  else if (in_floats) cml_integer_floats_run(&call);
+  else cml_integer_run(&call);
   for (size_t p = 0; p < pixels; p++) {
     int64_t y = (int64_t)p / v->out[2] % v->out[1], x = (int64_t)p % v->out[2];
     for (size_t o = 0; o < v->outputs; o++)
       if (!right(d, exact_sum(d, p / (size_t)(v->out[1] * v->out[2]), y, x, o), o, p * v->outputs + o, c))
-        fail_msg("%s: %zu of %zu channels to %zu in %zu groups, kernel %lld x %lld: pixel %zu, output %zu", k->name, pixels, v->channels, v->outputs, v->groups,
-                 (long long)v->kernel[1], (long long)v->kernel[2], p, o);
+        fail_msg("%s: %zu of %zu channels to %zu in %zu groups, kernel %lld x %lld%s: pixel %zu, output %zu", k->name, pixels, v->channels, v->outputs, v->groups,
+                 (long long)v->kernel[1], (long long)v->kernel[2], in_floats ? ", weights of floats" : "", p, o);
   }
 }
 
@@ -150,9 +173,11 @@ static void test_drivers(void **state) {
   cml_pool *pool;
   static drawn d;
   assert_ok(cml_pool_create(2, &pool, err));
-  for (int round = 0; round < 1200; round++) {
-    if (!draw(&d, round % 20 == 0)) continue;
-    for (size_t i = 0; (k = cml_kernels_at(i)); i++) check_driver(k, &d, round % 3 ? NULL : pool);
+  for (int round = 0; round < 1600; round++) {
+    bool depthwise = round % 2;
+    if (!draw(&d, depthwise, round % 20 < 2)) continue;
+    for (size_t i = 0; (k = cml_kernels_at(i)); i++)
+      for (int in_floats = 0; in_floats < 2; in_floats++) check_driver(k, &d, depthwise, in_floats, round % 3 ? NULL : pool);
   }
   cml_pool_destroy(pool);
 }
