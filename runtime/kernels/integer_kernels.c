@@ -326,45 +326,45 @@ static void integer_depthwise(const cml_integer_tile *whole) {
   }
 }
 
-#if defined(__AVX512VBMI__)
 /* Sixteen bytes of each of four rows, made four bytes of each of sixteen places. */
-VINLINE void weave_16(const uint8_t *const *rows, __m128i absent, size_t at, uint8_t *z) {
+#if defined(__AVX512VBMI__)
+#define WEAVE_LOAD(r) _mm_loadu_si128((const __m128i *)(const void *)(rows[r] + (at & moves[r])))
+VINLINE void weave_16(const uint8_t *const *rows, const size_t *moves, size_t at, uint8_t *z) {
   static const uint8_t from[64] = {0, 16, 32, 48, 1, 17, 33, 49, 2,  18, 34, 50, 3,  19, 35, 51, 4,  20, 36, 52, 5,  21, 37, 53, 6,  22, 38, 54, 7,  23, 39, 55,
                                    8, 24, 40, 56, 9, 25, 41, 57, 10, 26, 42, 58, 11, 27, 43, 59, 12, 28, 44, 60, 13, 29, 45, 61, 14, 30, 46, 62, 15, 31, 47, 63};
-  __m512i all = _mm512_castsi128_si512(rows[0] ? _mm_loadu_si128((const __m128i *)(const void *)(rows[0] + at)) : absent);
-  all = _mm512_inserti32x4(all, rows[1] ? _mm_loadu_si128((const __m128i *)(const void *)(rows[1] + at)) : absent, 1);
-  all = _mm512_inserti32x4(all, rows[2] ? _mm_loadu_si128((const __m128i *)(const void *)(rows[2] + at)) : absent, 2);
-  all = _mm512_inserti32x4(all, rows[3] ? _mm_loadu_si128((const __m128i *)(const void *)(rows[3] + at)) : absent, 3);
+  __m512i all = _mm512_inserti32x4(_mm512_castsi128_si512(WEAVE_LOAD(0)), WEAVE_LOAD(1), 1);
+  all = _mm512_inserti32x4(_mm512_inserti32x4(all, WEAVE_LOAD(2), 2), WEAVE_LOAD(3), 3);
   _mm512_storeu_si512(z, _mm512_permutexvar_epi8(_mm512_loadu_si512(from), all));
 }
-#define WEAVE_ABSENT(x) _mm_set1_epi8((char)(x))
 #else
-typedef uint8_t vb16 __attribute__((vector_size(16)));
-typedef uint16_t vw8 __attribute__((vector_size(16)));
-VINLINE vb16 weave_load(const uint8_t *row, vb16 absent, size_t at) {
-  if (row) memcpy(&absent, row + at, 16);
-  return absent;
-}
-VINLINE void weave_16(const uint8_t *const *rows, vb16 absent, size_t at, uint8_t *z) {
-  const vb16 r0 = weave_load(rows[0], absent, at), r1 = weave_load(rows[1], absent, at), r2 = weave_load(rows[2], absent, at), r3 = weave_load(rows[3], absent, at);
-  const vw8 low01 = (vw8)__builtin_shufflevector(r0, r1, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-  const vw8 low23 = (vw8)__builtin_shufflevector(r2, r3, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-  const vw8 high01 = (vw8)__builtin_shufflevector(r0, r1, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-  const vw8 high23 = (vw8)__builtin_shufflevector(r2, r3, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+VINLINE void weave_16(const uint8_t *const *rows, const size_t *moves, size_t at, uint8_t *z) {
+  typedef uint8_t vb16 __attribute__((vector_size(16)));
+  typedef uint16_t vw8 __attribute__((vector_size(16)));
+  vb16 r[4];
+  CML_UNROLL for (int i = 0; i < 4; i++) memcpy(&r[i], rows[i] + (at & moves[i]), 16);
+  const vw8 low01 = (vw8)__builtin_shufflevector(r[0], r[1], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  const vw8 low23 = (vw8)__builtin_shufflevector(r[2], r[3], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  const vw8 high01 = (vw8)__builtin_shufflevector(r[0], r[1], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  const vw8 high23 = (vw8)__builtin_shufflevector(r[2], r[3], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
   const vw8 out[4] = {__builtin_shufflevector(low01, low23, 0, 8, 1, 9, 2, 10, 3, 11), __builtin_shufflevector(low01, low23, 4, 12, 5, 13, 6, 14, 7, 15),
                       __builtin_shufflevector(high01, high23, 0, 8, 1, 9, 2, 10, 3, 11), __builtin_shufflevector(high01, high23, 4, 12, 5, 13, 6, 14, 7, 15)};
   memcpy(z, out, 64);
 }
-#define WEAVE_ABSENT(x) ((vb16){0} + (uint8_t)(x))
 #endif
 
+/* Rows that are absent are a few bytes, which are read again and again. */
 static void weave_bytes(const uint8_t *const *rows, uint8_t absent, size_t pixels, size_t channels, size_t x_pixel, uint8_t *z, size_t z_pixel) {
+  uint8_t blank[16];
+  const uint8_t *from[4];
+  size_t moves[4];
+  memset(blank, absent, sizeof blank);
+  for (int r = 0; r < 4; r++) from[r] = rows[r] ? rows[r] : blank, moves[r] = rows[r] ? SIZE_MAX : 0;
   if (x_pixel == channels && z_pixel == channels * 4) channels *= pixels, pixels = 1;
   for (size_t p = 0; p < pixels; p++, z += z_pixel) {
     const size_t at = p * x_pixel, whole = channels & ~(size_t)15;
-    for (size_t c = 0; c < whole; c += 16) weave_16(rows, WEAVE_ABSENT(absent), at + c, z + c * 4);
+    for (size_t c = 0; c < whole; c += 16) weave_16(from, moves, at + c, z + c * 4);
     for (size_t c = whole; c < channels; c++)
-      for (size_t r = 0; r < 4; r++) z[c * 4 + r] = rows[r] ? rows[r][at + c] : absent;
+      for (size_t r = 0; r < 4; r++) z[c * 4 + r] = from[r][(at + c) & moves[r]];
   }
 }
 

@@ -24,7 +24,7 @@ static void test_features(void **state) {
   const cml_x86_words sapphire = {.basic_ecx = 0x7ffafbff, .extended_edx = 0xffdd4432, .more_eax = 0x1c30,
                                   .palette = {0x04002000, 0x00080040, 0x10}, .xcr0 = 0x602e7};
   cml_x86_features f = cml_x86_features_of(&sapphire);
-  assert_true(f.fp16 && f.amx_bf16 && f.amx_int8 && !f.amx_fp16);
+  assert_true(f.avx_vnni && f.fp16 && f.amx_bf16 && f.amx_int8 && !f.amx_fp16);
   cml_x86_words w = sapphire;
   w.more_eax |= 1u << 21;
   assert_true(cml_x86_features_of(&w).amx_fp16);
@@ -44,12 +44,16 @@ static void test_features(void **state) {
   w.extended_edx &= ~(1u << 25);
   f = cml_x86_features_of(&w);
   assert_true(f.amx_bf16 && !f.amx_int8);
+  w = sapphire;
+  w.more_eax &= ~(1u << 4);
+  assert_false(cml_x86_features_of(&w).avx_vnni);
   for (int bit = 0; bit < 64; bit++) { /* what the operating system keeps */
     w = sapphire;
     w.xcr0 &= ~(UINT64_C(1) << bit);
     f = cml_x86_features_of(&w);
     bool vectors = !(bit == 1 || bit == 2 || bit == 5 || bit == 6 || bit == 7);
     assert_int_equal(f.fp16, vectors);
+    assert_int_equal(f.avx_vnni, bit != 1 && bit != 2);
     assert_int_equal(f.amx_bf16, vectors && bit != 17 && bit != 18);
   }
   w = (cml_x86_words){0};
