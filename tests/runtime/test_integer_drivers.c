@@ -166,7 +166,7 @@ static void test_drivers(void **state) {
   cml_pool *pool;
   static drawn d;
   assert_ok(cml_pool_create(2, &pool, err));
-  for (int round = 0; round < 1600; round++) {
+  for (int round = 0; round < 800; round++) {
     bool depthwise = round % 2;
     if (!draw(&d, depthwise, round % 20 < 2)) continue;
     for (size_t i = 0; (k = cml_kernels_at(i)); i++)
