@@ -495,7 +495,6 @@ static void share_out(layout *l, job *j, size_t threads) {
   const cml_conv *v = &l->v;
   size_t panels = cml_panel_count(j->c->k, l->group_outputs), best = SIZE_MAX, mr = j->c->k->tile_rows;
   int64_t columns = l->columns;
-  size_t staged = v->in_half ? (size_t)(v->kernel[0] * l->in_rows * l->in_columns) * v->channels / 8 : 0; /* widened again for each part */
   j->part = panels;
   for (int64_t pieces = 1; threads > 1 && pieces <= 4; pieces *= 2) {
     int64_t wide = (l->columns + pieces - 1) / pieces;
@@ -503,8 +502,7 @@ static void share_out(layout *l, job *j, size_t threads) {
     if (pieces > 1 && blocks >= 8 * threads * (size_t)pieces) break;
     for (size_t part = 1; part <= panels; part++) {
       size_t units = blocks * ((panels + part - 1) / part), rounds = (units + threads - 1) / threads;
-      size_t unit = steps * part * (l->depth + 8) * mr + 500 + (size_t)wide * 4 + staged;
-      size_t cost = rounds * unit + unit / 4; /* a worker that comes late or is disturbed leaves no more than a unit's time */
+      size_t cost = rounds * (steps * part * (l->depth + 8) * mr + 500 + (size_t)wide * 4);
       if (cost < best) best = cost, j->part = part, columns = wide;
     }
   }

@@ -191,20 +191,28 @@ VINLINE void any_columns(const int kw, const int stride, const int kind, const b
   }
 }
 
-static void depthwise_vector(const cml_depthwise *d, size_t c) {
-#define DEPTHWISE_CASE(kw_, stride_, kind_) \
-  if (plain && d->kw == kw_ && d->stride == stride_ && kind == kind_) depthwise_columns(kw_, stride_, kind_, d, c); else
-#define GROUPED_CASE(stride_, kind_) \
-  if (grouped && d->dilation == 1 && d->kw == 3 && d->stride == stride_ && kind == kind_) any_columns(3, stride_, kind_, true, d, c); else
-#define ANY_CASE(grouped_, kind_) \
-  if (grouped == grouped_ && kind == kind_) any_columns(0, 0, kind_, grouped_, d, c); else
+/* One function for each kind: compilers spill in one that holds all cases. */
+VINLINE void depthwise_kind(const int kind, const cml_depthwise *d, size_t c) {
   const bool grouped = d->group > 1, plain = d->dilation == 1 && !grouped;
-  const int kind = d->x_bytes ? BYTES : d->x_half ? HALVES : FLOATS;
-  DEPTHWISE_CASE(3, 1, FLOATS) DEPTHWISE_CASE(3, 1, HALVES) DEPTHWISE_CASE(3, 1, BYTES) DEPTHWISE_CASE(3, 2, FLOATS) DEPTHWISE_CASE(3, 2, HALVES)
-  DEPTHWISE_CASE(3, 2, BYTES) DEPTHWISE_CASE(5, 1, FLOATS) DEPTHWISE_CASE(5, 1, HALVES) DEPTHWISE_CASE(5, 1, BYTES) DEPTHWISE_CASE(5, 2, FLOATS)
-  DEPTHWISE_CASE(5, 2, HALVES) DEPTHWISE_CASE(5, 2, BYTES) DEPTHWISE_CASE(7, 1, FLOATS) DEPTHWISE_CASE(7, 1, HALVES)
-  GROUPED_CASE(1, FLOATS) GROUPED_CASE(1, HALVES) GROUPED_CASE(2, FLOATS) GROUPED_CASE(2, HALVES)
-  ANY_CASE(false, FLOATS) ANY_CASE(false, HALVES) ANY_CASE(false, BYTES) ANY_CASE(true, FLOATS) ANY_CASE(true, HALVES) {}
+  if (plain && d->kw == 3 && d->stride == 1) depthwise_columns(3, 1, kind, d, c);
+  else if (plain && d->kw == 3 && d->stride == 2) depthwise_columns(3, 2, kind, d, c);
+  else if (plain && d->kw == 5 && d->stride == 1) depthwise_columns(5, 1, kind, d, c);
+  else if (plain && d->kw == 5 && d->stride == 2) depthwise_columns(5, 2, kind, d, c);
+  else if (plain && d->kw == 7 && d->stride == 1 && kind != BYTES) depthwise_columns(7, 1, kind, d, c);
+  else if (kind != BYTES && grouped && d->dilation == 1 && d->kw == 3 && d->stride == 1) any_columns(3, 1, kind, true, d, c);
+  else if (kind != BYTES && grouped && d->dilation == 1 && d->kw == 3 && d->stride == 2) any_columns(3, 2, kind, true, d, c);
+  else if (kind != BYTES && grouped) any_columns(0, 0, kind, true, d, c);
+  else any_columns(0, 0, kind, false, d, c);
+}
+
+static __attribute__((noinline)) void depthwise_floats(const cml_depthwise *d, size_t c) { depthwise_kind(FLOATS, d, c); }
+static __attribute__((noinline)) void depthwise_halves(const cml_depthwise *d, size_t c) { depthwise_kind(HALVES, d, c); }
+static __attribute__((noinline)) void depthwise_bytes(const cml_depthwise *d, size_t c) { depthwise_kind(BYTES, d, c); }
+
+static void depthwise_vector(const cml_depthwise *d, size_t c) {
+  if (d->x_bytes) depthwise_bytes(d, c);
+  else if (d->x_half) depthwise_halves(d, c);
+  else depthwise_floats(d, c);
 }
 
 /* Fewer channels than a vector has lanes; TOGETHER outputs at least. */
