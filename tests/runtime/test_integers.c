@@ -148,6 +148,19 @@ static void draw_input(image *x, int64_t channels, int64_t height, int64_t width
   for (size_t i = 0; i < image_count(x); i++) input[i] = (float)between(-127, 127) / 64 + 0x1p-8f, x->v[i] = (double)input[i];
 }
 
+/* An image that is quantized at once, and the constants of the layers behind it. */
+static void begin_block(const char *shape, image *x, int64_t channels, int64_t height, int64_t width, int zero) {
+  begin_program(shape);
+  draw_input(x, channels, height, width);
+  put_words("custom", "custom");
+  put_words("valid", "valid");
+  put_ints("pads", "[4]", "[1, 1, 1, 1]");
+  put_ints("two", "[2]", "[2, 2]");
+  put_ints("one", "[2]", "[1, 1]");
+  put("tensor<bool, []> no = const()[name = tensor<string, []>(\"no\"), val = tensor<bool, []>(false)];\n");
+  quantize("x", "q0", x, 0.015625, zero, 0.015625, 4);
+}
+
 /* An image through a convolution with relu, a pointwise one, a residual sum with relu, and a maximum; the last dequantize is the output. */
 static void residual_block(void) {
   static image x, skip;
@@ -155,15 +168,7 @@ static void residual_block(void) {
   static double scale[24], bias[24];
   int zero = !strcmp(code, "uint8") ? 120 : 3, relu_zero = !strcmp(code, "uint8") ? 0 : -128;
   do {
-    begin_program("[1, 4, 9, 7]");
-    draw_input(&x, 4, 9, 7);
-    put_words("custom", "custom");
-    put_words("valid", "valid");
-    put_ints("pads", "[4]", "[1, 1, 1, 1]");
-    put_ints("two", "[2]", "[2, 2]");
-    put_ints("one", "[2]", "[1, 1]");
-    put("tensor<bool, []> no = const()[name = tensor<string, []>(\"no\"), val = tensor<bool, []>(false)];\n");
-    quantize("x", "q0", &x, 0.015625, zero, 0.015625, 4);
+    begin_block("[1, 4, 9, 7]", &x, 4, 9, 7, zero);
     weights("w1", (const int64_t[]){24, 4, 3, 3}, 4, w1, scale, bias, 0);
     put("tensor<%s, [1, 24, 9, 7]> c1 = conv(x = q0, weight = w1, bias = w1_bias, pad = pads, pad_type = custom, strides = one)[name = tensor<string, []>(\"c1\")];\n", type);
     put("tensor<%s, [1, 24, 9, 7]> r1 = relu(x = c1)[name = tensor<string, []>(\"r1\")];\n", type);
@@ -240,15 +245,8 @@ static void depthwise_block(void) {
   static float w2[8 * 24];
   int zero = !strcmp(code, "uint8") ? 120 : 3, relu_zero = !strcmp(code, "uint8") ? 0 : -128;
   do {
-    begin_program("[1, 24, 11, 8]");
-    draw_input(&x, 24, 11, 8);
-    put_words("custom", "custom");
-    put_words("valid", "valid");
-    put_ints("pads", "[4]", "[1, 1, 1, 1]");
-    put_ints("two", "[2]", "[2, 2]");
-    put_ints("one", "[2]", "[1, 1]");
+    begin_block("[1, 24, 11, 8]", &x, 24, 11, 8, zero);
     put_ints("groups", "[]", "24");
-    quantize("x", "q0", &x, 0.015625, zero, 0.015625, 4);
     weights("w1", (const int64_t[]){24, 1, 3, 3}, 4, w1, scale, bias, 0);
     put("tensor<%s, [1, 24, 6, 4]> c1 = conv(x = q0, weight = w1, bias = w1_bias, pad = pads, pad_type = custom, strides = two, groups = groups)[name = tensor<string, []>(\"c1\")];\n", type);
     y = (image){.channels = 24, .height = 6, .width = 4};
@@ -332,15 +330,8 @@ static void joined_block(void) {
   static double scale[8], bias[8];
   int zero = !strcmp(code, "uint8") ? 120 : 3;
   do {
-    begin_program("[1, 4, 9, 7]");
-    draw_input(&x, 4, 9, 7);
-    put_words("custom", "custom");
-    put_words("valid", "valid");
-    put_ints("pads", "[4]", "[1, 1, 1, 1]");
-    put_ints("one", "[2]", "[1, 1]");
+    begin_block("[1, 4, 9, 7]", &x, 4, 9, 7, zero);
     put_ints("axis", "[]", "1");
-    put("tensor<bool, []> no = const()[name = tensor<string, []>(\"no\"), val = tensor<bool, []>(false)];\n");
-    quantize("x", "q0", &x, 0.015625, zero, 0.015625, 4);
     left = right_part = x;
     weights("w1", (const int64_t[]){8, 4, 1, 1}, 4, w1, scale, bias, 90);
     put("tensor<%s, [1, 8, 9, 7]> c1 = conv(x = q0, weight = w1, bias = w1_bias, pad_type = valid, strides = one)[name = tensor<string, []>(\"c1\")];\n", type);
