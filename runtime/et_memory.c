@@ -94,6 +94,65 @@ void *cml_et_keep(cml_et_call *call, uint64_t size) {
   return p;
 }
 
+/* ---- scratch of threads ---- */
+
+/* A thread takes about two pages by itself, which many threads leave less room for. */
+static size_t crew_room(const cml_et_call *c) {
+  size_t own = (cml_pool_threads(c->pool) - 1) * 4096;
+  return own < CML_ET_CREW / 3 * 2 ? CML_ET_CREW - own : CML_ET_CREW / 3;
+}
+
+static size_t crew_size(const cml_et_call *c, uint64_t bytes) {
+  uint64_t most = bytes ? crew_room(c) / bytes : SIZE_MAX;
+  size_t threads = cml_pool_threads(c->pool);
+  return most < 1 ? 1 : most < threads ? (size_t)most : threads;
+}
+
+size_t cml_et_crew_share(const cml_et_call *c, size_t least, size_t most) {
+  size_t share = crew_room(c) / cml_pool_threads(c->pool) / 64 * 64;
+  return share < least ? least : share > most ? most : share;
+}
+
+cml_status cml_et_crew_of(cml_et_call *c, uint64_t bytes, cml_et_crew *out, cml_error *err) {
+  uint64_t slot;
+  if (!cml_align(bytes, 64, &slot)) return cml_fail_memory(err);
+  *out = (cml_et_crew){.pool = c->pool, .threads = crew_size(c, slot), .slot = (size_t)slot};
+  if (!cml_mul(slot, out->threads, &slot) || !(out->scratch = cml_et_temp(c, slot))) return cml_fail_memory(err);
+  return CML_OK;
+}
+
+typedef struct plain_task {
+  void (*body)(void *context, size_t begin, size_t end);
+  void *context;
+} plain_task;
+
+static void run_plain(void *context, size_t thread, size_t begin, size_t end) {
+  (void)thread;
+  const plain_task *t = context;
+  t->body(t->context, begin, end);
+}
+
+void cml_et_parallel(const cml_et_call *c, size_t stack, size_t count, size_t grain, void (*body)(void *, size_t, size_t), void *context) {
+  plain_task t = {body, context};
+  cml_parallel_among(c->pool, crew_size(c, stack), count, grain, run_plain, &t);
+}
+
+typedef struct crew_task {
+  const cml_et_crew *crew;
+  void (*body)(void *context, void *scratch, size_t begin, size_t end);
+  void *context;
+} crew_task;
+
+static void run_with_scratch(void *context, size_t thread, size_t begin, size_t end) {
+  const crew_task *t = context;
+  t->body(t->context, t->crew->scratch + thread * t->crew->slot, begin, end);
+}
+
+void cml_et_crew_run(const cml_et_crew *crew, size_t count, size_t grain, void (*body)(void *, void *, size_t, size_t), void *context) {
+  crew_task t = {crew, body, context};
+  cml_parallel_among(crew->pool, crew->threads, count, grain, run_with_scratch, &t);
+}
+
 void cml_et_memory_reset(struct cml_et_memory *m) {
   if (m->overflow) {
     unchain(m, &m->overflow);
@@ -209,17 +268,17 @@ cml_status cml_et_resize(cml_et_call *c, cml_et_tensor *t, size_t rank, const in
 /* ---- one operator alone ---- */
 
 cml_status cml_et_op_eval(const cml_et_op *op, cml_et_value **args, size_t arg_count, cml_error *err) {
-  return cml_et_op_eval_within(op, args, arg_count, 0, err);
+  return cml_et_op_eval_within(op, args, arg_count, NULL, 0, err);
 }
 
-cml_status cml_et_op_eval_within(const cml_et_op *op, cml_et_value **args, size_t arg_count, uint64_t limit, cml_error *err) {
+cml_status cml_et_op_eval_within(const cml_et_op *op, cml_et_value **args, size_t arg_count, cml_pool *pool, uint64_t limit, cml_error *err) {
   struct cml_et_memory memory = {.limit = limit};
   uint64_t random[4] = {1, 2, 3, 4};
   void *memo = NULL;
   char name[128];
   size_t n = strcspn(op->names, " ");
   snprintf(name, sizeof name, "%.*s", (int)n, op->names);
-  cml_et_call call = {.op = op, .name = name, .args = args, .arg_count = arg_count, .random = random, .memory = &memory, .memo = &memo};
+  cml_et_call call = {.op = op, .name = name, .args = args, .arg_count = arg_count, .random = random, .memory = &memory, .pool = pool, .memo = &memo};
   cml_status status = cml_et_check_args(op, args, arg_count, true, err);
   if (status) status = cml_error_prefix(err, status, "%s", name);
   else status = op->run(&call, err);

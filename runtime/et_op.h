@@ -34,7 +34,7 @@
  * channels last); `strides` follows. Elementwise work on tensors of one shape and one order is linear whatever the order is
  * (cml_et_same_layout); otherwise index by strides, or take cml_et_contiguous's copy. An output keeps its own order.
  *
- * Threads: call->pool with cml_parallel. Reuse of MIL operators: cml_et_mil runs a row of op.h on tensors. */
+ * Threads: call->pool with cml_parallel; where threads take scratch, or much stack, a cml_et_crew. Reuse of MIL operators: cml_et_mil runs a row of op.h on tensors. */
 #ifndef CML_ET_OP_H
 #define CML_ET_OP_H
 
@@ -222,6 +222,26 @@ CML_API cml_dtype cml_et_result_type(const cml_et_tensor *const *tensors, size_t
 CML_API void *cml_et_temp(cml_et_call *c, uint64_t size);
 /* Zeroed memory that lives as long as the loaded method; for *memo. */
 CML_API void *cml_et_keep(cml_et_call *c, uint64_t size);
+
+/* Threads that work together, each over scratch of its own: as many as have room in CML_ET_CREW bytes (fewer where the pool has
+ * many threads), at least one, so that a machine of many cores takes no more memory than one of few. */
+enum { CML_ET_CREW = 768 << 10 };
+typedef struct cml_et_crew {
+  cml_pool *pool;
+  size_t threads, slot; /* slot: bytes of one thread's */
+  char *scratch;
+} cml_et_crew;
+/* cml_parallel over as many threads as may take `stack` bytes each, for a body with large buffers. */
+CML_API void cml_et_parallel(const cml_et_call *c, size_t stack, size_t count, size_t grain, void (*body)(void *context, size_t begin, size_t end),
+                             void *context);
+/* Bytes that each of all threads may take so that all can work, within [least, most]. */
+CML_API size_t cml_et_crew_share(const cml_et_call *c, size_t least, size_t most);
+/* The crew with its scratch, `bytes` for each, contents undefined. */
+CML_API CML_NODISCARD cml_status cml_et_crew_of(cml_et_call *c, uint64_t bytes, cml_et_crew *out, cml_error *err);
+/* cml_parallel over them; body gets its thread's scratch. */
+CML_API void cml_et_crew_run(const cml_et_crew *crew, size_t count, size_t grain,
+                             void (*body)(void *context, void *scratch, size_t begin, size_t end), void *context);
+
 /* Uniform 64 bits; (x >> 11) * 0x1p-53 is uniform in [0, 1). */
 CML_API uint64_t cml_et_random(cml_et_call *c);
 
@@ -266,8 +286,8 @@ CML_API const cml_et_op *cml_et_op_at(size_t i);
 /* Runs one operator outside any program, for tests. Outputs are cml_et_tensor values of dynamism UNBOUNDED and owned, or
  * whatever memory the caller gives. Checks the signature. */
 CML_API CML_NODISCARD cml_status cml_et_op_eval(const cml_et_op *op, cml_et_value **args, size_t arg_count, cml_error *err);
-/* The same with at most `limit` bytes beside its arguments (0: any number), else CML_NO_MEMORY. */
-CML_API CML_NODISCARD cml_status cml_et_op_eval_within(const cml_et_op *op, cml_et_value **args, size_t arg_count, uint64_t limit, cml_error *err);
+/* The same on a pool's threads (NULL: the caller alone) with at most `limit` bytes beside its arguments (0: any number), else CML_NO_MEMORY. */
+CML_API CML_NODISCARD cml_status cml_et_op_eval_within(const cml_et_op *op, cml_et_value **args, size_t arg_count, cml_pool *pool, uint64_t limit, cml_error *err);
 /* Makes `view` (see w) share another tensor's data; sizes are for cml_et_resize. */
 CML_API void cml_et_alias(cml_et_call *c, cml_et_tensor *view, cml_et_tensor *of);
 /* Frees data that cml_et_resize gave to an owned tensor. */

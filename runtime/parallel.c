@@ -55,6 +55,7 @@ typedef struct slot {
   _Atomic(void *) context;
   atomic_size_t count, unit;
   _Atomic uint32_t units, grain, parts; /* parts: shares that hold something, at most one a thread */
+  _Atomic uint32_t crew;                  /* threads that may work: those with the lowest numbers */
   uint32_t generation;                             /* of the caller that has taken the slot */
   _Atomic(const watch *) watch;                    /* told of each piece, or NULL */
   _Alignas(CACHE_LINE) _Atomic uint32_t finished; /* units done by workers; a futex */
@@ -120,13 +121,13 @@ static uint32_t share_end(uint32_t units, uint32_t part, uint32_t parts) { retur
 
 /* The fields are read after the word and before the exchange, both acquiring: they are at least as new as the word, and if newer,
  * the word is used up by then and the exchange fails. */
-static bool claim(slot *s, uint32_t part, uint32_t *begin, uint32_t *end) {
+static bool claim(slot *s, size_t thread, uint32_t part, uint32_t *begin, uint32_t *end) {
   _Atomic uint64_t *word = &s->shares[part].left;
   uint64_t seen = atomic_load_explicit(word, memory_order_acquire);
   uint32_t n;
   do {
     uint32_t left = (uint32_t)seen;
-    if (!left) return false;
+    if (!left || thread >= atomic_load_explicit(&s->crew, memory_order_acquire)) return false;
     uint32_t grain = atomic_load_explicit(&s->grain, memory_order_acquire), units = atomic_load_explicit(&s->units, memory_order_acquire);
     n = left / 2 > grain ? left / 2 : grain;
     if (n > left) n = left;
@@ -150,7 +151,7 @@ static void run_piece(slot *s, size_t thread, uint32_t begin, uint32_t end) {
 static uint32_t work(slot *s, size_t thread) {
   uint32_t done = 0, parts = atomic_load_explicit(&s->parts, memory_order_acquire), begin, end;
   for (uint32_t i = 0; i < parts; i++) {
-    while (claim(s, (uint32_t)((thread + i) % parts), &begin, &end)) {
+    while (claim(s, thread, (uint32_t)((thread + i) % parts), &begin, &end)) {
       run_piece(s, thread, begin, end);
       done += end - begin;
       if (!thread) continue;
@@ -198,11 +199,11 @@ static slot *take_slot(cml_pool *p) {
   return NULL;
 }
 
-static uint32_t publish(cml_pool *p, slot *s, size_t count, size_t grain, pool_body *body, void *context) {
+static uint32_t publish(cml_pool *p, slot *s, size_t crew, size_t count, size_t grain, pool_body *body, void *context) {
   size_t unit = count / UINT32_MAX + 1;
   uint32_t units = (uint32_t)(count / unit + (count % unit != 0)), least = (uint32_t)(grain / unit + (grain % unit != 0));
   uint32_t parts = (units - 1) / least + 1;
-  if (parts > p->threads) parts = (uint32_t)p->threads;
+  if (parts > crew) parts = (uint32_t)crew;
   atomic_store_explicit(&s->body, body, memory_order_release);
   atomic_store_explicit(&s->context, context, memory_order_release);
   atomic_store_explicit(&s->watch, p->watch.observe ? &p->watch : NULL, memory_order_release);
@@ -211,6 +212,7 @@ static uint32_t publish(cml_pool *p, slot *s, size_t count, size_t grain, pool_b
   atomic_store_explicit(&s->units, units, memory_order_release);
   atomic_store_explicit(&s->grain, least, memory_order_release);
   atomic_store_explicit(&s->parts, parts, memory_order_release);
+  atomic_store_explicit(&s->crew, (uint32_t)crew, memory_order_release);
   atomic_store_explicit(&s->finished, 0, memory_order_relaxed);
   uint64_t generation = (uint64_t)++s->generation << 32;
   for (uint32_t i = 0, begin = 0; i < parts; i++) {
@@ -219,7 +221,7 @@ static uint32_t publish(cml_pool *p, slot *s, size_t count, size_t grain, pool_b
     begin = end;
   }
   atomic_store_explicit(&s->open, true, memory_order_release);
-  announce(p, (int)parts - 1);
+  announce(p, crew < p->threads ? INT_MAX : (int)parts - 1); /* sleepers have no numbers */
   return units;
 }
 
@@ -230,19 +232,24 @@ static void await_workers(slot *s, uint32_t units) {
   atomic_store(&s->awaited, false);
 }
 
-void cml_parallel_with_thread(cml_pool *p, size_t count, size_t grain, void (*body)(void *, size_t, size_t, size_t), void *context) {
+void cml_parallel_among(cml_pool *p, size_t most, size_t count, size_t grain, void (*body)(void *, size_t, size_t, size_t), void *context) {
+  size_t crew = most < cml_pool_threads(p) ? most : cml_pool_threads(p);
   if (!grain) grain = 1;
   if (!count) return;
-  slot *s = p && p->threads > 1 && count > grain ? take_slot(p) : NULL;
+  slot *s = crew > 1 && count > grain ? take_slot(p) : NULL;
   if (!s) {
     body(context, 0, 0, count);
     return;
   }
-  uint32_t units = publish(p, s, count, grain, body, context);
+  uint32_t units = publish(p, s, crew, count, grain, body, context);
   uint32_t done = work(s, 0);
   atomic_store_explicit(&s->open, false, memory_order_relaxed);
   await_workers(s, units - done);
   atomic_store_explicit(&s->taken, false, memory_order_release);
+}
+
+void cml_parallel_with_thread(cml_pool *p, size_t count, size_t grain, void (*body)(void *, size_t, size_t, size_t), void *context) {
+  cml_parallel_among(p, SIZE_MAX, count, grain, body, context);
 }
 
 typedef struct plain_task {

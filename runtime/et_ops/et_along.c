@@ -23,13 +23,11 @@ typedef struct rows_job {
   const cml_et_tensor *x;
   cml_et_tensor *out;
   int axis;
-  int64_t n;
-  char *scratch;
-  bool log;
+  int64_t n, held; /* held: elements of a row that scratch has room for */
+  bool log, f64;
 } rows_job;
 
-enum { SOFTMAX_ROW = 8192 }; /* elements that are held at once */
-static int64_t softmax_room(int64_t n) { return n < SOFTMAX_ROW ? n : SOFTMAX_ROW; }
+enum { LEAST_HELD = 4096, MOST_HELD = 8192 };
 
 static void softmax_f64(double *x, int64_t n, bool log_of) {
   double most = -INFINITY, sum = 0;
@@ -60,8 +58,8 @@ static void softmax_long(const rows_job *j, int64_t from, int64_t xs, int64_t to
   const cml_kernels *k = cml_kernels_get();
   float most = -INFINITY, part[256];
   double sum = 0;
-  for (int64_t at = 0; at < j->n; at += SOFTMAX_ROW) {
-    int64_t n = j->n - at < SOFTMAX_ROW ? j->n - at : SOFTMAX_ROW;
+  for (int64_t at = 0; at < j->n; at += j->held) {
+    int64_t n = j->n - at < j->held ? j->n - at : j->held;
     cml_et_load_f32(room, j->x, from + at * xs, xs, n);
     float m = k->max(room, (size_t)n);
     most = m > most || m != m ? m : most;
@@ -98,19 +96,17 @@ static void softmax_long_f64(const rows_job *j, int64_t from, int64_t xs, int64_
     }
 }
 
-static void softmax_rows(void *context, size_t thread, size_t begin, size_t end) {
+static void softmax_rows(void *context, void *room, size_t begin, size_t end) {
   const rows_job *j = context;
-  void *room = j->scratch + thread * (size_t)softmax_room(j->n) * 8;
   int64_t xs = j->x->rank ? j->x->strides[j->axis] : 1, ys = j->out->rank ? j->out->strides[j->axis] : 1;
-  bool f64 = j->x->dtype == CML_F64 || j->out->dtype == CML_F64;
   for (size_t r = begin; r < end; r++) {
     int64_t from = row_offset(j->x, j->axis, (int64_t)r), to = row_offset(j->out, j->axis, (int64_t)r);
     if (xs == 1 && ys == 1 && j->x->dtype == CML_F32 && j->out->dtype == CML_F32 && !j->log) {
       cml_kernels_get()->softmax((const float *)j->x->data + from, (float *)j->out->data + to, (size_t)j->n);
-    } else if (j->n > SOFTMAX_ROW) {
-      if (f64) softmax_long_f64(j, from, xs, to, ys);
+    } else if (j->n > j->held) {
+      if (j->f64) softmax_long_f64(j, from, xs, to, ys);
       else softmax_long(j, from, xs, to, ys, room);
-    } else if (f64) {
+    } else if (j->f64) {
       cml_et_load_f64(room, j->x, from, xs, j->n);
       softmax_f64(room, j->n, j->log);
       cml_et_store_f64(j->out, to, ys, j->n, room);
@@ -124,6 +120,7 @@ static void softmax_rows(void *context, size_t thread, size_t begin, size_t end)
 
 static cml_status softmax(cml_et_call *c, bool log_of, cml_error *err) {
   rows_job j = {.x = cml_et_arg(c, 0), .out = cml_et_arg(c, 3), .log = log_of};
+  cml_et_crew crew;
   CML_TRY(cml_et_want(c, j.x, CML_ET_FLOATING, "the tensor", err));
   CML_TRY(cml_et_want(c, j.out, CML_ET_FLOATING, "the output", err));
   CML_TRY(cml_et_axis(c, cml_et_int(c, 1, 0), j.x->rank, &j.axis, err));
@@ -131,9 +128,11 @@ static cml_status softmax(cml_et_call *c, bool log_of, cml_error *err) {
   int64_t total = cml_et_numel(j.x);
   if (total == 0) return CML_OK;
   j.n = j.x->rank ? j.x->sizes[j.axis] : 1;
-  j.scratch = cml_et_temp(c, (uint64_t)softmax_room(j.n) * 8 * cml_pool_threads(c->pool));
-  if (!j.scratch) return cml_fail_memory(err);
-  cml_parallel_with_thread(c->pool, (size_t)(total / j.n), (size_t)(8192 / j.n + 1), softmax_rows, &j);
+  j.f64 = j.x->dtype == CML_F64 || j.out->dtype == CML_F64;
+  size_t width = j.f64 ? 8 : 4;
+  j.held = (int64_t)(cml_et_crew_share(c, LEAST_HELD * width, MOST_HELD * width) / width);
+  CML_TRY(cml_et_crew_of(c, (uint64_t)(j.n < j.held ? j.n : j.held) * width, &crew, err));
+  cml_et_crew_run(&crew, (size_t)(total / j.n), (size_t)(8192 / j.n + 1), softmax_rows, &j);
   return CML_OK;
 }
 static cml_status op_softmax(cml_et_call *c, cml_error *err) { return softmax(c, false, err); }

@@ -74,8 +74,6 @@ typedef struct plain {
   const cml_et_tensor *small, *big, *w, *bias;
   cml_et_tensor *sum;
   target t;
-  char *scratch; /* of each thread: a piece of each image */
-  size_t slot;
 } plain;
 
 enum { PIECE = 2048 };
@@ -204,13 +202,13 @@ static void sum_weight_row(const plain *p, int64_t o, int64_t i, int64_t kz, int
       }
 }
 
-/* Items are rows of what is summed up. */
-static void plain_rows(void *context, size_t thread, size_t begin, size_t end) {
+/* Items are rows of what is summed up. scratch: a piece of each image. */
+static void plain_rows(void *context, void *scratch, size_t begin, size_t end) {
   const plain *p = context;
   const geometry *g = p->g;
   bool weight = p->t == WEIGHT;
   const int64_t *size = weight ? g->kernel : p->t == BIG ? g->big : g->small;
-  double *room = (double *)(void *)(p->scratch + thread * p->slot);
+  double *room = scratch;
   pieces s = {.small = {.at = room}, .big = {.at = room + line_room(g)}, .taps = {.at = room + 2 * line_room(g)}};
   piece *sum = weight ? &s.taps : p->t == BIG ? &s.big : &s.small;
   int64_t step = p->sum->strides[p->sum->rank - 1];
@@ -232,10 +230,10 @@ static void plain_rows(void *context, size_t thread, size_t begin, size_t end) {
 
 static cml_status run_rows(cml_et_call *c, plain *p, cml_error *err) {
   int64_t rows = 1;
-  p->slot = ((size_t)line_room(p->g) * 3 * sizeof(double) + 63) / 64 * 64;
-  if (!(p->scratch = cml_et_temp(c, p->slot * cml_pool_threads(c->pool)))) return cml_fail_memory(err);
+  cml_et_crew crew;
+  CML_TRY(cml_et_crew_of(c, (uint64_t)line_room(p->g) * 3 * sizeof(double), &crew, err));
   for (int k = 0; k < p->sum->rank - 1; k++) rows *= p->sum->sizes[k];
-  cml_parallel_with_thread(c->pool, (size_t)rows, 1, plain_rows, p);
+  cml_et_crew_run(&crew, (size_t)rows, 1, plain_rows, p);
   return CML_OK;
 }
 
@@ -264,7 +262,7 @@ static int layout_of(const cml_et_tensor *t) {
 /* Weights are packed for each call, all at once where that is little. Else a slice of output channels after the other, so that no
  * second copy of them is ever made, and the pixels in tiles that bound what each thread holds. A slice of an image with its
  * channels last is an image of more pixels with fewer channels, of which one in so many is written. */
-enum { ROOM = 1 << 20, SLICE_BYTES = 512 << 10, TILE_BYTES = 400 << 10 }; /* TILE_BYTES: of one thread or two; more share those of two */
+enum { ROOM = 1280 << 10, SLICE_BYTES = 512 << 10, LEAST_TILE = 48 << 10, MOST_TILE = CML_ET_CREW / 2 };
 
 typedef struct blocked {
   const cml_kernels *k;
@@ -276,8 +274,9 @@ typedef struct blocked {
   char *y;
   size_t image_in, image_out; /* bytes of an image */
   int64_t tile[3], tiles[3];
-  char *scratch;
-  size_t slot, most; /* of a thread: its bytes, and how many they should be at most */
+  void *packed;
+  float *widened; /* the bias; NULL: none */
+  cml_et_crew crew;
 } blocked;
 
 static cml_conv tile_conv(const blocked *b, const int64_t *at) {
@@ -291,33 +290,48 @@ static cml_conv tile_conv(const blocked *b, const int64_t *at) {
   return v;
 }
 
-static void run_tiles(void *context, size_t thread, size_t begin, size_t end) {
+static void run_tiles(void *context, void *scratch, size_t begin, size_t end) {
   const blocked *b = context;
   for (size_t item = begin; item < end; item++) {
     int64_t i = (int64_t)item, x = i % b->tiles[2], y = i / b->tiles[2] % b->tiles[1], z = i / (b->tiles[2] * b->tiles[1]) % b->tiles[0];
     size_t image = item / (size_t)(b->tiles[0] * b->tiles[1] * b->tiles[2]);
     cml_conv v = tile_conv(b, (int64_t[3]){z * b->tile[0], y * b->tile[1], x * b->tile[2]});
     cml_conv_run(&(cml_conv_call){.k = b->k, .v = &v, .weights = b->weights, .after = b->after, .x = b->x + image * b->image_in,
-                                  .y = b->y + image * b->image_out, .scratch = b->scratch + thread * b->slot, .slots = 1});
+                                  .y = b->y + image * b->image_out, .scratch = scratch, .slots = 1});
   }
 }
 
-/* Tiles so small that a thread's scratch is bounded; false where none is, for taps that lie far apart. */
-static bool choose_tiles(blocked *b) {
+/* Tiles so small that all threads' scratch is little, or that of some; its bytes for a thread. More than CML_ET_CREW where no tile is
+ * small, for taps that lie far apart. */
+static size_t choose_tiles(const cml_et_call *c, blocked *b) {
   const int64_t start[3] = {0, 0, 0};
+  size_t slot, most = cml_et_crew_share(c, LEAST_TILE, MOST_TILE);
   memcpy(b->tile, b->conv.out, sizeof b->tile);
   for (;;) {
     cml_conv v = tile_conv(b, start);
     int widest = b->tile[0] > 1 ? 0 : b->tile[1] > 1 ? 1 : 2;
-    b->slot = cml_conv_scratch(b->k, &v);
-    if (b->slot <= b->most || b->tile[widest] <= 1) break;
+    slot = cml_conv_scratch(b->k, &v);
+    if (slot <= most || b->tile[widest] <= 1) break;
     b->tile[widest] = (b->tile[widest] + 1) / 2;
   }
   for (int i = 0; i < 3; i++) b->tiles[i] = (b->conv.out[i] + b->tile[i] - 1) / b->tile[i];
-  return b->slot <= 2 * b->most || b->slot <= TILE_BYTES / 2;
+  return slot;
 }
 
-/* Output channels of a slice of one group: whole panels that fit; with the channels last a divisor of all of them. */
+static cml_status take_room(cml_et_call *c, blocked *b, const cml_et_tensor *bias, size_t scratch, cml_error *err) {
+  b->weights.packed = b->packed = cml_et_temp(c, cml_conv_packed_bytes(b->k, &b->conv, b->weights.half));
+  b->after.bias = b->widened = bias ? cml_et_temp(c, b->conv.outputs * sizeof *b->widened) : NULL;
+  if (!b->packed || (bias && !b->widened)) return cml_fail_memory(err);
+  return cml_et_crew_of(c, scratch, &b->crew, err);
+}
+
+/* Output channels from `first` on, as many as conv has. */
+static void pack(cml_et_call *c, blocked *b, const cml_et_tensor *bias, size_t first) {
+  if (bias) cml_et_load_f32(b->widened, bias, (int64_t)first, 1, (int64_t)b->conv.outputs);
+  cml_conv_pack(b->k, &b->conv, &b->source, b->weights.half, b->packed, c->pool);
+}
+
+/* Output channels of a slice of one group (or of groups of one channel): whole panels that fit; with the channels last a divisor of all. */
 static size_t slice_of(const blocked *b, size_t outputs, size_t all, size_t depth) {
   size_t nr = b->k->tile_columns, panels = SLICE_BYTES / (depth * nr * (b->weights.half ? 2 : 4));
   size_t slice = panels > 1 ? panels * nr : nr;
@@ -330,56 +344,37 @@ static size_t slice_of(const blocked *b, size_t outputs, size_t all, size_t dept
 static cml_status run_slices(cml_et_call *c, blocked *b, const cml_et_tensor *bias, size_t images, bool *done, cml_error *err) {
   const cml_conv all = b->conv;
   const cml_conv_source source = b->source;
-  size_t size = b->weights.half ? 2 : 4, groups = all.groups, outputs = all.outputs / groups, channels = all.channels / groups;
+  const bool depthwise = cml_conv_is_depthwise(&all);
+  size_t size = b->weights.half ? 2 : 4, groups = depthwise ? 1 : all.groups, outputs = all.outputs / groups, channels = all.channels / all.groups;
   size_t slice = slice_of(b, outputs, all.outputs, channels * (size_t)(all.kernel[0] * all.kernel[1] * all.kernel[2]));
   size_t plane_in = (size_t)(all.in[0] * all.in[1] * all.in[2]), plane_out = (size_t)(all.out[0] * all.out[1] * all.out[2]);
   const char *x = b->x;
   char *y = b->y;
+  if (all.in_last && (depthwise ? slice < all.channels : groups > 1)) return CML_OK; /* the channels do not lie together */
   b->image_in = plane_in * all.channels * size;
   b->image_out = plane_out * all.outputs * size;
-  b->conv.batch = b->conv.groups = 1;
-  b->conv.channels = channels;
+  b->conv.batch = 1;
+  b->conv.groups = depthwise ? slice : 1;
+  b->conv.channels = depthwise ? slice : channels;
   b->conv.outputs = slice;
   if (all.out_last) {
     b->conv.step[2] = (int64_t)(all.outputs / slice);
     b->conv.full[2] *= b->conv.step[2];
+    b->conv.out_pixel = slice;
   }
-  if (!(*done = choose_tiles(b))) return CML_OK;
-  void *packed = cml_et_temp(c, cml_conv_packed_bytes(b->k, &b->conv, b->weights.half));
-  float *widened = bias ? cml_et_temp(c, slice * sizeof *widened) : NULL;
-  b->scratch = cml_et_temp(c, b->slot * cml_pool_threads(c->pool));
-  if (!packed || !b->scratch || (bias && !widened)) return cml_fail_memory(err);
-  b->after.bias = widened;
-  b->weights.packed = packed;
+  size_t scratch = choose_tiles(c, b);
+  if (!(*done = scratch <= CML_ET_CREW)) return CML_OK;
+  CML_TRY(take_room(c, b, bias, scratch, err));
   for (size_t o = 0; o < all.outputs; o += b->conv.outputs) {
     size_t group = o / outputs, first = o % outputs;
     b->conv.outputs = outputs - first < slice ? outputs - first : slice;
-    b->x = x + group * channels * plane_in * size;
+    if (depthwise) b->conv.groups = b->conv.channels = b->conv.outputs;
+    b->x = x + (depthwise ? o : group * channels) * plane_in * size;
     b->y = y + o * (all.out_last ? 1 : plane_out) * size;
-    if (bias) cml_et_load_f32(widened, bias, (int64_t)o, 1, (int64_t)b->conv.outputs);
-    b->source.start = source.start + (int64_t)group * source.group_stride + (int64_t)first * source.output_stride;
-    cml_conv_pack(b->k, &b->conv, &b->source, b->weights.half, packed, c->pool);
-    cml_parallel_with_thread(c->pool, images * (size_t)(b->tiles[0] * b->tiles[1] * b->tiles[2]), 1, run_tiles, b);
+    b->source.start = source.start + (int64_t)group * source.group_stride + (int64_t)first * (depthwise ? source.group_stride : source.output_stride);
+    pack(c, b, bias, o);
+    cml_et_crew_run(&b->crew, images * (size_t)(b->tiles[0] * b->tiles[1] * b->tiles[2]), 1, run_tiles, b);
   }
-  return CML_OK;
-}
-
-/* All channels at once, whose weights are few, in tiles of pixels: rows may be long. */
-static cml_status run_depthwise(cml_et_call *c, blocked *b, const cml_et_tensor *bias, size_t images, bool *done, cml_error *err) {
-  size_t size = b->weights.half ? 2 : 4, channels = b->conv.channels;
-  b->image_in = (size_t)(b->conv.in[0] * b->conv.in[1] * b->conv.in[2]) * channels * size;
-  b->image_out = (size_t)(b->conv.out[0] * b->conv.out[1] * b->conv.out[2]) * channels * size;
-  b->conv.batch = 1;
-  if (!(*done = choose_tiles(b))) return CML_OK;
-  float *widened = bias ? cml_et_temp(c, channels * sizeof *widened) : NULL;
-  void *packed = cml_et_temp(c, cml_conv_packed_bytes(b->k, &b->conv, b->weights.half));
-  b->scratch = cml_et_temp(c, b->slot * cml_pool_threads(c->pool));
-  if (!packed || !b->scratch || (bias && !widened)) return cml_fail_memory(err);
-  if (bias) cml_et_load_f32(widened, bias, 0, 1, (int64_t)channels);
-  b->after.bias = widened;
-  b->weights.packed = packed;
-  cml_conv_pack(b->k, &b->conv, &b->source, b->weights.half, packed, c->pool);
-  cml_parallel_with_thread(c->pool, images * (size_t)(b->tiles[0] * b->tiles[1] * b->tiles[2]), 1, run_tiles, b);
   return CML_OK;
 }
 
@@ -407,24 +402,16 @@ static cml_status run_blocked(cml_et_call *c, const geometry *g, const cml_et_te
                               cml_et_tensor *out, cml_error *err) {
   blocked b;
   describe(g, x, w, out, &b);
-  size_t threads = cml_pool_threads(c->pool), scratch = cml_conv_scratch(b.k, &b.conv) * threads, need = cml_conv_packed_bytes(b.k, &b.conv, b.weights.half);
-  b.most = threads > 2 ? 2 * TILE_BYTES / threads : TILE_BYTES;
-  bool all = need + scratch <= ROOM + (threads - 1) * b.most;
-  if (!all) {
+  size_t threads = cml_pool_threads(c->pool), scratch = cml_conv_scratch(b.k, &b.conv);
+  if (scratch > cml_et_crew_share(c, 0, SIZE_MAX) || cml_conv_packed_bytes(b.k, &b.conv, b.weights.half) + scratch * threads > ROOM) {
     bool done = false;
-    if (cml_conv_is_depthwise(&b.conv)) CML_TRY(run_depthwise(c, &b, bias, (size_t)g->batch, &done, err));
-    else if (g->groups == 1 || !b.conv.in_last) CML_TRY(run_slices(c, &b, bias, (size_t)g->batch, &done, err)); /* else groups do not lie together */
+    CML_TRY(run_slices(c, &b, bias, (size_t)g->batch, &done, err));
     return done ? CML_OK : run_plain(c, g, x, w, bias, out, err);
   }
-  void *packed = cml_et_temp(c, need);
-  float *widened = bias ? cml_et_temp(c, (uint64_t)g->small_channels * sizeof *widened) : NULL;
-  if (!packed || (bias && !widened) || !(b.scratch = cml_et_temp(c, scratch))) return cml_fail_memory(err);
-  if (bias) cml_et_load_f32(widened, bias, 0, 1, g->small_channels);
-  b.after.bias = widened;
-  b.weights.packed = packed;
-  cml_conv_pack(b.k, &b.conv, &b.source, b.weights.half, packed, c->pool);
+  CML_TRY(take_room(c, &b, bias, scratch, err));
+  pack(c, &b, bias, 0);
   cml_conv_run(&(cml_conv_call){.k = b.k, .v = &b.conv, .weights = b.weights, .after = b.after, .x = x->data, .y = out->data, .pool = c->pool,
-                                .scratch = b.scratch, .slots = threads});
+                                .scratch = b.crew.scratch, .slots = b.crew.threads});
   return CML_OK;
 }
 

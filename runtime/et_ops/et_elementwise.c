@@ -116,6 +116,13 @@ static void run_range(void *context, size_t begin, size_t end) {
   }
 }
 
+/* What run_range touches of its buffers. */
+static size_t stack_of(const job *j) {
+  size_t buffers = !j->out_ready;
+  for (size_t k = 0; k < j->arity; k++) buffers += !j->in[k].ready;
+  return buffers * CML_ET_CHUNK * j->width;
+}
+
 /* Dimensions in the output's memory order, without those of one step, neighbours joined. */
 static void collapse(job *j, const int64_t (*strides)[CML_PTE_MAX_RANK]) {
   const cml_et_tensor *out = j->out;
@@ -205,6 +212,6 @@ cml_status cml_et_elementwise(cml_et_call *c, const cml_et_maps *maps, cml_dtype
   collapse(&j, (const int64_t(*)[CML_PTE_MAX_RANK])strides);
   for (size_t i = 0; i < arity; i++) classify(&j, &j.in[i], &j.constants[i], dtype);
   j.out_ready = j.bytes ? out->dtype == CML_BOOL || out->dtype == CML_U8 : out->dtype == lane_types[l];
-  cml_parallel(c->pool, (size_t)count, 1 << 15, run_range, &j);
+  cml_et_parallel(c, stack_of(&j), (size_t)count, 1 << 15, run_range, &j);
   return failed ? cml_et_fail(c, err, "an integer is divided by zero") : CML_OK;
 }

@@ -26,8 +26,6 @@ typedef struct attention {
   int64_t batches, heads, key_heads, queries, keys, start;
   float scale;
   bool causal;
-  float *scratch;  /* by thread */
-  size_t stride;   /* floats of one thread's */
 } attention;
 
 /* Row r as floats: in place where it is float32, else into `buffer`. */
@@ -88,11 +86,11 @@ static void attend(const attention *a, int64_t batch, int64_t head, int64_t i, f
   cml_et_store_f32(a->out, out_row * size, 1, size, sum);
 }
 
-static void attend_range(void *context, size_t thread, size_t begin, size_t end) {
+static void attend_range(void *context, void *scratch, size_t begin, size_t end) {
   const attention *a = context;
   for (size_t n = begin; n < end; n++) {
     int64_t i = (int64_t)n % a->queries, rest = (int64_t)n / a->queries;
-    attend(a, rest / a->heads, rest % a->heads, i, a->scratch + thread * a->stride);
+    attend(a, rest / a->heads, rest % a->heads, i, scratch);
   }
 }
 
@@ -132,10 +130,9 @@ static cml_status run_attention(cml_et_call *c, attention *a, int sequence, cml_
                   !cml_dtype_is_float(a->mask->dtype)))
     return cml_et_fail(c, err, "the mask is no float tensor of [%lld, %lld]", (long long)a->queries, (long long)cache);
   if (!cml_et_numel(q)) return CML_OK;
-  size_t threads = cml_pool_threads(c->pool);
-  a->stride = (size_t)(KEYS + 4 * a->q.size + 16);
-  if (!(a->scratch = cml_et_temp(c, threads * a->stride * sizeof(float)))) return cml_fail_memory(err);
-  cml_parallel_with_thread(c->pool, (size_t)(a->batches * a->heads * a->queries), 1, attend_range, a);
+  cml_et_crew crew;
+  CML_TRY(cml_et_crew_of(c, (uint64_t)(KEYS + 4 * a->q.size + 16) * sizeof(float), &crew, err));
+  cml_et_crew_run(&crew, (size_t)(a->batches * a->heads * a->queries), 1, attend_range, a);
   return CML_OK;
 }
 

@@ -12,29 +12,29 @@ typedef struct norm {
   cml_et_tensor *out, *mean, *rstd;
   int64_t rows, n, channels, run; /* channels: of the parameters; a row starts at channel (row * n / run) % channels */
   double epsilon;
-  char *scratch;
+  int64_t piece; /* elements of a row that are looked at together */
 } norm;
 
-enum { PIECE = 8192, PIECE_F64 = 512 }; /* elements of a row that are looked at together */
+enum { LEAST_PIECE = 2048, MOST_PIECE = 8192, PIECE_F64 = 512 };
 
-/* One thread's. Elements are taken from x itself where that is dense and float32, from `row` where the row is short, else they are loaded
- * piece by piece. */
+/* One thread's: a piece each. Elements are taken from x itself where that is dense and float32, from `row` where the row is short, else
+ * they are loaded piece by piece. */
 typedef struct room {
-  float row[PIECE], gamma[PIECE], beta[PIECE];
+  float *row, *gamma, *beta;
 } room;
 
 static bool in_place(const norm *j) { return j->x->dtype == CML_F32 && cml_et_is_contiguous(j->x); }
 
-static const float *piece_of(const norm *j, room *r, int64_t row, int64_t at, int64_t n) {
+static const float *piece_of(const norm *j, const room *r, int64_t row, int64_t at, int64_t n) {
   int64_t first = row * j->n + at;
   if (in_place(j)) return (const float *)j->x->data + first;
-  if (j->n > PIECE) cml_et_load_run_f32(r->row, j->x, first, n);
+  if (j->n > j->piece) cml_et_load_run_f32(r->row, j->x, first, n);
   return r->row;
 }
 
-static int64_t piece_at(const norm *j, int64_t at) { return j->n - at < PIECE ? j->n - at : PIECE; }
+static int64_t piece_at(const norm *j, int64_t at) { return j->n - at < j->piece ? j->n - at : j->piece; }
 
-static void moments(const norm *j, room *r, int64_t row, double *mean, double *variance) {
+static void moments(const norm *j, const room *r, int64_t row, double *mean, double *variance) {
   double sum = 0, squares = 0;
   const cml_kernels *k = cml_kernels_get();
   for (int64_t at = 0, n; at < j->n; at += n) {
@@ -57,15 +57,17 @@ static void moments(const norm *j, room *r, int64_t row, double *mean, double *v
   *variance = squares / (double)j->n > 0 || squares != squares ? squares / (double)j->n : 0;
 }
 
+static bool readable(const cml_et_tensor *t) { return t && t->dtype == CML_F32 && cml_et_is_contiguous(t); }
+
 /* n of a parameter from `first` on, or of `otherwise` where it is missing. */
 static const float *parameter(const cml_et_tensor *t, int64_t first, int64_t n, float otherwise, float *to) {
-  if (t && t->dtype == CML_F32 && cml_et_is_contiguous(t)) return (const float *)t->data + first;
+  if (readable(t)) return (const float *)t->data + first;
   if (t) cml_et_load_run_f32(to, t, first, n);
   else for (int64_t i = 0; i < n; i++) to[i] = otherwise;
   return to;
 }
 
-static void norm_piece(const norm *j, room *r, int64_t row, int64_t at, int64_t n, const float *x, float *y, float mean, float rstd) {
+static void norm_piece(const norm *j, const room *r, int64_t row, int64_t at, int64_t n, const float *x, float *y, float mean, float rstd) {
   int64_t channel = row * (j->n / j->run) % j->channels;
   if (j->run == 1) {
     const float *gamma = parameter(j->gamma, channel + at, n, 1, r->gamma), *beta = parameter(j->beta, channel + at, n, 0, r->beta);
@@ -80,13 +82,14 @@ static void norm_piece(const norm *j, room *r, int64_t row, int64_t at, int64_t 
   }
 }
 
-static void norm_rows(void *context, size_t thread, size_t begin, size_t end) {
+static void norm_rows(void *context, void *scratch, size_t begin, size_t end) {
   const norm *j = context;
-  room *r = (room *)(void *)(j->scratch + thread * sizeof *r);
+  float *after = (float *)scratch + j->piece;
+  const room rooms = {scratch, after, readable(j->gamma) ? after : after + j->piece}, *r = &rooms;
   bool dense = j->out->dtype == CML_F32 && cml_et_is_contiguous(j->out);
   for (int64_t row = (int64_t)begin; row < (int64_t)end; row++) {
     double mean, variance, rstd;
-    if (j->n <= PIECE && !in_place(j)) cml_et_load_run_f32(r->row, j->x, row * j->n, j->n);
+    if (j->n <= j->piece && !in_place(j)) cml_et_load_run_f32(r->row, j->x, row * j->n, j->n);
     moments(j, r, row, &mean, &variance);
     rstd = 1 / sqrt(variance + j->epsilon);
     cml_et_store_run_f64(j->mean, row, 1, &mean);
@@ -149,8 +152,12 @@ static cml_status run_norm(cml_et_call *c, norm *j, cml_error *err) {
     norm_rows_f64(j);
     return CML_OK;
   }
-  if (!(j->scratch = cml_et_temp(c, sizeof(room) * cml_pool_threads(c->pool)))) return cml_fail_memory(err);
-  cml_parallel_with_thread(c->pool, (size_t)j->rows, (size_t)(16384 / (j->n + 1) + 1), norm_rows, j);
+  cml_et_crew crew;
+  size_t each = sizeof(float) * (size_t)(3 - readable(j->gamma) - readable(j->beta));
+  j->piece = (int64_t)(cml_et_crew_share(c, LEAST_PIECE * each, MOST_PIECE * each) / each);
+  if (j->piece > j->n) j->piece = j->n;
+  CML_TRY(cml_et_crew_of(c, (uint64_t)j->piece * each, &crew, err));
+  cml_et_crew_run(&crew, (size_t)j->rows, (size_t)(16384 / (j->n + 1) + 1), norm_rows, j);
   return CML_OK;
 }
 

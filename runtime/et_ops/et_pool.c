@@ -65,15 +65,14 @@ static int64_t plane_of(const cml_et_tensor *t, int64_t n, int64_t channel) {
 }
 
 enum {
-  BAND = 1 << 15, /* elements of a plane that are in double precision at once, of one thread or two; more share that of two */
-  TILE = 1 << 13, /* columns that are looked at together, of windows or of the image, likewise */
+  /* with all threads' share in scratch: elements of a plane that are in double precision at once; columns that are looked at together,
+   * of windows or of the image */
+  TILE = 1 << 13, BAND = 4 * TILE, MOST = (BAND + 3 * TILE) * 8, LEAST = MOST / 16,
 };
 
 typedef struct pool_job {
   window w;
   cml_et_tensor *out, *indices;
-  char *scratch;
-  size_t room; /* bytes of one thread's */
   int64_t band;       /* BAND, or a share of it */
   int64_t tile;       /* columns of windows together */
   int64_t from, to;   /* those columns, now */
@@ -253,14 +252,14 @@ static void pool_tile(const pool_job *j, int64_t from, int64_t to, int64_t indic
   }
 }
 
-static void pool_planes(void *context, size_t thread, size_t begin, size_t end) {
+static void pool_planes(void *context, void *scratch, size_t begin, size_t end) {
   pool_job j = *(const pool_job *)context;
   const window *w = &j.w;
   for (size_t p = begin; p < end; p++) {
     int64_t n = (int64_t)p / w->channels, channel = (int64_t)p % w->channels;
     for (int64_t from = 0; from < w->out[1]; from += j.tile) {
       take_tile(&j, from);
-      pool_tile(&j, plane_of(w->x, n, channel), plane_of(j.out, n, channel), j.indices ? plane_of(j.indices, n, channel) : 0, j.scratch + thread * j.room);
+      pool_tile(&j, plane_of(w->x, n, channel), plane_of(j.out, n, channel), j.indices ? plane_of(j.indices, n, channel) : 0, scratch);
     }
   }
 }
@@ -270,19 +269,20 @@ static cml_status run_pool(cml_et_call *c, pool_job *j, cml_error *err) {
   CML_TRY(resize_out(c, &j->w, j->out, err));
   if (j->indices) CML_TRY(resize_out(c, &j->w, j->indices, err));
   if (cml_et_numel(j->out) == 0) return CML_OK;
-  int64_t widest = j->w.in[1] > j->w.out[1] ? j->w.in[1] : j->w.out[1], threads = (int64_t)cml_pool_threads(c->pool), tile = TILE;
-  j->band = BAND;
-  if (threads > 2) j->band = j->band * 2 / threads, tile = tile * 2 / threads;
+  int64_t widest = j->w.in[1] > j->w.out[1] ? j->w.in[1] : j->w.out[1], share = (int64_t)cml_et_crew_share(c, LEAST, MOST);
+  int64_t tile = share * TILE / MOST;
+  size_t room = 0;
+  cml_et_crew crew;
+  j->band = share * BAND / MOST;
   j->tile = widest <= tile ? j->w.out[1] : tile * j->w.out[1] / widest;
   if (j->tile < 1) j->tile = 1;
   for (int64_t from = 0; from < j->w.out[1]; from += j->tile) {
     take_tile(j, from);
-    size_t room = (size_t)((band_rows(j) + 1) * j->span + 2 * (j->to - j->from)) * 8;
-    if (room > j->room) j->room = room;
+    size_t need = (size_t)((band_rows(j) + 1) * j->span + 2 * (j->to - j->from)) * 8;
+    if (need > room) room = need;
   }
-  j->scratch = cml_et_temp(c, (uint64_t)j->room * cml_pool_threads(c->pool));
-  if (!j->scratch) return cml_fail_memory(err);
-  cml_parallel_with_thread(c->pool, (size_t)(j->w.n * j->w.channels), 1, pool_planes, j);
+  CML_TRY(cml_et_crew_of(c, room, &crew, err));
+  cml_et_crew_run(&crew, (size_t)(j->w.n * j->w.channels), 1, pool_planes, j);
   return CML_OK;
 }
 

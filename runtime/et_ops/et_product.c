@@ -7,7 +7,11 @@
 #include "et_elementwise.h"
 #include "gemm.h"
 
-enum { BLOCK = 1 << 16 }; /* elements of a block that is converted */
+enum {
+  BLOCK = 1 << 16,         /* elements of a block that is converted; half of that where many threads have stacks */
+  MANY = 48,
+  LEAST_SCRATCH = 20 << 10 /* bytes of the matrix product's scratch for a thread: some rows */
+};
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -147,14 +151,14 @@ typedef struct cut {
 } cut;
 
 static cut cut_of(const product *p) {
-  int64_t tile = (int64_t)p->k->tile_columns, depth = p->a.columns;
+  int64_t tile = (int64_t)p->k->tile_columns, depth = p->a.columns, size = cml_pool_threads(p->call->pool) < MANY ? BLOCK : BLOCK / 2;
   bool in_place = readable(&p->b);
   cut u = {.half = in_place && p->b.t->dtype == CML_F16};
-  int64_t whole = u.half ? 4 * BLOCK : in_place ? 2 * BLOCK : BLOCK;
+  int64_t whole = u.half ? 4 * size : in_place ? 2 * size : size;
   u.depth = least(depth, whole / tile);
   u.columns = least(p->b.columns, most(1, whole / (u.depth + 1) / tile) * tile);
   if (!p->direct) u.columns = least(u.columns, 2048); /* a block of results is that wide */
-  u.rows = p->direct && readable(&p->a) ? p->a.rows : least(p->a.rows, most(16, BLOCK / most(u.columns, readable(&p->a) ? 1 : u.depth)));
+  u.rows = p->direct && readable(&p->a) ? p->a.rows : least(p->a.rows, most(16, size / most(u.columns, readable(&p->a) ? 1 : u.depth)));
   return u;
 }
 
@@ -178,17 +182,17 @@ static cml_status multiply(product *p, const cut *u, int64_t r, int64_t rows, in
   const float *bias = NULL;
   const void *x = in_place ? place(a, r, d) : room_for(p, &p->room->a, u->rows * u->depth);
   void *to = p->direct ? (void *)(uintptr_t)place(&p->out, r, at) : room_for(p, &p->room->block, u->rows * u->columns);
-  size_t threads = cml_pool_threads(p->call->pool), stride = p->direct ? (size_t)p->out.row : (size_t)columns;
-  if (!p->room->scratch) p->room->scratch = cml_et_temp(p->call, cml_gemm_scratch(p->k) * threads);
-  if (!x || !to || !p->room->scratch) return cml_fail_memory(err);
+  size_t stride = p->direct ? (size_t)p->out.row : (size_t)columns, share = cml_et_crew_share(p->call, LEAST_SCRATCH, cml_gemm_scratch(p->k));
+  if (!p->room->crew.scratch) CML_TRY(cml_et_crew_of(p->call, share, &p->room->crew, err));
+  if (!x || !to) return cml_fail_memory(err);
   size_t row = (size_t)a->row, column = (size_t)a->column;
   if (!in_place) load_block(p->room->a, a, r, d, rows, depth, &row, &column);
   if (d == 0) CML_TRY(take_bias(p, at, columns, u->columns, &bias, err));
   cml_gemm g = {.rows = (size_t)rows, .columns = (size_t)columns, .depth = (size_t)depth, .a = x, .a_stride = row,
                 .a_depth_stride = column, .a_half = in_place && a->t->dtype == CML_F16, .b = p->room->packed, .b_half = u->half,
                 .c = to, .c_stride = stride, .c_half = p->direct && p->to->dtype == CML_F16,
-                .more = d > 0, .after = {.bias = bias, .activation = CML_UNARY_COPY}};
-  cml_gemm_run(p->k, &g, 1, p->call->pool, p->room->scratch, threads);
+                .more = d > 0, .most_rows = cml_gemm_rows(share), .after = {.bias = bias, .activation = CML_UNARY_COPY}};
+  cml_gemm_run(p->k, &g, 1, p->call->pool, p->room->crew.scratch, p->room->crew.threads);
   return CML_OK;
 }
 

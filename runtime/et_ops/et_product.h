@@ -22,7 +22,8 @@ static inline cml_et_matrix cml_et_transposed(cml_et_matrix m) {
 
 /* Temporary memory of products, used again for the next ones of the same shapes and types (bmm). Zero at first. */
 typedef struct cml_et_room {
-  void *a, *b, *packed, *scratch, *block, *bias;
+  void *a, *b, *packed, *block, *bias;
+  cml_et_crew crew; /* scratch of gemm.h's threads */
 } cml_et_room;
 
 /* What a product p becomes before it is rounded to the output's type: alpha p + beta add, where add, of the product's type, has the

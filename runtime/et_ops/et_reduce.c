@@ -20,7 +20,7 @@ typedef struct state {
 } state;
 
 /* What a column step keeps: as a state, for COLUMNS neighbouring outputs at once. */
-enum { CHUNK = 1024, COLUMNS = 256 };
+enum { CHUNK = 1024, COLUMNS = 256, STACK = 12 << 10 }; /* STACK: bytes of a thread, about */
 typedef struct columns {
   _Alignas(64) union { double d[COLUMNS]; int64_t i[COLUMNS]; float f[COLUMNS]; };
   int64_t index[COLUMNS];
@@ -252,10 +252,10 @@ static cml_status run_plan(cml_et_call *c, plan *p, uint32_t gone, bool keep, cm
   keep_dims(p, p->out, gone, keep);
   if (p->outputs && by_columns(p)) {
     int64_t size = p->kept_sizes[p->kept - 1], blocks = (size + COLUMNS - 1) / COLUMNS;
-    cml_parallel(c->pool, (size_t)(p->outputs / size * blocks), (size_t)(32768 / (p->reduced * (size < COLUMNS ? size : COLUMNS)) + 1), column_range, p);
+    cml_et_parallel(c, STACK, (size_t)(p->outputs / size * blocks), (size_t)(32768 / (p->reduced * (size < COLUMNS ? size : COLUMNS)) + 1), column_range, p);
   } else {
     int64_t grain = p->reduced ? 32768 / p->reduced + 1 : 32768;
-    cml_parallel(c->pool, (size_t)p->outputs, (size_t)grain, p->runs && p->gone == 1 && p->gone_x[0] == 1 ? p->runs : reduce_range, p);
+    cml_et_parallel(c, STACK, (size_t)p->outputs, (size_t)grain, p->runs && p->gone == 1 && p->gone_x[0] == 1 ? p->runs : reduce_range, p);
   }
   return CML_OK;
 }

@@ -102,9 +102,16 @@ void cml_epilogue_store(const cml_kernels *k, const cml_epilogue *e, float *bloc
 
 /* ---- blocks ---- */
 
+static const size_t row_scratch = (DEPTH_BLOCK + PAD + COLUMN_BLOCK) * sizeof(float), more_scratch = 256;
+
 size_t cml_gemm_scratch(const cml_kernels *k) {
   (void)k;
-  return (size_t)ROW_BLOCK * (DEPTH_BLOCK + PAD + COLUMN_BLOCK) * sizeof(float) + 256;
+  return ROW_BLOCK * row_scratch + more_scratch;
+}
+
+size_t cml_gemm_rows(size_t scratch) {
+  size_t rows = scratch > more_scratch ? (scratch - more_scratch) / row_scratch : 0;
+  return rows < 1 ? 1 : least(rows, ROW_BLOCK);
 }
 
 /* Rows whose distance is a multiple of 2 KiB fall into the same few sets of the cache; such blocks are copied too. */
@@ -174,10 +181,10 @@ static void run_panel(const cml_kernels *k, const cml_gemm *g, const piece *p, s
   }
 }
 
-/* A block of C that one thread finishes: at most ROW_BLOCK rows, and COLUMN_BLOCK columns when C is float16. */
+/* A block of C that one thread finishes: at most as many rows as scratch has room for, and COLUMN_BLOCK columns when C is float16. */
 static void block(const cml_kernels *k, const cml_gemm *g, size_t r0, size_t rows, size_t j0, size_t columns, float *scratch) {
   bool copied = needs_staging(g);
-  float *staged = scratch, *sums = staged + ROW_BLOCK * (DEPTH_BLOCK + PAD);
+  float *staged = scratch, *sums = staged + rows * (DEPTH_BLOCK + PAD);
   float *c = g->c_half ? sums : (float *)g->c + r0 * g->c_stride + j0;
   size_t c_stride = g->c_half ? columns : g->c_stride, nr = k->tile_columns;
   size_t pieces = (g->depth + DEPTH_BLOCK - 1) / DEPTH_BLOCK, depth = pieces ? (g->depth + pieces - 1) / pieces : 1;
@@ -224,13 +231,13 @@ static void run_units(void *context, size_t thread, size_t begin, size_t end) {
 
 void cml_gemm_run(const cml_kernels *k, const cml_gemm *g, size_t count, cml_pool *pool, void *scratch, size_t slots) {
   if (!count || !g->rows || !g->columns) return;
-  size_t threads = cml_pool_threads(pool);
-  if (slots < threads || count * g->rows * g->columns * g->depth < SERIAL_BELOW) pool = NULL, threads = 1;
-  run_context c = {.k = k, .g = g, .row_parts = (g->rows + ROW_BLOCK - 1) / ROW_BLOCK, .panels = cml_panel_count(k, g->columns),
-                   .scratch = scratch, .slot = cml_gemm_scratch(k)};
+  size_t threads = least(cml_pool_threads(pool), slots), most_rows = g->most_rows ? least(g->most_rows, ROW_BLOCK) : ROW_BLOCK;
+  if (count * g->rows * g->columns * g->depth < SERIAL_BELOW) threads = 1;
+  run_context c = {.k = k, .g = g, .row_parts = (g->rows + most_rows - 1) / most_rows, .panels = cml_panel_count(k, g->columns),
+                   .scratch = scratch, .slot = most_rows * row_scratch + more_scratch};
   /* enough units to end together */
   size_t least_rows = suits_pairs(k, g) ? 2 * CML_PAIR_LEAST : k->tile_rows, tiles = (g->rows + least_rows - 1) / least_rows, wanted = threads == 1 ? 1 : (12 * threads + count * c.panels - 1) / (count * c.panels);
   if (c.row_parts < wanted) c.row_parts = least(wanted, tiles);
   size_t unit = (g->rows + c.row_parts - 1) / c.row_parts * k->tile_columns * (g->depth + 1);
-  cml_parallel_with_thread(pool, count * c.row_parts * c.panels, 1 + LEAST_SHARE / unit, run_units, &c);
+  cml_parallel_among(pool, threads, count * c.row_parts * c.panels, 1 + LEAST_SHARE / unit, run_units, &c);
 }

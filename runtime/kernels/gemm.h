@@ -30,6 +30,7 @@ typedef struct cml_gemm {
   size_t c_stride;
   bool c_half;
   bool more;            /* adds to what c holds, which are floats */
+  size_t most_rows;     /* that a thread takes at a time: cml_gemm_rows of its scratch; 0: as cml_gemm_scratch has room for */
   cml_epilogue after;
 } cml_gemm;
 
@@ -43,7 +44,10 @@ size_t cml_panel_count(const cml_kernels *k, size_t columns);
 
 /* Bytes of scratch for one thread. */
 size_t cml_gemm_scratch(const cml_kernels *k);
-/* `count` products of one shape on all threads of the pool; scratch: cml_gemm_scratch for each of `slots` threads. */
+/* Rows that a thread with less scratch can take at a time; 1 at least, which takes under 3 KiB. */
+size_t cml_gemm_rows(size_t scratch);
+/* `count` products of one shape on the pool's threads, at most `slots` of them. scratch: cml_gemm_scratch for each, or, with most_rows,
+ * what those were counted from. */
 void cml_gemm_run(const cml_kernels *k, const cml_gemm *g, size_t count, cml_pool *pool, void *scratch, size_t slots);
 
 /* Finishes a block of float results: residual, function, and the store to c (as halves when c_half); block may be c. The bias

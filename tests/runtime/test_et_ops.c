@@ -277,7 +277,7 @@ enum { MANY = 100000, ROOM = 400 << 10 };
 static cml_status eval_within(const char *name, cml_et_value **given, size_t count, cml_error *err) {
   const cml_et_op *op = cml_et_op_find(name, strlen(name));
   assert_non_null(op);
-  return cml_et_op_eval_within(op, given, count, ROOM, err);
+  return cml_et_op_eval_within(op, given, count, NULL, ROOM, err);
 }
 
 /* Indices and masks with more places than are looked at together. */

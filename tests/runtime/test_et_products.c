@@ -89,7 +89,7 @@ static void eval(const char *name, cml_et_value **args, size_t count) {
   const cml_et_op *op = cml_et_op_find(name, strlen(name));
   cml_error err = {0};
   assert_non_null(op);
-  if (cml_et_op_eval_within(op, args, count, LIMIT, &err)) fail_msg("%s", err.text);
+  if (cml_et_op_eval_within(op, args, count, NULL, LIMIT, &err)) fail_msg("%s", err.text);
 }
 
 #define TENSOR(m) {.kind = CML_PTE_TENSOR, .tensor = &(m).local.t}

@@ -1,12 +1,12 @@
 /* Operators on tensors that lie with their channels last, on long rows and on large planes: what they give, computed here in plain
- * loops, and that none takes memory by the size of its tensors (LIMIT is less than one byte an element). */
+ * loops, and that none takes memory by the size of its tensors (LIMIT is less than one byte an element), nor by the number of threads. */
 #include "test.h"
 
 #include <math.h>
 
 #include "et_op.h"
 
-enum { LIMIT = 768 << 10, N = 2, C = 42, H = 96, W = 100, ELEMENTS = N * C * H * W };
+enum { LIMIT = 768 << 10, MOST = LIMIT + CML_ET_CREW, N = 2, C = 42, H = 96, W = 100, ELEMENTS = N * C * H * W };
 
 typedef struct array {
   cml_et_local local;
@@ -58,11 +58,14 @@ static array *filled(cml_dtype type, size_t rank, const int64_t *sizes, bool las
   return a;
 }
 
+static cml_pool *pool;
+static uint64_t limit = LIMIT; /* bytes */
+
 static void run(const char *name, cml_et_value **args, size_t count) {
   cml_error err = {0};
   const cml_et_op *op = cml_et_op_find(name, strlen(name));
   assert_non_null(op);
-  if (cml_et_op_eval_within(op, args, count, LIMIT, &err)) fail_msg("%s: %s", name, err.text);
+  if (cml_et_op_eval_within(op, args, count, pool, limit, &err)) fail_msg("%s: %s", name, err.text);
 }
 
 static void near(const char *name, int64_t i, double got, double wanted, double off) {
@@ -290,7 +293,7 @@ static void complex_numbers(void **state) {
         re[2 * r + j] += ar * br - ai * bi, im[2 * r + j] += ar * bi + ai * br;
       }
     }
-#define COMPLEX(name, ...) assert_int_equal(cml_et_op_eval_within(cml_et_op_for_complex(name), (cml_et_value *[]){__VA_ARGS__}, sizeof (cml_et_value *[]){__VA_ARGS__} / sizeof(void *), 64 << 10, &err), CML_OK)
+#define COMPLEX(name, ...) assert_int_equal(cml_et_op_eval_within(cml_et_op_for_complex(name), (cml_et_value *[]){__VA_ARGS__}, sizeof (cml_et_value *[]){__VA_ARGS__} / sizeof(void *), pool, 64 << 10, &err), CML_OK)
   COMPLEX("aten::mm.out", &a->value, &b->value, &y->value);
   COMPLEX("aten::mul.out", &a->value, &a->value, &z->value);
   COMPLEX("aten::abs.out", &a->value, &abs->value);
@@ -404,7 +407,7 @@ static void index_of_number(void **state) {
   near("index_select", 0, get(y, 0), 7, 0);
   set(index, 0, 1);
   cml_error err = {0};
-  assert_int_equal(cml_et_op_eval_within(cml_et_op_find("aten::index_select.out", 22), (cml_et_value *[]){&x->value, INT(0), &index->value, &y->value}, 4, LIMIT, &err), CML_INVALID);
+  assert_int_equal(cml_et_op_eval_within(cml_et_op_find("aten::index_select.out", 22), (cml_et_value *[]){&x->value, INT(0), &index->value, &y->value}, 4, pool, limit, &err), CML_INVALID);
   drop(x), drop(index), drop(y);
 }
 
@@ -527,11 +530,83 @@ static void many_keys(void **state) {
   drop(q), drop(k), drop(v), drop(y);
 }
 
+/* ---- scratch of threads ---- */
+
+/* Two layers of sliced weights, the images' channels last or first: more than half a megabyte of them is never packed at once. */
+static void many_weights(void **state) {
+  (void)state;
+  for (int depthwise = 0; depthwise < 2; depthwise++)
+    for (int last = 0; last < 2; last++) {
+      const int64_t c = depthwise ? 700 : 600, side = 5, k = depthwise ? 17 : 1, sizes[4] = {2, c, side, side}, weight[4] = {c, depthwise ? 1 : c, k, k};
+      array *x = filled(CML_F32, 4, sizes, last), *w = filled(CML_F32, 4, weight, false), *y = make(CML_F32, 0, 4, sizes, last), *bias = filled(CML_F32, 1, &c, false);
+      cml_et_value *pad = INT(k / 2);
+      run("aten::convolution.out", (cml_et_value *[]){&x->value, &w->value, &bias->value, LIST(INT(1), INT(1)), LIST(pad, pad), LIST(INT(1), INT(1)), &no, LIST(INT(0), INT(0)), INT(depthwise ? c : 1), &y->value}, 10);
+      for (int64_t i = 0; i < 2 * c * side * side; i += depthwise ? 3 : 7) {
+        int64_t at = i % (side * side), channel = i / (side * side) % c, image = i / (side * side) / c * c * side * side;
+        double sum = number(channel);
+        for (int64_t j = 0; j < (depthwise ? side * side : c); j++) {
+          int64_t tap = (j / side - at / side + k / 2) * k + j % side - at % side + k / 2; /* of pixel j */
+          sum += depthwise ? number(image + channel * side * side + j) * number(channel * k * k + tap) : number(image + j * side * side + at) * number(channel * c + j);
+        }
+        near(depthwise ? "many depthwise weights" : "many weights", i, get(y, i), sum, 2e-3);
+      }
+      drop(x), drop(w), drop(y), drop(bias);
+    }
+}
+
+/* Products of halves and of what is brought into floats, in one piece and with a part added. */
+static void half_products(void **state) {
+  (void)state;
+  static const cml_dtype types[] = {CML_F16, CML_BF16, CML_F32};
+  const int64_t m = 300, k = 512, n = 600;
+  for (int t = 0; t < 3; t++) {
+    array *a = make(types[t], 0, 2, (int64_t[]){m, k}, false), *b = make(types[t], 0, 2, (int64_t[]){k, n}, false), *c = make(types[t], 0, 2, (int64_t[]){m, n}, false), *y = make(types[t], 0, 2, (int64_t[]){m, n}, false);
+    for (int64_t i = 0; i < m * k; i++) set(a, i, (double)(i * 31 % 17 - 8) / 8);
+    for (int64_t i = 0; i < k * n; i++) set(b, i, (double)(i * 7 % 13 - 6) / 8);
+    for (int64_t i = 0; i < m * n; i++) set(c, i, (double)(i % 5));
+    for (int added = 0; added < 2; added++) {
+      cml_et_value half = {.kind = CML_PTE_REAL, .real = 0.5}, one = {.kind = CML_PTE_REAL, .real = 1};
+      if (added) run("aten::addmm.out", (cml_et_value *[]){&c->value, &a->value, &b->value, &half, &one, &y->value}, 6);
+      else run("aten::mm.out", (cml_et_value *[]){&a->value, &b->value, &y->value}, 3);
+      for (int64_t i = 0; i < m * n; i += 37) {
+        double sum = added ? (double)(i % 5) / 2 : 0;
+        for (int64_t j = 0; j < k; j++) sum += get(a, i / n * k + j) * get(b, j * n + i % n);
+        near(added ? "addmm" : "mm", i, get(y, i), sum, fabs(sum) * (t == 2 ? 1e-6 : t ? 4e-3 : 5e-4) + 1e-4);
+      }
+    }
+    drop(a), drop(b), drop(c), drop(y);
+  }
+}
+
+/* As many threads as a large machine has, more than this one: all take less than a few would without a limit. */
+static int many_threads(void **state) {
+  (void)state;
+  limit = MOST;
+  return cml_pool_create(128, &pool, NULL);
+}
+static int two_threads(void **state) {
+  (void)state;
+  limit = MOST;
+  return cml_pool_create(2, &pool, NULL);
+}
+static int no_threads(void **state) {
+  (void)state;
+  cml_pool_destroy(pool);
+  pool = NULL;
+  limit = LIMIT;
+  return 0;
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(moves),        cmocka_unit_test(searches),  cmocka_unit_test(reductions),  cmocka_unit_test(norms),           cmocka_unit_test(long_rows),
       cmocka_unit_test(images),       cmocka_unit_test(waves),     cmocka_unit_test(long_waves),  cmocka_unit_test(long_planes),     cmocka_unit_test(complex_numbers),
       cmocka_unit_test(convolutions), cmocka_unit_test(wide_images), cmocka_unit_test(masks),     cmocka_unit_test(channels),        cmocka_unit_test(distances),
-      cmocka_unit_test(mixed_products), cmocka_unit_test(many_keys), cmocka_unit_test(channels_last), cmocka_unit_test(index_of_number)};
+      cmocka_unit_test(mixed_products), cmocka_unit_test(many_keys), cmocka_unit_test(channels_last), cmocka_unit_test(index_of_number),
+#define AMONG_TWO(test) {"among two threads: " #test, test, two_threads, no_threads, NULL}
+#define AMONG_MANY(test) {"among many threads: " #test, test, many_threads, no_threads, NULL}
+      AMONG_TWO(many_weights), AMONG_TWO(half_products),
+      AMONG_MANY(norms), AMONG_MANY(long_rows), AMONG_MANY(images), AMONG_MANY(convolutions), AMONG_MANY(many_weights), AMONG_MANY(half_products),
+      AMONG_MANY(mixed_products), AMONG_MANY(many_keys), AMONG_MANY(reductions)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

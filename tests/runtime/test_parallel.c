@@ -52,6 +52,31 @@ static void every_item_once(void **state) {
   }
 }
 
+/* Among a few of a pool's threads, while other callers keep the rest awake: no index beyond those few. */
+static void index_below(void *context, size_t thread, size_t begin, size_t end) {
+  tally *t = context;
+  if (thread >= t->grain) atomic_fetch_add(&t->beyond, 1);
+  for (size_t i = begin; i < end; i++) atomic_fetch_add(&t->seen[i], 1);
+}
+
+static void few_of_many(void **state) {
+  (void)state;
+  static tally t, all;
+  cml_pool *pool;
+  assert_ok(cml_pool_create(THREADS, &pool, err));
+  for (int round = 0; round < 2000; round++) {
+    memset(&t, 0, sizeof t);
+    memset(&all, 0, sizeof all);
+    t.grain = 1 + (size_t)round % (THREADS + 1), t.count = ITEMS;
+    all.count = ITEMS;
+    cml_parallel_among(pool, t.grain, ITEMS, 1, index_below, &t);
+    cml_parallel_with_thread(pool, ITEMS, 1, count_items, &all);
+    for (size_t i = 0; i < ITEMS; i++) assert_true(t.seen[i] == 1 && all.seen[i] == 1);
+    assert_int_equal(t.beyond + all.beyond + all.clashes, 0);
+  }
+  cml_pool_destroy(pool);
+}
+
 static double seconds(clockid_t clock) {
   struct timespec t;
   clock_gettime(clock, &t);
@@ -407,6 +432,7 @@ static void workers_may_be_late_anywhere(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
+      cmocka_unit_test(few_of_many),
       cmocka_unit_test(every_item_once),      cmocka_unit_test(counts_beyond_32_bits),
       cmocka_unit_test(refuses_too_many),     cmocka_unit_test(idle_pools_sleep),
       cmocka_unit_test(pieces_can_be_watched), cmocka_unit_test(a_core_is_shared),
