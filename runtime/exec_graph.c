@@ -606,7 +606,16 @@ static int opset_number(const char *opset) {
   return 0;
 }
 
-static cml_status build_function(builder *b, const cml_mil_function *f, cml_error *err) {
+static cml_status input_type(const cml_mil_function *f, size_t i, const cml_tensor *shapes, cml_tensor *out, cml_error *err) {
+  cml_tensor_from_type(f->inputs[i].type, out);
+  if (!shapes || cml_tensor_known_shape(out)) return CML_OK;
+  if (!shapes_agree(out, &shapes[i])) return cml_fail(err, CML_MISMATCH, CML_NO_OFFSET, "input '%s' has another shape", f->inputs[i].name);
+  out->rank = shapes[i].rank;
+  memcpy(out->dims, shapes[i].dims, sizeof out->dims);
+  return CML_OK;
+}
+
+static cml_status build_function(builder *b, const cml_mil_function *f, const cml_tensor *shapes, cml_error *err) {
   cml_graph *g = b->g;
   const cml_mil_block *body = cml_mil_body(f);
   if (!body) return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "function '%s' has no body", f->name);
@@ -620,7 +629,7 @@ static cml_status build_function(builder *b, const cml_mil_function *f, cml_erro
   for (size_t i = 0; i < f->input_count; i++) {
     cml_tensor t;
     uint32_t value;
-    cml_tensor_from_type(f->inputs[i].type, &t);
+    CML_TRY(input_type(f, i, shapes, &t, err));
     bool state = f->inputs[i].type && f->inputs[i].type->kind == CML_TYPE_STATE;
     CML_TRY(value_add(g, f->inputs[i].name, &t, state ? CML_ROLE_STATE : CML_ROLE_INPUT, 0, &value, err));
     CML_TRY(scope_add(b, f->inputs[i].name, value, err));
@@ -628,12 +637,12 @@ static cml_status build_function(builder *b, const cml_mil_function *f, cml_erro
   return build_block(b, body, &g->body, 0, err);
 }
 
-cml_status cml_exec_build(cml_graph *graph, const cml_mil_function *function, cml_error *err) {
+cml_status cml_exec_build(cml_graph *graph, const cml_mil_function *function, const cml_tensor *shapes, cml_error *err) {
   builder *b = calloc(1, sizeof *b);
   if (!b) return cml_fail_memory(err);
   b->g = graph;
   graph->function = function;
-  cml_status status = build_function(b, function, err);
+  cml_status status = build_function(b, function, shapes, err);
   cml_buffer_free(&b->missing);
   free(b->entries);
   free(b);
@@ -699,7 +708,6 @@ void cml_exec_free(cml_graph *g) {
   }
   free(g->folded);
   cml_kept_free(g->kept);
-  cml_pack_cache_destroy(g->cache);
   free(g->values);
   cml_arena_free(&g->arena);
   *g = (cml_graph){.arena = CML_ARENA_INIT};

@@ -5,6 +5,7 @@
 #ifndef CML_EXEC_GRAPH_H
 #define CML_EXEC_GRAPH_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "executable.h"
@@ -58,15 +59,16 @@ typedef struct cml_graph {
   cml_slot **folded;     /* memory of computed constants */
   size_t folded_count, folded_capacity;
   struct cml_kept *kept;
-  struct cml_pack_cache *cache; /* NULL: none */
+  struct cml_pack_cache *cache; /* the executable's; NULL: none */
   cml_account *account;  /* of the executable and its sessions */
   cml_pool *pool;        /* the executable's: scratch depends on its threads */
   unsigned plan_with;    /* CML_PLAN_…: what passes let the planner do */
   bool shapes_only;      /* it will not run: large compressed weights stay so */
 } cml_graph;
 
-/* Resolves, checks, infers and folds. Errors name the operation; operators that are missing are all named in one error. */
-cml_status cml_exec_build(cml_graph *graph, const cml_mil_function *function, cml_error *err);
+/* Resolves, checks, infers and folds. `shapes`, by position of the function's inputs, fix those that the function leaves open; NULL: none.
+ * Errors name the operation; operators that are missing are all named in one error. */
+cml_status cml_exec_build(cml_graph *graph, const cml_mil_function *function, const cml_tensor *shapes, cml_error *err);
 /* Keeps float16 states of float32 programs in float32 (exec_widen.c). */
 void cml_exec_widen_states(cml_graph *graph);
 /* Gives a tensor of known shape memory of the graph's own, contents undefined, for a constant that a pass makes. */
@@ -108,15 +110,32 @@ void cml_plan_destroy(cml_plan *plan);
 cml_status cml_step_evaluate(const cml_graph *graph, const cml_step *step, const cml_tensor **args, cml_slot **slots,
                              cml_error *err);
 
+/* A function's graph for one set of input shapes (exec_variants.c), or for all. */
+typedef struct cml_variant {
+  struct cml_variant *next;
+  cml_tensor *shapes;      /* by position of the function's inputs; NULL: any */
+  cml_graph graph;
+  cml_plan *plan;          /* for these shapes; of the one for any for the default shapes, if it has one */
+  uint32_t *output_values; /* by feature */
+  bool ready;              /* prepared: it may run. One for certain shapes which is not could not be */
+} cml_variant;
+
 struct cml_executable {
   atomic_uint_least32_t references;
   cml_model *model;
-  cml_graph graph;
-  cml_plan *plan;          /* for the default shapes, when they are all known */
+  cml_variant general;               /* for any shapes */
+  _Atomic(cml_variant *) variants;   /* for certain shapes, the newest first: added to, never taken from */
+  size_t variant_count;
+  const cml_variant *preferred;      /* that of the default shapes, or the general one */
+  pthread_mutex_t preparing;         /* variants, and the general graph when it is not ready at load */
+  bool flexible;
+  char *passes;                      /* as in cml_prepare_options */
   cml_pool *pool;
+  struct cml_pack_cache *cache;      /* NULL: none */
   cml_account account;
   cml_features inputs, outputs, states;
-  uint32_t *input_values, *output_values, *state_values; /* by feature */
+  uint32_t *input_values, *state_values; /* by feature; the same in all variants */
+  const cml_graph_value *given;      /* the function's inputs, by position, as it was built: the graphs may change while others run */
   cml_arena arena;
 };
 

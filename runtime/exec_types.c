@@ -37,7 +37,7 @@ static cml_status set_type(cml_arena *arena, cml_mil_named *named, const cml_ten
 
 /* The graph as it was built has a step for each operation but constants, in their order. */
 static cml_status set_block(const cml_executable *e, cml_arena *arena, const cml_graph_block *built, const cml_mil_block *block, cml_error *err) {
-  const cml_graph *g = &e->graph;
+  const cml_graph *g = &e->general.graph;
   size_t at = 0;
   for (size_t i = 0; i < block->op_count; i++) {
     const cml_mil_op *op = block->ops[i];
@@ -45,16 +45,16 @@ static cml_status set_block(const cml_executable *e, cml_arena *arena, const cml
     const cml_step *s = &built->steps[at++];
     for (size_t k = 0; k < s->block_count; k++) CML_TRY(set_block(e, arena, s->blocks[k], op->blocks[k], err));
     for (size_t k = 0; k < s->out_count; k++) {
-      bool planned = e->plan && !g->values[s->outs[k]].depth;
-      CML_TRY(set_type(arena, &op->outputs[k], planned ? &e->plan->types[s->outs[k]] : &g->values[s->outs[k]].type, err));
+      bool planned = e->general.plan && !g->values[s->outs[k]].depth;
+      CML_TRY(set_type(arena, &op->outputs[k], planned ? &e->general.plan->types[s->outs[k]] : &g->values[s->outs[k]].type, err));
     }
   }
   return CML_OK;
 }
 
 static cml_status set_function(const cml_executable *e, cml_arena *arena, cml_mil_function *f, cml_error *err) {
-  for (size_t i = 0; e->plan && i < f->input_count; i++) CML_TRY(set_type(arena, &f->inputs[i], &e->plan->types[i], err));
-  CML_TRY(set_block(e, arena, &e->graph.body, cml_mil_body(f), err));
+  for (size_t i = 0; e->general.plan && i < f->input_count; i++) CML_TRY(set_type(arena, &f->inputs[i], &e->general.plan->types[i], err));
+  CML_TRY(set_block(e, arena, &e->general.graph.body, cml_mil_body(f), err));
   for (size_t i = 0; i < e->outputs.count; i++) {
     cml_feature *feature = &e->outputs.items[i];
     const cml_tensor *t = cml_executable_output_type(e, i);

@@ -1,5 +1,6 @@
 /* Load and prepare: choose the function, build its graph, pack, plan. The result never changes and is shared by sessions. */
 #include "exec_types.h"
+#include "exec_variants.h"
 #include "machine.h"
 #include "pack_cache.h"
 #include "passes.h"
@@ -31,25 +32,27 @@ static const cml_feature *input_feature(const cml_executable *e, uint32_t value)
   return NULL;
 }
 
-/* The plan for the shapes that the program itself fixes and, where it leaves some open, the description's default ones: none
- * when these do not fit. */
-static cml_status plan_default(cml_executable *e, cml_error *err) {
-  const cml_graph *g = &e->graph;
-  bool flexible = false;
-  cml_tensor *types = calloc(g->function->input_count + 1, sizeof *types);
-  if (!types) return cml_fail_memory(err);
-  bool known = true;
-  for (uint32_t i = 0; known && i < g->function->input_count; i++) {
-    types[i] = g->values[i].type;
-    if (cml_tensor_known_shape(&types[i])) continue;
+/* The shapes that the program itself fixes and, where it leaves some open, the description's default ones. */
+static cml_tensor *default_shapes(cml_executable *e, bool *known, cml_error *err) {
+  size_t count = e->general.graph.function->input_count;
+  cml_tensor *shapes = calloc(count + 1, sizeof *shapes);
+  if (!shapes) cml_fail_memory(err);
+  *known = true;
+  for (uint32_t i = 0; shapes && i < count; i++) {
+    shapes[i] = e->given[i].type;
+    if (cml_tensor_known_shape(&shapes[i])) continue;
     const cml_feature *f = input_feature(e, i);
-    known = f && cml_feature_default_type(f, &types[i]);
-    flexible = true;
+    *known = *known && f && cml_feature_default_type(f, &shapes[i]);
+    e->flexible = true;
   }
+  return shapes;
+}
+
+/* The general graph's plan for the default shapes: none when these do not fit. */
+static cml_status plan_default(cml_executable *e, const cml_tensor *shapes, bool known, cml_error *err) {
   cml_error unfit;
-  cml_status status = known ? cml_plan_create(g, types, &e->plan, flexible ? &unfit : err) : CML_OK;
-  free(types);
-  return flexible ? CML_OK : status;
+  cml_status status = known ? cml_plan_create(&e->general.graph, shapes, &e->general.plan, e->flexible ? &unfit : err) : CML_OK;
+  return e->flexible ? CML_OK : status;
 }
 
 /* Of a later version nobody knows yet what it means; a program without a description has no number. */
@@ -67,18 +70,52 @@ static cml_status check_head(const cml_model *m, cml_error *err) {
   return CML_OK;
 }
 
-static cml_status create(cml_model *model, size_t threads, uint64_t max_memory, cml_executable **out, cml_error *err) {
+static cml_status create(cml_model *model, const char *passes, size_t threads, uint64_t max_memory, cml_executable **out, cml_error *err) {
   CML_TRY(check_head(model, err));
   cml_executable *e = calloc(1, sizeof *e);
   if (!e) return cml_fail_memory(err);
   atomic_init(&e->references, 1);
   e->model = model;
   e->account.limit = max_memory ? max_memory : cml_machine_limits().memory;
-  e->graph.account = &e->account;
-  cml_status status = cml_pool_create(threads, &e->pool, err);
-  e->graph.pool = e->pool;
+  pthread_mutex_init(&e->preparing, NULL);
+  atomic_init(&e->variants, NULL);
+  e->preferred = &e->general;
+  cml_status status = passes && !(e->passes = strdup(passes)) ? cml_fail_memory(err) : cml_pool_create(threads, &e->pool, err);
+  cml_variant_begin(e, &e->general);
   if (status) cml_executable_unref(e);
   else *out = e;
+  return status;
+}
+
+static cml_status build_general(cml_executable *e, const cml_mil_function *function, cml_error *err) {
+  CML_TRY(cml_exec_build(&e->general.graph, function, NULL, err));
+  CML_TRY(cml_executable_check_features(e, err));
+  if (!e->passes || *e->passes) cml_exec_widen_states(&e->general.graph);
+  return cml_executable_bind_features(e, err);
+}
+
+/* What is kept of packed weights: for the next load in a folder, for other shapes in memory. */
+static cml_status open_cache(cml_executable *e, const char *folder, cml_error *err) {
+  if (folder && !*folder) folder = NULL;
+  if (!folder && !e->flexible) return CML_OK;
+  CML_TRY(cml_pack_cache_open(folder, e->general.graph.function, e->passes, e->pool, &e->cache, err));
+  e->general.graph.cache = e->cache;
+  return CML_OK;
+}
+
+static cml_status prepare(cml_executable *e, const char *cache, cml_error *err) {
+  bool known;
+  cml_tensor *shapes = default_shapes(e, &known, err);
+  cml_status status = shapes ? open_cache(e, cache, err) : CML_NO_MEMORY;
+  const cml_variant *usual = !status && e->flexible && known ? cml_variant_create(e, shapes, true) : NULL;
+  if (usual) {
+    e->preferred = usual;
+  } else {
+    if (!status) status = cml_variant_prepare_general(e, err);
+    if (!status) status = plan_default(e, shapes, known, err);
+  }
+  if (!status) cml_pack_cache_write(e->cache);
+  free(shapes);
   return status;
 }
 
@@ -88,17 +125,9 @@ cml_status cml_executable_prepare(cml_model *model, const cml_prepare_options *o
   cml_executable *e = NULL;
   if (!options) options = &defaults;
   CML_TRY(choose_function(model, options->function, &function, err));
-  CML_TRY(create(model, options->threads, options->max_memory, &e, err));
-  cml_status status = cml_exec_build(&e->graph, function, err);
-  if (!status) status = cml_executable_check_features(e, err);
-  if (!status && !(options->passes && !*options->passes)) cml_exec_widen_states(&e->graph);
-  if (!status) status = cml_executable_bind_features(e, err);
-  if (!status) status = cml_passes_run(&e->graph, options->passes, NULL, NULL, err);
-  if (!status && options->cache && *options->cache)
-    status = cml_pack_cache_open(options->cache, function, options->passes, e->pool, &e->graph.cache, err);
-  if (!status) status = cml_exec_prepare(&e->graph, e->pool, err);
-  if (!status) status = plan_default(e, err);
-  if (!status) cml_pack_cache_write(e->graph.cache);
+  CML_TRY(create(model, options->passes, options->threads, options->max_memory, &e, err));
+  cml_status status = build_general(e, function, err);
+  if (!status) status = prepare(e, options->cache, err);
   if (status) cml_executable_unref(e);
   else *out = e;
   return status;
@@ -106,12 +135,13 @@ cml_status cml_executable_prepare(cml_model *model, const cml_prepare_options *o
 
 cml_status cml_executable_check(cml_model *model, const cml_mil_function *function, cml_executable **out, cml_error *err) {
   cml_executable *e = NULL;
-  CML_TRY(create(model, 1, 0, &e, err));
-  e->graph.shapes_only = true;
-  cml_status status = cml_exec_build(&e->graph, function, err);
-  if (!status) status = cml_executable_check_features(e, err);
-  if (!status) status = cml_executable_bind_features(e, err);
-  if (!status) status = plan_default(e, err);
+  CML_TRY(create(model, "", 1, 0, &e, err));
+  e->general.graph.shapes_only = true;
+  cml_status status = build_general(e, function, err);
+  bool known = false;
+  cml_tensor *shapes = status ? NULL : default_shapes(e, &known, err);
+  if (!status) status = shapes ? plan_default(e, shapes, known, err) : CML_NO_MEMORY;
+  free(shapes);
   if (status) cml_executable_unref(e);
   else *out = e;
   return status;
@@ -142,13 +172,19 @@ cml_status cml_executable_print_passes(cml_model *model, const cml_prepare_optio
   pass_printer p = {out, CML_BUFFER_INIT};
   if (!options) options = &defaults;
   CML_TRY(choose_function(model, options->function, &function, err));
-  CML_TRY(create(model, 1, 0, &e, err));
-  cml_status status = cml_exec_build(&e->graph, function, err);
+  CML_TRY(create(model, options->passes, 1, 0, &e, err));
+  cml_status status = build_general(e, function, err);
+  bool known = false;
+  cml_tensor *shapes = status ? NULL : default_shapes(e, &known, err);
+  if (!status && !shapes) status = CML_NO_MEMORY;
+  cml_variant *usual = known && e->flexible ? cml_variant_create(e, shapes, false) : NULL;
+  cml_graph *g = usual ? &usual->graph : &e->general.graph;
+  free(shapes);
   if (!status) {
-    cml_graph_print(&e->graph, &p.before);
-    cml_buffer_text(out, "# as written, constants folded\n");
+    cml_graph_print(g, &p.before);
+    cml_buffer_printf(out, "# as written, constants folded%s\n", usual ? ", for the default shapes" : "");
     cml_buffer_append(out, p.before.data, p.before.size);
-    status = cml_passes_run(&e->graph, options->passes, print_pass, &p, err);
+    status = cml_passes_run(g, options->passes, print_pass, &p, err);
   }
   cml_buffer_free(&p.before);
   cml_executable_unref(e);
@@ -162,9 +198,11 @@ cml_executable *cml_executable_ref(cml_executable *e) {
 
 void cml_executable_unref(cml_executable *e) {
   if (!e || atomic_fetch_sub_explicit(&e->references, 1, memory_order_acq_rel) != 1) return;
-  cml_plan_destroy(e->plan);
-  cml_exec_free(&e->graph);
+  cml_variants_free(e);
+  cml_pack_cache_destroy(e->cache);
   cml_pool_destroy(e->pool);
+  pthread_mutex_destroy(&e->preparing);
+  free(e->passes);
   cml_arena_free(&e->arena);
   free(e);
 }
@@ -172,7 +210,8 @@ void cml_executable_unref(cml_executable *e) {
 const cml_features *cml_executable_inputs(const cml_executable *e) { return &e->inputs; }
 const cml_features *cml_executable_outputs(const cml_executable *e) { return &e->outputs; }
 const cml_tensor *cml_executable_output_type(const cml_executable *e, size_t i) {
-  return e->plan ? &e->plan->types[e->output_values[i]] : &e->graph.values[e->output_values[i]].type;
+  const cml_variant *v = e->preferred;
+  return v->plan ? &v->plan->types[v->output_values[i]] : &v->graph.values[v->output_values[i]].type;
 }
 const cml_features *cml_executable_states(const cml_executable *e) { return &e->states; }
 cml_pool *cml_executable_pool(const cml_executable *e) { return e->pool; }
@@ -180,19 +219,19 @@ const cml_model *cml_executable_model(const cml_executable *e) { return e->model
 const cml_mil_program *cml_executable_program(const cml_executable *e) { return e->model->program; }
 
 void cml_executable_memory(const cml_executable *e, uint64_t *arena, uint64_t *packed, uint64_t *live) {
-  *arena = e->plan ? e->plan->arena_size : 0;
-  *live = e->plan ? e->plan->live_peak : 0;
-  *packed = 0;
-  for (const struct cml_kept *k = e->graph.kept; k; k = k->next) *packed += k->size;
-  uint64_t found, fresh, bytes;
+  const cml_plan *plan = e->preferred->plan;
+  *arena = plan ? plan->arena_size : 0;
+  *live = plan ? plan->live_peak : 0;
+  uint64_t found, fresh;
   bool written;
-  cml_pack_cache_counts(e->graph.cache, &found, &fresh, &bytes, &written);
-  *packed += bytes;
+  cml_pack_cache_counts(e->cache, &found, &fresh, packed, &written);
+  for (const struct cml_kept *k = e->preferred->graph.kept; k; k = k->next) *packed += k->size;
 }
 
 size_t cml_executable_plan(const cml_executable *e, cml_planned_value *out, size_t room) {
-  const cml_graph_block *body = &e->graph.body;
-  const cml_plan *plan = e->plan;
+  const cml_graph *g = &e->preferred->graph;
+  const cml_graph_block *body = &g->body;
+  const cml_plan *plan = e->preferred->plan;
   size_t n = 0;
   for (size_t i = 0; plan && i < body->step_count; i++) {
     const cml_step *s = &body->steps[plan->order[i]];
@@ -201,7 +240,7 @@ size_t cml_executable_plan(const cml_executable *e, cml_planned_value *out, size
       uint64_t bytes;
       if (plan->offsets[v] == CML_NO_OFFSET || !cml_tensor_bytes(&plan->types[v], &bytes)) continue;
       size_t last = plan->last[v] < body->step_count ? plan->last[v] : body->step_count - 1;
-      if (n < room) out[n] = (cml_planned_value){e->graph.values[v].name, false, plan->offsets[v], bytes, i, last};
+      if (n < room) out[n] = (cml_planned_value){g->values[v].name, false, plan->offsets[v], bytes, i, last};
       n++;
     }
     if (plan->scratch[s->index] == CML_NO_OFFSET) continue;
@@ -213,5 +252,5 @@ size_t cml_executable_plan(const cml_executable *e, cml_planned_value *out, size
 
 void cml_executable_cached(const cml_executable *e, uint64_t *found, uint64_t *packed, bool *written) {
   uint64_t bytes;
-  cml_pack_cache_counts(e->graph.cache, found, packed, &bytes, written);
+  cml_pack_cache_counts(e->cache, found, packed, &bytes, written);
 }

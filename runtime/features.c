@@ -42,12 +42,12 @@ static bool find_output(const cml_graph *g, const char *name, uint32_t *value) {
 }
 
 /* Names that are not found were refused before. */
-static cml_status bind_described(cml_executable *e, const cml_features *features, bool (*find)(const cml_graph *, const char *, uint32_t *),
-                                 uint32_t **values, cml_error *err) {
-  *values = CML_ARENA_NEW_ARRAY(&e->arena, uint32_t, features->count);
+static cml_status bind_described(cml_arena *arena, const cml_graph *g, const cml_features *features,
+                                 bool (*find)(const cml_graph *, const char *, uint32_t *), uint32_t **values, cml_error *err) {
+  *values = CML_ARENA_NEW_ARRAY(arena, uint32_t, features->count);
   if (!*values) return cml_fail_memory(err);
   for (size_t i = 0; i < features->count; i++)
-    if (!find(&e->graph, features->items[i].name, &(*values)[i])) return cml_fail(err, CML_NOT_FOUND, CML_NO_OFFSET, "no '%s'", features->items[i].name);
+    if (!find(g, features->items[i].name, &(*values)[i])) return cml_fail(err, CML_NOT_FOUND, CML_NO_OFFSET, "no '%s'", features->items[i].name);
   return CML_OK;
 }
 
@@ -68,7 +68,7 @@ static cml_status merge_repeated(cml_executable *e, cml_features *features, cml_
 
 static cml_status bind_from_types(cml_executable *e, cml_value_role role, bool outputs, cml_features *features, uint32_t **values,
                                   cml_error *err) {
-  const cml_graph *g = &e->graph;
+  const cml_graph *g = &e->general.graph;
   size_t count = outputs ? g->body.output_count : g->function->input_count;
   features->items = CML_ARENA_NEW_ARRAY(&e->arena, cml_feature, count);
   *values = CML_ARENA_NEW_ARRAY(&e->arena, uint32_t, count);
@@ -85,19 +85,28 @@ static cml_status bind_from_types(cml_executable *e, cml_value_role role, bool o
   return CML_OK;
 }
 
+cml_status cml_variant_bind_outputs(const cml_executable *e, cml_variant *v, cml_error *err) {
+  return bind_described(&v->graph.arena, &v->graph, &e->outputs, find_output, &v->output_values, err);
+}
+
 cml_status cml_executable_bind_features(cml_executable *e, cml_error *err) {
-  const cml_function_description d = cml_function_describe(e->model, e->graph.function->name);
+  const cml_function_description d = cml_function_describe(e->model, e->general.graph.function->name);
   e->inputs = d.inputs;
   e->outputs = d.outputs;
   bool described = e->inputs.count + e->outputs.count > 0;
   if (described) {
     CML_TRY(merge_repeated(e, &e->outputs, err));
-    CML_TRY(bind_described(e, &e->inputs, find_input, &e->input_values, err));
-    CML_TRY(bind_described(e, &e->outputs, find_output, &e->output_values, err));
+    CML_TRY(bind_described(&e->arena, &e->general.graph, &e->inputs, find_input, &e->input_values, err));
   } else {
     CML_TRY(bind_from_types(e, CML_ROLE_INPUT, false, &e->inputs, &e->input_values, err));
-    CML_TRY(bind_from_types(e, CML_ROLE_COMPUTED, true, &e->outputs, &e->output_values, err));
+    uint32_t *values;
+    CML_TRY(bind_from_types(e, CML_ROLE_COMPUTED, true, &e->outputs, &values, err));
   }
+  cml_graph_value *given = CML_ARENA_NEW_ARRAY(&e->arena, cml_graph_value, e->general.graph.function->input_count);
+  if (!given) return cml_fail_memory(err);
+  memcpy(given, e->general.graph.values, e->general.graph.function->input_count * sizeof *given);
+  e->given = given;
+  CML_TRY(cml_variant_bind_outputs(e, &e->general, err));
   return bind_from_types(e, CML_ROLE_STATE, false, &e->states, &e->state_values, err);
 }
 
@@ -201,8 +210,8 @@ static bool image_is_raw(const cml_tensor *v, const cml_tensor *type) {
 static cml_status set_value(cml_session *s, size_t i, const cml_tensor *v, cml_error *err) {
   const cml_executable *e = s->executable;
   const cml_feature *f = &e->inputs.items[i];
-  cml_slot *slot = &s->slots[e->input_values[i]];
-  const cml_tensor *type = &e->graph.values[e->input_values[i]].type;
+  cml_slot *slot = &s->inputs[e->input_values[i]];
+  const cml_tensor *type = &e->given[e->input_values[i]].type;
   if (v->rank < 0 || v->rank > CML_MAX_RANK || !v->data || (v->dtype == CML_STRING) != (type->dtype == CML_STRING))
     return cml_fail(err, CML_ARGUMENT, CML_NO_OFFSET, "input '%s' takes %s", f->name, cml_dtype_name(type->dtype));
   if (f->kind == CML_FEATURE_IMAGE && !image_is_raw(v, type)) return set_image(slot, type, f, v, err);
@@ -234,8 +243,8 @@ cml_status cml_session_set_input(cml_session *s, const char *name, const cml_ten
 static cml_status set_default(cml_session *s, size_t i, cml_error *err) {
   const cml_executable *e = s->executable;
   const cml_feature *f = &e->inputs.items[i];
-  cml_slot *slot = &s->slots[e->input_values[i]];
-  const cml_tensor *type = &e->graph.values[e->input_values[i]].type;
+  cml_slot *slot = &s->inputs[e->input_values[i]];
+  const cml_tensor *type = &e->given[e->input_values[i]].type;
   CML_TRY(set_shape(&slot->tensor, type, f, f->shape, f->rank, err));
   CML_TRY(cml_slot_reserve(slot, err));
   int64_t n = cml_tensor_count(&slot->tensor);
@@ -279,7 +288,7 @@ static cml_status collect_image(cml_slot *out, const cml_feature *f, const cml_t
 static cml_status collect_output(cml_session *s, size_t i, cml_error *err) {
   const cml_executable *e = s->executable;
   const cml_feature *f = &e->outputs.items[i];
-  const cml_tensor *v = &s->slots[e->output_values[i]].tensor;
+  const cml_tensor *v = &cml_session_slot(s, s->variant->output_values[i])->tensor;
   cml_slot *out = &s->results[i];
   if (v->list) return cml_fail(err, CML_UNSUPPORTED, CML_NO_OFFSET, "output '%s' is a list", f->name);
   if (!v->data) return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "output '%s' was not computed", f->name);

@@ -18,7 +18,7 @@ static const char *const kinds[] = {"an integer", "a number", "a string", "an im
 
 static cml_status contradicts(const checker *c, const cml_feature *f, const char *described, const char *found) {
   return cml_fail(c->err, CML_INVALID, CML_NO_OFFSET, "%s '%s' is %s in the description and %s in function '%s'", c->what, f->name, described, found,
-                  c->e->graph.function->name);
+                  c->e->general.graph.function->name);
 }
 
 static cml_status other_type(const checker *c, const cml_feature *f, const char *described, const cml_tensor *found) {
@@ -104,11 +104,11 @@ static cml_status check_type(const checker *c, const cml_feature *f, const cml_t
 /* ---- each side ---- */
 
 static cml_status no_such(const checker *c, const char *name) {
-  return cml_fail(c->err, CML_INVALID, CML_NO_OFFSET, "the description's %s '%s' is not in function '%s'", c->what, name, c->e->graph.function->name);
+  return cml_fail(c->err, CML_INVALID, CML_NO_OFFSET, "the description's %s '%s' is not in function '%s'", c->what, name, c->e->general.graph.function->name);
 }
 
 static bool find_input(const checker *c, const char *name, size_t *at) {
-  const cml_mil_function *f = c->e->graph.function;
+  const cml_mil_function *f = c->e->general.graph.function;
   for (*at = 0; *at < f->input_count; ++*at)
     if (!strcmp(f->inputs[*at].name, name)) return true;
   return false;
@@ -117,7 +117,7 @@ static bool find_input(const checker *c, const char *name, size_t *at) {
 static cml_status check_input(const checker *c, const cml_feature *f) {
   size_t at;
   if (!find_input(c, f->name, &at)) return no_such(c, f->name);
-  const cml_graph_value *v = &c->e->graph.values[at];
+  const cml_graph_value *v = &c->e->general.graph.values[at];
   if ((v->role == CML_ROLE_STATE) != (f->kind == CML_FEATURE_STATE))
     return contradicts(c, f, kinds[f->kind], v->role == CML_ROLE_STATE ? "a state" : "none");
   return f->kind == CML_FEATURE_STATE ? check_array(c, f, &v->type) : check_type(c, f, &v->type);
@@ -125,7 +125,7 @@ static cml_status check_input(const checker *c, const cml_feature *f) {
 
 /* The output's type in the program where it is a dictionary (only classify gives one), else NULL. */
 static const cml_mil_type *dictionary_type(const checker *c, const char *name) {
-  const cml_mil_block *body = cml_mil_body(c->e->graph.function);
+  const cml_mil_block *body = cml_mil_body(c->e->general.graph.function);
   for (size_t i = 0; c->dictionaries && i < body->op_count; i++)
     for (size_t k = 0; k < body->ops[i]->output_count; k++)
       if (!strcmp(body->ops[i]->outputs[k].name, name)) {
@@ -143,7 +143,7 @@ static cml_status check_dictionary(const checker *c, const cml_feature *f, const
 }
 
 static cml_status check_output(const checker *c, const cml_feature *f) {
-  const cml_graph *g = &c->e->graph;
+  const cml_graph *g = &c->e->general.graph;
   for (size_t i = 0; i < g->body.output_count; i++) {
     const cml_graph_value *v = &g->values[g->body.outputs[i]];
     if (strcmp(v->name, f->name)) continue;
@@ -181,7 +181,7 @@ static bool holds(const cml_features *features, const char *name) {
 }
 
 static cml_status need_all_inputs(const checker *c) {
-  const cml_graph *g = &c->e->graph;
+  const cml_graph *g = &c->e->general.graph;
   for (uint32_t i = 0; i < g->function->input_count; i++) {
     bool state = g->values[i].role == CML_ROLE_STATE;
     if (!holds(state ? &c->d->states : &c->d->inputs, g->values[i].name))
@@ -198,15 +198,15 @@ static cml_status check_predicted(const checker *c, const char *name) {
 }
 
 cml_status cml_executable_check_features(const cml_executable *e, cml_error *err) {
-  const cml_function_description d = cml_function_describe(e->model, e->graph.function->name);
+  const cml_function_description d = cml_function_describe(e->model, e->general.graph.function->name);
   checker c = {.e = e, .d = &d, .err = err};
-  for (size_t i = 0; i < e->graph.body.step_count; i++) c.dictionaries |= !strcmp(e->graph.body.steps[i].op->name, "classify");
+  for (size_t i = 0; i < e->general.graph.body.step_count; i++) c.dictionaries |= !strcmp(e->general.graph.body.steps[i].op->name, "classify");
   if (d.inputs.count + d.outputs.count + d.states.count == 0) return CML_OK; /* it says nothing */
   CML_TRY(check_all(&c, "input", &d.inputs, check_input));
   CML_TRY(check_all(&c, "state", &d.states, check_input));
   CML_TRY(check_all(&c, "output", &d.outputs, check_output));
-  if (!d.outputs.count && e->graph.body.output_count)
-    return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "the description has no outputs, and function '%s' has", e->graph.function->name);
+  if (!d.outputs.count && e->general.graph.body.output_count)
+    return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "the description has no outputs, and function '%s' has", e->general.graph.function->name);
   CML_TRY(check_predicted(&c, d.predicted_feature));
   CML_TRY(check_predicted(&c, d.predicted_probabilities));
   return need_all_inputs(&c);

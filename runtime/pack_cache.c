@@ -50,6 +50,7 @@ struct cml_pack_cache {
     const void *data;
   } *fresh; /* all pieces of this load, found or packed, as they are written */
   size_t fresh_count, fresh_capacity;
+  size_t shared, next; /* the first pieces are of earlier graphs; after the last that was found of them */
   uint64_t found, packed, bytes;
   bool written, lost; /* lost: a piece could not be noted; the file would be incomplete */
 };
@@ -176,9 +177,13 @@ static void open_file(cml_pack_cache *c) {
 cml_status cml_pack_cache_open(const char *folder, const cml_mil_function *function, const char *salt, cml_pool *pool, cml_pack_cache **out,
                                cml_error *err) {
   cml_pack_cache *c = calloc(1, sizeof *c);
+  if (!c) return cml_fail_memory(err);
+  *out = c;
+  if (!folder) return CML_OK;
   size_t n = strlen(folder) + 64;
-  if (c) c->folder = strdup(folder), c->path = malloc(n);
-  if (!c || !c->folder || !c->path) {
+  c->folder = strdup(folder), c->path = malloc(n);
+  if (!c->folder || !c->path) {
+    *out = NULL;
     cml_pack_cache_destroy(c);
     return cml_fail_memory(err);
   }
@@ -187,8 +192,15 @@ cml_status cml_pack_cache_open(const char *folder, const cml_mil_function *funct
   snprintf(c->path, n, "%s/%016llx%016llx.cmlpack", folder, (unsigned long long)c->program.a, (unsigned long long)c->program.b);
   (void)mkdir(folder, 0777);
   open_file(c);
-  *out = c;
   return CML_OK;
+}
+
+void cml_pack_cache_begin(cml_pack_cache *c) {
+  if (c) c->shared = c->fresh_count, c->next = 0;
+}
+
+void cml_pack_cache_undo(cml_pack_cache *c) {
+  if (c) c->fresh_count = c->shared;
 }
 
 void cml_pack_cache_destroy(cml_pack_cache *c) {
@@ -223,6 +235,17 @@ static void note(cml_pack_cache *c, hash128 key, const void *data, size_t size) 
   c->fresh[c->fresh_count++] = (struct fresh){{key, 0, size}, data};
 }
 
+/* Of the executable's other graphs, which asked in the same order. */
+static const void *find_shared(cml_pack_cache *c, hash128 key, size_t size) {
+  for (size_t i = 0; i < c->shared; i++) {
+    size_t at = (c->next + i) % c->shared;
+    if (!same(c->fresh[at].piece.key, key) || c->fresh[at].piece.size != size) continue;
+    c->next = at + 1;
+    return c->fresh[at].data;
+  }
+  return NULL;
+}
+
 static const void *find(cml_pack_cache *c, hash128 key, size_t size) {
   for (size_t i = 0; i < c->piece_count; i++) {
     const piece *p = &c->pieces[(c->fresh_count + i) % c->piece_count]; /* they are asked for in the order in which they were written */
@@ -241,8 +264,12 @@ void *cml_call_keep_packed(cml_call *c, size_t size, const cml_tensor *source, c
   mix_text(&key, c->op->name);
   mix(&key, source->dims, (size_t)source->rank * sizeof *source->dims);
   mix_source(&key, source->data, (size_t)bytes);
-  void *data = (void *)(uintptr_t)find(cache, key, size);
+  void *data = (void *)(uintptr_t)find_shared(cache, key, size);
   if (data) {
+    *ready = true;
+    return data;
+  }
+  if ((data = (void *)(uintptr_t)find(cache, key, size))) {
     *ready = true;
     cache->found++;
     cache->bytes += size;
@@ -307,7 +334,7 @@ static bool write_file(cml_pack_cache *c, int fd) {
 }
 
 void cml_pack_cache_write(cml_pack_cache *c) {
-  if (!c || !c->packed || c->lost) return;
+  if (!c || !c->path || !c->packed || c->lost) return;
   size_t n = strlen(c->path) + 16;
   char *temporary = malloc(n);
   if (!temporary) return;

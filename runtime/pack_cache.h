@@ -1,4 +1,4 @@
-/* Packed weights kept in a file between loads. Internal to runtime/.
+/* Packed weights that are kept: in memory between the graphs of one executable, in a file between loads. Internal to runtime/.
  *
  * A folder of such files is given with cml_prepare_options.cache. One file serves one program with one set of kernels; each
  * piece in it has a key of its own, made of how it was packed and of what. A hash of all weights would cost as much as
@@ -12,13 +12,16 @@
 
 typedef struct cml_pack_cache cml_pack_cache;
 
-/* Opens the program's file in `folder`, which is made when it is missing. A file that is not there, or is damaged, leaves the
+/* Opens the program's file in `folder`, which is made when it is missing; NULL: in memory alone. A file that is not there, or is damaged, leaves the
  * cache empty; only want of memory is an error. `salt`: options that change how weights are packed. */
 CML_NODISCARD cml_status cml_pack_cache_open(const char *folder, const cml_mil_function *function, const char *salt, cml_pool *pool,
                                              cml_pack_cache **out, cml_error *err);
 /* Writes the file anew when pieces were packed that it lacks; to another name first, so that readers see all of it or the file
  * before. A folder that cannot be written to leaves everything as it is. */
 void cml_pack_cache_write(cml_pack_cache *cache);
+/* A graph begins: it shares the pieces of those before. And forgets what it made, whose memory is about to go. */
+void cml_pack_cache_begin(cml_pack_cache *cache);
+void cml_pack_cache_undo(cml_pack_cache *cache);
 /* Unmaps; pieces that were found in it are gone. */
 void cml_pack_cache_destroy(cml_pack_cache *cache);
 /* Pieces found, pieces packed anew, bytes of the former, whether the file was written. */

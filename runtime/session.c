@@ -2,6 +2,8 @@
  * no work but the operator's own, and steps whose shapes depend on data are inferred again first. Blocks of control flow run
  * the same way, always inferred again, in memory that their slots keep from one round to the next. */
 #include "session.h"
+
+#include "exec_variants.h"
 #include "strided.h"
 
 #include <stdlib.h>
@@ -11,16 +13,16 @@ enum { FIRST_SEED = 0x636d6c };
 
 /* ---- construction ---- */
 
-static void make_calls(cml_session *s, cml_graph_block *block, const cml_tensor ***args, cml_tensor ***outs) {
-  const cml_graph *g = &s->executable->graph;
+static void make_calls(cml_session *s, const cml_graph_block *block, const cml_tensor ***args, cml_tensor ***outs) {
+  const cml_graph *g = &s->variant->graph;
   for (size_t i = 0; i < block->step_count; i++) {
     const cml_step *step = &block->steps[i];
     cml_call *c = &s->calls[step->index];
     *c = (cml_call){.op = step->op, .name = step->name, .opset = g->opset, .args = *args, .first = step->first, .outs = *outs,
                     .out_count = step->out_count, .arg_constant = step->arg_constant, .prepared = step->prepared,
                     .declared = step->declared, .pool = s->executable->pool, .runner = &s->runner, .step = step};
-    for (size_t k = 0; k < step->arg_count; k++) *(*args)++ = &s->slots[step->args[k]].tensor;
-    for (size_t k = 0; k < step->out_count; k++) *(*outs)++ = &s->slots[step->outs[k]].tensor;
+    for (size_t k = 0; k < step->arg_count; k++) *(*args)++ = &cml_session_slot(s, step->args[k])->tensor;
+    for (size_t k = 0; k < step->out_count; k++) *(*outs)++ = &cml_session_slot(s, step->outs[k])->tensor;
     for (size_t k = 0; k < step->block_count; k++) make_calls(s, step->blocks[k], args, outs);
   }
 }
@@ -33,37 +35,72 @@ static void count_operands(const cml_graph_block *block, size_t *args, size_t *o
   }
 }
 
-static cml_status make_states(cml_session *s, cml_error *err) {
-  const cml_graph *g = &s->executable->graph;
-  for (size_t v = 0; v < g->value_count; v++) {
+static cml_status make_inputs(cml_session *s, cml_error *err) {
+  cml_executable *e = s->executable;
+  size_t count = e->general.graph.function->input_count;
+  if (!(s->inputs = calloc(count + 1, sizeof *s->inputs))) return cml_fail_memory(err);
+  for (size_t v = 0; v < count; v++) {
     uint64_t bytes;
-    s->slots[v].tensor = g->values[v].type;
-    cml_slot_use_account(&s->slots[v], g->account);
-    if (g->values[v].role != CML_ROLE_STATE) continue;
-    if (!cml_tensor_known_shape(&s->slots[v].tensor))
-      return cml_fail(err, CML_UNSUPPORTED, CML_NO_OFFSET, "state '%s' has no fixed shape", g->values[v].name);
-    CML_TRY(cml_slot_reserve(&s->slots[v], err));
-    if (cml_tensor_bytes(&s->slots[v].tensor, &bytes)) memset(s->slots[v].tensor.data, 0, bytes);
+    s->inputs[v].tensor = e->given[v].type;
+    cml_slot_use_account(&s->inputs[v], &e->account);
+    if (e->given[v].role != CML_ROLE_STATE) continue;
+    if (!cml_tensor_known_shape(&s->inputs[v].tensor))
+      return cml_fail(err, CML_UNSUPPORTED, CML_NO_OFFSET, "state '%s' has no fixed shape", e->given[v].name);
+    CML_TRY(cml_slot_reserve(&s->inputs[v], err));
+    if (cml_tensor_bytes(&s->inputs[v].tensor, &bytes)) memset(s->inputs[v].tensor.data, 0, bytes);
   }
   return CML_OK;
 }
 
-static cml_status session_build(cml_session *s, cml_error *err) {
-  const cml_graph *g = &s->executable->graph;
+static void leave_variant(cml_session *s) {
+  for (size_t v = 0; s->slots && v < s->variant->graph.value_count; v++) cml_slot_clear(&s->slots[v]);
+  free(s->slots);
+  free(s->calls);
+  free(s->args);
+  free(s->outs);
+  s->slots = NULL;
+  s->calls = NULL;
+  s->args = NULL;
+  s->outs = NULL;
+  if (s->own_plan) cml_plan_destroy(s->plan);
+  s->own_plan = false;
+  s->plan = NULL;
+  s->variant = NULL;
+}
+
+/* Slots and calls for another graph. */
+static cml_status enter_variant(cml_session *s, const cml_variant *variant, cml_error *err) {
+  const cml_graph *g = &variant->graph;
   size_t arg_total = 0, out_total = 0;
+  if (s->variant) leave_variant(s);
+  s->variant = variant;
   count_operands(&g->body, &arg_total, &out_total);
   s->slots = calloc(g->value_count + 1, sizeof *s->slots);
   s->calls = calloc(g->step_total + 1, sizeof *s->calls);
   s->args = calloc(arg_total + 1, sizeof *s->args);
   s->outs = calloc(out_total + 1, sizeof *s->outs);
-  s->input_set = calloc(s->executable->inputs.count + 1, sizeof *s->input_set);
-  s->results = calloc(s->executable->outputs.count + 1, sizeof *s->results);
-  if (!s->slots || !s->calls || !s->args || !s->outs || !s->input_set || !s->results) return cml_fail_memory(err);
-  for (size_t i = 0; i < s->executable->outputs.count; i++) cml_slot_use_account(&s->results[i], g->account);
+  if (!s->slots || !s->calls || !s->args || !s->outs) {
+    leave_variant(s);
+    return cml_fail_memory(err);
+  }
+  for (size_t v = 0; v < g->value_count; v++) {
+    s->slots[v].tensor = g->values[v].type;
+    cml_slot_use_account(&s->slots[v], g->account);
+  }
   const cml_tensor **args = s->args;
   cml_tensor **outs = s->outs;
-  make_calls(s, &s->executable->graph.body, &args, &outs);
-  return make_states(s, err);
+  make_calls(s, &g->body, &args, &outs);
+  return CML_OK;
+}
+
+static cml_status session_build(cml_session *s, cml_error *err) {
+  cml_executable *e = s->executable;
+  s->input_set = calloc(e->inputs.count + 1, sizeof *s->input_set);
+  s->results = calloc(e->outputs.count + 1, sizeof *s->results);
+  if (!s->input_set || !s->results) return cml_fail_memory(err);
+  for (size_t i = 0; i < e->outputs.count; i++) cml_slot_use_account(&s->results[i], &e->account);
+  CML_TRY(make_inputs(s, err));
+  return enter_variant(s, e->preferred, err);
 }
 
 static cml_status run_block(cml_call *c, size_t b, const cml_tensor *const *inputs, size_t input_count, const cml_tensor **outputs,
@@ -73,7 +110,7 @@ cml_status cml_session_create(cml_executable *executable, cml_session **out, cml
   cml_session *s = calloc(1, sizeof *s);
   if (!s) return cml_fail_memory(err);
   s->executable = cml_executable_ref(executable);
-  cml_slot_use_account(&s->gathered, executable->graph.account);
+  cml_slot_use_account(&s->gathered, &executable->account);
   s->cancelled = &s->own_cancelled;
   s->runner.session = s;
   s->runner.run_block = run_block;
@@ -86,19 +123,16 @@ cml_status cml_session_create(cml_executable *executable, cml_session **out, cml
 
 void cml_session_destroy(cml_session *s) {
   if (!s) return;
-  for (size_t v = 0; s->slots && v < s->executable->graph.value_count; v++) cml_slot_clear(&s->slots[v]);
+  if (s->variant) leave_variant(s);
+  for (size_t v = 0; s->inputs && v < s->executable->general.graph.function->input_count; v++) cml_slot_clear(&s->inputs[v]);
   for (size_t i = 0; s->results && i < s->executable->outputs.count; i++) cml_slot_clear(&s->results[i]);
   cml_slot_clear(&s->gathered);
-  free(s->slots);
-  free(s->calls);
-  free(s->args);
-  free(s->outs);
+  free(s->inputs);
   free(s->input_set);
   free(s->results);
   free(s->arena);
   free(s->scratch);
-  cml_account_give(s->executable->graph.account, (uint64_t)s->arena_capacity + s->scratch_capacity);
-  if (s->own_plan) cml_plan_destroy(s->plan);
+  cml_account_give(&s->executable->account, (uint64_t)s->arena_capacity + s->scratch_capacity);
   cml_executable_unref(s->executable);
   free(s);
 }
@@ -112,7 +146,7 @@ void cml_session_observe(cml_session *s, cml_observe *observe, void *context) {
 
 /* The contents are lost. */
 static cml_status grow(cml_session *s, void **memory, size_t *capacity, uint64_t size, cml_error *err) {
-  cml_account *account = s->executable->graph.account;
+  cml_account *account = &s->executable->account;
   if (size <= *capacity) return CML_OK;
   free(*memory);
   *memory = NULL;
@@ -130,15 +164,14 @@ static cml_status grow(cml_session *s, void **memory, size_t *capacity, uint64_t
 
 /* Points every planned value at its place. */
 static cml_status apply_plan(cml_session *s, cml_error *err) {
-  const cml_graph *g = &s->executable->graph;
+  const cml_graph *g = &s->variant->graph;
   const cml_plan *plan = s->plan;
   CML_TRY(grow(s, &s->arena, &s->arena_capacity, plan->arena_size, err));
-  for (size_t v = 0; v < g->value_count; v++) {
-    const cml_graph_value *value = &g->values[v];
-    if (value->role == CML_ROLE_INPUT || value->role == CML_ROLE_STATE || value->depth) continue;
+  for (size_t v = g->function->input_count; v < g->value_count; v++) {
+    if (g->values[v].depth) continue;
     s->slots[v].tensor = plan->types[v];
     if (plan->offsets[v] != CML_NO_OFFSET) s->slots[v].tensor.data = (char *)s->arena + plan->offsets[v];
-    if (plan->state[v] != UINT32_MAX) s->slots[v].tensor.data = s->slots[plan->state[v]].tensor.data;
+    if (plan->state[v] != UINT32_MAX) s->slots[v].tensor.data = s->inputs[plan->state[v]].tensor.data;
   }
   for (size_t i = 0; i < g->body.step_count; i++) {
     size_t step = g->body.steps[i].index;
@@ -148,32 +181,31 @@ static cml_status apply_plan(cml_session *s, cml_error *err) {
   return CML_OK;
 }
 
-static bool plan_fits(const cml_session *s) {
-  const cml_graph *g = &s->executable->graph;
-  for (size_t i = 0; i < g->function->input_count; i++)
-    if (g->values[i].role == CML_ROLE_INPUT && !cml_tensor_same_shape(&s->plan->types[i], &s->slots[i].tensor)) return false;
-  return true;
+static cml_status make_plan(cml_session *s, cml_error *err) {
+  cml_tensor *shapes = cml_executable_shapes(s->executable, s->inputs);
+  if (!shapes) return cml_fail_memory(err);
+  cml_status status = cml_plan_create(&s->variant->graph, shapes, &s->plan, err);
+  free(shapes);
+  s->own_plan = !status;
+  return status;
 }
 
-/* The executable's plan when the inputs have its shapes, else one of our own, kept until the shapes change. */
+/* The variant of the inputs' shapes, if there is one; one is made when a run repeats the shapes of the last, for sequences in which each
+ * has another would spend their time on it. Then its plan, the general one for the default shapes, or one of our own, kept until the
+ * shapes change. */
 static cml_status choose_plan(cml_session *s, cml_error *err) {
-  const cml_graph *g = &s->executable->graph;
-  if (s->plan && plan_fits(s)) return CML_OK;
+  bool again = s->plan && cml_executable_same_shapes(s->executable, s->plan->types, s->inputs);
+  const cml_variant *variant = s->variant;
+  if (again && (variant->shapes || !s->executable->flexible)) return CML_OK;
+  if (s->executable->flexible) CML_TRY(cml_executable_variant(s->executable, s->inputs, again, &variant, err));
+  if (variant != s->variant) CML_TRY(enter_variant(s, variant, err));
+  else if (again) return CML_OK;
   if (s->own_plan) cml_plan_destroy(s->plan);
   s->own_plan = false;
-  s->plan = s->executable->plan;
-  if (!s->plan || !plan_fits(s)) {
+  s->plan = variant->plan;
+  if (!s->plan || !cml_executable_same_shapes(s->executable, s->plan->types, s->inputs)) {
     s->plan = NULL;
-    cml_tensor *types = calloc(g->function->input_count + 1, sizeof *types);
-    if (!types) return cml_fail_memory(err);
-    for (size_t i = 0; i < g->function->input_count; i++) {
-      types[i] = s->slots[i].tensor;
-      types[i].data = NULL;
-    }
-    cml_status status = cml_plan_create(g, types, &s->plan, err);
-    free(types);
-    CML_TRY(status);
-    s->own_plan = true;
+    CML_TRY(make_plan(s, err));
   }
   cml_status status = apply_plan(s, err);
   if (status) {
@@ -281,18 +313,18 @@ static cml_status run_inner_steps(cml_session *s, const cml_graph_block *block, 
 static cml_status set_block_inputs(cml_session *s, const cml_graph_block *block, const cml_tensor *const *inputs, cml_error *err) {
   cml_slot *aside = calloc(block->input_count + 1, sizeof *aside);
   if (!aside) return cml_fail_memory(err);
-  for (size_t i = 0; i < block->input_count; i++) cml_slot_use_account(&aside[i], s->executable->graph.account);
+  for (size_t i = 0; i < block->input_count; i++) cml_slot_use_account(&aside[i], &s->executable->account);
   cml_status status = CML_OK;
   for (size_t i = 0; !status && i < block->input_count; i++)
     for (size_t j = 0; !status && j < i; j++) {
-      const cml_slot *earlier = &s->slots[block->inputs[j]];
+      const cml_slot *earlier = cml_session_slot(s, block->inputs[j]);
       bool clobbered = inputs[i]->list ? inputs[i]->list == &earlier->own_list : inputs[i]->data && inputs[i]->data == earlier->owned;
       if (clobbered && inputs[i] != &aside[i].tensor && !aside[i].tensor.data && !aside[i].tensor.list)
         status = cml_slot_copy(&aside[i], inputs[i], err);
     }
   for (size_t i = 0; !status && i < block->input_count; i++) {
     bool moved = aside[i].tensor.data || aside[i].tensor.list;
-    status = cml_slot_copy(&s->slots[block->inputs[i]], moved ? &aside[i].tensor : inputs[i], err);
+    status = cml_slot_copy(cml_session_slot(s, block->inputs[i]), moved ? &aside[i].tensor : inputs[i], err);
   }
   for (size_t i = 0; i < block->input_count; i++) cml_slot_clear(&aside[i]);
   free(aside);
@@ -310,14 +342,14 @@ static cml_status run_block(cml_call *c, size_t b, const cml_tensor *const *inpu
   CML_TRY(go_on(s, err)); /* a loop's blocks may hold no step at all */
   CML_TRY(set_block_inputs(s, block, inputs, err));
   CML_TRY(run_inner_steps(s, block, err));
-  for (size_t i = 0; i < output_count; i++) outputs[i] = &s->slots[block->outputs[i]].tensor;
+  for (size_t i = 0; i < output_count; i++) outputs[i] = &cml_session_slot(s, block->outputs[i])->tensor;
   return CML_OK;
 }
 
 /* ---- a run ---- */
 
 static cml_status run_body(cml_session *s, cml_error *err) {
-  const cml_graph *g = &s->executable->graph;
+  const cml_graph *g = &s->variant->graph;
   for (size_t i = 0; i < g->body.step_count; i++) {
     const cml_step *step = &g->body.steps[s->plan->order[i]];
     if (step->folded || s->plan->skip[step->index]) continue;
@@ -336,4 +368,4 @@ cml_status cml_session_run(cml_session *s, cml_error *err) {
 
 const cml_tensor *cml_session_output(const cml_session *s, size_t i) { return &s->results[i].tensor; }
 
-cml_tensor *cml_session_state(cml_session *s, size_t i) { return &s->slots[s->executable->state_values[i]].tensor; }
+cml_tensor *cml_session_state(cml_session *s, size_t i) { return &s->inputs[s->executable->state_values[i]].tensor; }

@@ -7,7 +7,9 @@
 struct cml_session {
   cml_executable *executable;
   cml_runner runner;
-  cml_slot *slots;         /* by value */
+  const cml_variant *variant; /* whose graph runs now; the next five are made for it */
+  cml_slot *inputs;        /* by position of the function's inputs: inputs and states, which all variants share */
+  cml_slot *slots;         /* by value, of all others */
   cml_call *calls;         /* by step index */
   const cml_tensor **args; /* of all calls */
   cml_tensor **outs;
@@ -23,6 +25,9 @@ struct cml_session {
   void *observe_context;
 };
 
+static inline cml_slot *cml_session_slot(const cml_session *s, uint32_t value) {
+  return value < s->variant->graph.function->input_count ? &s->inputs[value] : &s->slots[value];
+}
 /* The run stops by this flag, which must outlive the session, instead of by cml_session_cancel. */
 void cml_session_stop_by(cml_session *s, atomic_bool *flag);
 /* Optional inputs that were not set get their default; a required one that was not set is an error. */
@@ -33,7 +38,9 @@ cml_status cml_session_collect_outputs(cml_session *s, cml_error *err);
 cml_function_description cml_function_describe(const cml_model *model, const char *name);
 /* Refuses a description that contradicts the program, as the graph was built from it. */
 cml_status cml_executable_check_features(const cml_executable *e, cml_error *err);
-/* Fills the executable's features and the values behind them. */
+/* Finds the values of a variant's graph, as it was built, behind the output features. */
+cml_status cml_variant_bind_outputs(const cml_executable *e, cml_variant *v, cml_error *err);
+/* Fills the executable's features and the values behind them in the general graph. */
 cml_status cml_executable_bind_features(cml_executable *e, cml_error *err);
 
 #endif

@@ -122,8 +122,8 @@ static void compare(const char *passes, const cml_tensor *x, const image *want, 
   assert_ok(cml_executable_prepare(model, &(cml_prepare_options){.passes = passes, .threads = 2}, &e, err));
   for (; operators && operators->name; operators++) {
     size_t count = 0;
-    for (size_t i = 0; i < e->graph.body.step_count; i++)
-      count += !e->graph.body.steps[i].folded && !strcmp(e->graph.body.steps[i].op->name, operators->name);
+    for (size_t i = 0; i < e->preferred->graph.body.step_count; i++)
+      count += !e->preferred->graph.body.steps[i].folded && !strcmp(e->preferred->graph.body.steps[i].op->name, operators->name);
     if (count != operators->count) fail_msg("%zu of %s, expected %zu (%s, %s)", count, operators->name, operators->count, type, code);
   }
   assert_ok(cml_session_create(e, &s, err));
