@@ -14,6 +14,7 @@
 
 enum { BLOCK = CML_COMPRESSED_ROWS, SETS = 4, REGISTER = 64 };
 enum { NIBBLE_TABLES = 2 * PLANES * PLANE, EIGHT_TABLES = 8 * PLANES * PLANE };
+enum { STRIPE = 16 * BLOCK, TABLES = 12 << 10 }; /* rows that take one piece of the depth after the other; bytes of tables for a piece */
 enum { FLUSH = 256 }; /* groups of 6 bits whose sums fit into 32 bits: 3 products of 2^15 for each of 16 elements */
 
 static bool by_nibbles(const cml_compressed *w) { return w->bits == 1 || w->bits == 2 || w->bits == 4; }
@@ -24,6 +25,18 @@ static size_t round_up(size_t x, size_t to) { return (x + to - 1) / to * to; }
 static size_t group_codes(const cml_compressed *w) { return w->bits == 3 ? 64 : w->bits == 6 ? 16 : 32 / w->bits; }
 static size_t group_bytes(const cml_compressed *w) { return w->bits == 3 ? 24 : w->bits == 6 ? 12 : 4; }
 static size_t group_count(const cml_compressed *w) { return (w->depth + group_codes(w) - 1) / group_codes(w); }
+
+/* Groups of a piece of the depth. */
+static size_t piece_groups(const cml_compressed *w) {
+  return w->bits == 6 ? group_count(w) : TABLES / (by_nibbles(w) ? NIBBLE_TABLES : EIGHT_TABLES);
+}
+
+/* Where the codes of block n begin that belong to the piece from group g on, which has `groups`. */
+static size_t piece_at(const cml_compressed *w, size_t n, size_t g, size_t groups) {
+  size_t stripe = n / STRIPE * STRIPE, rows = round_up(w->columns - stripe, BLOCK), bytes = group_bytes(w);
+  if (rows > STRIPE) rows = STRIPE;
+  return stripe * group_count(w) * bytes + (rows * g + (n - stripe) * groups) * bytes;
+}
 
 size_t cml_lanes_bytes(const cml_compressed *w) {
   if (w->scale || w->bits == 8 || w->columns < BLOCK || w->depth >= 1 << 18) return 0;
@@ -77,11 +90,11 @@ VINLINE __m512i spread_codes(__m512i codes, const int bits) {
 }
 
 /* 64 codes of a row: 8 for each of the 8 tables, of which the first and the second of each pair share a register's bytes. */
-static void pack_eights(const uint8_t *row, size_t row_bytes, size_t groups, size_t r, char *to) {
+static void pack_eights(const uint8_t *row, size_t row_bytes, size_t begin, size_t groups, size_t r, char *to) {
   const uint64_t two = 0x0303030303030303;
   for (size_t g = 0; g < groups; g++) {
     uint64_t q[8];
-    _mm512_storeu_si512(q, spread_codes(load_bytes(row, g * 24, row_bytes), 3));
+    _mm512_storeu_si512(q, spread_codes(load_bytes(row, (begin + g) * 24, row_bytes), 3));
     uint64_t rest = q[6] | q[7] << 3;
     char *from = to + (g * SETS + r / 8) * 3 * REGISTER + r % 8 * 8;
     for (size_t i = 0; i < 3; i++) {
@@ -104,16 +117,27 @@ static void pack_sixes(const uint8_t *row, size_t row_bytes, size_t groups, size
   }
 }
 
+static void pack_piece(const cml_compressed *w, const uint8_t *const *rows, size_t g, size_t groups, char *to) {
+  const size_t row_bytes = w->depth * w->bits / 8, at = g * group_bytes(w);
+  for (size_t s = 0; s < SETS && by_nibbles(w); s++) {
+    const uint8_t *from[16];
+    for (size_t r = 0; r < 16; r++) from[r] = rows[s * 16 + r] ? rows[s * 16 + r] + at : NULL;
+    cml_pack_dwords(from, row_bytes > at ? row_bytes - at : 0, groups, to + s * REGISTER, SETS * REGISTER);
+  }
+  for (size_t r = 0; r < BLOCK && !by_nibbles(w); r++) {
+    if (w->bits == 6) pack_sixes(rows[r], row_bytes, groups, r, to);
+    else pack_eights(rows[r], row_bytes, g, groups, r % 32, to + r / 32 * (32 * groups * group_bytes(w)));
+  }
+}
+
 void cml_lanes_pack(const cml_compressed *w, size_t begin, size_t end, void *to) {
-  const size_t row_bytes = w->depth * w->bits / 8, groups = group_count(w), packed_row = groups * group_bytes(w);
+  const size_t row_bytes = w->depth * w->bits / 8, groups = group_count(w), piece = piece_groups(w);
   for (size_t n = begin; n < end; n += BLOCK) {
     const uint8_t *rows[BLOCK];
     for (size_t r = 0; r < BLOCK; r++) rows[r] = n + r < w->columns ? w->codes + (n + r) * row_bytes : NULL;
-    char *block = (char *)to + n * packed_row;
-    for (size_t s = 0; s < SETS && by_nibbles(w); s++) cml_pack_dwords(rows + s * 16, row_bytes, groups, block + s * REGISTER, SETS * REGISTER);
-    for (size_t r = 0; r < BLOCK && !by_nibbles(w); r++) {
-      if (w->bits == 6) pack_sixes(rows[r], row_bytes, groups, r, block);
-      else pack_eights(rows[r], row_bytes, groups, r % 32, block + r / 32 * (32 * packed_row));
+    for (size_t g = 0; g < groups; g += piece) {
+      size_t some = groups - g < piece ? groups - g : piece;
+      pack_piece(w, rows, g, some, (char *)to + piece_at(w, n, g, some));
     }
   }
 }
@@ -196,41 +220,43 @@ void cml_lanes_arrange(const cml_compressed *w, const float *x, int e, float *ar
 
 /* ---- products: `sums` of a block's rows, in units of the last digit ---- */
 
+/* Asks for what will be read AHEAD bytes later, if not beyond `next`, where the following piece lies. */
 VINLINE void ask(const uint8_t *p) {
-  _mm_prefetch((const char *)p + AHEAD, _MM_HINT_T0);
+  _mm_prefetch((const char *)p, _MM_HINT_T0);
   __asm__ volatile(""); /* where it stands: compilers gather them, and bursts wait for one another */
 }
 
 /* (codes & mask) | which */
 VINLINE __m512i table_index(__m512i codes, __m512i mask, __m512i which) { return _mm512_ternarylogic_epi32(codes, mask, which, 0xea); }
 
-/* Of B blocks, `apart` bytes from one another: two at once halve what is read of tables, which do not stay in the first-level cache. Memory
- * waited for that: 24 of 42 GB/s with one block at a time, 39 with two. */
-VINLINE void nibble_sums_of_blocks(const int B, const uint8_t *codes, size_t apart, size_t groups, const int8_t *tables, float *sums) {
+/* Codes of one piece of the depth for a block of rows, and what follows them. */
+typedef struct stretch {
+  const uint8_t *codes, *next;
+  size_t bytes; /* of codes */
+} stretch;
+
+/* How far ahead of the codes at `at` memory is asked. */
+VINLINE const uint8_t *ahead(const stretch *s, size_t at) {
+  return at + AHEAD < s->bytes ? s->codes + at + AHEAD : s->next + (at + AHEAD - s->bytes);
+}
+
+static void nibble_sums_of_block(const stretch *from, const int8_t *tables, float *sums) {
   const __m512i ones = _mm512_set1_epi8(1), nibble = _mm512_set1_epi8(15), which = _mm512_set1_epi32(0x30201000);
-  __m512i acc[2 * SETS][PLANES];
-  CML_UNROLL for (int i = 0; i < B * SETS * PLANES; i++) acc[i / PLANES][i % PLANES] = _mm512_setzero_si512();
-  for (size_t g = 0; g < groups; g++, tables += NIBBLE_TABLES, codes += SETS * REGISTER) {
+  __m512i acc[SETS][PLANES];
+  CML_UNROLL for (int i = 0; i < SETS * PLANES; i++) acc[i / PLANES][i % PLANES] = _mm512_setzero_si512();
+  for (size_t at = 0; at < from->bytes; at += SETS * REGISTER, tables += NIBBLE_TABLES) {
+    const uint8_t *codes = from->codes + at, *later = ahead(from, at);
     CML_UNROLL for (size_t odd = 0; odd < 2; odd++) {
       __m512i table[PLANES];
       CML_UNROLL for (size_t p = 0; p < PLANES; p++) table[p] = load_plane(tables, odd * PLANES + p);
-      CML_UNROLL for (int s = 0; s < B * SETS; s++) {
-        const uint8_t *from = codes + (size_t)(s / SETS) * apart + s % SETS * REGISTER;
-        if (s % 2 == (int)odd) ask(from);
-        __m512i code = _mm512_loadu_si512(from), index = table_index(odd ? _mm512_srli_epi32(code, 4) : code, nibble, which);
+      CML_UNROLL for (int s = 0; s < SETS; s++) {
+        if (s % 2 == (int)odd) ask(later + s * REGISTER);
+        __m512i code = _mm512_loadu_si512(codes + s * REGISTER), index = table_index(odd ? _mm512_srli_epi32(code, 4) : code, nibble, which);
         CML_UNROLL for (size_t p = 0; p < PLANES; p++) acc[s][p] = dpbusd(acc[s][p], ones, _mm512_permutexvar_epi8(index, table[p]));
       }
     }
   }
-  CML_UNROLL for (int s = 0; s < B * SETS; s++) vf_store(sums + s * W, join_digits(acc[s]));
-}
-
-static __attribute__((noinline)) void nibble_sums_of_one(const uint8_t *codes, size_t groups, const int8_t *tables, float *sums) {
-  nibble_sums_of_blocks(1, codes, 0, groups, tables, sums);
-}
-
-static __attribute__((noinline)) void nibble_sums_of_two(const uint8_t *codes, size_t apart, size_t groups, const int8_t *tables, float *sums) {
-  nibble_sums_of_blocks(2, codes, apart, groups, tables, sums);
+  CML_UNROLL for (int s = 0; s < SETS; s++) vf_store(sums + s * W, vf_load(sums + s * W) + join_digits(acc[s]));
 }
 
 /* Register i of the four that the three at p hold; i = 3: their upper bits. */
@@ -243,17 +269,17 @@ VINLINE __m512i load_codes(const uint8_t *p, const int i) {
 }
 
 /* 32 rows. */
-static void eight_sums_of_block(const uint8_t *codes, size_t groups, const int8_t *tables, float *sums) {
+static void eight_sums_of_half(const stretch *from, const int8_t *tables, float *sums) {
   const __m512i ones = _mm512_set1_epi8(1), low = _mm512_set1_epi8(7), high = _mm512_set1_epi8(0x38);
   const __m512i eighths = _mm512_set1_epi64(0x3830282018100800), places = _mm512_set1_epi64(0x0706050403020100);
   __m512i acc[SETS][PLANES];
   CML_UNROLL for (int i = 0; i < SETS * PLANES; i++) acc[i / PLANES][i % PLANES] = _mm512_setzero_si512();
-  for (size_t g = 0; g < groups; g++, tables += EIGHT_TABLES, codes += SETS * 3 * REGISTER) {
+  for (size_t at = 0; at < from->bytes; at += SETS * 3 * REGISTER, tables += EIGHT_TABLES) {
+    const uint8_t *codes = from->codes + at, *later = ahead(from, at);
     CML_UNROLL for (int i = 0; i < 4; i++) {
       CML_UNROLL for (int s = 0; s < SETS; s++) {
-        const uint8_t *from = codes + s * 3 * REGISTER;
-        if (i < 3) ask(from + i * REGISTER);
-        __m512i code = load_codes(from, i), first = table_index(code, low, eighths), second = table_index(code, high, places);
+        if (i < 3) ask(later + (s * 3 + i) * REGISTER);
+        __m512i code = load_codes(codes + s * 3 * REGISTER, i), first = table_index(code, low, eighths), second = table_index(code, high, places);
         CML_UNROLL for (size_t p = 0; p < PLANES; p++) {
           acc[s][p] = dpbusd(acc[s][p], ones, _mm512_permutexvar_epi8(first, load_plane(tables, (size_t)i * 2 * PLANES + p)));
           acc[s][p] = dpbusd(acc[s][p], ones, _mm512_permutexvar_epi8(second, load_plane(tables, ((size_t)i * 2 + 1) * PLANES + p)));
@@ -261,10 +287,18 @@ static void eight_sums_of_block(const uint8_t *codes, size_t groups, const int8_
       }
     }
   }
-  for (int s = 0; s < SETS; s++) {
-    vf pairs = join_digits(acc[s]);
-    for (int r = 0; r < 8; r++) sums[s * 8 + r] = pairs[2 * r] + pairs[2 * r + 1];
+  const vi even = vi_iota() * 2;
+  CML_UNROLL for (int s = 0; s < SETS; s += 2) {
+    __m512 a = (__m512)join_digits(acc[s]), b = (__m512)join_digits(acc[s + 1]);
+    vf pairs = (vf)_mm512_permutex2var_ps(a, (__m512i)even, b) + (vf)_mm512_permutex2var_ps(a, (__m512i)(even + 1), b);
+    vf_store(sums + s * 8, vf_load(sums + s * 8) + pairs);
   }
+}
+
+static void eight_sums_of_block(const stretch *from, const int8_t *tables, float *sums) {
+  const size_t half = from->bytes / 2;
+  eight_sums_of_half(&(stretch){from->codes, from->codes + half, half}, tables, sums);
+  eight_sums_of_half(&(stretch){from->codes + half, from->next, half}, tables, sums + BLOCK / 2);
 }
 
 static void six_sums_of_block(const uint8_t *codes, size_t groups, const int8_t *digits, uint8_t palette[PLANES][256], float *sums) {
@@ -283,7 +317,7 @@ static void six_sums_of_block(const uint8_t *codes, size_t groups, const int8_t 
         CML_UNROLL for (size_t p = 0; p < PLANES; p++) memcpy(&four[p], digits + p * plane + g * 16 + (size_t)i * 4, 4), x[p] = _mm512_set1_epi32(four[p]);
         CML_UNROLL for (int s = 0; s < SETS; s++) {
           const uint8_t *at = codes + s * 3 * REGISTER;
-          if (i < 3) ask(at + i * REGISTER);
+          if (i < 3) ask(at + i * REGISTER + AHEAD);
           __m512i code = load_codes(at, i), t2 = _mm512_permutexvar_epi8(code, table[2]), t1 = _mm512_permutexvar_epi8(code, table[1]),
                   t0 = _mm512_permutexvar_epi8(code, table[0]);
           acc[s][2] = dpbusd(acc[s][2], t2, x[2]);
@@ -314,20 +348,22 @@ static void finish(const cml_compressed *w, size_t n, size_t rows, const float *
   }
 }
 
-static void nibble_products(const cml_compressed *w, size_t begin, size_t end, const int8_t *tables, const fixed_head *head, float *y) {
-  const size_t groups = group_count(w), packed_row = groups * group_bytes(w), blocks = (end - begin + BLOCK - 1) / BLOCK, apart = blocks / 2 * BLOCK;
-  const uint8_t *codes = (const uint8_t *)w->packed + begin * packed_row;
-  float sums[2 * BLOCK];
-  for (size_t i = 0; i < apart; i += BLOCK) {
-    size_t second = begin + apart + i;
-    nibble_sums_of_two(codes + i * packed_row, apart * packed_row, groups, tables, sums);
-    finish(w, begin + i, BLOCK, sums, head, head->unit, y + begin + i);
-    finish(w, second, end - second < BLOCK ? end - second : BLOCK, sums + BLOCK, head, head->unit, y + second);
+/* Rows [begin, end) of a stripe: a piece of the depth after the other, whose tables stay in the first-level cache. */
+static void stripe_products(const cml_compressed *w, size_t begin, size_t end, const int8_t *tables, const fixed_head *head, float *y) {
+  const size_t groups = group_count(w), piece = piece_groups(w), bytes = BLOCK * group_bytes(w), step = by_nibbles(w) ? NIBBLE_TABLES : EIGHT_TABLES;
+  const uint8_t *codes = w->packed;
+  float sums[STRIPE] = {0};
+  for (size_t g = 0, some; g < groups; g += some) {
+    some = groups - g < piece ? groups - g : piece;
+    size_t after = groups - g - some < piece ? groups - g - some : piece; /* groups of the next piece */
+    for (size_t n = begin; n < end; n += BLOCK) {
+      stretch s = {codes + piece_at(w, n, g, some), NULL, some * bytes};
+      s.next = n + BLOCK < end || !after ? s.codes + s.bytes : codes + piece_at(w, begin, g + some, after);
+      if (by_nibbles(w)) nibble_sums_of_block(&s, tables + g * step, sums + n - begin);
+      else eight_sums_of_block(&s, tables + g * step, sums + n - begin);
+    }
   }
-  if (blocks % 2 == 0) return;
-  size_t last = begin + 2 * apart;
-  nibble_sums_of_one(codes + 2 * apart * packed_row, groups, tables, sums);
-  finish(w, last, end - last, sums, head, head->unit, y + last);
+  finish(w, begin, end - begin, sums, head, head->unit, y + begin);
 }
 
 void cml_lanes_product(const cml_compressed *w, size_t begin, size_t end, const float *x, const fixed_head *head, float *y) {
@@ -335,20 +371,14 @@ void cml_lanes_product(const cml_compressed *w, size_t begin, size_t end, const 
   const int8_t *from = (const int8_t *)x;
   uint8_t palette[PLANES][256];
   double unit = head->unit;
-  if (by_nibbles(w)) {
-    nibble_products(w, begin, end, from, head, y);
-    return;
+  for (size_t n = begin, last; n < end && w->bits != 6; n = last) {
+    last = (n / STRIPE + 1) * STRIPE < end ? (n / STRIPE + 1) * STRIPE : end;
+    stripe_products(w, n, last, from, head, y);
   }
-  for (size_t n = begin; n < end; n += BLOCK) {
-    const uint8_t *codes = (const uint8_t *)w->packed + n * packed_row;
+  for (size_t n = begin; n < end && w->bits == 6; n += BLOCK) {
     float sums[BLOCK];
-    if (w->bits == 6) {
-      if (n == begin || n % w->table_rows == 0) unit = 65536 * head->unit * cut_palette(w, n, palette);
-      six_sums_of_block(codes, groups, from, palette, sums);
-    } else {
-      eight_sums_of_block(codes, groups, from, sums);
-      eight_sums_of_block(codes + 32 * packed_row, groups, from, sums + 32);
-    }
+    if (n == begin || n % w->table_rows == 0) unit = 65536 * head->unit * cut_palette(w, n, palette);
+    six_sums_of_block((const uint8_t *)w->packed + n * packed_row, groups, from, palette, sums);
     finish(w, n, end - n < BLOCK ? end - n : BLOCK, sums, head, unit, y + n);
   }
 }
