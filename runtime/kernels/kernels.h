@@ -153,6 +153,20 @@ typedef struct cml_depthwise {
   bool y_half;
 } cml_depthwise;
 
+/* Points of an image that are sampled together, up to CML_SAMPLES of them; arrays are filled up to whole vectors. Along an axis: the two
+ * neighbours, always inside; their weights, 0 where the neighbour is outside or does not count; and the weight of what is outside. */
+enum { CML_SAMPLES = 64 };
+typedef struct cml_axis_points {
+  int32_t index[2][CML_SAMPLES];
+  float weight[2][CML_SAMPLES], outside[CML_SAMPLES];
+} cml_axis_points;
+
+/* In a plane: the four neighbours' places and weights, and what the padding adds. */
+typedef struct cml_plane_points {
+  int32_t place[4][CML_SAMPLES];
+  float weight[4][CML_SAMPLES], outside[CML_SAMPLES];
+} cml_plane_points;
+
 /* What rows are folded to: sums of x, |x| or x^2, the greatest or least (NaN when there is one). */
 typedef enum cml_row_fold { CML_FOLD_SUM, CML_FOLD_ABS, CML_FOLD_SQUARE, CML_FOLD_MAX, CML_FOLD_MIN } cml_row_fold;
 
@@ -275,6 +289,14 @@ typedef struct cml_kernels {
   /* One output pixel of a pooling with the channels last, x and y half or float: y[c] = maximum (NaN when one is) of x[t][c], or
    * their sum / divisor. taps > 0. */
   void (*pool_pixel)(bool max, bool half, size_t taps, const void *const *x, size_t channels, float divisor, void *y);
+  /* Sampling, n <= CML_SAMPLES. Neighbours of coordinates along an axis of `size` > 0 elements (at: as many as whole vectors have, any
+   * values beyond n): the nearest whole one (halves up) alone, or the two around it. What is outside is padding, for NaN all of it; with `border`
+   * it is the element at that end, for NaN the first. */
+  void (*sample_axis)(const double *at, size_t n, int32_t size, bool border, bool nearest, cml_axis_points *to);
+  /* of a plane whose rows have `width` elements, fewer than 2^31 in all */
+  void (*sample_points)(const cml_axis_points *rows, const cml_axis_points *columns, size_t n, int32_t width, float pad, cml_plane_points *to);
+  /* y[i] = the weighted sum of what x holds at the neighbours of point i; neighbours of weight 0 do not count, whatever they are */
+  void (*sample_plane)(const cml_plane_points *points, size_t n, const void *x, bool half, void *y);
   /* sums[c] = sum over p of x[p * pixel + c] */
   void (*channel_sums)(size_t pixels, size_t channels, const void *x, bool half, size_t pixel, float *sums);
   /* Over pixels of `channels` neighbouring floats: sum[c] += x - shift[c], squares[c] += (x - shift[c])^2. */

@@ -1,8 +1,8 @@
 /* Sampling an image at given points: crop_resize, resample, affine.
  *
- * A point becomes up to four neighbours with weights, found once and used for all channels. What differs is where points
- * come from (a box and a grid, coordinates, a matrix) and what stands outside the image: a padding value, the border, or
- * the image mirrored. */
+ * Runs of points become four neighbours with weights each, found once and used for all channels (kernels.h: sampling). What
+ * differs is where points come from (a box and a grid, coordinates, a matrix) and what stands outside the image: a padding value,
+ * the border, or the image mirrored. */
 #include <math.h>
 
 #include "elementwise.h"
@@ -14,38 +14,32 @@
 
 enum padding { CONSTANT, BORDER, REFLECTION, SYMMETRIC };
 
-/* Neighbours of one coordinate: index -1 is outside, where the padding value stands. */
-typedef struct neighbours {
-  int64_t index[2];
-  float weight[2];
-} neighbours;
-
-/* A whole number to an index by the padding rule. Any double is allowed. */
-static int64_t resolve(double v, int64_t n, enum padding padding) {
-  double last = (double)(n - 1);
-  if (v >= 0 && v <= last) return (int64_t)v;
-  if (padding == CONSTANT || !(v == v)) return padding == CONSTANT ? -1 : 0;
-  if (padding == BORDER || isinf(v)) return v < 0 ? 0 : n - 1;
+/* A whole number to an index by the rule of a mirror. Any double is allowed. */
+static int32_t mirrored(double v, int32_t n, enum padding padding) {
+  double last = n - 1;
+  if (v >= 0 && v <= last) return (int32_t)v;
+  if (!(v == v)) return 0;
+  if (isinf(v)) return v < 0 ? 0 : n - 1;
   if (padding == REFLECTION) {
     if (n == 1) return 0;
     double r = fmod(fabs(v), 2 * last);
-    return (int64_t)(r > last ? 2 * last - r : r);
+    return (int32_t)(r > last ? 2 * last - r : r);
   }
   double r = fmod(v < 0 ? -v - 1 : v, 2 * (double)n);
-  return (int64_t)(r > last ? 2 * (double)n - 1 - r : r);
+  return (int32_t)(r > last ? 2 * (double)n - 1 - r : r);
 }
 
-static neighbours neighbours_anywhere(double v, int64_t n, enum padding padding, bool nearest) {
-  double low = nearest ? floor(v + 0.5) : floor(v);
-  float weight = nearest || !(v == v) || isinf(v) ? 0 : (float)(v - low);
-  return (neighbours){{resolve(low, n, padding), resolve(low + 1, n, padding)}, {1 - weight, weight}};
-}
-
-static inline neighbours neighbours_of(double v, int64_t n, enum padding padding, bool nearest) {
-  if (nearest || !(v >= 0 && v < (double)(n - 1))) return neighbours_anywhere(v, n, padding, nearest);
-  int64_t low = (int64_t)v; /* both are inside: by far the most usual */
-  float weight = (float)(v - (double)low);
-  return (neighbours){{low, low + 1}, {1 - weight, weight}};
+/* Mirrors turn each neighbour's index by itself. */
+static void mirror_axis(const double *at, size_t n, int32_t size, enum padding padding, bool nearest, cml_axis_points *to) {
+  *to = (cml_axis_points){0};
+  for (size_t i = 0; i < n; i++) {
+    double low = floor(nearest ? at[i] + 0.5 : at[i]);
+    float part = nearest || !isfinite(at[i]) ? 0 : (float)(at[i] - low);
+    for (int k = 0; k < 2; k++) to->index[k][i] = mirrored(low + k, size, padding);
+    to->weight[0][i] = 1 - part;
+    to->weight[1][i] = part;
+    to->outside[i] = 0;
+  }
 }
 
 /* From x's planes of height x width, to planes of `step` elements. */
@@ -55,71 +49,32 @@ typedef struct sampler {
   const cml_kernels *kernels;
   int64_t channels, height, width, step;
   float pad;
+  enum padding padding;
+  bool nearest;
 } sampler;
 
-/* Output pixels that follow one another, of one image: their neighbours' places in a plane (-1: none) and weights, and what the
- * padding adds. Each channel is then done at once: neighbours gathered, widened and summed by vectors. */
-enum { PIXELS = 64 };
-typedef struct run_of_pixels {
-  const sampler *s;
-  int64_t image, out; /* out: the first pixel's place in channel 0 */
-  size_t count;
-  int64_t place[4][PIXELS];
-  float weight[4][PIXELS], outside[PIXELS];
-} run_of_pixels;
+/* Coordinates of output pixels that follow one another in an image, in pixels of x. */
+typedef struct coordinates_of_run {
+  double rows[CML_SAMPLES], columns[CML_SAMPLES];
+} coordinates_of_run;
 
-static void gather_floats(const int64_t *place, const float *x, size_t n, float *to) {
-  for (size_t i = 0; i < n; i++) to[i] = place[i] < 0 ? 0 : x[place[i]];
+static void points_along(const sampler *s, const double *at, size_t n, int64_t size, cml_axis_points *to) {
+  if (s->padding >= REFLECTION) mirror_axis(at, n, (int32_t)size, s->padding, s->nearest, to);
+  else s->kernels->sample_axis(at, n, (int32_t)size, s->padding == BORDER, s->nearest, to);
 }
 
-static void gather_halves(const int64_t *place, const cml_f16 *x, size_t n, cml_f16 *to) {
-  for (size_t i = 0; i < n; i++) to[i] = place[i] < 0 ? 0 : x[place[i]];
-}
-
-static void finish_run(run_of_pixels *r) {
-  const sampler *s = r->s;
-  const size_t n = r->count;
-  bool half = s->x->dtype == CML_F16;
-  int64_t plane = s->height * s->width, from = r->image * s->channels * plane, to = r->out;
-  float values[PIXELS], sums[PIXELS];
-  cml_f16 halves[PIXELS];
-  for (int64_t c = 0; n && c < s->channels; c++, from += plane, to += s->step) {
-    float *sum = half ? sums : (float *)s->out->data + to;
-    memcpy(sum, r->outside, n * sizeof *sum);
-    for (int k = 0; k < 4; k++) {
-      if (half) {
-        gather_halves(r->place[k], (const cml_f16 *)s->x->data + from, n, halves);
-        s->kernels->f16_to_f32(halves, values, n);
-      } else {
-        gather_floats(r->place[k], (const float *)s->x->data + from, n, values);
-      }
-      for (size_t i = 0; i < n; i++) sum[i] += r->weight[k][i] * values[i];
-    }
-    if (half) s->kernels->f32_to_f16(sums, (cml_f16 *)s->out->data + to, n);
-  }
-  r->out += (int64_t)n;
-  r->count = 0;
-}
-
-static void begin_run(run_of_pixels *r, const sampler *s, int64_t image, int64_t out) {
-  r->s = s;
-  r->image = image;
-  r->out = out;
-  r->count = 0;
-}
-
-static void add_pixel(run_of_pixels *r, neighbours v, neighbours h) {
-  size_t i = r->count++;
-  r->outside[i] = 0;
-  for (int a = 0; a < 2; a++)
-    for (int b = 0; b < 2; b++) {
-      float weight = v.weight[a] * h.weight[b];
-      bool inside = v.index[a] >= 0 && h.index[b] >= 0;
-      if (!inside && weight != 0) r->outside[i] += weight * r->s->pad;
-      r->place[2 * a + b][i] = inside && weight != 0 ? v.index[a] * r->s->width + h.index[b] : -1;
-      r->weight[2 * a + b][i] = inside ? weight : 0;
-    }
-  if (r->count == PIXELS) finish_run(r);
+/* n pixels of all channels of an image; out: the first one's place in channel 0. */
+static void sample_run(const sampler *s, const coordinates_of_run *at, size_t n, int64_t image, int64_t out) {
+  cml_axis_points rows, columns;
+  cml_plane_points points;
+  points_along(s, at->rows, n, s->height, &rows);
+  points_along(s, at->columns, n, s->width, &columns);
+  s->kernels->sample_points(&rows, &columns, n, (int32_t)s->width, s->pad, &points);
+  const size_t bytes = cml_dtype_bits(s->x->dtype) / 8;
+  const char *from = (const char *)s->x->data + (size_t)(image * s->channels * s->height * s->width) * bytes;
+  char *to = (char *)s->out->data + (size_t)out * bytes;
+  for (int64_t c = 0; c < s->channels; c++, from += (size_t)(s->height * s->width) * bytes, to += (size_t)s->step * bytes)
+    s->kernels->sample_plane(&points, n, from, s->x->dtype == CML_F16, to);
 }
 
 static sampler sampler_of(cml_call *c, int64_t step, float pad) {
@@ -132,6 +87,8 @@ static cml_status check_image(const cml_call *c, cml_error *err) {
   if (x->rank < 0) return CML_OK;
   if (x->rank != 4) return cml_call_fail(c, err, "x must have rank 4, found %d", (int)x->rank);
   if (x->dims[2] == 0 || x->dims[3] == 0) return cml_call_fail(c, err, "x is empty");
+  if (x->dims[2] > 0 && x->dims[3] > INT32_MAX / x->dims[2])
+    return cml_call_fail(c, err, "images of %lld x %lld have too many pixels", (long long)x->dims[2], (long long)x->dims[3]);
   return CML_OK;
 }
 
@@ -226,28 +183,33 @@ static void box_ends(const crop_job *j, const double box[4], double start[2], do
   }
 }
 
-/* Both ends belong to the box; one that runs backwards is sampled backwards. Points outside the image are padding. */
-static neighbours box_point(const crop_job *j, int axis, int64_t i, double start, double end) {
+/* Both ends belong to the box; one that runs backwards is sampled backwards. Points outside the image are padding: a point next to none of it. */
+static double box_point(const crop_job *j, int axis, int64_t i, double start, double end) {
   double length = fabs(end - start) + 1, step = cml_grid_point(j->grid, i, length, j->size[axis]);
   double last = (double)((axis ? j->sampler.width : j->sampler.height) - 1);
   /* Core ML turns such a box round under UNALIGN_CORNERS and moves it inside: the one value that coremltools' tests record. */
   if (end < start && j->grid == CML_GRID_UNALIGN_CORNERS) start = fmax(0, fmin(end, last + 1 - length));
   double v = end < start && j->grid != CML_GRID_UNALIGN_CORNERS ? start - step : start + step;
-  if (!(v >= 0 && v <= last)) return (neighbours){{-1, -1}, {1, 0}};
-  return neighbours_of(v, (int64_t)last + 1, BORDER, false);
+  return v >= 0 && v <= last ? v : -1;
 }
 
 static void crop_box(const crop_job *j, int64_t image, const double box[4], int64_t out) {
   double start[2], end[2];
-  run_of_pixels r;
+  coordinates_of_run at = {0};
+  size_t n = 0;
   box_ends(j, box, start, end);
-  begin_run(&r, &j->sampler, image, out);
   for (int64_t y = 0; y < j->size[0]; y++) {
-    neighbours v = box_point(j, 0, y, start[0], end[0]);
-    for (int64_t x = 0; x < j->size[1]; x++)
-      add_pixel(&r, v, box_point(j, 1, x, start[1], end[1]));
+    double row = box_point(j, 0, y, start[0], end[0]);
+    for (int64_t x = 0; x < j->size[1]; x++) {
+      at.rows[n] = row;
+      at.columns[n] = box_point(j, 1, x, start[1], end[1]);
+      if (++n < CML_SAMPLES) continue;
+      sample_run(&j->sampler, &at, n, image, out);
+      out += (int64_t)n;
+      n = 0;
+    }
   }
-  finish_run(&r);
+  if (n) sample_run(&j->sampler, &at, n, image, out);
 }
 
 static crop_job crop_job_of(cml_call *c, unsigned first) {
@@ -346,11 +308,16 @@ static cml_status check_word(const cml_call *c, unsigned param, const char *cons
   return CML_OK;
 }
 
-static double pixel(double v, int64_t n, enum coordinates mode, bool align) {
-  double size = (double)n;
-  if (mode == UNNORMALIZED) return v;
-  if (mode == MINUS_ONE_TO_ONE) v = (v + 1) / 2;
-  return align ? v * (size - 1) : v * size - 0.5;
+/* Coordinates times `scale` plus `shift` are pixels. */
+typedef struct axis_of_pixels {
+  double scale, shift;
+} axis_of_pixels;
+
+static axis_of_pixels pixels_along(int64_t n, enum coordinates mode, bool align) {
+  double scale = (double)(align ? n - 1 : n);
+  if (mode == UNNORMALIZED) return (axis_of_pixels){1, 0};
+  if (mode == ZERO_TO_ONE) return (axis_of_pixels){scale, align ? 0 : -0.5};
+  return (axis_of_pixels){scale / 2, (double)(n - 1) / 2};
 }
 
 static cml_status infer_resample(cml_call *c, cml_error *err) {
@@ -375,46 +342,62 @@ static cml_status infer_resample(cml_call *c, cml_error *err) {
 typedef struct resample_job {
   sampler sampler;
   const cml_tensor *coordinates; /* or the matrix */
-  enum padding padding;
-  bool nearest, align;
-  enum coordinates mode;
+  axis_of_pixels x, y;
   int64_t rows, columns;
 } resample_job;
 
-static void resample_point(const resample_job *j, run_of_pixels *r, double x, double y) {
-  const sampler *s = &j->sampler;
-  add_pixel(r, neighbours_of(pixel(y, s->height, j->mode, j->align), s->height, j->padding, j->nearest),
-            neighbours_of(pixel(x, s->width, j->mode, j->align), s->width, j->padding, j->nearest));
-}
-
-/* Calls point(job, run, image, place in the image) for the pixels of all images from begin to end. */
-static void each_point(const resample_job *j, size_t begin, size_t end, void (*point)(const resample_job *, run_of_pixels *, int64_t, int64_t)) {
+/* Samples the pixels of all images from begin to end; coordinates(job, image, place in the image, count, to) says where. */
+static void each_run(const resample_job *j, size_t begin, size_t end, void (*coordinates)(const resample_job *, int64_t, int64_t, size_t, coordinates_of_run *)) {
   int64_t step = j->sampler.step;
-  run_of_pixels r;
+  coordinates_of_run at = {0};
   for (int64_t t = (int64_t)begin; t < (int64_t)end;) {
-    int64_t image = t / step, at = t % step, last = (image + 1) * step < (int64_t)end ? step : (int64_t)end - image * step;
-    begin_run(&r, &j->sampler, image, image * j->sampler.channels * step + at);
-    t += last - at;
-    for (; at < last; at++) point(j, &r, image, at);
-    finish_run(&r);
+    int64_t image = t / step, first = t % step, n = step - first;
+    if (n > (int64_t)end - t) n = (int64_t)end - t;
+    if (n > CML_SAMPLES) n = CML_SAMPLES;
+    coordinates(j, image, first, (size_t)n, &at);
+    for (int64_t i = 0; i < n; i++) {
+      at.rows[i] = at.rows[i] * j->y.scale + j->y.shift;
+      at.columns[i] = at.columns[i] * j->x.scale + j->x.shift;
+    }
+    sample_run(&j->sampler, &at, (size_t)n, image, image * j->sampler.channels * step + first);
+    t += n;
   }
 }
 
-static void point_of_coordinates(const resample_job *j, run_of_pixels *r, int64_t image, int64_t at) {
-  int64_t i = (image * j->sampler.step + at) * 2;
-  resample_point(j, r, cml_tensor_get(j->coordinates, i), cml_tensor_get(j->coordinates, i + 1));
+static void given_coordinates(const resample_job *j, int64_t image, int64_t first, size_t n, coordinates_of_run *to) {
+  const cml_tensor *c = j->coordinates;
+  int64_t at = (image * j->sampler.step + first) * 2;
+  float wide[2 * CML_SAMPLES];
+  const float *pairs = c->dtype == CML_F32 ? (const float *)c->data + at : wide;
+  if (c->dtype == CML_F16) j->sampler.kernels->f16_to_f32((const cml_f16 *)c->data + at, wide, 2 * n);
+  if (c->dtype == CML_F16 || c->dtype == CML_F32)
+    for (size_t i = 0; i < n; i++) to->columns[i] = pairs[2 * i], to->rows[i] = pairs[2 * i + 1];
+  else
+    for (size_t i = 0; i < n; i++) {
+      to->columns[i] = cml_tensor_get(c, at + 2 * (int64_t)i);
+      to->rows[i] = cml_tensor_get(c, at + 2 * (int64_t)i + 1);
+    }
 }
 
-static void resample_tasks(void *context, size_t begin, size_t end) { each_point(context, begin, end, point_of_coordinates); }
+static void resample_tasks(void *context, size_t begin, size_t end) { each_run(context, begin, end, given_coordinates); }
+
+static void place_pixels(resample_job *j, enum coordinates mode, bool align) {
+  j->x = pixels_along(j->sampler.width, mode, align);
+  j->y = pixels_along(j->sampler.height, mode, align);
+}
+
+/* Pixels of all channels that are work enough for a thread of its own. */
+static size_t grain_of(const sampler *s) { return 2048 / (size_t)(s->channels ? s->channels : 1) + CML_SAMPLES; }
 
 static cml_status run_resample(cml_call *c, cml_error *err) {
   (void)err;
   const cml_tensor *coordinates = cml_arg(c, 1);
-  resample_job j = {.coordinates = coordinates, .padding = (enum padding)cml_word_index(cml_arg_text(c, 3, ""), paddings),
-                    .nearest = cml_word_index(cml_arg_text(c, 2, ""), samplings) == 1, .align = cml_arg_bool(c, 6, true),
-                    .mode = (enum coordinates)cml_word_index(cml_arg_text(c, 5, ""), coordinate_modes)};
+  resample_job j = {.coordinates = coordinates};
   j.sampler = sampler_of(c, coordinates->dims[1] * coordinates->dims[2], (float)cml_arg_float(c, 4, 0));
-  cml_parallel(c->pool, (size_t)(coordinates->dims[0] * j.sampler.step), 1024, resample_tasks, &j);
+  j.sampler.padding = (enum padding)cml_word_index(cml_arg_text(c, 3, ""), paddings);
+  j.sampler.nearest = cml_word_index(cml_arg_text(c, 2, ""), samplings) == 1;
+  place_pixels(&j, (enum coordinates)cml_word_index(cml_arg_text(c, 5, ""), coordinate_modes), cml_arg_bool(c, 6, true));
+  cml_parallel(c->pool, (size_t)(coordinates->dims[0] * j.sampler.step), grain_of(&j.sampler), resample_tasks, &j);
   return CML_OK;
 }
 
@@ -440,20 +423,25 @@ static cml_status infer_affine(cml_call *c, cml_error *err) {
 /* -1 to 1 over n points, the middle where there is one. */
 static double unit_point(int64_t i, int64_t n) { return n > 1 ? 2 * (double)i / (double)(n - 1) - 1 : 0; }
 
-static void point_of_matrix(const resample_job *j, run_of_pixels *r, int64_t image, int64_t at) {
-  double x = unit_point(at % j->columns, j->columns), y = unit_point(at / j->columns, j->rows), m[6];
+static void coordinates_of_matrix(const resample_job *j, int64_t image, int64_t first, size_t n, coordinates_of_run *to) {
+  double m[6];
   for (int k = 0; k < 6; k++) m[k] = cml_tensor_get(j->coordinates, (j->coordinates->dims[0] == 1 ? 0 : image) * 6 + k);
-  resample_point(j, r, m[0] * x + m[1] * y + m[2], m[3] * x + m[4] * y + m[5]);
+  for (size_t i = 0; i < n; i++) {
+    int64_t at = first + (int64_t)i;
+    double x = unit_point(at % j->columns, j->columns), y = unit_point(at / j->columns, j->rows);
+    to->columns[i] = m[0] * x + m[1] * y + m[2];
+    to->rows[i] = m[3] * x + m[4] * y + m[5];
+  }
 }
 
-static void affine_tasks(void *context, size_t begin, size_t end) { each_point(context, begin, end, point_of_matrix); }
+static void affine_tasks(void *context, size_t begin, size_t end) { each_run(context, begin, end, coordinates_of_matrix); }
 
 static cml_status run_affine(cml_call *c, cml_error *err) {
   (void)err;
-  resample_job j = {.coordinates = cml_arg(c, 1), .padding = CONSTANT, .align = cml_arg_bool(c, 8, true), .mode = MINUS_ONE_TO_ONE,
-                    .rows = c->outs[0]->dims[2], .columns = c->outs[0]->dims[3]};
+  resample_job j = {.coordinates = cml_arg(c, 1), .rows = c->outs[0]->dims[2], .columns = c->outs[0]->dims[3]};
   j.sampler = sampler_of(c, j.rows * j.columns, 0);
-  cml_parallel(c->pool, (size_t)(c->outs[0]->dims[0] * j.sampler.step), 1024, affine_tasks, &j);
+  place_pixels(&j, MINUS_ONE_TO_ONE, cml_arg_bool(c, 8, true));
+  cml_parallel(c->pool, (size_t)(c->outs[0]->dims[0] * j.sampler.step), grain_of(&j.sampler), affine_tasks, &j);
   return CML_OK;
 }
 

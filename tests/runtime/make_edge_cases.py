@@ -414,12 +414,52 @@ def many_points(f):
                                "coordinates_mode": "normalized_minus_one_to_one", "align_corners": np.bool_(False)}, [stored(y, dtype)], **tolerance(dtype), note="many points")
 
 
+def wild_samples(f):
+    """Coordinates beyond the image, far beyond it, infinite and NaN; images of one row, column or pixel; 1 to 129 points."""
+    wild = [NAN, INF, -INF, 1e30, -1e30, 3e9, -3e9, 65504, -1e-30, -0.0]
+
+    def sampled(x, v, nearest, border, pad):  # v: pixels (x, y); by torch, with coordinates that are finite and near
+        size = np.array([x.shape[3], x.shape[2]], np.float64)
+        v = np.where(np.isnan(v), 0.0 if border else -9.0, v)
+        v = np.clip(v, 0, size - 1) if border else np.clip(v, -9, size + 9)
+        unit = t((2 * v + 1) / size - 1)
+        y, ones = (F.grid_sample(a, unit, mode="nearest" if nearest else "bilinear", padding_mode="zeros", align_corners=False) for a in (t(x), torch.ones_like(t(x))))
+        return (y if border else y + pad * (1 - ones)).numpy()
+    shapes = [(1, 1), (7, 9), (8, 8), (5, 13), (3, 22)]
+    for i, (size, border, nearest) in enumerate((s, b, n) for s in ((5, 6), (1, 1), (1, 4), (7, 1)) for b in (False, True) for n in (False, True)):
+        dtype = [F32, F16][i // 2 % 2]
+        x = f.floats((2, 2, *size), dtype)
+        v = f.rng.integers(-24, 16 * max(size) + 24, (2, *shapes[i % 5], 2)) / 16 + 1 / 64
+        some = f.rng.random(v.shape) < 0.15
+        v[some] = f.rng.choice(wild, some.sum())
+        with np.errstate(over="ignore"):
+            given = v.astype(F32)
+        f.add("resample", 15 + i % 3, {"x": x, "coordinates": given, "sampling_mode": ["bilinear", "nearest"][nearest], "padding_mode": ["constant", "border"][border],
+                                       "padding_value": dtype(2.5), "coordinates_mode": "unnormalized", "align_corners": np.bool_(i % 3 == 0)},
+              [stored(sampled(x, given.astype(np.float64), nearest, border, 2.5), dtype)], **tolerance(dtype), note="wild points")
+    for dtype in (F32, F16):  # neighbours that do not count are not seen
+        x = special((1, 2, 5, 7), dtype)
+        v = np.stack(np.meshgrid(np.arange(7), np.arange(5)), -1)[None].astype(F32)
+        for padding in ("constant", "border", "reflection", "symmetric"):
+            f.add("resample", 16, {"x": x, "coordinates": v, "sampling_mode": "bilinear", "padding_mode": padding, "padding_value": dtype(INF),
+                                   "coordinates_mode": "unnormalized", "align_corners": np.bool_(False)}, [x], note="itself")
+    x = f.floats((2, 3, 5, 6), F32)  # boxes with more points than are sampled at a time; half of each lies outside
+    boxes = np.array([[0, 0, 4, 5], [2, 1, 6, 9], [-3, -2, 1, 2]], F32)
+    h, w = (np.linspace(boxes[:, k], boxes[:, k + 2], n, axis=1).astype(np.float64) for k, n in ((0, 9), (1, 17)))
+    v = np.stack(np.broadcast_arrays(w[:, None, :], h[:, :, None]), -1)
+    outside = ((v < 0) | (v > [5, 4])).any(-1)[:, None]
+    y = np.where(outside, 7.0, sampled(x[[1, 0, 1]], v, False, True, 0))
+    f.add("crop_resize", 17, {"x": x, "boxes": boxes, "box_indices": ints(1, 0, 1), "target_height": I32(9), "target_width": I32(17), "normalized_coordinates": np.bool_(False),
+                              "spatial_scale": F32(1), "box_coordinate_mode": "CORNERS_HEIGHT_FIRST", "sampling_mode": "STRICT_ALIGN_CORNERS", "pad_value": F32(7)},
+          [stored(y, F32)], **tolerance(F32), note="many points")
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("folder")
     a = p.parse_args()
     f = Moves("edges", np.random.default_rng(7), True)
-    for part in (elementwise, reductions, norms, moves, products, convolutions, pools, attention, others, recurrent, untouched_pools, many_points):
+    for part in (elementwise, reductions, norms, moves, products, convolutions, pools, attention, others, recurrent, untouched_pools, many_points, wild_samples):
         part(f)
     f.save(a.folder)
 

@@ -621,13 +621,65 @@ static int bench(void) {
   return 0;
 }
 
+/* ---- sampling ---- */
+
+/* The sum of what is around (row, column), pixel by pixel of the image and of a frame of padding. */
+static double sampled(const float *x, int height, int width, double row, double column, bool border, bool nearest, double pad) {
+  if (border) {
+    row = row > 0 ? fmin(row, height - 1) : 0, column = column > 0 ? fmin(column, width - 1) : 0;
+  } else if (!(row > -1 && row < height && column > -1 && column < width)) {
+    return pad;
+  }
+  if (nearest) row = floor(row + 0.5), column = floor(column + 0.5);
+  double sum = 0;
+  for (int r = -1; r <= height; r++)
+    for (int c = -1; c <= width; c++) {
+      double weight = fmax(0, 1 - fabs(row - r)) * fmax(0, 1 - fabs(column - c));
+      if (weight > 0) sum += weight * (r < 0 || r >= height || c < 0 || c >= width ? pad : (double)x[r * width + c]);
+    }
+  return sum;
+}
+
+static void test_sampling(void **state) {
+  (void)state;
+  static const double wild[] = {NAN, INFINITY, -INFINITY, 1e300, -1e300, -0.5, -1, 0};
+  const cml_kernels *k;
+  EACH_TABLE(k) {
+    for (size_t round = 0; round < 400; round++) {
+      int height = 1 + (int)(rnd() % 7), width = 1 + (int)(rnd() % 9);
+      size_t n = 1 + rnd() % CML_SAMPLES, pixels = (size_t)(height * width);
+      bool border = rnd() % 2, nearest = rnd() % 2, half = rnd() % 2;
+      double rows[CML_SAMPLES], columns[CML_SAMPLES];
+      for (size_t i = 0; i < CML_SAMPLES; i++) {
+        rows[i] = rnd() % 8 ? (double)uniform() * (height + 2) : wild[rnd() % 8];
+        columns[i] = rnd() % 8 ? (double)uniform() * (width + 2) : wild[rnd() % 8];
+      }
+      float *x = at_end(0, pixels * 4), values[CML_SAMPLES];
+      fill(x, pixels);
+      cml_f16 *halves = at_end(1, pixels * 2);
+      for (size_t i = 0; i < pixels; i++) halves[i] = cml_f16_from_f32(x[i]), x[i] = cml_f16_to_f32(halves[i]);
+      cml_axis_points vertical, horizontal;
+      cml_plane_points points;
+      k->sample_axis(rows, n, height, border, nearest, &vertical);
+      k->sample_axis(columns, n, width, border, nearest, &horizontal);
+      k->sample_points(&vertical, &horizontal, n, width, 2.5f, &points);
+      void *y = at_end(2, n * (half ? 2 : 4));
+      k->sample_plane(&points, n, half ? (void *)halves : x, half, y);
+      if (half) k->f16_to_f32(y, values, n);
+      else memcpy(values, y, n * 4);
+      for (size_t i = 0; i < n; i++)
+        assert_true(fabs(sampled(x, height, width, rows[i], columns[i], border, nearest, 2.5) - (double)values[i]) < (half ? 2e-3 : 2e-6));
+    }
+  }
+}
+
 int main(int argc, char **argv) {
   if (argc > 1 && !strcmp(argv[1], "--bench")) return bench();
   guard_buffers();
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_f16),  cmocka_unit_test(test_unary), cmocka_unit_test(test_unary_f16), cmocka_unit_test(test_unary_rows), cmocka_unit_test(test_binary), cmocka_unit_test(test_binary_f16), cmocka_unit_test(test_same_halves), cmocka_unit_test(test_pow),
       cmocka_unit_test(test_rows), cmocka_unit_test(test_lstm_cell), cmocka_unit_test(test_gemm), cmocka_unit_test(test_slim_tile), cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_depthwise), cmocka_unit_test(test_fold_rows),
-      cmocka_unit_test(test_pack_panel), cmocka_unit_test(test_transpose),
+      cmocka_unit_test(test_pack_panel), cmocka_unit_test(test_sampling), cmocka_unit_test(test_transpose),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
