@@ -24,7 +24,7 @@ static parts measure(const cml_kernels *k, const cml_attention *a) {
   p.query = up16(n * a->depth + 16);
   p.scores = up16(a->queries <= FEW_QUERIES && a->keys > n * KEY_BLOCK ? a->keys : n * KEY_BLOCK);
   p.sums = up16(n * a->value_depth + 16);
-  p.rows = up16(2 * n + a->value_depth + a->keys);
+  p.rows = up16(3 * n + a->value_depth + a->keys);
   p.total = p.keys + p.values + p.query + p.scores + p.sums + p.rows;
   return p;
 }
@@ -40,32 +40,45 @@ static int64_t base_of(const cml_attention *a, const cml_attention_view *v, size
   return at;
 }
 
-static void load_row(const cml_kernels *k, const cml_attention *a, const void *data, int64_t at, float *to, size_t n) {
-  if (a->half) k->f16_to_f32((const cml_f16 *)data + at, to, n);
-  else memcpy(to, (const float *)data + at, n * 4);
-}
-
-/* Adds the mask to scores of one query and keys [first, first + n). */
-static void add_mask(const cml_kernels *k, const cml_attention *a, int64_t base, size_t query, size_t first, float *scores, size_t n) {
-  if (a->mask_type == CML_MASK_NONE) return;
-  int64_t at = base + (int64_t)query * a->mask.row + (int64_t)first * a->mask_column;
-  if (a->mask_type == CML_MASK_F32 && a->mask_column) {
-    k->binary(CML_BINARY_ADD, scores, (const float *)a->mask.data + at, scores, n);
-    return;
-  }
-  for (size_t i = 0; i < n; i++) {
-    int64_t m = at + (int64_t)i * a->mask_column;
-    if (a->mask_type == CML_MASK_BOOL) scores[i] = ((const uint8_t *)a->mask.data)[m] ? scores[i] : -INFINITY;
-    else if (a->mask_type == CML_MASK_F16) scores[i] += cml_f16_to_f32(((const cml_f16 *)a->mask.data)[m]);
-    else scores[i] += ((const float *)a->mask.data)[m];
+static void load_rows(const cml_kernels *k, const cml_attention *a, const cml_attention_view *v, int64_t at, size_t rows, float *to, size_t n) {
+  if (v->row == (int64_t)n) n *= rows, rows = 1; /* side by side */
+  for (size_t r = 0; r < rows; r++, at += v->row, to += n) {
+    if (a->half) k->f16_to_f32((const cml_f16 *)v->data + at, to, n);
+    else memcpy(to, (const float *)v->data + at, n * 4);
   }
 }
 
-static void store_row(const cml_kernels *k, const cml_attention *a, size_t head, size_t query, const float *x) {
-  int64_t at = base_of(a, &a->out, head) + (int64_t)query * a->out.row;
-  char *out = (char *)(uintptr_t)a->out.data;
-  if (a->half) k->f32_to_f16(x, (cml_f16 *)(void *)out + at, a->value_depth);
-  else memcpy((float *)(void *)out + at, x, a->value_depth * 4);
+/* Adds the masks to scores of queries [query, query + rows) and keys [first, first + n), `stride` apart. */
+static void add_masks(const cml_kernels *k, const cml_attention *a, size_t head, size_t query, size_t rows, size_t first, float *scores, size_t stride,
+                      size_t n) {
+  for (int i = 0; i < CML_ATTENTION_MASKS; i++) {
+    const cml_attention_mask *mask = &a->masks[i];
+    if (mask->type == CML_MASK_NONE) continue;
+    int64_t row = mask->view.row, at = base_of(a, &mask->view, head) + (int64_t)query * row + (int64_t)first * mask->column;
+    const bool half = mask->type == CML_MASK_F16;
+    const uint8_t *there = mask->view.data;
+    const cml_f16 *halves = mask->view.data;
+    const float *floats = mask->view.data;
+    if (mask->type != CML_MASK_BOOL && mask->column) {
+      k->add_rows(rows, n, scores, stride, half ? (const void *)(halves + at) : floats + at, half, (size_t)row);
+      continue;
+    }
+    for (size_t r = 0; r < rows; r++, at += row) {
+      float *x = scores + r * stride;
+      if (mask->type != CML_MASK_BOOL) k->binary_scalar(CML_BINARY_ADD, x, half ? cml_f16_to_f32(halves[at]) : floats[at], false, x, n);
+      else
+        for (size_t s = 0; s < n; s++) x[s] = there[at + (int64_t)s * mask->column] ? x[s] : -INFINITY;
+    }
+  }
+}
+
+/* Row `query` of the result: x * scale. x does not stay. */
+static void store_row(const cml_kernels *k, const cml_attention *a, int64_t base, size_t query, float *x, float scale) {
+  int64_t at = base + (int64_t)query * a->out.row;
+  void *out = (void *)(uintptr_t)a->out.data;
+  float *to = a->half ? x : (float *)out + at;
+  k->binary_scalar(CML_BINARY_MUL, x, scale, false, to, a->value_depth);
+  if (a->half) k->f32_to_f16(x, (cml_f16 *)out + at, a->value_depth);
 }
 
 /* ---- few queries ---- */
@@ -74,18 +87,18 @@ static void decode(const cml_kernels *k, const cml_attention *a, size_t head, si
   float *q = scratch, *scores = q + up16(a->depth), *sum = scores + up16(a->keys), *row = sum + up16(a->value_depth);
   size_t size = a->half ? 2 : 4;
   int64_t key = base_of(a, &a->k, head), value = base_of(a, &a->v, head);
-  load_row(k, a, a->q.data, base_of(a, &a->q, head) + (int64_t)query * a->q.row, q, a->depth);
+  load_rows(k, a, &a->q, base_of(a, &a->q, head) + (int64_t)query * a->q.row, 1, q, a->depth);
   k->binary_scalar(CML_BINARY_MUL, q, a->scale, false, q, a->depth);
   k->gemv_rows(a->keys, a->depth, (const char *)a->k.data + (size_t)key * size, a->half, (size_t)a->k.row, q, scores);
-  add_mask(k, a, base_of(a, &a->mask, head), query, 0, scores, a->keys);
+  add_masks(k, a, head, query, 1, 0, scores, 0, a->keys);
   k->softmax(scores, scores, a->keys);
   memset(sum, 0, a->value_depth * 4);
   for (size_t s = 0; s < a->keys; s++) {
     int64_t at = value + (int64_t)s * a->v.row;
-    if (a->half) load_row(k, a, a->v.data, at, row, a->value_depth);
+    if (a->half) load_rows(k, a, &a->v, at, 1, row, a->value_depth);
     k->axpy(scores[s], a->half ? row : (const float *)a->v.data + at, sum, a->value_depth);
   }
-  store_row(k, a, head, query, sum);
+  store_row(k, a, base_of(a, &a->out, head), query, sum, 1);
 }
 
 /* ---- blocks ---- */
@@ -94,35 +107,16 @@ typedef struct head_work {
   const cml_kernels *k;
   const cml_attention *a;
   size_t head;
-  float *keys, *values, *query, *scores, *sums, *tops, *totals;
+  float *keys, *values, *query, *scores, *sums, *tops, *totals, *corrections;
 } head_work;
-
-/* One row of scores to e^(score - top), correcting what was summed for an earlier top. */
-static void soften(const head_work *w, size_t r, size_t n) {
-  const cml_kernels *k = w->k;
-  float *s = w->scores + r * KEY_BLOCK, top = k->max(s, n);
-  if (top > w->tops[r] || top != top) {
-    float correction = expf(w->tops[r] - top);
-    if (w->totals[r] != 0) {
-      w->totals[r] *= correction;
-      k->binary_scalar(CML_BINARY_MUL, w->sums + r * w->a->value_depth, correction, false, w->sums + r * w->a->value_depth, w->a->value_depth);
-    }
-    w->tops[r] = top;
-  }
-  if (w->tops[r] == -INFINITY) memset(s, 0, n * 4); /* all left out so far */
-  else w->totals[r] += k->exp_sum(s, n, w->tops[r]);
-}
 
 static void query_rows(const head_work *w, size_t q0, size_t rows) {
   const cml_kernels *k = w->k;
   const cml_attention *a = w->a;
   size_t nr = k->tile_columns, tiles = (rows + k->tile_rows - 1) / k->tile_rows, e = a->depth, ev = a->value_depth;
-  int64_t mask = base_of(a, &a->mask, w->head), at = base_of(a, &a->q, w->head);
-  for (size_t r = 0; r < rows; r++) {
-    load_row(k, a, a->q.data, at + (int64_t)(q0 + r) * a->q.row, w->query + r * e, e);
-    w->tops[r] = -INFINITY;
-    w->totals[r] = 0;
-  }
+  int64_t out = base_of(a, &a->out, w->head);
+  load_rows(k, a, &a->q, base_of(a, &a->q, w->head) + (int64_t)q0 * a->q.row, rows, w->query, e);
+  for (size_t r = 0; r < rows; r++) w->tops[r] = -INFINITY, w->totals[r] = 0;
   k->binary_scalar(CML_BINARY_MUL, w->query, a->scale, false, w->query, rows * e);
   memset(w->sums, 0, rows * ev * 4);
   for (size_t s0 = 0; s0 < a->keys; s0 += KEY_BLOCK) {
@@ -133,10 +127,10 @@ static void query_rows(const head_work *w, size_t q0, size_t rows) {
         k->gemm_tile(end - r, least(n - j, nr), e, w->query + r * e, e, w->keys + (s0 + j) * e, false, w->scores + r * KEY_BLOCK + j, KEY_BLOCK,
                      false, NULL, -INFINITY, INFINITY);
       }
-    for (size_t r = 0; r < rows; r++) {
-      add_mask(k, a, mask, q0 + r, s0, w->scores + r * KEY_BLOCK, n);
-      soften(w, r, n);
-    }
+    add_masks(k, a, w->head, q0, rows, s0, w->scores, KEY_BLOCK, n);
+    k->soften_rows(rows, n, w->scores, KEY_BLOCK, w->tops, w->totals, w->corrections);
+    for (size_t r = 0; s0 && r < rows; r++)
+      if (w->corrections[r] != 1) k->binary_scalar(CML_BINARY_MUL, w->sums + r * ev, w->corrections[r], false, w->sums + r * ev, ev);
     for (size_t j = 0; j < ev; j += nr)
       for (size_t t = 0, r = 0, end; t < tiles; t++, r = end) {
         end = (t + 1) * rows / tiles;
@@ -144,12 +138,8 @@ static void query_rows(const head_work *w, size_t q0, size_t rows) {
                      w->sums + r * ev + j, ev, true, NULL, -INFINITY, INFINITY);
       }
   }
-  for (size_t r = 0; r < rows; r++) {
-    k->binary_scalar(CML_BINARY_MUL, w->sums + r * ev, 1.0f / w->totals[r], false, w->sums + r * ev, ev);
-    if (w->totals[r] == 0) /* every key left out: 0 / 0, as torch has it */
-      for (size_t i = 0; i < ev; i++) w->sums[r * ev + i] = NAN;
-    store_row(k, a, w->head, q0 + r, w->sums + r * ev);
-  }
+  for (size_t r = 0; r < rows; r++) /* every key left out: 0 / 0 = NaN, as torch has it */
+    store_row(k, a, out, q0 + r, w->sums + r * ev, w->totals[r] == 0 ? NAN : 1.0f / w->totals[r]);
 }
 
 typedef struct job {
@@ -169,7 +159,7 @@ static void run_range(void *context, size_t thread, size_t begin, size_t end) {
   parts p = measure(k, a);
   head_work w = {.k = k, .a = a, .keys = scratch};
   w.values = w.keys + p.keys, w.query = w.values + p.values, w.scores = w.query + p.query, w.sums = w.scores + p.scores;
-  w.tops = w.sums + p.sums, w.totals = w.tops + query_block(k);
+  w.tops = w.sums + p.sums, w.totals = w.tops + query_block(k), w.corrections = w.totals + query_block(k);
   for (size_t i = begin; i < end; i++) {
     w.head = i / j->splits;
     size_t part = i % j->splits, q = part * a->queries / j->splits, last = (part + 1) * a->queries / j->splits;

@@ -14,15 +14,22 @@ typedef struct cml_attention_view {
   int64_t batch[CML_ATTENTION_DIMS], row;
 } cml_attention_view;
 
+/* What is added to the scores of a query: bool: false leaves a key out. */
+typedef struct cml_attention_mask {
+  enum { CML_MASK_NONE, CML_MASK_BOOL, CML_MASK_F16, CML_MASK_F32 } type;
+  cml_attention_view view; /* row 0: the same for all queries */
+  int64_t column;          /* 1, or 0 when one value serves all keys */
+} cml_attention_mask;
+
+enum { CML_ATTENTION_MASKS = 2 };
+
 typedef struct cml_attention {
   int64_t dims[CML_ATTENTION_DIMS]; /* of the heads; unused ones 1 */
   size_t queries, keys, depth, value_depth;
   float scale;
   bool half;                        /* q, k, v, out are float16 */
   cml_attention_view q, k, v, out;
-  cml_attention_view mask;          /* data NULL: none; row 0: the same for all queries */
-  int64_t mask_column;              /* 1, or 0 when one value serves all keys */
-  enum { CML_MASK_NONE, CML_MASK_BOOL, CML_MASK_F16, CML_MASK_F32 } mask_type; /* bool: false leaves out; floats are added */
+  cml_attention_mask masks[CML_ATTENTION_MASKS];
 } cml_attention;
 
 size_t cml_attention_scratch(const cml_kernels *k, const cml_attention *a); /* bytes, for one thread */

@@ -200,6 +200,11 @@ typedef struct cml_kernels {
   void (*fold_rows)(cml_row_fold f, size_t rows, size_t n, const void *x, bool half, float *y);
   /* x = e^(x - shift); returns the sum of the results */
   float (*exp_sum)(float *x, size_t n, float shift);
+  /* x[r * x_stride + c] += y[r * y_stride + c], y in halves when half */
+  void (*add_rows)(size_t rows, size_t n, float *x, size_t x_stride, const void *y, bool half, size_t y_stride);
+  /* A streaming softmax meets n more scores of each row, at x + r * stride: tops[r] becomes the largest so far, x = e^(x - top), corrections[r]
+   * what sums for the top before are to be multiplied by (often 1), as totals[r] is before the results are added to it. */
+  void (*soften_rows)(size_t rows, size_t n, float *x, size_t stride, float *tops, float *totals, float *corrections);
   /* y += a * x */
   void (*axpy)(float a, const float *x, float *y, size_t n);
   /* y = x1 + a (x2 - x1) */

@@ -269,13 +269,61 @@ static float exp_sum(float *x, size_t n, float shift) {
   float total = vf_sum(s[0] + s[1]);
   for (; i < n; i += W) {
     size_t k = n - i < W ? n - i : W;
-    float lanes[W];
     vf e = v_exp(vf_load_n(x + i, k) - m);
-    vf_store(lanes, e);
     vf_store_n(x + i, e, k);
-    for (size_t j = 0; j < k; j++) total += lanes[j];
+    total += vf_sum(vf_select(vi_iota() < (int32_t)k, e, vf_zero()));
   }
   return total;
+}
+
+static void add_rows(size_t rows, size_t n, float *x, size_t x_stride, const void *y, bool half, size_t y_stride) {
+  const size_t whole = n / W * W, rest = n - whole;
+  for (size_t r = 0; r < rows; r++, x += x_stride) {
+    const void *row = half ? (const void *)((const cml_f16 *)y + r * y_stride) : (const void *)((const float *)y + r * y_stride);
+    for (size_t i = 0; i < whole; i += W) vf_store(x + i, vf_load(x + i) + ld(row, half, i));
+    if (rest) vf_store_n(x + whole, vf_load_n(x + whole, rest) + ld_n(row, half, whole, rest), rest);
+  }
+}
+
+/* The largest of n floats, NaN left out. */
+VINLINE float row_top(const float *x, size_t whole, size_t rest) {
+  vf m[2] = {vf_set1(-__builtin_inff()), vf_set1(-__builtin_inff())};
+  size_t i = 0;
+  for (; i + 2 * W <= whole; i += 2 * W)
+    for (size_t j = 0; j < 2; j++) m[j] = vf_max(vf_load(x + i + j * W), m[j]);
+  if (i < whole) m[0] = vf_max(vf_load(x + i), m[0]);
+  if (rest) m[1] = vf_max(vf_select(vi_iota() < (int32_t)rest, vf_load_n(x + whole, rest), m[1]), m[1]);
+  return vf_hmax(vf_max(m[0], m[1]));
+}
+
+/* NaN needs no care: it stays what it is, and makes the sum NaN. Rows of -inf alone become zeros. */
+static void soften_rows(size_t rows, size_t n, float *x, size_t stride, float *tops, float *totals, float *corrections) {
+  const size_t whole = n / W * W, rest = n - whole;
+  const vi there = vi_iota() < (int32_t)rest;
+  for (size_t r = 0; r < rows; r++, x += stride) {
+    float before = tops[r], top = row_top(x, whole, rest);
+    tops[r] = top = top > before ? top : before;
+    corrections[r] = top == before || before == -__builtin_inff() ? 0 : before - top;
+    vf m = vf_set1(top == -__builtin_inff() ? 0 : top), s = vf_zero();
+    for (size_t i = 0; i < whole; i += W) {
+      vf e = v_exp(vf_load(x + i) - m);
+      vf_store(x + i, e);
+      s += e;
+    }
+    if (rest) {
+      vf e = v_exp(vf_load_n(x + whole, rest) - m);
+      vf_store_n(x + whole, e, rest);
+      s += vf_select(there, e, vf_zero());
+    }
+    float sum = vf_sum(s);
+    if (corrections[r] == 0) {
+      corrections[r] = 1;
+      totals[r] += sum;
+    } else {
+      corrections[r] = v_exp(vf_set1(corrections[r]))[0];
+      totals[r] = totals[r] * corrections[r] + sum;
+    }
+  }
 }
 
 VINLINE float extreme(const void *x, bool half, size_t n, bool largest) {
@@ -285,13 +333,13 @@ VINLINE float extreme(const void *x, bool half, size_t n, bool largest) {
   for (; i + W <= n; i += W) {
     vf e = ld(x, half, i);
     m = largest ? vf_max(e, m) : vf_min(e, m);
-    nan += e - e; /* NaN for NaN; for an infinity too, which is looked at below */
+    nan = vf_select(e != e, e, nan);
   }
   float r = largest ? vf_hmax(m) : vf_hmin(m), bad = vf_sum(nan);
   for (; i < n; i++) {
     float e = half ? cml_f16_to_f32(((const cml_f16 *)x)[i]) : ((const float *)x)[i];
     r = largest ? (e > r ? e : r) : (e < r ? e : r);
-    bad += e - e;
+    if (e != e) bad = e;
   }
   if (bad != bad)
     for (size_t k = 0; k < n; k++) {
@@ -459,6 +507,8 @@ void CML_SIMD(cml_fill_vector)(cml_kernels *k) {
   k->blend = blend;
   k->fold_rows = fold_rows;
   k->exp_sum = exp_sum;
+  k->soften_rows = soften_rows;
+  k->add_rows = add_rows;
   k->lstm_cell = lstm_cell;
   k->softmax = softmax;
   k->softmax_f16 = softmax_f16;

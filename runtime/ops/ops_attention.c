@@ -4,7 +4,7 @@
 #include "attention.h"
 #include "families.h"
 
-enum { QUERY, KEY, VALUE, MASK, SCALE };
+enum { QUERY, KEY, VALUE, MASK, SCALE, MASK_2, BATCH };
 
 static const cml_param attention_params[] = {
     {"query", CML_M_FLOAT, 0, 1},
@@ -13,13 +13,15 @@ static const cml_param attention_params[] = {
     {"attn_mask", CML_M_FLOAT | CML_M_BOOL, CML_OPTIONAL, 0},
 };
 
-/* Made by passes: the scale is an argument. */
+/* Made by passes: the scale is an argument, two masks are added, and both may be for the heads grouped in another way: batch. */
 static const cml_param scaled_params[] = {
     {"query", CML_M_FLOAT, 0, 1},
     {"key", CML_M_FLOAT, 0, 1},
     {"value", CML_M_FLOAT, 0, 1},
     {"attn_mask", CML_M_FLOAT | CML_M_BOOL, CML_OPTIONAL, 0},
     {"scale", CML_MASK(F32), CML_CONST, 0},
+    {"attn_mask_2", CML_M_FLOAT | CML_M_BOOL, CML_OPTIONAL, 0},
+    {"batch", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},
 };
 
 /* Made by passes: layout holds 4 batch dims, queries, keys, depth, value depth, then for query, key, value and output an offset, 4
@@ -36,8 +38,36 @@ static const cml_param view_params[] = {
 
 static bool differ(int64_t a, int64_t b) { return a >= 0 && b >= 0 && a != b; }
 
+static const cml_tensor *mask_of(const cml_call *c, int i) {
+  return i == 0 ? cml_arg(c, MASK) : c->op->param_count > MASK_2 ? cml_arg(c, MASK_2) : NULL;
+}
+
+/* The shape of all scores: the heads, as masks group them, queries and keys. Returns the rank. */
+static int32_t scores_shape(const cml_call *c, int64_t dims[CML_MAX_RANK]) {
+  const cml_tensor *q = cml_arg(c, QUERY);
+  int32_t n = q->rank - 2;
+  memcpy(dims, q->dims, (size_t)n * sizeof *dims);
+  if (c->op->param_count > BATCH && cml_arg(c, BATCH)) n = (int32_t)cml_arg_ints(c, BATCH, dims, CML_MAX_RANK - 2);
+  dims[n] = q->dims[q->rank - 2];
+  dims[n + 1] = cml_arg(c, KEY)->dims[q->rank - 2];
+  return n + 2;
+}
+
+static cml_status check_mask(const cml_call *c, const cml_tensor *mask, cml_error *err) {
+  int64_t dims[CML_MAX_RANK];
+  int32_t r = scores_shape(c, dims);
+  if (mask->rank < 1 || mask->rank > r) return cml_call_fail(c, err, "attn_mask has rank %d", mask->rank);
+  if (differ(mask->dims[mask->rank - 1], dims[r - 1]) && mask->dims[mask->rank - 1] != 1)
+    return cml_call_fail(c, err, "attn_mask has %lld columns for %lld keys", (long long)mask->dims[mask->rank - 1], (long long)dims[r - 1]);
+  for (int32_t i = 2; i <= mask->rank; i++) {
+    int64_t have = mask->dims[mask->rank - i], want = dims[r - i];
+    if (differ(have, want) && have != 1) return cml_call_fail(c, err, "attn_mask does not broadcast to the scores: %lld against %lld", (long long)have, (long long)want);
+  }
+  return CML_OK;
+}
+
 static cml_status check(const cml_call *c, cml_error *err) {
-  const cml_tensor *q = cml_arg(c, QUERY), *k = cml_arg(c, KEY), *v = cml_arg(c, VALUE), *mask = cml_arg(c, MASK);
+  const cml_tensor *q = cml_arg(c, QUERY), *k = cml_arg(c, KEY), *v = cml_arg(c, VALUE);
   if (q->rank < 0 || k->rank < 0 || v->rank < 0) return CML_OK;
   int32_t r = q->rank;
   if (r != k->rank || r != v->rank) return cml_call_fail(c, err, "query, key and value have ranks %d, %d and %d, which must be one", r, k->rank, v->rank);
@@ -47,53 +77,54 @@ static cml_status check(const cml_call *c, cml_error *err) {
       return cml_call_fail(c, err, "query, key and value differ in batch dimension %d", i);
   if (differ(q->dims[r - 1], k->dims[r - 1])) return cml_call_fail(c, err, "query and key have embeddings of %lld and %lld", (long long)q->dims[r - 1], (long long)k->dims[r - 1]);
   if (differ(k->dims[r - 2], v->dims[r - 2])) return cml_call_fail(c, err, "key and value have %lld and %lld positions", (long long)k->dims[r - 2], (long long)v->dims[r - 2]);
-  if (!mask || mask->rank < 0) return CML_OK;
-  if (mask->rank < 1 || mask->rank > r) return cml_call_fail(c, err, "attn_mask has rank %d", mask->rank);
-  if (differ(mask->dims[mask->rank - 1], k->dims[r - 2]) && mask->dims[mask->rank - 1] != 1)
-    return cml_call_fail(c, err, "attn_mask has %lld columns for %lld keys", (long long)mask->dims[mask->rank - 1], (long long)k->dims[r - 2]);
-  for (int32_t i = 2; i <= mask->rank; i++) {
-    int64_t have = mask->dims[mask->rank - i], want = q->dims[r - i];
-    if (differ(have, want) && have != 1) return cml_call_fail(c, err, "attn_mask does not broadcast to the scores: %lld against %lld", (long long)have, (long long)want);
-  }
+  for (int i = 0; i < CML_ATTENTION_MASKS; i++)
+    if (mask_of(c, i) && mask_of(c, i)->rank >= 0) CML_TRY(check_mask(c, mask_of(c, i), err));
   return CML_OK;
 }
 
-/* Batch dims are joined from the left until there are few enough; a mask keeps its own strides, 0 where it broadcasts. Returns
- * false when the mask broadcasts over dims that cannot be joined. */
+static int mask_type(const cml_tensor *t) { return t->dtype == CML_BOOL ? CML_MASK_BOOL : t->dtype == CML_F16 ? CML_MASK_F16 : CML_MASK_F32; }
+
+/* Reads a mask's strides along the scores' dims, 0 where it broadcasts. */
+static void describe_mask(const cml_tensor *t, int32_t rank, cml_attention_mask *mask, int64_t strides[CML_MAX_RANK]) {
+  int64_t stride = 1;
+  for (int32_t i = 1; t && i <= t->rank; i++) {
+    int64_t n = t->dims[t->rank - i];
+    strides[rank - i] = n == 1 ? 0 : stride;
+    stride *= n;
+  }
+  if (!t) return;
+  mask->view.data = t->data;
+  mask->type = mask_type(t);
+  mask->column = strides[rank - 1];
+  mask->view.row = strides[rank - 2];
+}
+
+/* Batch dims are joined from the right until there are few enough; masks keep their own strides. Returns
+ * false when they broadcast over dims that cannot be joined. */
 static bool describe(const cml_call *c, cml_attention *a) {
-  const cml_tensor *q = cml_arg(c, QUERY), *k = cml_arg(c, KEY), *v = cml_arg(c, VALUE), *mask = cml_arg(c, MASK);
-  int32_t r = q->rank, batch = r - 2;
+  const cml_tensor *q = cml_arg(c, QUERY), *k = cml_arg(c, KEY), *v = cml_arg(c, VALUE);
+  int64_t dims[CML_MAX_RANK], mask_strides[CML_ATTENTION_MASKS][CML_MAX_RANK] = {{0}}, heads = 1;
+  int32_t r = q->rank, rank = scores_shape(c, dims);
   *a = (cml_attention){.queries = (size_t)q->dims[r - 2], .keys = (size_t)k->dims[r - 2], .depth = (size_t)q->dims[r - 1],
                        .value_depth = (size_t)v->dims[r - 1], .half = q->dtype == CML_F16};
   a->scale = c->op->param_count > SCALE ? (float)cml_arg_float(c, SCALE, 1) : 1.0f / sqrtf((float)a->depth);
   a->q.data = q->data, a->k.data = k->data, a->v.data = v->data, a->out.data = c->outs[0]->data;
   a->q.row = (int64_t)a->depth, a->k.row = (int64_t)a->depth, a->v.row = (int64_t)a->value_depth, a->out.row = (int64_t)a->value_depth;
-  int64_t mask_strides[CML_MAX_RANK] = {0}, stride = 1;
-  for (int32_t i = 1; mask && i <= mask->rank; i++) {
-    int64_t n = mask->dims[mask->rank - i];
-    mask_strides[r - i] = n == 1 ? 0 : stride;
-    stride *= n;
-  }
-  if (mask) {
-    a->mask.data = mask->data;
-    a->mask_type = mask->dtype == CML_BOOL ? CML_MASK_BOOL : mask->dtype == CML_F16 ? CML_MASK_F16 : CML_MASK_F32;
-    a->mask_column = mask_strides[r - 1];
-    a->mask.row = mask_strides[r - 2];
-  }
-  int64_t heads = 1;
+  for (int m = 0; m < CML_ATTENTION_MASKS; m++) describe_mask(mask_of(c, m), rank, &a->masks[m], mask_strides[m]);
   for (int i = 0; i < CML_ATTENTION_DIMS; i++) a->dims[i] = 1;
   int slot = CML_ATTENTION_DIMS - 1;
-  for (int32_t i = batch - 1; i >= 0; i--) {
-    int64_t n = q->dims[i];
+  for (int32_t i = rank - 3; i >= 0; i--) {
+    int64_t n = dims[i];
     if (n == 1) continue;
-    /* joins the dim behind it where the mask goes on with the same stride */
-    bool joins = slot < CML_ATTENTION_DIMS - 1 && mask_strides[i] == a->mask.batch[slot + 1] * a->dims[slot + 1];
+    /* joins the dim behind it where the masks go on with the same stride */
+    bool joins = slot < CML_ATTENTION_DIMS - 1;
+    for (int m = 0; m < CML_ATTENTION_MASKS && joins; m++) joins = mask_strides[m][i] == a->masks[m].view.batch[slot + 1] * a->dims[slot + 1];
     if (joins) {
       a->dims[slot + 1] *= n;
     } else {
       if (slot < 0) return false;
       a->dims[slot] = n;
-      a->mask.batch[slot] = mask_strides[i];
+      for (int m = 0; m < CML_ATTENTION_MASKS; m++) a->masks[m].view.batch[slot] = mask_strides[m][i];
       a->q.batch[slot] = heads * a->q.row * (int64_t)a->queries;
       a->k.batch[slot] = heads * a->k.row * (int64_t)a->keys;
       a->v.batch[slot] = heads * a->v.row * (int64_t)a->keys;

@@ -1,7 +1,11 @@
 /* matmul(q, k^T) -> * scale -> + mask -> softmax -> matmul(…, v), as converters write attention out, becomes one step that never
- * holds all scores. The scale and the mask are optional. */
+ * holds all scores. The scale is optional, and up to two masks may be added (positions, and what windows leave out), for which the
+ * heads may be grouped in another way in between. */
 
+#include "attention.h"
 #include "passes.h"
+
+enum { MOST_PARTS = 10 };
 
 /* The step before that makes `value`, when nobody else uses it. */
 static cml_step *maker(cml_graph *g, const cml_use *uses, size_t before, uint32_t value) {
@@ -26,61 +30,129 @@ static bool scalar_constant(const cml_graph *g, uint32_t v, float *out) {
   return true;
 }
 
-static bool fits(const cml_graph *g, uint32_t q, uint32_t k, uint32_t v, uint32_t mask) {
-  const cml_tensor *a = cml_pass_type(g, q), *b = cml_pass_type(g, k), *c = cml_pass_type(g, v);
+/* What is found on the way back from a softmax to the matrix product of query and key. */
+typedef struct scores {
+  uint32_t q, k, masks[CML_ATTENTION_MASKS], added_to[CML_ATTENTION_MASKS]; /* the sums with the masks, for their shapes */
+  int mask_count;
+  float scale;
+  bool scaled;
+  cml_step *parts[MOST_PARTS];
+  size_t part_count;
+} scores;
+
+static bool same_rows(const cml_tensor *a, const cml_tensor *b) {
+  return cml_tensor_known_shape(a) && cml_tensor_known_shape(b) && a->rank >= 3 && b->rank >= 3 && a->dims[a->rank - 1] == b->dims[b->rank - 1] &&
+         a->dims[a->rank - 2] == b->dims[b->rank - 2];
+}
+
+static bool same_shape(const cml_tensor *a, const cml_tensor *b) { return a->rank == b->rank && !memcmp(a->dims, b->dims, (size_t)a->rank * sizeof *a->dims); }
+
+/* Sums with masks come first, between reshapes that group the heads in another way, then the scale. */
+static bool walk(cml_graph *g, const cml_use *uses, size_t at, uint32_t value, scores *found) {
+  cml_step *s = maker(g, uses, at, value);
+  if (!s || found->part_count == MOST_PARTS) return false;
+  found->parts[found->part_count++] = s;
+  if (cml_pass_is(s, "reshape")) {
+    uint32_t x = cml_pass_arg(s, "x");
+    return same_rows(cml_pass_type(g, x), cml_pass_type(g, value)) && walk(g, uses, at, x, found);
+  }
+  if (cml_pass_is(s, "add") && found->mask_count < CML_ATTENTION_MASKS && !found->scaled) {
+    const uint32_t terms[] = {cml_pass_arg(s, "x"), cml_pass_arg(s, "y")};
+    found->added_to[found->mask_count] = value;
+    for (int i = 0; i < 2; i++) {
+      scores tried = *found;
+      tried.masks[tried.mask_count++] = terms[!i];
+      if (!same_shape(cml_pass_type(g, terms[i]), cml_pass_type(g, value)) || !walk(g, uses, at, terms[i], &tried)) continue;
+      *found = tried;
+      return true;
+    }
+    return false;
+  }
+  if ((cml_pass_is(s, "mul") || cml_pass_is(s, "real_div")) && !found->scaled) {
+    bool division = cml_pass_is(s, "real_div"), right = scalar_constant(g, cml_pass_arg(s, "y"), &found->scale);
+    if (!right && (division || !scalar_constant(g, cml_pass_arg(s, "x"), &found->scale))) return false;
+    if (division) found->scale = 1 / found->scale;
+    found->scaled = true;
+    return walk(g, uses, at, cml_pass_arg(s, right ? "x" : "y"), found);
+  }
+  found->q = cml_pass_arg(s, "x"), found->k = cml_pass_arg(s, "y");
+  return cml_pass_is(s, "matmul") && !truth(g, s, "transpose_x") && truth(g, s, "transpose_y");
+}
+
+static bool fits(const cml_graph *g, const scores *found, uint32_t v) {
+  const cml_tensor *a = cml_pass_type(g, found->q), *b = cml_pass_type(g, found->k), *c = cml_pass_type(g, v);
   int32_t r = a->rank;
   if (r < 3 || r > 6 || b->rank != r || c->rank != r || a->dtype != b->dtype || a->dtype != c->dtype) return false;
   if (a->dtype != CML_F16 && a->dtype != CML_F32) return false;
   if (!cml_tensor_known_shape(a) || !cml_tensor_known_shape(b) || !cml_tensor_known_shape(c)) return false;
   for (int32_t i = 0; i < r - 2; i++)
     if (a->dims[i] != b->dims[i] || a->dims[i] != c->dims[i]) return false;
-  if (a->dims[r - 1] != b->dims[r - 1] || b->dims[r - 2] != c->dims[r - 2]) return false;
-  if (mask == CML_NO_VALUE) return true;
-  const cml_tensor *m = cml_pass_type(g, mask);
-  if (!cml_tensor_known_shape(m) || m->rank > r || m->rank < 1 || m->dtype != a->dtype) return false;
-  for (int32_t i = 1; i <= m->rank; i++) {
-    int64_t want = i == 1 ? b->dims[r - 2] : a->dims[r - i];
-    if (m->dims[m->rank - i] != want && m->dims[m->rank - i] != 1) return false;
+  return a->dims[r - 1] == b->dims[r - 1] && b->dims[r - 2] == c->dims[r - 2];
+}
+
+/* The shape with the most dims in which a mask was added, or that of the scores as they were made. */
+static void widest(const cml_graph *g, const scores *found, cml_tensor *out) {
+  const cml_tensor *q = cml_pass_type(g, found->q);
+  *out = *q;
+  out->dims[out->rank - 1] = cml_pass_type(g, found->k)->dims[q->rank - 2];
+  for (int i = 0; i < found->mask_count; i++)
+    if (cml_pass_type(g, found->added_to[i])->rank > out->rank) *out = *cml_pass_type(g, found->added_to[i]);
+}
+
+/* Whether the mask broadcasts to `all` as it did to the shape in which it was added. */
+static bool mask_fits(const cml_graph *g, uint32_t mask, uint32_t added_to, const cml_tensor *all) {
+  const cml_tensor *m = cml_pass_type(g, mask), *to = cml_pass_type(g, added_to);
+  if (!cml_tensor_known_shape(m) || !cml_tensor_known_shape(to) || m->rank < 1 || m->rank > to->rank || m->dtype != all->dtype) return false;
+  int32_t first = 0; /* of the dims of `to`, ones in front left out */
+  while (first < to->rank - 2 && to->dims[first] == 1) first++;
+  for (int32_t i = 1; i <= to->rank - first; i++) {
+    bool alone = i == to->rank - first && (i > m->rank || m->dims[m->rank - i] == 1); /* the outermost, which the mask does not tell apart */
+    if (!alone && (i > all->rank || all->dims[all->rank - i] != to->dims[to->rank - i])) return false;
   }
-  return true;
+  return m->rank <= all->rank;
+}
+
+/* A scale of the query alone, made for this: it becomes part of the scale of the scores. */
+static void take_scale(cml_graph *g, const cml_use *uses, size_t at, scores *found) {
+  cml_step *s = maker(g, uses, at, found->q);
+  float scale;
+  if (!s || !cml_pass_is(s, "mul") || found->part_count == MOST_PARTS) return;
+  bool right = scalar_constant(g, cml_pass_arg(s, "y"), &scale);
+  if (!right && !scalar_constant(g, cml_pass_arg(s, "x"), &scale)) return;
+  uint32_t x = cml_pass_arg(s, right ? "x" : "y");
+  if (!same_shape(cml_pass_type(g, x), cml_pass_type(g, found->q))) return;
+  found->scale *= scale;
+  found->q = x;
+  found->parts[found->part_count++] = s;
 }
 
 static cml_status fuse(cml_graph *g, const cml_use *uses, size_t at, cml_error *err) {
-  cml_step *last = &g->body.steps[at], *parts[4];
+  cml_step *last = &g->body.steps[at];
   if (!cml_pass_is(last, "matmul") || truth(g, last, "transpose_x") || truth(g, last, "transpose_y")) return CML_OK;
-  uint32_t v = cml_pass_arg(last, "y"), mask = CML_NO_VALUE;
-  size_t count = 0;
+  uint32_t v = cml_pass_arg(last, "y");
   cml_step *soft = maker(g, uses, at, cml_pass_arg(last, "x"));
   if (!soft || !cml_pass_is(soft, "softmax")) return CML_OK;
   uint32_t axis_value = cml_pass_arg(soft, "axis");
   int32_t rank = cml_pass_type(g, soft->outs[0])->rank;
   int64_t axis = axis_value == CML_NO_VALUE || !cml_pass_type(g, axis_value)->data ? -1 : cml_tensor_get_int(cml_pass_type(g, axis_value), 0);
   if (axis != -1 && axis != rank - 1) return CML_OK;
-  parts[count++] = soft;
-  float scale = 1;
-  cml_step *s = maker(g, uses, at, cml_pass_arg(soft, "x"));
-  if (s && cml_pass_is(s, "add")) {
-    uint32_t x = cml_pass_arg(s, "x");
-    cml_step *inner = maker(g, uses, at, x);
-    bool first = inner && (cml_pass_is(inner, "mul") || cml_pass_is(inner, "matmul") || cml_pass_is(inner, "real_div"));
-    mask = cml_pass_arg(s, first ? "y" : "x");
-    parts[count++] = s;
-    s = first ? inner : maker(g, uses, at, cml_pass_arg(s, "y"));
+  scores found = {.masks = {CML_NO_VALUE, CML_NO_VALUE}, .scale = 1, .parts = {soft}, .part_count = 1};
+  if (!walk(g, uses, at, cml_pass_arg(soft, "x"), &found) || !fits(g, &found, v)) return CML_OK;
+  cml_tensor all;
+  widest(g, &found, &all);
+  for (int i = 0; i < found.mask_count; i++)
+    if (!mask_fits(g, found.masks[i], found.added_to[i], &all)) return CML_OK;
+  take_scale(g, uses, at, &found);
+  uint32_t batch = CML_NO_VALUE;
+  const cml_tensor *q = cml_pass_type(g, found.q);
+  if (all.rank != q->rank || memcmp(all.dims, q->dims, (size_t)(q->rank - 2) * sizeof *q->dims)) {
+    batch = cml_pass_ints(g, all.dims, all.rank - 2);
+    if (batch == CML_NO_VALUE) return cml_fail_memory(err);
   }
-  if (s && (cml_pass_is(s, "mul") || cml_pass_is(s, "real_div"))) {
-    bool division = cml_pass_is(s, "real_div"), right = scalar_constant(g, cml_pass_arg(s, "y"), &scale);
-    if (!right && (division || !scalar_constant(g, cml_pass_arg(s, "x"), &scale))) return CML_OK;
-    if (division) scale = 1 / scale;
-    parts[count++] = s;
-    s = maker(g, uses, at, cml_pass_arg(s, right ? "x" : "y"));
-  }
-  if (!s || !cml_pass_is(s, "matmul") || truth(g, s, "transpose_x") || !truth(g, s, "transpose_y")) return CML_OK;
-  parts[count++] = s;
-  uint32_t q = cml_pass_arg(s, "x"), k = cml_pass_arg(s, "y");
-  if (!fits(g, q, k, v, mask)) return CML_OK;
-  const cml_binding bindings[] = {{"query", q}, {"key", k}, {"value", v}, {"attn_mask", mask}, {"scale", cml_pass_float(g, scale)}};
+  const cml_binding bindings[] = {{"query", found.q}, {"key", found.k}, {"value", v}, {"attn_mask", found.masks[0]}, {"scale", cml_pass_float(g, found.scale)},
+                                  {"attn_mask_2", found.masks[1]}, {"batch", batch}};
   CML_TRY(cml_pass_become(g, last, "cml_attention", bindings, sizeof bindings / sizeof *bindings, err));
-  for (size_t i = 0; i < count; i++) parts[i]->op = NULL;
+  for (size_t i = 0; i < found.part_count; i++) found.parts[i]->op = NULL;
   return CML_OK;
 }
 

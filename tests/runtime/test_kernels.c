@@ -621,6 +621,46 @@ static int bench(void) {
   return 0;
 }
 
+/* ---- a softmax in pieces ---- */
+
+/* Scores with some left out, and with masks added: all pieces together make each row's softmax. */
+static void test_softening(void **state) {
+  (void)state;
+  enum { ROWS = 3, MOST = 150 };
+  const cml_kernels *k;
+  EACH_TABLE(k) {
+    for (size_t n = 1; n < MOST; n += 1 + n / 5) {
+      double want[ROWS][MOST], sums[ROWS] = {0};
+      float *x = at_end(0, ROWS * n * 4), *mask = at_end(1, ROWS * n * 4), tops[ROWS], totals[ROWS] = {0}, corrections[ROWS], done[ROWS][MOST];
+      cml_f16 *halves = at_end(2, ROWS * n * 2);
+      fill(x, ROWS * n), fill(mask, ROWS * n);
+      for (size_t i = 0; i < ROWS * n; i++) mask[i] = rnd() % 4 ? mask[i] * 20 : -INFINITY, halves[i] = cml_f16_from_f32(mask[i]), mask[i] = cml_f16_to_f32(halves[i]);
+      for (size_t r = 0; r < ROWS; r++) {
+        tops[r] = -INFINITY;
+        for (size_t i = 0; i < n; i++) sums[r] += want[r][i] = exp((double)x[r * n + i] + (double)mask[r * n + i]);
+      }
+      size_t first = n / 3; /* two pieces: the second may have larger scores */
+      for (int half = 0; half < 2; half++) {
+        size_t from = half ? first : 0, count = half ? n - first : first;
+        if (!count) continue;
+        k->add_rows(ROWS, count, x + from, n, half ? (void *)(halves + from) : mask + from, half, n);
+        k->soften_rows(ROWS, count, x + from, n, tops, totals, corrections);
+        for (size_t r = 0; r < ROWS; r++) {
+          for (size_t i = 0; i < from; i++) done[r][i] *= corrections[r];
+          for (size_t i = from; i < from + count; i++) done[r][i] = x[r * n + i];
+        }
+      }
+      for (size_t r = 0; r < ROWS; r++)
+        for (size_t i = 0; i < n; i++)
+          if (sums[r] > 0) assert_true(fabs((double)done[r][i] / (double)totals[r] - want[r][i] / sums[r]) < 2e-6);
+          else assert_true(totals[r] == 0 && done[r][i] == 0);
+    }
+    float x[] = {-INFINITY, NAN, 1, 2}, tops[] = {-INFINITY, -INFINITY}, totals[] = {0, 0}, corrections[2];
+    k->soften_rows(2, 2, x, 2, tops, totals, corrections);
+    assert_true(x[0] == 0 && isnan(x[1]) && isnan(totals[0]) && x[3] == 1 && fabs((double)totals[1] - 1 - exp(-1)) < 1e-6);
+  }
+}
+
 /* ---- sampling ---- */
 
 /* The sum of what is around (row, column), pixel by pixel of the image and of a frame of padding. */
@@ -679,7 +719,7 @@ int main(int argc, char **argv) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_f16),  cmocka_unit_test(test_unary), cmocka_unit_test(test_unary_f16), cmocka_unit_test(test_unary_rows), cmocka_unit_test(test_binary), cmocka_unit_test(test_binary_f16), cmocka_unit_test(test_same_halves), cmocka_unit_test(test_pow),
       cmocka_unit_test(test_rows), cmocka_unit_test(test_lstm_cell), cmocka_unit_test(test_gemm), cmocka_unit_test(test_slim_tile), cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_depthwise), cmocka_unit_test(test_fold_rows),
-      cmocka_unit_test(test_pack_panel), cmocka_unit_test(test_sampling), cmocka_unit_test(test_transpose),
+      cmocka_unit_test(test_pack_panel), cmocka_unit_test(test_softening), cmocka_unit_test(test_sampling), cmocka_unit_test(test_transpose),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

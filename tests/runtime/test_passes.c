@@ -488,6 +488,53 @@ static void attention(void) {
   same_with_and_without((const int64_t[]){2, 3, 37, 16}, 4, "attention", "cml_attention");
 }
 
+/* Windows of two images: positions are added by head, then what a window leaves out, between reshapes; the query has a scale of its own. */
+static void window_attention(void) {
+  const int64_t dims[] = {6, 2, 19, 10};
+  const char *const masked[] = {"[1, 3, 1, 19, 19]", "[1, 3, 1, 1, 19]", "[2, 1, 2, 19, 1]", "[1, 1, 1]"};
+  for (size_t i = 0; i < sizeof masked / sizeof *masked; i++) {
+    start("[6, 2, 19, 10]");
+    ints("axis", "[]", "-1");
+    flag("no", "false");
+    flag("yes", "true");
+    scalar("scale", 0.25);
+    constant("places", i % 2 ? "[1, 2, 19, 19]" : "[2, 1, 19]");
+    constant("left", masked[i]);
+    ints("apart", "[5]", "[2, 3, 2, 19, 19]");
+    ints("together", "[4]", "[-1, 2, 19, 19]");
+    op("[6, 2, 19, 10]", "q", "mul(x = x, y = scale)");
+    op("[6, 2, 19, 19]", "s", "matmul(x = q, y = x, transpose_x = no, transpose_y = yes)");
+    op("[6, 2, 19, 19]", "t", i % 2 ? "add(x = s, y = places)" : "add(x = places, y = s)");
+    op("[2, 3, 2, 19, 19]", "u", "reshape(x = t, shape = apart)");
+    op("[2, 3, 2, 19, 19]", "a", "add(x = u, y = left)");
+    op("[6, 2, 19, 19]", "b", "reshape(x = a, shape = together)");
+    op("[6, 2, 19, 19]", "w", "softmax(x = b, axis = axis)");
+    op("[6, 2, 19, 10]", "y", "matmul(x = w, y = x, transpose_x = no, transpose_y = no)");
+    finish("y");
+    must_lack = "softmax";
+    same_with_and_without(dims, 4, "attention", "cml_attention");
+    must_lack = NULL;
+  }
+  /* heads grouped so that the first mask's dims are none of the second's: not joined, or joined rightly */
+  start("[2, 4, 19, 10]");
+  ints("axis", "[]", "-1");
+  flag("no", "false");
+  flag("yes", "true");
+  constant("first", "[2, 1, 19, 19]");
+  constant("second", "[2, 1, 1, 1, 19]");
+  ints("apart", "[5]", "[2, 2, 2, 19, 19]");
+  ints("together", "[4]", "[2, 4, 19, 19]");
+  op("[2, 4, 19, 19]", "s", "matmul(x = x, y = x, transpose_x = no, transpose_y = yes)");
+  op("[2, 4, 19, 19]", "t", "add(x = s, y = first)");
+  op("[2, 2, 2, 19, 19]", "u", "reshape(x = t, shape = apart)");
+  op("[2, 2, 2, 19, 19]", "a", "add(x = u, y = second)");
+  op("[2, 4, 19, 19]", "b", "reshape(x = a, shape = together)");
+  op("[2, 4, 19, 19]", "w", "softmax(x = b, axis = axis)");
+  op("[2, 4, 19, 10]", "y", "matmul(x = w, y = x, transpose_x = no, transpose_y = no)");
+  finish("y");
+  same_with_and_without((const int64_t[]){2, 4, 19, 10}, 4, "attention", "softmax");
+}
+
 /* A joint product cut into q, k and v in two ways, and the result turned back. */
 static void attention_views(void) {
   const int64_t dims[] = {2, 37, 48};
@@ -755,6 +802,7 @@ static void test_moved_last(void **state) { (void)state, each_type(moved_last); 
 static void test_convolutions(void **state) { (void)state, each_type(convolutions); }
 static void test_joined(void **state) { (void)state, each_type(joined); }
 static void test_transposed(void **state) { (void)state, each_type(transposed); }
+static void test_window_attention(void **state) { (void)state, each_type(window_attention); }
 static void test_affine_vectors(void **state) { (void)state, each_type(affine_vectors); }
 static void test_moved(void **state) { (void)state, each_type(moved); }
 static void test_volumes(void **state) { (void)state, each_type(volumes); }
@@ -795,7 +843,7 @@ static void test_unknown_pass_is_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_convolutions), cmocka_unit_test(test_joined), cmocka_unit_test(test_transposed), cmocka_unit_test(test_moved), cmocka_unit_test(test_affine_vectors), cmocka_unit_test(test_large), cmocka_unit_test(test_volumes), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_channel_norm), cmocka_unit_test(test_attention),
+      cmocka_unit_test(test_convolutions), cmocka_unit_test(test_joined), cmocka_unit_test(test_transposed), cmocka_unit_test(test_moved), cmocka_unit_test(test_affine_vectors), cmocka_unit_test(test_large), cmocka_unit_test(test_volumes), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_channel_norm), cmocka_unit_test(test_attention), cmocka_unit_test(test_window_attention),
       cmocka_unit_test(test_attention_views), cmocka_unit_test(test_chains),
       cmocka_unit_test(test_norms_and_gates), cmocka_unit_test(test_moved_last), cmocka_unit_test(test_recurrent),
       cmocka_unit_test(test_linear),       cmocka_unit_test(test_an_infinite_norm_stays), cmocka_unit_test(test_unknown_pass_is_refused),
