@@ -83,7 +83,7 @@ static cml_status open_function(cml_et_program *p, cml_et_coreml_model *m, const
   char *copy = cml_arena_text(&m->arena, name, strlen(name));
   if (!f || !copy) return cml_fail_memory(err);
   const cml_prepare_options options = {.function = name, .passes = p->options.passes, .threads = (size_t)p->options.threads,
-                                       .max_memory = p->options.memory_limit};
+                                       .max_memory = p->options.memory_limit, .at_first_run = true};
   CML_TRY(cml_executable_prepare(m->model, &options, &f->executable, err));
   f->name = copy;
   f->next = m->functions;

@@ -126,7 +126,8 @@ struct cml_executable {
   cml_variant general;               /* for any shapes */
   _Atomic(cml_variant *) variants;   /* for certain shapes, the newest first: added to, never taken from */
   size_t variant_count;
-  const cml_variant *preferred;      /* that of the default shapes, or the general one */
+  _Atomic(const cml_variant *) preferred; /* that of the default shapes, or those of the first run; or the general one */
+  cml_error failure;                 /* of preparing the general graph */
   pthread_mutex_t preparing;         /* variants, and the general graph when it is not ready at load */
   bool flexible;
   char *passes;                      /* as in cml_prepare_options */

@@ -88,7 +88,7 @@ static cml_variant *create(cml_executable *e, const cml_tensor *shapes, bool to_
   }
   v->next = atomic_load_explicit(&e->variants, memory_order_relaxed);
   atomic_store_explicit(&e->variants, v, memory_order_release);
-  e->variant_count++;
+  if (!e->variant_count++ && v->ready && !e->general.ready) atomic_store_explicit(&e->preferred, v, memory_order_release);
   return v;
 }
 
@@ -98,11 +98,13 @@ cml_variant *cml_variant_create(cml_executable *e, const cml_tensor *shapes, boo
 }
 
 cml_status cml_variant_prepare_general(cml_executable *e, cml_error *err) {
+  if (!e->general.ready && !e->failure.status) { /* passes change the graph: there is no second try */
+    cml_pack_cache_begin(e->cache);
+    e->general.ready = !prepare(e, &e->general, &e->failure);
+  }
   if (e->general.ready) return CML_OK;
-  cml_pack_cache_begin(e->cache);
-  CML_TRY(prepare(e, &e->general, err));
-  e->general.ready = true;
-  return CML_OK;
+  if (err) *err = e->failure;
+  return e->failure.status;
 }
 
 void cml_variants_free(cml_executable *e) {
@@ -138,8 +140,9 @@ cml_status cml_executable_variant(cml_executable *e, const cml_slot *inputs, boo
   const cml_variant *v = find(e, inputs);
   if (!v || !v->ready) {
     pthread_mutex_lock(&e->preparing);
-    if (!v && repeated) v = make(e, inputs);
+    if (!v && (repeated || !(e->variant_count || e->general.ready))) v = make(e, inputs);
     if (!v || !v->ready) status = cml_variant_prepare_general(e, err);
+    cml_pack_cache_write(e->cache);
     pthread_mutex_unlock(&e->preparing);
   }
   *out = v && v->ready ? v : &e->general;

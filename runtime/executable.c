@@ -79,7 +79,7 @@ static cml_status create(cml_model *model, const char *passes, size_t threads, u
   e->account.limit = max_memory ? max_memory : cml_machine_limits().memory;
   pthread_mutex_init(&e->preparing, NULL);
   atomic_init(&e->variants, NULL);
-  e->preferred = &e->general;
+  atomic_init(&e->preferred, &e->general);
   cml_status status = passes && !(e->passes = strdup(passes)) ? cml_fail_memory(err) : cml_pool_create(threads, &e->pool, err);
   cml_variant_begin(e, &e->general);
   if (status) cml_executable_unref(e);
@@ -103,15 +103,13 @@ static cml_status open_cache(cml_executable *e, const char *folder, cml_error *e
   return CML_OK;
 }
 
-static cml_status prepare(cml_executable *e, const char *cache, cml_error *err) {
+static cml_status prepare(cml_executable *e, const cml_prepare_options *options, cml_error *err) {
   bool known;
   cml_tensor *shapes = default_shapes(e, &known, err);
-  cml_status status = shapes ? open_cache(e, cache, err) : CML_NO_MEMORY;
-  const cml_variant *usual = !status && e->flexible && known ? cml_variant_create(e, shapes, true) : NULL;
-  if (usual) {
-    e->preferred = usual;
-  } else {
-    if (!status) status = cml_variant_prepare_general(e, err);
+  cml_status status = shapes ? open_cache(e, options->cache, err) : CML_NO_MEMORY;
+  bool later = e->flexible && options->at_first_run, special = !status && !later && e->flexible && known && cml_variant_create(e, shapes, true);
+  if (!status && !later && !special) {
+    status = cml_variant_prepare_general(e, err);
     if (!status) status = plan_default(e, shapes, known, err);
   }
   if (!status) cml_pack_cache_write(e->cache);
@@ -127,7 +125,7 @@ cml_status cml_executable_prepare(cml_model *model, const cml_prepare_options *o
   CML_TRY(choose_function(model, options->function, &function, err));
   CML_TRY(create(model, options->passes, options->threads, options->max_memory, &e, err));
   cml_status status = build_general(e, function, err);
-  if (!status) status = prepare(e, options->cache, err);
+  if (!status) status = prepare(e, options, err);
   if (status) cml_executable_unref(e);
   else *out = e;
   return status;
@@ -219,19 +217,21 @@ const cml_model *cml_executable_model(const cml_executable *e) { return e->model
 const cml_mil_program *cml_executable_program(const cml_executable *e) { return e->model->program; }
 
 void cml_executable_memory(const cml_executable *e, uint64_t *arena, uint64_t *packed, uint64_t *live) {
-  const cml_plan *plan = e->preferred->plan;
+  const cml_variant *v = e->preferred;
+  const cml_plan *plan = v->plan;
   *arena = plan ? plan->arena_size : 0;
   *live = plan ? plan->live_peak : 0;
   uint64_t found, fresh;
   bool written;
   cml_pack_cache_counts(e->cache, &found, &fresh, packed, &written);
-  for (const struct cml_kept *k = e->preferred->graph.kept; k; k = k->next) *packed += k->size;
+  for (const struct cml_kept *k = v->graph.kept; k; k = k->next) *packed += k->size;
 }
 
 size_t cml_executable_plan(const cml_executable *e, cml_planned_value *out, size_t room) {
-  const cml_graph *g = &e->preferred->graph;
+  const cml_variant *variant = e->preferred;
+  const cml_graph *g = &variant->graph;
   const cml_graph_block *body = &g->body;
-  const cml_plan *plan = e->preferred->plan;
+  const cml_plan *plan = variant->plan;
   size_t n = 0;
   for (size_t i = 0; plan && i < body->step_count; i++) {
     const cml_step *s = &body->steps[plan->order[i]];

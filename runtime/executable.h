@@ -23,6 +23,8 @@ typedef struct cml_prepare_options {
   uint64_t max_memory;    /* bytes that the executable and its sessions may take in all beside the model (packed weights, arenas,
                            * inputs, results, states); what asks for more fails with CML_LIMIT. 0: what the machine or the
                            * container has */
+  bool at_first_run;      /* a program that leaves shapes open is prepared in the first run, for the shapes of that, and not here for
+                             * the default ones */
 } cml_prepare_options;
 
 /* Refuses a program with everything that it lacks named at once. The model must outlive the executable. */

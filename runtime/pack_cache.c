@@ -51,7 +51,8 @@ struct cml_pack_cache {
   } *fresh; /* all pieces of this load, found or packed, as they are written */
   size_t fresh_count, fresh_capacity;
   size_t shared, next; /* the first pieces are of earlier graphs; after the last that was found of them */
-  uint64_t found, packed, bytes;
+  bool *asked;            /* by piece */
+  uint64_t found, packed, bytes, saved; /* saved: of packed, what the file has */
   bool written, lost; /* lost: a piece could not be noted; the file would be incomplete */
 };
 
@@ -167,7 +168,7 @@ static bool valid(cml_pack_cache *c, cml_span file) {
 
 static void open_file(cml_pack_cache *c) {
   if (cml_mapping_open(c->path, &c->mapping, NULL)) return;
-  if (valid(c, cml_mapping_span(c->mapping))) return;
+  if (valid(c, cml_mapping_span(c->mapping)) && (c->asked = calloc(c->piece_count + 1, sizeof *c->asked))) return;
   cml_mapping_unref(c->mapping);
   c->mapping = NULL;
   c->pieces = NULL;
@@ -206,6 +207,7 @@ void cml_pack_cache_undo(cml_pack_cache *c) {
 void cml_pack_cache_destroy(cml_pack_cache *c) {
   if (!c) return;
   cml_mapping_unref(c->mapping);
+  free(c->asked);
   free(c->fresh);
   free(c->folder);
   free(c->path);
@@ -249,7 +251,9 @@ static const void *find_shared(cml_pack_cache *c, hash128 key, size_t size) {
 static const void *find(cml_pack_cache *c, hash128 key, size_t size) {
   for (size_t i = 0; i < c->piece_count; i++) {
     const piece *p = &c->pieces[(c->fresh_count + i) % c->piece_count]; /* they are asked for in the order in which they were written */
-    if (same(p->key, key) && p->size == size) return cml_mapping_span(c->mapping).data + p->offset;
+    if (!same(p->key, key) || p->size != size) continue;
+    c->asked[p - c->pieces] = true;
+    return cml_mapping_span(c->mapping).data + p->offset;
   }
   return NULL;
 }
@@ -333,8 +337,19 @@ static bool write_file(cml_pack_cache *c, int fd) {
   return ok && fdatasync(fd) == 0;
 }
 
+/* What the file has for other shapes stays in it, unless that is most of it. */
+static void keep_unasked(cml_pack_cache *c) {
+  uint64_t unasked = 0, asked = 0;
+  for (size_t i = 0; i < c->fresh_count; i++) asked += c->fresh[i].piece.size;
+  for (size_t i = 0; i < c->piece_count; i++) unasked += c->asked[i] ? 0 : c->pieces[i].size;
+  for (size_t i = 0; i < c->piece_count && unasked <= asked; i++)
+    if (!c->asked[i]) note(c, c->pieces[i].key, cml_mapping_span(c->mapping).data + c->pieces[i].offset, (size_t)c->pieces[i].size), c->asked[i] = true;
+}
+
 void cml_pack_cache_write(cml_pack_cache *c) {
-  if (!c || !c->path || !c->packed || c->lost) return;
+  if (!c || !c->path || c->packed == c->saved || c->lost) return;
+  c->saved = c->packed;
+  keep_unasked(c);
   size_t n = strlen(c->path) + 16;
   char *temporary = malloc(n);
   if (!temporary) return;

@@ -99,8 +99,7 @@ static cml_status session_build(cml_session *s, cml_error *err) {
   s->results = calloc(e->outputs.count + 1, sizeof *s->results);
   if (!s->input_set || !s->results) return cml_fail_memory(err);
   for (size_t i = 0; i < e->outputs.count; i++) cml_slot_use_account(&s->results[i], &e->account);
-  CML_TRY(make_inputs(s, err));
-  return enter_variant(s, e->preferred, err);
+  return make_inputs(s, err);
 }
 
 static cml_status run_block(cml_call *c, size_t b, const cml_tensor *const *inputs, size_t input_count, const cml_tensor **outputs,
@@ -195,8 +194,8 @@ static cml_status make_plan(cml_session *s, cml_error *err) {
  * shapes change. */
 static cml_status choose_plan(cml_session *s, cml_error *err) {
   bool again = s->plan && cml_executable_same_shapes(s->executable, s->plan->types, s->inputs);
-  const cml_variant *variant = s->variant;
-  if (again && (variant->shapes || !s->executable->flexible)) return CML_OK;
+  const cml_variant *variant = &s->executable->general;
+  if (again && (s->variant->shapes || !s->executable->flexible)) return CML_OK;
   if (s->executable->flexible) CML_TRY(cml_executable_variant(s->executable, s->inputs, again, &variant, err));
   if (variant != s->variant) CML_TRY(enter_variant(s, variant, err));
   else if (again) return CML_OK;

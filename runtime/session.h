@@ -7,7 +7,7 @@
 struct cml_session {
   cml_executable *executable;
   cml_runner runner;
-  const cml_variant *variant; /* whose graph runs now; the next five are made for it */
+  const cml_variant *variant; /* whose graph ran last, NULL before the first run; slots, calls, args, outs, plan are for it */
   cml_slot *inputs;        /* by position of the function's inputs: inputs and states, which all variants share */
   cml_slot *slots;         /* by value, of all others */
   cml_call *calls;         /* by step index */

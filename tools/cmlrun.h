@@ -38,7 +38,8 @@ typedef struct cmlrun_model {
 const cml_container *cmlrun_look_into(const char *path);
 /* The caller closes it; NULL when that path was not looked into. */
 cml_container *cmlrun_take(const char *path);
-CML_NODISCARD cml_status cmlrun_open(const char *path, const cmlrun_options *options, cmlrun_model *out, cml_error *err);
+/* at_first_run: as in cml_prepare_options. */
+CML_NODISCARD cml_status cmlrun_open(const char *path, const cmlrun_options *options, bool at_first_run, cmlrun_model *out, cml_error *err);
 /* Sets a session's inputs from an .npz, by feature name. */
 CML_NODISCARD cml_status cmlrun_session_inputs(cml_session *session, const char *path, cml_error *err);
 void cmlrun_close(cmlrun_model *m);

@@ -35,7 +35,7 @@ typedef struct bench {
   size_t count, capacity;
   cmlrun_profile *profile; /* of runs of their own, so that nobody looks on while runs are timed */
   bool long_profile;       /* as long as the timing, with the machine's peaks; else a few runs */
-  const char *trace, *html;
+  const char *input, *trace, *html;
 } bench;
 
 static cml_status fill_inputs(bench *b, cml_error *err) {
@@ -100,13 +100,16 @@ static cml_status profile_runs(bench *b, cml_error *err) {
 
 static cml_status run(bench *b, const char *path, cml_error *err) {
   double start = now();
-  CML_TRY(cmlrun_open(path, &b->options, &b->model, err));
+  CML_TRY(cmlrun_open(path, &b->options, b->input != NULL, &b->model, err));
   b->prepare_ms = (now() - start) * 1e3;
   CML_TRY(cml_session_create(b->model.executable, &b->session, err));
   cmlrun_stops(b->session, NULL);
-  CML_TRY(fill_inputs(b, err));
-  CML_TRY(cml_session_run(b->session, err)); /* warm up */
+  CML_TRY(b->input ? cmlrun_session_inputs(b->session, b->input, err) : fill_inputs(b, err));
+  start = now();
+  CML_TRY(cml_session_run(b->session, err)); /* warm up; and prepare, for the shapes of given inputs */
+  double first = now() - start;
   CML_TRY(time_runs(b, err));
+  if (b->input && first > b->times[0]) b->prepare_ms += (first - b->times[0]) * 1e3;
   return profile_runs(b, err);
 }
 
@@ -191,14 +194,14 @@ static void report(bench *b, bool json) {
 int cmlrun_bench(int argc, char **argv) {
   bench b = {.seconds = 1};
   bool json = false, with_profile = false;
-  const char *seconds = NULL, *input = NULL;
+  const char *seconds = NULL;
   cli_option options[] = {
       CMLRUN_LIMITS(b.options),
       CMLRUN_KERNELS(b.options),
       CLI_TEXT('s', "seconds", "S", &seconds, "run for at least S seconds (default: 1)"),
       CLI_TEXT(0, "function", "NAME", &b.options.function, "function of the model"),
       CLI_TEXT(0, "method", "NAME", &b.options.method, "method of a .pte"),
-      CLI_TEXT('i', "input", "FILE.npz", &input, "inputs of a .pte, as cmlrun predict takes them"),
+      CLI_TEXT('i', "input", "FILE.npz", &b.input, "inputs, as cmlrun predict takes them (default: random ones of the default shapes)"),
       CLI_TEXT(0, "data", "FILE.ptd", &b.options.data, "external tensors of a .pte"),
       CLI_TEXT(0, "passes", "LIST", &b.options.passes, "graph passes to run: all by default, \"\" none"),
       CLI_TEXT(0, "cache", "DIR", &b.options.cache, "keep packed weights in DIR for the next time"),
@@ -214,8 +217,7 @@ int cmlrun_bench(int argc, char **argv) {
   if (!b.options.threads) b.options.threads = cml_machine_limits().cores;
   if (cmlrun_is_program(argv[0]) && (b.trace || b.html)) return cli_usage_error("--trace and --html are for Core ML models");
   if (cmlrun_is_program(argv[0]))
-    return cmlrun_bench_program(argv[0], &(cmlrun_bench_options){b.options, input, b.seconds, with_profile, json});
-  if (input) return cli_usage_error("--input is for ExecuTorch programs");
+    return cmlrun_bench_program(argv[0], &(cmlrun_bench_options){b.options, b.input, b.seconds, with_profile, json});
   b.long_profile = with_profile || b.trace || b.html;
   cml_error err = {0};
   b.profile = calloc(1, sizeof *b.profile);

@@ -153,7 +153,7 @@ int cmlrun_describe(int argc, char **argv) {
   bool only = false;
   cml_status status = passes ? CML_OK : put_program(argv[0], &options, json, &b, &only, &err);
   bool program = b.size > 0;
-  if (!status && !only && !(status = cmlrun_open(argv[0], &options, &model, &err))) {
+  if (!status && !only && !(status = cmlrun_open(argv[0], &options, false, &model, &err))) {
     const cml_prepare_options prepare = {.function = options.function};
     if (passes) status = cml_executable_print_passes(model.model, &prepare, &b, &err);
     else put_model(&b, model.executable, json, program);

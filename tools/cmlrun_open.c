@@ -40,7 +40,7 @@ const cml_container *cmlrun_look_into(const char *path) {
   return cml_container_open(path, NULL, &looked_into.container, NULL) ? NULL : looked_into.container;
 }
 
-cml_status cmlrun_open(const char *path, const cmlrun_options *options, cmlrun_model *out, cml_error *err) {
+cml_status cmlrun_open(const char *path, const cmlrun_options *options, bool at_first_run, cmlrun_model *out, cml_error *err) {
   const cml_container_options where = {.data_path = options->data};
   const cml_container_model *chosen = NULL;
   *out = (cmlrun_model){NULL};
@@ -51,7 +51,7 @@ cml_status cmlrun_open(const char *path, const cmlrun_options *options, cmlrun_m
   if (!status) {
     const char *function = options->function ? options->function : chosen->function;
     const cml_prepare_options prepare = {.function = function, .passes = options->passes, .threads = options->threads, .cache = options->cache,
-                                         .max_memory = options->max_memory};
+                                         .max_memory = options->max_memory, .at_first_run = at_first_run};
     status = cml_executable_prepare(out->model, &prepare, &out->executable, err);
   }
   if (status) cmlrun_close(out);

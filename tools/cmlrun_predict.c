@@ -204,7 +204,7 @@ static cml_status run_step(predict *p, size_t step, cml_error *err) {
 }
 
 static cml_status run(predict *p, cml_error *err) {
-  CML_TRY(cmlrun_open(p->path, &p->options, &p->model, err));
+  CML_TRY(cmlrun_open(p->path, &p->options, true, &p->model, err));
   CML_TRY(cml_session_create(p->model.executable, &p->session, err));
   cmlrun_stops(p->session, NULL);
   if (p->state) CML_TRY(read_state(p, err));

@@ -67,7 +67,7 @@ static void see_operation(void *context, const char *op_type, const char *op_nam
 static cml_status watch_model(const char *path, const cmlrun_options *options, const cli_list *inputs, watch *w, cml_error *err) {
   cmlrun_model model;
   cml_session *session = NULL;
-  CML_TRY(cmlrun_open(path, options, &model, err));
+  CML_TRY(cmlrun_open(path, options, true, &model, err));
   cml_status status = cml_session_create(model.executable, &session, err);
   if (!status) cml_session_observe(session, see_operation, w), cmlrun_stops(session, NULL);
   for (size_t i = 0; !status && i < (inputs->count ? inputs->count : 1); i++) {

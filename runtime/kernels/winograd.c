@@ -11,13 +11,17 @@
 #include "conv.h"
 #include "sizes.h"
 
-enum { POINTS = 36, OUT = 4, IN = 6, PAD = 16, TILE_GROUPS = 2, OUTPUT_PANELS = 2, DEPTH_BLOCK = 288, STRIPE_BYTES = 512 << 10 };
+enum { POINTS = 36, OUT = 4, IN = 6, PAD = 16, TILE_GROUPS = 2, OUTPUT_PANELS = 2, DEPTH_BLOCK = 288, STRIPE_BYTES = 512 << 10, FEWEST_TILES = 9 };
 
+static size_t tiles_across(const cml_conv *v) { return (size_t)(v->out[2] + OUT - 1) / OUT; }
+static size_t tile_count(const cml_conv *v) { return tiles_across(v) * ((size_t)(v->out[1] + OUT - 1) / OUT); }
+
+/* With fewer tiles than FEWEST_TILES, reading the weights, four times as many, takes the time that multiplications save, and memory. */
 bool cml_conv_suits_winograd(const cml_conv *v) {
   if (v->kernel[0] != 1 || v->kernel[1] != 3 || v->kernel[2] != 3 || v->in[0] != 1 || v->groups != 1 || !v->in_last || !v->out_last) return false;
   for (int i = 0; i < 3; i++)
     if (v->stride[i] != 1 || v->dilation[i] != 1 || v->step[i] != 1) return false;
-  return v->channels >= 16 && v->outputs >= 32 && v->out[1] >= 8 && v->out[2] >= 8;
+  return v->channels >= 16 && v->outputs >= 32 && v->out[1] >= 8 && v->out[2] >= 8 && tile_count(v) >= FEWEST_TILES;
 }
 
 /* ---- weights: [output block][36][panel of the block][channel][tile_columns], as they are read ---- */
@@ -97,8 +101,6 @@ typedef struct job {
   bool tiles_first;             /* units of the same tiles follow each other; else those of the same weights */
 } job;
 
-static size_t tiles_across(const cml_conv *v) { return (size_t)(v->out[2] + OUT - 1) / OUT; }
-static size_t tile_count(const cml_conv *v) { return tiles_across(v) * ((size_t)(v->out[1] + OUT - 1) / OUT); }
 static size_t tile_block(const cml_kernels *k) { return k->tile_rows * (k->tile_rows > 8 ? TILE_GROUPS : 2 * TILE_GROUPS); }
 
 /* products of a block, and a patch of the input; pixels of a tile where the output is not written directly */

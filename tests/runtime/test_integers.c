@@ -121,9 +121,9 @@ static void compare(const char *passes, const cml_tensor *x, const image *want, 
   assert_ok(cml_mil_parse_text(cml_span_of(text, used), &model->arena, &model->program, err));
   assert_ok(cml_executable_prepare(model, &(cml_prepare_options){.passes = passes, .threads = 2}, &e, err));
   for (; operators && operators->name; operators++) {
+    const cml_graph_block *body = &e->general.graph.body;
     size_t count = 0;
-    for (size_t i = 0; i < e->preferred->graph.body.step_count; i++)
-      count += !e->preferred->graph.body.steps[i].folded && !strcmp(e->preferred->graph.body.steps[i].op->name, operators->name);
+    for (size_t i = 0; i < body->step_count; i++) count += !body->steps[i].folded && !strcmp(body->steps[i].op->name, operators->name);
     if (count != operators->count) fail_msg("%zu of %s, expected %zu (%s, %s)", count, operators->name, operators->count, type, code);
   }
   assert_ok(cml_session_create(e, &s, err));

@@ -96,12 +96,14 @@ static float *run(const char *passes, const float *x, size_t n, const int64_t *d
   cml_executable *e;
   cml_session *s;
   assert_ok(cml_executable_prepare(model, &(cml_prepare_options){.passes = passes, .threads = 2}, &e, err));
+  const cml_variant *v = e->preferred;
+  const cml_graph_block *body = &v->graph.body;
   bool found = !must_have;
-  for (size_t i = 0; i < e->preferred->graph.body.step_count; i++) found = found || !strcmp(e->preferred->graph.body.steps[i].op->name, must_have);
-  for (size_t i = 0; must_have && must_lack && i < e->preferred->graph.body.step_count; i++)
-    if (!strcmp(e->preferred->graph.body.steps[i].op->name, must_lack)) fail_msg("%s is still there with passes '%s'", must_lack, passes ? passes : "(all)");
+  for (size_t i = 0; i < body->step_count; i++) found = found || !strcmp(body->steps[i].op->name, must_have);
+  for (size_t i = 0; must_have && must_lack && i < body->step_count; i++)
+    if (!strcmp(body->steps[i].op->name, must_lack)) fail_msg("%s is still there with passes '%s'", must_lack, passes ? passes : "(all)");
   size_t apart = 0;
-  for (size_t i = 0; i < e->preferred->graph.body.step_count; i++) apart += e->preferred->plan && e->preferred->plan->out_row[e->preferred->graph.body.steps[i].index] != 0;
+  for (size_t i = 0; i < body->step_count; i++) apart += v->plan && v->plan->out_row[body->steps[i].index] != 0;
   if (must_have && apart < spaced) fail_msg("%zu values with their rows apart", apart);
   if (!found) fail_msg("no %s with passes '%s'", must_have, passes ? passes : "(all)");
   cml_tensor in = {.dtype = CML_F32, .rank = rank, .data = (void *)(uintptr_t)x};

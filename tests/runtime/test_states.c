@@ -50,8 +50,9 @@ static void run(bench *b, const float *x, const float *y, const float *state) {
 }
 
 static size_t shared(const bench *b) {
+  const cml_variant *now = b->executable->preferred;
   size_t n = 0;
-  for (size_t v = 0; v < b->executable->preferred->graph.value_count; v++) n += b->executable->preferred->plan->state[v] != UINT32_MAX;
+  for (size_t v = 0; v < now->graph.value_count; v++) n += now->plan->state[v] != UINT32_MAX;
   return n;
 }
 

@@ -56,11 +56,14 @@ static void describe(cml_model *model, int64_t rows) {
   model->states = (cml_features){&s, 1};
 }
 
-static void start(bench *b, cml_model *model) {
+static void start_with(bench *b, cml_model *model, cml_prepare_options options) {
   *b = (bench){0};
-  assert_ok(cml_executable_prepare(model, &(cml_prepare_options){.threads = 2}, &b->executable, err));
+  options.threads = 2;
+  assert_ok(cml_executable_prepare(model, &options, &b->executable, err));
   assert_ok(cml_session_create(b->executable, &b->session, err));
 }
+
+static void start(bench *b, cml_model *model) { start_with(b, model, (cml_prepare_options){0}); }
 
 static void stop(bench *b, cml_model *model) {
   cml_session_destroy(b->session);
@@ -141,6 +144,54 @@ static void default_shapes_have_a_graph_at_once(void **state) {
   stop(&b, model);
 }
 
+static void the_first_run_decides(void **state) {
+  (void)state;
+  write_program();
+  cml_model *model = read_program();
+  bench b;
+  describe(model, 20);
+  start_with(&b, model, (cml_prepare_options){.at_first_run = true});
+  assert_int_equal(b.executable->variant_count, 0);
+  assert_true(run_right(&b, 33));
+  const cml_variant *usual = b.session->variant;
+  assert_non_null(usual->shapes);
+  assert_ptr_equal(b.executable->preferred, usual);
+  assert_false(b.executable->general.ready);
+  assert_true(run_right(&b, 20)); /* the default shapes are nothing special now */
+  assert_ptr_equal(b.session->variant, &b.executable->general);
+  model->inputs = model->outputs = model->states = (cml_features){0};
+  stop(&b, model);
+}
+
+/* Pieces found, packed anew, and whether the file was written, for a load whose first run has these rows. */
+static void load(const char *folder, int rows, uint64_t *found, uint64_t *fresh, bool *written) {
+  cml_model *model = read_program();
+  bench b;
+  describe(model, 20);
+  start_with(&b, model, (cml_prepare_options){.at_first_run = true, .cache = folder});
+  assert_true(run_right(&b, rows));
+  cml_executable_cached(b.executable, found, fresh, written);
+  model->inputs = model->outputs = model->states = (cml_features){0};
+  stop(&b, model);
+}
+
+/* A single row packs its weights in another way than many, or not at all; either load leaves the other's pieces where they are. */
+static void the_cache_keeps_what_other_shapes_need(void **state) {
+  (void)state;
+  char folder[] = "/tmp/cml-variants-XXXXXX", command[64];
+  uint64_t found, fresh;
+  bool written;
+  assert_non_null(mkdtemp(folder));
+  write_program();
+  load(folder, 33, &found, &fresh, &written);
+  assert_true(found == 0 && fresh > 0 && written);
+  load(folder, 1, &found, &fresh, &written);
+  load(folder, 33, &found, &fresh, &written);
+  assert_true(found > 0 && fresh == 0 && !written);
+  snprintf(command, sizeof command, "rm -rf '%s'", folder);
+  assert_int_equal(system(command), 0);
+}
+
 /* Rows of x in pairs: a default of an odd number of rows fits nothing, and neither do runs with one. */
 static void shapes_that_do_not_fit(void **state) {
   (void)state;
@@ -202,6 +253,8 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(repeated_shapes_get_a_graph),
       cmocka_unit_test(default_shapes_have_a_graph_at_once),
+      cmocka_unit_test(the_first_run_decides),
+      cmocka_unit_test(the_cache_keeps_what_other_shapes_need),
       cmocka_unit_test(shapes_that_do_not_fit),
       cmocka_unit_test(threads_share_them),
   };
