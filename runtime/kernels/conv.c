@@ -225,12 +225,16 @@ bool cml_conv_suits_pairs(const cml_kernels *k, const cml_conv *v) {
 
 size_t cml_conv_shared(const cml_kernels *k, const cml_conv *v, size_t slots) { return v->winograd ? cml_winograd_shared(k, v, slots) : 0; }
 
+static size_t block_scratch(const layout *l) {
+  return round_up((l->staged + l->sums + l->line) * sizeof(float) + l->stretches * sizeof(size_t) + 64, 64);
+}
+
 size_t cml_conv_scratch(const cml_kernels *k, const cml_conv *v) {
   if (v->winograd) return cml_winograd_scratch(k, v);
+  if (cml_conv_narrow(k, v) || cml_conv_multiplier(v)) return cml_depthwise_scratch(k, v);
   layout l;
   lay_out(v, &l);
-  if (cml_conv_narrow(k, v) || cml_conv_multiplier(v)) return cml_depthwise_scratch(k, v);
-  size_t bytes = round_up((l.staged + l.sums + l.line) * sizeof(float) + l.stretches * sizeof(size_t) + 64, 64), rows = cml_depthwise_scratch(k, v);
+  size_t bytes = block_scratch(&l), rows = cml_depthwise_scratch(k, v);
   return bytes > rows ? bytes : rows;
 }
 
@@ -519,16 +523,17 @@ void cml_conv_run(const cml_conv_call *call) {
     return;
   }
   if (!v->batch || v->out[0] <= 0 || v->out[1] <= 0 || v->out[2] <= 0) return;
-  layout l;
-  lay_out(v, &l);
   cml_conv_call c = *call;
-  job j = {.c = &c, .l = &l, .slot = cml_conv_scratch(c.k, v), .parts = 1};
-  size_t work = v->batch * (size_t)(v->out[0] * v->out[1] * v->out[2]) * v->outputs * l.depth * (l.depthwise ? DEPTHWISE_COST : 1);
+  size_t cost = taps(v) * (v->channels / v->groups) * (cml_conv_is_depthwise(v) ? DEPTHWISE_COST : 1);
+  size_t work = v->batch * (size_t)(v->out[0] * v->out[1] * v->out[2]) * v->outputs * cost;
   if (c.slots < cml_pool_threads(c.pool) || work < SERIAL_BELOW) c.pool = NULL; /* waking threads would take longer */
   if (cml_depthwise_fits(c.k, v)) {
     cml_depthwise_run(&c);
     return;
   }
+  layout l;
+  lay_out(v, &l);
+  job j = {.c = &c, .l = &l, .slot = block_scratch(&l), .parts = 1};
   if (l.depthwise) j.part = l.group_outputs;
   else share_out(&l, &j, cml_pool_threads(c.pool));
   cml_parallel_with_thread(c.pool, v->batch * (size_t)(l.v.out[0] * l.row_blocks * l.column_blocks) * j.parts, 1, run_blocks, &j);

@@ -67,7 +67,8 @@ VINLINE void depthwise_together(const int together, const int kw, const int stri
         if (i >= t && (i - t) % stride == 0 && (i - t) / stride < together) acc[(i - t) / stride] = vf_fma(x, weight[t], acc[(i - t) / stride]);
     }
   }
-  UNROLL for (int i = 0; i < together; i++) depthwise_store(d, o + (size_t)i, c, acc[i], W);
+  UNROLL for (int i = 0; i < together; i++)
+    if (!edge || together == 1 || o + (size_t)i < d->outputs) depthwise_store(d, o + (size_t)i, c, acc[i], W);
 }
 
 /* What the lanes of a vector of outputs read: each its own channel, all channels of its group, or one that several outputs share. */
@@ -103,7 +104,8 @@ VINLINE void depthwise_several(const int together, const int kind, const enum re
       }
     }
   }
-  UNROLL for (int i = 0; i < together; i++) depthwise_store(d, o + (size_t)i, c, acc[i], n);
+  UNROLL for (int i = 0; i < together; i++)
+    if (!edge || together == 1 || o + (size_t)i < d->outputs) depthwise_store(d, o + (size_t)i, c, acc[i], n);
 }
 
 /* Groups of channels in kernels three wide: the weights of a row's taps and one channel of the group stay in registers, and each
@@ -155,11 +157,11 @@ static void depthwise_one(const cml_depthwise *d, size_t o, size_t c, size_t n) 
 
 enum { TOGETHER = CML_TILE_MAX > 6 ? 7 : 4, FEW = CML_TILE_MAX > 6 ? 4 : 2 }; /* outputs at once */
 
-/* The next outputs: where fewer than TOGETHER (or, in rows shorter than that, FEW) are left, some are computed once more. */
+/* The next outputs: where fewer than TOGETHER are left, some are computed once more. Rows shorter than that are computed at once, with
+ * outputs behind their end (at an edge) that nobody stores. */
 VINLINE size_t next_outputs(const cml_depthwise *d, size_t *o) {
-  const size_t step = d->outputs >= TOGETHER ? TOGETHER : d->outputs >= FEW ? FEW : 1;
-  if (d->outputs - *o < step) *o = d->outputs - step;
-  return step;
+  if (d->outputs >= TOGETHER && d->outputs - *o < TOGETHER) *o = d->outputs - TOGETHER;
+  return d->outputs == 1 ? 1 : d->outputs <= FEW ? FEW : TOGETHER;
 }
 
 VINLINE void depthwise_columns(const int kw, const int stride, const int kind, const cml_depthwise *d, size_t c) {
@@ -215,7 +217,7 @@ static void depthwise_vector(const cml_depthwise *d, size_t c) {
   else depthwise_floats(d, c);
 }
 
-/* Fewer channels than a vector has lanes; TOGETHER outputs at least. */
+/* Fewer channels than a vector has lanes; two outputs at least. */
 VINLINE void few_channels(const int kind, const cml_depthwise *d) {
   for (size_t o = 0; o < d->outputs; o += TOGETHER) {
     next_outputs(d, &o);
@@ -243,13 +245,12 @@ static void shared_channels(const cml_depthwise *d) {
   }
 }
 
-/* The last vector of channels overlaps the one before it, where there is one. */
-static void depthwise(const cml_depthwise *d) {
+static void depthwise_row(const cml_depthwise *d) {
   if (d->multiplier > 1) {
     shared_channels(d);
     return;
   }
-  if (d->channels < W && d->group <= 1 && d->outputs >= TOGETHER && !d->x_bytes) {
+  if (d->channels < W && d->group <= 1 && d->outputs > 1 && !d->x_bytes) {
     if (d->x_half) few_channels(HALVES, d);
     else few_channels(FLOATS, d);
     return;
@@ -258,7 +259,19 @@ static void depthwise(const cml_depthwise *d) {
     for (size_t o = 0; o < d->outputs; o++) depthwise_one(d, o, 0, d->channels);
     return;
   }
+  /* the last vector overlaps the one before it, where there is one */
   for (size_t c = 0; c < d->channels; c += W) depthwise_vector(d, c + W <= d->channels ? c : d->channels - W);
+}
+
+static void depthwise(const cml_depthwise *d) {
+  if (d->outputs == 1 || d->outputs >= TOGETHER) {
+    depthwise_row(d);
+    return;
+  }
+  cml_depthwise ends = *d; /* what only outputs behind the row's end want is outside */
+  int64_t wanted = d->first + (int64_t)(d->outputs - 1) * d->stride + (int64_t)(d->kw - 1) * d->dilation + 1;
+  if (ends.columns > wanted) ends.columns = wanted;
+  depthwise_row(&ends);
 }
 
 /* ---- Winograd: d -> B^T d B, m -> A^T m A, with the points 0, 1, -1, 2, -2 and infinity ---- */

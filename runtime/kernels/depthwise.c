@@ -129,7 +129,7 @@ static void run_units(void *context, size_t thread, size_t begin, size_t end) {
 void cml_depthwise_run(const cml_conv_call *c) {
   const cml_conv *v = c->v;
   size_t threads = cml_pool_threads(c->pool);
-  job j = {.c = c, .slot = cml_conv_scratch(c->k, v), .chunk = chunk_channels(c->k, v), .staged = stages(v)};
+  job j = {.c = c, .slot = cml_depthwise_scratch(c->k, v), .chunk = chunk_channels(c->k, v), .staged = stages(v)};
   j.chunks = (v->outputs + j.chunk - 1) / j.chunk;
   if (j.chunks > 1 && v->outputs % j.chunk && v->outputs % j.chunk < c->k->width) j.chunks--; /* less than a vector joins the chunk before it */
   size_t row = (size_t)v->in[2] * v->channels * (v->in_half ? 2 : 4) * (size_t)v->stride[1];

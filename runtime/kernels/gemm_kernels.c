@@ -23,36 +23,28 @@ VINLINE void b_row(const int nv, vf *to, const void *b, bool half, size_t k) {
 
 /* ---- the end of a tile: bias, residual, clamp and the store, from registers where columns are whole vectors ---- */
 
-static void store_rows(size_t rows, size_t columns, const float *x, size_t x_stride, void *y, size_t y_stride, bool half) {
-  for (size_t r = 0; r < rows; r++) {
-    const float *from = x + r * x_stride;
-    size_t c = 0;
-    if (half) {
-      cml_f16 *to = (cml_f16 *)y + r * y_stride;
-      for (; c + W <= columns; c += W) vh_store(to + c, vf_load(from + c));
-      if (c < columns) vh_store_n(to + c, vf_load_n(from + c, columns - c), columns - c);
-    } else {
-      float *to = (float *)y + r * y_stride;
-      for (; c + W <= columns; c += W) vf_store(to + c, vf_load(from + c));
-      if (c < columns) vf_store_n(to + c, vf_load_n(from + c, columns - c), columns - c);
-    }
-  }
+VINLINE void store_some(void *y, bool half, size_t at, vf v, size_t n) {
+  if (half && n >= W) vh_store((cml_f16 *)y + at, v);
+  else if (half) vh_store_n((cml_f16 *)y + at, v, n);
+  else if (n >= W) vf_store((float *)y + at, v);
+  else vf_store_n((float *)y + at, v, n);
 }
 
 /* The same through memory: functions other than a clamp, and columns that are no whole vectors. block: rows of `width`. */
 static __attribute__((noinline)) void finish_block(const cml_tile *t, float *block, size_t width) {
   vf lo = vf_set1(t->low), hi = vf_set1(t->high);
-  bool plain = !t->residual && t->low == -INFINITY && t->high == INFINITY;
+  const bool last = !t->unary_rows, plain = !last && !t->residual && t->low == -INFINITY && t->high == INFINITY;
   for (size_t r = 0; r < t->rows && !plain; r++)
     for (size_t c = 0; c < t->columns; c += W) {
-      size_t n = t->columns - c < W ? t->columns - c : W, at = r * t->residual_stride + c;
+      size_t n = t->columns - c, at = r * t->residual_stride + c;
       vf v = vf_load(block + r * width + c);
       if (t->residual && t->c_half) v += n < W ? vh_load_n((const cml_f16 *)t->residual + at, n) : vh_load((const cml_f16 *)t->residual + at);
       else if (t->residual) v += n < W ? vf_load_n((const float *)t->residual + at, n) : vf_load((const float *)t->residual + at);
-      vf_store(block + r * width + c, vf_min(hi, vf_max(lo, v)));
+      v = vf_min(hi, vf_max(lo, v));
+      if (last) store_some(t->c, t->c_half, r * t->c_stride + c, v, n);
+      else vf_store(block + r * width + c, v);
     }
-  if (t->unary_rows) t->unary_rows(t->f, t->rows, t->columns, block, width, t->c, t->c_stride, t->c_half, t->f_a, t->f_b);
-  else store_rows(t->rows, t->columns, block, width, t->c, t->c_stride, t->c_half);
+  if (!last) t->unary_rows(t->f, t->rows, t->columns, block, width, t->c, t->c_stride, t->c_half, t->f_a, t->f_b);
 }
 
 VINLINE void finish(const int rows, const int nv, vf (*acc)[NV], const cml_tile *t) {

@@ -376,14 +376,14 @@ static cml_status run(cml_call *c, cml_error *err) {
   uint64_t most = 0;
   v.conv.winograd = p && p->winograd;
   if (c->out_row) v.conv.out_pixel = (size_t)c->out_row;
-  for (size_t i = 0; i < v.phases; i++) {
+  for (size_t i = 0; !p && i < v.phases; i++) {
     cml_conv conv;
     cml_conv_source from;
     if (!phase_conv(&v, w, i, &conv, &from)) continue;
     uint64_t need = up(cml_conv_scratch(k, &conv));
     if (need > most) most = need;
   }
-  char *packed = (char *)c->scratch + slots(c) * most; /* winograd's shared memory, too: it has its weights packed */
+  char *packed = (char *)c->scratch + slots(c) * most; /* of weights that are not packed yet */
   cml_epilogue after = {.bias = p ? p->bias : NULL, .activation = CML_UNARY_COPY};
   if (!p && bias) {
     widen_bias(k, bias, (float *)(void *)packed);
