@@ -422,14 +422,11 @@ VINLINE void softmax_row(const void *x, void *y, bool half, size_t n) {
     s += e;
     if (!again) st(kept, false, i, e);
   }
-  if (rest) {
-    vf e = v_exp(ld_n(x, half, whole, rest) - m);
-    s += vf_select(there, e, vf_zero());
-    if (!again) st_n(kept, false, whole, e, rest);
-  }
+  vf last = rest ? v_exp(ld_n(x, half, whole, rest) - m) : vf_zero(); /* not through memory: part of a vector would be waited for */
+  s += vf_select(there, last, vf_zero());
   vf r = vf_set1(1.0f / vf_sum(s));
   for (i = 0; i < whole; i += W) st(y, half, i, (again ? v_exp(ld(x, half, i) - m) : ld(kept, false, i)) * r);
-  if (rest) st_n(y, half, whole, (again ? v_exp(ld_n(x, half, whole, rest) - m) : ld_n(kept, false, whole, rest)) * r, rest);
+  if (rest) st_n(y, half, whole, last * r, rest);
 }
 
 static void softmax(const float *x, float *y, size_t n) { softmax_row(x, y, false, n); }

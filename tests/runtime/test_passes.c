@@ -490,6 +490,37 @@ static void attention(void) {
   same_with_and_without((const int64_t[]){2, 3, 37, 16}, 4, "attention", "cml_attention");
 }
 
+/* Zeros around an image: joined by a convolution without padding and by one with its own; values that are no zeros, channels and other
+ * modes stay. */
+static void pads(void) {
+  static const struct { const char *by, *mode, *value, *dims; bool joined; } cases[] = {
+      {"[0, 0, 0, 0, 0, 1, 0, 1]", "constant", "0", "[1, 6, 10, 13]", true},   {"[2, 1, 0, 3]", "constant", "0", "[1, 6, 12, 15]", true},
+      {"[2, 1]", "constant", "0", "[1, 6, 9, 15]", true},                      {"[1, 1, 1, 1]", "constant", "1", "[1, 6, 11, 14]", false},
+      {"[1, 1, 1, 1]", "reflect", "0", "[1, 6, 11, 14]", false},               {"[0, 2, 0, 0, 1, 1]", "constant", "0", "[1, 8, 9, 14]", false}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+    for (int custom = 0; custom < 2; custom++) {
+      bool channels = !strncmp(cases[i].dims, "[1, 8", 5);
+      start("[1, 6, 9, 12]");
+      ints("by", strlen(cases[i].by) > 20 ? "[8]" : strlen(cases[i].by) > 14 ? "[6]" : strlen(cases[i].by) > 8 ? "[4]" : "[2]", cases[i].by);
+      word("mode", cases[i].mode);
+      scalar("value", strtod(cases[i].value, NULL));
+      constant("w", channels ? "[4, 8, 3, 3]" : "[4, 6, 3, 3]");
+      word("type", custom ? "custom" : "valid");
+      ints("own", "[4]", "[1, 1, 1, 1]");
+      ints("two", "[2]", "[2, 2]");
+      op(cases[i].dims, "p", "pad(x = x, pad = by, mode = mode, constant_val = value)");
+      long height = (strtol(cases[i].dims + 7, NULL, 10) + 2 * custom - 3) / 2 + 1, width = (strtol(strrchr(cases[i].dims, ' '), NULL, 10) + 2 * custom - 3) / 2 + 1;
+      char out[80];
+      snprintf(out, sizeof out, "[1, 4, %ld, %ld]", height, width);
+      op(out, "c", custom ? "conv(x = p, weight = w, strides = two, pad_type = type, pad = own)" : "conv(x = p, weight = w, strides = two, pad_type = type)");
+      op(out, "y", "relu(x = c)");
+      finish("y");
+      must_lack = cases[i].joined ? "pad" : NULL;
+      same_with_and_without((const int64_t[]){1, 6, 9, 12}, 4, "pads,epilogues", cases[i].joined ? "cml_conv" : "pad");
+      must_lack = NULL;
+    }
+}
+
 /* Windows of two images: positions are added by head, then what a window leaves out, between reshapes; the query has a scale of its own. */
 static void window_attention(void) {
   const int64_t dims[] = {6, 2, 19, 10};
@@ -804,6 +835,7 @@ static void test_moved_last(void **state) { (void)state, each_type(moved_last); 
 static void test_convolutions(void **state) { (void)state, each_type(convolutions); }
 static void test_joined(void **state) { (void)state, each_type(joined); }
 static void test_transposed(void **state) { (void)state, each_type(transposed); }
+static void test_pads(void **state) { (void)state, each_type(pads); }
 static void test_window_attention(void **state) { (void)state, each_type(window_attention); }
 static void test_affine_vectors(void **state) { (void)state, each_type(affine_vectors); }
 static void test_moved(void **state) { (void)state, each_type(moved); }
@@ -845,7 +877,7 @@ static void test_unknown_pass_is_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_convolutions), cmocka_unit_test(test_joined), cmocka_unit_test(test_transposed), cmocka_unit_test(test_moved), cmocka_unit_test(test_affine_vectors), cmocka_unit_test(test_large), cmocka_unit_test(test_volumes), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_channel_norm), cmocka_unit_test(test_attention), cmocka_unit_test(test_window_attention),
+      cmocka_unit_test(test_convolutions), cmocka_unit_test(test_joined), cmocka_unit_test(test_transposed), cmocka_unit_test(test_moved), cmocka_unit_test(test_affine_vectors), cmocka_unit_test(test_large), cmocka_unit_test(test_volumes), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_channel_norm), cmocka_unit_test(test_attention), cmocka_unit_test(test_window_attention), cmocka_unit_test(test_pads),
       cmocka_unit_test(test_attention_views), cmocka_unit_test(test_chains),
       cmocka_unit_test(test_norms_and_gates), cmocka_unit_test(test_moved_last), cmocka_unit_test(test_recurrent),
       cmocka_unit_test(test_linear),       cmocka_unit_test(test_an_infinite_norm_stays), cmocka_unit_test(test_unknown_pass_is_refused),
