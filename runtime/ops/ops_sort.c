@@ -92,33 +92,44 @@ static void select_least(uint64_t *keys, int64_t n, int64_t k) {
   }
 }
 
+/* Sorted keys take in another one, and the greatest falls out. No branches: where it belongs nobody can predict. */
+static void insert_key(uint64_t *keys, int64_t k, uint64_t key) {
+  for (int64_t i = k - 1; i > 0; i--) {
+    uint64_t here = keys[i - 1] > key ? keys[i - 1] : key;
+    keys[i] = here < keys[i] ? here : keys[i];
+  }
+  keys[0] = key < keys[0] ? key : keys[0];
+}
+
 /* The k first of n floats side by side, in order: of a few dozen elements together only the first by value is looked at, since most hold none
- * that is among the first k so far. False when there are NaN, which sums of differences show. */
+ * that is among the first k so far. Few are kept sorted, more in a heap. False when there are NaN, which sums of differences show. */
 static bool select_floats(const cml_tensor *x, int64_t at, int64_t n, int64_t k, bool descending, uint64_t *keys) {
-  enum { CHUNK = 32 };
+  enum { CHUNK = 32, SORTED = 32 };
   const cml_kernels *kernels = cml_kernels_get();
+  const bool sorted = k <= SORTED;
   float f[CHUNK], bound = 0;
+  for (int64_t i = 0; i < k; i++) keys[i] = UINT64_MAX;
   for (int64_t i = 0; i < n;) {
     size_t m = i < k ? (size_t)(k - i < CHUNK ? k - i : CHUNK) : (size_t)(n - i < CHUNK ? n - i : CHUNK);
     const float *p = x->dtype == CML_F32 ? (const float *)x->data + at + i : f;
     if (p == f) cml_load_f32(f, x->data, x->dtype, at + i, m);
     float best = descending ? kernels->max(p, m) : kernels->min(p, m);
     if (best != best) return false;
-    if (i < k || (descending ? best > bound : best < bound)) {
-      for (size_t e = 0; e < m; e++) {
-        uint64_t key = (uint64_t)key_of_float(p[e], descending) << 32 | (uint64_t)(i + (int64_t)e);
-        if (i < k) keys[i + (int64_t)e] = key;
-        else if (key < keys[0]) keys[0] = key, sift_down(keys, k, 0);
-      }
+    bool some = i < k || (descending ? best > bound : best < bound);
+    for (size_t e = 0; some && e < m; e++) {
+      if (i >= k && !(descending ? p[e] > bound : p[e] < bound)) continue;
+      uint64_t key = (uint64_t)key_of_float(p[e], descending) << 32 | (uint64_t)(i + (int64_t)e);
+      if (sorted) insert_key(keys, k, key);
+      else if (i < k) keys[i + (int64_t)e] = key;
+      else keys[0] = key, sift_down(keys, k, 0);
+      if (i >= k) cml_load_f32(&bound, x->data, x->dtype, at + (int64_t)(uint32_t)keys[sorted ? k - 1 : 0], 1);
     }
     i += (int64_t)m;
-    if (i < k) continue;
-    if (i == k)
-      for (int64_t h = k / 2 - 1; h >= 0; h--) sift_down(keys, k, h);
-    int64_t worst = at + (int64_t)(uint32_t)keys[0];
-    cml_load_f32(&bound, x->data, x->dtype, worst, 1);
+    if (i != k) continue;
+    for (int64_t h = k / 2 - 1; h >= 0 && !sorted; h--) sift_down(keys, k, h);
+    cml_load_f32(&bound, x->data, x->dtype, at + (int64_t)(uint32_t)keys[sorted ? k - 1 : 0], 1);
   }
-  insertion_sort(keys, k);
+  if (!sorted) insertion_sort(keys, k);
   return true;
 }
 
@@ -149,7 +160,7 @@ static void sort_some(void *context, size_t thread, size_t begin, size_t end) {
   const cml_tensor *x = cml_arg(j->c, 0);
   int64_t n = j->n, k = j->k, inner = j->inner;
   uint64_t *keys = (uint64_t *)j->c->scratch + thread * 2 * (size_t)n;
-  bool floats = inner == 1 && cml_dtype_is_float(x->dtype) && k < n / 8 && k <= MOST;
+  bool floats = inner == 1 && cml_dtype_is_float(x->dtype) && k > 0 && k < n / 8 && k <= MOST;
   for (int64_t i = (int64_t)begin; i < (int64_t)end; i++) {
     line l = {.in = i / inner * n * inner + i % inner, .out = i / inner * k * inner + i % inner, .step = inner, .keys = keys, .k = k};
     if (!floats || !select_floats(x, l.in, n, k, j->descending, keys)) {

@@ -454,12 +454,23 @@ def wild_samples(f):
           [stored(y, F32)], **tolerance(F32), note="many points")
 
 
+def few_of_many(f):
+    """The first of many: in the order of a stable sort, with equal values, infinities and zeros of both signs between them."""
+    for i, (n, k) in enumerate(((300, 1), (300, 16), (300, 32), (300, 33), (530, 64))):
+        dtype, ascending = [F32, F16][i % 2], i % 3 == 0
+        x = (f.rng.integers(-400, 400, (2, n)) / 8).astype(dtype)
+        x[0, 40:] = np.sort(x[0, 40:])[:: -1 if ascending else 1]  # each better than the one before
+        x[1, ::37], x[1, 1::41], x[1, 2::43], x[1, 3::47] = 0.0, -0.0, INF, -INF
+        order = np.argsort(x.astype(np.float64) * (1 if ascending else -1), axis=-1, kind="stable")[:, :k]
+        f.add("topk", 17, {"x": x, "k": I32(k), "axis": I32(-1), "ascending": np.bool_(ascending)}, [np.take_along_axis(x, order, -1), order.astype(I32)], note="few of many")
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("folder")
     a = p.parse_args()
     f = Moves("edges", np.random.default_rng(7), True)
-    for part in (elementwise, reductions, norms, moves, products, convolutions, pools, attention, others, recurrent, untouched_pools, many_points, wild_samples):
+    for part in (elementwise, reductions, norms, moves, products, convolutions, pools, attention, others, recurrent, untouched_pools, many_points, wild_samples, few_of_many):
         part(f)
     f.save(a.folder)
 
