@@ -489,16 +489,16 @@ typedef struct arg_job {
   bool lowest;
 } arg_job;
 
-/* One output. The first of equals wins, and the first NaN over all. A contiguous line is looked through in chunks: one
+/* One output of a contiguous line. The first of equals wins, and the first NaN over all. It is looked through in chunks: one
  * whose extreme value is not better than the best so far is passed over. */
 static int64_t arg_float(const arg_job *j, int64_t at) {
   const cml_kernels *kernels = cml_kernels_get();
   float best = 0, chunk[BAND];
   int64_t index = -1;
   for (int64_t k = 0; k < j->n;) {
-    size_t n = j->inner > 1 ? 1 : j->n - k < BAND ? (size_t)(j->n - k) : BAND;
-    cml_load_f32(chunk, j->x->data, j->x->dtype, at + k * j->inner, n);
-    float extreme = n == 1 ? chunk[0] : j->lowest ? kernels->min(chunk, n) : kernels->max(chunk, n);
+    size_t n = j->n - k < BAND ? (size_t)(j->n - k) : BAND;
+    cml_load_f32(chunk, j->x->data, j->x->dtype, at + k, n);
+    float extreme = j->lowest ? kernels->min(chunk, n) : kernels->max(chunk, n);
     bool better = index < 0 || (j->lowest ? extreme < best : extreme > best) || extreme != extreme;
     for (size_t i = 0; better && i < n; i++)
       if (chunk[i] == extreme || chunk[i] != chunk[i]) {
@@ -520,9 +520,38 @@ static int64_t arg_int(const arg_job *j, int64_t at) {
   return index;
 }
 
+/* The same for `width` columns side by side, row by row. */
+static void arg_columns(const arg_job *j, int64_t at, size_t width, int64_t *out) {
+  float best[BAND], row[BAND];
+  int32_t index[BAND] = {0};
+  cml_load_f32(best, j->x->data, j->x->dtype, at, width);
+  for (int32_t k = 1; k < j->n; k++) {
+    const float *p = j->x->dtype == CML_F32 ? (const float *)j->x->data + at + k * j->inner : row;
+    if (p == row) cml_load_f32(row, j->x->data, j->x->dtype, at + k * j->inner, width);
+    const float sign = j->lowest ? -1 : 1;
+    CML_INDEPENDENT for (size_t i = 0; i < width; i++) {
+      const float v = p[i], b = best[i];
+      const int32_t was = index[i];
+      const bool better = !(v * sign <= b * sign) & (b == b); /* NaN is, but no second one */
+      best[i] = better ? v : b;
+      index[i] = better ? k : was;
+    }
+  }
+  for (size_t i = 0; i < width; i++) out[i] = index[i];
+}
+
 static void arg_tasks(void *context, size_t begin, size_t end) {
   const arg_job *j = context;
-  for (size_t t = begin; t < end; t++) {
+  const bool columns = j->inner > 1 && cml_dtype_is_float(j->x->dtype); /* indices are int32 */
+  int64_t band[BAND];
+  for (size_t t = begin, width; columns && t < end; t += width) {
+    int64_t column = (int64_t)t % j->inner;
+    width = end - t < BAND ? end - t : BAND;
+    if ((int64_t)width > j->inner - column) width = (size_t)(j->inner - column);
+    arg_columns(j, (int64_t)t / j->inner * j->n * j->inner + column, width, band);
+    cml_store_i64(j->out->data, j->out->dtype, (int64_t)t, band, width);
+  }
+  for (size_t t = begin; !columns && t < end; t++) {
     int64_t at = (int64_t)t / j->inner * j->n * j->inner + (int64_t)t % j->inner;
     int64_t index = cml_dtype_is_float(j->x->dtype) ? arg_float(j, at) : arg_int(j, at);
     cml_store_i64(j->out->data, j->out->dtype, (int64_t)t, &index, 1);

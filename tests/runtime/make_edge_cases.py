@@ -465,12 +465,27 @@ def few_of_many(f):
         f.add("topk", 17, {"x": x, "k": I32(k), "axis": I32(-1), "ascending": np.bool_(ascending)}, [np.take_along_axis(x, order, -1), order.astype(I32)], note="few of many")
 
 
+def columns_of_extremes(f):
+    """Sums, and where the first extreme is, along dims that are not the last: more columns than are done at a time, more rows than are summed at a time."""
+    for i, (shape, axis) in enumerate((((2, 3, 260), 1), ((3, 7, 1, 2), 1), ((5, 9), 0))):
+        for dtype in (F32, F16):
+            x = (f.rng.integers(-20, 20, shape) / 4).astype(dtype)
+            x.flat[::53], x.flat[1::71], x.flat[2::67], x.flat[3::89], x.flat[4::97] = 0.0, -0.0, INF, -INF, NAN
+            for op, fn in (("reduce_argmax", np.argmax), ("reduce_argmin", np.argmin)):
+                f.add(op, 17, {"x": x, "axis": I32(axis), "keep_dims": np.bool_(False)}, [fn(x, axis).astype(I32)], note="columns")
+    x = f.floats((2, 67, 9), F16)
+    for op, fn in (("reduce_sum", np.sum), ("reduce_mean", np.mean)):
+        f.add(op, 16, {"x": x, "axes": ints(1), "keep_dims": np.bool_(True)}, [stored(fn(x.astype(np.float64), 1, keepdims=True), F16)], **tolerance(F16), note="columns")
+    x = f.floats((67, 35), F32)
+    f.add("reduce_log_sum", 15, {"x": abs(x), "axes": ints(0), "keep_dims": np.bool_(False)}, [stored(np.log(abs(x).astype(np.float64).sum(0)), F32)], **tolerance(F32), note="columns")
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("folder")
     a = p.parse_args()
     f = Moves("edges", np.random.default_rng(7), True)
-    for part in (elementwise, reductions, norms, moves, products, convolutions, pools, attention, others, recurrent, untouched_pools, many_points, wild_samples, few_of_many):
+    for part in (elementwise, reductions, norms, moves, products, convolutions, pools, attention, others, recurrent, untouched_pools, many_points, wild_samples, few_of_many, columns_of_extremes):
         part(f)
     f.save(a.folder)
 
