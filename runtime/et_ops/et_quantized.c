@@ -6,9 +6,11 @@
 #include <math.h>
 
 #include "et_families.h"
+#include "kernels.h"
+#include "parallel.h"
 #include "wide.h"
 
-enum { CHUNK = 512 };
+enum { CHUNK = 512, MIXED_DEPTH = 1 << 16 }; /* the latter: where an input's row, as kernels want it, takes little memory */
 
 #define QUANTIZED (CML_MASK(I8) | CML_MASK(U8) | CML_MASK(I16) | CML_MASK(U16) | CML_MASK(I32))
 
@@ -426,6 +428,64 @@ static float mixed_dot(const cml_et_tensor *in, int64_t first, const int8_t *q, 
   return sum;
 }
 
+/* The weights as the kernels of compressed weights take them; false where these do not: then each row is summed as it stands. */
+static bool mixed_matrix(const cml_et_tensor *w, const cml_et_tensor *scales, int64_t groups, cml_compressed *m) {
+  *m = (cml_compressed){.columns = (size_t)w->sizes[0], .depth = (size_t)w->sizes[1], .codes = w->data, .bits = 8, .is_signed = true, .scale = scales->data};
+  if ((scales->dtype != CML_F32 && scales->dtype != CML_F16) || !m->columns || !m->depth || m->depth > MIXED_DEPTH) return false;
+  m->scale_half = scales->dtype == CML_F16;
+  m->scale_rows = m->vectors = 1;
+  m->table_rows = m->columns;
+  m->blocks = (size_t)groups;
+  m->block = m->depth / m->blocks;
+  for (int64_t i = 0, n = cml_et_numel(scales); i < n; i += CHUNK) {
+    float some[CHUNK], zero = 0; /* NaN where one is infinite */
+    int64_t count = n - i < CHUNK ? n - i : CHUNK;
+    cml_et_load_f32(some, scales, i, 1, count);
+    for (int64_t j = 0; j < count; j++) zero += some[j] * 0;
+    if (zero != 0) return false;
+  }
+  return cml_kernels_get()->compressed_fits(m);
+}
+
+typedef struct mixed_rows {
+  const cml_compressed *w;
+  const float *x;
+  float *y;
+} mixed_rows;
+
+static void run_mixed_rows(void *context, size_t begin, size_t end) {
+  const mixed_rows *r = context;
+  size_t n = r->w->columns, to = end * CML_COMPRESSED_ROWS;
+  cml_kernels_get()->compressed_product(r->w, begin * CML_COMPRESSED_ROWS, to < n ? to : n, r->x, 1, r->y, n);
+}
+
+/* A row of the input after the other; results that are no floats go through a block. */
+static cml_status mixed_product(cml_et_call *c, const cml_et_tensor *in, const cml_compressed *w, cml_et_tensor *out, cml_error *err) {
+  enum { COLUMNS = 4096 };
+  const cml_kernels *k = cml_kernels_get();
+  bool there = out->dtype == CML_F32;
+  size_t step = there || w->columns < COLUMNS ? w->columns : COLUMNS;
+  float *arranged = cml_et_temp(c, k->compressed_room(w) * sizeof(float)), *row = NULL, *block = NULL;
+  if (in->dtype != CML_F32) row = cml_et_temp(c, w->depth * sizeof(float));
+  if (!there) block = cml_et_temp(c, step * sizeof(float));
+  if (!arranged || (in->dtype != CML_F32 && !row) || (!there && !block)) return cml_fail_memory(err);
+  for (int64_t i = 0; i < in->sizes[0]; i++) {
+    if (row) cml_et_load_f32(row, in, i * in->sizes[1], 1, in->sizes[1]);
+    k->compressed_arrange(w, row ? row : (const float *)in->data + i * in->sizes[1], arranged);
+    for (size_t at = 0; at < w->columns; at += step) {
+      size_t n = w->columns - at < step ? w->columns - at : step;
+      cml_compressed part = *w; /* its rows alone, so that results lie at the block's beginning */
+      part.columns = part.table_rows = n;
+      part.codes += at * w->depth;
+      part.scale = (const char *)w->scale + at * w->blocks * (w->scale_half ? 2 : 4);
+      mixed_rows r = {&part, arranged, there ? (float *)out->data + (size_t)i * w->columns : block};
+      cml_parallel(n * w->depth < 100000 ? NULL : c->pool, (n + CML_COMPRESSED_ROWS - 1) / CML_COMPRESSED_ROWS, 1, run_mixed_rows, &r);
+      if (!there) cml_et_store_f32(out, i * (int64_t)w->columns + (int64_t)at, 1, (int64_t)n, block);
+    }
+  }
+  return CML_OK;
+}
+
 /* (input [m, k], weight [n, k], scales [n] or [n, groups], zero points?, dtype?, out) */
 static cml_status mixed_linear(cml_et_call *c, cml_error *err) {
   const cml_et_tensor *in = cml_et_arg(c, 0), *w = cml_et_arg(c, 1), *scales = cml_et_arg(c, 2);
@@ -436,6 +496,8 @@ static cml_status mixed_linear(cml_et_call *c, cml_error *err) {
     return cml_et_fail(c, err, "the matrices' shapes do not fit together");
   CML_TRY(cml_et_resize(c, out, 2, sizes, err));
   int64_t size = k / groups;
+  cml_compressed matrix;
+  if (mixed_matrix(w, scales, groups, &matrix)) return mixed_product(c, in, &matrix, out, err);
   for (int64_t i = 0; i < m; i++)
     for (int64_t o = 0; o < n; o++) {
       float sum = 0, scale;

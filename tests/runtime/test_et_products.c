@@ -130,6 +130,40 @@ static void one(cml_dtype type, const sizes *s, bool a_columns, bool b_columns, 
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]->local.t.data);
 }
 
+/* int8 weights with a scale a row or group: [m, k] times [n, k]. */
+static void mixed_linear(cml_dtype type, cml_dtype scale_type, int64_t m, int64_t k, int64_t n, int64_t groups) {
+  matrix x, w, scales, out;
+  make(&x, type, 2, 1, m, k, false);
+  make(&w, CML_I8, 2, 1, n, k, false);
+  if (groups) make(&scales, scale_type, 2, 1, n, groups, false);
+  else make(&scales, scale_type, 1, 1, 1, n, false);
+  make(&out, type, 2, 1, m, n, false);
+  fill(&x), fill(&scales);
+  for (int64_t i = 0; i < n * k; i++) ((int8_t *)w.local.t.data)[i] = (int8_t)(rnd() % 5 ? rnd() : 0x80);
+  cml_et_value vx = TENSOR(x), vw = TENSOR(w), vscales = TENSOR(scales), none = {.kind = CML_PTE_NONE}, vout = TENSOR(out);
+  eval("quantized_decomposed::mixed_linear.out", (cml_et_value *[]){&vx, &vw, &vscales, &none, &none, &vout}, 6);
+  for (int64_t i = 0; i < m; i++)
+    for (int64_t j = 0; j < n; j++) {
+      double sum = 0, size = 0, unit = type == CML_F32 ? 0 : type == CML_F16 ? 0x1p-11 : 0x1p-8, got = at(&out, 0, i, j);
+      for (int64_t d = 0; d < k; d++) {
+        double p = at(&x, 0, i, d) * at(&w, 0, j, d) * (groups ? at(&scales, 0, j, d / (k / groups)) : at(&scales, 0, 0, j));
+        sum += p, size += fabs(p);
+      }
+      if (!(fabs(got - sum) <= 1e-6 * size + unit * fabs(sum)) && fabs(sum) < 60000)
+        fail_msg("%s [%d, %d, %d] by %d groups at %d, %d: %.9g, expected %.9g", cml_dtype_name(type), (int)m, (int)k, (int)n, (int)groups, (int)i, (int)j, got, sum);
+    }
+  matrix *const all[] = {&x, &w, &scales, &out};
+  for (size_t i = 0; i < 4; i++) free(all[i]->local.t.data);
+}
+
+static void mixed_weights(void **state) {
+  static const cml_dtype floats[] = {CML_F32, CML_F16, CML_BF16};
+  static const int64_t cases[][4] = {{1, 64, 3, 0}, {2, 128, 70, 4}, {3, 96, 130, 3}, {1, 7, 5, 1}, {2, 130, 9, 13}, {1, 4096, 65, 32}, {1, 70016, 4, 0}, {1, 256, 5000, 2}};
+  (void)state;
+  for (size_t t = 0; t < 9; t++)
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) mixed_linear(floats[t % 3], floats[t / 3], cases[k][0], cases[k][1], cases[k][2], cases[k][3]);
+}
+
 static const cml_dtype types[] = {CML_F32, CML_F16, CML_BF16, CML_F64, CML_I32, CML_I64, CML_U8};
 
 static void every_type_and_layout(void **state) {
@@ -157,6 +191,6 @@ static void large_ones_in_little_memory(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(every_type_and_layout), cmocka_unit_test(long_sums), cmocka_unit_test(large_ones_in_little_memory)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(every_type_and_layout), cmocka_unit_test(mixed_weights), cmocka_unit_test(long_sums), cmocka_unit_test(large_ones_in_little_memory)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
