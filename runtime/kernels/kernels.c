@@ -68,10 +68,12 @@ static void fill(void) {
   const cml_x86_features features = cml_x86_features_of(&words);
   bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   if (avx2) ADD_TABLE(avx2); /* every CPU with AVX2 has F16C */
+  if (avx2) cml_fill_words_avx2(&tables[table_count - 1]);
   if (avx2 && features.avx_vnni) cml_fill_integer_avxvnni(add_like_last("avxvnni"));
   if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl")) {
     ADD_TABLE(avx512);
+    cml_fill_words_avx512(&tables[table_count - 1]);
     if (__builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni")) {
       cml_kernels *k = add_like_last("avx512vbmi");
       cml_fill_compressed_avx512vbmi(k);

@@ -19,6 +19,9 @@ CML_KERNEL_FILLS(avx2)
 CML_KERNEL_FILLS(avx512)
 CML_KERNEL_FILLS(neon)
 
+/* The table's functions for compressed weights stay in use for what these leave. */
+void cml_fill_words_avx2(cml_kernels *k);
+void cml_fill_words_avx512(cml_kernels *k);
 void cml_fill_compressed_avx512vbmi(cml_kernels *k);
 void cml_fill_half_avx512fp16(cml_kernels *k);
 /* native: the CPU multiplies float16 in tiles (AMX-FP16), not bfloat16 alone */

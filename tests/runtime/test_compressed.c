@@ -160,6 +160,49 @@ static void test_not_finite(void **state) {
   }
 }
 
+/* Sums as large as they can be: all codes the same, at either end, all elements of one size; rows too long for 32 bits, and one row alone. */
+static void check_ends(const cml_kernels *k, size_t columns, size_t depth, unsigned bits, int form, uint8_t code, int signs) {
+  static uint8_t codes[70 * 5000];
+  static float table[256], scales[70], offsets[70], x[40000], arranged[1 << 20], y[70];
+  static _Alignas(64) char to[1 << 20];
+  cml_compressed w = {.columns = columns, .depth = depth, .codes = codes, .bits = bits, .table = table, .table_size = bits < 4 ? 16 : (size_t)1 << bits,
+                      .scale_rows = 1, .table_rows = columns, .blocks = 1, .block = depth, .vectors = 1, .is_signed = form == 1 || form == 3};
+  if (form) w.scale = scales;
+  if (form > 2) w.offset = offsets;
+  if (depth * bits % 8 || !k->compressed_fits(&w) || columns * depth * bits / 8 > sizeof codes) return;
+  memset(codes, code, columns * depth * bits / 8);
+  for (size_t i = 0; i < w.table_size; i++) table[i] = form ? (float)(w.is_signed && i > 7 ? (int)i - 16 : (int)i) : i % ((size_t)1 << bits) ? 1.75f : -1.75f;
+  for (size_t n = 0; n < columns; n++) scales[n] = 0.5f + (float)n / 64, offsets[n] = (float)(n % 2 ? 127 : -128);
+  double sum = 0, size = 0;
+  for (size_t d = 0; d < depth; d++) x[d] = signs == 0 ? 1.99f : signs == 1 ? -1.99f : d % 2 ? 1.99f : -1.5f;
+  size_t bytes = k->compressed_bytes(&w);
+  assert_true(bytes <= sizeof to && k->compressed_room(&w) <= sizeof arranged / 4);
+  if (bytes) k->compressed_pack(&w, 0, columns, to), w.packed = to;
+  assert_true(k->compressed_room(&w) <= sizeof arranged / 4);
+  k->compressed_arrange(&w, x, arranged);
+  k->compressed_product(&w, 0, columns, arranged, 1, y, columns);
+  for (size_t n = 0; n < columns; n += columns > 1 ? columns - 1 : 1, sum = size = 0) {
+    for (size_t d = 0; d < depth; d++) sum += (double)x[d] * weight_at(&w, n, d), size += fabs((double)x[d]) * (form ? fabs(scale_at(&w, scales, n, 0)) * 256 : 1.75);
+    if (fabs((double)y[n] - sum) > (1e-6 + (double)depth * 0x1p-27) * size) /* floats' sums of equal products err in one direction */
+      fail_msg("%s: %u bits, form %d, codes %02x, [%zu, %zu]: row %zu is %.9g, should be %.9g", k->name, bits, form, code, columns, depth, n, (double)y[n], sum);
+  }
+}
+
+static void test_ends(void **state) {
+  (void)state;
+  static const size_t rows[] = {1, 3, 65, 70}, depths[] = {8, 40, 272, 4096, 16392, 39992};
+  static const unsigned widths[] = {1, 2, 3, 4, 6, 8};
+  static const uint8_t codes[] = {0, 0x80, 0x88, 0x7f, 0x77, 0xff};
+  const cml_kernels *k;
+  for (size_t t = 0; (k = cml_kernels_at(t)); t++)
+    for (size_t i = 0; i < 4 * 6 * 6 * 6 * 3; i++) {
+      unsigned bits = widths[i / 24 % 6];
+      size_t depth = depths[i / 4 % 6];
+      if (rows[i % 4] * depth > 300000) continue;
+      for (int form = 0; form < (bits == 4 || bits == 8 ? 5 : 1); form++) check_ends(k, rows[i % 4], depth, bits, form, codes[i / 144 % 6], (int)(i / 864));
+    }
+}
+
 static void test_what_does_not_fit(void **state) {
   (void)state;
   const cml_kernels *k;
@@ -312,6 +355,6 @@ static int bench(const char *name, double seconds, const char *only, size_t vect
 int main(int argc, char **argv) {
   if (argc > 1 && !strcmp(argv[1], "--bench")) return bench(argc > 2 && *argv[2] ? argv[2] : NULL, argc > 3 ? atof(argv[3]) : 20, argc > 4 ? argv[4] : "", argc > 5 ? (size_t)atoi(argv[5]) : 1);
   guard_buffers();
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_products), cmocka_unit_test(test_not_finite), cmocka_unit_test(test_what_does_not_fit)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_products), cmocka_unit_test(test_not_finite), cmocka_unit_test(test_ends), cmocka_unit_test(test_what_does_not_fit)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

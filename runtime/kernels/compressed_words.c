@@ -1,0 +1,348 @@
+/* Products of a few vectors with codes of 8 and 4 bits that have scales, in fixed point, for CPUs without the instructions of compressed_fixed.c:
+ * sums of products of words or bytes in place of floats, each of which takes a shift, a conversion and a multiplication.
+ *
+ * A vector becomes whole numbers of 24 bits, x = q * 2^e with one e, as in compressed_fixed.c (which says what that does to errors), and those
+ * are cut into signed digits. Sums of digits times codes are exact in 32 bits; they become floats once a row or once a block of scales.
+ *
+ *   8 bits  two digits of 12 bits in words; codes are widened to words, pairs of products added (pmaddwd)
+ *   4 bits  three digits of 8 bits in bytes, first those of even elements, then those of odd ones, as codes lie in bytes; pairs of products
+ *           are words (pmaddubsw), of which eight can be added before they must be widened: 15 * 128 * 2 * 8 < 2^15
+ *
+ * Up to three vectors come one after the other; for more the ordinary functions, which share the codes' expansion, are as fast. */
+#include <math.h>
+
+#include "kernels_internal.h"
+#include "simd.h"
+
+enum { HEAD = 16, MOST_DIGITS = 3, FLUSH = 4, MOST_GROUPS = 1024, AHEAD = 8192 }; /* floats; digits; groups of words that can be added, of dwords; bytes */
+
+#if defined(__AVX512F__)
+typedef __m512i bytes;
+enum { LANE_BITS = 4 };
+VINLINE bytes load_register(const void *p) { return _mm512_loadu_si512(p); }
+VINLINE bytes zero_register(void) { return _mm512_setzero_si512(); }
+VINLINE bytes all_bytes(int v) { return _mm512_set1_epi8((char)v); }
+VINLINE bytes signed_words(const void *p) { return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)p)); }
+VINLINE bytes unsigned_words(const void *p) { return _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)p)); }
+VINLINE bytes add_words(bytes a, bytes b) { return _mm512_add_epi16(a, b); }
+VINLINE bytes add_dwords(bytes a, bytes b) { return _mm512_add_epi32(a, b); }
+VINLINE bytes product_of_words(bytes a, bytes b) { return _mm512_madd_epi16(a, b); }
+VINLINE bytes product_of_bytes(bytes u, bytes s) { return _mm512_maddubs_epi16(u, s); }
+VINLINE bytes pairs_of_words(bytes a) { return _mm512_madd_epi16(a, _mm512_set1_epi16(1)); }
+VINLINE bytes both(bytes a, bytes b) { return _mm512_and_si512(a, b); }
+VINLINE bytes differ(bytes a, bytes b) { return _mm512_xor_si512(a, b); }
+VINLINE bytes upper_nibbles(bytes a) { return _mm512_srli_epi16(a, 4); }
+#else
+typedef __m256i bytes;
+enum { LANE_BITS = 3 };
+VINLINE bytes load_register(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
+VINLINE bytes zero_register(void) { return _mm256_setzero_si256(); }
+VINLINE bytes all_bytes(int v) { return _mm256_set1_epi8((char)v); }
+VINLINE bytes signed_words(const void *p) { return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p)); }
+VINLINE bytes unsigned_words(const void *p) { return _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)p)); }
+VINLINE bytes add_words(bytes a, bytes b) { return _mm256_add_epi16(a, b); }
+VINLINE bytes add_dwords(bytes a, bytes b) { return _mm256_add_epi32(a, b); }
+VINLINE bytes product_of_words(bytes a, bytes b) { return _mm256_madd_epi16(a, b); }
+VINLINE bytes product_of_bytes(bytes u, bytes s) { return _mm256_maddubs_epi16(u, s); }
+VINLINE bytes pairs_of_words(bytes a) { return _mm256_madd_epi16(a, _mm256_set1_epi16(1)); }
+VINLINE bytes both(bytes a, bytes b) { return _mm256_and_si256(a, b); }
+VINLINE bytes differ(bytes a, bytes b) { return _mm256_xor_si256(a, b); }
+VINLINE bytes upper_nibbles(bytes a) { return _mm256_srli_epi16(a, 4); }
+#endif
+enum { REGISTER = 4 * W };
+
+static cml_kernels ordinary; /* for what is not done here */
+
+/* How an arranged vector begins. */
+typedef struct words_head {
+  double unit;   /* what the last digit counts */
+  int64_t fixed; /* 0: what follows is an ordinary arranged vector */
+} words_head;
+
+/* A group of codes fills a register of words, or of bytes of two codes; a step is as many groups as share one scale in each lane. */
+typedef struct layout {
+  size_t elements, bytes; /* of a group, bytes of its codes */
+  size_t groups, per, steps, digits; /* digits: bytes of a group's */
+  size_t blocks; /* that meet in a step: a power of two, up to W */
+} layout;
+
+static layout lay_out(const cml_compressed *w) {
+  layout l = {.elements = w->bits == 8 ? 2 * W : 8 * W, .blocks = 1};
+  l.bytes = l.elements * w->bits / 8;
+  l.groups = (w->depth + l.elements - 1) / l.elements;
+  l.digits = (w->bits == 8 ? 2 : 6) * REGISTER;
+  l.per = l.groups;
+  if (w->blocks > 1) {
+    l.per = w->block / l.elements ? w->block / l.elements : 1;
+    l.blocks = w->block < l.elements ? l.elements / w->block : 1;
+  }
+  l.steps = (l.groups + l.per - 1) / l.per;
+  return l;
+}
+
+static bool by_words(const cml_compressed *w) {
+  layout l = lay_out(w);
+  size_t lane = l.elements / W;
+  if (!w->scale || w->vectors > 3 || l.per > MOST_GROUPS) return false;
+  return w->blocks == 1 || w->block % l.elements == 0 || (l.elements % w->block == 0 && w->block % lane == 0);
+}
+
+/* Behind the head: digits by group; 4 bits: what sums of each step and digit begin with; the elements' sums by step and lane. */
+typedef struct parts {
+  int8_t *digits;
+  int32_t *start;
+  float *sums;
+} parts;
+
+static parts find_parts(const layout *l, float *arranged) {
+  parts p = {.digits = (int8_t *)(arranged + HEAD)};
+  p.start = (int32_t *)(void *)(p.digits + l->groups * l->digits);
+  p.sums = (float *)(p.start + l->steps * MOST_DIGITS * W);
+  return p;
+}
+
+static size_t words_room(const cml_compressed *w) {
+  layout l = lay_out(w);
+  size_t room = ordinary.compressed_room(w), here = by_words(w) ? l.groups * l.digits / 4 + l.steps * (MOST_DIGITS + 1) * W : 0;
+  return HEAD + (room > here ? room : here);
+}
+
+/* ---- arranging ---- */
+
+/* q as digits of 12 bits in words, the lower ones in a register of their own. */
+static void cut_into_words(const int32_t *q, int16_t *to) {
+  for (int i = 0; i < 2 * W; i++) {
+    int32_t high = (q[i] + 2048) >> 12;
+    to[i] = (int16_t)(q[i] - high * 4096);
+    to[2 * W + i] = (int16_t)high;
+  }
+}
+
+static void cut_into_bytes(const int32_t *q, int8_t *to) {
+  for (int half = 0; half < 2; half++, to += 3 * REGISTER)
+    for (int i = 0; i < REGISTER; i++) {
+      int32_t v = q[2 * i + half], rest = (v + 128) >> 8;
+      to[i] = (int8_t)v;
+      to[REGISTER + i] = (int8_t)rest;
+      to[2 * REGISTER + i] = (int8_t)((rest + 128) >> 8);
+    }
+}
+
+/* What sums begin with, for codes that are 8 larger than they should be. */
+static void find_start(const cml_compressed *w, const layout *l, const parts *to) {
+  const int bias = w->is_signed ? 8 : 0;
+  memset(to->start, 0, l->steps * MOST_DIGITS * W * sizeof *to->start);
+  for (size_t g = 0; g < l->groups; g++)
+    for (size_t i = 0; i < 6 * REGISTER; i++)
+      to->start[(g / l->per * MOST_DIGITS + i / REGISTER % 3) * W + i % REGISTER / 4] -= bias * to->digits[g * l->digits + i];
+}
+
+static void arrange_digits(const cml_compressed *w, const float *x, int e, float *arranged) {
+  const layout l = lay_out(w);
+  const parts to = find_parts(&l, arranged);
+  const float first = ldexpf(1, e / 2), second = ldexpf(1, e - e / 2); /* 2^e may be too large for a float */
+  memset(to.sums, 0, l.steps * W * sizeof *to.sums);
+  for (size_t g = 0; g < l.groups; g++) {
+    int32_t q[8 * W];
+    float *sums = to.sums + g / l.per * W;
+    for (size_t i = 0; i < l.elements; i += W) {
+      size_t at = g * l.elements + i;
+      vf v = at + W <= w->depth ? vf_load(x + at) : at < w->depth ? vf_load_n(x + at, w->depth - at) : vf_zero();
+      vi whole = vf_int(v * first * second);
+      memcpy(q + i, &whole, sizeof whole);
+    }
+    for (size_t i = 0; i < l.elements; i++) sums[i / (l.elements / W)] += (float)q[i];
+    if (w->bits == 8) cut_into_words(q, (int16_t *)(void *)(to.digits + g * l.digits));
+    else cut_into_bytes(q, to.digits + g * l.digits);
+  }
+  if (w->bits == 4) find_start(w, &l, &to);
+}
+
+static void words_arrange(const cml_compressed *w, const float *x, float *arranged) {
+  vf size = vf_zero(), large = vf_zero();
+  for (size_t i = 0; i < w->depth; i += W) {
+    vf v = vf_abs(i + W <= w->depth ? vf_load(x + i) : vf_load_n(x + i, w->depth - i));
+    size += v, large = vf_max(large, v);
+  }
+  double total = (double)vf_sum(size), largest = (double)vf_hmax(large), depth = (double)w->depth, ratio = fmin(256, 4 * sqrt(depth));
+  words_head head = {.fixed = by_words(w) && total <= 1e37 && largest * depth <= ratio * (total - largest)}; /* see compressed_fixed.c */
+  if (head.fixed) {
+    int e = 0;
+    if (largest > 0) (void)frexp(largest * (1 + 0x1p-7), &e), e = 23 - e;
+    head.unit = ldexp(1, -e);
+    arrange_digits(w, x, e, arranged);
+  } else {
+    ordinary.compressed_arrange(w, x, arranged + HEAD);
+  }
+  memcpy(arranged, &head, sizeof head);
+}
+
+/* ---- products ---- */
+
+enum { ROWS = 4 };
+
+/* Rows that are worked on together: where their codes lie, their sums so far, and the scales and offsets of W blocks. */
+typedef struct rows {
+  const uint8_t *codes;
+  size_t distance, left; /* bytes from row to row; of a row from `codes` on */
+  vf total[ROWS], scales[ROWS], offsets[ROWS];
+} rows;
+
+/* Where a group's codes lie, or a copy of what is left of them, followed by zeros. */
+VINLINE const uint8_t *codes_of(const rows *a, int r, const bool whole, uint8_t *copy) {
+  const uint8_t *p = a->codes + (size_t)r * a->distance;
+  if (whole) return p;
+  memset(copy, 0, REGISTER);
+  memcpy(copy, p, a->left);
+  return copy;
+}
+
+VINLINE void ask(const rows *a, const int R, int r) { _mm_prefetch((const char *)a->codes + (size_t)r * a->distance + AHEAD / R, _MM_HINT_T0); }
+
+/* Adds a group of R rows of 8 bits: acc[r][0] those of the lower digits, acc[r][1] those of the others. */
+VINLINE void add_eights(const int R, const bool is_signed, const bool whole, const int8_t *digits, rows *a, bytes (*acc)[MOST_DIGITS]) {
+  uint8_t copy[REGISTER];
+  const bytes low = load_register(digits), high = load_register(digits + REGISTER);
+  CML_UNROLL for (int r = 0; r < R; r++) {
+    const uint8_t *p = codes_of(a, r, whole, copy);
+    bytes code = is_signed ? signed_words(p) : unsigned_words(p);
+    acc[r][0] = add_dwords(acc[r][0], product_of_words(code, low));
+    acc[r][1] = add_dwords(acc[r][1], product_of_words(code, high));
+  }
+  a->codes += 2 * W, a->left -= 2 * W;
+}
+
+/* Adds sums of words of a group of R rows of 4 bits. */
+VINLINE void add_fours(const int R, const bool whole, const int8_t *digits, bytes flip, rows *a, bytes (*words)[MOST_DIGITS]) {
+  const bytes nibble = all_bytes(15);
+  uint8_t copy[REGISTER];
+  CML_UNROLL for (int r = 0; r < R; r++) {
+    bytes code = differ(load_register(codes_of(a, r, whole, copy)), flip), even = both(code, nibble), odd = both(upper_nibbles(code), nibble);
+    ask(a, R, r);
+    CML_UNROLL for (int d = 0; d < MOST_DIGITS; d++) {
+      bytes two = add_words(product_of_bytes(even, load_register(digits + d * REGISTER)), product_of_bytes(odd, load_register(digits + (3 + d) * REGISTER)));
+      words[r][d] = add_words(words[r][d], two);
+    }
+  }
+  a->codes += REGISTER, a->left -= REGISTER;
+}
+
+/* `groups` groups, all of them in their rows but perhaps the last one. */
+VINLINE void add_groups(const int R, const int bits, const bool is_signed, const bool single, const int8_t *digits, size_t groups, bytes flip, rows *a,
+                        bytes (*acc)[MOST_DIGITS]) {
+  const size_t group_bytes = bits == 8 ? 2 * W : REGISTER, step = (bits == 8 ? 2 : 6) * REGISTER;
+  bool whole = a->left >= groups * group_bytes;
+  size_t g = 0, sure = whole ? groups : groups - 1;
+  if (bits == 8) {
+    const size_t line = 64 / group_bytes;
+    for (; !single && g + line <= sure; g += line) {
+      CML_UNROLL for (int r = 0; r < R; r++) ask(a, R, r);
+      CML_UNROLL for (size_t i = 0; i < line; i++, digits += step) add_eights(R, is_signed, true, digits, a, acc);
+    }
+    if (single || g < sure)
+      CML_UNROLL for (int r = 0; r < R; r++) ask(a, R, r);
+    for (; g < sure; g++, digits += step) add_eights(R, is_signed, true, digits, a, acc);
+    if (!whole) add_eights(R, is_signed, false, digits, a, acc);
+    return;
+  }
+  for (size_t some; g < groups; g += some) {
+    bytes words[ROWS][MOST_DIGITS];
+    some = single ? 1 : groups - g < FLUSH ? groups - g : FLUSH;
+    CML_UNROLL for (int i = 0; i < R * MOST_DIGITS; i++) words[i / MOST_DIGITS][i % MOST_DIGITS] = zero_register();
+    const size_t last = g + some > sure;
+    for (size_t i = 0; i < some - last; i++, digits += step) add_fours(R, true, digits, flip, a, words);
+    if (last) add_fours(R, false, digits, flip, a, words);
+    CML_UNROLL for (int r = 0; r < R; r++)
+      CML_UNROLL for (int d = 0; d < MOST_DIGITS; d++) acc[r][d] = add_dwords(acc[r][d], pairs_of_words(words[r][d]));
+  }
+}
+
+/* Sums of digits in units of the lowest one; `few`: of one group, whose sums are small. */
+VINLINE vf join(const bytes *acc, const int bits, const bool few) {
+  vi low = (vi)acc[0], middle = (vi)acc[1], high = (vi)acc[2];
+  if (bits == 8) return vf_fma(vf_from_int(middle), vf_set1(4096), vf_from_int(low));
+  if (few) return vf_from_int((((high << 8) + middle) << 8) + low);
+  return vf_fma(vf_from_int(high), vf_set1(65536), vf_fma(vf_from_int(middle), vf_set1(256), vf_from_int(low)));
+}
+
+VINLINE vf load_scales(const void *s, bool half, size_t at, size_t left) {
+  if (half) return left >= W ? vh_load((const cml_f16 *)s + at) : vh_load_n((const cml_f16 *)s + at, left);
+  return left >= W ? vf_load((const float *)s + at) : vf_load_n((const float *)s + at, left);
+}
+
+/* R rows from n, `apart` from one another. */
+VINLINE void product_rows(const int R, const int bits, const bool is_signed, const bool single, const cml_compressed *w, const layout *l, const parts *x,
+                          size_t n, size_t apart, double unit, float *y) {
+  const size_t row_bytes = w->depth * (size_t)bits / 8, per = single ? 1 : l->per, blocks = l->blocks;
+  const bytes flip = all_bytes(is_signed ? 0x88 : 0);
+  rows a = {.codes = w->codes + n * row_bytes, .distance = apart * row_bytes, .left = row_bytes};
+  for (size_t s = 0, g = 0, b = 0; g < l->groups; b += W) { /* W blocks after W blocks */
+    CML_UNROLL for (int r = 0; r < R; r++) {
+      size_t at = (n + (size_t)r * apart) / w->scale_rows * w->blocks + b;
+      a.scales[r] = load_scales(w->scale, w->scale_half, at, w->blocks - b);
+      if (w->offset) a.offsets[r] = load_scales(w->offset, w->scale_half, at, w->blocks - b);
+    }
+    vi lane = vi_iota() * (int)blocks >> LANE_BITS;
+    for (size_t i = 0; i < W && g < l->groups; i += blocks, s++, lane += (int)blocks) {
+      size_t some = l->groups - g < per ? l->groups - g : per;
+      bytes acc[ROWS][MOST_DIGITS];
+      CML_UNROLL for (int r = 0; r < R; r++)
+        CML_UNROLL for (size_t d = 0; d < MOST_DIGITS; d++) acc[r][d] = bits == 4 && is_signed ? load_register(x->start + (s * MOST_DIGITS + d) * W) : zero_register();
+      add_groups(R, bits, is_signed, single, x->digits + g * l->digits, some, flip, &a, acc);
+      CML_UNROLL for (int r = 0; r < R; r++) {
+        vf sum = join(acc[r], bits, single);
+        if (w->offset) sum -= vf_permute(a.offsets[r], lane) * vf_load(x->sums + s * W);
+        a.total[r] = vf_fma(sum, vf_permute(a.scales[r], lane), a.total[r]);
+      }
+      g += some;
+    }
+  }
+  CML_UNROLL for (int r = 0; r < R; r++) y[n + (size_t)r * apart] = (float)((double)vf_sum(a.total[r]) * unit);
+}
+
+typedef void rows_function(const cml_compressed *w, const layout *l, const parts *x, size_t n, size_t apart, double unit, float *y);
+#define ROWS_FUNCTION(name, R, bits, is_signed, single)                                                                                        \
+  static void name(const cml_compressed *w, const layout *l, const parts *x, size_t n, size_t apart, double unit, float *y) {                   \
+    product_rows(R, bits, is_signed, single, w, l, x, n, apart, unit, y);                                                                       \
+  }
+#define FORM(name, R, bits, single)                                                          \
+  ROWS_FUNCTION(signed_##name##_many, R, bits, true, single)                                 \
+  ROWS_FUNCTION(signed_##name##_1, 1, bits, true, single)                                    \
+  ROWS_FUNCTION(unsigned_##name##_many, R, bits, false, single)                              \
+  ROWS_FUNCTION(unsigned_##name##_1, 1, bits, false, single)
+FORM(8, 4, 8, false)
+FORM(8_single, 4, 8, true)
+FORM(4, 2, 4, false)
+FORM(4_single, 2, 4, true)
+
+static rows_function *choose(const cml_compressed *w, bool single, bool many) {
+  if (w->bits == 8 && w->is_signed) return single ? (many ? signed_8_single_many : signed_8_single_1) : (many ? signed_8_many : signed_8_1);
+  if (w->bits == 8) return single ? (many ? unsigned_8_single_many : unsigned_8_single_1) : (many ? unsigned_8_many : unsigned_8_1);
+  if (w->is_signed) return single ? (many ? signed_4_single_many : signed_4_single_1) : (many ? signed_4_many : signed_4_1);
+  return single ? (many ? unsigned_4_single_many : unsigned_4_single_1) : (many ? unsigned_4_many : unsigned_4_1);
+}
+
+/* Rows a half or a quarter of the matrix apart: prefetchers follow few long streams better than many short ones. */
+static void words_product(const cml_compressed *w, size_t begin, size_t end, const float *x, size_t vectors, float *y, size_t y_stride) {
+  const layout l = lay_out(w);
+  const size_t room = words_room(w), together = w->bits == 8 ? 4 : 2, apart = (end - begin) / together;
+  rows_function *many = choose(w, l.per == 1, true), *one = choose(w, l.per == 1, false);
+  for (size_t v = 0; v < vectors; v++, x += room, y += y_stride) {
+    words_head head;
+    memcpy(&head, x, sizeof head);
+    if (!head.fixed) {
+      ordinary.compressed_product(w, begin, end, x + HEAD, 1, y, y_stride);
+      continue;
+    }
+    const parts from = find_parts(&l, (float *)(uintptr_t)x);
+    for (size_t i = 0; i < apart; i++) many(w, &l, &from, begin + i, apart, head.unit, y);
+    for (size_t n = begin + together * apart; n < end; n++) one(w, &l, &from, n, 1, head.unit, y);
+  }
+}
+
+void CML_SIMD(cml_fill_words)(cml_kernels *k) {
+  ordinary = *k;
+  k->compressed_room = words_room;
+  k->compressed_arrange = words_arrange;
+  k->compressed_product = words_product;
+}
