@@ -103,8 +103,8 @@ static parts find_parts(const layout *l, float *arranged) {
 
 static size_t words_room(const cml_compressed *w) {
   layout l = lay_out(w);
-  size_t room = ordinary.compressed_room(w), here = by_words(w) ? l.groups * l.digits / 4 + l.steps * (MOST_DIGITS + 1) * W : 0;
-  return HEAD + (room > here ? room : here);
+  size_t room = ordinary.compressed_room(w), here = l.groups * l.digits / 4 + l.steps * (MOST_DIGITS + 1) * W;
+  return by_words(w) ? HEAD + (room > here ? room : here) : room;
 }
 
 /* ---- arranging ---- */
@@ -159,13 +159,17 @@ static void arrange_digits(const cml_compressed *w, const float *x, int e, float
 }
 
 static void words_arrange(const cml_compressed *w, const float *x, float *arranged) {
+  if (!by_words(w)) {
+    ordinary.compressed_arrange(w, x, arranged);
+    return;
+  }
   vf size = vf_zero(), large = vf_zero();
   for (size_t i = 0; i < w->depth; i += W) {
     vf v = vf_abs(i + W <= w->depth ? vf_load(x + i) : vf_load_n(x + i, w->depth - i));
     size += v, large = vf_max(large, v);
   }
   double total = (double)vf_sum(size), largest = (double)vf_hmax(large), depth = (double)w->depth, ratio = fmin(256, 4 * sqrt(depth));
-  words_head head = {.fixed = by_words(w) && total <= 1e37 && largest * depth <= ratio * (total - largest)}; /* see compressed_fixed.c */
+  words_head head = {.fixed = total <= 1e37 && largest * depth <= ratio * (total - largest)}; /* see compressed_fixed.c */
   if (head.fixed) {
     int e = 0;
     if (largest > 0) (void)frexp(largest * (1 + 0x1p-7), &e), e = 23 - e;
@@ -327,6 +331,10 @@ static void words_product(const cml_compressed *w, size_t begin, size_t end, con
   const layout l = lay_out(w);
   const size_t room = words_room(w), together = w->bits == 8 ? 4 : 2, apart = (end - begin) / together;
   rows_function *many = choose(w, l.per == 1, true), *one = choose(w, l.per == 1, false);
+  if (!by_words(w)) {
+    ordinary.compressed_product(w, begin, end, x, vectors, y, y_stride);
+    return;
+  }
   for (size_t v = 0; v < vectors; v++, x += room, y += y_stride) {
     words_head head;
     memcpy(&head, x, sizeof head);
