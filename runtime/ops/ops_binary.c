@@ -160,7 +160,10 @@ static cml_status infer_select(cml_call *c, cml_error *err) {
     const uint8_t *cond = in[0];                                                                           \
     const type *a = in[1], *b = in[2];                                                                     \
     (void)s;                                                                                               \
-    CML_INDEPENDENT for (size_t i = 0; i < n; i++) o[i] = cond[i] ? a[i] : b[i];                           \
+    CML_INDEPENDENT for (size_t i = 0; i < n; i++) { /* both are read whatever cond says: vectors */        \
+      const type x = a[i], y = b[i];                                                                       \
+      o[i] = cond[i] ? x : y;                                                                              \
+    }                                                                                                      \
   }
 SELECT(select_f32, float)
 SELECT(select_half, cml_f16)

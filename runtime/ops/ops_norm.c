@@ -342,16 +342,27 @@ typedef struct response_job {
 
 /* One channel of a band: the window reaches size / 2 channels down and (size - 1) / 2 up, as torch's does. */
 static void response_row(const response_job *j, int64_t base, int64_t channel, size_t width) {
+  const cml_kernels *kernels = cml_kernels_get();
   const cml_tensor *x = cml_arg(j->c, 0);
   cml_tensor *out = j->c->outs[0];
   float row[BAND], sum[BAND] = {0};
   int64_t low = channel - j->size / 2, high = channel + (j->size - 1) / 2;
   for (int64_t k = low < 0 ? 0 : low; k <= high && k < j->channels; k++) {
-    cml_load_f32(row, x->data, x->dtype, base + k * j->plane, width);
-    for (size_t i = 0; i < width; i++) sum[i] += row[i] * row[i];
+    const float *p = x->dtype == CML_F32 ? (const float *)x->data + base + k * j->plane : row;
+    if (p == row) cml_load_f32(row, x->data, x->dtype, base + k * j->plane, width);
+    for (size_t i = 0; i < width; i++) sum[i] += p[i] * p[i];
   }
   cml_load_f32(row, x->data, x->dtype, base + channel * j->plane, width);
-  for (size_t i = 0; i < width; i++) row[i] /= powf(j->k + j->alpha / (float)j->size * sum[i], j->beta);
+  for (size_t i = 0; i < width; i++) sum[i] = j->k + j->alpha / (float)j->size * sum[i];
+  if (j->beta == 0.75f) { /* the usual one: the root times the root's root */
+    float root[BAND];
+    kernels->unary(CML_UNARY_SQRT, sum, root, width, 0, 0);
+    kernels->unary(CML_UNARY_SQRT, root, sum, width, 0, 0);
+    kernels->binary(CML_BINARY_MUL, root, sum, sum, width);
+  } else {
+    kernels->binary_scalar(CML_BINARY_POW, sum, j->beta, false, sum, width);
+  }
+  kernels->binary(CML_BINARY_DIV, row, sum, row, width);
   cml_store_f32(out->data, out->dtype, base + channel * j->plane, row, width);
 }
 
