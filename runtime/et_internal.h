@@ -13,11 +13,18 @@
 
 typedef struct cml_et_coreml_model cml_et_coreml_model;
 
+/* A .ptd. */
+typedef struct cml_et_data {
+  struct cml_et_data *next;
+  cml_mapping *mapping;
+  cml_ptd *ptd;
+} cml_et_data;
+
 struct cml_et_program {
-  cml_mapping *mapping, *data_mapping;
+  cml_mapping *mapping;
   cml_pte *pte;
   cml_bpte *bpte;
-  cml_ptd *ptd;
+  cml_et_data *data; /* the last one given comes first */
   cml_et_options options;
   cml_pool *pool;
   pthread_mutex_t mutex;         /* for models */

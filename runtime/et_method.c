@@ -67,14 +67,16 @@ static size_t element_alignment(const cml_pte_tensor *t) {
 
 static cml_status external_bytes(const cml_et_method *m, const cml_pte_tensor *t, cml_span *out, cml_error *err) {
   cml_string name = t->extra->name;
-  const cml_ptd_entry *e = m->program->ptd ? cml_ptd_find(m->program->ptd, name) : NULL;
+  const cml_ptd_entry *e = NULL;
+  const cml_et_data *d = m->program->data;
+  for (; d && !(e = cml_ptd_find(d->ptd, name)); d = d->next) continue;
   if (e) {
-    *out = e->tensor && e->tensor->data.data ? e->tensor->data : cml_ptd_data(m->program->ptd, e);
+    *out = e->tensor && e->tensor->data.data ? e->tensor->data : cml_ptd_data(d->ptd, e);
     if (e->tensor && (e->tensor->scalar != t->scalar || e->tensor->elements != t->elements))
       return cml_fail(err, CML_MISMATCH, CML_NO_OFFSET, "external tensor '%.*s' has another type or shape in the .ptd", (int)name.size, name.data);
   } else if (!cml_pte_find_named(m->program->pte, name, out)) {
     return cml_fail(err, CML_NOT_FOUND, CML_NO_OFFSET, "external tensor '%.*s' is not in the program's named data%s", (int)name.size, name.data,
-                    m->program->ptd ? " nor in the .ptd" : ": a .ptd is needed");
+                    m->program->data ? " nor in a .ptd that was given" : ": a .ptd is needed");
   }
   if (out->size < t->bytes)
     return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "external tensor '%.*s' has %zu bytes where %llu are wanted", (int)name.size, name.data,

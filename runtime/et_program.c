@@ -34,15 +34,26 @@ const cml_et_backend *cml_et_backend_find(cml_string id) {
 
 /* ---- programs ---- */
 
-static cml_status parse(cml_et_program *p, cml_span bytes, cml_span data, cml_error *err) {
+static cml_status add_data(cml_et_program *p, cml_container_file file, cml_error *err) {
+  cml_et_data *d = calloc(1, sizeof *d);
+  if (!d) return cml_fail_memory(err);
+  cml_status status = cml_ptd_parse(file.bytes, &d->ptd, err);
+  if (status) {
+    free(d);
+    return cml_error_prefix(err, status, "%s", cml_mapping_path(file.mapping));
+  }
+  d->mapping = cml_mapping_ref(file.mapping);
+  d->next = p->data;
+  p->data = d;
+  return CML_OK;
+}
+
+static cml_status parse(cml_et_program *p, cml_span bytes, cml_error *err) {
   if (bytes.size >= 8 && !memcmp(bytes.data + 4, "BP08", 4)) {
     CML_TRY(cml_bpte_parse(bytes, &p->bpte, err));
     bytes = p->bpte->program;
   }
-  CML_TRY(cml_pte_parse(bytes, &p->pte, err));
-  if (!p->data_mapping) return CML_OK;
-  cml_status status = cml_ptd_parse(data, &p->ptd, err);
-  return status ? cml_error_prefix(err, status, "%s", cml_mapping_path(p->data_mapping)) : status;
+  return cml_pte_parse(bytes, &p->pte, err);
 }
 
 static cml_status create(cml_container_file file, cml_container_file data, const cml_et_options *options, cml_et_program **out,
@@ -51,9 +62,9 @@ static cml_status create(cml_container_file file, cml_container_file data, const
   if (!p) return cml_fail_memory(err);
   pthread_mutex_init(&p->mutex, NULL);
   p->mapping = cml_mapping_ref(file.mapping);
-  if (data.mapping) p->data_mapping = cml_mapping_ref(data.mapping);
   if (options) p->options = *options;
-  cml_status status = parse(p, file.bytes, data.bytes, err);
+  cml_status status = parse(p, file.bytes, err);
+  if (!status && data.mapping) status = add_data(p, data, err);
   if (!status) status = cml_pool_create((size_t)p->options.threads, &p->pool, err);
   if (status) cml_et_program_close(p);
   else *out = p;
@@ -91,14 +102,26 @@ cml_status cml_et_program_open(const char *path, const char *data_path, const cm
   return status;
 }
 
+cml_status cml_et_program_add_data(cml_et_program *p, const char *path, cml_error *err) {
+  cml_mapping *mapping = NULL;
+  CML_TRY(cml_mapping_open(path, &mapping, err));
+  cml_status status = add_data(p, whole(mapping), err);
+  cml_mapping_unref(mapping);
+  return status;
+}
+
 void cml_et_program_close(cml_et_program *p) {
   if (!p) return;
   cml_et_coreml_models_free(p->models);
   cml_pool_destroy(p->pool);
-  cml_ptd_destroy(p->ptd);
+  for (cml_et_data *d = p->data, *next; d; d = next) {
+    next = d->next;
+    cml_ptd_destroy(d->ptd);
+    cml_mapping_unref(d->mapping);
+    free(d);
+  }
   cml_pte_destroy(p->pte);
   cml_bpte_destroy(p->bpte);
-  cml_mapping_unref(p->data_mapping);
   cml_mapping_unref(p->mapping);
   pthread_mutex_destroy(&p->mutex);
   free(p);

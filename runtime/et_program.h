@@ -66,6 +66,8 @@ CML_API CML_NODISCARD cml_status cml_et_program_create(cml_mapping *mapping, cml
  * place of a .ptd that came with the program; it may be NULL. CML_UNSUPPORTED when the container is no program. */
 CML_API CML_NODISCARD cml_status cml_et_program_from_container(const cml_container *container, const char *data_path,
                                                                const cml_et_options *options, cml_et_program **out, cml_error *err);
+/* One more .ptd, before methods are loaded: exporters may spread a program's tensors over several. */
+CML_API CML_NODISCARD cml_status cml_et_program_add_data(cml_et_program *program, const char *path, cml_error *err);
 /* Methods must be unloaded before. NULL is accepted. */
 CML_API void cml_et_program_close(cml_et_program *program);
 CML_API const cml_pte *cml_et_program_pte(const cml_et_program *program);

@@ -12,7 +12,7 @@
 enum { EVENT_PROFILE = 0, EVENT_DEBUG = 2 };
 enum { PROFILE_NAME, PROFILE_CHAIN, PROFILE_INSTRUCTION, PROFILE_DELEGATE_INT, PROFILE_DELEGATE_TEXT, PROFILE_METADATA, PROFILE_START, PROFILE_END };
 enum { DEBUG_CHAIN, DEBUG_INSTRUCTION, DEBUG_ENTRY, DEBUG_DELEGATE_INT, DEBUG_DELEGATE_TEXT, DEBUG_NAME };
-enum { VALUE_KIND, VALUE_TENSOR, VALUE_LIST, VALUE_INT, VALUE_FLOAT, VALUE_DOUBLE, VALUE_BOOL };
+enum { VALUE_KIND, VALUE_TENSOR, VALUE_LIST, VALUE_INT, VALUE_FLOAT, VALUE_DOUBLE, VALUE_BOOL, VALUE_OUTPUT };
 enum { TENSOR_TYPE, TENSOR_SIZES, TENSOR_STRIDES, TENSOR_OFFSET };
 enum { RUN_NAME, RUN_BUNDLED, RUN_ALLOCATORS, RUN_EVENTS };
 enum { KIND_INT = 1, KIND_BOOL = 2, KIND_DOUBLE = 4, KIND_TENSOR = 5 };
@@ -21,7 +21,7 @@ struct cml_etdump {
   cml_fb_writer writer;
   cml_arena names;
   cml_buffer values;
-  bool keep_values, failed;
+  bool keep_values, failed, ending; /* ending: values are the run's outputs */
   cml_fb_ref *events, *runs;
   size_t event_count, event_capacity, run_count, run_capacity;
   uint64_t run_begin;
@@ -97,9 +97,16 @@ static cml_fb_ref put_tensor(cml_etdump *d, cml_dtype dtype, size_t rank, const 
 }
 
 static cml_fb_ref put_kind(cml_etdump *d, uint8_t kind, unsigned slot, cml_fb_ref child) {
+  cml_fb_ref output = 0;
+  if (d->ending) {
+    cml_fb_begin(&d->writer);
+    cml_fb_add_u8(&d->writer, 0, 1, 0);
+    output = cml_fb_end(&d->writer);
+  }
   cml_fb_begin(&d->writer);
   cml_fb_add_u8(&d->writer, VALUE_KIND, kind, 0);
   cml_fb_add_ref(&d->writer, slot, child);
+  cml_fb_add_ref(&d->writer, VALUE_OUTPUT, output);
   return cml_fb_end(&d->writer);
 }
 
@@ -119,16 +126,17 @@ static cml_fb_ref put_value(cml_etdump *d, const cml_et_value *v) {
                                       : put_kind(d, KIND_DOUBLE, VALUE_DOUBLE, child);
 }
 
-/* delegate: the operation's name within a delegate, or 0. */
-static void add_debug(cml_etdump *d, cml_fb_ref name, const cml_et_event *e, cml_fb_ref delegate, cml_fb_ref entry) {
+/* e: NULL for what a whole run gave. delegate: the operation's name within a delegate, or 0: values of instructions have no name of their
+ * own, so that each of their profiling events keeps its own. */
+static void add_debug(cml_etdump *d, const cml_et_event *e, cml_fb_ref delegate, cml_fb_ref entry) {
   cml_fb_writer *w = &d->writer;
   if (!entry) return;
   cml_fb_begin(w);
-  cml_fb_add_u64(w, DEBUG_CHAIN, e->chain, 0);
-  cml_fb_add_u32(w, DEBUG_INSTRUCTION, (uint32_t)e->instruction, UINT32_MAX);
+  if (e) cml_fb_add_u64(w, DEBUG_CHAIN, e->chain, 0);
+  if (e) cml_fb_add_u32(w, DEBUG_INSTRUCTION, (uint32_t)e->instruction, UINT32_MAX);
   cml_fb_add_ref(w, DEBUG_ENTRY, entry);
   cml_fb_add_ref(w, DEBUG_DELEGATE_TEXT, delegate);
-  cml_fb_add_ref(w, DEBUG_NAME, name);
+  cml_fb_add_ref(w, DEBUG_NAME, delegate);
   add_event(d, EVENT_DEBUG, cml_fb_end(w));
 }
 
@@ -140,17 +148,17 @@ static void add_inner_outputs(cml_etdump *d, cml_fb_ref name, const cml_et_event
     uint64_t bytes;
     if (t->list || t->dtype == CML_STRING || cml_dtype_bits(t->dtype) < 8 || !cml_tensor_bytes(t, &bytes) || (bytes && !t->data)) continue;
     for (int32_t k = t->rank - 1; k >= 0; step *= t->dims[k--]) strides[k] = step;
-    add_debug(d, name, e, name, put_kind(d, KIND_TENSOR, VALUE_TENSOR, put_tensor(d, t->dtype, (size_t)t->rank, t->dims, strides, t->data, (size_t)bytes)));
+    add_debug(d, e, name, put_kind(d, KIND_TENSOR, VALUE_TENSOR, put_tensor(d, t->dtype, (size_t)t->rank, t->dims, strides, t->data, (size_t)bytes)));
   }
 }
 
-static void add_outputs(cml_etdump *d, cml_fb_ref name, const cml_et_event *e) {
+static void add_outputs(cml_etdump *d, const cml_et_event *e) {
   for (size_t i = 0; i < e->arg_count && i < 64; i++) {
     const cml_et_value *v = e->args[i];
     if (!(e->out_mask >> i & 1)) continue;
-    if (v->kind != CML_PTE_TENSORS) add_debug(d, name, e, 0, put_value(d, v));
+    if (v->kind != CML_PTE_TENSORS) add_debug(d, e, 0, put_value(d, v));
     else
-      for (uint32_t k = 0; k < v->count; k++) add_debug(d, name, e, 0, put_value(d, v->items[k]));
+      for (uint32_t k = 0; k < v->count; k++) add_debug(d, e, 0, put_value(d, v->items[k]));
   }
 }
 
@@ -167,11 +175,11 @@ void cml_etdump_observe(void *context, const cml_et_event *e) {
     cml_fb_ref name = put_name(d, "native_call_", colons ? colons + 2 : e->name);
     add_profile(d, name, e, 0, e->begin_ns, e->end_ns);
     add_profile(d, put_name(d, "", "OPERATOR_CALL"), e, 0, e->begin_ns, e->end_ns);
-    if (d->keep_values) add_outputs(d, name, e);
+    if (d->keep_values) add_outputs(d, e);
   } else if (e->opcode == CML_PTE_DELEGATE_CALL) {
     cml_fb_ref name = put_name(d, "", "DELEGATE_CALL");
     add_profile(d, name, e, 0, e->begin_ns, e->end_ns);
-    if (d->keep_values) add_outputs(d, name, e);
+    if (d->keep_values) add_outputs(d, e);
   }
 }
 
@@ -184,6 +192,12 @@ static uint64_t now_ns(void) {
 void cml_etdump_begin(cml_etdump *d) {
   d->event_count = 0;
   d->run_begin = now_ns();
+}
+
+void cml_etdump_outputs(cml_etdump *d, const cml_et_method *m) {
+  d->ending = true;
+  for (size_t i = 0; d->keep_values && i < cml_et_method_output_count(m); i++) add_debug(d, NULL, 0, put_value(d, cml_et_method_output(m, i)));
+  d->ending = false;
 }
 
 void cml_etdump_end(cml_etdump *d) {

@@ -14,6 +14,8 @@ CML_API void cml_etdump_destroy(cml_etdump *dump); /* NULL is accepted */
 CML_API void cml_etdump_observe(void *dump, const cml_et_event *event);
 /* Around each run: the events between them are one block of the file. */
 CML_API void cml_etdump_begin(cml_etdump *dump);
+/* Before the end, where values are kept: the method's outputs, which the Inspector compares with those of a reference. */
+CML_API void cml_etdump_outputs(cml_etdump *dump, const cml_et_method *method);
 CML_API void cml_etdump_end(cml_etdump *dump);
 /* The file; CML_NO_MEMORY when an event was lost. Call once. */
 CML_API CML_NODISCARD cml_status cml_etdump_write(cml_etdump *dump, cml_sink sink, cml_error *err);

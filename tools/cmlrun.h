@@ -11,7 +11,8 @@ int cmlrun_describe(int argc, char **argv);
 int cmlrun_bench(int argc, char **argv);
 
 typedef struct cmlrun_options {
-  const char *method, *function, *passes, *data, *cache, *kernels;
+  const char *method, *function, *passes, *cache, *kernels;
+  cli_list data;                /* .ptd files */
   uint64_t threads, max_memory; /* 0: the machine's */
 } cmlrun_options;
 

@@ -202,7 +202,7 @@ int cmlrun_bench(int argc, char **argv) {
       CLI_TEXT(0, "function", "NAME", &b.options.function, "function of the model"),
       CLI_TEXT(0, "method", "NAME", &b.options.method, "method of a .pte"),
       CLI_TEXT('i', "input", "FILE.npz", &b.input, "inputs, as cmlrun predict takes them (default: random ones of the default shapes)"),
-      CLI_TEXT(0, "data", "FILE.ptd", &b.options.data, "external tensors of a .pte"),
+      CLI_LIST(0, "data", "FILE.ptd", &b.options.data, "external tensors of a .pte; again for each further file"),
       CLI_TEXT(0, "passes", "LIST", &b.options.passes, "graph passes to run: all by default, \"\" none"),
       CLI_TEXT(0, "cache", "DIR", &b.options.cache, "keep packed weights in DIR for the next time"),
       CLI_FLAG('p', "profile", &with_profile, "look longer at the operators, and show their share of the machine's peak"),

@@ -311,7 +311,7 @@ int cmlrun_compare(int argc, char **argv) {
                         CLI_TEXT(0, "snr", "DB", &limit, "what counts as drift (default: below 30 dB)"),
                         CLI_FLAG('a', "all", &c.all, "print every operation that both models have"),
                         CLI_TEXT(0, "method", "NAME", &options.method, "method of a .pte"),
-                        CLI_TEXT(0, "data", "FILE.ptd", &options.data, "external tensors of a .pte"),
+                        CLI_LIST(0, "data", "FILE.ptd", &options.data, "external tensors of a .pte; again for each further file"),
                         CMLRUN_LIMITS(options),
                         CLI_END};
   int code = cli_parse(&compare_page, table, &argc, argv);

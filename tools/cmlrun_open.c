@@ -41,10 +41,10 @@ const cml_container *cmlrun_look_into(const char *path) {
 }
 
 cml_status cmlrun_open(const char *path, const cmlrun_options *options, bool at_first_run, cmlrun_model *out, cml_error *err) {
-  const cml_container_options where = {.data_path = options->data};
+  const cml_container_options where = {.data_path = options->data.count ? options->data.items[0] : NULL};
   const cml_container_model *chosen = NULL;
   *out = (cmlrun_model){NULL};
-  if (!options->data) out->container = cmlrun_take(path);
+  if (!options->data.count) out->container = cmlrun_take(path);
   cml_status status = out->container ? CML_OK : cml_container_open(path, &where, &out->container, err);
   if (!status) status = choose_model(out->container, options->method, &chosen, err);
   if (!status) status = cml_model_read(chosen->tree, chosen->root, NULL, &out->model, err);

@@ -278,13 +278,14 @@ static cml_status run_program_step(predict *p, size_t i, cml_error *err) {
   if (p->inputs.count) CML_TRY(cmlrun_program_inputs(&p->program, p->inputs.items[i], err));
   if (p->dump) cml_et_method_observe(p->program.method, cml_etdump_observe, p->dump), cml_etdump_begin(p->dump);
   CML_TRY(cml_et_method_run(p->program.method, err));
-  if (p->dump) cml_etdump_end(p->dump);
+  if (p->dump) cml_etdump_outputs(p->dump, p->program.method), cml_etdump_end(p->dump);
   if (!p->output) return cmlrun_program_each_output(&p->program, print_tensor, err);
   cmlrun_step_path(p->output, i, path, sizeof path);
   return cmlrun_program_outputs(&p->program, path, err);
 }
 
 static cml_status run_program(predict *p, cml_error *err) {
+  if (p->etdump_values && !p->options.passes) p->options.passes = ""; /* the values are those of the file's own operations */
   CML_TRY(cmlrun_program_open(p->path, &p->options, p->skip_delegates, &p->program, err));
   CML_TRY(load_methods(p, err));
   if (p->etdump) CML_TRY(cml_etdump_create(p->etdump_values != NULL, &p->dump, err));
@@ -309,10 +310,10 @@ int cmlrun_predict(int argc, char **argv) {
       CLI_TEXT(0, "state", "FILE.npz", &p.state, "read the state from FILE when it exists, write it there afterwards"),
       CLI_TEXT(0, "function", "NAME", &p.options.function, "function of the model (default: its default function)"),
       CLI_LIST(0, "method", "NAME", &p.methods, "method of a .pte; again for each further step that calls another one"),
-      CLI_TEXT(0, "data", "FILE.ptd", &p.options.data, "external tensors of a .pte"),
+      CLI_LIST(0, "data", "FILE.ptd", &p.options.data, "external tensors of a .pte; again for each further file"),
       CLI_FLAG(0, "skip-delegates", &p.skip_delegates, "run a .pte around its delegates; their outputs are inputs delegate_K/output_J"),
       CLI_TEXT(0, "etdump", "FILE.etdp", &p.etdump, "write when each instruction of a .pte ran, for ExecuTorch's Inspector"),
-      CLI_TEXT(0, "etdump-values", "FILE.bin", &p.etdump_values, "with --etdump: also what each gave (the Inspector's debug buffer)"),
+      CLI_TEXT(0, "etdump-values", "FILE.bin", &p.etdump_values, "with --etdump: also what each gave (the Inspector's debug buffer), by default without passes"),
       CLI_TEXT(0, "passes", "LIST", &p.options.passes, "graph passes to run: all by default, \"\" none"),
       CLI_TEXT(0, "cache", "DIR", &p.options.cache, "keep packed weights in DIR for the next time"),
       CMLRUN_LIMITS(p.options),

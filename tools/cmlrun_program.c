@@ -23,11 +23,13 @@ bool cmlrun_is_program(const char *path) {
   return c && cml_container_program_file(c).mapping;
 }
 
-cml_status cmlrun_program_parse(const char *path, const char *data, const cml_et_options *how, cml_et_program **out, cml_error *err) {
+cml_status cmlrun_program_parse(const char *path, const cli_list *data, const cml_et_options *how, cml_et_program **out, cml_error *err) {
   cml_container *within = cmlrun_is_program(path) ? cmlrun_take(path) : NULL;
-  if (!within) return cml_et_program_open(path, data, how, out, err);
-  cml_status status = cml_et_program_from_container(within, data, how, out, err);
+  const char *first = data->count ? data->items[0] : NULL;
+  cml_status status = within ? cml_et_program_from_container(within, first, how, out, err) : cml_et_program_open(path, first, how, out, err);
   cml_container_close(within);
+  for (size_t i = 1; !status && i < data->count; i++)
+    if ((status = cml_et_program_add_data(*out, data->items[i], err))) cml_et_program_close(*out), *out = NULL;
   return status;
 }
 
@@ -65,7 +67,7 @@ cml_status cmlrun_program_open(const char *path, const cmlrun_options *options, 
   const cml_et_options how = {.threads = options->threads, .passes = options->passes, .skip_delegates = skip_delegates,
                               .memory_limit = options->max_memory};
   *out = (cmlrun_program){NULL};
-  cml_status status = cmlrun_program_parse(path, options->data, &how, &out->program, err);
+  cml_status status = cmlrun_program_parse(path, &options->data, &how, &out->program, err);
   if (!status) status = cml_et_method_load(out->program, options->method, &out->method, err);
   if (status == CML_UNSUPPORTED && err && strstr(err->text, "backend '")) {
     size_t n = strlen(err->text);

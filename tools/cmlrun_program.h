@@ -18,8 +18,8 @@ typedef struct cmlrun_program {
   cml_et_method *method;
 } cmlrun_program;
 
-/* The program alone; data: a .ptd, or NULL. */
-CML_NODISCARD cml_status cmlrun_program_parse(const char *path, const char *data, const cml_et_options *how, cml_et_program **out,
+/* The program alone; data: its .ptd files. */
+CML_NODISCARD cml_status cmlrun_program_parse(const char *path, const cli_list *data, const cml_et_options *how, cml_et_program **out,
                                               cml_error *err);
 CML_NODISCARD cml_status cmlrun_program_open(const char *path, const cmlrun_options *options, bool skip_delegates, cmlrun_program *out,
                                              cml_error *err);

@@ -62,7 +62,7 @@ int cmlrun_trace(int argc, char **argv) {
                         CLI_FLAG(0, "nan", &t.only_nan, "print only the first output that holds a NaN or an infinity"),
                         CLI_TEXT(0, "method", "NAME", &options.method, "method of a .pte"),
                         CLI_TEXT(0, "function", "NAME", &options.function, "function of a Core ML model"),
-                        CLI_TEXT(0, "data", "FILE.ptd", &options.data, "external tensors of a .pte"),
+                        CLI_LIST(0, "data", "FILE.ptd", &options.data, "external tensors of a .pte; again for each further file"),
                         CLI_TEXT(0, "passes", "LIST", &options.passes, "graph passes to run: all by default, \"\" none"),
                         CMLRUN_LIMITS(options),
                         CLI_END};

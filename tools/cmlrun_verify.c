@@ -145,7 +145,7 @@ static cml_status run_suite(verify *v, const cml_bpte_suite *suite, cml_error *e
 
 static cml_status run(verify *v, const char *path, const cmlrun_options *options, cml_error *err) {
   const cml_et_options how = {.threads = options->threads, .passes = options->passes, .memory_limit = options->max_memory};
-  CML_TRY(cmlrun_program_parse(path, options->data, &how, &v->p.program, err));
+  CML_TRY(cmlrun_program_parse(path, &options->data, &how, &v->p.program, err));
   const cml_bpte *b = cml_et_program_bpte(v->p.program);
   if (!b) return cml_fail(err, CML_UNSUPPORTED, CML_NO_OFFSET, "the file is no bundled program: it has no test sets");
   for (uint32_t i = 0; i < b->suite_count; i++) CML_TRY(run_suite(v, &b->suites[i], err));
@@ -158,7 +158,7 @@ int cmlrun_verify(int argc, char **argv) {
   const char *rtol = NULL, *atol = NULL;
   cli_option table[] = {CLI_TEXT(0, "rtol", "R", &rtol, "relative tolerance (default: 0.01)"),
                         CLI_TEXT(0, "atol", "A", &atol, "absolute tolerance (default: 0.01)"),
-                        CLI_TEXT(0, "data", "FILE.ptd", &options.data, "external tensors"),
+                        CLI_LIST(0, "data", "FILE.ptd", &options.data, "external tensors; again for each further file"),
                         CMLRUN_LIMITS(options),
                         CLI_FLAG('j', "json", &v.json, "one JSON object on standard output"), CLI_END};
   int code = cli_parse(&page, table, &argc, argv);

@@ -195,7 +195,7 @@ def recorded_program(name, folder):
     with zipfile.ZipFile(os.path.join(recorded, name + '.npz')) as z:
         arrays = {n[:-4]: z.read(n) for n in z.namelist()}
     steps = sorted({n.split('/')[0] for n in arrays}, key=lambda s: int(s.split(':')[0]))
-    args = ['--data', pte[:-4] + '.ptd'] if os.path.exists(pte[:-4] + '.ptd') else []
+    args = [a for k in ('', '1') if os.path.exists(pte[:-4] + k + '.ptd') for a in ('--data', pte[:-4] + k + '.ptd')]
     for s in steps:
         args += ['--method', s.split(':')[1]] if ':' in s else []
         args += ['--input', os.path.join(folder, f'in_{s}.npz')]
@@ -280,6 +280,51 @@ for block in i.event_blocks:
 """
 
 
+RECORD = r"""
+import subprocess, sys, warnings, logging, contextlib, io
+warnings.filterwarnings("ignore"); logging.disable(logging.WARNING)
+try:
+    with contextlib.redirect_stderr(io.StringIO()):
+        import numpy as np, torch
+        from executorch.devtools import Inspector
+        from executorch.devtools.inspector import compare_results
+        from executorch.exir import to_edge
+except ImportError:
+    sys.exit(77)
+cmlrun, stem = sys.argv[1:]
+torch.manual_seed(0)
+model, x = torch.nn.Sequential(torch.nn.Conv1d(3, 4, 3), torch.nn.ReLU(), torch.nn.LayerNorm(6)).eval().requires_grad_(False), torch.randn(2, 3, 8)
+program = to_edge(torch.export.export(model, (x,)), generate_etrecord=True).to_executorch()
+record = program.get_etrecord()
+record.update_representative_inputs([[x]])
+record.update_reference_outputs([[model(x)]])
+record.save(stem + ".etrecord")
+open(stem + ".pte", "wb").write(program.buffer)
+np.savez(stem + ".npz", input_0=x.numpy())
+subprocess.run([cmlrun, "predict", stem + ".pte", "--input", stem + ".npz", "--output", stem + "-out.npz", "--etdump", stem + ".etdp", "--etdump-values", stem + ".bin"], check=True)
+i = Inspector(etdump_path=stem + ".etdp", etrecord=stem + ".etrecord", debug_buffer_path=stem + ".bin")
+(block,) = i.event_blocks
+for e in block.events:
+    print("EVENT", e.name, *e.op_types, *(e.stack_traces or {}))
+with contextlib.redirect_stdout(io.StringIO()):
+    gaps, whole = i.calculate_numeric_gap("SNR"), compare_results(block.reference_output, block.run_output, ["snr"])
+print("GAPS", [max(g) for g in gaps["gap"]], whole["snr"])
+"""
+
+
+def etdump_and_record(folder):
+    """Events and values are found in the program's ETRecord: by operator and source line, and against the exported model's own values."""
+    r = subprocess.run([os.environ.get('CML_PYTHON', sys.executable), '-c', RECORD, cmlrun, os.path.join(folder, 'r')], capture_output=True, text=True, timeout=110)
+    if r.returncode == 77:
+        return skip('the Inspector reads it with an ETRecord', 'no executorch wheel')
+    events = [l.split()[1:] for l in r.stdout.splitlines() if l.startswith('EVENT')]
+    named = [e for e in events if e[0].startswith('native_call_')]
+    gaps = [json.loads(l[5:].replace('] [', '], [').join('[]').replace('inf', '1e9')) for l in r.stdout.splitlines() if l.startswith('GAPS')]
+    check('the Inspector finds events in an ETRecord', r.returncode == 0 and {e[0] for e in named} == {'native_call_convolution.out', 'native_call_relu.out', 'native_call_native_layer_norm.out'}
+          and all(len(e) > 2 and e[1].startswith('aten.') for e in named) and len(named) * 2 + 1 == len(events), (r.stdout[-600:], r.stderr[-300:]))
+    check('and values agree with the exported model', gaps and len(gaps[0][0]) == 3 and len(gaps[0][1]) == 1 and min(gaps[0][0] + gaps[0][1]) > 100, (r.stdout[-600:], r.stderr[-300:]))
+
+
 def etdump(npz, folder):
     dump, values = os.path.join(folder, 'a.etdp'), os.path.join(folder, 'a.bin')
     for model, inputs, events in ((program, npz, ('native_call_log.out', '[[2, 3]]')), (digits, digits_input, ('DELEGATE_CALL', '[[1, 10]]'))):
@@ -293,7 +338,7 @@ def etdump(npz, folder):
             continue
         lines = [l.split('|') for l in r.stdout.splitlines() if l.startswith('EVENT')]
         found = [l for l in lines if l[2] == events[0]]
-        inner = [l[4] for l in lines if l[2] not in ('DELEGATE_CALL', 'Method::execute') and not l[2].startswith('native_call_')]
+        inner = [l[4] for l in lines if l[2] not in ('DELEGATE_CALL', 'OPERATOR_CALL', 'Method::execute') and not l[2].startswith('native_call_')]
         check('operations within a delegate have their values there', bool(inner) == (model == digits) and all(s != '[]' for s in inner), r.stdout[-600:])
         check('the Inspector reads it', r.returncode == 0 and found and all(int(l[3]) > 0 for l in found) and (not events[1] or found[0][4] == events[1]),
               (r.stdout[-600:], r.stderr[-300:]))
@@ -310,6 +355,7 @@ with tempfile.TemporaryDirectory() as folder:
     skipped_delegates(folder)
     bench(npz)
     etdump(npz, folder)
+    etdump_and_record(folder)
     describe()
     recorded_programs(folder)
     steps_of_a_program(npz, folder)

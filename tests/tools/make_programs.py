@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the recorded programs of tests/data/et/programs: NAME.pte, where it has external data NAME.ptd, and NAME.npz, which holds for
+"""Makes the recorded programs of tests/data/et/programs: NAME.pte, where it has external data NAME.ptd (NAME1.ptd …), and NAME.npz, which holds for
 each step S of a sequence (S:METHOD where steps call several methods) the inputs S/input_K and the outputs S/output_K of ExecuTorch's own runtime (of torch where that does not run the program on Linux:
 Core ML delegates, other backends, convolutions with the channels last). check_programs.py runs cmlrun over them.
 
@@ -50,7 +50,7 @@ def portable(model, inputs, dynamic=None, **options):
 
 class Made(bytes):
     """A program that comes with external data, whose steps call several methods, or whose delegates' outputs are given."""
-    ptd, methods, given = None, None, None
+    ptds, methods, given = (), None, None
 
 
 def array(v):
@@ -304,9 +304,20 @@ def external():
     done = to_edge(export(M().eval().requires_grad_(False), steps[0]), compile_config=LOOSE).to_executorch(
         ExecutorchBackendConfig(external_constants=lambda n: "weights" if "weight" in n.name else None))
     made = Made(done.buffer)
-    made.ptd = bytes(done._tensor_data["weights"])
-    method = portable_lib._load_for_executorch_from_buffer(done.buffer, data_map_buffer=made.ptd)
+    made.ptds = [bytes(done._tensor_data["weights"])]
+    method = portable_lib._load_for_executorch_from_buffer(done.buffer, data_map_buffer=made.ptds[0])
     return made, steps, [[o.clone() for o in method.forward(s)] for s in steps]
+
+
+@program
+def external_parts():
+    """A layer in a .ptd of its own each; torch's outputs."""
+    model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 3)).eval().requires_grad_(False)
+    x = torch.randn(2, 4)
+    done = to_edge(export(model, (x,)), compile_config=LOOSE).to_executorch(ExecutorchBackendConfig(external_constants=lambda n: "ab"[n.name.startswith("p_2")]))
+    made = Made(done.buffer)
+    made.ptds = [bytes(done._tensor_data[k]) for k in "ab"]
+    return made, [(x,)], [[model(x)]]
 
 
 # ---- a backend of one's own ----
@@ -386,9 +397,9 @@ def main():
         with open(os.path.join(folder, name + ".pte"), "wb") as f:
             f.write(buffer)
         names = [f"{s}:{m}" for s, m in enumerate(buffer.methods)] if getattr(buffer, "methods", None) else range(len(steps))
-        if getattr(buffer, "ptd", None):
-            with open(os.path.join(folder, name + ".ptd"), "wb") as f:
-                f.write(buffer.ptd)
+        for k, ptd in enumerate(getattr(buffer, "ptds", ())):
+            with open(os.path.join(folder, f"{name}{'' if k == 0 else k}.ptd"), "wb") as f:
+                f.write(ptd)
         arrays = {f"{s}/{n}": array(v) for s, given in zip(names, getattr(buffer, "given", None) or []) for n, v in given.items()}
         arrays |= {f"{s}/input_{i}": array(v) for s, step in zip(names, steps) for i, v in enumerate(step)}
         arrays |= {f"{s}/output_{i}": array(v) for s, step in zip(names, outputs) for i, v in enumerate(step) if isinstance(v, torch.Tensor)}
