@@ -336,15 +336,57 @@ static void columns_squares(columns *c, lane l, bool no_index, const void *x, in
   (cml_wide() ? columns_sum_wide : columns_sum_loop)(c, l, true, x, n);
 }
 
-/* The product starts at 1: kept as what is beyond it for a state of zeros. */
+/* A product as m 2^e. Products of floats are made in LANES parts at once, which no order of over- and underflows tells from the whole: m
+ * stays in [1, 2) (or is zero, infinite or no number) but for a few factors, and those leave the range of a double nowhere. */
+enum { LANES = 16, FACTORS = 6, EXPONENT = 0x7ff };
+CML_WIDE_INLINE void normalise(double *m, int64_t *e, int n) {
+  for (int k = 0; k < n; k++) {
+    uint64_t bits;
+    memcpy(&bits, &m[k], 8);
+    int64_t exponent = (int64_t)(bits >> 52 & EXPONENT);
+    bool plain = exponent != 0 && exponent != EXPONENT;
+    e[k] += plain ? exponent - 1023 : 0;
+    bits = plain ? (bits & ~((uint64_t)EXPONENT << 52)) | (uint64_t)1023 << 52 : bits;
+    memcpy(&m[k], &bits, 8);
+  }
+}
+CML_WIDE_INLINE void product_f32_loop(const float *x, int64_t n, double *d, int64_t *e) {
+  double m[LANES];
+  int64_t powers[LANES] = {0}, i = 0;
+  for (int k = 0; k < LANES; k++) m[k] = 1;
+  while (i + LANES <= n) {
+    for (int f = 0; f < FACTORS && i + LANES <= n; f++, i += LANES)
+      for (int k = 0; k < LANES; k++) m[k] *= (double)x[i + k];
+    normalise(m, powers, LANES);
+  }
+  if (i < n) {
+    for (int k = 0; k < n - i; k++) m[k] *= (double)x[i + k];
+    normalise(m, powers, LANES);
+  }
+  for (int half = LANES / 2; half; half /= 2)
+    for (int k = 0; k < half; k++) m[k] *= m[k + half], powers[k] += powers[k + half];
+  *d *= m[0]; /* less than 2 ^ (LANES + 1) */
+  *e += powers[0];
+  normalise(d, e, 1);
+}
+CML_WIDE static void product_f32_wide(const float *x, int64_t n, double *d, int64_t *e) { product_f32_loop(x, n, d, e); }
+
+static uint64_t product_i64(const int64_t *x, int64_t n) {
+  uint64_t part[4] = {1, 1, 1, 1};
+  int64_t i = 0;
+  for (; i + 4 <= n; i += 4)
+    for (int k = 0; k < 4; k++) part[k] *= (uint64_t)x[i + k];
+  for (; i < n; i++) part[0] *= (uint64_t)x[i];
+  return part[0] * part[1] * part[2] * part[3];
+}
+
+/* The product starts at 1: kept as what is beyond it for a state of zeros. In d, with the power in i, or in i. */
 static void step_product(state *s, lane l, const void *x, int64_t n) {
   double d = s->at ? s->d : 1;
-  uint64_t v = s->at ? (uint64_t)s->i : 1;
-  if (l == LANE_F32) for (int64_t i = 0; i < n; i++) d *= (double)((const float *)x)[i];
+  if (l == LANE_F32) (cml_wide() ? product_f32_wide : product_f32_loop)(x, n, &d, &s->i);
   else if (l == LANE_F64) for (int64_t i = 0; i < n; i++) d *= ((const double *)x)[i];
-  else for (int64_t i = 0; i < n; i++) v *= (uint64_t)((const int64_t *)x)[i];
+  else s->i = (int64_t)((s->at ? (uint64_t)s->i : 1) * product_i64(x, n));
   s->d = d;
-  s->i = (int64_t)v;
 }
 
 static void put(const plan *p, cml_et_tensor *out, int64_t element, double d, int64_t i) {
@@ -353,7 +395,13 @@ static void put(const plan *p, cml_et_tensor *out, int64_t element, double d, in
   else cml_et_store_f64(out, element, 1, 1, &d);
 }
 static void emit_value(const plan *p, state *s, int64_t e) { put(p, p->out, e, s->d, s->i); }
-static void emit_product(const plan *p, state *s, int64_t e) { put(p, p->out, e, s->at ? s->d : 1, s->at ? s->i : 1); }
+static void emit_product(const plan *p, state *s, int64_t e) {
+  int64_t power = p->lane != LANE_F32 ? 0 : s->i > 1000 ? 1000 : s->i < -1000 ? -1000 : s->i; /* a float ends long before */
+  const uint64_t bits = (uint64_t)(1023 + power) << 52;
+  double scale;
+  memcpy(&scale, &bits, 8);
+  put(p, p->out, e, s->at ? s->d * scale : 1, s->at ? s->i : 1);
+}
 static void emit_mean(const plan *p, state *s, int64_t e) { put(p, p->out, e, s->d / (double)p->reduced, 0); }
 
 /* Elements are cast to the output's type first. dtype: the argument that names it. */

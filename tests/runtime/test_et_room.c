@@ -530,6 +530,36 @@ static void many_keys(void **state) {
   drop(q), drop(k), drop(v), drop(y);
 }
 
+/* Products that leave a double's range on the way, in whatever order, and those that end beyond a float's; against wider numbers. */
+static void range_of_products(void **state) {
+  (void)state;
+  cml_et_value as_it_is = {.kind = CML_PTE_NONE};
+  for (int64_t n = 1; n < 500; n += 1 + n / 9)
+    for (int kind = 0; kind < 7; kind++) {
+      array *x = make(CML_F32, 0, 1, &n, false), *y = make(CML_F32, 0, 0, NULL, false);
+      long double wanted = 1;
+      for (int64_t i = 0; i < n; i++) {
+        double large = i % 2 ? 1.5e30 : -0.7e30, small = i % 2 ? 1e-40 : 3e-30;
+        double v = kind == 0 ? (i < n / 2 ? large : 1 / large) : kind == 1 ? (i % 3 ? 1.25 : 0.64) : kind == 2 ? large : kind == 3 ? small : kind == 4 && i == n / 3 ? 0 : kind == 5 && i == n / 2 ? (double)INFINITY
+                 : kind == 6 && i == n - 1 ? (double)NAN : 1.1;
+        set(x, i, v);
+        wanted *= (long double)get(x, i);
+      }
+      run("aten::prod.out", (cml_et_value *[]){&x->value, &as_it_is, &y->value}, 3);
+      double got = get(y, 0), expected = (double)(float)wanted;
+      if (kind == 6 || isinf(expected)) assert_true(kind == 6 ? isnan(got) : got == expected);
+      else near("prod", n, got, expected, fabs(expected) * 1e-6);
+      drop(x), drop(y);
+    }
+  const int64_t n = 4099;
+  array *x = make(CML_I64, 0, 1, &n, false), *y = make(CML_I64, 0, 0, NULL, false);
+  uint64_t wanted = 1;
+  for (int64_t i = 0; i < n; i++) ((int64_t *)x->local.t.data)[i] = 2 * i - n, wanted *= (uint64_t)(2 * i - n);
+  run("aten::prod.out", (cml_et_value *[]){&x->value, &as_it_is, &y->value}, 3);
+  assert_int_equal(*(int64_t *)y->local.t.data, (int64_t)wanted);
+  drop(x), drop(y);
+}
+
 /* ---- scratch of threads ---- */
 
 /* Two layers of sliced weights, the images' channels last or first: more than half a megabyte of them is never packed at once. */
@@ -602,7 +632,7 @@ int main(void) {
       cmocka_unit_test(moves),        cmocka_unit_test(searches),  cmocka_unit_test(reductions),  cmocka_unit_test(norms),           cmocka_unit_test(long_rows),
       cmocka_unit_test(images),       cmocka_unit_test(waves),     cmocka_unit_test(long_waves),  cmocka_unit_test(long_planes),     cmocka_unit_test(complex_numbers),
       cmocka_unit_test(convolutions), cmocka_unit_test(wide_images), cmocka_unit_test(masks),     cmocka_unit_test(channels),        cmocka_unit_test(distances),
-      cmocka_unit_test(mixed_products), cmocka_unit_test(many_keys), cmocka_unit_test(channels_last), cmocka_unit_test(index_of_number),
+      cmocka_unit_test(mixed_products), cmocka_unit_test(many_keys), cmocka_unit_test(channels_last), cmocka_unit_test(index_of_number), cmocka_unit_test(range_of_products),
 #define AMONG_TWO(test) {"among two threads: " #test, test, two_threads, no_threads, NULL}
 #define AMONG_MANY(test) {"among many threads: " #test, test, many_threads, no_threads, NULL}
       AMONG_TWO(many_weights), AMONG_TWO(half_products),
