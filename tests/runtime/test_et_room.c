@@ -534,7 +534,7 @@ static void many_keys(void **state) {
 static void range_of_products(void **state) {
   (void)state;
   cml_et_value as_it_is = {.kind = CML_PTE_NONE};
-  for (int64_t n = 1; n < 500; n += 1 + n / 9)
+  for (int64_t n = 1; n < 300; n += 1 + n / 9) /* within the range of wider numbers */
     for (int kind = 0; kind < 7; kind++) {
       array *x = make(CML_F32, 0, 1, &n, false), *y = make(CML_F32, 0, 0, NULL, false);
       long double wanted = 1;
@@ -547,8 +547,8 @@ static void range_of_products(void **state) {
       }
       run("aten::prod.out", (cml_et_value *[]){&x->value, &as_it_is, &y->value}, 3);
       double got = get(y, 0), expected = (double)(float)wanted;
-      if (kind == 6 || isinf(expected)) assert_true(kind == 6 ? isnan(got) : got == expected);
-      else near("prod", n, got, expected, fabs(expected) * 1e-6);
+      if ((kind == 6 && !isnan(got)) || (isinf(expected) && got != expected)) fail_msg("prod of kind %d of %lld: %g, expected %g", kind, (long long)n, got, expected);
+      if (kind != 6 && !isinf(expected)) near("prod", n, got, expected, fabs(expected) * 1e-6);
       drop(x), drop(y);
     }
   const int64_t n = 4099;
