@@ -88,6 +88,22 @@ void *cml_et_temp(cml_et_call *call, uint64_t size) {
   return p;
 }
 
+cml_et_mark cml_et_temp_mark(const cml_et_call *call) {
+  const struct cml_et_memory *m = call->memory;
+  return (cml_et_mark){m->temp_used, m->temp_wanted, m->overflow};
+}
+
+void cml_et_temp_release(cml_et_call *call, cml_et_mark mark) {
+  struct cml_et_memory *m = call->memory;
+  while (m->overflow != mark.overflow) {
+    cml_et_chunk *c = m->overflow;
+    m->overflow = c->next;
+    cml_et_memory_give(m, c, c->size);
+  }
+  m->temp_used = mark.used;
+  m->temp_wanted = mark.wanted;
+}
+
 void *cml_et_keep(cml_et_call *call, uint64_t size) {
   void *p = chain(call->memory, &call->memory->kept, size);
   if (p) memset(p, 0, (size_t)size);

@@ -220,6 +220,13 @@ CML_API cml_dtype cml_et_result_type(const cml_et_tensor *const *tensors, size_t
 
 /* Memory for this call alone, 64-byte aligned, contents undefined; NULL when there is none. */
 CML_API void *cml_et_temp(cml_et_call *c, uint64_t size);
+/* Before the call ends: gives back what it was given since the mark was taken. */
+typedef struct cml_et_mark {
+  uint64_t used, wanted;
+  void *overflow;
+} cml_et_mark;
+cml_et_mark cml_et_temp_mark(const cml_et_call *c);
+void cml_et_temp_release(cml_et_call *c, cml_et_mark mark);
 /* Zeroed memory that lives as long as the loaded method; for *memo. */
 CML_API void *cml_et_keep(cml_et_call *c, uint64_t size);
 

@@ -5,22 +5,36 @@
  *
  * A line of more than LONG numbers stays where it is, for a program's peak memory is its plan: as a matrix of n = rows * columns numbers
  * whose columns and then rows are transformed one at a time, turned in between, and which is transposed in place at the end. A long
- * line of reals goes through one of half as many complex numbers, which is as much memory as its output has. Long lines without two
- * factors of at most LONG, of an odd number of reals, and of float16 (which would be rounded twice) are taken out like short ones. */
+ * line of reals goes through one of half as many complex numbers, which is as much memory as its output has. Long lines of an odd number
+ * of reals, and of float16 (which would be rounded twice), are transformed in a copy.
+ *
+ * Numbers with a large prime factor are transformed as a convolution (Bluestein): k t = (k k + t t - (k - t) (k - t)) / 2 makes each result
+ * a sum of products of two chirps. Lines of at most LONG at once, others block by block: each block of results from each block of numbers,
+ * which takes a square of the blocks' count in time and a few blocks of memory. */
 #include <math.h>
 
 #include "et_complex.h"
 #include "et_families.h"
 
-enum { LONG = 1 << 13 };
+enum { LONG = 1 << 13, DIRECT = 100 /* the largest prime factor that is transformed as it is defined */ };
 
 typedef cml_et_pair pair;
 
 typedef struct transform {
   int64_t n;
   pair *roots;            /* n: exp(sign 2 pi i k / n) */
-  pair *in, *out, *mixed; /* n each */
+  pair *in, *out, *mixed; /* n each; mixed: as many as the largest prime factor has */
+  struct chirp *chirp;    /* how it is done with a large prime factor; then there are no roots; or NULL */
 } transform;
+
+/* A convolution with a chirp. */
+typedef struct chirp {
+  int64_t n, block;     /* block: numbers that are convolved at a time */
+  double sign;
+  transform t;          /* of 2 block numbers */
+  pair *spectrum, *sum; /* 2 block each; sum: NULL where there is one block */
+  int64_t held;         /* what results are away from the numbers that spectrum is for; -1: none */
+} chirp;
 
 static pair root(int64_t k, int64_t n, double sign) {
   double angle = sign * 2 * M_PI * (double)k / (double)n;
@@ -62,14 +76,112 @@ static void run_transform(const transform *t, pair *out, const pair *in, int64_t
   put_together(t, out, n, p);
 }
 
-static cml_status prepare(cml_et_call *c, transform *t, int64_t n, double sign, cml_error *err) {
+static int64_t largest_factor(int64_t n) {
+  int64_t p = 1;
+  for (; n > 1; n /= p) p = least_factor(n);
+  return p;
+}
+
+static pair *room_for(cml_et_call *c, int64_t count) {
   uint64_t bytes;
-  if (!cml_mul((uint64_t)n + 1, sizeof(pair) * 4, &bytes)) return cml_fail_memory(err);
-  pair *room = cml_et_temp(c, bytes);
-  if (!room) return cml_fail_memory(err);
-  *t = (transform){.n = n, .roots = room, .in = room + n, .out = room + 2 * n, .mixed = room + 3 * n};
+  return cml_mul((uint64_t)count, sizeof(pair), &bytes) ? cml_et_temp(c, bytes) : NULL;
+}
+
+static cml_status prepare_plain(cml_et_call *c, transform *t, int64_t n, double sign, cml_error *err) {
+  *t = (transform){.n = n, .roots = room_for(c, n), .in = room_for(c, n), .out = room_for(c, n), .mixed = room_for(c, largest_factor(n))};
+  if (!t->roots || !t->in || !t->out || !t->mixed) return cml_fail_memory(err);
   for (int64_t k = 0; k < n; k++) t->roots[k] = root(k, n, sign);
   return CML_OK;
+}
+
+/* ---- convolutions with chirps ---- */
+
+/* exp(sign pi i k k / n) */
+static pair chirp_at(const chirp *h, int64_t k, double sign) {
+  return root((int64_t)((unsigned __int128)k * (unsigned __int128)k % (unsigned __int128)(2 * h->n)), 2 * h->n, sign);
+}
+
+static cml_status prepare_chirp(cml_et_call *c, chirp *h, int64_t n, double sign, cml_error *err) {
+  int64_t block = 1;
+  while (block < n && block < LONG) block *= 2;
+  *h = (chirp){.n = n, .block = block, .sign = sign, .spectrum = room_for(c, 2 * block), .sum = block < n ? room_for(c, 2 * block) : NULL, .held = -1};
+  if (!h->spectrum || (block < n && !h->sum)) return cml_fail_memory(err);
+  return prepare_plain(c, &h->t, 2 * block, -1, err);
+}
+
+/* What numbers `from` .. are weighted with for results `to` ..: the other chirp, transformed. */
+static void take_spectrum(chirp *h, int64_t from, int64_t to) {
+  int64_t away = to - from, size = 2 * h->block;
+  if (h->held == away) return;
+  for (int64_t i = 0; i < size; i++) {
+    int64_t at = away + (i < h->block ? i : i - size);
+    h->t.in[i] = i == h->block ? (pair){0, 0} : chirp_at(h, at < 0 ? -at : at, -h->sign);
+  }
+  run_transform(&h->t, h->spectrum, h->t.in, size, 1);
+  h->held = away < 0 ? -1 : away;
+}
+
+/* The spectrum of numbers `from` .., which are in t.in, times that of the chirp: added to sum, or put there. */
+static void add_block(chirp *h, int64_t from, int64_t count, pair *sum, bool adds) {
+  transform *t = &h->t;
+  for (int64_t i = 0; i < count; i++) t->in[i] = cml_et_times(t->in[i], chirp_at(h, from + i, h->sign));
+  memset(t->in + count, 0, (size_t)(2 * h->block - count) * sizeof *t->in);
+  run_transform(t, t->out, t->in, 2 * h->block, 1);
+  for (int64_t i = 0; i < 2 * h->block; i++) {
+    pair v = cml_et_times(t->out[i], h->spectrum[i]);
+    sum[i] = adds ? cml_et_plus(sum[i], v) : v;
+  }
+}
+
+/* Results `to` .. out of the sum of spectra, into t.out: back by way of conjugates. */
+static void end_block(chirp *h, int64_t to, int64_t count, const pair *sum) {
+  transform *t = &h->t;
+  for (int64_t i = 0; i < 2 * h->block; i++) t->in[i] = (pair){sum[i].re, -sum[i].im};
+  run_transform(t, t->out, t->in, 2 * h->block, 1);
+  double part = 1 / (double)(2 * h->block);
+  for (int64_t i = 0; i < count; i++) t->out[i] = cml_et_times((pair){t->out[i].re * part, -t->out[i].im * part}, chirp_at(h, to + i, h->sign));
+}
+
+/* `wanted` results of a line, block by block. */
+typedef struct long_line {
+  void (*load)(const struct long_line *l, int64_t first, int64_t count, pair *to);
+  void (*store)(const struct long_line *l, int64_t first, int64_t count, const pair *from);
+  void *context;
+} long_line;
+
+static void run_chirp(chirp *h, const long_line *l, int64_t wanted) {
+  for (int64_t to = 0; to < wanted; to += h->block) {
+    int64_t count = wanted - to < h->block ? wanted - to : h->block;
+    for (int64_t from = 0; from < h->n; from += h->block) {
+      int64_t some = h->n - from < h->block ? h->n - from : h->block;
+      take_spectrum(h, from, to);
+      l->load(l, from, some, h->t.in);
+      add_block(h, from, some, h->sum, from > 0);
+    }
+    end_block(h, to, count, h->sum);
+    l->store(l, to, count, h->t.out);
+  }
+}
+
+static cml_status prepare(cml_et_call *c, transform *t, int64_t n, double sign, cml_error *err) {
+  if (largest_factor(n) <= DIRECT) return prepare_plain(c, t, n, sign, err);
+  *t = (transform){.n = n, .in = room_for(c, n), .out = room_for(c, n), .chirp = cml_et_temp(c, sizeof *t->chirp)};
+  if (!t->in || !t->out || !t->chirp) return cml_fail_memory(err);
+  return prepare_chirp(c, t->chirp, n, sign, err);
+}
+
+/* in to out. */
+static void apply(const transform *t) {
+  chirp *h = t->chirp;
+  if (!h) {
+    run_transform(t, t->out, t->in, t->n, 1);
+    return;
+  }
+  take_spectrum(h, 0, 0);
+  memcpy(h->t.in, t->in, (size_t)t->n * sizeof *t->in);
+  add_block(h, 0, t->n, h->t.out, false);
+  end_block(h, 0, t->n, h->t.out);
+  memcpy(t->out, h->t.out, (size_t)t->n * sizeof *t->out);
 }
 
 /* ---- lines in a tensor's memory ---- */
@@ -150,8 +262,8 @@ static int64_t rows_of(int64_t n) {
   return 0;
 }
 
-static cml_status prepare_engine(cml_et_call *c, engine *e, int64_t n, double sign, cml_dtype type, cml_error *err) {
-  int64_t rows = n > LONG && type != CML_F16 ? rows_of(n) : 1;
+static cml_status prepare_engine(cml_et_call *c, engine *e, int64_t n, double sign, cml_error *err) {
+  int64_t rows = n > LONG ? rows_of(n) : 1;
   *e = (engine){.rows = rows > 1 ? rows : 1, .sign = sign};
   e->columns = n / e->rows;
   if (e->rows > 1) CML_TRY(prepare(c, &e->column, e->rows, sign, err));
@@ -162,7 +274,7 @@ static void run_engine(const engine *e, const line *l, double scale) {
   const transform *t = &e->column;
   for (int64_t k = 0; k < e->columns && e->rows > 1; k++) {
     take_out(l, k, e->columns, e->rows, t->in);
-    run_transform(t, t->out, t->in, e->rows, 1);
+    apply(t);
     pair turn = {1, 0}, step = root(k, l->n, e->sign);
     for (int64_t r = 1; r < e->rows; r++) {
       turn = r % 32 ? cml_et_times(turn, step) : root(k * r, l->n, e->sign); /* before roundings add up */
@@ -173,19 +285,107 @@ static void run_engine(const engine *e, const line *l, double scale) {
   t = &e->row;
   for (int64_t r = 0; r < e->rows; r++) {
     take_out(l, r * e->columns, 1, e->columns, t->in);
-    run_transform(t, t->out, t->in, e->columns, 1);
+    apply(t);
     put_in(l, r * e->columns, 1, e->columns, t->out, scale);
   }
   if (e->rows > 1) transpose(l, e->rows, e->columns);
 }
 
-/* Complex to complex along one dimension, in place. */
-static cml_status along(cml_et_call *c, grid *g, int dim, double sign, double scale, cml_error *err) {
+/* ---- long lines that cannot be transformed where they are ---- */
+
+static bool stays(int64_t n, cml_dtype type) { return n <= LONG || (type != CML_F16 && rows_of(n)); }
+
+/* Through a copy of pairs, or without two factors by a convolution. */
+typedef struct detour {
+  bool copied;
   engine e;
-  CML_TRY(prepare_engine(c, &e, g->shape.sizes[dim], sign, g->parts.dtype, err));
+  grid copy;
+  chirp chirp;
+} detour;
+
+/* n pairs of floats, or of doubles for those, one behind the other. */
+static cml_status make_pairs(cml_et_call *c, grid *g, int64_t n, cml_dtype type, cml_error *err) {
+  type = type == CML_F64 ? CML_F64 : CML_F32;
+  void *data = n < INT64_MAX / 16 ? cml_et_temp(c, 2 * (uint64_t)n * cml_dtype_bits(type) / 8) : NULL;
+  if (!data) return cml_fail_memory(err);
+  cml_et_make(&g->shape, type, 1, (int64_t[]){2 * n}, data);
+  g->parts = g->shape.t;
+  g->im = 1;
+  return CML_OK;
+}
+
+static cml_status prepare_detour(cml_et_call *c, detour *d, int64_t n, double sign, cml_dtype type, cml_error *err) {
+  d->copied = rows_of(n) > 0;
+  if (!d->copied) return prepare_chirp(c, &d->chirp, n, sign, err);
+  CML_TRY(make_pairs(c, &d->copy, n, type, err));
+  return prepare_engine(c, &d->e, n, sign, err);
+}
+
+/* All numbers are loaded before the first results are stored where they are copied; else they must stay where they are. */
+static void run_detour(detour *d, const long_line *l, int64_t n, int64_t wanted) {
+  pair some[256];
+  line copy = {&d->copy, 0, 2, n};
+  if (!d->copied) {
+    run_chirp(&d->chirp, l, wanted);
+    return;
+  }
+  for (int64_t i = 0, m; i < n; i += m) {
+    m = n - i < 256 ? n - i : 256;
+    l->load(l, i, m, some);
+    put_in(&copy, i, 1, m, some, 1);
+  }
+  run_engine(&d->e, &copy, 1);
+  for (int64_t i = 0, m; i < wanted; i += m) {
+    m = wanted - i < 256 ? wanted - i : 256;
+    take_out(&copy, i, 1, m, some);
+    l->store(l, i, m, some);
+  }
+}
+
+/* From one line of pairs to another. */
+typedef struct move { const line *from, *to; double scale; } move;
+static void load_line(const long_line *l, int64_t first, int64_t count, pair *to) { take_out(((const move *)l->context)->from, first, 1, count, to); }
+static void store_line(const long_line *l, int64_t first, int64_t count, const pair *from) {
+  const move *m = l->context;
+  put_in(m->to, first, 1, count, from, m->scale);
+}
+
+static cml_status long_along(cml_et_call *c, grid *g, int dim, double sign, double scale, cml_error *err) {
+  int64_t n = g->shape.sizes[dim];
+  detour d;
+  grid saved;
+  CML_TRY(prepare_detour(c, &d, n, sign, g->parts.dtype, err));
+  if (!d.copied) CML_TRY(make_pairs(c, &saved, n, g->parts.dtype, err));
+  for (cml_et_lines at = cml_et_lines_of(&g->shape.t, &g->shape.t, dim); at.left > 0; at.left--, cml_et_next_line(&at)) {
+    const line there = {g, at.first_a, g->shape.strides[dim], n}, kept = {&saved, 0, 2, n};
+    move m = {d.copied ? &there : &kept, &there, scale}, save = {&there, &kept, 1};
+    const long_line l = {load_line, store_line, &m};
+    pair some[256];
+    for (int64_t i = 0, count; i < n && !d.copied; i += count) {
+      const long_line keep = {load_line, store_line, &save};
+      count = n - i < 256 ? n - i : 256;
+      load_line(&keep, i, count, some);
+      store_line(&keep, i, count, some);
+    }
+    run_detour(&d, &l, n, n);
+  }
+  return CML_OK;
+}
+
+static cml_status short_along(cml_et_call *c, grid *g, int dim, double sign, double scale, cml_error *err) {
+  engine e;
+  CML_TRY(prepare_engine(c, &e, g->shape.sizes[dim], sign, err));
   for (cml_et_lines l = cml_et_lines_of(&g->shape.t, &g->shape.t, dim); l.left > 0; l.left--, cml_et_next_line(&l))
     run_engine(&e, &(line){g, l.first_a, g->shape.strides[dim], g->shape.sizes[dim]}, scale);
   return CML_OK;
+}
+
+/* Complex to complex along one dimension, in place. */
+static cml_status along(cml_et_call *c, grid *g, int dim, double sign, double scale, cml_error *err) {
+  const cml_et_mark mark = cml_et_temp_mark(c);
+  cml_status status = (stays(g->shape.sizes[dim], g->parts.dtype) ? short_along : long_along)(c, g, dim, sign, scale, err);
+  cml_et_temp_release(c, mark);
+  return status;
 }
 
 /* ---- operators ---- */
@@ -229,7 +429,7 @@ static cml_status long_r2c(cml_et_call *c, const cml_et_tensor *x, cml_et_tensor
   engine e;
   grid g;
   grid_of(out, &g);
-  CML_TRY(prepare_engine(c, &e, m, -1, g.parts.dtype, err));
+  CML_TRY(prepare_engine(c, &e, m, -1, err));
   for (cml_et_lines at = cml_et_lines_of(x, out, dim); at.left > 0; at.left--, cml_et_next_line(&at)) {
     const line l = {&g, 2 * at.first_b, g.shape.strides[dim], m};
     pair_up(x, at.first_a, x->strides[dim], &l);
@@ -250,8 +450,37 @@ static cml_status short_r2c(cml_et_call *c, const cml_et_tensor *x, cml_et_tenso
   for (cml_et_lines l = cml_et_lines_of(x, out, dim); l.left > 0; l.left--, cml_et_next_line(&l)) {
     cml_et_load_parts(t.in, x, l.first_a, 0, x->strides[dim], n);
     for (int64_t i = 0; i < n; i++) t.in[i].im = 0;
-    run_transform(&t, t.out, t.in, n, 1);
+    apply(&t);
     cml_et_store_pairs(out, l.first_b, out->strides[dim], out->sizes[dim], t.out, scale);
+  }
+  return CML_OK;
+}
+
+/* Between reals and complex numbers of two tensors' lines. */
+typedef struct between {
+  const cml_et_tensor *x;
+  cml_et_tensor *out;
+  int64_t from, step, to, to_step, n;
+  double scale;
+} between;
+
+static void load_reals(const long_line *l, int64_t first, int64_t count, pair *to) {
+  const between *b = l->context;
+  cml_et_load_parts(to, b->x, b->from + first * b->step, 0, b->step, count);
+  for (int64_t i = 0; i < count; i++) to[i].im = 0;
+}
+static void store_numbers(const long_line *l, int64_t first, int64_t count, const pair *from) {
+  const between *b = l->context;
+  cml_et_store_pairs(b->out, b->to + first * b->to_step, b->to_step, count, from, b->scale);
+}
+
+static cml_status detour_r2c(cml_et_call *c, const cml_et_tensor *x, cml_et_tensor *out, int dim, double scale, cml_error *err) {
+  int64_t n = x->sizes[dim];
+  detour d;
+  CML_TRY(prepare_detour(c, &d, n, -1, x->dtype, err));
+  for (cml_et_lines at = cml_et_lines_of(x, out, dim); at.left > 0; at.left--, cml_et_next_line(&at)) {
+    between b = {x, out, at.first_a, x->strides[dim], at.first_b, out->strides[dim], n, scale};
+    run_detour(&d, &(long_line){load_reals, store_numbers, &b}, n, out->sizes[dim]);
   }
   return CML_OK;
 }
@@ -273,7 +502,9 @@ static cml_status op_r2c(cml_et_call *c, cml_error *err) {
   if (n < 1) return cml_et_fail(c, err, "the transformed dimension is empty");
   if (onesided) sizes[last] = n / 2 + 1;
   CML_TRY(cml_et_resize(c, out, x->rank, sizes, err));
-  CML_TRY((by_halves(n, x->dtype) ? long_r2c : short_r2c)(c, x, out, last, d.count > 1 ? 1 : scale, err));
+  const cml_et_mark mark = cml_et_temp_mark(c);
+  CML_TRY((by_halves(n, x->dtype) ? long_r2c : n > LONG ? detour_r2c : short_r2c)(c, x, out, last, d.count > 1 ? 1 : scale, err));
+  cml_et_temp_release(c, mark);
   grid g;
   grid_of(out, &g);
   for (size_t k = d.count - 1; k-- > 0;) CML_TRY(along(c, &g, d.list[k], -1, k ? 1 : scale, err));
@@ -399,7 +630,7 @@ static cml_status long_c2r(cml_et_call *c, const halves *h, double scale, cml_er
   int64_t step = h->out->strides[h->last], m = h->out->sizes[h->last] / 2;
   engine e;
   grid g = {.parts = *h->out, .im = step};
-  CML_TRY(prepare_engine(c, &e, m, 1, g.parts.dtype, err));
+  CML_TRY(prepare_engine(c, &e, m, 1, err));
   for (cml_et_lines at = cml_et_lines_of(h->x, h->out, h->last); at.left > 0; at.left--, cml_et_next_line(&at)) {
     const line l = {&g, at.first_b, 2 * step, m};
     begin_half(h, &at, &l);
@@ -421,10 +652,63 @@ static cml_status short_c2r(cml_et_call *c, const halves *h, double scale, cml_e
     if (h->d->count > 1) load_half(&t, out, l.first_b, step);
     else cml_et_load_pairs(t.in, x, l.first_a, x->strides[h->last], n / 2 + 1);
     mirror(&t, n / 2 + 1);
-    run_transform(&t, t.out, t.in, n, 1);
+    apply(&t);
     double *re = (double *)(void *)t.in;
     for (int64_t i = 0; i < n; i++) re[i] = t.out[i].re * scale;
     cml_et_store_f64(out, l.first_b, step, n, re);
+  }
+  return CML_OK;
+}
+
+/* Numbers first .. first + count of a spectrum of which half is there: as complex numbers of x, or as other_dims left it, in reals. */
+static void load_there(const between *b, int64_t first, int64_t count, int64_t direction, pair *to) {
+  if (b->x->complex) cml_et_load_pairs(to, b->x, b->from + first * b->step, direction * b->step, count);
+  for (int64_t i = 0, k = first; i < count && !b->x->complex; i++, k += direction)
+    cml_et_load_parts(to + i, b->x, b->from + (k ? 2 * k - 1 : 0) * b->step, k && 2 * k != b->n ? b->step : 0, b->step, 1);
+  for (int64_t i = 0, k = first; i < count; i++, k += direction)
+    if (k == 0 || 2 * k == b->n) to[i].im = 0;
+}
+
+static void load_mirrored(const long_line *l, int64_t first, int64_t count, pair *to) {
+  const between *b = l->context;
+  int64_t there = first > b->n / 2 ? 0 : b->n / 2 + 1 - first < count ? b->n / 2 + 1 - first : count;
+  if (there) load_there(b, first, there, 1, to);
+  if (there == count) return;
+  load_there(b, b->n - first - there, count - there, -1, to + there);
+  for (int64_t i = there; i < count; i++) to[i].im = -to[i].im;
+}
+static void store_reals(const long_line *l, int64_t first, int64_t count, const pair *from) {
+  const between *b = l->context;
+  double re[256];
+  for (int64_t i = 0, m; i < count; i += m) {
+    m = count - i < 256 ? count - i : 256;
+    for (int64_t k = 0; k < m; k++) re[k] = from[i + k].re * b->scale;
+    cml_et_store_f64(b->out, b->to + (first + i) * b->to_step, b->to_step, m, re);
+  }
+}
+
+static cml_status detour_c2r(cml_et_call *c, const halves *h, double scale, cml_error *err) {
+  int64_t n = h->out->sizes[h->last], step = h->out->strides[h->last];
+  cml_et_local kept;
+  detour d;
+  bool moved = h->d->count > 1, saves;
+  CML_TRY(prepare_detour(c, &d, n, 1, h->out->dtype, err));
+  saves = moved && !d.copied;
+  cml_et_make(&kept, h->out->dtype, 1, &n, saves ? cml_et_temp(c, (uint64_t)n * cml_et_width(h->out)) : NULL);
+  if (saves && !kept.t.data) return cml_fail_memory(err);
+  for (cml_et_lines at = cml_et_lines_of(h->x, h->out, h->last); at.left > 0; at.left--, cml_et_next_line(&at)) {
+    between b = {h->x, h->out, at.first_a, h->x->strides[h->last], at.first_b, step, n, scale};
+    if (moved) b.x = h->out, b.from = at.first_b, b.step = step;
+    if (saves) {
+      double some[256];
+      for (int64_t i = 0, m; i < n; i += m) {
+        m = n - i < 256 ? n - i : 256;
+        cml_et_load_f64(some, h->out, at.first_b + i * step, step, m);
+        cml_et_store_f64(&kept.t, i, 1, m, some);
+      }
+      b.x = &kept.t, b.from = 0, b.step = 1;
+    }
+    run_detour(&d, &(long_line){load_mirrored, store_reals, &b}, n, n);
   }
   return CML_OK;
 }
@@ -447,7 +731,7 @@ static cml_status op_c2r(cml_et_call *c, cml_error *err) {
   if (cml_et_numel(out) == 0) return CML_OK;
   const halves h = {x, out, &d, last};
   if (d.count > 1) CML_TRY(other_dims(c, &h, n, err));
-  return (by_halves(n, out->dtype) ? long_c2r : short_c2r)(c, &h, scale, err);
+  return (by_halves(n, out->dtype) ? long_c2r : n > LONG ? detour_c2r : short_c2r)(c, &h, scale, err);
 }
 
 static const cml_et_op rows[] = {

@@ -209,9 +209,10 @@ static void images(void **state) {
 /* One number of a spectrum over three dimensions is a wave. */
 static void waves(void **state) {
   (void)state;
-  for (int64_t n = 1; n <= 50; n += n < 5 ? 1 : 45)
+  static const int64_t lengths[] = {1, 2, 3, 4, 5, 50, 127, 214};
+  for (size_t c = 0; c < sizeof lengths / sizeof *lengths; c++)
     for (int last = 0; last < 2; last++) {
-      const int64_t sizes[4] = {2, n > 5 ? 60 : 6, n > 5 ? 70 : 5, n}, given[4] = {2, sizes[1], sizes[2], n / 2 + 1};
+      const int64_t n = lengths[c], sizes[4] = {2, n == 127 ? 103 : n > 5 ? 60 : 6, n == 127 ? 20 : n > 5 ? 70 : 5, n}, given[4] = {2, sizes[1], sizes[2], n / 2 + 1};
       array *x = make(CML_DTYPE_NONE, 4, 4, given, last), *y = make(CML_F32, 0, 4, sizes, last);
       int64_t a = 2, b = 3, k = n / 2, lines = sizes[1] * sizes[2];
       ((float *)x->local.t.data)[2 * place(x, ((sizes[1] + a) * sizes[2] + b) * given[3] + k)] = 1; /* of the second of the two */
@@ -229,8 +230,8 @@ static void waves(void **state) {
 /* Some numbers of the spectra of long lines, by summing up; and back. */
 static void long_waves(void **state) {
   (void)state;
-  static const int64_t lengths[] = {30000, 65536, 98304};
-  for (size_t i = 0; i < 3; i++)
+  static const int64_t lengths[] = {30000, 65536, 98304, 99225 /* odd */, 16411 /* a prime */, 19946 /* 2 * 9973 */, 65537};
+  for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++)
     for (int turned = 0; turned < 2; turned++) { /* along the last dimension, or along the first */
       const int64_t n = lengths[i], half = n / 2 + 1, rows = 3, sizes[2] = {turned ? n : rows, turned ? rows : n}, given[2] = {turned ? half : rows, turned ? rows : half};
       array *x = filled(CML_F32, 2, sizes, false), *y = make(CML_DTYPE_NONE, 4, 2, given, false), *back = make(CML_F32, 0, 2, sizes, false);
@@ -257,21 +258,29 @@ static void long_waves(void **state) {
 /* Long lines in two dimensions, and both sides of a spectrum: a wave is one number, or two. */
 static void long_planes(void **state) {
   (void)state;
-  const int64_t n = 20000, m = 4, sizes[2] = {m, n}, all[2] = {m, n};
-  array *x = make(CML_F32, 0, 2, sizes, false), *y = make(CML_DTYPE_NONE, 4, 2, all, false), *half = make(CML_DTYPE_NONE, 4, 2, (int64_t[]){m, n / 2 + 1}, false);
-  for (int64_t i = 0; i < m * n; i++) set(x, i, cos(2 * M_PI * ((double)(i / n) / (double)m + (double)(i % n * 777 % n) / (double)n)));
-  run("aten::_fft_r2c.out", (cml_et_value *[]){&x->value, LIST(INT(0), INT(1)), INT(0), &no, &y->value}, 5);
-  const float *parts = y->local.t.data;
-  for (int64_t i = 0; i < m * n; i++) {
-    bool there = i == n + 777 || i == 3 * n + (n - 777);
-    near("_fft_r2c, both sides", i, (double)parts[2 * i], there ? (double)(m * n) / 2 : 0, 0.05);
-    near("_fft_r2c, both sides", i, (double)parts[2 * i + 1], 0, 0.05);
+  static const int64_t lengths[] = {20000, 19845 /* odd */, 16411 /* a prime */};
+  const int64_t m = 4;
+  for (int c = 0; c < 6; c++) {
+    bool tall = c % 2; /* the long dimension comes first */
+    const int64_t n = lengths[c / 2], sizes[2] = {tall ? n : m, tall ? m : n}, given[2] = {sizes[0], sizes[1] / 2 + 1}, k = 777;
+    array *x = make(CML_F32, 0, 2, sizes, false), *y = make(CML_DTYPE_NONE, 4, 2, sizes, false), *half = make(CML_DTYPE_NONE, 4, 2, given, false);
+    for (int64_t i = 0; i < m * n; i++) {
+      int64_t along = tall ? i / m : i % n, across = tall ? i % m : i / n;
+      set(x, i, cos(2 * M_PI * ((double)across / (double)m + (double)(along * k % n) / (double)n)));
+    }
+    run("aten::_fft_r2c.out", (cml_et_value *[]){&x->value, LIST(INT(0), INT(1)), INT(0), &no, &y->value}, 5);
+    const float *parts = y->local.t.data;
+    for (int64_t i = 0; i < m * n; i++) {
+      bool there = i == (tall ? k * m + 1 : n + k) || i == (tall ? (n - k) * m + 3 : 3 * n + (n - k));
+      near("_fft_r2c, both sides", i, (double)parts[2 * i], there ? (double)(m * n) / 2 : 0, 0.05);
+      near("_fft_r2c, both sides", i, (double)parts[2 * i + 1], 0, 0.05);
+    }
+    ((float *)half->local.t.data)[2 * (tall ? k * given[1] + 1 : given[1] + k)] = 1;
+    array *back = make(CML_F32, 0, 2, sizes, false);
+    run("aten::_fft_c2r.out", (cml_et_value *[]){&half->value, LIST(INT(0), INT(1)), INT(0), INT(sizes[1]), &back->value}, 5);
+    for (int64_t i = 0; i < m * n; i++) near("_fft_c2r, two dimensions", i, get(back, i), 2 * get(x, i), 1e-5);
+    drop(x), drop(y), drop(half), drop(back);
   }
-  ((float *)half->local.t.data)[2 * ((n / 2 + 1) + 777)] = 1;
-  array *back = make(CML_F32, 0, 2, sizes, false);
-  run("aten::_fft_c2r.out", (cml_et_value *[]){&half->value, LIST(INT(0), INT(1)), INT(0), INT(n), &back->value}, 5);
-  for (int64_t i = 0; i < m * n; i++) near("_fft_c2r, two dimensions", i, get(back, i), 2 * get(x, i), 1e-5);
-  drop(x), drop(y), drop(half), drop(back);
 }
 
 /* Products and sums of complex numbers with long rows. */
@@ -627,14 +636,15 @@ static int no_threads(void **state) {
   return 0;
 }
 
+#define AMONG_TWO(test) {"among two threads: " #test, test, two_threads, no_threads, NULL}
+#define AMONG_MANY(test) {"among many threads: " #test, test, many_threads, no_threads, NULL}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(moves),        cmocka_unit_test(searches),  cmocka_unit_test(reductions),  cmocka_unit_test(norms),           cmocka_unit_test(long_rows),
-      cmocka_unit_test(images),       cmocka_unit_test(waves),     cmocka_unit_test(long_waves),  cmocka_unit_test(long_planes),     cmocka_unit_test(complex_numbers),
+      cmocka_unit_test(images),       AMONG_TWO(waves), AMONG_TWO(long_waves), AMONG_TWO(long_planes),     cmocka_unit_test(complex_numbers),
       cmocka_unit_test(convolutions), cmocka_unit_test(wide_images), cmocka_unit_test(masks),     cmocka_unit_test(channels),        cmocka_unit_test(distances),
       cmocka_unit_test(mixed_products), cmocka_unit_test(many_keys), cmocka_unit_test(channels_last), cmocka_unit_test(index_of_number), cmocka_unit_test(range_of_products),
-#define AMONG_TWO(test) {"among two threads: " #test, test, two_threads, no_threads, NULL}
-#define AMONG_MANY(test) {"among many threads: " #test, test, many_threads, no_threads, NULL}
       AMONG_TWO(many_weights), AMONG_TWO(half_products),
       AMONG_MANY(norms), AMONG_MANY(long_rows), AMONG_MANY(images), AMONG_MANY(convolutions), AMONG_MANY(many_weights), AMONG_MANY(half_products),
       AMONG_MANY(mixed_products), AMONG_MANY(many_keys), AMONG_MANY(reductions)};
