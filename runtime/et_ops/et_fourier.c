@@ -1,188 +1,20 @@
-/* Fourier transforms. A line is taken out into pairs of doubles, transformed there, and rounded once.
- *
- * The transform of n = p m numbers is p transforms of m numbers each, of every p-th one, which p-point transforms put together
- * (Cooley and Tukey), p being n's least prime factor. All twiddle factors come from one table of the n-th roots of unity.
+/* Fourier transforms. A line is taken out into pairs of doubles, transformed there (et_transform.h), and rounded once.
  *
  * A line of more than LONG numbers stays where it is, for a program's peak memory is its plan: as a matrix of n = rows * columns numbers
  * whose columns and then rows are transformed one at a time, turned in between, and which is transposed in place at the end. A long
  * line of reals goes through one of half as many complex numbers, which is as much memory as its output has. Long lines of an odd number
- * of reals, and of float16 (which would be rounded twice), are transformed in a copy.
- *
- * Numbers with a large prime factor are transformed as a convolution (Bluestein): k t = (k k + t t - (k - t) (k - t)) / 2 makes each result
- * a sum of products of two chirps. Lines of at most LONG at once, others block by block: each block of results from each block of numbers,
- * which takes a square of the blocks' count in time and a few blocks of memory. */
+ * of reals, and of float16 (which would be rounded twice), are transformed in a copy, those without two factors of at most LONG block by
+ * block. */
 #include <math.h>
 
-#include "et_complex.h"
 #include "et_families.h"
+#include "et_transform.h"
 
-enum { LONG = 1 << 13, DIRECT = 100 /* the largest prime factor that is transformed as it is defined */ };
+enum { LONG = CML_ET_LONG };
 
 typedef cml_et_pair pair;
-
-typedef struct transform {
-  int64_t n;
-  pair *roots;            /* n: exp(sign 2 pi i k / n) */
-  pair *in, *out, *mixed; /* n each; mixed: as many as the largest prime factor has */
-  struct chirp *chirp;    /* how it is done with a large prime factor; then there are no roots; or NULL */
-} transform;
-
-/* A convolution with a chirp. */
-typedef struct chirp {
-  int64_t n, block;     /* block: numbers that are convolved at a time */
-  double sign;
-  transform t;          /* of 2 block numbers */
-  pair *spectrum, *sum; /* 2 block each; sum: NULL where there is one block */
-  int64_t held;         /* what results are away from the numbers that spectrum is for; -1: none */
-} chirp;
-
-static pair root(int64_t k, int64_t n, double sign) {
-  double angle = sign * 2 * M_PI * (double)k / (double)n;
-  return (pair){cos(angle), sin(angle)};
-}
-
-static int64_t least_factor(int64_t n) {
-  for (int64_t p = 2; p * p <= n; p++)
-    if (n % p == 0) return p;
-  return n;
-}
-
-static void put_together(const transform *t, pair *out, int64_t n, int64_t p) {
-  int64_t m = n / p, step = t->n / n;
-  for (int64_t k = 0; k < m; k++) {
-    for (int64_t r = 0; r < p; r++) t->mixed[r] = cml_et_times(out[r * m + k], t->roots[r * k * step]);
-    if (p == 2) {
-      pair a = t->mixed[0], b = t->mixed[1];
-      out[k] = cml_et_plus(a, b);
-      out[m + k] = (pair){a.re - b.re, a.im - b.im};
-      continue;
-    }
-    for (int64_t q = 0; q < p; q++) {
-      pair sum = t->mixed[0];
-      for (int64_t r = 1; r < p; r++) sum = cml_et_plus(sum, cml_et_times(t->mixed[r], t->roots[r * q % p * (t->n / p)]));
-      out[q * m + k] = sum;
-    }
-  }
-}
-
-/* The recursion halves n at least: its depth is at most 62. */
-static void run_transform(const transform *t, pair *out, const pair *in, int64_t n, int64_t stride) {
-  if (n == 1) {
-    *out = *in;
-    return;
-  }
-  int64_t p = least_factor(n), m = n / p;
-  for (int64_t r = 0; r < p; r++) run_transform(t, out + r * m, in + r * stride, m, stride * p);
-  put_together(t, out, n, p);
-}
-
-static int64_t largest_factor(int64_t n) {
-  int64_t p = 1;
-  for (; n > 1; n /= p) p = least_factor(n);
-  return p;
-}
-
-static pair *room_for(cml_et_call *c, int64_t count) {
-  uint64_t bytes;
-  return cml_mul((uint64_t)count, sizeof(pair), &bytes) ? cml_et_temp(c, bytes) : NULL;
-}
-
-static cml_status prepare_plain(cml_et_call *c, transform *t, int64_t n, double sign, cml_error *err) {
-  *t = (transform){.n = n, .roots = room_for(c, n), .in = room_for(c, n), .out = room_for(c, n), .mixed = room_for(c, largest_factor(n))};
-  if (!t->roots || !t->in || !t->out || !t->mixed) return cml_fail_memory(err);
-  for (int64_t k = 0; k < n; k++) t->roots[k] = root(k, n, sign);
-  return CML_OK;
-}
-
-/* ---- convolutions with chirps ---- */
-
-/* exp(sign pi i k k / n) */
-static pair chirp_at(const chirp *h, int64_t k, double sign) {
-  return root((int64_t)((unsigned __int128)k * (unsigned __int128)k % (unsigned __int128)(2 * h->n)), 2 * h->n, sign);
-}
-
-static cml_status prepare_chirp(cml_et_call *c, chirp *h, int64_t n, double sign, cml_error *err) {
-  int64_t block = 1;
-  while (block < n && block < LONG) block *= 2;
-  *h = (chirp){.n = n, .block = block, .sign = sign, .spectrum = room_for(c, 2 * block), .sum = block < n ? room_for(c, 2 * block) : NULL, .held = -1};
-  if (!h->spectrum || (block < n && !h->sum)) return cml_fail_memory(err);
-  return prepare_plain(c, &h->t, 2 * block, -1, err);
-}
-
-/* What numbers `from` .. are weighted with for results `to` ..: the other chirp, transformed. */
-static void take_spectrum(chirp *h, int64_t from, int64_t to) {
-  int64_t away = to - from, size = 2 * h->block;
-  if (h->held == away) return;
-  for (int64_t i = 0; i < size; i++) {
-    int64_t at = away + (i < h->block ? i : i - size);
-    h->t.in[i] = i == h->block ? (pair){0, 0} : chirp_at(h, at < 0 ? -at : at, -h->sign);
-  }
-  run_transform(&h->t, h->spectrum, h->t.in, size, 1);
-  h->held = away < 0 ? -1 : away;
-}
-
-/* The spectrum of numbers `from` .., which are in t.in, times that of the chirp: added to sum, or put there. */
-static void add_block(chirp *h, int64_t from, int64_t count, pair *sum, bool adds) {
-  transform *t = &h->t;
-  for (int64_t i = 0; i < count; i++) t->in[i] = cml_et_times(t->in[i], chirp_at(h, from + i, h->sign));
-  memset(t->in + count, 0, (size_t)(2 * h->block - count) * sizeof *t->in);
-  run_transform(t, t->out, t->in, 2 * h->block, 1);
-  for (int64_t i = 0; i < 2 * h->block; i++) {
-    pair v = cml_et_times(t->out[i], h->spectrum[i]);
-    sum[i] = adds ? cml_et_plus(sum[i], v) : v;
-  }
-}
-
-/* Results `to` .. out of the sum of spectra, into t.out: back by way of conjugates. */
-static void end_block(chirp *h, int64_t to, int64_t count, const pair *sum) {
-  transform *t = &h->t;
-  for (int64_t i = 0; i < 2 * h->block; i++) t->in[i] = (pair){sum[i].re, -sum[i].im};
-  run_transform(t, t->out, t->in, 2 * h->block, 1);
-  double part = 1 / (double)(2 * h->block);
-  for (int64_t i = 0; i < count; i++) t->out[i] = cml_et_times((pair){t->out[i].re * part, -t->out[i].im * part}, chirp_at(h, to + i, h->sign));
-}
-
-/* `wanted` results of a line, block by block. */
-typedef struct long_line {
-  void (*load)(const struct long_line *l, int64_t first, int64_t count, pair *to);
-  void (*store)(const struct long_line *l, int64_t first, int64_t count, const pair *from);
-  void *context;
-} long_line;
-
-static void run_chirp(chirp *h, const long_line *l, int64_t wanted) {
-  for (int64_t to = 0; to < wanted; to += h->block) {
-    int64_t count = wanted - to < h->block ? wanted - to : h->block;
-    for (int64_t from = 0; from < h->n; from += h->block) {
-      int64_t some = h->n - from < h->block ? h->n - from : h->block;
-      take_spectrum(h, from, to);
-      l->load(l, from, some, h->t.in);
-      add_block(h, from, some, h->sum, from > 0);
-    }
-    end_block(h, to, count, h->sum);
-    l->store(l, to, count, h->t.out);
-  }
-}
-
-static cml_status prepare(cml_et_call *c, transform *t, int64_t n, double sign, cml_error *err) {
-  if (largest_factor(n) <= DIRECT) return prepare_plain(c, t, n, sign, err);
-  *t = (transform){.n = n, .in = room_for(c, n), .out = room_for(c, n), .chirp = cml_et_temp(c, sizeof *t->chirp)};
-  if (!t->in || !t->out || !t->chirp) return cml_fail_memory(err);
-  return prepare_chirp(c, t->chirp, n, sign, err);
-}
-
-/* in to out. */
-static void apply(const transform *t) {
-  chirp *h = t->chirp;
-  if (!h) {
-    run_transform(t, t->out, t->in, t->n, 1);
-    return;
-  }
-  take_spectrum(h, 0, 0);
-  memcpy(h->t.in, t->in, (size_t)t->n * sizeof *t->in);
-  add_block(h, 0, t->n, h->t.out, false);
-  end_block(h, 0, t->n, h->t.out);
-  memcpy(t->out, h->t.out, (size_t)t->n * sizeof *t->out);
-}
+typedef cml_et_transform transform;
+typedef cml_et_long_line long_line;
 
 /* ---- lines in a tensor's memory ---- */
 
@@ -266,18 +98,18 @@ static cml_status prepare_engine(cml_et_call *c, engine *e, int64_t n, double si
   int64_t rows = n > LONG ? rows_of(n) : 1;
   *e = (engine){.rows = rows > 1 ? rows : 1, .sign = sign};
   e->columns = n / e->rows;
-  if (e->rows > 1) CML_TRY(prepare(c, &e->column, e->rows, sign, err));
-  return prepare(c, &e->row, e->columns, sign, err);
+  if (e->rows > 1) CML_TRY(cml_et_transform_prepare(c, &e->column, e->rows, sign, err));
+  return cml_et_transform_prepare(c, &e->row, e->columns, sign, err);
 }
 
 static void run_engine(const engine *e, const line *l, double scale) {
   const transform *t = &e->column;
   for (int64_t k = 0; k < e->columns && e->rows > 1; k++) {
     take_out(l, k, e->columns, e->rows, t->in);
-    apply(t);
-    pair turn = {1, 0}, step = root(k, l->n, e->sign);
+    cml_et_transform_run(t);
+    pair turn = {1, 0}, step = cml_et_root(k, l->n, e->sign);
     for (int64_t r = 1; r < e->rows; r++) {
-      turn = r % 32 ? cml_et_times(turn, step) : root(k * r, l->n, e->sign); /* before roundings add up */
+      turn = r % 32 ? cml_et_times(turn, step) : cml_et_root(k * r, l->n, e->sign); /* before roundings add up */
       t->out[r] = cml_et_times(t->out[r], turn);
     }
     put_in(l, k, e->columns, e->rows, t->out, 1);
@@ -285,7 +117,7 @@ static void run_engine(const engine *e, const line *l, double scale) {
   t = &e->row;
   for (int64_t r = 0; r < e->rows; r++) {
     take_out(l, r * e->columns, 1, e->columns, t->in);
-    apply(t);
+    cml_et_transform_run(t);
     put_in(l, r * e->columns, 1, e->columns, t->out, scale);
   }
   if (e->rows > 1) transpose(l, e->rows, e->columns);
@@ -300,7 +132,7 @@ typedef struct detour {
   bool copied;
   engine e;
   grid copy;
-  chirp chirp;
+  cml_et_chirp chirp;
 } detour;
 
 /* n pairs of floats, or of doubles for those, one behind the other. */
@@ -316,7 +148,7 @@ static cml_status make_pairs(cml_et_call *c, grid *g, int64_t n, cml_dtype type,
 
 static cml_status prepare_detour(cml_et_call *c, detour *d, int64_t n, double sign, cml_dtype type, cml_error *err) {
   d->copied = rows_of(n) > 0;
-  if (!d->copied) return prepare_chirp(c, &d->chirp, n, sign, err);
+  if (!d->copied) return cml_et_chirp_prepare(c, &d->chirp, n, sign, err);
   CML_TRY(make_pairs(c, &d->copy, n, type, err));
   return prepare_engine(c, &d->e, n, sign, err);
 }
@@ -326,7 +158,7 @@ static void run_detour(detour *d, const long_line *l, int64_t n, int64_t wanted)
   pair some[256];
   line copy = {&d->copy, 0, 2, n};
   if (!d->copied) {
-    run_chirp(&d->chirp, l, wanted);
+    cml_et_chirp_run(&d->chirp, l, wanted);
     return;
   }
   for (int64_t i = 0, m; i < n; i += m) {
@@ -407,7 +239,7 @@ static bool by_halves(int64_t n, cml_dtype type) { return n > LONG && n % 2 == 0
  * e = a + conj(b) and o = a - conj(b), forward they are (e - i w o) / 2 and its like, back e + i w o, w being the k-th root. */
 static void untie(const line *l, int64_t k, double sign, double scale) {
   int64_t m = l->n, j = m - k;
-  pair a = get(l, k), b = get(l, k ? j : 0), w = root(k, 2 * m, sign), e = {a.re + b.re, a.im - b.im}, o = {a.re - b.re, a.im + b.im};
+  pair a = get(l, k), b = get(l, k ? j : 0), w = cml_et_root(k, 2 * m, sign), e = {a.re + b.re, a.im - b.im}, o = {a.re - b.re, a.im + b.im};
   pair turned = cml_et_times((pair){0, sign}, cml_et_times(w, o)); /* i w o back, -i w o forward */
   if (sign < 0) scale /= 2;
   put(l, k, cml_et_plus(e, turned), scale);
@@ -443,15 +275,46 @@ static cml_status long_r2c(cml_et_call *c, const cml_et_tensor *x, cml_et_tensor
   return CML_OK;
 }
 
+/* An even number of reals is transformed as half as many complex numbers, as untie has it. */
+typedef struct reals {
+  transform t;
+  pair *turns, *numbers; /* half + 1 each; NULL where n is odd */
+  int64_t n, half;
+} reals;
+
+static cml_status prepare_reals(cml_et_call *c, reals *r, int64_t n, double sign, cml_error *err) {
+  *r = (reals){.n = n, .half = n / 2};
+  if (n % 2) return cml_et_transform_prepare(c, &r->t, n, sign, err);
+  r->turns = cml_et_pairs(c, r->half + 1);
+  r->numbers = cml_et_pairs(c, r->half + 1);
+  if (!r->turns || !r->numbers) return cml_fail_memory(err);
+  for (int64_t k = 0; k <= r->half; k++) r->turns[k] = cml_et_root(k, n, sign);
+  return cml_et_transform_prepare(c, &r->t, r->half, sign, err);
+}
+
+/* to[k] = e + sign i w o for all k <= half, of from[half] as of from[0] where it goes round. */
+static void untie_all(const reals *r, pair *to, const pair *from, bool round, int64_t count, double sign, double scale) {
+  for (int64_t k = 0; k < count; k++) {
+    pair a = from[round && k == r->half ? 0 : k], b = from[round && k == 0 ? 0 : r->half - k], o = {a.re - b.re, a.im + b.im}, w = cml_et_times(r->turns[k], o);
+    to[k] = (pair){(a.re + b.re - sign * w.im) * scale, (a.im - b.im + sign * w.re) * scale};
+  }
+}
+
 static cml_status short_r2c(cml_et_call *c, const cml_et_tensor *x, cml_et_tensor *out, int dim, double scale, cml_error *err) {
-  int64_t n = x->sizes[dim];
-  transform t = {0};
-  CML_TRY(prepare(c, &t, n, -1, err));
+  int64_t n = x->sizes[dim], step = x->strides[dim], there = n / 2 + 1 < out->sizes[dim] ? n / 2 + 1 : out->sizes[dim];
+  reals r;
+  CML_TRY(prepare_reals(c, &r, n, -1, err));
   for (cml_et_lines l = cml_et_lines_of(x, out, dim); l.left > 0; l.left--, cml_et_next_line(&l)) {
-    cml_et_load_parts(t.in, x, l.first_a, 0, x->strides[dim], n);
-    for (int64_t i = 0; i < n; i++) t.in[i].im = 0;
-    apply(&t);
-    cml_et_store_pairs(out, l.first_b, out->strides[dim], out->sizes[dim], t.out, scale);
+    const pair *all = r.t.out;
+    cml_et_load_parts(r.t.in, x, l.first_a, n % 2 ? 0 : step, n % 2 ? step : 2 * step, r.t.n);
+    for (int64_t i = 0; i < n && n % 2; i++) r.t.in[i].im = 0;
+    cml_et_transform_run(&r.t);
+    if (n % 2 == 0) untie_all(&r, r.numbers, r.t.out, true, r.half + 1, -1, 0.5), all = r.numbers;
+    cml_et_store_pairs(out, l.first_b, out->strides[dim], there, all, scale);
+    for (int64_t k = there; k < out->sizes[dim]; k++) { /* both sides are wanted */
+      const pair p = {all[n - k].re, -all[n - k].im};
+      cml_et_store_pairs(out, l.first_b + k * out->strides[dim], 0, 1, &p, scale);
+    }
   }
   return CML_OK;
 }
@@ -511,10 +374,9 @@ static cml_status op_r2c(cml_et_call *c, cml_error *err) {
   return CML_OK;
 }
 
-/* The half of a spectrum that is given stands for all: the other half is its conjugate, mirrored. */
-static void mirror(transform *t, int64_t given) {
+/* The half of a spectrum of an odd number of reals stands for all: the other half is its conjugate, mirrored. */
+static void mirror(transform *t) {
   t->in[0].im = 0;
-  if (t->n % 2 == 0 && t->n / 2 < given) t->in[t->n / 2].im = 0;
   for (int64_t i = t->n / 2 + 1; i < t->n; i++) t->in[i] = (pair){t->in[t->n - i].re, -t->in[t->n - i].im};
 }
 
@@ -598,10 +460,10 @@ static cml_status other_dims(cml_et_call *c, const halves *h, int64_t n, cml_err
 }
 
 /* Half a spectrum out of a line of the output, as other_dims left it. */
-static void load_half(transform *t, const cml_et_tensor *out, int64_t first, int64_t step) {
-  cml_et_load_parts(t->in, out, first, 0, step, 1);
-  cml_et_load_parts(t->in + 1, out, first + step, step, 2 * step, (t->n - 1) / 2);
-  if (t->n % 2 == 0) cml_et_load_parts(t->in + t->n / 2, out, first + (t->n - 1) * step, 0, step, 1);
+static void load_half(pair *to, int64_t n, const cml_et_tensor *out, int64_t first, int64_t step) {
+  cml_et_load_parts(to, out, first, 0, step, 1);
+  cml_et_load_parts(to + 1, out, first + step, step, 2 * step, (n - 1) / 2);
+  if (n % 2 == 0) cml_et_load_parts(to + n / 2, out, first + (n - 1) * step, 0, step, 1);
 }
 
 /* Half a spectrum of 2 m reals into m numbers of the output's line, the real part of the last one as the imaginary one of the first:
@@ -646,15 +508,23 @@ static cml_status short_c2r(cml_et_call *c, const halves *h, double scale, cml_e
   const cml_et_tensor *x = h->x;
   cml_et_tensor *out = h->out;
   int64_t n = out->sizes[h->last], step = out->strides[h->last];
-  transform t = {0};
-  CML_TRY(prepare(c, &t, n, 1, err));
+  reals r;
+  CML_TRY(prepare_reals(c, &r, n, 1, err));
   for (cml_et_lines l = cml_et_lines_of(x, out, h->last); l.left > 0; l.left--, cml_et_next_line(&l)) {
-    if (h->d->count > 1) load_half(&t, out, l.first_b, step);
-    else cml_et_load_pairs(t.in, x, l.first_a, x->strides[h->last], n / 2 + 1);
-    mirror(&t, n / 2 + 1);
-    apply(&t);
-    double *re = (double *)(void *)t.in;
-    for (int64_t i = 0; i < n; i++) re[i] = t.out[i].re * scale;
+    pair *given = n % 2 ? r.t.in : r.numbers;
+    if (h->d->count > 1) load_half(given, n, out, l.first_b, step);
+    else cml_et_load_pairs(given, x, l.first_a, x->strides[h->last], n / 2 + 1);
+    if (n % 2 == 0) {
+      given[0].im = given[r.half].im = 0;
+      untie_all(&r, r.t.in, given, false, r.half, 1, 1);
+      cml_et_transform_run(&r.t);
+      cml_et_store_parts(out, l.first_b, step, 2 * step, r.half, r.t.out, scale);
+      continue;
+    }
+    mirror(&r.t);
+    cml_et_transform_run(&r.t);
+    double *re = (double *)(void *)r.t.in;
+    for (int64_t i = 0; i < n; i++) re[i] = r.t.out[i].re * scale;
     cml_et_store_f64(out, l.first_b, step, n, re);
   }
   return CML_OK;

@@ -1,0 +1,48 @@
+/* Transforms of numbers in memory, for et_fourier.c: short lines at once, long ones with a large prime factor block by block. */
+#ifndef CML_ET_TRANSFORM_H
+#define CML_ET_TRANSFORM_H
+
+#include "et_complex.h"
+
+enum { CML_ET_LONG = 1 << 13 }; /* numbers of a line that is taken out as a whole, at most */
+
+/* exp(sign 2 pi i k / n) */
+cml_et_pair cml_et_root(int64_t k, int64_t n, double sign);
+
+/* Temporary memory for that many; NULL where there is none. */
+cml_et_pair *cml_et_pairs(cml_et_call *c, int64_t count);
+
+typedef struct cml_et_transform {
+  int64_t n;
+  cml_et_pair *roots;            /* n: exp(sign 2 pi i k / n) */
+  cml_et_pair *in, *out, *mixed; /* n each; mixed: as many as the largest prime factor has */
+  struct cml_et_chirp *chirp;    /* how it is done with a large prime factor; then there are no roots; or NULL */
+} cml_et_transform;
+
+/* Of n numbers, in temporary memory: about 48 bytes for each, up to 256 with a large prime factor. */
+CML_NODISCARD cml_status cml_et_transform_prepare(cml_et_call *c, cml_et_transform *t, int64_t n, double sign, cml_error *err);
+/* in, which is lost, to out. */
+void cml_et_transform_run(const cml_et_transform *t);
+
+/* A convolution with a chirp. */
+typedef struct cml_et_chirp {
+  int64_t n, block;            /* block: numbers that are convolved at a time */
+  double sign;
+  cml_et_transform t;          /* of 2 block numbers */
+  cml_et_pair *spectrum, *sum; /* 2 block each; sum: NULL where there is one block */
+  int64_t held;                /* what results are away from the numbers that spectrum is for; -1: none */
+} cml_et_chirp;
+
+/* A line whose numbers are loaded, and its results stored, some at a time. */
+typedef struct cml_et_long_line {
+  void (*load)(const struct cml_et_long_line *l, int64_t first, int64_t count, cml_et_pair *to);
+  void (*store)(const struct cml_et_long_line *l, int64_t first, int64_t count, const cml_et_pair *from);
+  void *context;
+} cml_et_long_line;
+
+/* 1.3 MB at most, whatever n is. */
+CML_NODISCARD cml_status cml_et_chirp_prepare(cml_et_call *c, cml_et_chirp *h, int64_t n, double sign, cml_error *err);
+/* The first `wanted` results, block by block: each number is loaded once for each block. */
+void cml_et_chirp_run(cml_et_chirp *h, const cml_et_long_line *l, int64_t wanted);
+
+#endif
