@@ -120,7 +120,8 @@ struct scaling {
   int64_t span;             /* positions of a table: it and the sources behind it are bounded */
   int64_t begin, count;     /* of the table */
   int64_t *first, *taps;
-  double *weights;          /* [position][most] */
+  double *weights;          /* [position][most]; NULL: of so many taps that they are computed when they are used, a position in a table */
+  double center, sum;       /* then: of the position's triangle */
 };
 
 enum { TABLE = 1 << 14 }; /* numbers in a table, or sources of one */
@@ -130,12 +131,13 @@ static cml_status make_table(cml_et_call *c, scaling *s, cml_error *err) {
   uint64_t bytes;
   s->span = each < TABLE ? (int64_t)(TABLE / each) : 1;
   if (s->span > s->out) s->span = s->out;
-  if (!cml_mul((uint64_t)s->span * 8, (uint64_t)s->most + 2, &bytes)) return cml_fail_memory(err);
+  bool kept = s->most <= TABLE;
+  if (!cml_mul((uint64_t)s->span * 8, kept ? (uint64_t)s->most + 2 : 2, &bytes)) return cml_fail_memory(err);
   char *p = cml_et_temp(c, bytes);
   if (!p) return cml_fail_memory(err);
   s->first = (int64_t *)(void *)p;
   s->taps = s->first + s->span;
-  s->weights = (double *)(void *)(s->taps + s->span);
+  s->weights = kept ? (double *)(void *)(s->taps + s->span) : NULL;
   return CML_OK;
 }
 
@@ -193,18 +195,26 @@ static scaling linear(const cml_et_tensor *image, int dim, int64_t out, bool ali
 }
 
 /* Antialiasing: a triangle as wide as the step between outputs. */
+static double triangle_at(const scaling *s, double center, int64_t source) {
+  double d = fabs(((double)source - center + 0.5) / s->width);
+  return d < 1 ? 1 - d : 0;
+}
+
 static void fill_triangle(scaling *s) {
   for (int64_t i = 0; i < s->count; i++) {
-    double center = s->scale * ((double)(s->begin + i) + 0.5), sum = 0, *w = s->weights + i * s->most;
+    double center = s->scale * ((double)(s->begin + i) + 0.5), sum = 0, *w = s->weights ? s->weights + i * s->most : NULL;
     int64_t first = (int64_t)(center - s->width + 0.5), last = (int64_t)(center + s->width + 0.5);
     first = first < 0 ? 0 : first > s->in - 1 ? s->in - 1 : first;
     last = last > s->in ? s->in : last <= first ? first + 1 : last;
     if (last - first > s->most) last = first + s->most;
     for (int64_t k = first; k < last; k++) {
-      double d = fabs(((double)k - center + 0.5) / s->width);
-      sum += w[k - first] = d < 1 ? 1 - d : 0;
+      double v = triangle_at(s, center, k);
+      if (w) w[k - first] = v;
+      sum += v;
     }
-    for (int64_t k = first; k < last && sum != 0; k++) w[k - first] /= sum;
+    for (int64_t k = first; k < last && sum != 0 && w; k++) w[k - first] /= sum;
+    s->center = center;
+    s->sum = sum != 0 ? sum : 1;
     s->first[i] = first;
     s->taps[i] = last - first;
   }
@@ -216,6 +226,22 @@ static cml_status triangle(cml_et_call *c, scaling *s, int64_t in, int64_t out, 
   int64_t taps = (int64_t)ceil(width) * 2 + 1;
   *s = (scaling){.fill = fill_triangle, .in = in, .out = out, .scale = scale, .width = width, .most = taps < in ? taps : in};
   return CML_OK;
+}
+
+/* Of tap k of position i of the table. */
+static double weight_of(const scaling *s, int64_t i, int64_t k) {
+  return s->weights ? s->weights[i * s->most + k] : triangle_at(s, s->center, s->first[i] + k) / s->sum;
+}
+
+/* The only position of a table without weights. */
+static double sum_of_many(const scaling *s, const cml_et_tensor *x, int64_t from, int64_t step) {
+  double some[256], sum = 0;
+  for (int64_t k = 0; k < s->taps[0]; k += 256) {
+    int64_t n = s->taps[0] - k < 256 ? s->taps[0] - k : 256;
+    cml_et_load_f64(some, x, from + (s->first[0] + k) * step, step, n);
+    for (int64_t i = 0; i < n; i++) sum += some[i] * weight_of(s, 0, k + i);
+  }
+  return sum;
 }
 
 /* Rows of the image whose columns are done, some columns of them: row r stands at r % kept. */
@@ -232,6 +258,11 @@ static const double *resized_row(const resized *r, const cml_et_tensor *x, int64
   int64_t start = w->first[0];
   if (r->held[y % r->kept] == y) return line;
   r->held[y % r->kept] = y;
+  if (!w->weights) {
+    double sum = sum_of_many(w, x, from + y * x->strides[2], x->strides[3]);
+    line[0] = x->dtype == CML_U8 ? floor(sum + 0.5) : sum;
+    return line;
+  }
   cml_et_load_f64(r->row, x, from + y * x->strides[2] + start * x->strides[3], x->strides[3], w->first[w->count - 1] + w->taps[w->count - 1] - start);
   for (int64_t i = 0; i < w->count; i++) {
     const double *at = r->row + (w->first[i] - start);
@@ -251,7 +282,7 @@ static void resize_plane(const resized *r, const cml_et_tensor *x, int64_t from,
     for (int64_t k = 0; k < r->w->count; k++) r->sums[k] = least;
     for (int64_t j = 0; j < h->taps[i]; j++) {
       const double *line = resized_row(r, x, from, h->first[i] + j);
-      double weight = h->weights[i * h->most + j];
+      double weight = weight_of(h, i, j);
       for (int64_t k = 0; k < r->w->count; k++) r->sums[k] += line[k] * weight;
     }
     cml_et_store_f64(out, to + (h->begin + i) * out->strides[2] + r->w->begin * out->strides[3], out->strides[3], r->w->count, r->sums);
@@ -261,7 +292,7 @@ static void resize_plane(const resized *r, const cml_et_tensor *x, int64_t from,
 /* A row's room holds what the table reaches: sources go up with positions, and may reach further than the scale says by roundings. */
 static cml_status make_room(cml_et_call *c, resized *r, cml_error *err) {
   int64_t reach = r->w->first[r->w->count - 1] + r->w->taps[r->w->count - 1] - r->w->first[0];
-  if (reach <= r->room) return CML_OK;
+  if (reach <= r->room || !r->w->weights) return CML_OK;
   r->room = reach + reach / 8 < r->w->in ? reach + reach / 8 : r->w->in;
   r->row = cml_et_temp(c, (uint64_t)r->room * 8);
   return r->row ? CML_OK : cml_fail_memory(err);

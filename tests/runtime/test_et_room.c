@@ -405,6 +405,14 @@ static void wide_images(void **state) {
   for (int64_t i = 0; i < 6 * 700; i++)
     if (i % 700 > 1 && i % 700 < 698) near("_upsample_bilinear2d_aa", i, get(z, i), 50 * (double)(i % 700) + 24.5 + 3 * (double)(i / 700 % 3) + 5 * (double)(i / 2100), 0.02);
   drop(x), drop(y), drop(z);
+  for (int tall = 0; tall < 2; tall++) { /* many columns, or rows, become one: their triangle's mean; of a slope it is the middle */
+    const int64_t many = 200001;
+    x = make(CML_F32, 0, 4, (int64_t[]){1, 1, tall ? many : 2, tall ? 2 : many}, false), y = make(CML_F32, 0, 4, (int64_t[]){1, 1, tall ? 1 : 2, tall ? 2 : 1}, false);
+    for (int64_t i = 0; i < 2 * many; i++) set(x, i, tall ? (double)(i / 2) + 7 * (double)(i % 2) : (double)(i % many) + 7 * (double)(i / many));
+    run("aten::_upsample_bilinear2d_aa.out", (cml_et_value *[]){&x->value, LIST(INT(tall ? 1 : 2), INT(tall ? 2 : 1)), &no, &none, &none, &y->value}, 6);
+    for (int64_t i = 0; i < 2; i++) near("_upsample_bilinear2d_aa to one", i, get(y, i), (double)(many - 1) / 2 + 7 * (double)i, 0.05);
+    drop(x), drop(y);
+  }
 }
 
 /* Of a number there is index 0 alone. */
