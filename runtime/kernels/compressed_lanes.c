@@ -14,7 +14,8 @@
 
 enum { BLOCK = CML_COMPRESSED_ROWS, SETS = 4, REGISTER = 64 };
 enum { NIBBLE_TABLES = 2 * PLANES * PLANE, EIGHT_TABLES = 8 * PLANES * PLANE };
-enum { STRIPE = 16 * BLOCK, TABLES = 12 << 10 }; /* rows that take one piece of the depth after the other; bytes of tables for a piece */
+enum { STRIPE = 16 * BLOCK, TABLES = 12 << 10 }; /* rows that take one piece of the depth after the other, at most; bytes of tables for a piece */
+enum { WHOLE_DEPTH = 2048 };                     /* up to which nibbles' tables of all of the depth are used for two blocks at a time */
 enum { FLUSH = 256 }; /* groups of 6 bits whose sums fit into 32 bits: 3 products of 2^15 for each of 16 elements */
 
 static bool by_nibbles(const cml_compressed *w) { return w->bits == 1 || w->bits == 2 || w->bits == 4; }
@@ -28,13 +29,17 @@ static size_t group_count(const cml_compressed *w) { return (w->depth + group_co
 
 /* Groups of a piece of the depth. */
 static size_t piece_groups(const cml_compressed *w) {
-  return w->bits == 6 ? group_count(w) : TABLES / (by_nibbles(w) ? NIBBLE_TABLES : EIGHT_TABLES);
+  if (w->bits == 6 || (by_nibbles(w) && w->depth <= WHOLE_DEPTH)) return group_count(w);
+  return TABLES / (by_nibbles(w) ? NIBBLE_TABLES : EIGHT_TABLES);
 }
+
+/* Long stripes use tables most often; threads' shares of short ones are in one run of bytes more often. */
+static size_t stripe_rows(const cml_compressed *w) { return by_nibbles(w) ? STRIPE : STRIPE / 4; }
 
 /* Where the codes of block n begin that belong to the piece from group g on, which has `groups`. */
 static size_t piece_at(const cml_compressed *w, size_t n, size_t g, size_t groups) {
-  size_t stripe = n / STRIPE * STRIPE, rows = round_up(w->columns - stripe, BLOCK), bytes = group_bytes(w);
-  if (rows > STRIPE) rows = STRIPE;
+  size_t most = stripe_rows(w), stripe = n / most * most, rows = round_up(w->columns - stripe, BLOCK), bytes = group_bytes(w);
+  if (rows > most) rows = most;
   return stripe * group_count(w) * bytes + (rows * g + (n - stripe) * groups) * bytes;
 }
 
@@ -240,23 +245,33 @@ VINLINE const uint8_t *ahead(const stretch *s, size_t at) {
   return at + AHEAD < s->bytes ? s->codes + at + AHEAD : s->next + (at + AHEAD - s->bytes);
 }
 
-static void nibble_sums_of_block(const stretch *from, const int8_t *tables, float *sums) {
+/* Of B blocks, `apart` bytes from one another: added to what `sums` holds. */
+VINLINE void nibble_sums_of_blocks(const int B, const stretch *from, size_t apart, const int8_t *tables, float *sums) {
   const __m512i ones = _mm512_set1_epi8(1), nibble = _mm512_set1_epi8(15), which = _mm512_set1_epi32(0x30201000);
-  __m512i acc[SETS][PLANES];
-  CML_UNROLL for (int i = 0; i < SETS * PLANES; i++) acc[i / PLANES][i % PLANES] = _mm512_setzero_si512();
+  __m512i acc[2 * SETS][PLANES];
+  CML_UNROLL for (int i = 0; i < B * SETS * PLANES; i++) acc[i / PLANES][i % PLANES] = _mm512_setzero_si512();
   for (size_t at = 0; at < from->bytes; at += SETS * REGISTER, tables += NIBBLE_TABLES) {
     const uint8_t *codes = from->codes + at, *later = ahead(from, at);
     CML_UNROLL for (size_t odd = 0; odd < 2; odd++) {
       __m512i table[PLANES];
       CML_UNROLL for (size_t p = 0; p < PLANES; p++) table[p] = load_plane(tables, odd * PLANES + p);
-      CML_UNROLL for (int s = 0; s < SETS; s++) {
-        if (s % 2 == (int)odd) ask(later + s * REGISTER);
-        __m512i code = _mm512_loadu_si512(codes + s * REGISTER), index = table_index(odd ? _mm512_srli_epi32(code, 4) : code, nibble, which);
+      CML_UNROLL for (int s = 0; s < B * SETS; s++) {
+        const size_t place = (size_t)(s / SETS) * apart + s % SETS * REGISTER;
+        if (s % 2 == (int)odd) ask(later + place);
+        __m512i code = _mm512_loadu_si512(codes + place), index = table_index(odd ? _mm512_srli_epi32(code, 4) : code, nibble, which);
         CML_UNROLL for (size_t p = 0; p < PLANES; p++) acc[s][p] = dpbusd(acc[s][p], ones, _mm512_permutexvar_epi8(index, table[p]));
       }
     }
   }
-  CML_UNROLL for (int s = 0; s < SETS; s++) vf_store(sums + s * W, vf_load(sums + s * W) + join_digits(acc[s]));
+  CML_UNROLL for (int s = 0; s < B * SETS; s++) vf_store(sums + s * W, vf_load(sums + s * W) + join_digits(acc[s]));
+}
+
+static __attribute__((noinline)) void nibble_sums_of_one(const stretch *from, const int8_t *tables, float *sums) {
+  nibble_sums_of_blocks(1, from, 0, tables, sums);
+}
+
+static __attribute__((noinline)) void nibble_sums_of_two(const stretch *from, size_t apart, const int8_t *tables, float *sums) {
+  nibble_sums_of_blocks(2, from, apart, tables, sums);
 }
 
 /* Register i of the four that the three at p hold; i = 3: their upper bits. */
@@ -359,11 +374,31 @@ static void stripe_products(const cml_compressed *w, size_t begin, size_t end, c
     for (size_t n = begin; n < end; n += BLOCK) {
       stretch s = {codes + piece_at(w, n, g, some), NULL, some * bytes};
       s.next = n + BLOCK < end || !after ? s.codes + s.bytes : codes + piece_at(w, begin, g + some, after);
-      if (by_nibbles(w)) nibble_sums_of_block(&s, tables + g * step, sums + n - begin);
+      if (by_nibbles(w)) nibble_sums_of_one(&s, tables + g * step, sums + n - begin);
       else eight_sums_of_block(&s, tables + g * step, sums + n - begin);
     }
   }
   finish(w, begin, end - begin, sums, head, head->unit, y + begin);
+}
+
+/* With tables of the whole depth, from the second-level cache: two blocks at a time, half of the rows apart, halve what is read of them. */
+static void whole_products(const cml_compressed *w, size_t begin, size_t end, const int8_t *tables, const fixed_head *head, float *y) {
+  const size_t groups = group_count(w), row = groups * group_bytes(w), blocks = (end - begin + BLOCK - 1) / BLOCK, apart = blocks / 2 * BLOCK;
+  const uint8_t *codes = (const uint8_t *)w->packed + begin * row;
+  for (size_t i = 0; i < apart; i += BLOCK) {
+    size_t second = begin + apart + i;
+    float sums[2 * BLOCK] = {0};
+    const stretch s = {codes + i * row, codes + (i + BLOCK) * row, BLOCK * row};
+    nibble_sums_of_two(&s, apart * row, tables, sums);
+    finish(w, begin + i, BLOCK, sums, head, head->unit, y + begin + i);
+    finish(w, second, end - second < BLOCK ? end - second : BLOCK, sums + BLOCK, head, head->unit, y + second);
+  }
+  if (blocks % 2 == 0) return;
+  size_t last = 2 * apart;
+  float sums[BLOCK] = {0};
+  const stretch s = {codes + last * row, codes + (last + BLOCK) * row, BLOCK * row};
+  nibble_sums_of_one(&s, tables, sums);
+  finish(w, begin + last, end - begin - last, sums, head, head->unit, y + begin + last);
 }
 
 void cml_lanes_product(const cml_compressed *w, size_t begin, size_t end, const float *x, const fixed_head *head, float *y) {
@@ -371,8 +406,12 @@ void cml_lanes_product(const cml_compressed *w, size_t begin, size_t end, const 
   const int8_t *from = (const int8_t *)x;
   uint8_t palette[PLANES][256];
   double unit = head->unit;
-  for (size_t n = begin, last; n < end && w->bits != 6; n = last) {
-    last = (n / STRIPE + 1) * STRIPE < end ? (n / STRIPE + 1) * STRIPE : end;
+  if (by_nibbles(w) && piece_groups(w) == groups) {
+    whole_products(w, begin, end, from, head, y);
+    return;
+  }
+  for (size_t n = begin, last, rows = stripe_rows(w); n < end && w->bits != 6; n = last) {
+    last = (n / rows + 1) * rows < end ? (n / rows + 1) * rows : end;
     stripe_products(w, n, last, from, head, y);
   }
   for (size_t n = begin; n < end && w->bits == 6; n += BLOCK) {

@@ -217,7 +217,8 @@ static void run_compressed(cml_call *c, const packed_b *p) {
     k->compressed_arrange(p->compressed, from, arranged + r * room);
   }
   compressed_context v = {p, arranged, rows, y->dtype == CML_F32 ? y->data : wide};
-  cml_parallel(rows * depth * columns < 100000 ? NULL : c->pool, (columns + CML_COMPRESSED_ROWS - 1) / CML_COMPRESSED_ROWS, 1, run_compressed_rows, &v);
+  size_t blocks = (columns + CML_COMPRESSED_ROWS - 1) / CML_COMPRESSED_ROWS; /* few at a time read all that rows share again */
+  cml_parallel(rows * depth * columns < 100000 ? NULL : c->pool, blocks, blocks / (4 * slots(c)) >= 4 ? 4 : 1, run_compressed_rows, &v);
   cml_epilogue after = read_epilogue(c, NULL, columns);
   if (after.residual) {
     cml_epilogue_store(k, &after, v.y, columns, rows, columns, y->data, columns, y->dtype == CML_F16, 0, 0);
