@@ -9,6 +9,8 @@
  * Rows are packed in blocks of 64, in sets of 16 (3 bits: 8). The codes of a group of elements follow one another for all sets of a block:
  * a dword of each row, or three of 3 and 6 bits: then these lie in the lower six bits of three registers' bytes, and a fourth register is made of
  * their upper two bits.
+ * Tables of a long row would not stay in the first-level cache, so the depth is cut into pieces: stripes of rows take one piece after the other,
+ * and in memory a stripe is its pieces, a piece its blocks.
  * Packed matrices are as large as their codes, but for rows and codes that fill up the last block and group. */
 #include "compressed_fixed.h"
 
@@ -225,7 +227,6 @@ void cml_lanes_arrange(const cml_compressed *w, const float *x, int e, float *ar
 
 /* ---- products: `sums` of a block's rows, in units of the last digit ---- */
 
-/* Asks for what will be read AHEAD bytes later, if not beyond `next`, where the following piece lies. */
 VINLINE void ask(const uint8_t *p) {
   _mm_prefetch((const char *)p, _MM_HINT_T0);
   __asm__ volatile(""); /* where it stands: compilers gather them, and bursts wait for one another */
@@ -234,13 +235,13 @@ VINLINE void ask(const uint8_t *p) {
 /* (codes & mask) | which */
 VINLINE __m512i table_index(__m512i codes, __m512i mask, __m512i which) { return _mm512_ternarylogic_epi32(codes, mask, which, 0xea); }
 
-/* Codes of one piece of the depth for a block of rows, and what follows them. */
+/* Codes of one piece of the depth for a block of rows, and what is read after them. */
 typedef struct stretch {
   const uint8_t *codes, *next;
   size_t bytes; /* of codes */
 } stretch;
 
-/* How far ahead of the codes at `at` memory is asked. */
+/* What is read AHEAD bytes after the codes at `at`. */
 VINLINE const uint8_t *ahead(const stretch *s, size_t at) {
   return at + AHEAD < s->bytes ? s->codes + at + AHEAD : s->next + (at + AHEAD - s->bytes);
 }
