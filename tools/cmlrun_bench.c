@@ -10,8 +10,8 @@
 #include <time.h>
 
 static const cli_page page = {
-    "cmlrun bench MODEL [--threads N] [--seconds S] [--profile] [--trace FILE.json] [--html FILE] [--json]",
-    "Times runs of a prepared model on inputs of its default shapes, filled with small pseudo-random numbers.\n"
+    "cmlrun bench MODEL [--threads N] [--seconds S] [--input FILE.npz] [--profile] [--trace FILE.json] [--html FILE] [--json]",
+    "Times runs of a prepared model on inputs of its default shapes, filled with small pseudo-random numbers, or on those given.\n"
     "Of an ExecuTorch program the whole method is run, delegates and all, and copying its inputs in is part of a run.",
     "The median over all runs within --seconds is what to quote; p90 shows how noisy the machine was. Operators are timed in further\n"
     "runs, for looking takes time.",
