@@ -68,6 +68,11 @@ static void unchain(struct cml_et_memory *m, cml_et_chunk **list) {
   *list = NULL;
 }
 
+static void want(struct cml_et_memory *m, uint64_t size) {
+  m->temp_wanted += size;
+  if (m->temp_wanted > m->temp_peak) m->temp_peak = m->temp_wanted;
+}
+
 void *cml_et_temp(cml_et_call *call, uint64_t size) {
   struct cml_et_memory *m = call->memory;
   uint64_t whole;
@@ -75,8 +80,7 @@ void *cml_et_temp(cml_et_call *call, uint64_t size) {
   if (whole <= m->temp_size - m->temp_used) {
     void *p = m->temp + m->temp_used;
     m->temp_used += whole;
-    m->temp_wanted += whole;
-    return p;
+    return want(m, whole), p;
   }
   if (!m->temp_used) { /* of no use to this call */
     cml_et_memory_give(m, m->temp, m->temp_size);
@@ -84,7 +88,7 @@ void *cml_et_temp(cml_et_call *call, uint64_t size) {
     m->temp_size = 0;
   }
   void *p = chain(m, &m->overflow, whole);
-  if (p) m->temp_wanted += whole;
+  if (p) want(m, whole);
   return p;
 }
 
@@ -170,15 +174,13 @@ void cml_et_crew_run(const cml_et_crew *crew, size_t count, size_t grain, void (
 }
 
 void cml_et_memory_reset(struct cml_et_memory *m) {
-  if (m->overflow) {
-    unchain(m, &m->overflow);
-    if (m->temp_wanted <= MAX_KEPT) {
-      cml_et_memory_give(m, m->temp, m->temp_size);
-      m->temp = cml_et_memory_get(m, m->temp_wanted);
-      m->temp_size = m->temp ? m->temp_wanted : 0;
-    }
+  unchain(m, &m->overflow);
+  if (m->temp_peak > m->temp_size && m->temp_peak <= MAX_KEPT) {
+    cml_et_memory_give(m, m->temp, m->temp_size);
+    m->temp = cml_et_memory_get(m, m->temp_peak);
+    m->temp_size = m->temp ? m->temp_peak : 0;
   }
-  m->temp_used = m->temp_wanted = m->refused = 0;
+  m->temp_used = m->temp_wanted = m->temp_peak = m->refused = 0;
 }
 
 /* ---- data of tensors that no plan places ---- */
@@ -228,7 +230,7 @@ void cml_et_memory_free(struct cml_et_memory *m) {
   unchain(m, &m->kept);
   cml_et_memory_give(m, m->temp, m->temp_size);
   m->temp = NULL;
-  m->temp_size = m->temp_used = m->temp_wanted = 0;
+  m->temp_size = m->temp_used = m->temp_wanted = m->temp_peak = 0;
 }
 
 /* ---- an output's sizes ---- */

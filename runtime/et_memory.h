@@ -9,7 +9,7 @@ typedef struct cml_et_chunk cml_et_chunk; /* a block from malloc with a header *
 
 struct cml_et_memory {
   char *temp;          /* kept between calls */
-  uint64_t temp_size, temp_used, temp_wanted; /* wanted: by this call in all */
+  uint64_t temp_size, temp_used, temp_wanted, temp_peak; /* wanted: by this call by now; peak: the most of it */
   cml_et_chunk *overflow; /* of this call: what temp had no room for */
   cml_et_chunk *kept;
   struct cml_et_retired *retired; /* data that views may still point to */

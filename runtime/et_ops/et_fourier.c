@@ -84,7 +84,14 @@ typedef struct engine {
   transform column, row;
   int64_t rows, columns;
   double sign;
+  bool copies; /* the numbers between columns and rows lie in a copy, out of which rows are put where they belong */
+  grid copy;
+  pair *block; /* of some columns */
 } engine;
+
+enum { COLUMNS = 8, COPIED = 512 << 10 /* bytes of a copy at most */, BLOCK_BYTES = 128 << 10 };
+
+static cml_status make_pairs(cml_et_call *c, grid *g, int64_t n, cml_dtype type, cml_error *err);
 
 /* The largest divisor of n that is not above its root; 0 where it leaves more than LONG. */
 static int64_t rows_of(int64_t n) {
@@ -94,38 +101,65 @@ static int64_t rows_of(int64_t n) {
   return 0;
 }
 
-static cml_status prepare_engine(cml_et_call *c, engine *e, int64_t n, double sign, cml_error *err) {
-  int64_t rows = n > LONG ? rows_of(n) : 1;
+static int64_t columns_at_once(const engine *e) {
+  int64_t most = BLOCK_BYTES / (int64_t)sizeof(pair) / e->rows;
+  return most < 1 ? 1 : most < COLUMNS ? most : COLUMNS;
+}
+
+static cml_status prepare_engine(cml_et_call *c, engine *e, int64_t n, double sign, cml_dtype type, cml_error *err) {
+  int64_t rows = cml_et_short(n) ? 1 : rows_of(n);
   *e = (engine){.rows = rows > 1 ? rows : 1, .sign = sign};
   e->columns = n / e->rows;
-  if (e->rows > 1) CML_TRY(cml_et_transform_prepare(c, &e->column, e->rows, sign, err));
+  e->copies = e->rows > 1 && n <= COPIED / (type == CML_F64 ? 16 : 8);
+  if (e->copies) CML_TRY(make_pairs(c, &e->copy, n, type, err));
+  if (e->rows > 1) {
+    CML_TRY(cml_et_transform_prepare(c, &e->column, e->rows, sign, err));
+    if (!(e->block = cml_et_pairs(c, columns_at_once(e) * e->rows))) return cml_fail_memory(err);
+  }
   return cml_et_transform_prepare(c, &e->row, e->columns, sign, err);
 }
 
-static void run_engine(const engine *e, const line *l, double scale) {
+/* Columns, some at a time, for they lie side by side in memory. */
+static void run_columns(const engine *e, const line *from, const line *to) {
   const transform *t = &e->column;
-  for (int64_t k = 0; k < e->columns && e->rows > 1; k++) {
-    take_out(l, k, e->columns, e->rows, t->in);
-    cml_et_transform_run(t);
-    pair turn = {1, 0}, step = cml_et_root(k, l->n, e->sign);
-    for (int64_t r = 1; r < e->rows; r++) {
-      turn = r % 32 ? cml_et_times(turn, step) : cml_et_root(k * r, l->n, e->sign); /* before roundings add up */
-      t->out[r] = cml_et_times(t->out[r], turn);
+  pair some[COLUMNS];
+  for (int64_t first = 0, count, most = columns_at_once(e); first < e->columns; first += count) {
+    count = e->columns - first < most ? e->columns - first : most;
+    for (int64_t r = 0; r < e->rows; r++) {
+      take_out(from, r * e->columns + first, 1, count, some);
+      for (int64_t k = 0; k < count; k++) e->block[k * e->rows + r] = some[k];
     }
-    put_in(l, k, e->columns, e->rows, t->out, 1);
+    for (int64_t k = 0; k < count; k++) {
+      pair *column = e->block + k * e->rows, turn = {1, 0}, step = cml_et_root(first + k, from->n, e->sign);
+      memcpy(t->in, column, (size_t)e->rows * sizeof *column);
+      const pair *out = cml_et_transform_run(t);
+      column[0] = out[0];
+      for (int64_t r = 1; r < e->rows; r++) {
+        turn = r % 32 ? cml_et_times(turn, step) : cml_et_root((first + k) * r, from->n, e->sign); /* before roundings add up */
+        column[r] = cml_et_times(out[r], turn);
+      }
+    }
+    for (int64_t r = 0; r < e->rows; r++) {
+      for (int64_t k = 0; k < count; k++) some[k] = e->block[k * e->rows + r];
+      put_in(to, r * e->columns + first, 1, count, some, 1);
+    }
   }
-  t = &e->row;
+}
+
+static void run_engine(engine *e, const line *l, double scale) {
+  const line copy = {&e->copy, 0, 2, l->n}, *between = e->copies ? &copy : l;
+  const transform *t = &e->row;
+  if (e->rows > 1) run_columns(e, l, between);
   for (int64_t r = 0; r < e->rows; r++) {
-    take_out(l, r * e->columns, 1, e->columns, t->in);
-    cml_et_transform_run(t);
-    put_in(l, r * e->columns, 1, e->columns, t->out, scale);
+    take_out(between, r * e->columns, 1, e->columns, t->in);
+    put_in(l, e->copies ? r : r * e->columns, e->copies ? e->rows : 1, e->columns, cml_et_transform_run(t), scale);
   }
-  if (e->rows > 1) transpose(l, e->rows, e->columns);
+  if (e->rows > 1 && !e->copies) transpose(l, e->rows, e->columns);
 }
 
 /* ---- long lines that cannot be transformed where they are ---- */
 
-static bool stays(int64_t n, cml_dtype type) { return n <= LONG || (type != CML_F16 && rows_of(n)); }
+static bool stays(int64_t n, cml_dtype type) { return cml_et_short(n) || (type != CML_F16 && rows_of(n)); }
 
 /* Through a copy of pairs, or without two factors by a convolution. */
 typedef struct detour {
@@ -150,7 +184,7 @@ static cml_status prepare_detour(cml_et_call *c, detour *d, int64_t n, double si
   d->copied = rows_of(n) > 0;
   if (!d->copied) return cml_et_chirp_prepare(c, &d->chirp, n, sign, err);
   CML_TRY(make_pairs(c, &d->copy, n, type, err));
-  return prepare_engine(c, &d->e, n, sign, err);
+  return prepare_engine(c, &d->e, n, sign, type, err);
 }
 
 /* All numbers are loaded before the first results are stored where they are copied; else they must stay where they are. */
@@ -206,7 +240,7 @@ static cml_status long_along(cml_et_call *c, grid *g, int dim, double sign, doub
 
 static cml_status short_along(cml_et_call *c, grid *g, int dim, double sign, double scale, cml_error *err) {
   engine e;
-  CML_TRY(prepare_engine(c, &e, g->shape.sizes[dim], sign, err));
+  CML_TRY(prepare_engine(c, &e, g->shape.sizes[dim], sign, g->parts.dtype, err));
   for (cml_et_lines l = cml_et_lines_of(&g->shape.t, &g->shape.t, dim); l.left > 0; l.left--, cml_et_next_line(&l))
     run_engine(&e, &(line){g, l.first_a, g->shape.strides[dim], g->shape.sizes[dim]}, scale);
   return CML_OK;
@@ -233,7 +267,9 @@ static cml_status take_scale(cml_et_call *c, size_t i, const int64_t *sizes, con
 }
 
 /* Whether a line of n reals goes through half as many complex numbers in the output's memory. */
-static bool by_halves(int64_t n, cml_dtype type) { return n > LONG && n % 2 == 0 && type != CML_F16 && (n / 2 <= LONG || rows_of(n / 2)); }
+static bool by_halves(int64_t n, cml_dtype type) { return n % 2 == 0 && type != CML_F16 && rows_of(n / 2); }
+
+static bool short_reals(int64_t n) { return cml_et_short(n % 2 ? n : n / 2); }
 
 /* Numbers k and m - k of two transforms in one, of the even (as real parts) and the odd reals: what they add up to. With
  * e = a + conj(b) and o = a - conj(b), forward they are (e - i w o) / 2 and its like, back e + i w o, w being the k-th root. */
@@ -244,6 +280,28 @@ static void untie(const line *l, int64_t k, double sign, double scale) {
   if (sign < 0) scale /= 2;
   put(l, k, cml_et_plus(e, turned), scale);
   if (j != k && (k || sign < 0)) put(l, j, (pair){e.re - turned.re, turned.im - e.im}, scale);
+}
+
+/* All of them but the first: blocks from both ends, and one by one what is left in the middle. */
+static void untie_all(const line *l, double sign, double scale) {
+  enum { BLOCK = 128 };
+  pair low[BLOCK], front[BLOCK], back[BLOCK];
+  int64_t m = l->n, k = 1;
+  for (int64_t i = 0; i < BLOCK; i++) low[i] = cml_et_root(i, 2 * m, sign);
+  for (; k + BLOCK <= m - k - BLOCK; k += BLOCK) {
+    const pair base = cml_et_root(k, 2 * m, sign);
+    take_out(l, k, 1, BLOCK, front);
+    take_out(l, m - k, -1, BLOCK, back);
+    for (int64_t i = 0; i < BLOCK; i++) {
+      pair a = front[i], b = back[i], w = cml_et_times(base, low[i]), e = {a.re + b.re, a.im - b.im}, o = {a.re - b.re, a.im + b.im};
+      pair turned = cml_et_times((pair){-sign * w.im, sign * w.re}, o);
+      front[i] = cml_et_plus(e, turned);
+      back[i] = (pair){e.re - turned.re, turned.im - e.im};
+    }
+    put_in(l, k, 1, BLOCK, front, sign < 0 ? scale / 2 : scale);
+    put_in(l, m - k, -1, BLOCK, back, sign < 0 ? scale / 2 : scale);
+  }
+  for (; k <= m / 2; k++) untie(l, k, sign, scale);
 }
 
 /* Reals 2 k and 2 k + 1 are number k. */
@@ -261,12 +319,13 @@ static cml_status long_r2c(cml_et_call *c, const cml_et_tensor *x, cml_et_tensor
   engine e;
   grid g;
   grid_of(out, &g);
-  CML_TRY(prepare_engine(c, &e, m, -1, err));
+  CML_TRY(prepare_engine(c, &e, m, -1, x->dtype, err));
   for (cml_et_lines at = cml_et_lines_of(x, out, dim); at.left > 0; at.left--, cml_et_next_line(&at)) {
     const line l = {&g, 2 * at.first_b, g.shape.strides[dim], m};
     pair_up(x, at.first_a, x->strides[dim], &l);
     run_engine(&e, &l, 1);
-    for (int64_t k = 0; k <= m / 2; k++) untie(&l, k, -1, scale);
+    untie(&l, 0, -1, scale);
+    untie_all(&l, -1, scale);
     for (int64_t k = m + 1; k < out->sizes[dim]; k++) { /* both sides are wanted */
       pair p = get(&l, n - k);
       put(&l, k, (pair){p.re, -p.im}, 1);
@@ -278,26 +337,39 @@ static cml_status long_r2c(cml_et_call *c, const cml_et_tensor *x, cml_et_tensor
 /* An even number of reals is transformed as half as many complex numbers, as untie has it. */
 typedef struct reals {
   transform t;
-  pair *turns, *numbers; /* half + 1 each; NULL where n is odd */
+  pair *turns, *numbers; /* half / 2 + 1, half + 1; NULL where n is odd */
   int64_t n, half;
 } reals;
 
 static cml_status prepare_reals(cml_et_call *c, reals *r, int64_t n, double sign, cml_error *err) {
   *r = (reals){.n = n, .half = n / 2};
   if (n % 2) return cml_et_transform_prepare(c, &r->t, n, sign, err);
-  r->turns = cml_et_pairs(c, r->half + 1);
+  r->turns = cml_et_pairs(c, r->half / 2 + 1);
   r->numbers = cml_et_pairs(c, r->half + 1);
-  if (!r->turns || !r->numbers) return cml_fail_memory(err);
-  for (int64_t k = 0; k <= r->half; k++) r->turns[k] = cml_et_root(k, n, sign);
+  if (!r->turns || !r->numbers || !cml_et_take_roots(c, n, sign, r->half / 2 + 1, r->turns)) return cml_fail_memory(err);
   return cml_et_transform_prepare(c, &r->t, r->half, sign, err);
 }
 
-/* to[k] = e + sign i w o for all k <= half, of from[half] as of from[0] where it goes round. */
-static void untie_all(const reals *r, pair *to, const pair *from, bool round, int64_t count, double sign, double scale) {
-  for (int64_t k = 0; k < count; k++) {
-    pair a = from[round && k == r->half ? 0 : k], b = from[round && k == 0 ? 0 : r->half - k], o = {a.re - b.re, a.im + b.im}, w = cml_et_times(r->turns[k], o);
-    to[k] = (pair){(a.re + b.re - sign * w.im) * scale, (a.im - b.im + sign * w.re) * scale};
-  }
+/* Half the spectrum of what is in t.in. */
+static const pair *spectrum_of(const reals *r) {
+  const pair *z = cml_et_transform_run(&r->t);
+  int64_t m = r->half;
+  if (r->n % 2) return z;
+  r->t.kernels->fourier_reals((size_t)m, -1, &r->turns->re, &z->re, &r->numbers->re);
+  r->numbers[0] = (pair){z[0].re + z[0].im, 0};
+  if (m % 2 == 0) r->numbers[m / 2] = (pair){z[m / 2].re, -z[m / 2].im};
+  r->numbers[m] = (pair){z[0].re - z[0].im, 0};
+  return r->numbers;
+}
+
+/* The reals, two in a pair, whose half spectrum is in numbers; the first's and the last's imaginary parts do not count. */
+static const pair *reals_of(const reals *r) {
+  const pair *x = r->numbers;
+  int64_t m = r->half;
+  r->t.kernels->fourier_reals((size_t)m, 1, &r->turns->re, &x->re, &r->t.in->re);
+  r->t.in[0] = (pair){x[0].re + x[m].re, x[0].re - x[m].re};
+  if (m % 2 == 0) r->t.in[m / 2] = (pair){2 * x[m / 2].re, -2 * x[m / 2].im};
+  return cml_et_transform_run(&r->t);
 }
 
 static cml_status short_r2c(cml_et_call *c, const cml_et_tensor *x, cml_et_tensor *out, int dim, double scale, cml_error *err) {
@@ -305,11 +377,9 @@ static cml_status short_r2c(cml_et_call *c, const cml_et_tensor *x, cml_et_tenso
   reals r;
   CML_TRY(prepare_reals(c, &r, n, -1, err));
   for (cml_et_lines l = cml_et_lines_of(x, out, dim); l.left > 0; l.left--, cml_et_next_line(&l)) {
-    const pair *all = r.t.out;
     cml_et_load_parts(r.t.in, x, l.first_a, n % 2 ? 0 : step, n % 2 ? step : 2 * step, r.t.n);
     for (int64_t i = 0; i < n && n % 2; i++) r.t.in[i].im = 0;
-    cml_et_transform_run(&r.t);
-    if (n % 2 == 0) untie_all(&r, r.numbers, r.t.out, true, r.half + 1, -1, 0.5), all = r.numbers;
+    const pair *all = spectrum_of(&r);
     cml_et_store_pairs(out, l.first_b, out->strides[dim], there, all, scale);
     for (int64_t k = there; k < out->sizes[dim]; k++) { /* both sides are wanted */
       const pair p = {all[n - k].re, -all[n - k].im};
@@ -366,7 +436,7 @@ static cml_status op_r2c(cml_et_call *c, cml_error *err) {
   if (onesided) sizes[last] = n / 2 + 1;
   CML_TRY(cml_et_resize(c, out, x->rank, sizes, err));
   const cml_et_mark mark = cml_et_temp_mark(c);
-  CML_TRY((by_halves(n, x->dtype) ? long_r2c : n > LONG ? detour_r2c : short_r2c)(c, x, out, last, d.count > 1 ? 1 : scale, err));
+  CML_TRY((short_reals(n) ? short_r2c : by_halves(n, x->dtype) ? long_r2c : detour_r2c)(c, x, out, last, d.count > 1 ? 1 : scale, err));
   cml_et_temp_release(c, mark);
   grid g;
   grid_of(out, &g);
@@ -492,13 +562,13 @@ static cml_status long_c2r(cml_et_call *c, const halves *h, double scale, cml_er
   int64_t step = h->out->strides[h->last], m = h->out->sizes[h->last] / 2;
   engine e;
   grid g = {.parts = *h->out, .im = step};
-  CML_TRY(prepare_engine(c, &e, m, 1, err));
+  CML_TRY(prepare_engine(c, &e, m, 1, h->out->dtype, err));
   for (cml_et_lines at = cml_et_lines_of(h->x, h->out, h->last); at.left > 0; at.left--, cml_et_next_line(&at)) {
     const line l = {&g, at.first_b, 2 * step, m};
     begin_half(h, &at, &l);
     pair ends = get(&l, 0);
     put(&l, 0, (pair){ends.re + ends.im, ends.re - ends.im}, 1);
-    for (int64_t k = 1; k <= m / 2; k++) untie(&l, k, 1, 1);
+    untie_all(&l, 1, 1);
     run_engine(&e, &l, scale);
   }
   return CML_OK;
@@ -510,21 +580,19 @@ static cml_status short_c2r(cml_et_call *c, const halves *h, double scale, cml_e
   int64_t n = out->sizes[h->last], step = out->strides[h->last];
   reals r;
   CML_TRY(prepare_reals(c, &r, n, 1, err));
+  double *re = n % 2 ? cml_et_temp(c, (uint64_t)n * sizeof *re) : NULL;
+  if (n % 2 && !re) return cml_fail_memory(err);
   for (cml_et_lines l = cml_et_lines_of(x, out, h->last); l.left > 0; l.left--, cml_et_next_line(&l)) {
     pair *given = n % 2 ? r.t.in : r.numbers;
     if (h->d->count > 1) load_half(given, n, out, l.first_b, step);
     else cml_et_load_pairs(given, x, l.first_a, x->strides[h->last], n / 2 + 1);
     if (n % 2 == 0) {
-      given[0].im = given[r.half].im = 0;
-      untie_all(&r, r.t.in, given, false, r.half, 1, 1);
-      cml_et_transform_run(&r.t);
-      cml_et_store_parts(out, l.first_b, step, 2 * step, r.half, r.t.out, scale);
+      cml_et_store_parts(out, l.first_b, step, 2 * step, r.half, reals_of(&r), scale);
       continue;
     }
     mirror(&r.t);
-    cml_et_transform_run(&r.t);
-    double *re = (double *)(void *)r.t.in;
-    for (int64_t i = 0; i < n; i++) re[i] = r.t.out[i].re * scale;
+    const pair *all = cml_et_transform_run(&r.t);
+    for (int64_t i = 0; i < n; i++) re[i] = all[i].re * scale;
     cml_et_store_f64(out, l.first_b, step, n, re);
   }
   return CML_OK;
@@ -601,7 +669,7 @@ static cml_status op_c2r(cml_et_call *c, cml_error *err) {
   if (cml_et_numel(out) == 0) return CML_OK;
   const halves h = {x, out, &d, last};
   if (d.count > 1) CML_TRY(other_dims(c, &h, n, err));
-  return (by_halves(n, out->dtype) ? long_c2r : n > LONG ? detour_c2r : short_c2r)(c, &h, scale, err);
+  return (short_reals(n) ? short_c2r : by_halves(n, out->dtype) ? long_c2r : detour_c2r)(c, &h, scale, err);
 }
 
 static const cml_et_op rows[] = {

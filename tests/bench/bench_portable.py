@@ -61,6 +61,13 @@ def case(name, fn, *inputs, keep=()):
     CASES[name] = (fn, inputs, keep)
 
 
+def transforms():
+    for lines, n in ((64, 512), (100, 400), (16, 4096), (1, 16000), (1, 65536), (8, 1021)):
+        case(f"rfft {lines} x {n}", lambda v: A.view_as_real_copy(torch.fft.rfft(v)), rand(lines, n))
+        case(f"rfft, irfft {lines} x {n}", lambda v, n=n: torch.fft.irfft(torch.fft.rfft(v), n=n), rand(lines, n))
+    case("rfft2, irfft2 4 x 128 x 128", lambda v: torch.fft.irfft2(torch.fft.rfft2(v)), rand(4, 128, 128))
+
+
 def elementwise():
     x, y, p = rand(256, 256), rand(256, 256), rand(256, 256).abs() + 0.1
     half, ints, flags = x.half(), rand(256, 256, dtype=torch.int32), rand(256, 256, dtype=torch.bool)
@@ -437,7 +444,7 @@ def main():
     a.cmlrun = os.path.join(a.build, "tools", "cmlrun")
     torch.set_num_threads(1)
     portable_lib._unsafe_reset_threadpool(1)
-    for family in (elementwise, shapes, reductions, indexing, products, images, norms, quantized, networks):
+    for family in (elementwise, shapes, reductions, indexing, transforms, products, images, norms, quantized, networks):
         family()
     case("call", lambda v: A.alias_copy(v), rand(1))
     results, failed = {}, {}

@@ -713,13 +713,73 @@ static void test_sampling(void **state) {
   }
 }
 
+/* exp(sign 2 pi i k / n) */
+static void unit(double *to, size_t k, size_t n, double sign) {
+  double angle = 2 * M_PI * (double)(k % n) / (double)n;
+  to[0] = cos(angle), to[1] = sign * sin(angle);
+}
+
+/* Transforms by every order of radices that is given, the definition, and two reals in each number. */
+static void test_fourier(void **state) {
+  (void)state;
+  static const uint8_t radices[][5] = {{1}, {2}, {3}, {4}, {5}, {8}, {7}, {2, 2}, {8, 4}, {4, 8, 2}, {8, 8, 4}, {8, 3}, {3, 8}, {5, 5}, {8, 5, 5}, {2, 3, 7}, {11, 3},
+                                       {3, 3, 3, 4}, {8, 8, 8}, {4, 4, 5, 3}, {97}, {2, 97}, {5, 8, 3, 2}};
+  const cml_kernels *k;
+  EACH_TABLE(k) {
+    for (size_t c = 0; c < 2 * sizeof radices / sizeof *radices; c++) {
+      const uint8_t *r = radices[c / 2];
+      cml_fourier f = {.n = 1, .sign = c % 2 ? 1 : -1};
+      static double first[2048], roots[2048], units[2048], given[2048];
+      size_t tables = 0;
+      for (; f.passes < 5 && r[f.passes] > 1; f.passes++) {
+        f.radix[f.passes] = r[f.passes];
+        f.n *= r[f.passes];
+        for (size_t u = 0; CML_FOURIER_TABLE(r[f.passes]) && u < r[f.passes]; u++, tables += 2) unit(units + tables, u, r[f.passes], f.sign);
+      }
+      const size_t n = f.n, m = n / r[0];
+      for (size_t p = 0; p < m; p++) {
+        unit(roots + 2 * p, p, m, f.sign);
+        for (size_t j = 1; j < r[0]; j++) {
+          double w[2];
+          unit(w, p * j, n, f.sign);
+          first[(j - 1) * 2 * m + p] = w[0], first[(j - 1) * 2 * m + m + p] = w[1];
+        }
+      }
+      f.first = first, f.roots = roots, f.units = units;
+      double *x = at_end(0, 16 * n), *y = at_end(1, 16 * n);
+      for (size_t i = 0; i < 2 * n; i++) x[i] = given[i] = (double)uniform();
+      const double *got = k->fourier(&f, x, y);
+      for (size_t i = 0; i < n; i++) {
+        double re = 0, im = 0, w[2];
+        for (size_t j = 0; j < n; j++) {
+          unit(w, i * j, n, f.sign);
+          re += given[2 * j] * w[0] - given[2 * j + 1] * w[1], im += given[2 * j] * w[1] + given[2 * j + 1] * w[0];
+        }
+        assert_true(fabs(got[2 * i] - re) < 1e-12 * (double)n && fabs(got[2 * i + 1] - im) < 1e-12 * (double)n);
+      }
+      if (f.sign > 0) continue;
+      /* the same numbers as 2 n reals */
+      double *turns = roots, *from = at_end(2, 16 * n), *to = got == x ? y : x;
+      for (size_t i = 0; i <= n / 2; i++) unit(turns + 2 * i, i, 2 * n, -1);
+      memcpy(from, got, 16 * n);
+      k->fourier_reals(n, -1, turns, from, to);
+      for (size_t i = 1; i < n; i++) {
+        double re = 0, im = 0, w[2];
+        if (2 * i == n) continue;
+        for (size_t j = 0; j < 2 * n; j++) unit(w, i * j, 2 * n, -1), re += given[j] * w[0], im += given[j] * w[1];
+        assert_true(fabs(to[2 * i] - re) < 1e-12 * (double)n && fabs(to[2 * i + 1] - im) < 1e-12 * (double)n);
+      }
+    }
+  }
+}
+
 int main(int argc, char **argv) {
   if (argc > 1 && !strcmp(argv[1], "--bench")) return bench();
   guard_buffers();
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_f16),  cmocka_unit_test(test_unary), cmocka_unit_test(test_unary_f16), cmocka_unit_test(test_unary_rows), cmocka_unit_test(test_binary), cmocka_unit_test(test_binary_f16), cmocka_unit_test(test_same_halves), cmocka_unit_test(test_pow),
       cmocka_unit_test(test_rows), cmocka_unit_test(test_lstm_cell), cmocka_unit_test(test_gemm), cmocka_unit_test(test_slim_tile), cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_depthwise), cmocka_unit_test(test_fold_rows),
-      cmocka_unit_test(test_pack_panel), cmocka_unit_test(test_softening), cmocka_unit_test(test_sampling), cmocka_unit_test(test_transpose),
+      cmocka_unit_test(test_pack_panel), cmocka_unit_test(test_softening), cmocka_unit_test(test_sampling), cmocka_unit_test(test_fourier), cmocka_unit_test(test_transpose),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
