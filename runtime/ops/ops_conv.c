@@ -51,13 +51,14 @@ typedef struct conv_call {
   cml_conv conv;       /* of an ordinary convolution; of a transposed one, what its phases share */
   cml_windows windows;
   bool transposed, known, last; /* known: all sizes; last: channels last */
+  bool trims;          /* taps that never meet the image are left out, which takes all sizes when weights are packed */
   int64_t outputs;
   size_t phases;
 } conv_call;
 
 typedef struct conv_prepared {
   const cml_kernels *kernels;
-  bool half, winograd;
+  bool half, winograd, trims; /* trims: as in conv_call */
   const float *bias;
   const void **packed; /* by phase */
 } conv_prepared;
@@ -231,6 +232,19 @@ static bool phase_dimension(const conv_call *v, int i, int64_t phase, cml_conv *
   return true;
 }
 
+/* Leaves out taps that fall outside the image for all outputs, as those of a dilation that is larger than the image do. One stays. */
+static void trim_taps(cml_conv *conv, cml_conv_source *from) {
+  for (int i = 0; i < 3; i++) {
+    int64_t reach = (conv->out[i] - 1) * conv->stride[i];
+    while (conv->kernel[i] > 1 && (conv->offset[i] + reach < 0 || conv->offset[i] >= conv->in[i])) {
+      conv->offset[i] += conv->dilation[i];
+      from->start += from->tap_stride[i];
+      conv->kernel[i]--;
+    }
+    while (conv->kernel[i] > 1 && conv->offset[i] + (conv->kernel[i] - 1) * conv->dilation[i] >= conv->in[i]) conv->kernel[i]--;
+  }
+}
+
 /* Convolution number `phase` of the call and where its weights are. False when there is nothing to sum: the output is the bias. */
 static bool phase_conv(const conv_call *v, const cml_tensor *weight, size_t phase, cml_conv *out, cml_conv_source *from) {
   *out = v->conv;
@@ -242,6 +256,7 @@ static bool phase_conv(const conv_call *v, const cml_tensor *weight, size_t phas
     from->output_stride = channels * n_taps;
     from->channel_stride = n_taps;
     memcpy(from->tap_stride, size, sizeof size);
+    if (v->trims) trim_taps(out, from);
     return true;
   }
   from->group_stride = channels * outputs * n_taps;
@@ -290,6 +305,7 @@ static cml_status prepare(cml_call *c, cml_error *err) {
   p->kernels = k;
   /* few pixels: the weights' memory bounds the work, and halves are half of it; many: widening them each time does */
   v.conv.winograd = p->winograd = v.known && !v.transposed && cml_conv_suits_winograd(&v.conv);
+  v.trims = p->trims = v.known && !p->winograd;
   p->half = w->dtype == CML_F16 && (!v.known || v.conv.out[0] * v.conv.out[1] * v.conv.out[2] <= 64 || cml_conv_suits_pairs(k, &v.conv));
   if (bias) {
     float *b = cml_call_keep(c, (size_t)v.outputs * 4, err);
@@ -301,8 +317,8 @@ static cml_status prepare(cml_call *c, cml_error *err) {
     cml_conv conv;
     cml_conv_source from;
     if (!phase_conv(&v, w, i, &conv, &from)) continue;
-    int64_t layout[offsetof(cml_conv, in_last) / sizeof(int64_t) + 4] = {(int64_t)i, p->half + 2 * (int64_t)cml_conv_narrow(k, &conv) + 64 * (cml_conv_multiplier(&conv) > 0), 2 * conv.winograd, v.transposed};
-    memcpy(layout + 4, &conv, offsetof(cml_conv, in_last)); /* sizes and places, whole words */
+    int64_t layout[offsetof(cml_conv, in_last) / sizeof(int64_t) + 5] = {(int64_t)i, p->half + 2 * (int64_t)cml_conv_narrow(k, &conv) + 64 * (cml_conv_multiplier(&conv) > 0), 2 * conv.winograd, v.transposed, from.start};
+    memcpy(layout + 5, &conv, offsetof(cml_conv, in_last)); /* sizes and places, whole words */
     bool ready;
     void *to = cml_call_keep_packed(c, cml_conv_packed_bytes(k, &conv, p->half), w, layout, sizeof layout / sizeof *layout, &ready, err);
     if (!to) return c->keep_status;
@@ -335,7 +351,9 @@ static cml_status infer(cml_call *c, cml_error *err) {
   if (!v.known) return CML_OK;
   const cml_kernels *k = cml_kernels_get();
   uint64_t most = 0, packed = 0, shared = 0;
-  v.conv.winograd = c->prepared && ((const conv_prepared *)c->prepared)->winograd;
+  const conv_prepared *p = c->prepared;
+  v.conv.winograd = p && p->winograd;
+  v.trims = !p || p->trims;
   for (size_t i = 0; i < v.phases; i++) {
     cml_conv conv;
     cml_conv_source from;
@@ -375,6 +393,7 @@ static cml_status run(cml_call *c, cml_error *err) {
   const cml_kernels *k = p ? p->kernels : cml_kernels_get();
   uint64_t most = 0;
   v.conv.winograd = p && p->winograd;
+  v.trims = !p || p->trims;
   if (c->out_row) v.conv.out_pixel = (size_t)c->out_row;
   for (size_t i = 0; !p && i < v.phases; i++) {
     cml_conv conv;

@@ -480,12 +480,24 @@ def columns_of_extremes(f):
     f.add("reduce_log_sum", 15, {"x": abs(x), "axes": ints(0), "keep_dims": np.bool_(False)}, [stored(np.log(abs(x).astype(np.float64).sum(0)), F32)], **tolerance(F32), note="columns")
 
 
+def far_taps(f):
+    """Dilations and paddings that keep taps outside the image for all outputs, or for some."""
+    kinds = [((1, 16, 5, 7), (32, 16, 3, 3), (5, 7), (5, 7), (1, 1), 1), ((2, 3, 5, 7), (4, 3, 3, 3), (4, 6), (4, 6), (1, 1), 1), ((1, 8, 6, 4), (8, 1, 3, 3), (6, 9), (6, 9), (1, 1), 8),
+             ((1, 4, 9, 9), (6, 4, 5, 3), (9, 2), (18, 2), (2, 2), 1), ((1, 6, 3, 3), (6, 3, 2, 2), (3, 1), (3, 0), (3, 1), 2), ((1, 2, 1, 1), (3, 2, 3, 3), (1, 1), (1, 1), (1, 1), 1)]
+    for i, (x_shape, w_shape, dilation, pad, stride, groups) in enumerate(kinds):
+        for dtype in (F32, F16):
+            x, w, b = f.floats(x_shape, dtype), f.floats(w_shape, dtype), f.floats((w_shape[0],), dtype)
+            y = F.conv2d(t(x), t(w), t(b), stride=stride, padding=pad, dilation=dilation, groups=groups).numpy()
+            f.add("conv", 15 if dtype == F32 else 17, {"x": x, "weight": w, "bias": b, "pad_type": "custom", "pad": ints(pad[0], pad[0], pad[1], pad[1]), "strides": ints(*stride),
+                                                      "dilations": ints(*dilation), "groups": I32(groups)}, [stored(y, dtype)], **tolerance(dtype), note="far taps")
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("folder")
     a = p.parse_args()
     f = Moves("edges", np.random.default_rng(7), True)
-    for part in (elementwise, reductions, norms, moves, products, convolutions, pools, attention, others, recurrent, untouched_pools, many_points, wild_samples, few_of_many, columns_of_extremes):
+    for part in (elementwise, reductions, norms, moves, products, convolutions, pools, attention, others, recurrent, untouched_pools, many_points, wild_samples, few_of_many, columns_of_extremes, far_taps):
         part(f)
     f.save(a.folder)
 
