@@ -161,6 +161,23 @@ static bool parse_number(const char *text, uint64_t *out) {
   return true;
 }
 
+/* Lists stay as long as the program, as its arguments do: nobody frees them. */
+static struct list_block {
+  struct list_block *next;
+  const char *items[];
+} *list_blocks;
+
+static int add_to_list(cli_list *list, const char *value) {
+  struct list_block *block = malloc(sizeof *block + (list->count + 1) * sizeof *block->items);
+  if (!block) return cli_fail("out of memory");
+  *block = (struct list_block){.next = list_blocks};
+  list_blocks = block;
+  if (list->count) memcpy(block->items, list->items, list->count * sizeof *block->items);
+  block->items[list->count++] = value;
+  list->items = block->items;
+  return CLI_GO_ON;
+}
+
 /* Stores the value; an error is reported. */
 static int set_option(const cli_option *o, const char *value) {
   switch (o->kind) {
@@ -169,14 +186,7 @@ static int set_option(const cli_option *o, const char *value) {
     case CLI_KIND_NUMBER:
       if (!parse_number(value, o->target)) return cli_usage_error("--%s wants a number, not \"%s\"", o->name, value);
       break;
-    case CLI_KIND_LIST: {
-      cli_list *list = o->target;
-      const char **items = realloc(list->items, (list->count + 1) * sizeof *items);
-      if (!items) return cli_fail("out of memory");
-      items[list->count++] = value;
-      list->items = items;
-      break;
-    }
+    case CLI_KIND_LIST: return add_to_list(o->target, value);
     case CLI_KIND_END: break;
   }
   return CLI_GO_ON;

@@ -20,7 +20,7 @@ typedef enum cli_kind { CLI_KIND_END, CLI_KIND_FLAG, CLI_KIND_TEXT, CLI_KIND_NUM
 
 /* Values of an option that may be given several times, in order. items is NULL when it was not given. */
 typedef struct cli_list {
-  const char **items; /* the strings are argv's; free() the array, or leave it to the end of the program */
+  const char **items; /* as long as the program: the strings are argv's */
   size_t count;
 } cli_list;
 

@@ -91,7 +91,6 @@ static int run_mount(int argc, char **argv) {
                         CLI_LIST('o', "options", "OPTIONS", &lists, "mount options"), CLI_END};
   int code = cli_parse(&mount_page, table, &argc, argv);
   if (code == CLI_GO_ON) code = take_options(&lists, &options);
-  free(lists.items);
   if (code != CLI_GO_ON) return code;
   cml_error err = {0};
   cml_container *container = NULL;

@@ -333,7 +333,6 @@ int cmlrun_compare(int argc, char **argv) {
   if (!status) status = cmlrun_watch(at = argv[1], &options, &inputs, look, &c, &err);
   drop(&c.a);
   drop(&c.b);
-  free(inputs.items);
   if (status) return cmlrun_failed(at, &err);
   if (!c.matched) return cli_fail("the models have no operation in common");
   if (!c.drifted) printf("no drift in %zu outputs\n", c.matched);

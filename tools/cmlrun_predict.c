@@ -321,15 +321,15 @@ int cmlrun_predict(int argc, char **argv) {
       CLI_END};
   int code = cli_parse(&page, options, &argc, argv);
   if (code != CLI_GO_ON) return code;
-  if ((code = cmlrun_choose_kernels(&p.options)) != CLI_GO_ON) return free(p.inputs.items), code;
+  if ((code = cmlrun_choose_kernels(&p.options)) != CLI_GO_ON) return code;
   p.path = argv[0];
   size_t steps = 0;
   char name[256];
   for (size_t i = 0; i < p.inputs.count; i++) steps += !picture_path(p.inputs.items[i], name, sizeof name);
   if (p.output && steps > 1 && !strstr(p.output, "{step}"))
-    return free(p.inputs.items), free(p.methods.items), cli_usage_error("several inputs need {step} in the name of --output");
+    return cli_usage_error("several inputs need {step} in the name of --output");
   if (p.methods.count > 1 && p.methods.count > p.inputs.count)
-    return free(p.inputs.items), free(p.methods.items), cli_usage_error("there are more methods than inputs: each step takes one of both");
+    return cli_usage_error("there are more methods than inputs: each step takes one of both");
   if (p.methods.count) p.options.method = p.methods.items[0];
   cml_error err = {0};
   cml_status status = cmlrun_is_program(p.path) ? run_program(&p, &err) : run(&p, &err);
@@ -339,7 +339,5 @@ int cmlrun_predict(int argc, char **argv) {
   cml_etdump_destroy(p.dump);
   unload_methods(&p);
   cmlrun_program_close(&p.program);
-  free(p.inputs.items);
-  free(p.methods.items);
   return status ? cmlrun_failed(p.path, &err) : CLI_OK;
 }

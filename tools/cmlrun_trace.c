@@ -70,7 +70,6 @@ int cmlrun_trace(int argc, char **argv) {
   if (code != CLI_GO_ON) return code;
   cml_error err = {0};
   cml_status status = cmlrun_watch(argv[0], &options, &inputs, look_trace, &t, &err);
-  free(inputs.items);
   if (status) return cmlrun_failed(argv[0], &err);
   return t.found ? CLI_FAILED : CLI_OK;
 }

@@ -53,6 +53,27 @@ static int32_t scores_shape(const cml_call *c, int64_t dims[CML_MAX_RANK]) {
   return n + 2;
 }
 
+/* -1 where it is not known, or too large to be a size. */
+static int64_t product(const int64_t *dims, size_t count) {
+  int64_t n = 1;
+  for (size_t i = 0; i < count; i++) {
+    if (dims[i] < 0 || (dims[i] && n > INT32_MAX / dims[i])) return CML_DIM_UNKNOWN;
+    n *= dims[i];
+  }
+  return n;
+}
+
+/* The groups are all heads. */
+static cml_status check_batch(const cml_call *c, cml_error *err) {
+  const cml_tensor *q = cml_arg(c, QUERY);
+  int64_t dims[CML_MAX_RANK], heads = product(q->dims, (size_t)q->rank - 2);
+  size_t count = cml_arg_ints(c, BATCH, dims, CML_MAX_RANK - 2);
+  if (count > CML_MAX_RANK - 2) return cml_call_fail(c, err, "%zu batch dimensions", count);
+  int64_t groups = product(dims, count);
+  if (groups < 0 || differ(groups, heads)) return cml_call_fail(c, err, "heads are grouped as %lld and are %lld", (long long)groups, (long long)heads);
+  return CML_OK;
+}
+
 static cml_status check_mask(const cml_call *c, const cml_tensor *mask, cml_error *err) {
   int64_t dims[CML_MAX_RANK];
   int32_t r = scores_shape(c, dims);
@@ -77,6 +98,7 @@ static cml_status check(const cml_call *c, cml_error *err) {
       return cml_call_fail(c, err, "query, key and value differ in batch dimension %d", i);
   if (differ(q->dims[r - 1], k->dims[r - 1])) return cml_call_fail(c, err, "query and key have embeddings of %lld and %lld", (long long)q->dims[r - 1], (long long)k->dims[r - 1]);
   if (differ(k->dims[r - 2], v->dims[r - 2])) return cml_call_fail(c, err, "key and value have %lld and %lld positions", (long long)k->dims[r - 2], (long long)v->dims[r - 2]);
+  if (c->op->param_count > BATCH && cml_arg(c, BATCH)) CML_TRY(check_batch(c, err));
   for (int i = 0; i < CML_ATTENTION_MASKS; i++)
     if (mask_of(c, i) && mask_of(c, i)->rank >= 0) CML_TRY(check_mask(c, mask_of(c, i), err));
   return CML_OK;
