@@ -141,20 +141,8 @@ cml_status cml_et_crew_of(cml_et_call *c, uint64_t bytes, cml_et_crew *out, cml_
   return CML_OK;
 }
 
-typedef struct plain_task {
-  void (*body)(void *context, size_t begin, size_t end);
-  void *context;
-} plain_task;
-
-static void run_plain(void *context, size_t thread, size_t begin, size_t end) {
-  (void)thread;
-  const plain_task *t = context;
-  t->body(t->context, begin, end);
-}
-
 void cml_et_parallel(const cml_et_call *c, size_t stack, size_t count, size_t grain, void (*body)(void *, size_t, size_t), void *context) {
-  plain_task t = {body, context};
-  cml_parallel_among(c->pool, crew_size(c, stack), count, grain, run_plain, &t);
+  cml_parallel_most(c->pool, crew_size(c, stack), count, grain, body, context);
 }
 
 typedef struct crew_task {

@@ -117,7 +117,7 @@ typedef struct cml_variant {
   cml_graph graph;
   cml_plan *plan;          /* for these shapes; of the one for any for the default shapes, if it has one */
   uint32_t *output_values; /* by feature */
-  bool ready;              /* prepared: it may run. One for certain shapes which is not could not be */
+  atomic_bool ready;       /* prepared: it may run. One for certain shapes which is not could not be */
 } cml_variant;
 
 struct cml_executable {
@@ -125,7 +125,7 @@ struct cml_executable {
   cml_model *model;
   cml_variant general;               /* for any shapes */
   _Atomic(cml_variant *) variants;   /* for certain shapes, the newest first: added to, never taken from */
-  size_t variant_count;
+  atomic_size_t variant_count;
   _Atomic(const cml_variant *) preferred; /* that of the default shapes, or those of the first run; or the general one */
   cml_error failure;                 /* of preparing the general graph */
   pthread_mutex_t preparing;         /* variants, and the general graph when it is not ready at load */

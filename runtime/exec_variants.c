@@ -70,8 +70,8 @@ static void clear(cml_executable *e, cml_variant *v) {
   cml_exec_free(&v->graph);
 }
 
-/* The shapes, and if all goes well what runs with them. NULL only for want of memory. */
-static cml_variant *create(cml_executable *e, const cml_tensor *shapes, bool to_run) {
+/* Shapes for which there can be none are noted, too. */
+cml_variant *cml_variant_create(cml_executable *e, const cml_tensor *shapes, bool to_run) {
   const cml_mil_function *f = e->general.graph.function;
   cml_variant *v = calloc(1, sizeof *v);
   if (!v || !(v->shapes = calloc(f->input_count + 1, sizeof *v->shapes))) {
@@ -81,20 +81,16 @@ static cml_variant *create(cml_executable *e, const cml_tensor *shapes, bool to_
   memcpy(v->shapes, shapes, f->input_count * sizeof *shapes);
   cml_error unfit;
   cml_pack_cache_begin(e->cache);
-  v->ready = !build(e, v, to_run, &unfit);
-  if (!v->ready) {
+  bool ready = !build(e, v, to_run, &unfit);
+  atomic_init(&v->ready, ready);
+  if (!ready) {
     cml_pack_cache_undo(e->cache);
     clear(e, v);
   }
   v->next = atomic_load_explicit(&e->variants, memory_order_relaxed);
   atomic_store_explicit(&e->variants, v, memory_order_release);
-  if (!e->variant_count++ && v->ready && !e->general.ready) atomic_store_explicit(&e->preferred, v, memory_order_release);
-  return v;
-}
-
-cml_variant *cml_variant_create(cml_executable *e, const cml_tensor *shapes, bool to_run) {
-  cml_variant *v = create(e, shapes, to_run);
-  return v && v->ready ? v : NULL;
+  if (!e->variant_count++ && ready && !e->general.ready) atomic_store_explicit(&e->preferred, v, memory_order_release);
+  return ready ? v : NULL;
 }
 
 cml_status cml_variant_prepare_general(cml_executable *e, cml_error *err) {
@@ -130,7 +126,7 @@ static const cml_variant *make(cml_executable *e, const cml_slot *inputs) {
   if (v || e->variant_count >= MOST_VARIANTS) return v; /* another session was first */
   cml_tensor *shapes = cml_executable_shapes(e, inputs);
   if (!shapes) return NULL;
-  v = create(e, shapes, true);
+  v = cml_variant_create(e, shapes, true);
   free(shapes);
   return v;
 }
@@ -138,13 +134,14 @@ static const cml_variant *make(cml_executable *e, const cml_slot *inputs) {
 cml_status cml_executable_variant(cml_executable *e, const cml_slot *inputs, bool repeated, const cml_variant **out, cml_error *err) {
   cml_status status = CML_OK;
   const cml_variant *v = find(e, inputs);
-  if (!v || !v->ready) {
-    pthread_mutex_lock(&e->preparing);
-    if (!v && (repeated || !(e->variant_count || e->general.ready))) v = make(e, inputs);
-    if (!v || !v->ready) status = cml_variant_prepare_general(e, err);
-    cml_pack_cache_write(e->cache);
-    pthread_mutex_unlock(&e->preparing);
-  }
   *out = v && v->ready ? v : &e->general;
+  bool makes = !v && repeated && e->variant_count < MOST_VARIANTS;
+  if ((*out)->ready && !makes) return CML_OK; /* without waiting for others who prepare something */
+  pthread_mutex_lock(&e->preparing);
+  if (!v && (repeated || !(e->variant_count || e->general.ready))) v = make(e, inputs);
+  if (v && v->ready) *out = v;
+  else status = cml_variant_prepare_general(e, err);
+  cml_pack_cache_write(e->cache);
+  pthread_mutex_unlock(&e->preparing);
   return status;
 }

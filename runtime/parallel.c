@@ -263,9 +263,13 @@ static void run_plain(void *context, size_t thread, size_t begin, size_t end) {
   t->body(t->context, begin, end);
 }
 
-void cml_parallel(cml_pool *p, size_t count, size_t grain, void (*body)(void *, size_t, size_t), void *context) {
+void cml_parallel_most(cml_pool *p, size_t most, size_t count, size_t grain, void (*body)(void *, size_t, size_t), void *context) {
   plain_task t = {body, context};
-  cml_parallel_with_thread(p, count, grain, run_plain, &t);
+  cml_parallel_among(p, most, count, grain, run_plain, &t);
+}
+
+void cml_parallel(cml_pool *p, size_t count, size_t grain, void (*body)(void *, size_t, size_t), void *context) {
+  cml_parallel_most(p, SIZE_MAX, count, grain, body, context);
 }
 
 /* ---- the pool ---- */

@@ -23,6 +23,9 @@ CML_API void cml_parallel_with_thread(cml_pool *pool, size_t count, size_t grain
 /* The same on at most `most` threads, whose indices are below that: for scratch that many threads would make large. */
 CML_API void cml_parallel_among(cml_pool *pool, size_t most, size_t count, size_t grain,
                                 void (*body)(void *context, size_t thread, size_t begin, size_t end), void *context);
+/* The same for a body that does not ask which thread it is. */
+CML_API void cml_parallel_most(cml_pool *pool, size_t most, size_t count, size_t grain, void (*body)(void *context, size_t begin, size_t end),
+                               void *context);
 
 /* Called after each piece of work that threads shared, on the thread that did it: 0 for a caller, 1 to threads - 1 for the workers;
  * times as CLOCK_MONOTONIC. Several threads may call at once; all have returned when cml_parallel does. What one thread did alone,

@@ -25,16 +25,17 @@ void cml_et_load_parts(pair *out, const cml_et_tensor *parts, int64_t at, int64_
 
 void cml_et_store_parts(cml_et_tensor *parts, int64_t at, int64_t im, int64_t step, int64_t count, const pair *in, double scale) {
   double some[CHUNK];
-  if (im == 1 && step == 2 && scale == 1) {
+  const bool in_pairs = im == 1 && step == 2;
+  if (in_pairs && scale == 1) {
     cml_et_store_f64(parts, at, 1, 2 * count, &in->re);
     return;
   }
-  for (int64_t k = 0; k < 2 * count && im == 1 && step == 2; k += CHUNK) {
-    int64_t n = 2 * count - k < CHUNK ? 2 * count - k : CHUNK;
+  for (int64_t k = 0, n; in_pairs && k < 2 * count; k += n) {
+    n = 2 * count - k < CHUNK ? 2 * count - k : CHUNK;
     for (int64_t i = 0; i < n; i++) some[i] = (&in->re)[k + i] * scale;
     cml_et_store_f64(parts, at + k, 1, n, some);
   }
-  if (im == 1 && step == 2) return;
+  if (in_pairs) return;
   for (int64_t k = 0; k < count; k += CHUNK) {
     int64_t n = count - k < CHUNK ? count - k : CHUNK, first = at + k * step;
     for (int64_t i = 0; i < n; i++) some[i] = in[k + i].re * scale;

@@ -79,6 +79,17 @@ static void transpose(const line *l, int64_t rows, int64_t columns) {
   }
 }
 
+/* n pairs of floats, or of doubles for those, one behind the other. */
+static cml_status make_pairs(cml_et_call *c, grid *g, int64_t n, cml_dtype type, cml_error *err) {
+  type = type == CML_F64 ? CML_F64 : CML_F32;
+  void *data = n < INT64_MAX / 16 ? cml_et_temp(c, 2 * (uint64_t)n * cml_dtype_bits(type) / 8) : NULL;
+  if (!data) return cml_fail_memory(err);
+  cml_et_make(&g->shape, type, 1, (int64_t[]){2 * n}, data);
+  g->parts = g->shape.t;
+  g->im = 1;
+  return CML_OK;
+}
+
 /* How lines of n numbers are transformed in place: `rows` is 1 where they are taken out as a whole. */
 typedef struct engine {
   transform column, row;
@@ -90,8 +101,6 @@ typedef struct engine {
 } engine;
 
 enum { COLUMNS = 8, COPIED = 512 << 10 /* bytes of a copy at most */, BLOCK_BYTES = 128 << 10 };
-
-static cml_status make_pairs(cml_et_call *c, grid *g, int64_t n, cml_dtype type, cml_error *err);
 
 /* The largest divisor of n that is not above its root; 0 where it leaves more than LONG. */
 static int64_t rows_of(int64_t n) {
@@ -168,17 +177,6 @@ typedef struct detour {
   grid copy;
   cml_et_chirp chirp;
 } detour;
-
-/* n pairs of floats, or of doubles for those, one behind the other. */
-static cml_status make_pairs(cml_et_call *c, grid *g, int64_t n, cml_dtype type, cml_error *err) {
-  type = type == CML_F64 ? CML_F64 : CML_F32;
-  void *data = n < INT64_MAX / 16 ? cml_et_temp(c, 2 * (uint64_t)n * cml_dtype_bits(type) / 8) : NULL;
-  if (!data) return cml_fail_memory(err);
-  cml_et_make(&g->shape, type, 1, (int64_t[]){2 * n}, data);
-  g->parts = g->shape.t;
-  g->im = 1;
-  return CML_OK;
-}
 
 static cml_status prepare_detour(cml_et_call *c, detour *d, int64_t n, double sign, cml_dtype type, cml_error *err) {
   d->copied = rows_of(n) > 0;
@@ -272,34 +270,37 @@ static bool by_halves(int64_t n, cml_dtype type) { return n % 2 == 0 && type != 
 static bool short_reals(int64_t n) { return cml_et_short(n % 2 ? n : n / 2); }
 
 /* Numbers k and m - k of two transforms in one, of the even (as real parts) and the odd reals: what they add up to. With
- * e = a + conj(b) and o = a - conj(b), forward they are (e - i w o) / 2 and its like, back e + i w o, w being the k-th root. */
-static void untie(const line *l, int64_t k, double sign, double scale) {
-  int64_t m = l->n, j = m - k;
-  pair a = get(l, k), b = get(l, k ? j : 0), w = cml_et_root(k, 2 * m, sign), e = {a.re + b.re, a.im - b.im}, o = {a.re - b.re, a.im + b.im};
-  pair turned = cml_et_times((pair){0, sign}, cml_et_times(w, o)); /* i w o back, -i w o forward */
-  if (sign < 0) scale /= 2;
-  put(l, k, cml_et_plus(e, turned), scale);
-  if (j != k && (k || sign < 0)) put(l, j, (pair){e.re - turned.re, turned.im - e.im}, scale);
+ * e = a + conj(b) and o = a - conj(b), forward they are (e - i w o) / 2 and its like, back e + i w o, w being the k-th root. The half
+ * is left to the caller. */
+static inline void untie_pair(pair *a, pair *b, pair w, double sign) {
+  pair e = {a->re + b->re, a->im - b->im}, o = {a->re - b->re, a->im + b->im};
+  pair turned = cml_et_times((pair){-sign * w.im, sign * w.re}, o); /* i w o back, -i w o forward */
+  *a = cml_et_plus(e, turned);
+  *b = (pair){e.re - turned.re, turned.im - e.im};
 }
 
-/* All of them but the first: blocks from both ends, and one by one what is left in the middle. */
+static void untie(const line *l, int64_t k, double sign, double scale) {
+  int64_t m = l->n, j = m - k;
+  pair a = get(l, k), b = get(l, k ? j : 0);
+  untie_pair(&a, &b, cml_et_root(k, 2 * m, sign), sign);
+  put(l, k, a, scale);
+  if (j != k && (k || sign < 0)) put(l, j, b, scale);
+}
+
+/* All of them but, back, the first: blocks from both ends, and one by one what is left in the middle. */
 static void untie_all(const line *l, double sign, double scale) {
   enum { BLOCK = 128 };
   pair low[BLOCK], front[BLOCK], back[BLOCK];
   int64_t m = l->n, k = 1;
+  if (sign < 0) untie(l, 0, sign, scale /= 2);
   for (int64_t i = 0; i < BLOCK; i++) low[i] = cml_et_root(i, 2 * m, sign);
   for (; k + BLOCK <= m - k - BLOCK; k += BLOCK) {
     const pair base = cml_et_root(k, 2 * m, sign);
     take_out(l, k, 1, BLOCK, front);
     take_out(l, m - k, -1, BLOCK, back);
-    for (int64_t i = 0; i < BLOCK; i++) {
-      pair a = front[i], b = back[i], w = cml_et_times(base, low[i]), e = {a.re + b.re, a.im - b.im}, o = {a.re - b.re, a.im + b.im};
-      pair turned = cml_et_times((pair){-sign * w.im, sign * w.re}, o);
-      front[i] = cml_et_plus(e, turned);
-      back[i] = (pair){e.re - turned.re, turned.im - e.im};
-    }
-    put_in(l, k, 1, BLOCK, front, sign < 0 ? scale / 2 : scale);
-    put_in(l, m - k, -1, BLOCK, back, sign < 0 ? scale / 2 : scale);
+    for (int64_t i = 0; i < BLOCK; i++) untie_pair(&front[i], &back[i], cml_et_times(base, low[i]), sign);
+    put_in(l, k, 1, BLOCK, front, scale);
+    put_in(l, m - k, -1, BLOCK, back, scale);
   }
   for (; k <= m / 2; k++) untie(l, k, sign, scale);
 }
@@ -324,7 +325,6 @@ static cml_status long_r2c(cml_et_call *c, const cml_et_tensor *x, cml_et_tensor
     const line l = {&g, 2 * at.first_b, g.shape.strides[dim], m};
     pair_up(x, at.first_a, x->strides[dim], &l);
     run_engine(&e, &l, 1);
-    untie(&l, 0, -1, scale);
     untie_all(&l, -1, scale);
     for (int64_t k = m + 1; k < out->sizes[dim]; k++) { /* both sides are wanted */
       pair p = get(&l, n - k);

@@ -105,9 +105,9 @@ static pair chirp_at(const chirp *h, int64_t k, double sign) {
 cml_status cml_et_chirp_prepare(cml_et_call *c, chirp *h, int64_t n, double sign, cml_error *err) {
   int64_t block = 1;
   while (block < n && block < LONG) block *= 2;
-  *h = (chirp){.n = n, .block = block, .sign = sign, .spectrum = cml_et_pairs(c, 2 * block), .sum = block < n ? cml_et_pairs(c, 2 * block) : NULL, .held = -1};
+  *h = (chirp){.n = n, .block = block, .sign = sign, .spectrum = cml_et_pairs(c, 2 * block), .sum = cml_et_pairs(c, 2 * block), .held = -1};
   h->factors = block < n ? NULL : cml_et_pairs(c, n);
-  if (!h->spectrum || (block < n ? !h->sum : !h->factors)) return cml_fail_memory(err);
+  if (!h->spectrum || !h->sum || (block >= n && !h->factors)) return cml_fail_memory(err);
   roots r;
   if (h->factors && !make_roots(c, &r, 2 * n, sign)) return cml_fail_memory(err);
   for (int64_t k = 0; k < n && h->factors; k++) h->factors[k] = root(&r, k * k % (2 * n));
@@ -130,22 +130,22 @@ static void take_spectrum(chirp *h, int64_t from, int64_t to) {
   h->held = away < 0 ? -1 : away;
 }
 
-/* The spectrum of numbers `from` .., which are in t.in, times that of the chirp: added to sum, or put there. */
-static void add_block(chirp *h, int64_t from, int64_t count, pair *sum, bool adds) {
+/* The spectrum of numbers `from` .., which are in t.in, times that of the chirp: added to h->sum, or put there. */
+static void add_block(chirp *h, int64_t from, int64_t count, bool adds) {
   transform *t = &h->t;
   for (int64_t i = 0; i < count; i++) t->in[i] = cml_et_times(t->in[i], factor(h, from + i));
   memset(t->in + count, 0, (size_t)(2 * h->block - count) * sizeof *t->in);
   const pair *out = cml_et_transform_run(t);
   for (int64_t i = 0; i < 2 * h->block; i++) {
     pair v = cml_et_times(out[i], h->spectrum[i]);
-    sum[i] = adds ? cml_et_plus(sum[i], v) : v;
+    h->sum[i] = adds ? cml_et_plus(h->sum[i], v) : v;
   }
 }
 
 /* Results `to` .. out of the sum of spectra: back by way of conjugates. */
-static pair *end_block(chirp *h, int64_t to, int64_t count, const pair *sum) {
+static pair *end_block(chirp *h, int64_t to, int64_t count) {
   transform *t = &h->t;
-  for (int64_t i = 0; i < 2 * h->block; i++) t->in[i] = (pair){sum[i].re, -sum[i].im};
+  for (int64_t i = 0; i < 2 * h->block; i++) t->in[i] = (pair){h->sum[i].re, -h->sum[i].im};
   pair *out = cml_et_transform_run(t);
   double part = 1 / (double)(2 * h->block);
   for (int64_t i = 0; i < count; i++) out[i] = cml_et_times((pair){out[i].re * part, -out[i].im * part}, factor(h, to + i));
@@ -159,9 +159,9 @@ void cml_et_chirp_run(chirp *h, const cml_et_long_line *l, int64_t wanted) {
       int64_t some = h->n - from < h->block ? h->n - from : h->block;
       take_spectrum(h, from, to);
       l->load(l, from, some, h->t.in);
-      add_block(h, from, some, h->sum, from > 0);
+      add_block(h, from, some, from > 0);
     }
-    l->store(l, to, count, end_block(h, to, count, h->sum));
+    l->store(l, to, count, end_block(h, to, count));
   }
 }
 
@@ -171,14 +171,13 @@ cml_status cml_et_transform_prepare(cml_et_call *c, transform *t, int64_t n, dou
   if (!h) return cml_fail_memory(err);
   CML_TRY(cml_et_chirp_prepare(c, h, n, sign, err));
   take_spectrum(h, 0, 0);
-  *t = (transform){.n = n, .kernels = h->t.kernels, .in = h->t.in, .chirp = h, .sum = cml_et_pairs(c, 2 * h->block)};
-  if (!t->sum) return cml_fail_memory(err);
+  *t = (transform){.n = n, .kernels = h->t.kernels, .in = h->t.in, .chirp = h};
   return CML_OK;
 }
 
 pair *cml_et_transform_run(const transform *t) {
   chirp *h = t->chirp;
   if (!h) return (pair *)(void *)t->kernels->fourier(&t->f, &t->in->re, &t->out->re);
-  add_block(h, 0, t->n, t->sum, false);
-  return end_block(h, 0, t->n, t->sum);
+  add_block(h, 0, t->n, false);
+  return end_block(h, 0, t->n);
 }

@@ -23,7 +23,6 @@ typedef struct cml_et_transform {
   cml_fourier f;
   cml_et_pair *in, *out;         /* n each; out: NULL with a chirp */
   struct cml_et_chirp *chirp;    /* how it is done with a large prime factor, in place of f; or NULL */
-  cml_et_pair *sum;              /* for that */
 } cml_et_transform;
 
 /* Of n numbers, in temporary memory: about 48 bytes for each; with a large prime factor up to 340, of which n must have no more than CML_ET_LONG. */
@@ -36,7 +35,7 @@ typedef struct cml_et_chirp {
   int64_t n, block;            /* block: numbers that are convolved at a time */
   double sign;
   cml_et_transform t;          /* of 2 block numbers */
-  cml_et_pair *spectrum, *sum; /* 2 block each; sum: NULL where there is one block */
+  cml_et_pair *spectrum, *sum; /* 2 block each */
   cml_et_pair *factors;        /* n: the chirp; NULL where there are more blocks than one */
   int64_t held;                /* what results are away from the numbers that spectrum is for; -1: none */
 } cml_et_chirp;
@@ -48,7 +47,7 @@ typedef struct cml_et_long_line {
   void *context;
 } cml_et_long_line;
 
-/* 1.3 MB at most, whatever n is. */
+/* 1.5 MB at most, whatever n is. */
 CML_NODISCARD cml_status cml_et_chirp_prepare(cml_et_call *c, cml_et_chirp *h, int64_t n, double sign, cml_error *err);
 /* The first `wanted` results, block by block: each number is loaded once for each block. */
 void cml_et_chirp_run(cml_et_chirp *h, const cml_et_long_line *l, int64_t wanted);

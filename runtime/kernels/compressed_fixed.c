@@ -109,10 +109,7 @@ static void fixed_arrange(const cml_compressed *w, const float *x, float *arrang
   double total = (double)vf_sum(size), largest = (double)vf_hmax(large);
   double bound = w->packed && !w->scale ? cml_lanes_bound(w, largest) : largest; /* of what is cut into digits */
   fixed_head head = {.sum = vf_sum(all)};
-  /* The mean size without the largest element bounds what its last digit may be: errors of half a digit grow with the root of the
-   * depth, the sum of sizes with the depth. All this is false where there is a NaN or an infinity. */
-  double depth = (double)w->depth, ratio = fmin(256, 4 * sqrt(depth));
-  head.fixed = (w->packed || by_digits(w)) && total <= 1e37 && bound <= 1e37 && largest * depth <= ratio * (total - largest);
+  head.fixed = (w->packed || by_digits(w)) && bound <= 1e37 && digits_suffice(total, largest, (double)w->depth);
   if (head.fixed) {
     int e = digits_exponent(bound);
     head.unit = ldexp(1, -e);
@@ -134,12 +131,6 @@ VINLINE __mmask64 code_mask(size_t left, size_t bytes) { return UINT64_MAX >> (6
 VINLINE __m512i load_codes(const uint8_t *p, size_t ahead, const bool masked, __mmask64 mask) {
   _mm_prefetch((const char *)p + ahead, _MM_HINT_T0);
   return masked ? _mm512_maskz_loadu_epi8(mask, p) : _mm512_loadu_si512(p);
-}
-
-/* The next 16 scales from number `at`, of a row that has `left` of them. */
-VINLINE vf load_scales(const void *s, bool half, size_t at, size_t left) {
-  if (half) return left >= W ? vh_load((const cml_f16 *)s + at) : vh_load_n((const cml_f16 *)s + at, left);
-  return left >= W ? vf_load((const float *)s + at) : vf_load_n((const float *)s + at, left);
 }
 
 /* The codes of a register without their sign, a byte each: half 0, the only one of 8 bits, or half 1 of 4 bits. */

@@ -3,14 +3,9 @@
 #ifndef CML_COMPRESSED_FIXED_H
 #define CML_COMPRESSED_FIXED_H
 
-#include <math.h>
-
-#include "kernels_internal.h"
-#include "simd.h"
+#include "compressed_digits.h"
 
 enum { PLANES = 3, PLANE = 64 };
-enum { AHEAD = 8192 }; /* bytes from what is read to what is asked for, of all rows that are read at once */
-enum { HEAD = 16 };    /* floats */
 
 /* How an arranged vector begins. */
 typedef struct fixed_head {
@@ -34,18 +29,7 @@ VINLINE void store_digits(vf scaled, int8_t *to, size_t plane) {
   }
 }
 
-/* The power of two that brings numbers up to `largest` into three digits. */
-VINLINE int digits_exponent(double largest) {
-  int e = 0;
-  if (largest > 0) (void)frexp(largest * (1 + 0x1p-7), &e);
-  return largest > 0 ? 23 - e : 0;
-}
-
 VINLINE vf scaled_by(vf x, int e) { return vf_scalef(x, vf_set1((float)e)); }
-
-VINLINE vf load_elements(const float *x, size_t at, size_t n) {
-  return at + W <= n ? vf_load(x + at) : at < n ? vf_load_n(x + at, n - at) : vf_zero();
-}
 
 VINLINE __m512i load_plane(const int8_t *digits, size_t i) { return _mm512_loadu_si512(digits + i * PLANE); }
 

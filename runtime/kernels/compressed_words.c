@@ -9,12 +9,9 @@
  *           are words (pmaddubsw), of which eight can be added before they must be widened: 15 * 128 * 2 * 8 < 2^15
  *
  * Up to three vectors come one after the other; for more the ordinary functions, which share the codes' expansion, are as fast. */
-#include <math.h>
+#include "compressed_digits.h"
 
-#include "kernels_internal.h"
-#include "simd.h"
-
-enum { HEAD = 16, MOST_DIGITS = 3, FLUSH = 4, MOST_GROUPS = 1024, AHEAD = 8192 }; /* floats; digits; groups of words that can be added, of dwords; bytes */
+enum { MOST_DIGITS = 3, FLUSH = 4, MOST_GROUPS = 1024 }; /* digits; groups of words that can be added, of dwords */
 
 #if defined(__AVX512F__)
 typedef __m512i bytes;
@@ -146,9 +143,7 @@ static void arrange_digits(const cml_compressed *w, const float *x, int e, float
     int32_t q[8 * W];
     float *sums = to.sums + g / l.per * W;
     for (size_t i = 0; i < l.elements; i += W) {
-      size_t at = g * l.elements + i;
-      vf v = at + W <= w->depth ? vf_load(x + at) : at < w->depth ? vf_load_n(x + at, w->depth - at) : vf_zero();
-      vi whole = vf_int(v * first * second);
+      vi whole = vf_int(load_elements(x, g * l.elements + i, w->depth) * first * second);
       memcpy(q + i, &whole, sizeof whole);
     }
     for (size_t i = 0; i < l.elements; i++) sums[i / (l.elements / W)] += (float)q[i];
@@ -165,14 +160,13 @@ static void words_arrange(const cml_compressed *w, const float *x, float *arrang
   }
   vf size = vf_zero(), large = vf_zero();
   for (size_t i = 0; i < w->depth; i += W) {
-    vf v = vf_abs(i + W <= w->depth ? vf_load(x + i) : vf_load_n(x + i, w->depth - i));
+    vf v = vf_abs(load_elements(x, i, w->depth));
     size += v, large = vf_max(large, v);
   }
-  double total = (double)vf_sum(size), largest = (double)vf_hmax(large), depth = (double)w->depth, ratio = fmin(256, 4 * sqrt(depth));
-  words_head head = {.fixed = total <= 1e37 && largest * depth <= ratio * (total - largest)}; /* see compressed_fixed.c */
+  double largest = (double)vf_hmax(large);
+  words_head head = {.fixed = digits_suffice((double)vf_sum(size), largest, (double)w->depth)};
   if (head.fixed) {
-    int e = 0;
-    if (largest > 0) (void)frexp(largest * (1 + 0x1p-7), &e), e = 23 - e;
+    int e = digits_exponent(largest);
     head.unit = ldexp(1, -e);
     arrange_digits(w, x, e, arranged);
   } else {
@@ -267,11 +261,6 @@ VINLINE vf join(const bytes *acc, const int bits, const bool few) {
   if (bits == 8) return vf_fma(vf_from_int(middle), vf_set1(4096), vf_from_int(low));
   if (few) return vf_from_int((((high << 8) + middle) << 8) + low);
   return vf_fma(vf_from_int(high), vf_set1(65536), vf_fma(vf_from_int(middle), vf_set1(256), vf_from_int(low)));
-}
-
-VINLINE vf load_scales(const void *s, bool half, size_t at, size_t left) {
-  if (half) return left >= W ? vh_load((const cml_f16 *)s + at) : vh_load_n((const cml_f16 *)s + at, left);
-  return left >= W ? vf_load((const float *)s + at) : vf_load_n((const float *)s + at, left);
 }
 
 /* R rows from n, `apart` from one another. */

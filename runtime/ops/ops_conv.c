@@ -333,6 +333,12 @@ static cml_status prepare(cml_call *c, cml_error *err) {
 
 /* ---- infer and run ---- */
 
+/* What was decided when weights were packed, if they were. */
+static void do_as_prepared(conv_call *v, const conv_prepared *p) {
+  v->conv.winograd = p && p->winograd;
+  v->trims = !p || p->trims;
+}
+
 static cml_status infer(cml_call *c, cml_error *err) {
   conv_call v;
   const cml_tensor *x = cml_arg(c, X), *w = cml_arg(c, WEIGHT);
@@ -351,9 +357,7 @@ static cml_status infer(cml_call *c, cml_error *err) {
   if (!v.known) return CML_OK;
   const cml_kernels *k = cml_kernels_get();
   uint64_t most = 0, packed = 0, shared = 0;
-  const conv_prepared *p = c->prepared;
-  v.conv.winograd = p && p->winograd;
-  v.trims = !p || p->trims;
+  do_as_prepared(&v, c->prepared);
   for (size_t i = 0; i < v.phases; i++) {
     cml_conv conv;
     cml_conv_source from;
@@ -392,8 +396,7 @@ static cml_status run(cml_call *c, cml_error *err) {
   const conv_prepared *p = c->prepared;
   const cml_kernels *k = p ? p->kernels : cml_kernels_get();
   uint64_t most = 0;
-  v.conv.winograd = p && p->winograd;
-  v.trims = !p || p->trims;
+  do_as_prepared(&v, p);
   if (c->out_row) v.conv.out_pixel = (size_t)c->out_row;
   for (size_t i = 0; !p && i < v.phases; i++) {
     cml_conv conv;

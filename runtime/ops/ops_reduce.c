@@ -371,8 +371,9 @@ static void reduce_band_f32(const reduce_job *j, int64_t base, int64_t out, size
     return;
   }
   for (size_t i = 0; i < width; i++) sums[i] = j->fold->f_start;
-  if (suits_columns(j)) add_columns(j, base, width, sums);
-  for (int64_t r = 0; r < j->inner_count && !suits_columns(j); r++) {
+  const bool columns = suits_columns(j);
+  if (columns) add_columns(j, base, width, sums);
+  for (int64_t r = 0; r < j->inner_count && !columns; r++) {
     cml_load_f32(row, j->x->data, j->x->dtype, base + cml_step_offset(r, j->inner, j->inner_dims, j->inner_strides), width);
     j->fold->f_band(sums, row, width);
   }

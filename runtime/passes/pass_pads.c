@@ -2,15 +2,10 @@
  * memory: converters write asymmetric paddings so, and those "as in TensorFlow". */
 #include "passes.h"
 
-static const cml_tensor *constant(const cml_graph *g, const cml_step *s, const char *param) {
-  uint32_t v = cml_pass_arg(s, param);
-  return v != CML_NO_VALUE && cml_pass_type(g, v)->data ? cml_pass_type(g, v) : NULL;
-}
-
 /* An argument that is absent or the constant word. */
 static bool is_word(const cml_graph *g, const cml_step *s, const char *param, const char *word) {
   if (cml_pass_arg(s, param) == CML_NO_VALUE) return true;
-  const cml_tensor *t = constant(g, s, param);
+  const cml_tensor *t = cml_pass_constant(g, s, param);
   return t && t->dtype == CML_STRING && cml_tensor_count(t) == 1 && !strcmp(((const cml_string *)t->data)->data, word);
 }
 
@@ -25,7 +20,7 @@ static uint32_t new_word(cml_graph *g, const char *word) {
 
 /* Adds the step's zeros to pads, of the `dims` last dimensions; false when it does something else. */
 static bool add_zeros(const cml_graph *g, const cml_step *s, int32_t dims, int64_t *pads) {
-  const cml_tensor *by = constant(g, s, "pad"), *value = constant(g, s, "constant_val");
+  const cml_tensor *by = cml_pass_constant(g, s, "pad"), *value = cml_pass_constant(g, s, "constant_val");
   if (!by || !is_word(g, s, "mode", "constant")) return false;
   if (cml_pass_arg(s, "constant_val") != CML_NO_VALUE && (!value || cml_tensor_count(value) != 1 || cml_tensor_get(value, 0) != 0)) return false;
   int64_t n = cml_tensor_count(by), skip = n - 2 * dims; /* the vector speaks of the last dimensions */
@@ -39,11 +34,11 @@ static bool add_zeros(const cml_graph *g, const cml_step *s, int32_t dims, int64
 
 static cml_status fold(cml_graph *g, const cml_use *uses, size_t at, cml_error *err) {
   cml_step *s = &g->body.steps[at];
-  if (!cml_pass_is(s, "pad") || s->folded) return CML_OK;
+  if (!cml_pass_is(s, "pad")) return CML_OK;
   cml_step *conv = cml_pass_only_user(g, uses, s->outs[0]);
   if (!conv || !cml_pass_is(conv, "conv") || cml_pass_arg(conv, "x") != s->outs[0]) return CML_OK;
   int32_t dims = cml_pass_type(g, s->outs[0])->rank - 2;
-  const cml_tensor *own = constant(g, conv, "pad");
+  const cml_tensor *own = cml_pass_constant(g, conv, "pad");
   bool custom = cml_pass_arg(conv, "pad_type") != CML_NO_VALUE && is_word(g, conv, "pad_type", "custom");
   int64_t pads[6] = {0};
   if (dims < 1 || dims > 3 || (!custom && !is_word(g, conv, "pad_type", "valid")) || (custom && (!own || cml_tensor_count(own) != 2 * dims))) return CML_OK;

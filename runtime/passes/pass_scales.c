@@ -13,9 +13,8 @@ typedef struct affine {
 } affine;
 
 static const cml_tensor *constant(const cml_graph *g, const cml_step *s, const char *param) {
-  uint32_t v = cml_pass_arg(s, param);
-  const cml_tensor *t = v == CML_NO_VALUE ? NULL : cml_pass_type(g, v);
-  return t && g->values[v].role == CML_ROLE_CONSTANT && t->data && cml_dtype_is_float(t->dtype) ? t : NULL;
+  const cml_tensor *t = cml_pass_constant(g, s, param);
+  return t && cml_dtype_is_float(t->dtype) ? t : NULL;
 }
 
 /* Whether a constant broadcasts along all dims of a tensor of this rank but the channels, dim 1. */

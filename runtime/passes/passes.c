@@ -172,6 +172,11 @@ uint32_t cml_pass_arg(const cml_step *s, const char *param) {
   return CML_NO_VALUE;
 }
 
+const cml_tensor *cml_pass_constant(const cml_graph *g, const cml_step *s, const char *param) {
+  uint32_t v = cml_pass_arg(s, param);
+  return v != CML_NO_VALUE && g->values[v].role == CML_ROLE_CONSTANT && cml_pass_type(g, v)->data ? cml_pass_type(g, v) : NULL;
+}
+
 bool cml_pass_is(const cml_step *s, const char *type) { return s->op && !s->folded && !strcmp(s->op->name, type); }
 
 cml_status cml_pass_become(cml_graph *g, cml_step *s, const char *type, const cml_binding *bindings, size_t count, cml_error *err) {

@@ -1,0 +1,37 @@
+/* What all files of compressed products in fixed point share: vectors become whole numbers of 24 bits, x = q * 2^e with one e. */
+#ifndef CML_COMPRESSED_DIGITS_H
+#define CML_COMPRESSED_DIGITS_H
+
+#include <math.h>
+
+#include "kernels_internal.h"
+#include "simd.h"
+
+enum { AHEAD = 8192 }; /* bytes from what is read to what is asked for, of all rows that are read at once */
+enum { HEAD = 16 };    /* floats */
+
+/* The power of two that brings numbers up to `largest` into three digits to the base of 256. */
+VINLINE int digits_exponent(double largest) {
+  int e = 0;
+  if (largest > 0) (void)frexp(largest * (1 + 0x1p-7), &e);
+  return largest > 0 ? 23 - e : 0;
+}
+
+/* Whether `depth` elements, by the sum of their sizes and the largest of these, may become such numbers. The mean size without the largest
+ * element bounds what its last digit may be: errors of half a digit grow with the root of the depth, the sum of sizes with the depth. All
+ * this is false where there is a NaN or an infinity. */
+VINLINE bool digits_suffice(double total, double largest, double depth) {
+  return total <= 1e37 && largest * depth <= fmin(256, 4 * sqrt(depth)) * (total - largest);
+}
+
+VINLINE vf load_elements(const float *x, size_t at, size_t n) {
+  return at + W <= n ? vf_load(x + at) : at < n ? vf_load_n(x + at, n - at) : vf_zero();
+}
+
+/* The next W scales from number `at`, of a row that has `left` of them. */
+VINLINE vf load_scales(const void *s, bool half, size_t at, size_t left) {
+  if (half) return left >= W ? vh_load((const cml_f16 *)s + at) : vh_load_n((const cml_f16 *)s + at, left);
+  return left >= W ? vf_load((const float *)s + at) : vf_load_n((const float *)s + at, left);
+}
+
+#endif
