@@ -10,6 +10,7 @@ enum {
   BLOCK_PIXELS = 112,       /* output pixels of a block, about */
   STAGE_FLOATS = 160 << 10, /* staged floats of a block, about */
   OUTPUT_BLOCK = 512,       /* output channels that scratch sums hold at once */
+  WIDE_DEPTH = 160,         /* of tiles over two panels, which have to stay in the first-level cache */
   LINE_CHANNELS = 16,
   SERIAL_BELOW = 400000, /* multiply-adds */
   DEPTHWISE_COST = 4     /* of a depthwise multiply-add, in those of a tile */
@@ -341,19 +342,21 @@ static void products(const job *j, const region *r, const size_t *offsets, size_
   size_t base = group * l->group_outputs + o0, pixel = r->pixel * (size_t)v->stride[2], row = r->row * (size_t)v->stride[1];
   const char *first = (const char *)j->c->weights.packed + group * group_bytes(k, v, j->c->weights.half) + o0 * l->depth * size, *b = first;
   /* as many rows as fit: pixels 4 KiB apart fall into the same set of the first-level cache */
-  size_t most = r->pairs ? CML_PAIR_ROWS : k->tile_rows > 8 && pixel % 1024 == 0 ? 7 : k->tile_rows;
+  const size_t apart = k->tile_rows > 8 && pixel % 1024 == 0 ? 7 : SIZE_MAX, tall = r->pairs ? CML_PAIR_ROWS : least(k->tile_rows, apart);
+  const bool wides = !slim && !r->pairs && l->depth <= WIDE_DEPTH;
   if (rows > 1 && row == pixel * columns && to->row == to->pixel * columns) columns *= rows, rows = 1;
-  size_t tiles = (columns + most - 1) / most, share = (panel / (tiles * rows) + 63) & ~(size_t)63;
   cml_tile t = {.stretches = l->stretches, .depth = l->joined * l->group_channels, .offsets = offsets, .a_stride = pixel,
-                .b_half = j->c->weights.half, .b_column = slim ? l->depth : 0, .residual_stride = to->pixel, .c_stride = to->pixel, .c_half = to->half, .low = -INFINITY, .high = INFINITY,
-                .ask_step = l->depth ? (share + l->depth - 1) / l->depth : 0};
+                .b_half = j->c->weights.half, .b_panel = panel, .b_column = slim ? l->depth : 0, .residual_stride = to->pixel, .c_stride = to->pixel, .c_half = to->half, .low = -INFINITY, .high = INFINITY};
   bool clamp = cml_epilogue_bounds(&j->c->after, &t.low, &t.high);
   if (!clamp && to->finished) t.unary_rows = k->unary_rows, t.f = j->c->after.activation, t.f_a = j->c->after.a, t.f_b = j->c->after.b;
-  for (size_t o = 0; o < outputs; o += nr, b += panel) {
+  for (size_t o = 0; o < outputs; o += t.columns, b += panel) {
+    const bool wide = wides && outputs - o > nr && outputs - o <= k->wide_columns;
+    const size_t most = wide ? least(k->wide_rows, apart) : tall, tiles = (columns + most - 1) / most, share = (panel / (tiles * rows) + 63) & ~(size_t)63;
     t.b = b;
-    t.columns = least(outputs - o, nr);
+    t.columns = wide ? outputs - o : least(outputs - o, nr);
     t.bias = j->c->after.bias ? j->c->after.bias + base + o : NULL;
-    const char *next = o + nr < outputs ? b + panel : first; /* the next block begins with the first again */
+    t.ask_step = l->depth ? (share + l->depth - 1) / l->depth : 0;
+    const char *next = o + t.columns < outputs ? b + panel : first; /* the next block begins with the first again */
     for (size_t y = 0; y < rows; y++)
       for (size_t i = 0, x = 0, end; i < tiles; i++, x = end) {
         size_t at = y * to->row + x * to->pixel + o;

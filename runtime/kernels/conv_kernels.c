@@ -42,33 +42,46 @@ VINLINE void depthwise_store(const cml_depthwise *d, size_t o, size_t c, vf v, s
   }
 }
 
+/* Outputs [o, o + together) of one vector of channels. What d says is read before the first store, which may be to anywhere as far as compilers know. */
+VINLINE void depthwise_store_all(const int together, const cml_depthwise *d, size_t o, size_t c, const vf *acc, size_t outputs) {
+  const size_t pixel = d->y_pixel * (d->y_half ? 2 : 4);
+  const bool half = d->y_half;
+  char *to = (char *)d->y + o * pixel + c * (half ? 2 : 4);
+  const vf low = vf_set1(d->low), high = vf_set1(d->high);
+  UNROLL for (int i = 0; i < together; i++, to += pixel) {
+    if (o + (size_t)i >= outputs) break;
+    vf v = vf_min(high, vf_max(low, acc[i]));
+    if (half) vh_store((cml_f16 *)(void *)to, v);
+    else vf_store((float *)(void *)to, v);
+  }
+}
+
 /* `together` outputs of one vector of channels, for small kernels without dilation: each input column is loaded once for all taps
  * that want it. edge: some columns are outside, and read as zeros. */
 VINLINE void depthwise_together(const int together, const int kw, const int stride, const int kind, const bool edge, const cml_depthwise *d,
                                 size_t o, size_t c) {
   const int columns = (together - 1) * stride + kw;
-  const size_t size = x_size(kind);
+  const size_t size = x_size(kind), step = d->pixel * size, rows = d->kh, w_stride = d->w_stride;
   uint8_t room[W];
   const vi zero = vi_set1(d->x_zero);
   const void *nothing = x_nothing(kind, zero, room);
   vf acc[8], bias = d->bias ? vf_load(d->bias + c) : vf_zero();
   const int64_t first = d->first + (int64_t)o * stride;
+  const uint64_t inside = (uint64_t)d->columns;
+  const float *w = d->w + c;
   UNROLL for (int i = 0; i < together; i++) acc[i] = bias;
-  for (size_t r = 0; r < d->kh; r++) {
+  for (size_t r = 0; r < rows; r++, w += (size_t)kw * w_stride) {
     if (!d->rows[r]) continue;
-    const char *row = (const char *)d->rows[r] + c * size;
-    const float *w = d->w + r * (size_t)kw * d->w_stride + c;
+    const char *x_at = (const char *)d->rows[r] + c * size + first * (int64_t)step;
     vf weight[7];
-    UNROLL for (int t = 0; t < kw; t++) weight[t] = vf_load(w + (size_t)t * d->w_stride);
-    UNROLL for (int i = 0; i < columns; i++) {
-      bool outside = edge && (first + i < 0 || first + i >= d->columns);
-      vf x = x_load(outside ? nothing : row + (first + i) * (int64_t)(d->pixel * size), kind, zero, W);
+    UNROLL for (int t = 0; t < kw; t++) weight[t] = vf_load(w + (size_t)t * w_stride);
+    UNROLL for (int i = 0; i < columns; i++, x_at += step) {
+      vf x = x_load(edge && (uint64_t)(first + i) >= inside ? nothing : x_at, kind, zero, W);
       UNROLL for (int t = 0; t < kw; t++)
         if (i >= t && (i - t) % stride == 0 && (i - t) / stride < together) acc[(i - t) / stride] = vf_fma(x, weight[t], acc[(i - t) / stride]);
     }
   }
-  UNROLL for (int i = 0; i < together; i++)
-    if (!edge || together == 1 || o + (size_t)i < d->outputs) depthwise_store(d, o + (size_t)i, c, acc[i], W);
+  depthwise_store_all(together, d, o, c, acc, edge && together > 1 ? d->outputs : SIZE_MAX);
 }
 
 /* What the lanes of a vector of outputs read: each its own channel, all channels of its group, or one that several outputs share. */

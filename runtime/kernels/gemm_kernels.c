@@ -14,12 +14,15 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
-enum { MR = CML_TILE_ROWS, NV = CML_TILE_VECTORS, NR = NV * W };
+/* Panels hold NV vectors of columns. WIDE: one vector more, the first of the next panel, for fewer rows: what is left of the columns behind
+ * a panel would fill half of a tile, which waits for its loads. */
+enum { MR = CML_TILE_ROWS, NV = CML_TILE_VECTORS, NR = NV * W, WIDE = NV + 1, WIDE_ROWS = CML_TILE_MAX > 6 ? 9 : 4 };
 
 VINLINE void b_row(const int nv, vf *to, const void *b, bool half, size_t k) {
   UNROLL for (int j = 0; j < nv; j++)
     to[j] = half ? vh_load((const cml_f16 *)b + k * NR + (size_t)j * W) : vf_load((const float *)b + k * NR + (size_t)j * W);
 }
+VINLINE vf b_one(const void *b, bool half, size_t k) { return half ? vh_load((const cml_f16 *)b + k * NR) : vf_load((const float *)b + k * NR); }
 
 /* ---- the end of a tile: bias, residual, clamp and the store, from registers where columns are whole vectors ---- */
 
@@ -47,29 +50,18 @@ static __attribute__((noinline)) void finish_block(const cml_tile *t, float *blo
   if (!last) t->unary_rows(t->f, t->rows, t->columns, block, width, t->c, t->c_stride, t->c_half, t->f_a, t->f_b);
 }
 
-VINLINE void finish(const int rows, const int nv, vf (*acc)[NV], const cml_tile *t) {
-  const size_t columns = t->columns, c_stride = t->c_stride;
-  if (t->bias) {
-    UNROLL for (int j = 0; j < nv; j++) {
-      if (columns <= (size_t)j * W) break;
-      vf add = columns >= (size_t)(j + 1) * W ? vf_load(t->bias + j * W) : vf_load_n(t->bias + j * W, columns - (size_t)j * W);
-      UNROLL for (int i = 0; i < rows; i++) acc[i][j] += add;
-    }
-  }
-  if (columns != (size_t)(nv * W) || t->unary_rows) {
-    _Alignas(64) float block[MR * NR];
+/* Vector j of row i of what is added or stored: whole but for the last where columns are ragged. */
+VINLINE vf residual_at(const cml_tile *t, const int i, const int j, size_t n) {
+  size_t at = (size_t)i * t->residual_stride + (size_t)j * W;
+  if (t->c_half) return n < W ? vh_load_n((const cml_f16 *)t->residual + at, n) : vh_load((const cml_f16 *)t->residual + at);
+  return n < W ? vf_load_n((const float *)t->residual + at, n) : vf_load((const float *)t->residual + at);
+}
+
+VINLINE void finish_registers(const int rows, const int nv, const bool ragged, vf (*acc)[WIDE], const cml_tile *t) {
+  const size_t c_stride = t->c_stride, tail = ragged ? t->columns - (size_t)(nv - 1) * W : W;
+  if (t->residual)
     UNROLL for (int i = 0; i < rows; i++)
-      UNROLL for (int j = 0; j < nv; j++) vf_store(block + (i * nv + j) * W, acc[i][j]);
-    finish_block(t, block, (size_t)(nv * W));
-    return;
-  }
-  if (t->residual && t->c_half) {
-    UNROLL for (int i = 0; i < rows; i++)
-      UNROLL for (int j = 0; j < nv; j++) acc[i][j] += vh_load((const cml_f16 *)t->residual + (size_t)i * t->residual_stride + j * W);
-  } else if (t->residual) {
-    UNROLL for (int i = 0; i < rows; i++)
-      UNROLL for (int j = 0; j < nv; j++) acc[i][j] += vf_load((const float *)t->residual + (size_t)i * t->residual_stride + j * W);
-  }
+      UNROLL for (int j = 0; j < nv; j++) acc[i][j] += residual_at(t, i, j, j < nv - 1 ? W : tail);
   if (t->low > -INFINITY) { /* a tile of little depth takes a tenth of its time for this and what is below */
     vf lo = vf_set1(t->low);
     UNROLL for (int i = 0; i < rows; i++)
@@ -82,14 +74,35 @@ VINLINE void finish(const int rows, const int nv, vf (*acc)[NV], const cml_tile 
   }
   if (t->c_half) {
     UNROLL for (int i = 0; i < rows; i++)
-      UNROLL for (int j = 0; j < nv; j++) vh_store((cml_f16 *)t->c + (size_t)i * c_stride + j * W, acc[i][j]);
+      UNROLL for (int j = 0; j < nv; j++) store_some(t->c, true, (size_t)i * c_stride + (size_t)j * W, acc[i][j], j < nv - 1 ? W : tail);
   } else {
     UNROLL for (int i = 0; i < rows; i++)
-      UNROLL for (int j = 0; j < nv; j++) vf_store((float *)t->c + (size_t)i * c_stride + j * W, acc[i][j]);
+      UNROLL for (int j = 0; j < nv; j++) store_some(t->c, false, (size_t)i * c_stride + (size_t)j * W, acc[i][j], j < nv - 1 ? W : tail);
   }
 }
 
-VINLINE void begin(const int rows, const int nv, vf (*acc)[NV], const cml_tile *t) {
+VINLINE void finish(const int rows, const int nv, vf (*acc)[WIDE], const cml_tile *t) {
+  enum { MASKS = W == 16 }; /* part of a vector costs no more than all of it */
+  const size_t columns = t->columns;
+  if (t->bias)
+    UNROLL for (int j = 0; j < nv; j++) {
+      if (columns <= (size_t)j * W) break;
+      vf add = columns >= (size_t)(j + 1) * W ? vf_load(t->bias + j * W) : vf_load_n(t->bias + j * W, columns - (size_t)j * W);
+      UNROLL for (int i = 0; i < rows; i++) acc[i][j] += add;
+    }
+  if (columns == (size_t)(nv * W) && !t->unary_rows) {
+    finish_registers(rows, nv, false, acc, t);
+  } else if (MASKS && columns > (size_t)(nv - 1) * W && !t->unary_rows) {
+    finish_registers(rows, nv, true, acc, t);
+  } else {
+    _Alignas(64) float block[(MR * NV > WIDE_ROWS * WIDE ? MR * NV : WIDE_ROWS * WIDE) * W];
+    UNROLL for (int i = 0; i < rows; i++)
+      UNROLL for (int j = 0; j < nv; j++) vf_store(block + (i * nv + j) * W, acc[i][j]);
+    finish_block(t, block, (size_t)(nv * W));
+  }
+}
+
+VINLINE void begin(const int rows, const int nv, vf (*acc)[WIDE], const cml_tile *t) {
   const float *c = t->from;
   UNROLL for (int i = 0; i < rows; i++)
     UNROLL for (int j = 0; j < nv; j++) acc[i][j] = vf_zero();
@@ -106,7 +119,7 @@ VINLINE void begin(const int rows, const int nv, vf (*acc)[NV], const cml_tile *
 }
 
 VINLINE void tile_of(const int rows, const int nv, const bool half, const cml_tile *t) {
-  vf acc[MR][NV];
+  vf acc[MR][WIDE];
   const size_t a_stride = t->a_stride, depth = t->depth;
   const char *b = t->b, *ask = t->ask ? t->ask : b;
   const size_t ask_step = t->ask ? t->ask_step : 0;
@@ -116,9 +129,10 @@ VINLINE void tile_of(const int rows, const int nv, const bool half, const cml_ti
     const float *a = t->a + (t->offsets ? t->offsets[s] : 0), *p[(MR + 2) / 3];
     UNROLL for (int i = 0; i < rows; i += 3) p[i / 3] = a + (size_t)i * a_stride;
     for (size_t k = 0; k < depth; k++, ask += ask_step) {
-      vf bv[NV];
+      vf bv[WIDE];
       __builtin_prefetch(ask, 0, 2);
-      b_row(nv, bv, b, half, k);
+      b_row(nv < WIDE ? nv : NV, bv, b, half, k);
+      if (nv == WIDE) bv[NV] = b_one(b + t->b_panel, half, k);
       UNROLL for (int i = 0; i < rows; i++) {
         vf av = vf_set1(p[i / 3][(size_t)(i % 3) * a_stride + k]);
         UNROLL for (int j = 0; j < nv; j++) acc[i][j] = vf_fma(av, bv[j], acc[i][j]);
@@ -188,6 +202,23 @@ static __attribute__((noinline)) void slim_tile(const cml_tile *t) {
   finish_block(t, block, W);
 }
 
+#define WIDE_CASE(r)                                         \
+  case r:                                                    \
+    if (r > WIDE_ROWS) break;                                \
+    if (t->b_half) tile_of(r > WIDE_ROWS ? 1 : r, WIDE, true, t); \
+    else tile_of(r > WIDE_ROWS ? 1 : r, WIDE, false, t);          \
+    break;
+
+static __attribute__((noinline)) void wide_tile(const cml_tile *t) {
+  switch (t->rows) {
+    WIDE_CASE(1) WIDE_CASE(2) WIDE_CASE(3) WIDE_CASE(4)
+#if CML_TILE_MAX > 6
+    WIDE_CASE(5) WIDE_CASE(6) WIDE_CASE(7) WIDE_CASE(8) WIDE_CASE(9)
+#endif
+    default: break;
+  }
+}
+
 #define TILE_CASE(r) \
   case r:            \
     if (r > MR) break; \
@@ -197,6 +228,10 @@ static __attribute__((noinline)) void slim_tile(const cml_tile *t) {
 static void tile(const cml_tile *t) {
   if (t->b_column) {
     slim_tile(t);
+    return;
+  }
+  if (t->columns > NR) {
+    wide_tile(t);
     return;
   }
   switch (t->rows) {
@@ -291,6 +326,8 @@ static void gemv_rows(size_t rows, size_t depth, const void *w, bool half, size_
 void CML_SIMD(cml_fill_gemm)(cml_kernels *k) {
   k->tile_rows = MR;
   k->tile_columns = NR;
+  k->wide_rows = WIDE_ROWS;
+  k->wide_columns = WIDE * W;
   k->tile = tile;
   k->gemm_tile = gemm_tile;
   k->gemv_panel = gemv_panel;

@@ -68,13 +68,14 @@ typedef struct cml_compressed {
  * columns instead, which wastes no lanes: then b_column is the distance from one column to the next, in elements. */
 enum { CML_SLIM = 4, CML_PAIR_ROWS = 128, CML_PAIR_LEAST = 32 };
 typedef struct cml_tile {
-  size_t rows, columns;    /* at most tile_rows, tile_columns */
+  size_t rows, columns;    /* at most tile_rows, tile_columns; or wide_rows, wide_columns */
   size_t stretches, depth;
   const size_t *offsets;   /* NULL: one stretch, at 0 */
   const float *a;
   size_t a_stride;
   const void *b;
   bool b_half;
+  size_t b_panel;          /* bytes from b to the panel of the columns from tile_columns on, where there are so many */
   size_t b_column;         /* 0: in steps */
   const char *ask;         /* what is wanted next and may come from memory: with each step of the depth, ask_step bytes of it are asked */
   size_t ask_step;         /* for, so that it comes while this tile is computed; NULL: nothing */
@@ -186,6 +187,7 @@ typedef struct cml_kernels {
   const char *name;      /* "portable", "avx2", "avxvnni", "avx512", "avx512vbmi", "avx512fp16", "amx", "neon", "neondot" */
   size_t width;          /* floats in a vector */
   size_t tile_rows, tile_columns; /* of the matrix product */
+  size_t wide_rows, wide_columns; /* fewer rows of a panel and the first vector of the next: `tile` takes such, too */
 
   void (*f16_to_f32)(const cml_f16 *x, float *y, size_t n);
   void (*f32_to_f16)(const float *x, cml_f16 *y, size_t n); /* to nearest even */
