@@ -1,22 +1,20 @@
-/* What the kernel (kernels.h: cml_fourier) needs to transform n numbers without large prime factors.
+/* What the kernels (kernels/fourier.h) need to transform n numbers.
  *
  * Numbers with a large prime factor are transformed as a convolution (Bluestein): k t = (k k + t t - (k - t) (k - t)) / 2 makes each result
- * a sum of products of two chirps. Lines of at most LONG at once, others block by block: each block of results from each block of numbers,
- * which takes a square of the blocks' count in time and a few blocks of memory. */
+ * a sum of products of two chirps. Lines of at most a block at once, others block by block: each block of results from each block of
+ * numbers, which takes a square of the blocks' count in time and a few blocks of memory. */
 #include "et_transform.h"
 
-#include <math.h>
+enum {
+  BUFFERS = 576 << 10, /* bytes of x and y at most */
+  IN_LANES = 512 << 10, /* the same of lines in lanes */
+  CHUNK = 64,
+  BLOCK = 64 << 10 /* bytes of the numbers that are convolved at a time */
+};
 
-enum { LONG = CML_ET_LONG, DIRECT = 100 /* the largest prime factor that is transformed as it is defined */ };
-
-typedef cml_et_pair pair;
 typedef cml_et_transform transform;
 typedef cml_et_chirp chirp;
-
-pair cml_et_root(int64_t k, int64_t n, double sign) {
-  double angle = sign * 2 * M_PI * (double)k / (double)n;
-  return (pair){cos(angle), sin(angle)};
-}
+typedef cml_fourier_kernels kernels;
 
 static int64_t least_factor(int64_t n) {
   for (int64_t p = 2; p * p <= n; p++)
@@ -24,160 +22,214 @@ static int64_t least_factor(int64_t n) {
   return n;
 }
 
-static int64_t largest_factor(int64_t n) {
-  int64_t p = 1;
-  for (; n > 1; n /= p) p = least_factor(n);
-  return p;
+static bool is_smooth(int64_t n) {
+  for (int64_t p; n > CML_FOURIER_RADIX; n /= p)
+    if ((p = least_factor(n)) > CML_FOURIER_RADIX) return false;
+  return true;
 }
 
-bool cml_et_short(int64_t n) { return n <= LONG || (n <= 2 * LONG && largest_factor(n) <= DIRECT); }
+int64_t cml_et_columns(const kernels *k, int64_t n) {
+  int64_t c = (int64_t)k->lanes;
+  while (n % c) c--;
+  return c;
+}
 
-pair *cml_et_pairs(cml_et_call *c, int64_t count) {
+static int64_t block_of(const kernels *k) { return BLOCK / 2 / (int64_t)k->width; }
+
+static int64_t lane_bytes(const kernels *k, int64_t rows) { return 4 * rows * (int64_t)(k->lanes * k->width); }
+int64_t cml_et_line_bytes(const kernels *k, int64_t n) { return lane_bytes(k, n / cml_et_columns(k, n)); }
+
+bool cml_et_fits_line(const kernels *k, int64_t n) { return n <= block_of(k) || (n <= BUFFERS && cml_et_line_bytes(k, n) <= BUFFERS && is_smooth(n)); }
+bool cml_et_fits_lanes(const kernels *k, int64_t n) { return n <= IN_LANES && lane_bytes(k, n + 1) <= IN_LANES && is_smooth(n); }
+
+void *cml_et_reals(cml_et_call *c, const kernels *k, int64_t pairs) {
   uint64_t bytes;
-  return cml_mul((uint64_t)count, sizeof(pair), &bytes) ? cml_et_temp(c, bytes) : NULL;
+  return cml_mul((uint64_t)pairs, 2 * k->width, &bytes) ? cml_et_temp(c, bytes) : NULL;
 }
 
-/* The n-th roots of unity: each the product of one of few and of a whole block's first. */
-enum { BLOCK = 64 };
-typedef struct roots {
-  pair low[BLOCK], *high; /* high: of every BLOCK-th */
-} roots;
-
-static bool make_roots(cml_et_call *c, roots *r, int64_t n, double sign) {
-  if (!(r->high = cml_et_pairs(c, n / BLOCK + 1))) return false;
-  for (int64_t k = 0; k < BLOCK; k++) r->low[k] = cml_et_root(k, n, sign);
-  for (int64_t k = 0; k <= n / BLOCK; k++) r->high[k] = cml_et_root(k * BLOCK, n, sign);
-  return true;
+void cml_et_roots(const kernels *k, int64_t n, double sign, int64_t count, void *re) {
+  double at[CHUNK];
+  for (int64_t i = 0, m; i < count; i += m) {
+    m = count - i < CHUNK ? count - i : CHUNK;
+    for (int64_t j = 0; j < m; j++) at[j] = (double)(i + j);
+    k->roots((double)n, sign, (size_t)m, at, (char *)re + (size_t)i * k->width, (char *)re + (size_t)(count + i) * k->width);
+  }
 }
 
-static inline pair root(const roots *r, int64_t k) { return cml_et_times(r->high[k / BLOCK], r->low[k % BLOCK]); }
-
-bool cml_et_take_roots(cml_et_call *c, int64_t n, double sign, int64_t count, pair *out) {
-  roots r;
-  if (!make_roots(c, &r, n, sign)) return false;
-  for (int64_t k = 0; k < count; k++) out[k] = root(&r, k);
-  return true;
-}
-
-/* Eights first, then what is left of two, then odd factors: where vectors go over many lines. */
+/* Eights first, then what is left of two, then odd factors. */
 static void take_radices(cml_fourier *f, int64_t n) {
   f->n = (size_t)n;
   f->passes = 0;
   for (int64_t p; n > 1; n /= p) {
-    p = n % 8 == 0 ? 8 : n % 4 == 0 ? 4 : least_factor(n);
+    p = n % 8 == 0 && n != 16 ? 8 : n % 4 == 0 ? 4 : least_factor(n);
     f->radix[f->passes++] = (uint8_t)p;
   }
 }
 
-static cml_status prepare_plain(cml_et_call *c, transform *t, int64_t n, double sign, cml_error *err) {
-  *t = (transform){.n = n, .kernels = cml_kernels_get(), .in = cml_et_pairs(c, n), .out = cml_et_pairs(c, n)};
-  cml_fourier *f = &t->f;
+static cml_status prepare_passes(cml_et_call *c, const kernels *k, cml_fourier *f, int64_t n, double sign, cml_error *err) {
+  int64_t odd = 0;
   take_radices(f, n);
   f->sign = sign;
-  int64_t r = f->passes ? f->radix[0] : 1, m = n / r, odd = 0;
   for (size_t i = 0; i < f->passes; i++) odd += CML_FOURIER_TABLE(f->radix[i]) ? f->radix[i] : 0;
-  pair *first = cml_et_pairs(c, (r - 1) * m + 1), *all = cml_et_pairs(c, m), *units = cml_et_pairs(c, odd + 1);
-  roots table;
-  if (!t->in || !t->out || !first || !all || !units || !make_roots(c, &table, n, sign)) return cml_fail_memory(err);
-  for (int64_t k = 1; k < r; k++)
-    for (int64_t p = 0; p < m; p++) {
-      pair w = root(&table, k * p);
-      double *parts = (double *)(first + (k - 1) * m);
-      parts[p] = w.re;
-      parts[m + p] = w.im;
-    }
-  for (int64_t p = 0; p < m; p++) all[p] = root(&table, p * r);
-  f->first = &first->re;
-  f->roots = &all->re;
-  f->units = &units->re;
-  for (size_t i = 0; i < f->passes; i++)
-    for (int64_t k = 0; k < f->radix[i] && CML_FOURIER_TABLE(f->radix[i]); k++) *units++ = cml_et_root(k, f->radix[i], sign);
+  char *roots = cml_et_reals(c, k, n), *units = cml_et_reals(c, k, odd);
+  if (!roots || !units) return cml_fail_memory(err);
+  cml_et_roots(k, n, sign, n, roots);
+  f->roots = roots;
+  f->units = units;
+  for (size_t i = 0; i < f->passes; i++) {
+    if (!CML_FOURIER_TABLE(f->radix[i])) continue;
+    cml_et_roots(k, f->radix[i], sign, f->radix[i], units);
+    units += 2 * f->radix[i] * k->width;
+  }
   return CML_OK;
+}
+
+static cml_status prepare_line(cml_et_call *c, transform *t, double sign, cml_error *err) {
+  const kernels *k = t->k;
+  cml_fourier_line *l = &t->line;
+  const size_t columns = (size_t)cml_et_columns(k, t->n), rows = (size_t)t->n / columns;
+  const size_t im = ((size_t)t->n / k->lanes + 1) * k->lanes;
+  *l = (cml_fourier_line){.rows = rows, .columns = columns, .im = im};
+  CML_TRY(prepare_passes(c, k, &l->down, (int64_t)rows, sign, err));
+  CML_TRY(prepare_passes(c, k, &l->across, (int64_t)columns, sign, err));
+  const size_t numbers = im + k->lanes > rows * k->lanes ? im + k->lanes : rows * k->lanes;
+  t->x = cml_et_reals(c, k, (int64_t)numbers);
+  t->y = cml_et_reals(c, k, (int64_t)numbers);
+  void *turns = cml_et_temp(c, k->turns);
+  if (!t->x || !t->y || !turns) return cml_fail_memory(err);
+  k->begin_line(l, turns);
+  return CML_OK;
+}
+
+static cml_status prepare_lanes(cml_et_call *c, transform *t, double sign, cml_error *err) {
+  t->x = cml_et_reals(c, t->k, (t->n + 1) * (int64_t)t->k->lanes);
+  t->y = cml_et_reals(c, t->k, (t->n + 1) * (int64_t)t->k->lanes);
+  if (!t->x || !t->y) return cml_fail_memory(err);
+  memset(t->x, 0, ((size_t)t->n + 1) * 2 * t->k->lanes * t->k->width); /* lanes that stay unused */
+  return prepare_passes(c, t->k, &t->line.down, t->n, sign, err);
 }
 
 /* ---- convolutions with chirps ---- */
 
-/* exp(sign pi i k k / n) */
-static pair chirp_at(const chirp *h, int64_t k, double sign) {
-  return cml_et_root((int64_t)((unsigned __int128)k * (unsigned __int128)k % (unsigned __int128)(2 * h->n)), 2 * h->n, sign);
+static char *im_of(const transform *t, void *line) { return (char *)line + t->line.im * t->k->width; }
+static char *after(const transform *t, void *part, int64_t i) { return (char *)part + (size_t)i * t->k->width; }
+
+/* exp(sign pi i k k / n) for count k from `first` on. */
+static void put_chirp(const chirp *h, int64_t first, int64_t count, double sign, void *re, void *im) {
+  const uint64_t turn = 2 * (uint64_t)h->n;
+  double at[CHUNK];
+  for (int64_t i = 0, m; i < count; i += m) {
+    m = count - i < CHUNK ? count - i : CHUNK;
+    for (int64_t j = 0; j < m; j++) {
+      uint64_t k = (uint64_t)(first + i + j < 0 ? -(first + i + j) : first + i + j);
+      at[j] = (double)(k < UINT32_MAX ? k * k % turn : (uint64_t)((unsigned __int128)k * k % turn));
+    }
+    h->t.k->roots((double)turn, sign, (size_t)m, at, after(&h->t, re, i), after(&h->t, im, i));
+  }
 }
 
-cml_status cml_et_chirp_prepare(cml_et_call *c, chirp *h, int64_t n, double sign, cml_error *err) {
+cml_status cml_et_chirp_prepare(cml_et_call *c, chirp *h, const kernels *k, int64_t n, double sign, cml_error *err) {
   int64_t block = 1;
-  while (block < n && block < LONG) block *= 2;
-  *h = (chirp){.n = n, .block = block, .sign = sign, .spectrum = cml_et_pairs(c, 2 * block), .sum = cml_et_pairs(c, 2 * block), .held = -1};
-  h->factors = block < n ? NULL : cml_et_pairs(c, n);
-  if (!h->spectrum || !h->sum || (block >= n && !h->factors)) return cml_fail_memory(err);
-  roots r;
-  if (h->factors && !make_roots(c, &r, 2 * n, sign)) return cml_fail_memory(err);
-  for (int64_t k = 0; k < n && h->factors; k++) h->factors[k] = root(&r, k * k % (2 * n));
-  return prepare_plain(c, &h->t, 2 * block, -1, err);
+  while (block < n && block < block_of(k)) block *= 2;
+  *h = (chirp){.n = n, .block = block, .sign = sign, .held = -1, .base = -1};
+  CML_TRY(cml_et_transform_prepare(c, &h->t, k, 2 * block, -1, false, err));
+  h->spectrum = cml_et_reals(c, k, (int64_t)h->t.line.im);
+  h->factors = cml_et_reals(c, k, block);
+  h->sum = block < n ? cml_et_reals(c, k, (int64_t)h->t.line.im) : NULL;
+  return h->spectrum && h->factors && (block >= n || h->sum) ? CML_OK : cml_fail_memory(err);
 }
-
-static inline pair factor(const chirp *h, int64_t k) { return h->factors ? h->factors[k] : chirp_at(h, k, h->sign); }
 
 /* What numbers `from` .. are weighted with for results `to` ..: the other chirp, transformed. */
 static void take_spectrum(chirp *h, int64_t from, int64_t to) {
-  int64_t away = to - from, size = 2 * h->block;
+  const transform *t = &h->t;
+  char *re = t->y, *im = im_of(t, t->y);
+  const int64_t away = to - from, size = 2 * h->block, reach = h->n - 1; /* between a number and a result */
   if (h->held == away) return;
-  for (int64_t i = 0; i < size; i++) {
-    int64_t at = away + (i < h->block ? i : i - size), k = at < 0 ? -at : at;
-    if (i == h->block || (h->factors && k >= h->n)) h->t.in[i] = (pair){0, 0}; /* of no number to any result */
-    else if (h->factors) h->t.in[i] = (pair){h->factors[k].re, -h->factors[k].im};
-    else h->t.in[i] = chirp_at(h, k, -h->sign);
+  memset(re, 0, (size_t)size * t->k->width);
+  memset(im, 0, (size_t)size * t->k->width);
+  for (int side = 0; side < 2; side++) { /* results away .. from its number, and those before, from block + 1 on */
+    int64_t first = side ? away - h->block + 1 : away, last = (side ? away : away + h->block) - 1, at = side ? h->block + 1 : 0;
+    if (first < -reach) at += -reach - first, first = -reach;
+    if (last > reach) last = reach;
+    if (first <= last) put_chirp(h, first, last - first + 1, -h->sign, after(t, re, at), after(t, im, at));
   }
-  memcpy(h->spectrum, cml_et_transform_run(&h->t), (size_t)size * sizeof *h->spectrum);
+  void *out = cml_et_transform_line(t);
+  t->k->scale((size_t)size, 1 / (double)size, out);
+  t->k->scale((size_t)size, 1 / (double)size, im_of(t, out));
+  memcpy(h->spectrum, out, (t->line.im + (size_t)size) * t->k->width);
   h->held = away < 0 ? -1 : away;
 }
 
-/* The spectrum of numbers `from` .., which are in t.in, times that of the chirp: added to h->sum, or put there. */
-static void add_block(chirp *h, int64_t from, int64_t count, bool adds) {
-  transform *t = &h->t;
-  for (int64_t i = 0; i < count; i++) t->in[i] = cml_et_times(t->in[i], factor(h, from + i));
-  memset(t->in + count, 0, (size_t)(2 * h->block - count) * sizeof *t->in);
-  const pair *out = cml_et_transform_run(t);
-  for (int64_t i = 0; i < 2 * h->block; i++) {
-    pair v = cml_et_times(out[i], h->spectrum[i]);
-    h->sum[i] = adds ? cml_et_plus(h->sum[i], v) : v;
-  }
+/* The chirp itself for the block of numbers `from` .. */
+static void take_factors(chirp *h, int64_t from) {
+  if (h->base == from) return;
+  put_chirp(h, from, h->n - from < h->block ? h->n - from : h->block, h->sign, h->factors, after(&h->t, h->factors, h->block));
+  h->base = from;
 }
 
-/* Results `to` .. out of the sum of spectra: back by way of conjugates. */
-static pair *end_block(chirp *h, int64_t to, int64_t count) {
-  transform *t = &h->t;
-  for (int64_t i = 0; i < 2 * h->block; i++) t->in[i] = (pair){h->sum[i].re, -h->sum[i].im};
-  pair *out = cml_et_transform_run(t);
-  double part = 1 / (double)(2 * h->block);
-  for (int64_t i = 0; i < count; i++) out[i] = cml_et_times((pair){out[i].re * part, -out[i].im * part}, factor(h, to + i));
-  return out;
+/* The spectrum of numbers `from` .., which are in y, times that of the chirp: into `to`, or added to it, the parts changed over. */
+static void add_block(chirp *h, int64_t from, int64_t count, bool adds, void *to) {
+  const transform *t = &h->t;
+  char *re = t->y, *im = im_of(t, re);
+  const size_t left = (size_t)(2 * h->block - count) * t->k->width;
+  take_factors(h, from);
+  t->k->products((size_t)count, re, im, h->factors, after(t, h->factors, h->block), false, re, im);
+  memset(after(t, re, count), 0, left);
+  memset(after(t, im, count), 0, left);
+  char *out = cml_et_transform_line(t);
+  t->k->products((size_t)(2 * h->block), out, im_of(t, out), h->spectrum, im_of(t, h->spectrum), adds, im_of(t, to), to);
+}
+
+/* Results `to` .. out of the sum of spectra in y: with parts changed over the way forward is the way back. Returns the imaginary parts. */
+static char *end_block(chirp *h, int64_t to, int64_t count) {
+  const transform *t = &h->t;
+  char *im = cml_et_transform_line(t), *re = im_of(t, im);
+  take_factors(h, to);
+  t->k->products((size_t)count, re, im, h->factors, after(t, h->factors, h->block), false, re, im);
+  return im;
 }
 
 void cml_et_chirp_run(chirp *h, const cml_et_long_line *l, int64_t wanted) {
+  const transform *t = &h->t;
   for (int64_t to = 0; to < wanted; to += h->block) {
     int64_t count = wanted - to < h->block ? wanted - to : h->block;
     for (int64_t from = 0; from < h->n; from += h->block) {
       int64_t some = h->n - from < h->block ? h->n - from : h->block;
       take_spectrum(h, from, to);
-      l->load(l, from, some, h->t.in);
-      add_block(h, from, some, from > 0);
+      l->load(l, from, some, t->y, im_of(t, t->y));
+      add_block(h, from, some, from > 0, h->sum ? h->sum : t->y);
     }
-    l->store(l, to, count, end_block(h, to, count));
+    if (h->sum) memcpy(t->y, h->sum, (t->line.im + (size_t)(2 * h->block)) * t->k->width);
+    char *im = end_block(h, to, count);
+    l->store(l, to, 1, count, im_of(t, im), im);
   }
 }
 
-cml_status cml_et_transform_prepare(cml_et_call *c, transform *t, int64_t n, double sign, cml_error *err) {
-  if (largest_factor(n) <= DIRECT) return prepare_plain(c, t, n, sign, err);
+cml_status cml_et_transform_prepare(cml_et_call *c, transform *t, const kernels *k, int64_t n, double sign, bool in_lanes, cml_error *err) {
+  *t = (transform){.n = n, .k = k};
+  if (is_smooth(n)) return (in_lanes ? prepare_lanes : prepare_line)(c, t, sign, err);
   chirp *h = cml_et_temp(c, sizeof *h);
   if (!h) return cml_fail_memory(err);
-  CML_TRY(cml_et_chirp_prepare(c, h, n, sign, err));
+  CML_TRY(cml_et_chirp_prepare(c, h, k, n, sign, err));
   take_spectrum(h, 0, 0);
-  *t = (transform){.n = n, .kernels = h->t.kernels, .in = h->t.in, .chirp = h};
+  *t = h->t;
+  t->n = n;
+  t->chirp = h;
   return CML_OK;
 }
 
-pair *cml_et_transform_run(const transform *t) {
-  chirp *h = t->chirp;
-  if (!h) return (pair *)(void *)t->kernels->fourier(&t->f, &t->in->re, &t->out->re);
-  add_block(h, 0, t->n, false);
-  return end_block(h, 0, t->n);
+void *cml_et_transform_line(const transform *t) {
+  if (t->chirp) {
+    add_block(t->chirp, 0, t->n, false, t->y);
+    char *im = end_block(t->chirp, 0, t->n), *re = im_of(t, im), *out = cml_et_other(t, im);
+    memcpy(out, re, (size_t)t->n * t->k->width);
+    memcpy(im_of(t, out), im, (size_t)t->n * t->k->width);
+    return out;
+  }
+  t->k->spread(&t->line, t->y, t->x);
+  void *x = t->k->run(&t->line.down, t->x, t->y), *line = cml_et_other(t, x);
+  t->k->across(&t->line, x, line);
+  return line;
 }
+
+void *cml_et_transform_lanes(const transform *t) { return t->k->run(&t->line.down, t->x, t->y); }

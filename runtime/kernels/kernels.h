@@ -21,6 +21,7 @@
 
 #include "error.h"
 #include "f16.h"
+#include "fourier.h"
 
 /* Functions of one float array: y[i] = f(x[i]); a, b: parameters. */
 #define CML_UNARY_MAP(X)                                                                         \
@@ -168,18 +169,6 @@ typedef struct cml_plane_points {
   float weight[4][CML_SAMPLES], outside[CML_SAMPLES];
 } cml_plane_points;
 
-/* A Fourier transform of n complex numbers, y[k] = sum over j of x[j] exp(sign 2 pi i j k / n), by passes of one radix each, whose product
- * is n. With m = n / radix[0], tables hold the exponentials' parts. */
-typedef struct cml_fourier {
-  size_t n, passes;
-  uint8_t radix[64];
-  double sign;          /* 1 or -1 */
-  const double *first;  /* [radix[0] - 1][2][m]: real, then imaginary parts of exp(sign 2 pi i p (k + 1) / n) */
-  const double *roots;  /* [m] pairs: exp(sign 2 pi i p / m) */
-  const double *units;  /* for each pass with a radix r of CML_FOURIER_TABLE: [r] pairs of exp(sign 2 pi i p / r) */
-} cml_fourier;
-#define CML_FOURIER_TABLE(r) ((r) == 7 || (r) > 8)
-
 /* What rows are folded to: sums of x, |x| or x^2, the greatest or least (NaN when there is one). */
 typedef enum cml_row_fold { CML_FOLD_SUM, CML_FOLD_ABS, CML_FOLD_SQUARE, CML_FOLD_MAX, CML_FOLD_MIN } cml_row_fold;
 
@@ -316,11 +305,7 @@ typedef struct cml_kernels {
   void (*sample_points)(const cml_axis_points *rows, const cml_axis_points *columns, size_t n, int32_t width, float pad, cml_plane_points *to);
   /* y[i] = the weighted sum of what x holds at the neighbours of point i; neighbours of weight 0 do not count, whatever they are */
   void (*sample_plane)(const cml_plane_points *points, size_t n, const void *x, bool half, void *y);
-  /* Of n pairs in x, with room for as many in y; x or y, where the results are, is returned. */
-  double *(*fourier)(const cml_fourier *f, double *x, double *y);
-  /* Pairs 1 to m - 1 but m / 2 of the spectrum of 2 m reals out of the transform of m numbers, of which each holds two reals; or, for a sign
-   * of 1, back. roots: exp(sign pi i k / m) up to k = m / 2. */
-  void (*fourier_reals)(size_t m, double sign, const double *roots, const double *from, double *to);
+  const cml_fourier_kernels *fourier, *fourier64; /* of floats, of doubles */
   /* sums[c] = sum over p of x[p * pixel + c] */
   void (*channel_sums)(size_t pixels, size_t channels, const void *x, bool half, size_t pixel, float *sums);
   /* Over pixels of `channels` neighbouring floats: sum[c] += x - shift[c], squares[c] += (x - shift[c])^2. */

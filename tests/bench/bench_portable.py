@@ -62,10 +62,15 @@ def case(name, fn, *inputs, keep=()):
 
 
 def transforms():
-    for lines, n in ((64, 512), (100, 400), (16, 4096), (1, 16000), (1, 65536), (8, 1021)):
-        case(f"rfft {lines} x {n}", lambda v: A.view_as_real_copy(torch.fft.rfft(v)), rand(lines, n))
+    def there(v):
+        return A.view_as_real_copy(torch.fft.rfft(v))
+    for lines, n in ((64, 512), (100, 400), (16, 4096), (1, 1000), (1, 1023), (1, 2048), (1, 8191), (1, 16000), (1, 65536), (1, 262144), (8, 1021), (10000, 16)):
+        case(f"rfft {lines} x {n}", there, rand(lines, n))
         case(f"rfft, irfft {lines} x {n}", lambda v, n=n: torch.fft.irfft(torch.fft.rfft(v), n=n), rand(lines, n))
-    case("rfft2, irfft2 4 x 128 x 128", lambda v: torch.fft.irfft2(torch.fft.rfft2(v)), rand(4, 128, 128))
+    case("rfft 1 x 32768 float64", there, rand(1, 32768, dtype=torch.float64))
+    for shape in ((4, 128, 128), (2, 3, 128, 128)):
+        case("rfft2, irfft2 " + " x ".join(map(str, shape)), lambda v: torch.fft.irfft2(torch.fft.rfft2(v)), rand(*shape))
+    case("fft2 of reals 256 x 256", lambda v: A.view_as_real_copy(A._fft_r2c(v, [0, 1], 0, False)), rand(256, 256))
 
 
 def elementwise():

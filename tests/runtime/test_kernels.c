@@ -739,62 +739,198 @@ static void test_sampling(void **state) {
   }
 }
 
-/* exp(sign 2 pi i k / n) */
-static void unit(double *to, size_t k, size_t n, double sign) {
-  double angle = 2 * M_PI * (double)(k % n) / (double)n;
-  to[0] = cos(angle), to[1] = sign * sin(angle);
+/* ---- Fourier transforms, of floats or doubles, against their definition ---- */
+
+static double part_at(const cml_fourier_kernels *f, const void *x, size_t i) { return f->width == 8 ? ((const double *)x)[i] : (double)((const float *)x)[i]; }
+static void set_part(const cml_fourier_kernels *f, void *x, size_t i, double v) {
+  if (f->width == 8) ((double *)x)[i] = v;
+  else ((float *)x)[i] = (float)v;
 }
 
-/* Transforms by every order of radices that is given, the definition, and two reals in each number. */
+/* exp(sign 2 pi i k / n) for k from 0 on: real parts, then the imaginary ones. */
+static void put_units(const cml_fourier_kernels *f, void *to, size_t n, size_t count, double sign) {
+  for (size_t k = 0; k < count; k++) {
+    double angle = 2 * M_PI * (double)k / (double)n;
+    set_part(f, to, k, cos(angle));
+    set_part(f, to, count + k, sign * sin(angle));
+  }
+}
+
+/* Number k of the transform of n pairs. */
+static void by_definition(const double *given, size_t n, size_t k, double sign, double *re, double *im) {
+  *re = *im = 0;
+  for (size_t j = 0; j < n; j++) {
+    double angle = 2 * M_PI * (double)(j * k % n) / (double)n, c = cos(angle), s = sign * sin(angle);
+    *re += given[2 * j] * c - given[2 * j + 1] * s;
+    *im += given[2 * j] * s + given[2 * j + 1] * c;
+  }
+}
+
+static void close_to(const cml_fourier_kernels *f, double got, double wanted, size_t n) { assert_true(fabs(got - wanted) < (f->width == 8 ? 1e-14 : 3e-6) * (double)(n + 4)); }
+
+static void set_passes(const cml_fourier_kernels *f, cml_fourier *p, const uint8_t *radices, double sign, void *roots, void *units) {
+  *p = (cml_fourier){.n = 1, .sign = sign, .roots = roots, .units = units};
+  char *to = units;
+  for (; p->passes < 4 && radices[p->passes] > 1; p->passes++) {
+    const uint8_t r = p->radix[p->passes] = radices[p->passes];
+    p->n *= r;
+    if (CML_FOURIER_TABLE(r)) put_units(f, to, r, r, sign), to += 2 * r * f->width;
+  }
+  put_units(f, roots, p->n, p->n, sign);
+}
+
+/* Lines in lanes by every order of radices that is given, and two reals in each number, there and back. */
+static void fourier_lanes(const cml_fourier_kernels *f, const uint8_t *radices, double sign) {
+  static double roots[2048], units[2048], turns[2048];
+  cml_fourier p;
+  set_passes(f, &p, radices, sign, roots, units);
+  const size_t n = p.n, lanes = f->lanes, size = (n + 1) * 2 * lanes * f->width;
+  void *x = at_end(0, size), *y = at_end(1, size);
+  double *given = malloc(2 * n * lanes * sizeof *given);
+  assert_non_null(given);
+  for (size_t l = 0; l < lanes; l++)
+    for (size_t i = 0; i < 2 * n; i++) {
+      given[l * 2 * n + i] = (double)uniform();
+      set_part(f, x, i / 2 * 2 * lanes + i % 2 * lanes + l, given[l * 2 * n + i]);
+    }
+  void *got = f->run(&p, x, y);
+  for (size_t l = 0; l < lanes; l += lanes - 1)
+    for (size_t k = 0; k < n; k++) {
+      double re, im;
+      by_definition(given + l * 2 * n, n, k, sign, &re, &im);
+      close_to(f, part_at(f, got, 2 * k * lanes + l), re, n);
+      close_to(f, part_at(f, got, (2 * k + 1) * lanes + l), im, n);
+    }
+  if (sign < 0) {
+    put_units(f, turns, 2 * n, n / 2 + 1, -1);
+    f->lane_reals(n, -1, turns, got);
+    for (size_t k = 0; k <= n; k++) {
+      double re = 0, im = 0;
+      for (size_t t = 0; t < 2 * n; t++) {
+        double angle = 2 * M_PI * (double)(t * k % (2 * n)) / (double)(2 * n);
+        re += given[t] * cos(angle), im -= given[t] * sin(angle);
+      }
+      close_to(f, part_at(f, got, 2 * k * lanes), re, n);
+      close_to(f, part_at(f, got, (2 * k + 1) * lanes), im, n);
+    }
+    put_units(f, turns, 2 * n, n / 2 + 1, 1);
+    f->lane_reals(n, 1, turns, got);
+    set_passes(f, &p, radices, 1, roots, units);
+    got = f->run(&p, got, got == x ? y : x);
+    for (size_t i = 0; i < 2 * n; i++) close_to(f, part_at(f, got, i / 2 * 2 * lanes + i % 2 * lanes), given[i] * 2 * (double)n, 4 * n);
+  }
+  free(given);
+}
+
+/* A line by itself, of `rows` times `columns` numbers. */
+static void fourier_line(const cml_fourier_kernels *f, const uint8_t *rows, const uint8_t *columns, double sign) {
+  static double roots[2][2048], units[2][2048], turns[2048];
+  cml_fourier_line l = {0};
+  set_passes(f, &l.down, rows, sign, roots[0], units[0]);
+  set_passes(f, &l.across, columns, sign, roots[1], units[1]);
+  l.rows = l.down.n, l.columns = l.across.n;
+  if (l.columns > f->lanes) return;
+  const size_t n = l.rows * l.columns, lanes = f->lanes;
+  l.im = n + 1;
+  const size_t reals = 2 * l.im + lanes > l.rows * 2 * lanes ? 2 * l.im + lanes : l.rows * 2 * lanes;
+  char *x = at_end(0, reals * f->width), *y = at_end(1, reals * f->width), *pairs = at_end(2, (2 * n + 2) * f->width);
+  double *given = malloc(2 * n * sizeof *given);
+  void *scratch = malloc(f->turns);
+  assert_true(given && scratch);
+  memset(y, 0, reals * f->width);
+  for (size_t i = 0; i < 2 * n; i++) given[i] = (double)uniform(), set_part(f, pairs, i, given[i]);
+  f->part(1, n, pairs, 0, y, l.im, 0);
+  f->begin_line(&l, scratch);
+  f->spread(&l, y, x);
+  char *columns_of = f->run(&l.down, x, y), *out = columns_of == x ? y : x;
+  f->across(&l, columns_of, out);
+  for (size_t k = 0; k < n; k++) {
+    double re, im;
+    by_definition(given, n, k, sign, &re, &im);
+    close_to(f, part_at(f, out, k), re, n);
+    close_to(f, part_at(f, out, l.im + k), im, n);
+  }
+  if (sign < 0) { /* the same as 2 n reals, and back */
+    put_units(f, turns, 2 * n, n / 2 + 1, -1);
+    f->line_reals(n, l.im, -1, turns, out, columns_of);
+    f->join(1, n + 1, columns_of, l.im, 0, pairs, 0);
+    for (size_t k = 0; k <= n; k++) {
+      double re = 0, im = 0;
+      for (size_t t = 0; t < 2 * n; t++) {
+        double angle = 2 * M_PI * (double)(t * k % (2 * n)) / (double)(2 * n);
+        re += given[t] * cos(angle), im -= given[t] * sin(angle);
+      }
+      close_to(f, part_at(f, pairs, 2 * k), re, n);
+      close_to(f, part_at(f, pairs, 2 * k + 1), im, n);
+    }
+    put_units(f, turns, 2 * n, n / 2 + 1, 1);
+    f->line_reals(n, l.im, 1, turns, columns_of, out);
+    for (size_t k = 0; k < n; k++) { /* twice the transform of n numbers, in which each holds two reals */
+      double re, im;
+      by_definition(given, n, k, -1, &re, &im);
+      close_to(f, part_at(f, out, k), 2 * re, 2 * n);
+      close_to(f, part_at(f, out, l.im + k), 2 * im, 2 * n);
+    }
+  }
+  free(given);
+  free(scratch);
+}
+
 static void test_fourier(void **state) {
   (void)state;
-  static const uint8_t radices[][5] = {{1}, {2}, {3}, {4}, {5}, {8}, {7}, {2, 2}, {8, 4}, {4, 8, 2}, {8, 8, 4}, {8, 3}, {3, 8}, {5, 5}, {8, 5, 5}, {2, 3, 7}, {11, 3},
-                                       {3, 3, 3, 4}, {8, 8, 8}, {4, 4, 5, 3}, {97}, {2, 97}, {5, 8, 3, 2}};
+  static const uint8_t radices[][4] = {{1}, {2}, {3}, {4}, {5}, {8}, {7}, {2, 2}, {8, 4}, {4, 8, 2}, {8, 3}, {3, 8}, {5, 5}, {8, 5, 5}, {2, 3, 7}, {11, 3}, {3, 3, 3, 4}, {97}, {2, 97}, {5, 8, 3, 2}};
+  static const uint8_t columns[][4] = {{1}, {2}, {3}, {4}, {5}, {7}, {8}, {11}, {3, 4}, {5, 3}, {4, 4}};
   const cml_kernels *k;
   EACH_TABLE(k) {
-    for (size_t c = 0; c < 2 * sizeof radices / sizeof *radices; c++) {
-      const uint8_t *r = radices[c / 2];
-      cml_fourier f = {.n = 1, .sign = c % 2 ? 1 : -1};
-      static double first[2048], roots[2048], units[2048], given[2048];
-      size_t tables = 0;
-      for (; f.passes < 5 && r[f.passes] > 1; f.passes++) {
-        f.radix[f.passes] = r[f.passes];
-        f.n *= r[f.passes];
-        for (size_t u = 0; CML_FOURIER_TABLE(r[f.passes]) && u < r[f.passes]; u++, tables += 2) unit(units + tables, u, r[f.passes], f.sign);
-      }
-      const size_t n = f.n, m = n / r[0];
-      for (size_t p = 0; p < m; p++) {
-        unit(roots + 2 * p, p, m, f.sign);
-        for (size_t j = 1; j < r[0]; j++) {
-          double w[2];
-          unit(w, p * j, n, f.sign);
-          first[(j - 1) * 2 * m + p] = w[0], first[(j - 1) * 2 * m + m + p] = w[1];
+    for (int wide = 0; wide < 2; wide++) {
+      const cml_fourier_kernels *f = wide ? k->fourier64 : k->fourier;
+      for (size_t r = 0; r < sizeof radices / sizeof *radices; r++)
+        for (int sign = -1; sign < 2; sign += 2) {
+          fourier_lanes(f, radices[r], sign);
+          for (size_t c = 0; c < sizeof columns / sizeof *columns; c++)
+            if (r < 13 && (r + c) % 2 == 0) fourier_line(f, radices[r], columns[c], sign);
         }
+    }
+  }
+}
+
+/* Exponentials, turned numbers, mirrored ones, products. */
+static void test_fourier_parts(void **state) {
+  (void)state;
+  const cml_kernels *t;
+  EACH_TABLE(t) {
+    for (int wide = 0; wide < 2; wide++) {
+      const cml_fourier_kernels *f = wide ? t->fourier64 : t->fourier;
+      const double off = wide ? 3e-16 : 1.2e-7, n = 1048573;
+      double k[37];
+      for (size_t i = 0; i < 37; i++) k[i] = i == 36 ? n : (double)((i * 7919 + 1) * 13 * i % 1048573);
+      char *re = at_end(0, 37 * f->width), *im = at_end(1, 37 * f->width);
+      f->roots(n, -1, 37, k, re, im);
+      for (size_t i = 0; i < 37; i++) {
+        long double angle = -2 * 3.14159265358979323846264338327950288L * (long double)k[i] / (long double)n;
+        assert_true(fabs(part_at(f, re, i) - (double)cosl(angle)) < off && fabs(part_at(f, im, i) - (double)sinl(angle)) < off);
       }
-      f.first = first, f.roots = roots, f.units = units;
-      double *x = at_end(0, 16 * n), *y = at_end(1, 16 * n);
-      for (size_t i = 0; i < 2 * n; i++) x[i] = given[i] = (double)uniform();
-      const double *got = k->fourier(&f, x, y);
-      for (size_t i = 0; i < n; i++) {
-        double re = 0, im = 0, w[2];
-        for (size_t j = 0; j < n; j++) {
-          unit(w, i * j, n, f.sign);
-          re += given[2 * j] * w[0] - given[2 * j + 1] * w[1], im += given[2 * j] * w[1] + given[2 * j + 1] * w[0];
+      const size_t rows = 2 * f->lanes + 3, lanes = f->lanes;
+      char *x = at_end(0, rows * 2 * lanes * f->width);
+      for (size_t i = 0; i < rows * 2 * lanes; i++) set_part(f, x, i, i / lanes % 2 ? 0.5 : 1);
+      f->turn(997, 1, rows, 5, x);
+      for (size_t r = 0; r < rows; r++)
+        for (size_t j = 0; j < lanes; j++) {
+          double angle = 2 * M_PI * (double)(r * (5 + j)) / 997, c = cos(angle), s = sin(angle);
+          assert_true(fabs(part_at(f, x, 2 * r * lanes + j) - (c - s / 2)) < 4 * off && fabs(part_at(f, x, (2 * r + 1) * lanes + j) - (s + c / 2)) < 4 * off);
         }
-        assert_true(fabs(got[2 * i] - re) < 1e-12 * (double)n && fabs(got[2 * i + 1] - im) < 1e-12 * (double)n);
+      for (size_t i = 0; i < 7 * 2 * lanes; i++) set_part(f, x, i, (double)i);
+      f->mirror_lanes(7, x);
+      for (size_t i = 0; i < 7 * 2 * lanes; i++) {
+        size_t number = i / (2 * lanes), part = i / lanes % 2, from = number < 4 ? i : i + (7 - 2 * number) * 2 * lanes;
+        assert_true(part_at(f, x, i) == (part && !number ? 0 : part && number > 3 ? -(double)from : (double)from));
       }
-      if (f.sign > 0) continue;
-      /* the same numbers as 2 n reals */
-      double *turns = roots, *from = at_end(2, 16 * n), *to = got == x ? y : x;
-      for (size_t i = 0; i <= n / 2; i++) unit(turns + 2 * i, i, 2 * n, -1);
-      memcpy(from, got, 16 * n);
-      k->fourier_reals(n, -1, turns, from, to);
-      for (size_t i = 1; i < n; i++) {
-        double re = 0, im = 0, w[2];
-        if (2 * i == n) continue;
-        for (size_t j = 0; j < 2 * n; j++) unit(w, i * j, 2 * n, -1), re += given[j] * w[0], im += given[j] * w[1];
-        assert_true(fabs(to[2 * i] - re) < 1e-12 * (double)n && fabs(to[2 * i + 1] - im) < 1e-12 * (double)n);
-      }
+      for (size_t i = 0; i < 37; i++) set_part(f, re, i, (double)i), set_part(f, im, i, 1);
+      char *sum = at_end(2, 37 * f->width);
+      f->products(37, re, im, re, im, false, sum, im); /* (i + j)^2 = i i - 1 + 2 i j */
+      for (size_t i = 0; i < 37; i++) assert_true(part_at(f, sum, i) == (double)(i * i) - 1 && part_at(f, im, i) == 2 * (double)i);
+      f->products(37, re, im, re, im, true, sum, im); /* i (1 + 2 j) squared is i i (4 j - 3) */
+      for (size_t i = 0; i < 37; i++) assert_true(part_at(f, sum, i) == (double)(i * i) - 1 - 3 * (double)(i * i) && part_at(f, im, i) == 2 * (double)i + 4 * (double)(i * i));
     }
   }
 }
@@ -805,7 +941,7 @@ int main(int argc, char **argv) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_f16),  cmocka_unit_test(test_unary), cmocka_unit_test(test_unary_f16), cmocka_unit_test(test_unary_rows), cmocka_unit_test(test_binary), cmocka_unit_test(test_binary_f16), cmocka_unit_test(test_same_halves), cmocka_unit_test(test_pow),
       cmocka_unit_test(test_rows), cmocka_unit_test(test_lstm_cell), cmocka_unit_test(test_gemm), cmocka_unit_test(test_slim_tile), cmocka_unit_test(test_packed_tile), cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_depthwise), cmocka_unit_test(test_fold_rows),
-      cmocka_unit_test(test_pack_panel), cmocka_unit_test(test_softening), cmocka_unit_test(test_sampling), cmocka_unit_test(test_fourier), cmocka_unit_test(test_transpose),
+      cmocka_unit_test(test_pack_panel), cmocka_unit_test(test_softening), cmocka_unit_test(test_sampling), cmocka_unit_test(test_fourier), cmocka_unit_test(test_fourier_parts), cmocka_unit_test(test_transpose),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,3 @@
+/* Fourier transforms of doubles. */
+#define CML_DOUBLES
+#include "fourier_kernels.c"
