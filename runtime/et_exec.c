@@ -31,7 +31,8 @@ static void print_wanted(const cml_et_method *m, size_t i, char *text, size_t ro
   size_t at = (size_t)snprintf(text, room, "%s [", cml_pte_scalar_name(t->scalar));
   for (int k = 0; k < t->rank && at < room; k++) at += (size_t)snprintf(text + at, room - at, "%s%d", k ? ", " : "", t->sizes[k]);
   const char *words = t->dynamism == CML_PTE_BOUNDED ? "] at most" : t->dynamism == CML_PTE_UNBOUNDED ? "], any sizes" : "]";
-  if (at < room) snprintf(text + at, room - at, "%s", words);
+  const char *parts = m->values[m->pte->inputs.items[i]].tensor->complex ? ", real and imaginary parts in a last dimension of 2" : "";
+  if (at < room) snprintf(text + at, room - at, "%s%s", words, parts);
 }
 
 static cml_status refuse_input(const cml_et_method *m, size_t i, const cml_tensor *v, cml_error *err) {
@@ -42,8 +43,19 @@ static cml_status refuse_input(const cml_et_method *m, size_t i, const cml_tenso
                   cml_et_shape_text(&given, shape, sizeof shape));
 }
 
+static cml_status fill_complex(cml_et_method *m, cml_et_tensor *t, const cml_tensor *v, cml_error *err) {
+  cml_et_local from, to;
+  if (v->rank != t->rank + 1 || v->rank > CML_PTE_MAX_RANK || v->dims[t->rank] != 2 || !cml_dtype_is_float(v->dtype)) return CML_MISMATCH;
+  CML_TRY(cml_et_resize(&m->call, t, t->rank, v->dims, err));
+  cml_et_make(&from, v->dtype, (size_t)v->rank, v->dims, v->data);
+  cml_et_as_real(t, &to);
+  cml_et_copy(&to.t, &from.t);
+  return CML_OK;
+}
+
 /* Copies a contiguous tensor into t: types converted, rank 0 and [1] the same. */
 static cml_status fill(cml_et_method *m, cml_et_tensor *t, const cml_tensor *v, cml_error *err) {
+  if (t->complex) return fill_complex(m, t, v, err);
   cml_et_local from;
   size_t rank = (size_t)v->rank;
   int64_t one = 1;
@@ -58,7 +70,7 @@ static cml_status fill(cml_et_method *m, cml_et_tensor *t, const cml_tensor *v, 
 /* Upper bounds hold dim by dim: what a program does with a larger one is not planned for. */
 static bool within_bounds(const cml_pte_tensor *t, const cml_tensor *v) {
   if (t->dynamism != CML_PTE_BOUNDED) return true;
-  for (int k = 0; k < t->rank && v->rank == t->rank; k++)
+  for (int k = 0; k < t->rank && v->rank >= t->rank; k++)
     if (v->dims[k] > t->sizes[k]) return false;
   return true;
 }
@@ -69,7 +81,7 @@ cml_status cml_et_method_set_tensor(cml_et_method *m, size_t i, const cml_tensor
   if (value->kind != CML_PTE_TENSOR)
     return cml_fail(err, CML_MISMATCH, CML_NO_OFFSET, "input %zu takes %s, not a tensor", i, cml_pte_kind_name(value->kind));
   cml_et_tensor *t = value->tensor;
-  if (v->rank < 0 || v->rank > CML_PTE_MAX_RANK || !t->dtype || t->constant || v->dtype == CML_STRING || cml_dtype_bits(v->dtype) < 8 ||
+  if (v->rank < 0 || v->rank > CML_PTE_MAX_RANK || (!t->dtype && !t->complex) || t->constant || v->dtype == CML_STRING || cml_dtype_bits(v->dtype) < 8 ||
       !within_bounds(m->pte->values[m->pte->inputs.items[i]].tensor, v))
     return refuse_input(m, i, v, err);
   m->call.name = "input";
@@ -370,7 +382,10 @@ cml_status cml_et_method_run(cml_et_method *m, cml_error *err) {
 cml_status cml_et_method_export(cml_et_method *m, const cml_et_value *v, cml_tensor *out, cml_error *err) {
   if (v->kind != CML_PTE_TENSOR) return cml_fail(err, CML_ARGUMENT, CML_NO_OFFSET, "the value is of kind %s", cml_pte_kind_name(v->kind));
   const cml_et_tensor *t = v->tensor;
-  if (!t->dtype) return cml_fail(err, CML_UNSUPPORTED, CML_NO_OFFSET, "the tensor's element type has no name outside the program");
+  cml_et_local parts, local;
+  if (!t->dtype && (!t->complex || t->rank == CML_PTE_MAX_RANK))
+    return cml_fail(err, CML_UNSUPPORTED, CML_NO_OFFSET, "the tensor's element type has no name outside the program");
+  if (t->complex) cml_et_as_real(t, &parts), t = &parts.t;
   if (!t->data && cml_et_numel(t)) return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "the tensor has no data: nothing has written it");
   *out = (cml_tensor){.dtype = t->dtype, .rank = t->rank, .data = t->data};
   memcpy(out->dims, t->sizes, t->rank * sizeof *t->sizes);
@@ -382,7 +397,6 @@ cml_status cml_et_method_export(cml_et_method *m, const cml_et_value *v, cml_ten
     if (!(m->exported = malloc(bytes))) return cml_fail_memory(err);
     m->exported_size = bytes;
   }
-  cml_et_local local;
   cml_et_make(&local, t->dtype, t->rank, t->sizes, m->exported);
   cml_et_copy(&local.t, t);
   out->data = m->exported;

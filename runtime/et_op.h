@@ -145,6 +145,8 @@ static inline int64_t cml_et_numel(const cml_et_tensor *t) {
 }
 /* Bytes of an element. */
 static inline size_t cml_et_width(const cml_et_tensor *t) { return t->complex ? 2u * t->complex : cml_dtype_bits(t->dtype) / 8; }
+/* Of a complex tensor. */
+static inline cml_dtype cml_et_part_type(const cml_et_tensor *t) { return t->complex == 2 ? CML_F16 : t->complex == 4 ? CML_F32 : CML_F64; }
 CML_API bool cml_et_is_contiguous(const cml_et_tensor *t); /* order 0 1 2 …, or as good as that (dims of 1) */
 CML_API bool cml_et_same_shape(const cml_et_tensor *a, const cml_et_tensor *b);
 /* Same shape, and element k of one's memory is element k of the other's. */
@@ -172,6 +174,9 @@ typedef struct cml_et_local {
 } cml_et_local;
 /* A contiguous tensor over `data`, which may be NULL. */
 CML_API void cml_et_make(cml_et_local *out, cml_dtype dtype, size_t rank, const int64_t *sizes, void *data);
+/* A complex tensor as a real one, over the same memory, with a last dimension of 2: the parts (torch.view_as_real). t's rank is below
+ * CML_PTE_MAX_RANK. */
+CML_API void cml_et_as_real(const cml_et_tensor *t, cml_et_local *out);
 /* t itself where it is contiguous, else a contiguous copy in temporary memory. */
 CML_API CML_NODISCARD cml_status cml_et_contiguous(cml_et_call *c, const cml_et_tensor *t, cml_et_local *local, const cml_et_tensor **out,
                                                    cml_error *err);

@@ -104,6 +104,7 @@ CML_API bool cml_et_method_ignored(const cml_et_method *method, size_t i, cml_et
 
 CML_API size_t cml_et_method_input_count(const cml_et_method *method);
 CML_API size_t cml_et_method_output_count(const cml_et_method *method);
+/* Complex tensors come and go as real ones with a last dimension of 2, as torch.view_as_real gives them. */
 /* Input i: its kind, type and present sizes (the upper bound at first). */
 CML_API const cml_et_value *cml_et_method_input(const cml_et_method *method, size_t i);
 /* Output i: of the last run, valid until the next one. */

@@ -74,6 +74,21 @@ void cml_et_make(cml_et_local *out, cml_dtype dtype, size_t rank, const int64_t 
   out->t.capacity = (uint64_t)cml_et_numel(&out->t) * cml_et_width(&out->t);
 }
 
+void cml_et_as_real(const cml_et_tensor *t, cml_et_local *out) {
+  const uint8_t last = t->rank;
+  memcpy(out->sizes, t->sizes, last * sizeof *t->sizes);
+  memcpy(out->order, t->order, last);
+  for (int k = 0; k < last; k++) out->strides[k] = 2 * t->strides[k];
+  out->sizes[last] = 2;
+  out->strides[last] = 1;
+  out->order[last] = last;
+  out->t = *t;
+  out->t.dtype = cml_et_part_type(t);
+  out->t.complex = 0;
+  out->t.rank = last + 1;
+  out->t.sizes = out->sizes, out->t.strides = out->strides, out->t.order = out->order;
+}
+
 cml_status cml_et_contiguous(cml_et_call *c, const cml_et_tensor *t, cml_et_local *local, const cml_et_tensor **out, cml_error *err) {
   *out = t;
   if (cml_et_is_contiguous(t)) return CML_OK;

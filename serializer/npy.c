@@ -58,7 +58,7 @@ cml_status cml_npy_header(cml_dtype dtype, size_t rank, const int64_t *dims, cml
 /* ---- reading ---- */
 
 typedef struct layout {
-  char kind;         /* f i u b U S; V of 2 bytes, as NumPy writes the bfloat16 of ml_dtypes */
+  char kind;         /* f c i u b U S; V of 2 bytes, as NumPy writes the bfloat16 of ml_dtypes */
   unsigned item;     /* bytes of an element */
   bool swap, fortran;
   size_t rank;
@@ -83,7 +83,7 @@ static bool parse_descr(const char *p, layout *l) {
   unsigned long n = strtoul(p, NULL, 10);
   if (n > 1u << 20) return false;
   l->item = (unsigned)n * (l->kind == 'U' ? 4u : 1u);
-  return strchr("fiubUSV", l->kind) != NULL;
+  return strchr("fciubUSV", l->kind) != NULL;
 }
 
 static bool parse_shape(const char *p, layout *l) {
@@ -105,6 +105,7 @@ static bool parse_shape(const char *p, layout *l) {
 static cml_dtype dtype_of(const layout *l) {
   switch (l->kind) {
     case 'f': return l->item == 2 ? CML_F16 : l->item == 4 ? CML_F32 : l->item == 8 ? CML_F64 : CML_DTYPE_NONE;
+    case 'c': return l->item == 8 ? CML_F32 : l->item == 16 ? CML_F64 : CML_DTYPE_NONE;
     case 'i': return l->item == 1 ? CML_I8 : l->item == 2 ? CML_I16 : l->item == 4 ? CML_I32 : l->item == 8 ? CML_I64 : CML_DTYPE_NONE;
     case 'u': return l->item == 1 ? CML_U8 : l->item == 2 ? CML_U16 : l->item == 4 ? CML_U32 : l->item == 8 ? CML_U64 : CML_DTYPE_NONE;
     case 'V': return l->item == 2 ? CML_BF16 : CML_DTYPE_NONE;
@@ -164,7 +165,8 @@ static uint64_t fortran_index(const layout *l, uint64_t i) {
 }
 
 static cml_status read_numbers(const layout *l, cml_span data, uint64_t count, cml_arena *arena, void **out, cml_error *err) {
-  if (!l->swap && !l->fortran && (uintptr_t)data.data % l->item == 0) {
+  unsigned part = l->kind == 'c' ? l->item / 2 : l->item; /* each is little- or big-endian for itself */
+  if (!l->swap && !l->fortran && (uintptr_t)data.data % part == 0) {
     *out = (void *)(uintptr_t)data.data;
     return CML_OK;
   }
@@ -172,7 +174,7 @@ static cml_status read_numbers(const layout *l, cml_span data, uint64_t count, c
   if (!copy) return cml_fail_memory(err);
   for (uint64_t i = 0; i < count; i++) {
     const uint8_t *from = data.data + (l->fortran ? fortran_index(l, i) : i) * l->item;
-    for (unsigned k = 0; k < l->item; k++) copy[i * l->item + k] = from[l->swap ? l->item - 1 - k : k];
+    for (unsigned k = 0; k < l->item; k++) copy[i * l->item + k] = from[l->swap ? k / part * part + part - 1 - k % part : k];
   }
   *out = copy;
   return CML_OK;
@@ -208,10 +210,12 @@ cml_status cml_npy_parse(cml_span bytes, cml_arena *arena, cml_array *out, cml_e
     if (!cml_mul(count, (uint64_t)l.dims[i], &count)) return cml_fail(err, CML_INVALID, 10, "the .npy shape is too large");
   if (!cml_mul(count, l.item, &size) || size > cml_cursor_left(&c) || (!l.item && count > bytes.size))
     return cml_fail(err, CML_INVALID, cml_cursor_offset(&c), "the .npy data ends early: %zu bytes are there", cml_cursor_left(&c));
-  cml_array a = {.name = "", .dtype = dtype_of(&l), .rank = l.rank};
-  a.dims = CML_ARENA_NEW_ARRAY(arena, int64_t, l.rank);
+  bool complex = l.kind == 'c';
+  cml_array a = {.name = "", .dtype = dtype_of(&l), .rank = l.rank + complex, .complex = complex};
+  a.dims = CML_ARENA_NEW_ARRAY(arena, int64_t, a.rank);
   if (!a.dims) return cml_fail_memory(err);
   memcpy(a.dims, l.dims, l.rank * sizeof *a.dims);
+  if (complex) a.dims[l.rank] = 2;
   cml_span data = cml_cursor_take(&c, size);
   static const uint64_t nothing;
   if (!size && a.dtype != CML_STRING) a.data = (void *)(uintptr_t)&nothing;

@@ -17,6 +17,7 @@ typedef struct cml_array {
   cml_dtype dtype;    /* STRING: NumPy's U and S arrays, converted to UTF-8 */
   size_t rank;
   int64_t *dims;
+  bool complex;       /* NumPy's complex64 or complex128: a last dimension of 2 that NumPy has not, real and imaginary parts */
   void *data;         /* row-major, little-endian (Fortran order and big-endian are converted); may point into the mapping */
   uint64_t bytes;
 } cml_array;
@@ -26,6 +27,8 @@ typedef struct cml_npz_writer cml_npz_writer;
 
 /* Reads a .npz (zip of .npy) or a single .npy (its name is then ""). */
 CML_API CML_NODISCARD cml_status cml_npz_open(const char *path, cml_npz **out, cml_error *err);
+/* The same of a file that is mapped, which the result holds. */
+CML_API CML_NODISCARD cml_status cml_npz_parse(cml_mapping *file, cml_npz **out, cml_error *err);
 CML_API void cml_npz_close(cml_npz *npz);
 CML_API size_t cml_npz_count(const cml_npz *npz);
 CML_API const cml_array *cml_npz_at(const cml_npz *npz, size_t i);
@@ -37,6 +40,9 @@ CML_API CML_NODISCARD cml_status cml_npy_parse(cml_span bytes, cml_arena *arena,
 CML_API CML_NODISCARD cml_status cml_npz_create(const char *path, cml_npz_writer **out, cml_error *err);
 CML_API CML_NODISCARD cml_status cml_npz_add(cml_npz_writer *writer, const char *name, cml_dtype dtype, size_t rank,
                                              const int64_t *dims, const void *data, cml_error *err);
+/* F32 or F64 parts, the last dimension being 2: written as NumPy's complex64 or complex128 without it. */
+CML_API CML_NODISCARD cml_status cml_npz_add_complex(cml_npz_writer *writer, const char *name, cml_dtype dtype, size_t rank,
+                                                     const int64_t *dims, const void *data, cml_error *err);
 /* Publishes the file, or on failure (or when `keep` is false) removes it. Frees the writer in any case. */
 CML_API CML_NODISCARD cml_status cml_npz_finish(cml_npz_writer *writer, bool keep, cml_error *err);
 

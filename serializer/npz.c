@@ -156,23 +156,30 @@ static cml_status read_zip(cml_npz *npz, cml_error *err) {
   return CML_OK;
 }
 
-cml_status cml_npz_open(const char *path, cml_npz **out, cml_error *err) {
+cml_status cml_npz_parse(cml_mapping *mapping, cml_npz **out, cml_error *err) {
   cml_npz *npz = calloc(1, sizeof *npz);
   if (!npz) return cml_fail_memory(err);
   npz->arena.limit = (size_t)16 << 30;
-  cml_status status = cml_mapping_open(path, &npz->mapping, err);
-  if (!status) {
-    cml_span file = cml_mapping_span(npz->mapping);
-    if (file.size >= 6 && !memcmp(file.data, "\x93NUMPY", 6)) {
-      npz->arrays = CML_ARENA_NEW(&npz->arena, cml_array);
-      status = npz->arrays ? cml_npy_parse(file, &npz->arena, npz->arrays, err) : cml_fail_memory(err);
-      npz->count = 1;
-    } else {
-      status = read_zip(npz, err);
-    }
+  npz->mapping = cml_mapping_ref(mapping);
+  cml_span file = cml_mapping_span(mapping);
+  cml_status status = CML_OK;
+  if (file.size >= 6 && !memcmp(file.data, "\x93NUMPY", 6)) {
+    npz->arrays = CML_ARENA_NEW(&npz->arena, cml_array);
+    status = npz->arrays ? cml_npy_parse(file, &npz->arena, npz->arrays, err) : cml_fail_memory(err);
+    npz->count = 1;
+  } else {
+    status = read_zip(npz, err);
   }
   if (status) cml_npz_close(npz);
   else *out = npz;
+  return status;
+}
+
+cml_status cml_npz_open(const char *path, cml_npz **out, cml_error *err) {
+  cml_mapping *mapping = NULL;
+  CML_TRY(cml_mapping_open(path, &mapping, err));
+  cml_status status = cml_npz_parse(mapping, out, err);
+  cml_mapping_unref(mapping);
   return status;
 }
 
@@ -327,28 +334,54 @@ static void put_strings(cml_buffer *b, size_t rank, const int64_t *dims, const c
   }
 }
 
-cml_status cml_npz_add(cml_npz_writer *w, const char *name, cml_dtype dtype, size_t rank, const int64_t *dims, const void *data,
-                       cml_error *err) {
-  cml_buffer npy = CML_BUFFER_INIT, local = CML_BUFFER_INIT;
-  uint64_t count = 1, bytes = 0;
+/* `npy`: the member's header (and its elements, where they are not in data); freed. */
+static cml_status add_member(cml_npz_writer *w, const char *name, cml_buffer *npy, const void *data, uint64_t bytes, cml_error *err) {
+  cml_buffer local = CML_BUFFER_INIT;
   cml_status status = CML_OK;
-  for (size_t i = 0; i < rank; i++) count *= (uint64_t)dims[i];
   if (strlen(name) > 60000) status = cml_fail(err, CML_LIMIT, CML_NO_OFFSET, "an array's name is too long");
-  else if (dtype == CML_STRING) put_strings(&npy, rank, dims, data);
-  else if (!(status = cml_npy_header(dtype, rank, dims, &npy, err)) && !cml_dtype_bytes(dtype, count, &bytes))
-    status = cml_fail(err, CML_LIMIT, CML_NO_OFFSET, "an array is too large");
+  if (!status) status = cml_buffer_check(npy, err);
   if (!status) {
-    uint32_t crc = crc_of(crc_of((uint32_t)crc32(0, NULL, 0), npy.data, npy.size), data, bytes);
-    put_headers(w, name, crc, npy.size + bytes, &local);
+    uint32_t crc = crc_of(crc_of((uint32_t)crc32(0, NULL, 0), npy->data, npy->size), data, bytes);
+    put_headers(w, name, crc, npy->size + bytes, &local);
     w->count++;
-    status = cml_buffer_check(npy.failed ? &npy : &local, err);
+    status = cml_buffer_check(&local, err);
   }
   if (!status) status = write_bytes(w, local.data, local.size, err);
-  if (!status) status = write_bytes(w, npy.data, npy.size, err);
+  if (!status) status = write_bytes(w, npy->data, npy->size, err);
   if (!status) status = write_bytes(w, data, bytes, err);
-  cml_buffer_free(&npy);
+  cml_buffer_free(npy);
   cml_buffer_free(&local);
   return status;
+}
+
+static cml_status count_bytes(cml_dtype dtype, size_t rank, const int64_t *dims, uint64_t *bytes, cml_error *err) {
+  uint64_t count = 1;
+  for (size_t i = 0; i < rank; i++) count *= (uint64_t)dims[i];
+  return cml_dtype_bytes(dtype, count, bytes) ? CML_OK : cml_fail(err, CML_LIMIT, CML_NO_OFFSET, "an array is too large");
+}
+
+cml_status cml_npz_add(cml_npz_writer *w, const char *name, cml_dtype dtype, size_t rank, const int64_t *dims, const void *data,
+                       cml_error *err) {
+  cml_buffer npy = CML_BUFFER_INIT;
+  uint64_t bytes = 0;
+  if (dtype == CML_STRING) {
+    put_strings(&npy, rank, dims, data);
+  } else {
+    CML_TRY(count_bytes(dtype, rank, dims, &bytes, err));
+    CML_TRY(cml_npy_header(dtype, rank, dims, &npy, err));
+  }
+  return add_member(w, name, &npy, data, bytes, err);
+}
+
+cml_status cml_npz_add_complex(cml_npz_writer *w, const char *name, cml_dtype dtype, size_t rank, const int64_t *dims, const void *data,
+                               cml_error *err) {
+  cml_buffer npy = CML_BUFFER_INIT;
+  uint64_t bytes;
+  if ((dtype != CML_F32 && dtype != CML_F64) || !rank || dims[rank - 1] != 2)
+    return cml_fail(err, CML_ARGUMENT, CML_NO_OFFSET, "NumPy has no complex numbers of such parts");
+  CML_TRY(count_bytes(dtype, rank, dims, &bytes, err));
+  cml_npy_header_descr(dtype == CML_F32 ? "<c8" : "<c16", rank - 1, dims, &npy);
+  return add_member(w, name, &npy, data, bytes, err);
 }
 
 static void put_end(cml_npz_writer *w, cml_buffer *end) {

@@ -68,6 +68,8 @@ static void note_peak(bench *b) {
 
 /* Small pseudo-random numbers in the declared (largest) shape; zeros for integers, which may be indices. */
 static cml_status make_input(const cml_et_tensor *t, cml_tensor *out, cml_error *err) {
+  cml_et_local parts;
+  if (t->complex) cml_et_as_real(t, &parts), t = &parts.t;
   *out = (cml_tensor){.dtype = t->dtype, .rank = t->rank};
   memcpy(out->dims, t->sizes, t->rank * sizeof *t->sizes);
   int64_t n = cml_tensor_count(out);
@@ -93,7 +95,7 @@ static cml_status take_inputs(bench *b, cml_error *err) {
     CML_TRY(make_input(v->tensor, &b->inputs[i], err));
     if (!b->how->input) continue;
     CML_TRY(cml_et_method_export(m, v, &t, err));
-    memcpy(b->inputs[i].data, t.data, (size_t)cml_tensor_count(&t) * cml_et_width(v->tensor));
+    memcpy(b->inputs[i].data, t.data, (size_t)cml_tensor_count(&t) * (cml_dtype_bits(t.dtype) / 8));
   }
   return CML_OK;
 }

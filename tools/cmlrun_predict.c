@@ -48,6 +48,7 @@ cml_status cmlrun_session_inputs(cml_session *session, const char *path, cml_err
   for (size_t i = 0; !status && i < cml_npz_count(npz); i++) {
     const cml_array *a = cml_npz_at(npz, i);
     if (a->rank > CML_MAX_RANK) status = cml_fail(err, CML_LIMIT, CML_NO_OFFSET, "%s: array '%s' has %zu dimensions", path, a->name, a->rank);
+    else if (a->complex) status = cml_fail(err, CML_MISMATCH, CML_NO_OFFSET, "%s: array '%s' is of complex numbers, which no Core ML model takes", path, a->name);
     cml_tensor t = cmlrun_tensor(a);
     if (!status) status = cml_session_set_input(session, a->name, &t, err);
   }
@@ -136,7 +137,7 @@ static cml_status read_state(predict *p, cml_error *err) {
     cml_tensor *t = cml_session_state(p->session, i), from;
     if (!a) continue;
     from = cmlrun_tensor(a);
-    if (a->rank > CML_MAX_RANK || a->dtype == CML_STRING || !cml_tensor_same_shape(t, &from))
+    if (a->rank > CML_MAX_RANK || a->dtype == CML_STRING || a->complex || !cml_tensor_same_shape(t, &from))
       status = cml_fail(err, CML_MISMATCH, CML_NO_OFFSET, "state '%s' has another shape or type than the model's", a->name);
     else cml_convert(t->data, t->dtype, from.data, from.dtype, cml_tensor_count(t));
   }

@@ -108,8 +108,12 @@ static cml_status set_input(cmlrun_program *p, const cml_array *a, cml_error *er
   if (a->rank > CML_MAX_RANK) return cml_fail(err, CML_LIMIT, CML_NO_OFFSET, "array '%s' has %zu dimensions", a->name, a->rank);
   cml_tensor t = cmlrun_tensor(a);
   size_t i = tensor_input(p->method, a->name), tensors = 0;
-  if (!strncmp(a->name, "delegate_", 9)) return cml_et_method_set_skipped(p->method, a->name, &t, err);
-  if (i < cml_et_method_input_count(p->method)) return cml_et_method_set_tensor(p->method, i, &t, err);
+  if (!strncmp(a->name, "delegate_", 9) && !a->complex) return cml_et_method_set_skipped(p->method, a->name, &t, err);
+  if (i < cml_et_method_input_count(p->method)) {
+    if (a->complex && !cml_et_method_input(p->method, i)->tensor->complex)
+      return cml_fail(err, CML_MISMATCH, CML_NO_OFFSET, "array '%s' is of complex numbers and the method takes real ones", a->name);
+    return cml_et_method_set_tensor(p->method, i, &t, err);
+  }
   for (i = 0; i < cml_et_method_input_count(p->method); i++) tensors += cml_et_method_input(p->method, i)->kind == CML_PTE_TENSOR;
   return cml_fail(err, CML_NOT_FOUND, CML_NO_OFFSET, "there is no input '%s'; the method takes %zu tensors, input_0 and so on", a->name, tensors);
 }
@@ -125,11 +129,13 @@ cml_status cmlrun_program_inputs(cmlrun_program *p, const char *path, cml_error 
 static cml_status add_output(cml_npz_writer *w, cmlrun_program *p, const char *name, const cml_et_value *v, cml_error *err) {
   cml_tensor t;
   CML_TRY(cml_et_method_export(p->method, v, &t, err));
-  if (t.dtype != CML_BF16) return cml_npz_add(w, name, t.dtype, (size_t)t.rank, t.dims, t.data, err);
-  float *wide = malloc((size_t)(cml_tensor_count(&t) + 1) * sizeof *wide); /* NumPy has no bfloat16 */
+  bool complex = v->tensor->complex;
+  cml_status (*add)(cml_npz_writer *, const char *, cml_dtype, size_t, const int64_t *, const void *, cml_error *) = complex ? cml_npz_add_complex : cml_npz_add;
+  if (t.dtype != CML_BF16 && !(complex && t.dtype == CML_F16)) return add(w, name, t.dtype, (size_t)t.rank, t.dims, t.data, err);
+  float *wide = malloc((size_t)(cml_tensor_count(&t) + 1) * sizeof *wide); /* NumPy has no bfloat16 and no complex32 */
   if (!wide) return cml_fail_memory(err);
-  cml_convert(wide, CML_F32, t.data, CML_BF16, cml_tensor_count(&t));
-  cml_status status = cml_npz_add(w, name, CML_F32, (size_t)t.rank, t.dims, wide, err);
+  cml_convert(wide, CML_F32, t.data, t.dtype, cml_tensor_count(&t));
+  cml_status status = add(w, name, CML_F32, (size_t)t.rank, t.dims, wide, err);
   free(wide);
   return status;
 }

@@ -80,16 +80,11 @@ cml_status cml_et_take_dims(cml_et_call *c, size_t i, int rank, cml_et_dims *d, 
 static cml_status op_view_as_real(cml_et_call *c, cml_error *err) {
   const cml_et_tensor *x = cml_et_arg(c, 0);
   cml_et_tensor *out = cml_et_arg(c, 1);
-  int64_t sizes[CML_PTE_MAX_RANK];
   cml_et_local pairs;
   if (!x->complex || x->rank >= CML_PTE_MAX_RANK) return cml_et_fail(c, err, "the tensor is not complex");
-  memcpy(sizes, x->sizes, x->rank * sizeof *sizes);
-  sizes[x->rank] = 2;
   CML_TRY(cml_et_want(c, out, CML_ET_FLOATING, "the output", err));
-  CML_TRY(cml_et_resize(c, out, (size_t)x->rank + 1, sizes, err));
-  cml_et_make(&pairs, cml_et_part_type(x), (size_t)x->rank + 1, sizes, x->data);
-  for (int k = 0; k < x->rank; k++) pairs.strides[k] = 2 * x->strides[k];
-  pairs.strides[x->rank] = 1;
+  cml_et_as_real(x, &pairs);
+  CML_TRY(cml_et_resize(c, out, pairs.t.rank, pairs.sizes, err));
   cml_et_copy(out, &pairs.t);
   return CML_OK;
 }

@@ -10,8 +10,6 @@ typedef struct cml_et_pair { double re, im; } cml_et_pair;
 static inline cml_et_pair cml_et_times(cml_et_pair a, cml_et_pair b) { return (cml_et_pair){a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re}; }
 static inline cml_et_pair cml_et_plus(cml_et_pair a, cml_et_pair b) { return (cml_et_pair){a.re + b.re, a.im + b.im}; }
 
-static inline cml_dtype cml_et_part_type(const cml_et_tensor *t) { return t->complex == 2 ? CML_F16 : t->complex == 4 ? CML_F32 : CML_F64; }
-
 /* The parts of a complex tensor as one real tensor of twice the elements, in memory's order. */
 static inline cml_et_tensor cml_et_parts_of(const cml_et_tensor *t) {
   cml_et_tensor parts = *t;

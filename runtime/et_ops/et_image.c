@@ -177,13 +177,15 @@ static double source_of(int64_t i, double scale, bool align, bool wide) {
 
 static void fill_linear(scaling *s) {
   for (int64_t k = 0; k < s->count; k++) {
-    double x = s->in == s->out ? (double)(s->begin + k) : source_of(s->begin + k, s->scale, s->align, s->wide);
+    bool same = s->in == s->out; /* then as torch: neighbours, which may be NaN, are not asked */
+    double x = same ? (double)(s->begin + k) : source_of(s->begin + k, s->scale, s->align, s->wide);
     if (x < 0) x = 0;
     int64_t at = x < (double)s->in ? (int64_t)x : s->in - 1;
+    bool two = !same && at + 1 < s->in;
     double part = x - (double)at < 1 ? x - (double)at : 1;
     s->first[k] = at;
-    s->taps[k] = at + 1 < s->in ? 2 : 1;
-    s->weights[2 * k] = at + 1 < s->in ? s->wide ? 1 - part : (double)(1 - (float)part) : 1;
+    s->taps[k] = two ? 2 : 1;
+    s->weights[2 * k] = two ? s->wide ? 1 - part : (double)(1 - (float)part) : 1;
     s->weights[2 * k + 1] = part;
   }
 }

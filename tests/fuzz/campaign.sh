@@ -24,6 +24,7 @@ shared_seeds() {
     weights|blob) find $from -name 'weight.bin' -size -64k ;;
     manifest) find $from -name Manifest.json ;;
     coremldata) find $from -name coremldata.bin ;;
+    npz) find $from -name '*.npz' -size -64k ;;
     container|views) find $from \( -name '*.pte' -o -name '*.mlmodel' \) -size -64k ;;
   esac 2> /dev/null || true
 }

@@ -724,6 +724,9 @@ def found():
         case("upsample_bilinear2d.vec_out", b, [9, 4], align, tol=(0, 1))
         case("_upsample_bilinear2d_aa.out", b, [3, 4], align, tol=(0, 1))
     case("upsample_nearest2d.vec_out", torch.arange(12).view(1, 1, 3, 4) + 2**60, [6, 8], truth=(torch.arange(12).view(1, 1, 3, 4) + 2**60).repeat_interleave(2, 2).repeat_interleave(2, 3))
+    x = torch.tensor([1, nan, -2, nan, 0.5, 3]).reshape(1, 1, 2, 3)  # a dimension that keeps its size asks no neighbours
+    case("upsample_bilinear2d.vec_out", x, [2, 6], False, None)
+    case("upsample_bilinear2d.vec_out", x, [5, 3], False, None)
 
 
 def select(most=10):

@@ -177,6 +177,9 @@ def read_npy(data):
     """(shape, numbers) of a .npy file's bytes."""
     size = struct.unpack('<H', data[8:10])[0]
     head = ast.literal_eval(data[10:10 + size].decode())
+    if head['descr'][1] == 'c':
+        parts = struct.unpack(f"<{2 * math.prod(head['shape'])}{'f' if head['descr'] == '<c8' else 'd'}", data[10 + size:])
+        return head['shape'], [complex(*p) for p in zip(parts[::2], parts[1::2])]
     return head['shape'], struct.unpack(f"<{math.prod(head['shape'])}{TYPES[head['descr']]}", data[10 + size:])
 
 
@@ -245,6 +248,15 @@ def recorded_programs(folder):
         if name == 'mixed':
             check('a compile spec that is not heeded is said once, in one line', r.stderr.count('\n') == 1
                   and 'ignored: compute_units = cpu_and_ne of delegate 0 (everything runs on the CPU)' in r.stderr, r.stderr)
+    parts, npz = os.path.join(recorded, 'parts.pte'), os.path.join(recorded, 'parts.npz')
+    with zipfile.ZipFile(npz) as z, zipfile.ZipFile(os.path.join(folder, 'swapped.npz'), 'w') as to:
+        for k in '01':
+            to.writestr(f'input_{k}.npy', z.read(f'0/input_{1 - int(k)}.npy'))
+    r = run('predict', parts, '--input', os.path.join(folder, 'swapped.npz'))
+    check('real numbers are not taken for complex ones', r.returncode == 1 and re.search(r'input 0 takes complex64 \[5, 9\] at most, real and imaginary parts in a last '
+          r'dimension of 2; given is fp32 \[4, 6\]$', r.stderr.strip()), r)
+    r = run('predict', changed, '--input', os.path.join(folder, 'swapped.npz'))
+    check('nor complex ones for real', r.returncode == 1, r)
     mixed = os.path.join(recorded, 'mixed.pte')
     j = json.loads(run('bench', mixed, '--seconds', '0.001', '--json').stdout)
     check('bench --json lists ignored compile specs, and memory', {(s['delegate'], s['key'], s['value']) for s in j['ignored_specs']}

@@ -388,6 +388,17 @@ def bfloat():
     return portable(M(), (x, y)), [(x, y)], [[(x * 2 + y).float(), (x + y).float()]]
 
 
+@program
+def parts():
+    """Complex tensors in and out, which the wheel's Python runtime does not take."""
+    class M(torch.nn.Module):
+        def forward(self, z, x):
+            return torch.fft.irfft(z), z - 1, z.reshape(-1), torch.fft.rfft(x), torch.fft.rfft(x.double(), dim=0), torch.view_as_real(z * z)
+    x = torch.randn(4, 6)
+    steps = [(torch.randn(n, 9, dtype=torch.complex64), x) for n in (5, 2)]
+    return portable(M(), steps[0], ({0: Dim("n", max=5)}, None)), steps, [M()(*s) for s in steps]
+
+
 def main():
     folder, wanted = sys.argv[1], sys.argv[2:]
     os.makedirs(folder, exist_ok=True)
