@@ -396,6 +396,7 @@ static void describe(const geometry *g, const cml_et_tensor *x, const cml_et_ten
     b->source.tap_stride[i] = i >= 3 - g->dims ? w->strides[2 + i - (3 - g->dims)] : 0;
   }
   cml_conv_place_all(&b->conv);
+  cml_conv_trim(&b->conv, &b->source);
 }
 
 static cml_status run_blocked(cml_et_call *c, const geometry *g, const cml_et_tensor *x, const cml_et_tensor *w, const cml_et_tensor *bias,

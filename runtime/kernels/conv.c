@@ -54,6 +54,18 @@ void cml_conv_place_all(cml_conv *v) {
   v->out_pixel = v->outputs;
 }
 
+void cml_conv_trim(cml_conv *v, cml_conv_source *from) {
+  for (int i = 0; i < 3; i++) {
+    int64_t reach = (v->out[i] - 1) * v->stride[i];
+    while (v->kernel[i] > 1 && (v->offset[i] + reach < 0 || v->offset[i] >= v->in[i])) {
+      v->offset[i] += v->dilation[i];
+      from->start += from->tap_stride[i];
+      v->kernel[i]--;
+    }
+    while (v->kernel[i] > 1 && v->offset[i] + (v->kernel[i] - 1) * v->dilation[i] >= v->in[i]) v->kernel[i]--;
+  }
+}
+
 /* ---- weights: [group][panel][tap][channel][tile_columns], depthwise [tap][channel], narrow groups [tap][channel of group][output],
  * with a multiplier [tap][output], slim [group][output][tap][channel] ---- */
 

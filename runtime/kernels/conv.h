@@ -55,6 +55,9 @@ bool cml_conv_suits_winograd(const cml_conv *v);
 bool cml_conv_suits_pairs(const cml_kernels *k, const cml_conv *v);
 /* Fills the placement of an ordinary convolution, whose pixels are the whole output; out_pixel, too. */
 void cml_conv_place_all(cml_conv *v);
+/* Leaves out taps that fall outside the image for all outputs, as those of a dilation that is larger than the image do. One stays.
+ * Before anything is packed. */
+void cml_conv_trim(cml_conv *v, cml_conv_source *from);
 size_t cml_conv_packed_bytes(const cml_kernels *k, const cml_conv *v, bool half);
 /* Packs all weights; half only when the source is (depthwise ones are widened anyhow). */
 void cml_conv_pack(const cml_kernels *k, const cml_conv *v, const cml_conv_source *from, bool half, void *to, cml_pool *pool);

@@ -232,19 +232,6 @@ static bool phase_dimension(const conv_call *v, int i, int64_t phase, cml_conv *
   return true;
 }
 
-/* Leaves out taps that fall outside the image for all outputs, as those of a dilation that is larger than the image do. One stays. */
-static void trim_taps(cml_conv *conv, cml_conv_source *from) {
-  for (int i = 0; i < 3; i++) {
-    int64_t reach = (conv->out[i] - 1) * conv->stride[i];
-    while (conv->kernel[i] > 1 && (conv->offset[i] + reach < 0 || conv->offset[i] >= conv->in[i])) {
-      conv->offset[i] += conv->dilation[i];
-      from->start += from->tap_stride[i];
-      conv->kernel[i]--;
-    }
-    while (conv->kernel[i] > 1 && conv->offset[i] + (conv->kernel[i] - 1) * conv->dilation[i] >= conv->in[i]) conv->kernel[i]--;
-  }
-}
-
 /* Convolution number `phase` of the call and where its weights are. False when there is nothing to sum: the output is the bias. */
 static bool phase_conv(const conv_call *v, const cml_tensor *weight, size_t phase, cml_conv *out, cml_conv_source *from) {
   *out = v->conv;
@@ -256,7 +243,7 @@ static bool phase_conv(const conv_call *v, const cml_tensor *weight, size_t phas
     from->output_stride = channels * n_taps;
     from->channel_stride = n_taps;
     memcpy(from->tap_stride, size, sizeof size);
-    if (v->trims) trim_taps(out, from);
+    if (v->trims) cml_conv_trim(out, from);
     return true;
   }
   from->group_stride = channels * outputs * n_taps;

@@ -727,6 +727,9 @@ def found():
     x = torch.tensor([1, nan, -2, nan, 0.5, 3]).reshape(1, 1, 2, 3)  # a dimension that keeps its size asks no neighbours
     case("upsample_bilinear2d.vec_out", x, [2, 6], False, None)
     case("upsample_bilinear2d.vec_out", x, [5, 3], False, None)
+    image, weight = torch.arange(60.0).reshape(1, 3, 4, 5).sin(), torch.arange(54.0).reshape(2, 3, 3, 3).cos()
+    for pad, dilation in (([6, 5], [6, 5]), ([4, 0], [4, 1]), ([3, 9], [3, 7])):  # rows, columns or corners of taps never meet the image
+        case("convolution.out", image, weight, None, [1, 2], pad, dilation, False, [0, 0], 1)
 
 
 def select(most=10):
