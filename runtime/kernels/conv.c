@@ -172,7 +172,8 @@ typedef struct layout {
   cml_conv v;             /* with a convolution of single pixels made one long row */
   int64_t rows, columns;  /* output pixels of a block: rows x columns of one depth */
   int64_t row_blocks, column_blocks;
-  int64_t in_rows, in_columns; /* of the region that a block needs */
+  int64_t near[2];             /* dilation of rows and columns in scratch, where taps far apart stand next to each other */
+  int64_t in_rows, in_columns; /* of the region that a block needs, as scratch has it */
   bool depthwise;
   size_t group_channels, group_outputs, depth;
   size_t joined, stretches;    /* taps of a row whose channels are neighbours, so many of them */
@@ -181,6 +182,12 @@ typedef struct layout {
 
 static int64_t span(int64_t outputs, int64_t stride, int64_t kernel, int64_t dilation) {
   return (outputs - 1) * stride + (kernel - 1) * dilation + 1;
+}
+
+/* Dilation in scratch: what lies between the taps of all `outputs` is not staged. */
+static int64_t near_dilation(int64_t outputs, int64_t stride, int64_t dilation) {
+  int64_t one_tap = (outputs - 1) * stride + 1;
+  return dilation < one_tap ? dilation : one_tap;
 }
 
 static void flatten(cml_conv *v) {
@@ -212,8 +219,10 @@ static void lay_out(const cml_conv *given, layout *l) {
   l->rows = (v->out[1] + l->row_blocks - 1) / l->row_blocks;
   l->column_blocks = (v->out[2] + l->columns - 1) / l->columns;
   if (l->column_blocks > 1) l->columns = (v->out[2] + l->column_blocks - 1) / l->column_blocks; /* of equal size */
-  l->in_rows = span(l->rows, v->stride[1], v->kernel[1], v->dilation[1]);
-  l->in_columns = span(l->columns, v->stride[2], v->kernel[2], v->dilation[2]);
+  l->near[0] = near_dilation(l->rows, v->stride[1], v->dilation[1]);
+  l->near[1] = near_dilation(l->columns, v->stride[2], v->dilation[2]);
+  l->in_rows = span(l->rows, v->stride[1], v->kernel[1], l->near[0]);
+  l->in_columns = span(l->columns, v->stride[2], v->kernel[2], l->near[1]);
   size_t block = (size_t)(l->rows * l->columns);
   l->joined = v->dilation[2] == 1 && (v->groups == 1 || v->kernel[2] == 1) ? (size_t)v->kernel[2] : 1;
   l->stretches = taps(v) / l->joined;
@@ -263,14 +272,15 @@ typedef struct job {
 typedef struct region {
   const float *data;
   size_t pixel, row, slice; /* distances in floats */
+  size_t next_row, next_column; /* the same from tap to tap */
   bool pairs;               /* data is what the table's pair made */
 } region;
 
-/* One row of the input region into scratch, channels last. column: of the input; may start before or end after it. */
-static void stage_row(const job *j, int64_t image, int64_t depth, int64_t row, int64_t column, float *to, float *line) {
+/* `width` columns of a row of the input into scratch, channels last. column: of the input; may start before or end after it. */
+static void stage_columns(const job *j, int64_t image, int64_t depth, int64_t row, int64_t column, int64_t width, float *to, float *line) {
   const cml_conv *v = &j->l->v;
   size_t channels = v->channels;
-  int64_t width = j->l->in_columns, first = column < 0 ? -column : 0, last = v->in[2] - column;
+  int64_t first = column < 0 ? -column : 0, last = v->in[2] - column;
   if (last > width) last = width;
   if (first > width) first = width;
   if (depth < 0 || depth >= v->in[0] || row < 0 || row >= v->in[1] || last <= first) {
@@ -298,11 +308,21 @@ static void stage_row(const job *j, int64_t image, int64_t depth, int64_t row, i
   }
 }
 
+static void stage_row(const job *j, int64_t image, int64_t depth, int64_t row, int64_t column, float *to, float *line) {
+  const layout *l = j->l;
+  if (l->near[1] == l->v.dilation[2]) {
+    stage_columns(j, image, depth, row, column, l->in_columns, to, line);
+    return;
+  }
+  for (int64_t i = 0; i < l->v.kernel[2]; i++)
+    stage_columns(j, image, depth, row, column + i * l->v.dilation[2], l->near[1], to + (size_t)(i * l->near[1]) * l->v.channels, line);
+}
+
 static region stage_region(const job *j, int64_t image, int64_t d, int64_t h, int64_t w, int64_t rows, float *staged, float *line) {
   const layout *l = j->l;
   const cml_conv *v = &l->v;
   int64_t in_rows = span(rows, v->stride[1], v->kernel[1], v->dilation[1]);
-  size_t channels = v->channels;
+  size_t channels = v->channels, row;
   if (v->in_last && !v->in_half) {
     int64_t columns = span(l->columns < v->out[2] - (w - v->offset[2]) / v->stride[2] ? l->columns : v->out[2] - (w - v->offset[2]) / v->stride[2],
                            v->stride[2], v->kernel[2], v->dilation[2]);
@@ -310,14 +330,18 @@ static region stage_region(const job *j, int64_t image, int64_t d, int64_t h, in
                   w + columns <= v->in[2];
     if (inside) {
       size_t at = ((((size_t)image * (size_t)v->in[0] + (size_t)d) * (size_t)v->in[1] + (size_t)h) * (size_t)v->in[2] + (size_t)w) * channels;
-      return (region){(const float *)j->c->x + at, channels, (size_t)v->in[2] * channels,
-                      (size_t)(v->dilation[0] * v->in[1] * v->in[2]) * channels};
+      row = (size_t)v->in[2] * channels;
+      return (region){.data = (const float *)j->c->x + at, .pixel = channels, .row = row, .slice = (size_t)(v->dilation[0] * v->in[1]) * row,
+                      .next_row = (size_t)v->dilation[1] * row, .next_column = (size_t)v->dilation[2] * channels};
     }
   }
-  region r = {staged, channels, (size_t)l->in_columns * channels, (size_t)(l->in_rows * l->in_columns) * channels};
+  row = (size_t)l->in_columns * channels;
+  in_rows = span(rows, v->stride[1], v->kernel[1], l->near[0]);
+  region r = {.data = staged, .pixel = channels, .row = row, .slice = (size_t)l->in_rows * row, .next_row = (size_t)l->near[0] * row,
+              .next_column = (size_t)l->near[1] * channels};
   for (int64_t i = 0; i < v->kernel[0]; i++)
     for (int64_t y = 0; y < in_rows; y++)
-      stage_row(j, image, d + i * v->dilation[0], h + y, w, staged + (size_t)i * r.slice + (size_t)y * r.row, line);
+      stage_row(j, image, d + i * v->dilation[0], h + y / l->near[0] * v->dilation[1] + y % l->near[0], w, staged + (size_t)i * r.slice + (size_t)y * r.row, line);
   r.pairs = j->c->weights.half && suits_pairs(j->c->k, l) && j->c->k->pair(staged, (size_t)v->kernel[0], (size_t)in_rows * r.row, r.slice);
   return r;
 }
@@ -390,7 +414,7 @@ static void tap_offsets(const layout *l, const region *r, size_t *offsets) {
   for (size_t i = 0; i < l->stretches; i++) {
     size_t t = i * l->joined, w = t % (size_t)v->kernel[2], h = t / (size_t)v->kernel[2] % (size_t)v->kernel[1],
            d = t / (size_t)(v->kernel[1] * v->kernel[2]);
-    offsets[i] = d * r->slice + h * (size_t)v->dilation[1] * r->row + w * (size_t)v->dilation[2] * r->pixel;
+    offsets[i] = d * r->slice + h * r->next_row + w * r->next_column;
   }
 }
 
@@ -444,9 +468,9 @@ static void depthwise(const job *j, const region *r, int64_t rows, int64_t colum
     float *out = c + (size_t)(y * columns) * v->channels;
     if (kd * kh <= 64) {
       for (size_t i = 0; i < kd * kh; i++)
-        lines[i] = r->data + i / kh * r->slice + ((size_t)(y * v->stride[1]) + i % kh * (size_t)v->dilation[1]) * r->row;
+        lines[i] = r->data + i / kh * r->slice + (size_t)(y * v->stride[1]) * r->row + i % kh * r->next_row;
       j->c->k->depthwise(&(cml_depthwise){.outputs = (size_t)columns, .channels = v->channels, .kh = kd * kh, .kw = kw, .rows = lines,
-                                       .stride = v->stride[2], .dilation = v->dilation[2], .columns = INT64_MAX, .pixel = r->pixel,
+                                       .stride = v->stride[2], .dilation = (int64_t)(r->next_column / r->pixel), .columns = INT64_MAX, .pixel = r->pixel,
                                        .w = j->c->weights.packed, .w_stride = v->channels, .bias = j->c->after.bias, .low = low, .high = high,
                                        .y = out, .y_pixel = v->channels});
       continue;
@@ -456,8 +480,8 @@ static void depthwise(const job *j, const region *r, int64_t rows, int64_t colum
       for (size_t ch = 0; ch < v->channels; ch++) {
         float sum = j->c->after.bias ? j->c->after.bias[ch] : 0;
         for (size_t t = 0; t < taps(v); t++)
-          sum += r->data[t / (kh * kw) * r->slice + ((size_t)(y * v->stride[1]) + t / kw % kh * (size_t)v->dilation[1]) * r->row +
-                         ((size_t)(x * v->stride[2]) + t % kw * (size_t)v->dilation[2]) * r->pixel + ch] *
+          sum += r->data[t / (kh * kw) * r->slice + (size_t)(y * v->stride[1]) * r->row + t / kw % kh * r->next_row +
+                         (size_t)(x * v->stride[2]) * r->pixel + t % kw * r->next_column + ch] *
                  ((const float *)j->c->weights.packed)[t * v->channels + ch];
         out[(size_t)x * v->channels + ch] = fminf(high, fmaxf(low, sum));
       }

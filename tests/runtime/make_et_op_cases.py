@@ -730,6 +730,11 @@ def found():
     image, weight = torch.arange(60.0).reshape(1, 3, 4, 5).sin(), torch.arange(54.0).reshape(2, 3, 3, 3).cos()
     for pad, dilation in (([6, 5], [6, 5]), ([4, 0], [4, 1]), ([3, 9], [3, 7])):  # rows, columns or corners of taps never meet the image
         case("convolution.out", image, weight, None, [1, 2], pad, dilation, False, [0, 0], 1)
+    line, rows = torch.arange(600.0).reshape(1, 2, 300).sin(), torch.arange(960.0).reshape(1, 2, 12, 40).sin()  # taps wider apart than a block
+    for groups in (1, 2):
+        w = torch.arange(36.0 // groups).cos()
+        case("convolution.out", line, w[:12 // groups].reshape(2, 2 // groups, 3), None, [1], [110], [110], False, [0], groups)
+        case("convolution.out", rows, w.reshape(2, 2 // groups, 3, 3), None, [2, 1], [11, 5], [11, 5], False, [0, 0], groups)
 
 
 def select(most=10):
