@@ -515,7 +515,7 @@ static void smallest(const halves *h, double scale) {
   cml_et_tensor *out = h->out;
   const int last = last_of(h);
   for (cml_et_lines l = cml_et_lines_of(h->x, out, last); l.left > 0; l.left--, cml_et_next_line(&l)) {
-    double re[2];
+    double re[2] = {0};
     const cml_et_tensor parts = cml_et_parts_of(h->x);
     cml_et_load_f64(re, &parts, 2 * l.first_a, 2 * h->x->strides[last], out->sizes[last]);
     for (int k = 0; k < 2; k++) re[k] *= scale;

@@ -13,7 +13,7 @@ typedef cml_et_long_line long_line;
 typedef cml_et_detour detour;
 typedef cml_fourier_kernels kernels;
 
-enum { SQUARE = 16, KEPT = 192 << 10 /* bytes of a group's rows, and of what it takes to transform one */, MOST_ROWS = 255 };
+enum { SQUARE = 16, GROUPS = 768 << 10 /* bytes of a detour by groups */ };
 
 static bool matrix(const kernels *k, int64_t n, int64_t rows) { return n % rows == 0 && cml_et_fits_lanes(k, rows) && cml_et_fits_line(k, n / rows); }
 
@@ -154,19 +154,26 @@ cml_status cml_et_in_place(cml_et_call *c, grid *g, const walk *lines, const pla
 
 /* ---- lines whose results lie elsewhere ---- */
 
-static int64_t group_rows(const kernels *k, int64_t n) {
-  for (int64_t r = 2; r <= MOST_ROWS && r < n; r++)
-    if (matrix(k, n, r) && cml_et_line_bytes(k, n / r) <= KEPT) return r;
-  return 0;
+/* The matrix that takes the fewest groups. */
+static void choose_groups(const kernels *k, int64_t n, detour *d) {
+  int64_t best = INT64_MAX;
+  for (int64_t r = 2; r < n && cml_et_lane_bytes(k, r) < GROUPS / 2; r++) {
+    if (n % r || n / r > GROUPS || !matrix(k, n, r)) continue;
+    const int64_t row = n / r * 2 * (int64_t)k->width, group = (GROUPS - cml_et_lane_bytes(k, r) - cml_et_line_bytes(k, n / r)) / row;
+    if (group < 1 || (r + group - 1) / group >= best) continue;
+    best = (r + group - 1) / group;
+    d->rows = r;
+    d->columns = n / r;
+    d->group = at_most(group, r);
+  }
 }
 
 cml_status cml_et_detour_prepare(cml_et_call *c, detour *d, const kernels *k, int64_t n, double sign, cml_error *err) {
-  *d = (detour){.n = n, .rows = group_rows(k, n), .sign = sign};
+  *d = (detour){.n = n, .sign = sign};
+  choose_groups(k, n, d);
   if (!d->rows) return cml_et_chirp_prepare(c, &d->chirp, k, n, sign, err);
-  d->columns = n / d->rows;
   CML_TRY(cml_et_transform_prepare(c, &d->down, k, d->rows, sign, true, err));
   CML_TRY(cml_et_transform_prepare(c, &d->across, k, d->columns, sign, false, err));
-  d->group = at_most(KEPT / 2 / (int64_t)k->width / d->columns, d->rows);
   return (d->kept = cml_et_reals(c, k, d->group * d->columns)) ? CML_OK : cml_fail_memory(err);
 }
 

@@ -36,11 +36,14 @@ int64_t cml_et_columns(const kernels *k, int64_t n) {
 
 static int64_t block_of(const kernels *k) { return BLOCK / 2 / (int64_t)k->width; }
 
-static int64_t lane_bytes(const kernels *k, int64_t rows) { return 4 * rows * (int64_t)(k->lanes * k->width); }
-int64_t cml_et_line_bytes(const kernels *k, int64_t n) { return lane_bytes(k, n / cml_et_columns(k, n)); }
+int64_t cml_et_lane_bytes(const kernels *k, int64_t n) { return 4 * (n + 1) * (int64_t)(k->lanes * k->width); }
 
-bool cml_et_fits_line(const kernels *k, int64_t n) { return n <= block_of(k) || (n <= BUFFERS && cml_et_line_bytes(k, n) <= BUFFERS && is_smooth(n)); }
-bool cml_et_fits_lanes(const kernels *k, int64_t n) { return n <= IN_LANES && lane_bytes(k, n + 1) <= IN_LANES && is_smooth(n); }
+/* Whether a line goes through passes: without large prime factors, and in columns enough for that. */
+static bool passes(const kernels *k, int64_t n) { return n <= BUFFERS && is_smooth(n) && cml_et_lane_bytes(k, n / cml_et_columns(k, n)) <= BUFFERS; }
+int64_t cml_et_line_bytes(const kernels *k, int64_t n) { return passes(k, n) ? cml_et_lane_bytes(k, n / cml_et_columns(k, n)) : 10 * BLOCK; }
+
+bool cml_et_fits_line(const kernels *k, int64_t n) { return n <= block_of(k) || passes(k, n); }
+bool cml_et_fits_lanes(const kernels *k, int64_t n) { return n <= IN_LANES && cml_et_lane_bytes(k, n) <= IN_LANES && is_smooth(n); }
 
 void *cml_et_reals(cml_et_call *c, const kernels *k, int64_t pairs) {
   uint64_t bytes;
@@ -84,6 +87,16 @@ static cml_status prepare_passes(cml_et_call *c, const kernels *k, cml_fourier *
   return CML_OK;
 }
 
+/* x and y at once: what is large goes back to the system when it is released. */
+static cml_status make_buffers(cml_et_call *c, transform *t, int64_t numbers, cml_error *err) {
+  const size_t bytes = 2 * (size_t)numbers * t->k->width;
+  char *both = cml_et_reals(c, t->k, 2 * numbers);
+  if (!both) return cml_fail_memory(err);
+  t->x = both;
+  t->y = both + bytes;
+  return CML_OK;
+}
+
 static cml_status prepare_line(cml_et_call *c, transform *t, double sign, cml_error *err) {
   const kernels *k = t->k;
   cml_fourier_line *l = &t->line;
@@ -93,18 +106,15 @@ static cml_status prepare_line(cml_et_call *c, transform *t, double sign, cml_er
   CML_TRY(prepare_passes(c, k, &l->down, (int64_t)rows, sign, err));
   CML_TRY(prepare_passes(c, k, &l->across, (int64_t)columns, sign, err));
   const size_t numbers = im + k->lanes > rows * k->lanes ? im + k->lanes : rows * k->lanes;
-  t->x = cml_et_reals(c, k, (int64_t)numbers);
-  t->y = cml_et_reals(c, k, (int64_t)numbers);
   void *turns = cml_et_temp(c, k->turns);
-  if (!t->x || !t->y || !turns) return cml_fail_memory(err);
+  if (!turns) return cml_fail_memory(err);
+  CML_TRY(make_buffers(c, t, (int64_t)numbers, err));
   k->begin_line(l, turns);
   return CML_OK;
 }
 
 static cml_status prepare_lanes(cml_et_call *c, transform *t, double sign, cml_error *err) {
-  t->x = cml_et_reals(c, t->k, (t->n + 1) * (int64_t)t->k->lanes);
-  t->y = cml_et_reals(c, t->k, (t->n + 1) * (int64_t)t->k->lanes);
-  if (!t->x || !t->y) return cml_fail_memory(err);
+  CML_TRY(make_buffers(c, t, (t->n + 1) * (int64_t)t->k->lanes, err));
   memset(t->x, 0, ((size_t)t->n + 1) * 2 * t->k->lanes * t->k->width); /* lanes that stay unused */
   return prepare_passes(c, t->k, &t->line.down, t->n, sign, err);
 }
@@ -133,10 +143,13 @@ cml_status cml_et_chirp_prepare(cml_et_call *c, chirp *h, const kernels *k, int6
   while (block < n && block < block_of(k)) block *= 2;
   *h = (chirp){.n = n, .block = block, .sign = sign, .held = -1, .base = -1};
   CML_TRY(cml_et_transform_prepare(c, &h->t, k, 2 * block, -1, false, err));
-  h->spectrum = cml_et_reals(c, k, (int64_t)h->t.line.im);
-  h->factors = cml_et_reals(c, k, block);
-  h->sum = block < n ? cml_et_reals(c, k, (int64_t)h->t.line.im) : NULL;
-  return h->spectrum && h->factors && (block >= n || h->sum) ? CML_OK : cml_fail_memory(err);
+  const int64_t line = (int64_t)h->t.line.im, pair = 2 * (int64_t)k->width;
+  char *all = cml_et_reals(c, k, line + block + (block < n ? line : 0));
+  if (!all) return cml_fail_memory(err);
+  h->spectrum = all;
+  h->factors = all + line * pair;
+  h->sum = block < n ? all + (line + block) * pair : NULL;
+  return CML_OK;
 }
 
 /* What numbers `from` .. are weighted with for results `to` ..: the other chirp, transformed. */
@@ -207,7 +220,7 @@ void cml_et_chirp_run(chirp *h, const cml_et_long_line *l, int64_t wanted) {
 
 cml_status cml_et_transform_prepare(cml_et_call *c, transform *t, const kernels *k, int64_t n, double sign, bool in_lanes, cml_error *err) {
   *t = (transform){.n = n, .k = k};
-  if (is_smooth(n)) return (in_lanes ? prepare_lanes : prepare_line)(c, t, sign, err);
+  if (in_lanes || passes(k, n)) return (in_lanes ? prepare_lanes : prepare_line)(c, t, sign, err);
   chirp *h = cml_et_temp(c, sizeof *h);
   if (!h) return cml_fail_memory(err);
   CML_TRY(cml_et_chirp_prepare(c, h, k, n, sign, err));

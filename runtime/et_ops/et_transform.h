@@ -18,9 +18,11 @@ typedef struct cml_et_transform {
 /* Whether lines of n numbers can be transformed at once, by themselves or in lanes. */
 bool cml_et_fits_line(const cml_fourier_kernels *k, int64_t n);
 bool cml_et_fits_lanes(const cml_fourier_kernels *k, int64_t n);
-/* As how many columns a line of n numbers is transformed, and bytes of x and y then, n having no large prime factor. */
+/* As how many columns a line of n numbers is transformed. */
 int64_t cml_et_columns(const cml_fourier_kernels *k, int64_t n);
+/* About how much memory a line of n takes, and lines of n in lanes. */
 int64_t cml_et_line_bytes(const cml_fourier_kernels *k, int64_t n);
+int64_t cml_et_lane_bytes(const cml_fourier_kernels *k, int64_t n);
 /* Lines of n of which that is true, in temporary memory, about 720 KB at most. */
 CML_NODISCARD cml_status cml_et_transform_prepare(cml_et_call *c, cml_et_transform *t, const cml_fourier_kernels *k, int64_t n, double sign, bool in_lanes, cml_error *err);
 /* Of what lies in y (a line) or x (in lanes), which is lost; x or y, where the results are. */

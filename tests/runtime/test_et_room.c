@@ -206,22 +206,29 @@ static void images(void **state) {
   drop(x), drop(y);
 }
 
-/* One number of a spectrum over three dimensions is a wave. */
+static double part_of(const array *a, int64_t i) { return a->local.t.complex == 8 ? ((const double *)a->local.t.data)[i] : (double)((const float *)a->local.t.data)[i]; }
+static void set_part(array *a, int64_t i, double v) {
+  if (a->local.t.complex == 8) ((double *)a->local.t.data)[i] = v;
+  else ((float *)a->local.t.data)[i] = (float)v;
+}
+
+/* One number of a spectrum over three dimensions is a wave; of one or two reals, and where no dimension has more, too. */
 static void waves(void **state) {
   (void)state;
-  static const int64_t lengths[] = {1, 2, 3, 4, 5, 50, 127, 214};
-  for (size_t c = 0; c < sizeof lengths / sizeof *lengths; c++)
+  static const int64_t lengths[][3] = {{6, 5, 1}, {6, 5, 2}, {400, 300, 1}, {300, 400, 2}, {2, 2, 2}, {1, 2, 1}, {6, 5, 3}, {6, 5, 4}, {6, 5, 5}, {60, 70, 50}, {103, 20, 127}, {60, 70, 214}};
+  for (size_t c = 0; c < 2 * sizeof lengths / sizeof *lengths; c++)
     for (int last = 0; last < 2; last++) {
-      const int64_t n = lengths[c], sizes[4] = {2, n == 127 ? 103 : n > 5 ? 60 : 6, n == 127 ? 20 : n > 5 ? 70 : 5, n}, given[4] = {2, sizes[1], sizes[2], n / 2 + 1};
-      array *x = make(CML_DTYPE_NONE, 4, 4, given, last), *y = make(CML_F32, 0, 4, sizes, last);
-      int64_t a = 2, b = 3, k = n / 2, lines = sizes[1] * sizes[2];
-      ((float *)x->local.t.data)[2 * place(x, ((sizes[1] + a) * sizes[2] + b) * given[3] + k)] = 1; /* of the second of the two */
+      const bool wide = c % 2;
+      const int64_t *l = lengths[c / 2], n = l[2], sizes[4] = {2, l[0], l[1], n}, given[4] = {2, l[0], l[1], n / 2 + 1};
+      array *x = make(CML_DTYPE_NONE, wide ? 8 : 4, 4, given, last), *y = make(wide ? CML_F64 : CML_F32, 0, 4, sizes, last);
+      const int64_t a = l[0] > 2 ? 2 : l[0] - 1, b = l[1] > 3 ? 3 : l[1] - 1, k = n / 2, lines = sizes[1] * sizes[2];
+      set_part(x, 2 * place(x, ((sizes[1] + a) * sizes[2] + b) * given[3] + k), 1); /* of the second of the two */
       run("aten::_fft_c2r.out", (cml_et_value *[]){&x->value, LIST(INT(1), INT(2), INT(3)), INT(0), INT(n), &y->value}, 5);
       for (int64_t i = 0; i < 2 * lines * n; i++) {
         double turn = (double)a * (double)(i / n / sizes[2] % sizes[1]) / (double)sizes[1] + (double)b * (double)(i / n % sizes[2]) / (double)sizes[2];
         double wave = k == 0 || 2 * k == n ? cos(2 * M_PI * turn) * cos(2 * M_PI * (double)(k * (i % n)) / (double)n)
                                            : 2 * cos(2 * M_PI * (turn + (double)(k * (i % n)) / (double)n));
-        near("_fft_c2r", i, get(y, i), i < lines * n ? 0 : wave, 1e-5);
+        near("_fft_c2r", i, get(y, i), i < lines * n ? 0 : wave, wide ? 1e-12 : 1e-5);
       }
       drop(x), drop(y);
     }
@@ -230,14 +237,15 @@ static void waves(void **state) {
 /* Some numbers of the spectra of long lines, by summing up; and back. */
 static void long_waves(void **state) {
   (void)state;
-  static const int64_t lengths[] = {30000, 65536, 98304, 99225 /* odd */, 16411 /* a prime */, 19946 /* 2 * 9973 */, 65537};
-  for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++)
+  static const int64_t lengths[] = {30000, 65536, 98304, 99225 /* odd */, 16411 /* a prime */, 19946 /* 2 * 9973 */, 65537, 200001 /* 3 * 163 * 409 */};
+  for (size_t i = 0; i < 2 * sizeof lengths / sizeof *lengths; i++)
     for (int turned = 0; turned < 2; turned++) { /* along the last dimension, or along the first */
-      const int64_t n = lengths[i], half = n / 2 + 1, rows = 3, sizes[2] = {turned ? n : rows, turned ? rows : n}, given[2] = {turned ? half : rows, turned ? rows : half};
-      array *x = filled(CML_F32, 2, sizes, false), *y = make(CML_DTYPE_NONE, 4, 2, given, false), *back = make(CML_F32, 0, 2, sizes, false);
+      const bool wide = i % 2;
+      const int64_t n = lengths[i / 2], half = n / 2 + 1, rows = turned ? 3 : 1, sizes[2] = {turned ? n : rows, turned ? rows : n}, given[2] = {turned ? half : rows, turned ? rows : half};
+      const cml_dtype type = wide ? CML_F64 : CML_F32;
+      array *x = filled(type, 2, sizes, false), *y = make(CML_DTYPE_NONE, wide ? 8 : 4, 2, given, false), *back = make(type, 0, 2, sizes, false);
       cml_et_value *dims = LIST(INT(turned ? 0 : 1)), yes = {.kind = CML_PTE_BOOLEAN, .boolean = true};
       run("aten::_fft_r2c.out", (cml_et_value *[]){&x->value, dims, INT(0), &yes, &y->value}, 5);
-      const float *parts = y->local.t.data;
       for (int64_t k = 0; k < half; k += half / 6)
         for (int64_t r = 0; r < rows; r++) {
           double re = 0, im = 0;
@@ -246,11 +254,11 @@ static void long_waves(void **state) {
             re += v * cos(angle), im += v * sin(angle);
           }
           int64_t at = turned ? k * rows + r : r * half + k;
-          near("real part of _fft_r2c", k, (double)parts[2 * at], re, 3e-3);
-          near("imaginary part of _fft_r2c", k, (double)parts[2 * at + 1], im, 3e-3);
+          near("real part of _fft_r2c", k, part_of(y, 2 * at), re, wide ? 1e-8 : 3e-3);
+          near("imaginary part of _fft_r2c", k, part_of(y, 2 * at + 1), im, wide ? 1e-8 : 3e-3);
         }
       run("aten::_fft_c2r.out", (cml_et_value *[]){&y->value, dims, INT(2), INT(n), &back->value}, 5);
-      for (int64_t t = 0; t < rows * n; t++) near("_fft_c2r of _fft_r2c", t, get(back, t), get(x, t), 1e-5);
+      for (int64_t t = 0; t < rows * n; t++) near("_fft_c2r of _fft_r2c", t, get(back, t), get(x, t), wide ? 1e-12 : 1e-5);
       drop(x), drop(y), drop(back);
     }
 }
