@@ -1,10 +1,12 @@
-/* Palettes of 1, 2, 3, 4 and 6 bits times few vectors in fixed point (see compressed_fixed.c), packed so that a lane is a row: what is looked up
+/* Palettes times few vectors in fixed point (see compressed_fixed.c), packed so that a lane is a row: what is looked up
  * for one lane is looked up for all, and a register of a table serves 64 rows.
  *
  *   1, 2, 4 bits  A nibble of codes (4, 2 or 1 of them) chooses one of 16 sums of products. These sums are worked out once for a vector, as
  *                 three planes of digits; four tables of 16 are one register, which the four nibbles of a lane look up at once.
  *   3 bits        The same with tables of 8 products, eight to a register: a row is two lanes.
  *   6 bits        A register of 64 entries' digits, multiplied with digits of the elements, which are the same for all lanes.
+ *   8 bits        The same. Two digits of 256 entries are looked up in four registers each; of the lowest digit 64 entries alone may be other than
+ *                 zero, as is usual where entries are float16, and codes are renumbered so that these come first. Other palettes are not packed.
  *
  * Rows are packed in blocks of 64, in sets of 16 (3 bits: 8). The codes of a group of elements follow one another for all sets of a block:
  * a dword of each row, or three of 3 and 6 bits: then these lie in the lower six bits of three registers' bytes, and a fourth register is made of
@@ -18,9 +20,10 @@ enum { BLOCK = CML_COMPRESSED_ROWS, SETS = 4, REGISTER = 64 };
 enum { NIBBLE_TABLES = 2 * PLANES * PLANE, EIGHT_TABLES = 8 * PLANES * PLANE };
 enum { STRIPE = 16 * BLOCK, TABLES = 12 << 10 }; /* rows that take one piece of the depth after the other, at most; bytes of tables for a piece */
 enum { WHOLE_DEPTH = 2048 };                     /* up to which nibbles' tables of all of the depth are used for two blocks at a time */
-enum { FLUSH = 256 }; /* groups of 6 bits whose sums fit into 32 bits: 3 products of 2^15 for each of 16 elements */
+enum { FLUSH = 4096 }; /* elements whose products with entries' digits fit into 32 bits: 3 of 2^15 each */
 
 static bool by_nibbles(const cml_compressed *w) { return w->bits == 1 || w->bits == 2 || w->bits == 4; }
+static bool by_entries(const cml_compressed *w) { return w->bits == 6 || w->bits == 8; }
 
 static size_t round_up(size_t x, size_t to) { return (x + to - 1) / to * to; }
 
@@ -31,24 +34,42 @@ static size_t group_count(const cml_compressed *w) { return (w->depth + group_co
 
 /* Groups of a piece of the depth. */
 static size_t piece_groups(const cml_compressed *w) {
-  if (w->bits == 6 || (by_nibbles(w) && w->depth <= WHOLE_DEPTH)) return group_count(w);
+  if (by_entries(w) || (by_nibbles(w) && w->depth <= WHOLE_DEPTH)) return group_count(w);
   return TABLES / (by_nibbles(w) ? NIBBLE_TABLES : EIGHT_TABLES);
 }
 
-/* Long stripes use tables most often; threads' shares of short ones are in one run of bytes more often. */
-static size_t stripe_rows(const cml_compressed *w) { return by_nibbles(w) ? STRIPE : STRIPE / 4; }
 
 /* Where the codes of block n begin that belong to the piece from group g on, which has `groups`. */
 static size_t piece_at(const cml_compressed *w, size_t n, size_t g, size_t groups) {
-  size_t most = stripe_rows(w), stripe = n / most * most, rows = round_up(w->columns - stripe, BLOCK), bytes = group_bytes(w);
-  if (rows > most) rows = most;
+  size_t stripe = n / STRIPE * STRIPE, rows = round_up(w->columns - stripe, BLOCK), bytes = group_bytes(w);
+  if (rows > STRIPE) rows = STRIPE;
   return stripe * group_count(w) * bytes + (rows * g + (n - stripe) * groups) * bytes;
 }
 
+/* The place of each of 256 entries when those whose lowest digit is not zero come first. Returns how many these are. */
+static size_t order_entries(const uint8_t *lowest, uint8_t *place) {
+  size_t some = 0, first = 0;
+  for (size_t i = 0; i < 256; i++) some += lowest[i] != 0;
+  for (size_t i = 0, next = some; i < 256; i++) place[i] = (uint8_t)(lowest[i] ? first++ : next++);
+  return some;
+}
+
+/* Whether all palettes' lowest digits are in one register, and palettes are large enough for it to pay to put them in order at each product. */
+static bool ordered(const cml_compressed *w) {
+  uint8_t cut[PLANES][256], place[256];
+  if (w->table_rows * w->depth < 1 << 16) return false;
+  for (size_t n = 0; n < w->columns; n += w->table_rows) {
+    (void)cut_palette(w, n, cut);
+    if (order_entries(cut[0], place) > REGISTER) return false;
+  }
+  return true;
+}
+
 size_t cml_lanes_bytes(const cml_compressed *w) {
-  if (w->scale || w->bits == 8 || w->columns < BLOCK || w->depth >= 1 << 18) return 0;
+  if (w->scale || w->columns < BLOCK || w->depth >= 1 << 18) return 0;
   bool one = w->table_rows == w->columns;
-  if (w->bits != 1 && !one && (w->bits != 6 || w->table_rows % BLOCK)) return 0;
+  if (w->bits != 1 && !one && (!by_entries(w) || w->table_rows % BLOCK)) return 0;
+  if (w->bits == 8 && !ordered(w)) return 0;
   return round_up(w->columns, BLOCK) * group_count(w) * group_bytes(w);
 }
 
@@ -126,14 +147,31 @@ static void pack_sixes(const uint8_t *row, size_t row_bytes, size_t groups, size
 
 static void pack_piece(const cml_compressed *w, const uint8_t *const *rows, size_t g, size_t groups, char *to) {
   const size_t row_bytes = w->depth * w->bits / 8, at = g * group_bytes(w);
-  for (size_t s = 0; s < SETS && by_nibbles(w); s++) {
+  for (size_t s = 0; s < SETS && group_bytes(w) == 4; s++) {
     const uint8_t *from[16];
     for (size_t r = 0; r < 16; r++) from[r] = rows[s * 16 + r] ? rows[s * 16 + r] + at : NULL;
     cml_pack_dwords(from, row_bytes > at ? row_bytes - at : 0, groups, to + s * REGISTER, SETS * REGISTER);
   }
-  for (size_t r = 0; r < BLOCK && !by_nibbles(w); r++) {
+  for (size_t r = 0; r < BLOCK && group_bytes(w) != 4; r++) {
     if (w->bits == 6) pack_sixes(rows[r], row_bytes, groups, r, to);
     else pack_eights(rows[r], row_bytes, g, groups, r % 32, to + r / 32 * (32 * groups * group_bytes(w)));
+  }
+}
+
+/* Entry `code` of 256, or half of them, in four registers. */
+VINLINE __m512i look_up_bytes(__m512i code, __mmask64 upper, const __m512i *table) {
+  return _mm512_mask_mov_epi8(_mm512_permutex2var_epi8(table[0], code, table[1]), upper, _mm512_permutex2var_epi8(table[2], code, table[3]));
+}
+
+static void renumber(const cml_compressed *w, size_t n, char *codes, size_t bytes) {
+  uint8_t cut[PLANES][256], place[256];
+  __m512i table[4];
+  (void)cut_palette(w, n, cut);
+  if (!order_entries(cut[0], place)) return;
+  for (size_t i = 0; i < 4; i++) table[i] = _mm512_loadu_si512(place + i * REGISTER);
+  for (size_t i = 0; i < bytes; i += REGISTER) {
+    __m512i code = _mm512_loadu_si512(codes + i);
+    _mm512_storeu_si512(codes + i, look_up_bytes(code, _mm512_movepi8_mask(code), table));
   }
 }
 
@@ -145,21 +183,25 @@ void cml_lanes_pack(const cml_compressed *w, size_t begin, size_t end, void *to)
     for (size_t g = 0; g < groups; g += piece) {
       size_t some = groups - g < piece ? groups - g : piece;
       pack_piece(w, rows, g, some, (char *)to + piece_at(w, n, g, some));
+      if (w->bits == 8) renumber(w, n, (char *)to + piece_at(w, n, g, some), BLOCK * some * group_bytes(w));
     }
   }
 }
 
 /* ---- arranging ---- */
 
+/* Bytes of a plane of the elements' digits. */
+static size_t entry_plane(const cml_compressed *w) { return round_up(w->depth, 16); }
+
 size_t cml_lanes_room(const cml_compressed *w) {
-  size_t groups = group_count(w), flushes = (groups + FLUSH - 1) / FLUSH;
-  if (w->bits == 6) return round_up(groups * 16 * PLANES, REGISTER) / 4 + round_up(flushes * PLANES, 16);
-  return groups * (by_nibbles(w) ? NIBBLE_TABLES : EIGHT_TABLES) / 4;
+  size_t plane = entry_plane(w), flushes = (plane + FLUSH - 1) / FLUSH;
+  if (by_entries(w)) return round_up(plane * PLANES, REGISTER) / 4 + round_up(flushes * PLANES, 16);
+  return group_count(w) * (by_nibbles(w) ? NIBBLE_TABLES : EIGHT_TABLES) / 4;
 }
 
 double cml_lanes_bound(const cml_compressed *w, double largest) {
   if (w->bits == 1) return 4 * largest;
-  return w->bits == 6 ? largest : (w->bits == 2 ? 2 : 1) * largest * (double)largest_entry(w->table, (size_t)1 << w->bits);
+  return by_entries(w) ? largest : (w->bits == 2 ? 2 : 1) * largest * (double)largest_entry(w->table, (size_t)1 << w->bits);
 }
 
 /* The 16 sums that four bits of codes choose from; with one bit a code, sums of x and -x. */
@@ -200,18 +242,18 @@ static void arrange_eights(const cml_compressed *w, const float *x, int e, int8_
 }
 
 /* By plane; behind them what the sums begin with. */
-static void arrange_sixes(const cml_compressed *w, const float *x, int e, int8_t *to) {
-  size_t groups = group_count(w), plane = groups * 16;
+static void arrange_entries(const cml_compressed *w, const float *x, int e, int8_t *to) {
+  const size_t plane = entry_plane(w);
   int32_t *start = (int32_t *)(void *)(to + round_up(plane * PLANES, REGISTER));
   const __m512i ones = _mm512_set1_epi8(1);
-  for (size_t from = 0; from < groups; from += FLUSH, start += PLANES) {
+  for (size_t from = 0; from < plane; from += FLUSH, start += PLANES) {
     int32_t sums[PLANES];
-    size_t end = from + FLUSH < groups ? from + FLUSH : groups;
-    for (size_t g = from; g < end; g++) store_digits(scaled_by(load_elements(x, g * 16, w->depth), e), to + g * 16, plane);
+    size_t end = from + FLUSH < plane ? from + FLUSH : plane;
+    for (size_t i = from; i < end; i += W) store_digits(scaled_by(load_elements(x, i, w->depth), e), to + i, plane);
     for (size_t p = 0; p < PLANES; p++) {
       __m512i sum = _mm512_setzero_si512();
-      for (size_t g = from; g < end; g++)
-        sum = dpbusd(sum, ones, _mm512_zextsi128_si512(_mm_loadu_si128((const __m128i *)(const void *)(to + p * plane + g * 16))));
+      for (size_t i = from; i < end; i += W)
+        sum = dpbusd(sum, ones, _mm512_zextsi128_si512(_mm_loadu_si128((const __m128i *)(const void *)(to + p * plane + i))));
       sums[p] = _mm512_reduce_add_epi32(sum);
     }
     palette_start(sums[0], sums[1], sums[2], start);
@@ -220,7 +262,7 @@ static void arrange_sixes(const cml_compressed *w, const float *x, int e, int8_t
 
 void cml_lanes_arrange(const cml_compressed *w, const float *x, int e, float *arranged) {
   int8_t *to = (int8_t *)arranged;
-  if (w->bits == 6) arrange_sixes(w, x, e, to);
+  if (by_entries(w)) arrange_entries(w, x, e, to);
   else if (w->bits == 3) arrange_eights(w, x, e, to);
   else arrange_nibbles(w, x, e, to);
 }
@@ -317,30 +359,63 @@ static void eight_sums_of_block(const stretch *from, const int8_t *tables, float
   eight_sums_of_half(&(stretch){from->codes + half, from->next, half}, tables, sums + BLOCK / 2);
 }
 
-static void six_sums_of_block(const uint8_t *codes, size_t groups, const int8_t *digits, uint8_t palette[PLANES][256], float *sums) {
-  const size_t plane = groups * 16;
+/* Adds four elements' products for 16 rows, whose entries' digits were looked up. */
+VINLINE void add_products(__m512i *acc, const __m512i *t, const __m512i *x) {
+  acc[2] = dpbusd(acc[2], t[2], x[2]);
+  acc[1] = dpbusd(dpbusd(acc[1], t[2], x[1]), t[1], x[2]);
+  acc[0] = dpbusd(dpbusd(dpbusd(acc[0], t[2], x[0]), t[1], x[1]), t[0], x[2]);
+}
+
+/* The digits of four elements for all lanes. */
+VINLINE void spread_digits(const int8_t *digits, size_t plane, __m512i *x) {
+  CML_UNROLL for (size_t p = 0; p < PLANES; p++) {
+    int32_t four;
+    memcpy(&four, digits + p * plane, 4);
+    x[p] = _mm512_set1_epi32(four);
+  }
+}
+
+VINLINE void six_products(const uint8_t *codes, const int8_t *digits, size_t plane, __m512i table[PLANES][4], __m512i acc[SETS][PLANES]) {
+  CML_UNROLL for (int i = 0; i < 4; i++) {
+    __m512i x[PLANES], t[PLANES];
+    spread_digits(digits + i * 4, plane, x);
+    CML_UNROLL for (int s = 0; s < SETS; s++) {
+      const uint8_t *at = codes + s * 3 * REGISTER;
+      if (i < 3) ask(at + i * REGISTER + AHEAD);
+      __m512i code = load_codes(at, i);
+      CML_UNROLL for (int p = 0; p < PLANES; p++) t[p] = _mm512_permutexvar_epi8(code, table[p][0]);
+      add_products(acc[s], t, x);
+    }
+  }
+}
+
+VINLINE void byte_products(const uint8_t *codes, const int8_t *digits, size_t plane, __m512i table[PLANES][4], __m512i acc[SETS][PLANES]) {
+  const __m512i beyond = _mm512_set1_epi8((char)-REGISTER);
+  __m512i x[PLANES], t[PLANES];
+  spread_digits(digits, plane, x);
+  CML_UNROLL for (int s = 0; s < SETS; s++) {
+    ask(codes + s * REGISTER + AHEAD);
+    __m512i code = _mm512_loadu_si512(codes + s * REGISTER);
+    __mmask64 upper = _mm512_movepi8_mask(code);
+    t[0] = _mm512_maskz_permutexvar_epi8(_mm512_testn_epi8_mask(code, beyond), code, table[0][0]);
+    CML_UNROLL for (int p = 1; p < PLANES; p++) t[p] = look_up_bytes(code, upper, table[p]);
+    add_products(acc[s], t, x);
+  }
+}
+
+VINLINE void entry_sums_of_block(const int bits, const uint8_t *codes, const cml_compressed *w, const int8_t *digits, uint8_t palette[PLANES][256],
+                                 float *sums) {
+  const size_t plane = entry_plane(w), depth = round_up(w->depth, group_codes(w)), step = bits == 6 ? 16 : 4;
   const int32_t *start = (const int32_t *)(const void *)(digits + round_up(plane * PLANES, REGISTER));
-  __m512i table[PLANES];
-  CML_UNROLL for (int p = 0; p < PLANES; p++) table[p] = _mm512_loadu_si512(palette[p]);
-  for (size_t from = 0; from < groups; from += FLUSH, start += PLANES) {
+  __m512i table[PLANES][4];
+  CML_UNROLL for (int i = 0; i < PLANES * 4; i++) table[i / 4][i % 4] = _mm512_loadu_si512(palette[i / 4] + (bits == 8 ? i % 4 * REGISTER : 0));
+  for (size_t from = 0; from < depth; from += FLUSH, start += PLANES) {
     __m512i acc[SETS][PLANES];
-    size_t end = from + FLUSH < groups ? from + FLUSH : groups;
+    size_t end = from + FLUSH < depth ? from + FLUSH : depth;
     CML_UNROLL for (int i = 0; i < SETS * PLANES; i++) acc[i / PLANES][i % PLANES] = _mm512_set1_epi32(start[i % PLANES]);
-    for (size_t g = from; g < end; g++, codes += SETS * 3 * REGISTER) {
-      CML_UNROLL for (int i = 0; i < 4; i++) {
-        int32_t four[PLANES];
-        __m512i x[PLANES];
-        CML_UNROLL for (size_t p = 0; p < PLANES; p++) memcpy(&four[p], digits + p * plane + g * 16 + (size_t)i * 4, 4), x[p] = _mm512_set1_epi32(four[p]);
-        CML_UNROLL for (int s = 0; s < SETS; s++) {
-          const uint8_t *at = codes + s * 3 * REGISTER;
-          if (i < 3) ask(at + i * REGISTER + AHEAD);
-          __m512i code = load_codes(at, i), t2 = _mm512_permutexvar_epi8(code, table[2]), t1 = _mm512_permutexvar_epi8(code, table[1]),
-                  t0 = _mm512_permutexvar_epi8(code, table[0]);
-          acc[s][2] = dpbusd(acc[s][2], t2, x[2]);
-          acc[s][1] = dpbusd(dpbusd(acc[s][1], t2, x[1]), t1, x[2]);
-          acc[s][0] = dpbusd(dpbusd(dpbusd(acc[s][0], t2, x[0]), t1, x[1]), t0, x[2]);
-        }
-      }
+    for (size_t k = from; k < end; k += step, codes += step * (size_t)bits / 8 * BLOCK) {
+      if (bits == 6) six_products(codes, digits + k, plane, table, acc);
+      else byte_products(codes, digits + k, plane, table, acc);
     }
     CML_UNROLL for (int s = 0; s < SETS; s++) vf_store(sums + s * W, from ? vf_load(sums + s * W) + join_digits(acc[s]) : join_digits(acc[s]));
   }
@@ -402,23 +477,35 @@ static void whole_products(const cml_compressed *w, size_t begin, size_t end, co
   finish(w, begin + last, end - begin - last, sums, head, head->unit, y + begin + last);
 }
 
+/* As cut_palette, by renumbered codes. */
+static double cut_in_order(const cml_compressed *w, size_t n, uint8_t palette[PLANES][256]) {
+  uint8_t place[256], cut[PLANES][256];
+  double unit = cut_palette(w, n, palette);
+  if (w->bits != 8 || !order_entries(palette[0], place)) return unit;
+  memcpy(cut, palette, sizeof cut);
+  for (size_t i = 0; i < PLANES * 256; i++) palette[i / 256][place[i % 256]] = cut[i / 256][i % 256];
+  return unit;
+}
+
 void cml_lanes_product(const cml_compressed *w, size_t begin, size_t end, const float *x, const fixed_head *head, float *y) {
   const size_t groups = group_count(w), packed_row = groups * group_bytes(w);
   const int8_t *from = (const int8_t *)x;
+  const uint8_t *codes = w->packed;
   uint8_t palette[PLANES][256];
   double unit = head->unit;
   if (by_nibbles(w) && piece_groups(w) == groups) {
     whole_products(w, begin, end, from, head, y);
     return;
   }
-  for (size_t n = begin, last, rows = stripe_rows(w); n < end && w->bits != 6; n = last) {
-    last = (n / rows + 1) * rows < end ? (n / rows + 1) * rows : end;
+  for (size_t n = begin, last; n < end && !by_entries(w); n = last) {
+    last = (n / STRIPE + 1) * STRIPE < end ? (n / STRIPE + 1) * STRIPE : end;
     stripe_products(w, n, last, from, head, y);
   }
-  for (size_t n = begin; n < end && w->bits == 6; n += BLOCK) {
+  for (size_t n = begin; n < end && by_entries(w); n += BLOCK) {
     float sums[BLOCK];
-    if (n == begin || n % w->table_rows == 0) unit = 65536 * head->unit * cut_palette(w, n, palette);
-    six_sums_of_block((const uint8_t *)w->packed + n * packed_row, groups, from, palette, sums);
+    if (n == begin || n % w->table_rows == 0) unit = 65536 * head->unit * cut_in_order(w, n, palette);
+    if (w->bits == 6) entry_sums_of_block(6, codes + n * packed_row, w, from, palette, sums);
+    else entry_sums_of_block(8, codes + n * packed_row, w, from, palette, sums);
     finish(w, n, end - n < BLOCK ? end - n : BLOCK, sums, head, unit, y + n);
   }
 }

@@ -51,10 +51,11 @@ static cml_compressed random_matrix(void) {
   static const unsigned widths[] = {1, 2, 3, 4, 6, 8}, blocks[] = {8, 16, 32, 64, 128, 256};
   static float code_values[16];
   cml_compressed w = {.columns = rnd() % 8 ? between(1, 12) : between(64, 200), .bits = widths[rnd() % 6]};
-  bool scaled = (w.bits == 4 || w.bits == 8) && rnd() % 2;
+  bool scaled = (w.bits == 4 || w.bits == 8) && rnd() % 2, halves = !scaled && w.bits == 8 && rnd() % 4 == 0; /* these are packed */
   w.depth = between(1, 60) * 8;
   if (w.bits == 8) w.depth += between(0, 7);
-  w.scale_rows = w.table_rows = w.columns / divisor(w.columns);
+  if (halves) w.columns = between(16, 33) * 8, w.depth = between(500, 520);
+  w.scale_rows = w.table_rows = w.columns / (rnd() % 2 ? divisor(w.columns) : 1);
   w.blocks = 1;
   w.block = w.depth;
   if (scaled) {
@@ -75,6 +76,7 @@ static cml_compressed random_matrix(void) {
     size_t tables = w.columns / w.table_rows;
     float *t = at_end(1, tables * w.table_size * 4);
     for (size_t i = 0; i < tables * w.table_size; i++) t[i] = i % w.table_size < entries ? uniform() : t[i - entries];
+    for (size_t i = 0; halves && i < tables * w.table_size; i++) t[i] = cml_f16_to_f32(cml_f16_from_f32(t[i]));
     w.table = t;
   }
   size_t bytes = (w.columns * w.depth * w.bits + 7) / 8;
