@@ -23,7 +23,7 @@ typedef struct cmlrun_options {
 
 /* Another row, of commands that call cmlrun_choose_kernels with what it sets, before anything is prepared. */
 #define CMLRUN_KERNELS(options) \
-  CLI_TEXT(0, "kernels", "NAME", &(options).kernels, "portable, avx2, avxvnni, avx512, avx512vbmi, avx512fp16, amx, neon or neondot (default: the fastest for this processor)")
+  CLI_TEXT(0, "kernels", "NAME", &(options).kernels, "portable, avx2, avxvnni, avx512, avx512vnni, avx512vbmi, avx512fp16, amx, neon or neondot (default: the fastest for this processor)")
 /* CLI_GO_ON, or the exit code of a wrong call when this machine or build has no such kernels. */
 int cmlrun_choose_kernels(const cmlrun_options *options);
 

@@ -8,10 +8,18 @@
  *   4 bits  three digits of 8 bits in bytes, first those of even elements, then those of odd ones, as codes lie in bytes; pairs of products
  *           are words (pmaddubsw), of which eight can be added before they must be widened: 15 * 128 * 2 * 8 < 2^15
  *
+ * With AVX-VNNI both are bytes times three digits of 8 bits, four products added at once. (In registers of 512 bits that gave nothing from memory.)
+ *
  * Up to three vectors come one after the other; for more the ordinary functions, which share the codes' expansion, are as fast. */
 #include "compressed_digits.h"
 
 enum { MOST_DIGITS = 3, FLUSH = 4, MOST_GROUPS = 1024 }; /* digits; groups of words that can be added, of dwords */
+
+#if defined(__AVXVNNI__)
+enum { VNNI = 1 };
+#else
+enum { VNNI = 0 };
+#endif
 
 #if defined(__AVX512F__)
 typedef __m512i bytes;
@@ -48,6 +56,16 @@ VINLINE bytes upper_nibbles(bytes a) { return _mm256_srli_epi16(a, 4); }
 #endif
 enum { REGISTER = 4 * W };
 
+/* sum + four products a lane. As intrinsics do it, but without gcc 12's copies of the sum. */
+VINLINE bytes add_four_products(bytes sum, bytes u, const void *s) {
+#if defined(__AVXVNNI__)
+  __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(u), "m"(*(const bytes *)s));
+#else
+  (void)u, (void)s;
+#endif
+  return sum;
+}
+
 static cml_kernels ordinary; /* for what is not done here */
 
 /* How an arranged vector begins. */
@@ -64,10 +82,10 @@ typedef struct layout {
 } layout;
 
 static layout lay_out(const cml_compressed *w) {
-  layout l = {.elements = w->bits == 8 ? 2 * W : 8 * W, .blocks = 1};
+  layout l = {.elements = w->bits == 4 ? 8 * W : VNNI ? 4 * W : 2 * W, .blocks = 1};
   l.bytes = l.elements * w->bits / 8;
   l.groups = (w->depth + l.elements - 1) / l.elements;
-  l.digits = (w->bits == 8 ? 2 : 6) * REGISTER;
+  l.digits = (w->bits == 4 ? 6 : VNNI ? 3 : 2) * REGISTER;
   l.per = l.groups;
   if (w->blocks > 1) {
     l.per = w->block / l.elements ? w->block / l.elements : 1;
@@ -84,7 +102,10 @@ static bool by_words(const cml_compressed *w) {
   return w->blocks == 1 || w->block % l.elements == 0 || (l.elements % w->block == 0 && w->block % lane == 0);
 }
 
-/* Behind the head: digits by group; 4 bits: what sums of each step and digit begin with; the elements' sums by step and lane. */
+/* Whether codes are made unsigned, and sums begin with what that adds to them. */
+VINLINE bool shifted(const unsigned bits, const bool is_signed) { return is_signed && (bits == 4 || VNNI); }
+
+/* Behind the head: digits by group; if codes are shifted, what sums of each step and digit begin with; the elements' sums by step and lane. */
 typedef struct parts {
   int8_t *digits;
   int32_t *start;
@@ -115,22 +136,23 @@ static void cut_into_words(const int32_t *q, int16_t *to) {
   }
 }
 
-static void cut_into_bytes(const int32_t *q, int8_t *to) {
-  for (int half = 0; half < 2; half++, to += 3 * REGISTER)
+/* Every `halves`th number, from the first one and so on. */
+static void cut_into_bytes(const int32_t *q, int halves, int8_t *to) {
+  for (int half = 0; half < halves; half++, to += 3 * REGISTER)
     for (int i = 0; i < REGISTER; i++) {
-      int32_t v = q[2 * i + half], rest = (v + 128) >> 8;
+      int32_t v = q[halves * i + half], rest = (v + 128) >> 8;
       to[i] = (int8_t)v;
       to[REGISTER + i] = (int8_t)rest;
       to[2 * REGISTER + i] = (int8_t)((rest + 128) >> 8);
     }
 }
 
-/* What sums begin with, for codes that are 8 larger than they should be. */
+/* What sums begin with, for codes that are 8 or 128 larger than they should be. */
 static void find_start(const cml_compressed *w, const layout *l, const parts *to) {
-  const int bias = w->is_signed ? 8 : 0;
+  const int bias = !w->is_signed ? 0 : w->bits == 4 ? 8 : 128;
   memset(to->start, 0, l->steps * MOST_DIGITS * W * sizeof *to->start);
   for (size_t g = 0; g < l->groups; g++)
-    for (size_t i = 0; i < 6 * REGISTER; i++)
+    for (size_t i = 0; i < l->digits; i++)
       to->start[(g / l->per * MOST_DIGITS + i / REGISTER % 3) * W + i % REGISTER / 4] -= bias * to->digits[g * l->digits + i];
 }
 
@@ -147,10 +169,10 @@ static void arrange_digits(const cml_compressed *w, const float *x, int e, float
       memcpy(q + i, &whole, sizeof whole);
     }
     for (size_t i = 0; i < l.elements; i++) sums[i / (l.elements / W)] += (float)q[i];
-    if (w->bits == 8) cut_into_words(q, (int16_t *)(void *)(to.digits + g * l.digits));
-    else cut_into_bytes(q, to.digits + g * l.digits);
+    if (w->bits == 8 && !VNNI) cut_into_words(q, (int16_t *)(void *)(to.digits + g * l.digits));
+    else cut_into_bytes(q, w->bits == 4 ? 2 : 1, to.digits + g * l.digits);
   }
-  if (w->bits == 4) find_start(w, &l, &to);
+  if (w->bits == 4 || VNNI) find_start(w, &l, &to);
 }
 
 static void words_arrange(const cml_compressed *w, const float *x, float *arranged) {
@@ -197,6 +219,20 @@ VINLINE const uint8_t *codes_of(const rows *a, int r, const bool whole, uint8_t 
 
 VINLINE void ask(const rows *a, const int R, int r) { _mm_prefetch((const char *)a->codes + (size_t)r * a->distance + AHEAD / R, _MM_HINT_T0); }
 
+/* Adds a group of R rows with VNNI. */
+VINLINE void add_group(const int R, const int bits, const bool whole, const int8_t *digits, bytes flip, rows *a, bytes (*acc)[MOST_DIGITS]) {
+  const bytes nibble = all_bytes(15);
+  uint8_t copy[REGISTER];
+  CML_UNROLL for (int r = 0; r < R; r++) {
+    bytes code = differ(load_register(codes_of(a, r, whole, copy)), flip), odd = both(upper_nibbles(code), nibble);
+    ask(a, R, r);
+    if (bits == 4) code = both(code, nibble);
+    CML_UNROLL for (int d = 0; d < MOST_DIGITS; d++) acc[r][d] = add_four_products(acc[r][d], code, digits + d * REGISTER);
+    if (bits == 4) CML_UNROLL for (int d = 0; d < MOST_DIGITS; d++) acc[r][d] = add_four_products(acc[r][d], odd, digits + (3 + d) * REGISTER);
+  }
+  a->codes += REGISTER, a->left -= REGISTER;
+}
+
 /* Adds a group of R rows of 8 bits: acc[r][0] those of the lower digits, acc[r][1] those of the others. */
 VINLINE void add_eights(const int R, const bool is_signed, const bool whole, const int8_t *digits, rows *a, bytes (*acc)[MOST_DIGITS]) {
   uint8_t copy[REGISTER];
@@ -228,9 +264,14 @@ VINLINE void add_fours(const int R, const bool whole, const int8_t *digits, byte
 /* `groups` groups, all of them in their rows but perhaps the last one. */
 VINLINE void add_groups(const int R, const int bits, const bool is_signed, const bool single, const int8_t *digits, size_t groups, bytes flip, rows *a,
                         bytes (*acc)[MOST_DIGITS]) {
-  const size_t group_bytes = bits == 8 ? 2 * W : REGISTER, step = (bits == 8 ? 2 : 6) * REGISTER;
+  const size_t group_bytes = bits == 8 && !VNNI ? 2 * W : REGISTER, step = (bits == 4 ? 6 : VNNI ? 3 : 2) * REGISTER;
   bool whole = a->left >= groups * group_bytes;
   size_t g = 0, sure = whole ? groups : groups - 1;
+  if (VNNI) {
+    for (; g < sure; g++, digits += step) add_group(R, bits, true, digits, flip, a, acc);
+    if (!whole) add_group(R, bits, false, digits, flip, a, acc);
+    return;
+  }
   if (bits == 8) {
     const size_t line = 64 / group_bytes;
     for (; !single && g + line <= sure; g += line) {
@@ -258,8 +299,8 @@ VINLINE void add_groups(const int R, const int bits, const bool is_signed, const
 /* Sums of digits in units of the lowest one; `few`: of one group, whose sums are small. */
 VINLINE vf join(const bytes *acc, const int bits, const bool few) {
   vi low = (vi)acc[0], middle = (vi)acc[1], high = (vi)acc[2];
-  if (bits == 8) return vf_fma(vf_from_int(middle), vf_set1(4096), vf_from_int(low));
-  if (few) return vf_from_int((((high << 8) + middle) << 8) + low);
+  if (bits == 8 && !VNNI) return vf_fma(vf_from_int(middle), vf_set1(4096), vf_from_int(low));
+  if (few && bits == 4) return vf_from_int((((high << 8) + middle) << 8) + low);
   return vf_fma(vf_from_int(high), vf_set1(65536), vf_fma(vf_from_int(middle), vf_set1(256), vf_from_int(low)));
 }
 
@@ -267,7 +308,7 @@ VINLINE vf join(const bytes *acc, const int bits, const bool few) {
 VINLINE void product_rows(const int R, const int bits, const bool is_signed, const bool single, const cml_compressed *w, const layout *l, const parts *x,
                           size_t n, size_t apart, double unit, float *y) {
   const size_t row_bytes = w->depth * (size_t)bits / 8, per = single ? 1 : l->per, blocks = l->blocks;
-  const bytes flip = all_bytes(is_signed ? 0x88 : 0);
+  const bytes flip = all_bytes(!is_signed ? 0 : bits == 4 ? 0x88 : 0x80);
   rows a = {.codes = w->codes + n * row_bytes, .distance = apart * row_bytes, .left = row_bytes};
   for (size_t s = 0, g = 0, b = 0; g < l->groups; b += W) { /* W blocks after W blocks */
     CML_UNROLL for (int r = 0; r < R; r++) {
@@ -280,7 +321,7 @@ VINLINE void product_rows(const int R, const int bits, const bool is_signed, con
       size_t some = l->groups - g < per ? l->groups - g : per;
       bytes acc[ROWS][MOST_DIGITS];
       CML_UNROLL for (int r = 0; r < R; r++)
-        CML_UNROLL for (size_t d = 0; d < MOST_DIGITS; d++) acc[r][d] = bits == 4 && is_signed ? load_register(x->start + (s * MOST_DIGITS + d) * W) : zero_register();
+        CML_UNROLL for (size_t d = 0; d < MOST_DIGITS; d++) acc[r][d] = shifted((unsigned)bits, is_signed) ? load_register(x->start + (s * MOST_DIGITS + d) * W) : zero_register();
       add_groups(R, bits, is_signed, single, x->digits + g * l->digits, some, flip, &a, acc);
       CML_UNROLL for (int r = 0; r < R; r++) {
         vf sum = join(acc[r], bits, single);
@@ -337,7 +378,11 @@ static void words_product(const cml_compressed *w, size_t begin, size_t end, con
   }
 }
 
+#if defined(__AVXVNNI__)
+void cml_fill_words_avxvnni(cml_kernels *k) {
+#else
 void CML_SIMD(cml_fill_words)(cml_kernels *k) {
+#endif
   ordinary = *k;
   k->compressed_room = words_room;
   k->compressed_arrange = words_arrange;

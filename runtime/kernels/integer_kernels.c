@@ -13,7 +13,11 @@
 
 #if defined(__AVX512VNNI__)
 enum { IR = 14, PARTS = 1 };
+#if defined(__AVX512VBMI__)
 #define FILL cml_fill_integer_avx512vbmi
+#else
+#define FILL cml_fill_integer_avx512vnni
+#endif
 #elif defined(__AVX512F__)
 enum { IR = 12, PARTS = 2 };
 #define FILL CML_SIMD(cml_fill_integer)

@@ -69,14 +69,22 @@ static void fill(void) {
   const cml_x86_words words = cml_x86_read();
   const cml_x86_features features = cml_x86_features_of(&words);
   bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (avx2) ADD_TABLE(avx2); /* every CPU with AVX2 has F16C */
-  if (avx2) cml_fill_words_avx2(&tables[table_count - 1]);
-  if (avx2 && features.avx_vnni) cml_fill_integer_avxvnni(add_like_last("avxvnni"));
+  if (avx2) {
+    ADD_TABLE(avx2); /* every CPU with AVX2 has F16C */
+    cml_kernels *plain = &tables[table_count - 1];
+    if (features.avx_vnni) {
+      cml_kernels *k = add_like_last("avxvnni");
+      cml_fill_words_avxvnni(k);
+      cml_fill_integer_avxvnni(k);
+    }
+    cml_fill_words_avx2(plain);
+  }
   if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl")) {
     ADD_TABLE(avx512);
     cml_fill_words_avx512(&tables[table_count - 1]);
-    if (__builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni")) {
+    if (__builtin_cpu_supports("avx512vnni")) cml_fill_integer_avx512vnni(add_like_last("avx512vnni"));
+    if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi")) {
       cml_kernels *k = add_like_last("avx512vbmi");
       cml_fill_compressed_avx512vbmi(k);
       cml_fill_integer_avx512vbmi(k);

@@ -173,7 +173,7 @@ typedef struct cml_plane_points {
 typedef enum cml_row_fold { CML_FOLD_SUM, CML_FOLD_ABS, CML_FOLD_SQUARE, CML_FOLD_MAX, CML_FOLD_MIN } cml_row_fold;
 
 typedef struct cml_kernels {
-  const char *name;      /* "portable", "avx2", "avxvnni", "avx512", "avx512vbmi", "avx512fp16", "amx", "neon", "neondot" */
+  const char *name;      /* "portable", "avx2", "avxvnni", "avx512", "avx512vnni", "avx512vbmi", "avx512fp16", "amx", "neon", "neondot" */
   size_t width;          /* floats in a vector */
   size_t tile_rows, tile_columns; /* of the matrix product */
   size_t wide_rows, wide_columns; /* fewer rows of a panel and the first vector of the next: `tile` takes such, too */

@@ -24,10 +24,12 @@ CML_KERNEL_FILLS(neon)
 /* The table's functions for compressed weights stay in use for what these leave. */
 void cml_fill_words_avx2(cml_kernels *k);
 void cml_fill_words_avx512(cml_kernels *k);
+void cml_fill_words_avxvnni(cml_kernels *k);
 void cml_fill_compressed_avx512vbmi(cml_kernels *k);
 void cml_fill_half_avx512fp16(cml_kernels *k);
 /* native: the CPU multiplies float16 in tiles (AMX-FP16), not bfloat16 alone */
 void cml_fill_pairs_amx(cml_kernels *k, bool native);
+void cml_fill_integer_avx512vnni(cml_kernels *k);
 void cml_fill_integer_avx512vbmi(cml_kernels *k);
 void cml_fill_integer_avxvnni(cml_kernels *k);
 void cml_fill_integer_neondot(cml_kernels *k);

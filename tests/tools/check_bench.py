@@ -58,7 +58,7 @@ def check_threads(folder):
 def check_kernels():
     """Packed weights have the width of the kernels' tiles, so that the choice can be seen."""
     packed = {}
-    for name in ("portable", "avx2", "avx512", "avx512vbmi", "avx512fp16", "amx", "neon"):
+    for name in ("portable", "avx2", "avx512", "avx512vnni", "avx512vbmi", "avx512fp16", "amx", "neon"):
         run = subprocess.run([CMLRUN, "bench", MODEL, "--seconds", "0.01", "--json", "--kernels", name], capture_output=True, text=True)
         check(run.returncode == 0 or (run.returncode == 2 and f"no kernels named '{name}'" in run.stderr), f"--kernels {name}: {run.stderr.strip() or 'runs'}")
         if run.returncode == 0:
