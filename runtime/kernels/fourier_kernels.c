@@ -273,12 +273,7 @@ VINLINE void coarse_roots(double n, double sign, size_t row, size_t column, doub
 }
 
 static void fine_roots(double n, double sign, size_t column, double *fine) {
-  for (size_t i = 0; i < L; i++) {
-    double re[W], im[W];
-    coarse_roots(n, sign, i, column, re, im);
-    memcpy(fine + 2 * L * i, re, L * sizeof *re);
-    memcpy(fine + 2 * L * i + L, im, L * sizeof *im);
-  }
+  for (size_t i = 0; i < L; i++) coarse_roots(n, sign, i, column, fine + 2 * L * i, fine + 2 * L * i + L);
 }
 
 static void turns_of(double n, double sign, size_t row, size_t column, const double *restrict fine, tile *restrict to) {

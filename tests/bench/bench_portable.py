@@ -70,7 +70,6 @@ def transforms():
     case("rfft 1 x 32768 float64", there, rand(1, 32768, dtype=torch.float64))
     for shape in ((4, 128, 128), (2, 3, 128, 128)):
         case("rfft2, irfft2 " + " x ".join(map(str, shape)), lambda v: torch.fft.irfft2(torch.fft.rfft2(v)), rand(*shape))
-    case("fft2 of reals 256 x 256", lambda v: A.view_as_real_copy(A._fft_r2c(v, [0, 1], 0, False)), rand(256, 256))
 
 
 def elementwise():
