@@ -112,22 +112,37 @@ static void max_cover(const pool_job *j, int k, int64_t at, int64_t *first, int6
   *last = from + (w->kernel[k] - 1) * w->dilation[k] + 1;
 }
 
+/* One tap of n windows; `at`: the index of the first one's element, of which the others' are `step` apart. NaN wins. */
+CML_WIDE_INLINE void max_tap_loop(double *to, int64_t *index, const double *line, int64_t n, int64_t step, int64_t at) {
+  CML_INDEPENDENT for (int64_t x = 0; x < n; x++) {
+    double v = line[x * step];
+    bool better = (v > to[x]) | (v != v);
+    to[x] = better ? v : to[x];
+    index[x] = better ? at + x * step : index[x];
+  }
+}
+CML_WIDE_INLINE void max_tap_steps(double *to, int64_t *index, const double *line, int64_t n, int64_t step, int64_t at) {
+  if (step == 1) max_tap_loop(to, index, line, n, 1, at);
+  else if (step == 2) max_tap_loop(to, index, line, n, 2, at);
+  else max_tap_loop(to, index, line, n, step, at);
+}
+CML_WIDE static void max_tap_wide(double *to, int64_t *index, const double *line, int64_t n, int64_t step, int64_t at) {
+  max_tap_steps(to, index, line, n, step, at);
+}
+
 static void max_row(const pool_job *j, const double *line, int64_t at, int64_t y, double *to, int64_t *index) {
   const window *w = &j->w;
   if ((at - first_in(w, 0, y)) % w->dilation[0]) return;
-  line -= j->left;
-  to -= j->from;
-  index -= j->from;
-  for (int64_t x = j->from; x < j->to; x++) {
-    int64_t end = x * w->stride[1] - w->pad[1] + (w->kernel[1] - 1) * w->dilation[1] + 1;
-    if (end > w->in[1]) end = w->in[1];
-    for (int64_t xx = first_in(w, 1, x); xx < end; xx += w->dilation[1]) {
-      double v = line[xx];
-      if (v > to[x] || v != v) {
-        to[x] = v;
-        index[x] = at * w->in[1] + xx;
-      }
-    }
+  int64_t step = w->stride[1], columns = w->in[1], d = w->dilation[1], before = w->pad[1] - (j->to - 1) * step;
+  for (int64_t k = before > 0 ? before / d : 0; k < w->kernel[1]; k++) { /* those before are in the padding of all windows */
+    int64_t from = k * d - w->pad[1]; /* window x asks column from + x * step */
+    if (from >= columns) break;
+    int64_t first = from < 0 ? (-from + step - 1) / step : 0, last = (columns - from + step - 1) / step;
+    if (first < j->from) first = j->from;
+    if (last > j->to) last = j->to;
+    if (first >= last) continue;
+    int64_t column = from + first * step;
+    (cml_wide() ? max_tap_wide : max_tap_steps)(to + (first - j->from), index + (first - j->from), line + (column - j->left), last - first, step, at * columns + column);
   }
 }
 
