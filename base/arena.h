@@ -24,6 +24,8 @@ CML_API void *cml_arena_alloc(cml_arena *arena, size_t size);
 CML_API void *cml_arena_array(cml_arena *arena, size_t count, size_t size);
 CML_API char *cml_arena_text(cml_arena *arena, const char *text, size_t size); /* a copy with NUL behind it */
 CML_API char *cml_arena_printf(cml_arena *arena, const char *format, ...) CML_PRINTF(2, 3);
+/* Bytes of it that are in use. */
+static inline size_t cml_arena_filled(const cml_arena *arena) { return arena->total - (arena->capacity - arena->used); }
 /* Frees everything; the arena is empty and usable again. NULL is accepted. */
 CML_API void cml_arena_free(cml_arena *arena);
 

@@ -358,9 +358,9 @@ static void use_inputs(cml_et_method *m) {
 
 /* Views of the last run point to what may be gone. */
 static void forget_views(cml_et_method *m) {
-  for (uint32_t i = 0; i < m->pte->value_count; i++) {
+  for (uint32_t i = 0; i < m->tensor_count; i++) {
     cml_et_tensor *t = m->tensors[i];
-    if (!t || !t->view) continue;
+    if (!t->view) continue;
     t->view = t->constant = false;
     t->data = NULL;
     t->capacity = 0;

@@ -70,7 +70,8 @@ struct cml_et_method {
   uint64_t planned;
   cml_et_value *values;
   cml_et_value none;
-  cml_et_tensor **tensors; /* all that were made, by value; NULL for other kinds */
+  cml_et_tensor **tensors; /* all that were made */
+  uint32_t tensor_count;
   cml_et_step **steps;   /* by chain */
   cml_et_handle *handles;/* by delegate */
   uint8_t *input_set;    /* cml_et_input, by input */

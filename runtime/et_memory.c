@@ -10,7 +10,7 @@
 
 #include "runner.h"
 
-enum { MAX_KEPT = 1 << 20, SLACK = 64, OWN_PAGES = 256 << 10 };
+enum { MAX_KEPT = 1 << 20, SLACK = 64, OWN_PAGES = 64 << 10 };
 
 struct cml_et_chunk {
   _Alignas(64) cml_et_chunk *next;
@@ -117,9 +117,14 @@ void *cml_et_keep(cml_et_call *call, uint64_t size) {
 /* ---- scratch of threads ---- */
 
 /* A thread takes about two pages by itself, which many threads leave less room for. */
+size_t cml_et_scratch(const cml_et_call *c) {
+  const uint64_t all = 1792 << 10, most = 1280 << 10, least = 640 << 10, tables = c->memory->tables;
+  return (size_t)(tables < all - most ? most : tables > all - least ? least : all - tables);
+}
+
 static size_t crew_room(const cml_et_call *c) {
-  size_t own = (cml_pool_threads(c->pool) - 1) * 4096;
-  return own < CML_ET_CREW / 3 * 2 ? CML_ET_CREW - own : CML_ET_CREW / 3;
+  size_t own = (cml_pool_threads(c->pool) - 1) * 4096, crew = cml_et_scratch(c) / 5 * 3;
+  return own < crew / 3 * 2 ? crew - own : crew / 3;
 }
 
 static size_t crew_size(const cml_et_call *c, uint64_t bytes) {

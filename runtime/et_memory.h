@@ -16,6 +16,7 @@ struct cml_et_memory {
   uint64_t limit;      /* of everything here together; 0: none */
   uint64_t total;
   uint64_t planned;    /* what the arenas have: for messages */
+  uint64_t tables;     /* what the loaded program takes: values, instructions */
   uint64_t refused;    /* by this call: bytes that the limit did not allow */
 };
 

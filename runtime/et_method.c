@@ -164,7 +164,7 @@ static cml_status make_value(cml_et_method *m, uint32_t i, cml_error *err) {
     case CML_PTE_INTEGERS: case CML_PTE_TENSORS: case CML_PTE_OPTIONAL_TENSORS: return make_list(m, from, to, err);
     case CML_PTE_TENSOR: {
       cml_status status = make_tensor(m, from->tensor, &to->tensor, err);
-      m->tensors[i] = to->tensor;
+      if (to->tensor) m->tensors[m->tensor_count++] = to->tensor;
       return status ? cml_error_prefix(err, status, "value %u", i) : status;
     }
     default: to->kind = CML_PTE_NONE; break;
@@ -174,8 +174,10 @@ static cml_status make_value(cml_et_method *m, uint32_t i, cml_error *err) {
 
 static cml_status make_values(cml_et_method *m, cml_error *err) {
   m->none.kind = CML_PTE_NONE;
+  size_t tensors = 0;
+  for (uint32_t i = 0; i < m->pte->value_count; i++) tensors += m->pte->values[i].kind == CML_PTE_TENSOR;
   m->values = CML_ARENA_NEW_ARRAY(&m->arena, cml_et_value, m->pte->value_count);
-  m->tensors = CML_ARENA_NEW_ARRAY(&m->arena, cml_et_tensor *, m->pte->value_count);
+  m->tensors = CML_ARENA_NEW_ARRAY(&m->arena, cml_et_tensor *, tensors);
   m->input_set = CML_ARENA_NEW_ARRAY(&m->arena, uint8_t, m->pte->inputs.count);
   if (!m->values || !m->tensors || !m->input_set) return cml_fail_memory(err);
   for (uint32_t i = 0; i < m->pte->value_count; i++) CML_TRY(make_value(m, i, err));
@@ -369,6 +371,7 @@ static cml_status build(cml_et_method *m, const cml_et_method *beside, cml_error
       if (m->pte->chains[c].instructions[i].opcode == CML_PTE_MOVE_CALL) moved[m->pte->chains[c].instructions[i].target] = true;
   CML_TRY(make_chains(m, ops, moved, err));
   CML_TRY(find_outputs(m, err));
+  m->memory.tables = cml_arena_filled(&m->arena) + cml_arena_filled(&m->program->pte->arena);
   return m->program->options.skip_delegates ? CML_OK : init_delegates(m, err);
 }
 
@@ -400,8 +403,7 @@ void cml_et_method_unload(cml_et_method *m) {
   if (!m) return;
   for (uint32_t i = 0; m->handles && i < m->pte->delegate_count; i++)
     if (m->handles[i].backend && m->handles[i].backend->destroy) m->handles[i].backend->destroy(m->handles[i].handle);
-  for (uint32_t i = 0; m->tensors && i < m->pte->value_count; i++)
-    if (m->tensors[i]) cml_et_tensor_free(m->tensors[i]);
+  for (uint32_t i = 0; i < m->tensor_count; i++) cml_et_tensor_free(m->tensors[i]);
   for (uint32_t i = 1; m->shared && i < m->pte->memory_count; i++) drop_arena(m->shared[i]);
   for (size_t i = 0; i < m->skipped_count; i++) free(m->skipped[i].data);
   free(m->skipped);

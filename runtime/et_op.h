@@ -235,9 +235,10 @@ void cml_et_temp_release(cml_et_call *c, cml_et_mark mark);
 /* Zeroed memory that lives as long as the loaded method; for *memo. */
 CML_API void *cml_et_keep(cml_et_call *c, uint64_t size);
 
-/* Threads that work together, each over scratch of its own: as many as have room in CML_ET_CREW bytes (fewer where the pool has
+/* Bytes of scratch that one call should not exceed: together with the loaded program's tables 2 MB at most, within bounds. */
+CML_API size_t cml_et_scratch(const cml_et_call *c);
+/* Threads that work together, each over scratch of its own: as many as have room in three fifths of that (fewer where the pool has
  * many threads), at least one, so that a machine of many cores takes no more memory than one of few. */
-enum { CML_ET_CREW = 768 << 10 };
 typedef struct cml_et_crew {
   cml_pool *pool;
   size_t threads, slot; /* slot: bytes of one thread's */

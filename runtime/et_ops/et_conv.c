@@ -262,7 +262,7 @@ static int layout_of(const cml_et_tensor *t) {
 /* Weights are packed for each call, all at once where that is little. Else a slice of output channels after the other, so that no
  * second copy of them is ever made, and the pixels in tiles that bound what each thread holds. A slice of an image with its
  * channels last is an image of more pixels with fewer channels, of which one in so many is written. */
-enum { ROOM = 1280 << 10, SLICE_BYTES = 512 << 10, LEAST_TILE = 48 << 10, MOST_TILE = CML_ET_CREW / 2 };
+enum { LEAST_TILE = 48 << 10, MOST_TILE = 384 << 10 };
 
 typedef struct blocked {
   const cml_kernels *k;
@@ -301,7 +301,7 @@ static void run_tiles(void *context, void *scratch, size_t begin, size_t end) {
   }
 }
 
-/* Tiles so small that all threads' scratch is little, or that of some; its bytes for a thread. More than CML_ET_CREW where no tile is
+/* Tiles so small that all threads' scratch is little, or that of some; its bytes for a thread. More than a crew has where no tile is
  * small, for taps that lie far apart. */
 static size_t choose_tiles(const cml_et_call *c, blocked *b) {
   const int64_t start[3] = {0, 0, 0};
@@ -332,8 +332,8 @@ static void pack(cml_et_call *c, blocked *b, const cml_et_tensor *bias, size_t f
 }
 
 /* Output channels of a slice of one group (or of groups of one channel): whole panels that fit; with the channels last a divisor of all. */
-static size_t slice_of(const blocked *b, size_t outputs, size_t all, size_t depth) {
-  size_t nr = b->k->tile_columns, panels = SLICE_BYTES / (depth * nr * (b->weights.half ? 2 : 4));
+static size_t slice_of(const blocked *b, size_t room, size_t outputs, size_t all, size_t depth) {
+  size_t nr = b->k->tile_columns, panels = room / 5 * 2 / (depth * nr * (b->weights.half ? 2 : 4));
   size_t slice = panels > 1 ? panels * nr : nr;
   if (slice > outputs) slice = outputs;
   while (b->conv.out_last && all % slice) slice--;
@@ -346,7 +346,7 @@ static cml_status run_slices(cml_et_call *c, blocked *b, const cml_et_tensor *bi
   const cml_conv_source source = b->source;
   const bool depthwise = cml_conv_is_depthwise(&all);
   size_t size = b->weights.half ? 2 : 4, groups = depthwise ? 1 : all.groups, outputs = all.outputs / groups, channels = all.channels / all.groups;
-  size_t slice = slice_of(b, outputs, all.outputs, channels * (size_t)(all.kernel[0] * all.kernel[1] * all.kernel[2]));
+  size_t slice = slice_of(b, cml_et_scratch(c), outputs, all.outputs, channels * (size_t)(all.kernel[0] * all.kernel[1] * all.kernel[2]));
   size_t plane_in = (size_t)(all.in[0] * all.in[1] * all.in[2]), plane_out = (size_t)(all.out[0] * all.out[1] * all.out[2]);
   const char *x = b->x;
   char *y = b->y;
@@ -363,7 +363,7 @@ static cml_status run_slices(cml_et_call *c, blocked *b, const cml_et_tensor *bi
     b->conv.out_pixel = slice;
   }
   size_t scratch = choose_tiles(c, b);
-  if (!(*done = scratch <= CML_ET_CREW)) return CML_OK;
+  if (!(*done = scratch <= cml_et_scratch(c) / 5 * 3)) return CML_OK;
   CML_TRY(take_room(c, b, bias, scratch, err));
   for (size_t o = 0; o < all.outputs; o += b->conv.outputs) {
     size_t group = o / outputs, first = o % outputs;
@@ -404,7 +404,7 @@ static cml_status run_blocked(cml_et_call *c, const geometry *g, const cml_et_te
   blocked b;
   describe(g, x, w, out, &b);
   size_t threads = cml_pool_threads(c->pool), scratch = cml_conv_scratch(b.k, &b.conv);
-  if (scratch > cml_et_crew_share(c, 0, SIZE_MAX) || cml_conv_packed_bytes(b.k, &b.conv, b.weights.half) + scratch * threads > ROOM) {
+  if (scratch > cml_et_crew_share(c, 0, SIZE_MAX) || cml_conv_packed_bytes(b.k, &b.conv, b.weights.half) + scratch * threads > cml_et_scratch(c)) {
     bool done = false;
     CML_TRY(run_slices(c, &b, bias, (size_t)g->batch, &done, err));
     return done ? CML_OK : run_plain(c, g, x, w, bias, out, err);

@@ -6,7 +6,7 @@
 
 #include "et_op.h"
 
-enum { LIMIT = 768 << 10, MOST = LIMIT + CML_ET_CREW, N = 2, C = 42, H = 96, W = 100, ELEMENTS = N * C * H * W };
+enum { LIMIT = 768 << 10, MOST = LIMIT + (768 << 10), N = 2, C = 42, H = 96, W = 100, ELEMENTS = N * C * H * W };
 
 typedef struct array {
   cml_et_local local;
