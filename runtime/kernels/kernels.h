@@ -40,9 +40,11 @@ typedef enum cml_unary {
   CML_UNARY_COUNT
 } cml_unary;
 
-/* Functions of two float arrays. MAX and MIN give NaN when either is NaN. */
+/* Functions of two float arrays. MAX and MIN give NaN when either is NaN. MOD and FLOOR_DIV are NumPy's mod, which has the divisor's sign, and
+ * floor_divide: from the exact remainder. */
 typedef enum cml_binary {
-  CML_BINARY_ADD, CML_BINARY_SUB, CML_BINARY_MUL, CML_BINARY_DIV, CML_BINARY_MAX, CML_BINARY_MIN, CML_BINARY_POW, CML_BINARY_COUNT
+  CML_BINARY_ADD, CML_BINARY_SUB, CML_BINARY_MUL, CML_BINARY_DIV, CML_BINARY_MAX, CML_BINARY_MIN, CML_BINARY_POW, CML_BINARY_MOD,
+  CML_BINARY_FLOOR_DIV, CML_BINARY_COUNT
 } cml_binary;
 
 /* A compressed matrix w[columns][depth]: row n's codes of `bits` bits (1, 2, 3, 4, 6, 8), low bits first, begin at codes[n * depth *
@@ -192,6 +194,8 @@ typedef struct cml_kernels {
   /* y = x1 f s, or s f x1 when reversed */
   void (*binary_scalar)(cml_binary f, const float *x, float s, bool reversed, float *y, size_t n);
   void (*binary_scalar_f16)(cml_binary f, const cml_f16 *x, float s, bool reversed, cml_f16 *y, size_t n);
+  /* sums[i] += x[i] and y[i] what that gave, or what was there before; sums: n rounded up to a whole number of vectors */
+  void (*running_sums)(size_t n, const float *x, double *sums, bool before, float *y);
 
   float (*sum)(const float *x, size_t n);
   float (*max)(const float *x, size_t n);  /* -inf for n 0; NaN when there is one */

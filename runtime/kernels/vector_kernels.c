@@ -3,6 +3,8 @@
 #include "transpose_block.h"
 #include "vector_math.h"
 
+#include <math.h>
+
 /* ---- loads and stores that serve both element types ---- */
 
 VINLINE vf ld(const void *p, bool half, size_t i) { return half ? vh_load((const cml_f16 *)p + i) : vf_load((const float *)p + i); }
@@ -130,6 +132,54 @@ static void unary_rows(cml_unary f, size_t rows, size_t columns, const float *x,
   }
 }
 
+/* ---- remainders ---- */
+
+static float floor_mod_one(float x, float y) {
+  float r = fmodf(x, y);
+  return r != 0 ? ((r < 0) != (y < 0) ? r + y : r) : copysignf(0, y);
+}
+
+static float floor_div_one(float x, float y) {
+  if (y == 0) return x / y;
+  float r = fmodf(x, y), q = (x - r) / y;
+  if (r != 0 && (r < 0) != (y < 0)) q -= 1;
+  if (q == 0) return copysignf(0, x / y);
+  float f = floorf(q);
+  return q - f > 0.5f ? f + 1 : f;
+}
+
+static __attribute__((noinline)) void each_lane(float (*f)(float, float), const float *x, const float *y, float *to) {
+  for (int i = 0; i < W; i++) to[i] = f(x[i], y[i]);
+}
+
+/* x - trunc(x / y) y without rounding, where |x / y| < 2^22: the quotient is then right or, rounded up to a whole number, one too far from zero.
+ * Products of it with y have 46 bits, and the difference, a multiple of y's last place that is smaller than y, is a float. */
+VINLINE vf small_remainder(vf x, vf y, vf q) {
+#if defined(__FMA__) || (defined(__aarch64__) && !defined(CML_PORTABLE))
+  vf r = vf_fma(-vf_trunc(q), y, x);
+#else
+  vf r = vd_float(vf_double(x) - vf_double(vf_trunc(q)) * vf_double(y));
+#endif
+  vi far = (r != 0.0f) & (((vi)r ^ (vi)x) < 0);
+  return vf_select(far, r + vf_copysign(y, x), r);
+}
+
+VINLINE vf floor_remainder(const bool divide, vf x, vf y) {
+  vf quotient = x / y, r = small_remainder(x, y, quotient), to;
+  vi small = (vf_abs(quotient) < 0x1p22f) & (vf_abs(y) < INFINITY), below = (r != 0.0f) & (((vi)r ^ (vi)y) < 0);
+  if (divide) {
+    vf q = (x - r) / y - vf_select(below, vf_set1(1), vf_zero()), f = vf_floor(q);
+    to = vf_select(q == 0.0f, vf_copysign(vf_zero(), quotient), f + vf_select(q - f > 0.5f, vf_set1(1), vf_zero()));
+  } else {
+    to = vf_select(r == 0.0f, vf_copysign(vf_zero(), y), vf_select(below, r + y, r));
+  }
+  if (vf_hmin(vf_select(small, vf_set1(1), vf_zero())) != 0) return to;
+  float xs[W], ys[W], some[W];
+  vf_store(xs, x), vf_store(ys, y);
+  each_lane(divide ? floor_div_one : floor_mod_one, xs, ys, some);
+  return vf_load(some);
+}
+
 /* ---- two operands ---- */
 
 VINLINE vf apply2(cml_binary f, vf x, vf y) {
@@ -141,6 +191,8 @@ VINLINE vf apply2(cml_binary f, vf x, vf y) {
     case CML_BINARY_MAX: return vf_max_nan(x, y);
     case CML_BINARY_MIN: return vf_min_nan(x, y);
     case CML_BINARY_POW: return v_pow(x, y);
+    case CML_BINARY_MOD: return floor_remainder(false, x, y);
+    case CML_BINARY_FLOOR_DIV: return floor_remainder(true, x, y);
     case CML_BINARY_COUNT: break;
   }
   return x;
@@ -172,6 +224,8 @@ VINLINE void scalar_loop(cml_binary f, bool half, const void *x, float s, bool r
     case CML_BINARY_MAX: CALL(CML_BINARY_MAX); break; \
     case CML_BINARY_MIN: CALL(CML_BINARY_MIN); break; \
     case CML_BINARY_POW: CALL(CML_BINARY_POW); break; \
+    case CML_BINARY_MOD: CALL(CML_BINARY_MOD); break; \
+    case CML_BINARY_FLOOR_DIV: CALL(CML_BINARY_FLOOR_DIV); break; \
     case CML_BINARY_COUNT: break; \
   }
 
@@ -194,6 +248,19 @@ static void binary_scalar_f16(cml_binary f, const cml_f16 *x, float s, bool reve
 #define CALL(f) scalar_loop(f, true, x, s, reversed, y, n)
   EACH_BINARY(CALL)
 #undef CALL
+}
+
+static void running_sums(size_t n, const float *x, double *sums, bool before, float *y) {
+  for (size_t i = 0; i < n; i += W) {
+    size_t m = n - i < W ? n - i : W;
+    vd sum, next;
+    memcpy(&sum, sums + i, sizeof sum);
+    next = sum + vf_double(m < W ? vf_load_n(x + i, m) : vf_load(x + i));
+    memcpy(sums + i, &next, sizeof next);
+    vf to = vd_float(before ? sum : next);
+    if (m < W) vf_store_n(y + i, to, m);
+    else vf_store(y + i, to);
+  }
 }
 
 /* ---- reductions: four accumulators hide the latency of an addition ---- */
@@ -494,6 +561,7 @@ void CML_SIMD(cml_fill_vector)(cml_kernels *k) {
   k->binary = binary;
   k->binary_f16 = binary_f16;
   k->binary_scalar = binary_scalar;
+  k->running_sums = running_sums;
   k->binary_scalar_f16 = binary_scalar_f16;
   k->sum = sum;
   k->dot = dot;

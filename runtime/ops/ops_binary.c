@@ -4,9 +4,8 @@
  * at the store; dividing by zero gives 0, as NumPy's integers do. */
 #include "families.h"
 
-#include <math.h>
-
 #include "elementwise.h"
+#include "strided.h"
 
 /* ---- what the expressions need ---- */
 
@@ -38,36 +37,19 @@ static int64_t pow_int(int64_t x, int64_t y) {
   return (int64_t)r;
 }
 
-static float floor_mod_float(float x, float y) {
-  float r = fmodf(x, y);
-  return r != 0 ? ((r < 0) != (y < 0) ? r + y : r) : copysignf(0, y);
-}
-
-/* NumPy's: from the exact remainder, so that the quotient is not one too high after rounding. */
-static float floor_div_float(float x, float y) {
-  if (y == 0) return x / y;
-  float r = fmodf(x, y), q = (x - r) / y;
-  if (r != 0 && (r < 0) != (y < 0)) q -= 1;
-  if (q == 0) return copysignf(0, x / y);
-  float f = floorf(q);
-  return q - f > 0.5f ? f + 1 : f;
-}
-
 /* ---- the table ---- */
 
-/* name, the kernel or the expression for floats, what integers give; both of the operands' type */
+/* name, the kernel for floats, what integers give; both of the operands' type */
 #define ARITHMETIC_MAP(X)                                                                     \
-  X(add, KERNEL, ADD, (int64_t)((uint64_t)x + (uint64_t)y))                                   \
-  X(sub, KERNEL, SUB, (int64_t)((uint64_t)x - (uint64_t)y))                                   \
-  X(mul, KERNEL, MUL, (int64_t)((uint64_t)x * (uint64_t)y))                                   \
-  X(real_div, KERNEL, DIV, real_div_int(x, y))                                                \
-  X(floor_div, EXPRESSION, floor_div_float(x, y), floor_div_int(x, y))                        \
-  X(mod, EXPRESSION, floor_mod_float(x, y), floor_mod_int(x, y))                              \
-  X(pow, KERNEL, POW, pow_int(x, y))                                                          \
-  X(maximum, KERNEL, MAX, x > y ? x : y)                                                      \
-  X(minimum, KERNEL, MIN, x < y ? x : y)
-#define BY_KERNEL(name, kernel) CML_KERNEL2(name##_f32, kernel)
-#define BY_EXPRESSION(name, e) CML_FLOAT2(name##_f32, e)
+  X(add, ADD, (int64_t)((uint64_t)x + (uint64_t)y))                                   \
+  X(sub, SUB, (int64_t)((uint64_t)x - (uint64_t)y))                                   \
+  X(mul, MUL, (int64_t)((uint64_t)x * (uint64_t)y))                                   \
+  X(real_div, DIV, real_div_int(x, y))                                                \
+  X(floor_div, FLOOR_DIV, floor_div_int(x, y))                                                \
+  X(mod, MOD, floor_mod_int(x, y))                                                            \
+  X(pow, POW, pow_int(x, y))                                                          \
+  X(maximum, MAX, x > y ? x : y)                                                      \
+  X(minimum, MIN, x < y ? x : y)
 
 /* name, what x and y give; bool from any type */
 #define COMPARISON_MAP(X)   \
@@ -83,7 +65,7 @@ static float floor_div_float(float x, float y) {
   X(logical_or, x || y)           \
   X(logical_xor, !x != !y)
 
-#define ARITHMETIC(name, how, f, i) BY_##how(name, f) CML_MAP2(name##_i64, int64_t, int64_t, i)
+#define ARITHMETIC(name, kernel, i) CML_KERNEL2(name##_f32, kernel) CML_MAP2(name##_i64, int64_t, int64_t, i)
 ARITHMETIC_MAP(ARITHMETIC)
 #define COMPARISON(name, expression) \
   CML_MAP2(name##_f32, uint8_t, float, expression) CML_HALF(name##_f32, 2, false) CML_MAP2(name##_i64, uint8_t, int64_t, expression)
@@ -97,7 +79,7 @@ typedef struct binary {
 } binary;
 
 static const binary functions[] = {
-#define ARITHMETIC_ENTRY(name, how, f, i) {name##_f32, name##_f32_half, name##_i64, NULL, false},
+#define ARITHMETIC_ENTRY(name, kernel, i) {name##_f32, name##_f32_half, name##_i64, NULL, false},
 #define COMPARISON_ENTRY(name, e) {name##_f32, name##_f32_half, name##_i64, NULL, true},
 #define LOGICAL_ENTRY(name, e) {NULL, NULL, NULL, name##_byte, true},
     ARITHMETIC_MAP(ARITHMETIC_ENTRY) COMPARISON_MAP(COMPARISON_ENTRY) LOGICAL_MAP(LOGICAL_ENTRY)
@@ -194,42 +176,114 @@ static cml_status infer_cumsum(cml_call *c, cml_error *err) {
   return CML_OK;
 }
 
-/* Column by column in double (or wrapping int64), blocks of neighbouring columns side by side. */
+enum { SUM_COLUMNS = 256, SUM_LINES = 64 };
+
+typedef struct cumsum_job {
+  const cml_tensor *x;
+  cml_tensor *out;
+  const cml_kernels *k;
+  int64_t outer, n, inner;
+  bool exclusive, reverse;
+} cumsum_job;
+
+static int64_t column_blocks(const cumsum_job *j) { return (j->inner + SUM_COLUMNS - 1) / SUM_COLUMNS; }
+
+/* Integers wrap. */
+static void whole_columns(const cumsum_job *j, int64_t first, size_t width) {
+  int64_t totals[SUM_COLUMNS] = {0}, values[SUM_COLUMNS];
+  for (int64_t k = 0; k < j->n; k++) {
+    int64_t at = first + (j->reverse ? j->n - 1 - k : k) * j->inner;
+    cml_load_i64(values, j->x->data, j->x->dtype, at, width);
+    if (j->exclusive) cml_store_i64(j->out->data, j->out->dtype, at, totals, width);
+    for (size_t i = 0; i < width; i++) totals[i] = (int64_t)((uint64_t)totals[i] + (uint64_t)values[i]);
+    if (!j->exclusive) cml_store_i64(j->out->data, j->out->dtype, at, totals, width);
+  }
+}
+
+/* Floats in double; float32 where they lie. */
+static void float_columns(const cumsum_job *j, int64_t first, size_t width) {
+  double sums[SUM_COLUMNS] = {0};
+  float row[SUM_COLUMNS];
+  for (int64_t k = 0; k < j->n; k++) {
+    int64_t at = first + (j->reverse ? j->n - 1 - k : k) * j->inner;
+    if (j->x->dtype == CML_F32) {
+      j->k->running_sums(width, (const float *)j->x->data + at, sums, j->exclusive, (float *)j->out->data + at);
+      continue;
+    }
+    cml_load_f32(row, j->x->data, j->x->dtype, at, width);
+    j->k->running_sums(width, row, sums, j->exclusive, row);
+    cml_store_f32(j->out->data, j->out->dtype, at, row, width);
+  }
+}
+
+static void sum_columns(void *context, size_t begin, size_t end) {
+  const cumsum_job *j = context;
+  for (int64_t i = (int64_t)begin; i < (int64_t)end; i++) {
+    int64_t column = i % column_blocks(j) * SUM_COLUMNS, first = i / column_blocks(j) * j->n * j->inner + column;
+    size_t width = (size_t)(j->inner - column < SUM_COLUMNS ? j->inner - column : SUM_COLUMNS);
+    if (cml_dtype_is_float(j->x->dtype)) float_columns(j, first, width);
+    else whole_columns(j, first, width);
+  }
+}
+
+/* Lines of neighbouring floats, many at once: pieces of them are turned, so that sums go down columns, and turned back. */
+static void sum_lines(const cumsum_job *j, int64_t first, size_t lines) {
+  double sums[SUM_LINES] = {0};
+  float piece[SUM_LINES * SUM_LINES], turned[SUM_LINES * SUM_LINES];
+  for (int64_t done = 0, m; done < j->n; done += m) {
+    m = j->n - done < SUM_LINES ? j->n - done : SUM_LINES;
+    int64_t at = first + (j->reverse ? j->n - done - m : done);
+    for (size_t r = 0; r < lines; r++) cml_load_f32(piece + r * SUM_LINES, j->x->data, j->x->dtype, at + (int64_t)r * j->n, (size_t)m);
+    j->k->transpose(lines, (size_t)m, piece, SUM_LINES, turned, SUM_LINES);
+    for (int64_t i = 0; i < m; i++) {
+      float *row = turned + (j->reverse ? m - 1 - i : i) * SUM_LINES;
+      j->k->running_sums(lines, row, sums, j->exclusive, row);
+    }
+    j->k->transpose((size_t)m, lines, turned, SUM_LINES, piece, SUM_LINES);
+    for (size_t r = 0; r < lines; r++) cml_store_f32(j->out->data, j->out->dtype, at + (int64_t)r * j->n, piece + r * SUM_LINES, (size_t)m);
+  }
+}
+
+/* One line of floats: one addition after the other. */
+static void sum_line(const cumsum_job *j, int64_t first) {
+  double sum = 0;
+  float piece[SUM_COLUMNS];
+  for (int64_t done = 0, m; done < j->n; done += m) {
+    m = j->n - done < SUM_COLUMNS ? j->n - done : SUM_COLUMNS;
+    int64_t at = first + (j->reverse ? j->n - done - m : done);
+    cml_load_f32(piece, j->x->data, j->x->dtype, at, (size_t)m);
+    for (int64_t i = 0; i < m; i++) {
+      float *e = piece + (j->reverse ? m - 1 - i : i);
+      double before = sum;
+      sum += (double)*e;
+      *e = (float)(j->exclusive ? before : sum);
+    }
+    cml_store_f32(j->out->data, j->out->dtype, at, piece, (size_t)m);
+  }
+}
+
+static void sum_blocks(void *context, size_t begin, size_t end) {
+  enum { WORTH = 4 }; /* lines */
+  const cumsum_job *j = context;
+  for (int64_t i = (int64_t)begin; i < (int64_t)end; i++) {
+    int64_t line = i * SUM_LINES, lines = j->outer - line < SUM_LINES ? j->outer - line : SUM_LINES;
+    if (lines >= WORTH) sum_lines(j, line * j->n, (size_t)lines);
+    else for (int64_t l = line; l < line + lines; l++) sum_line(j, l * j->n);
+  }
+}
+
 static cml_status run_cumsum(cml_call *c, cml_error *err) {
-  enum { BLOCK = 256 };
+  enum { GRAIN = 65536 }; /* elements that are worth a thread */
   const cml_tensor *x = cml_arg(c, 0);
-  cml_tensor *out = c->outs[0];
   int32_t axis;
   CML_TRY(cml_check_axis(c, 1, 0, x->rank, &axis, err));
-  bool exclusive = cml_arg_bool(c, 2, false), reverse = cml_arg_bool(c, 3, false), whole = !cml_dtype_is_float(x->dtype);
-  int64_t outer = 1, n = x->dims[axis], inner = 1;
-  for (int32_t i = 0; i < axis; i++) outer *= x->dims[i];
-  for (int32_t i = axis + 1; i < x->rank; i++) inner *= x->dims[i];
-  for (int64_t o = 0; o < outer; o++) {
-    for (int64_t at = 0; at < inner; at += BLOCK) {
-      size_t width = inner - at < BLOCK ? (size_t)(inner - at) : BLOCK;
-      double sums[BLOCK] = {0};
-      int64_t totals[BLOCK] = {0}, values[BLOCK];
-      float row[BLOCK], result[BLOCK];
-      for (int64_t k = 0; k < n; k++) {
-        int64_t offset = (o * n + (reverse ? n - 1 - k : k)) * inner + at;
-        if (whole) {
-          cml_load_i64(values, x->data, x->dtype, offset, width);
-          if (exclusive) cml_store_i64(out->data, out->dtype, offset, totals, width);
-          for (size_t i = 0; i < width; i++) totals[i] = (int64_t)((uint64_t)totals[i] + (uint64_t)values[i]);
-          if (!exclusive) cml_store_i64(out->data, out->dtype, offset, totals, width);
-        } else {
-          cml_load_f32(row, x->data, x->dtype, offset, width);
-          for (size_t i = 0; i < width; i++) {
-            double before = sums[i];
-            sums[i] += (double)row[i];
-            result[i] = (float)(exclusive ? before : sums[i]);
-          }
-          cml_store_f32(out->data, out->dtype, offset, result, width);
-        }
-      }
-    }
-  }
+  cumsum_job j = {.x = x, .out = c->outs[0], .k = cml_kernels_get(), .n = x->dims[axis], .exclusive = cml_arg_bool(c, 2, false), .reverse = cml_arg_bool(c, 3, false)};
+  j.outer = cml_dims_product(x->dims, 0, axis);
+  j.inner = cml_dims_product(x->dims, axis + 1, x->rank);
+  if (!j.outer || !j.n || !j.inner) return CML_OK;
+  bool lines = j.inner == 1 && cml_dtype_is_float(x->dtype);
+  size_t units = (size_t)(lines ? (j.outer + SUM_LINES - 1) / SUM_LINES : j.outer * column_blocks(&j));
+  cml_parallel(c->pool, units, (size_t)(GRAIN / (j.n * (lines ? SUM_LINES : SUM_COLUMNS)) + 1), lines ? sum_blocks : sum_columns, &j);
   return CML_OK;
 }
 
@@ -237,7 +291,7 @@ static const cml_op rows[] = {
 #define BINARY_ROW(text, parameters)                                                                                    \
   {.name = #text, .since = CML_IOS15, .flags = CML_OP_IN_PLACE, .min_outputs = 1, .max_outputs = 1, CML_PARAMS(parameters), \
    .infer = infer_binary, .run = cml_elementwise_call, .elementwise = binary_map},
-#define ARITHMETIC_ROW(name, how, f, i) BINARY_ROW(name, number_params)
+#define ARITHMETIC_ROW(name, kernel, i) BINARY_ROW(name, number_params)
 #define COMPARISON_ROW(name, e) BINARY_ROW(name, number_params)
 #define LOGICAL_ROW(name, e) BINARY_ROW(name, truth_params)
     ARITHMETIC_MAP(ARITHMETIC_ROW) COMPARISON_MAP(COMPARISON_ROW) LOGICAL_MAP(LOGICAL_ROW)

@@ -127,13 +127,34 @@ typedef struct along_job {
   int64_t n, count, inner, size; /* x is [outer, n, inner], indices [outer, count, inner] */
 } along_job;
 
-static void gather_elements(void *context, size_t begin, size_t end) {
-  const along_job *j = context;
-  int64_t row = j->count * j->inner;
-  for (int64_t i = (int64_t)begin; i < (int64_t)end; i++) {
-    int64_t v = cml_position(&j->p, i, j->n);
-    copy_small(j->to + i * j->size, j->from + ((i / row * j->n + v) * j->inner + i % j->inner) * j->size, j->size);
+/* Outputs [first, first + n) that lie side by side: each from its own place in x, `step` apart, where its neighbours' are `beside`. */
+#define GATHER_RUN(type)                                                                            \
+  for (int64_t i = 0; i < n; i++) {                                                                 \
+    int64_t v = at[i];                                                                              \
+    if (v < 0 || v >= j->n) v = cml_position(&j->p, first + i, j->n);                               \
+    ((type *)(void *)to)[i] = ((const type *)(const void *)from)[v * j->inner + i * beside];         \
   }
+
+static void gather_run(const along_job *j, int64_t first, int64_t n, const char *from, int64_t beside) {
+  char *to = j->to + first * j->size;
+  const int32_t *at = j->p.indices->dtype == CML_I32 ? (const int32_t *)j->p.indices->data + first : NULL;
+  if (at && j->size == 4) {
+    GATHER_RUN(uint32_t)
+  } else if (at && j->size == 2) {
+    GATHER_RUN(uint16_t)
+  } else {
+    for (int64_t i = 0; i < n; i++)
+      copy_small(to + i * j->size, from + (cml_position(&j->p, first + i, j->n) * j->inner + i * beside) * j->size, j->size);
+  }
+}
+#undef GATHER_RUN
+
+/* Runs of the last dim, or of `inner` elements where that is not the axis. */
+static void gather_runs(void *context, size_t begin, size_t end) {
+  const along_job *j = context;
+  const bool last = j->inner == 1;
+  const int64_t run = last ? j->count : j->inner, runs = last ? 1 : j->count;
+  for (int64_t i = (int64_t)begin; i < (int64_t)end; i++) gather_run(j, i * run, run, j->from + i / runs * j->n * j->inner * j->size, !last);
 }
 
 static cml_status run_along(cml_call *c, cml_error *err) {
@@ -144,7 +165,8 @@ static cml_status run_along(cml_call *c, cml_error *err) {
                  .count = indices->dims[axis], .size = (int64_t)cml_element_size(x)};
   j.inner = cml_dims_product(x->dims, axis + 1, x->rank);
   CML_TRY(cml_positions_check(c, &j.p, j.n, err));
-  cml_parallel(c->pool, (size_t)cml_tensor_count(indices), 16384, gather_elements, &j);
+  int64_t total = cml_tensor_count(indices), run = j.inner == 1 ? j.count : j.inner;
+  if (total) cml_parallel(c->pool, (size_t)(total / run), (size_t)(16384 / run + 1), gather_runs, &j);
   return CML_OK;
 }
 

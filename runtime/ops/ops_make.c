@@ -150,35 +150,64 @@ static cml_status run_one_hot(cml_call *c, cml_error *err) {
 
 static const cml_param non_zero_params[] = {{"x", CML_M_MOVE17, 0, 0}};
 
-static bool is_zero(const cml_tensor *x, int64_t i) {
-  return cml_dtype_is_float(x->dtype) ? cml_tensor_get(x, i) == 0 : cml_tensor_get_int(x, i) == 0;
+/* The next of n elements from i on that is not zero, or n. NaN is none; -0 is one. */
+static int64_t next_non_zero(const cml_tensor *x, int64_t i, int64_t n) {
+  switch (x->dtype) {
+    case CML_F32:
+      while (i < n && ((const float *)x->data)[i] == 0) i++;
+      return i;
+    case CML_F16:
+      while (i < n && !(((const cml_f16 *)x->data)[i] & 0x7fff)) i++;
+      return i;
+    case CML_I32:
+      while (i < n && !((const int32_t *)x->data)[i]) i++;
+      return i;
+    default:
+      while (i < n && !cml_tensor_get_int(x, i)) i++;
+      return i;
+  }
+}
+
+static int64_t count_non_zero(const cml_tensor *x, int64_t n) {
+  int64_t count = 0;
+  switch (x->dtype) { /* loops without branches, which become vectors */
+    case CML_F32:
+      for (int64_t i = 0; i < n; i++) count += ((const float *)x->data)[i] != 0;
+      break;
+    case CML_F16:
+      for (int64_t i = 0; i < n; i++) count += (((const cml_f16 *)x->data)[i] & 0x7fff) != 0;
+      break;
+    case CML_I32:
+      for (int64_t i = 0; i < n; i++) count += ((const int32_t *)x->data)[i] != 0;
+      break;
+    default:
+      for (int64_t i = 0; i < n; i++) count += cml_tensor_get_int(x, i) != 0;
+  }
+  return count;
 }
 
 static cml_status infer_non_zero(cml_call *c, cml_error *err) {
   (void)err;
   const cml_tensor *x = cml_arg(c, 0);
   int64_t dims[2] = {CML_DIM_UNKNOWN, x->rank};
-  if (x->data) {
-    dims[0] = 0;
-    for (int64_t i = 0, n = cml_tensor_count(x); i < n; i++) dims[0] += !is_zero(x, i);
-  }
+  if (x->data) dims[0] = count_non_zero(x, cml_tensor_count(x));
   cml_out_set(c, 0, CML_I32, 2, dims);
   return CML_OK;
 }
 
+/* A row of the last dim after the other: only the last index differs within it. */
 static cml_status run_non_zero(cml_call *c, cml_error *err) {
   (void)err;
   const cml_tensor *x = cml_arg(c, 0);
-  int64_t n = cml_tensor_count(x);
-  int32_t *to = c->outs[0]->data;
-  for (int64_t i = 0; i < n; i++) {
-    if (is_zero(x, i)) continue;
-    int64_t rest = i;
-    for (int32_t k = x->rank - 1; k >= 0; k--) {
-      to[k] = (int32_t)(rest % x->dims[k]);
-      rest /= x->dims[k];
+  const int32_t rank = x->rank;
+  int64_t n = cml_tensor_count(x), row = rank ? x->dims[rank - 1] : 1;
+  int32_t *to = c->outs[0]->data, at[CML_MAX_RANK] = {0};
+  for (int64_t begin = 0, end = row; begin < n; begin = end, end += row) {
+    for (int64_t i = next_non_zero(x, begin, end); i < end; i = next_non_zero(x, i + 1, end), to += rank) {
+      for (int32_t k = 0; k + 1 < rank; k++) to[k] = at[k];
+      if (rank) to[rank - 1] = (int32_t)(i - begin);
     }
-    to += x->rank;
+    for (int32_t k = rank - 2; k >= 0 && ++at[k] == x->dims[k]; k--) at[k] = 0;
   }
   return CML_OK;
 }

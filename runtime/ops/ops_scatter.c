@@ -100,15 +100,57 @@ static cml_status scatter_axis(const cml_call *c, const target *t, cml_error *er
   return CML_OK;
 }
 
+/* n neighbouring updates, each to its own place. */
+#define EACH(expression) for (int64_t i = 0; i < n; i++) { const float x = to[at[i]], y = from[i]; to[at[i]] = (expression); } break
+
+static void spread_f32(float *to, const int64_t *at, const float *from, int64_t n, mode m) {
+  switch (m) {
+    case ADD: EACH(x + y);
+    case SUB: EACH(x - y);
+    case MUL: EACH(x * y);
+    case DIV: EACH(x / y);
+    case MAX: EACH(x > y || x != x ? x : y);
+    case MIN: EACH(x < y || x != x ? x : y);
+    case UPDATE: EACH(((void)x, y));
+  }
+}
+
+#undef EACH
+
+static void spread(const target *t, const int64_t *at, int64_t from, int64_t n) {
+  enum { CHUNK = 256 };
+  if (t->dtype != CML_F32 && (t->m == UPDATE || t->dtype == CML_I32)) {
+    for (int64_t i = 0; i < n; i++) apply(t, at[i], from + i, 1);
+    return;
+  }
+  for (int64_t i = 0, step; i < n; i += step) {
+    float u[CHUNK];
+    const float *updates = t->update_dtype == CML_F32 ? (const float *)t->updates + from + i : u;
+    step = n - i < CHUNK ? n - i : CHUNK;
+    if (updates == u) cml_load_f32(u, t->updates, t->update_dtype, from + i, (size_t)step);
+    spread_f32(t->data, at + i, updates, step, t->m);
+  }
+}
+
+/* Runs of the last dim, or of `inner` updates where that is not the axis. */
 static cml_status scatter_along(const cml_call *c, const target *t, cml_error *err) {
+  enum { CHUNK = 256 };
   const cml_tensor *data = cml_arg(c, 0), *indices = cml_arg(c, 1);
   cml_positions p = positions(c);
   int32_t axis;
   CML_TRY(cml_check_axis(c, 3, 0, data->rank, &axis, err));
-  int64_t n = data->dims[axis], inner = cml_dims_product(data->dims, axis + 1, data->rank), row = indices->dims[axis] * inner;
+  int64_t n = data->dims[axis], inner = cml_dims_product(data->dims, axis + 1, data->rank), count = indices->dims[axis], at[CHUNK];
   CML_TRY(cml_positions_check(c, &p, n, err));
-  int64_t total = cml_tensor_count(indices);
-  for (int64_t i = 0; i < total; i++) apply(t, (i / row * n + cml_position(&p, i, n)) * inner + i % inner, i, 1);
+  const int64_t total = cml_tensor_count(indices), run = inner == 1 ? count : inner, beside = inner != 1;
+  const int64_t runs = inner == 1 ? 1 : count; /* of one outer element */
+  for (int64_t i = 0; i < total; i += run) {
+    int64_t base = i / run / runs * n * inner;
+    for (int64_t k = 0, step; k < run; k += step) {
+      step = run - k < CHUNK ? run - k : CHUNK;
+      for (int64_t e = 0; e < step; e++) at[e] = base + cml_position(&p, i + k + e, n) * inner + (k + e) * beside;
+      spread(t, at, i + k, step);
+    }
+  }
   return CML_OK;
 }
 

@@ -28,6 +28,11 @@ static void load_keys(const cml_tensor *x, int64_t at, int64_t step, int64_t n, 
   float f[CHUNK];
   int64_t v[CHUNK];
   bool floats = cml_dtype_is_float(x->dtype);
+  if (x->dtype == CML_F32 && step > 1) {
+    const float *p = (const float *)x->data + at;
+    for (int64_t i = 0; i < n; i++, p += step) keys[i] = (uint64_t)key_of_float(*p, descending) << 32 | (uint64_t)i;
+    return;
+  }
   for (int64_t i = 0; i < n;) {
     size_t m = step > 1 ? 1 : n - i < CHUNK ? (size_t)(n - i) : CHUNK;
     if (floats) cml_load_f32(f, x->data, x->dtype, at + i * step, m);
@@ -172,6 +177,77 @@ static void sort_some(void *context, size_t thread, size_t begin, size_t end) {
   }
 }
 
+/* ---- the k first of neighbouring lines, side by side ---- */
+
+enum { COLUMNS = 64, MOST_BESIDE = 32 };
+
+/* Keys of a row of n neighbouring elements, in the order of signed integers. */
+static void row_keys(const cml_tensor *x, int64_t at, size_t n, bool descending, int32_t *keys) {
+  float f[COLUMNS];
+  int64_t v[COLUMNS];
+  if (cml_dtype_is_float(x->dtype)) {
+    const float *p = x->dtype == CML_F32 ? (const float *)x->data + at : f;
+    if (p == f) cml_load_f32(f, x->data, x->dtype, at, n);
+    const int32_t turn = descending ? -1 : 0;
+    for (size_t i = 0; i < n; i++) {
+      float value = p[i] + 0.0f; /* -0 equals 0 */
+      int32_t bits, nan = -(value != value);
+      memcpy(&bits, &value, 4);
+      bits ^= (int32_t)((uint32_t)(bits >> 31) >> 1);
+      keys[i] = ((bits ^ turn) & ~nan) | (INT32_MAX & nan);
+    }
+    return;
+  }
+  cml_load_i64(v, x->data, x->dtype, at, n);
+  for (size_t i = 0; i < n; i++) keys[i] = (int32_t)(key_of_int(v[i], descending) ^ UINT32_C(0x80000000));
+}
+
+/* One level of the sorted keys takes in row r's where they belong, or what was above where they belong further up; later ones do not pass
+ * equals. No branches: vectors. */
+static void insert_level(const int32_t *restrict row, int32_t r, const int32_t *restrict keys_above, const int32_t *restrict rows_above, int32_t *restrict keys,
+                         int32_t *restrict rows) {
+  for (size_t i = 0; i < COLUMNS; i++) {
+    const int32_t key = row[i], here = keys[i], above = keys_above[i], mine = rows[i], others = rows_above[i];
+    const int32_t moves = -(key < above), enters = -(key < here);
+    keys[i] = (above & moves) | (~moves & ((key & enters) | (here & ~enters)));
+    rows[i] = (others & moves) | (~moves & ((r & enters) | (mine & ~enters)));
+  }
+}
+
+static void insert_row(int32_t keys[][COLUMNS], int32_t rows[][COLUMNS], int64_t held, const int32_t *row, int32_t r) {
+  int32_t least[COLUMNS];
+  for (size_t i = 0; i < COLUMNS; i++) least[i] = INT32_MIN;
+  for (int64_t l = held - 1; l > 0; l--) insert_level(row, r, keys[l - 1], rows[l - 1], keys[l], rows[l]);
+  insert_level(row, r, least, least, keys[0], rows[0]);
+}
+
+static void sort_columns(void *context, size_t begin, size_t end) {
+  const sort_job *j = context;
+  const cml_tensor *x = cml_arg(j->c, 0);
+  int32_t keys[MOST_BESIDE][COLUMNS], rows[MOST_BESIDE][COLUMNS], row[COLUMNS] = {0};
+  uint64_t one[MOST_BESIDE];
+  const int64_t blocks = (j->inner + COLUMNS - 1) / COLUMNS;
+  for (int64_t b = (int64_t)begin; b < (int64_t)end; b++) {
+    int64_t outer = b / blocks, column = b % blocks * COLUMNS, held = 0;
+    size_t width = (size_t)(j->inner - column < COLUMNS ? j->inner - column : COLUMNS);
+    for (int64_t r = 0; r < j->n; r++) {
+      row_keys(x, (outer * j->n + r) * j->inner + column, width, j->descending, row);
+      if (held < j->k) { /* behind all that are there, then up */
+        for (size_t i = 0; i < COLUMNS; i++) keys[held][i] = row[i], rows[held][i] = (int32_t)r;
+        held++;
+        if (held > 1) insert_row(keys, rows, held, row, (int32_t)r);
+      } else {
+        insert_row(keys, rows, held, row, (int32_t)r);
+      }
+    }
+    for (size_t i = 0; i < width; i++) {
+      for (int64_t l = 0; l < j->k; l++) one[l] = (uint32_t)rows[l][i];
+      int64_t at = column + (int64_t)i;
+      j->emit(j->c, &(line){.in = outer * j->n * j->inner + at, .out = outer * j->k * j->inner + at, .step = j->inner, .keys = one, .k = j->k});
+    }
+  }
+}
+
 static void sort_lines(cml_call *c, int32_t axis, int64_t k, bool descending, void (*emit)(cml_call *c, const line *l)) {
   const cml_tensor *x = cml_arg(c, 0);
   sort_job j = {c, x->dims[axis], 1, k, descending, emit};
@@ -179,6 +255,10 @@ static void sort_lines(cml_call *c, int32_t axis, int64_t k, bool descending, vo
   for (int32_t i = 0; i < axis; i++) outer *= x->dims[i];
   for (int32_t i = axis + 1; i < x->rank; i++) j.inner *= x->dims[i];
   if (!j.n || !k) return;
+  if (j.inner > 1 && k <= MOST_BESIDE) {
+    cml_parallel(c->pool, (size_t)(outer * ((j.inner + COLUMNS - 1) / COLUMNS)), (size_t)(8192 / (j.n * COLUMNS) + 1), sort_columns, &j);
+    return;
+  }
   cml_parallel_with_thread(c->pool, (size_t)(outer * j.inner), (size_t)(8192 / j.n + 1), sort_some, &j);
 }
 

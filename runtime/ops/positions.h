@@ -33,8 +33,15 @@ static inline cml_status cml_position_fail(const cml_call *c, const cml_position
 
 /* Refuses at load what is known to be out of range; every index is for a dimension of n elements. */
 static inline cml_status cml_positions_check(const cml_call *c, const cml_positions *p, int64_t n, cml_error *err) {
-  if (!p->indices->data || n < 0) return CML_OK;
-  for (int64_t i = 0, count = cml_tensor_count(p->indices); i < count; i++)
+  if (!p->indices->data || n < 0 || (p->clamp && n > 0)) return CML_OK;
+  const int64_t count = cml_tensor_count(p->indices);
+  if (p->indices->dtype == CML_I32 && n <= INT32_MAX) { /* first whether there is anything to look at: most often there is not */
+    const int32_t *at = p->indices->data;
+    bool odd = false;
+    for (int64_t i = 0; i < count; i++) odd |= (uint32_t)at[i] >= (uint32_t)n;
+    if (!odd) return CML_OK;
+  }
+  for (int64_t i = 0; i < count; i++)
     if (cml_position(p, i, n) < 0) return cml_position_fail(c, p, i, n, err);
   return CML_OK;
 }

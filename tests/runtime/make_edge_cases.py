@@ -492,12 +492,50 @@ def far_taps(f):
                                                       "dilations": ints(*dilation), "groups": I32(groups)}, [stored(y, dtype)], **tolerance(dtype), note="far taps")
 
 
+def lines_together(f):
+    """What is done for many lines or columns at once: more of them, and longer ones, than are taken together; orders of equal elements and NaN."""
+    for i, (shape, axis) in enumerate((((66, 5), 1), ((5, 66), 1), ((3, 9), 1), ((1, 2, 260), 1), ((66, 3, 1), 1))):
+        for dtype in (F32, F16, I32):
+            for exclusive in ((i + (dtype == F16)) % 2 == 0,):
+                reverse = i % 3 != 1
+                x = f.rng.integers(-9, 9, shape).astype(dtype)
+                y = np.flip(x, axis) if reverse else x
+                y = np.cumsum(y, axis, dtype=np.float64) - (y if exclusive else 0)
+                f.add("cumsum", 17, {"x": x, "axis": I32(axis), "exclusive": np.bool_(exclusive), "reverse": np.bool_(reverse)},
+                      [(np.flip(y, axis) if reverse else y).astype(dtype)], note="together")
+    for i, (shape, axis, k) in enumerate((((9, 66), 0, 3), ((2, 7, 3, 2), 1, 7), ((40, 5), 0, 32), ((40, 5), 0, 33), ((3, 4), 0, 1))):
+        for dtype in (F32, F16, I32):
+            ascending = i % 2 == 0
+            x = f.rng.integers(-4, 4, shape).astype(dtype)
+            if dtype != I32:
+                x.flat[::13], x.flat[1::17], x.flat[2::19], x.flat[3::23], x.flat[4::29] = -0.0, INF, -INF, NAN, 0.0
+            keys = x.astype(np.float64) * (1 if ascending else -1)
+            order = np.take(np.argsort(keys, axis, kind="stable"), range(k), axis)  # NaN last
+            f.add("topk", 17, {"x": x, "k": I32(k), "axis": I32(axis), "ascending": np.bool_(ascending)}, [np.take_along_axis(x, order, axis), order.astype(I32)], note="together")
+            f.add("argsort", 15, {"x": x, "axis": I32(axis), "ascending": np.bool_(ascending)}, [np.argsort(keys, axis, kind="stable").astype(I32)], note="together")
+    for dtype in (F32, F16, I32):
+        for x_shape, axis, shape in (((1, 2, 260), 1, (1, 1, 260)), ((2, 3, 9), 2, (2, 3, 4)), ((2, 3, 9), 1, (2, 5, 9))):
+            data = f.rng.integers(-99, 99, x_shape).astype(dtype)
+            at = f.rng.integers(-data.shape[axis], data.shape[axis], shape)
+            places = np.where(at < 0, at + data.shape[axis], at)
+            f.add("gather_along_axis", 15, {"x": data, "indices": at.astype(I32), "axis": I32(axis)}, [np.take_along_axis(data, places, axis)], note="together")
+            up = f.rng.integers(1, 9, shape).astype(dtype)
+            for mode in ("add", "update"):
+                want = data.copy().astype(np.float64)
+                for k in range(shape[axis]):  # one after the other: the last update wins
+                    one, u = np.take(places, [k], axis), np.take(up, [k], axis)
+                    np.put_along_axis(want, one, np.take_along_axis(want, one, axis) + u if mode == "add" else u, axis)
+                f.add("scatter_along_axis", 15, {"data": data, "indices": at.astype(I32), "updates": up, "axis": I32(axis), "mode": mode}, [want.astype(dtype)], note="together")
+    for x in (np.float32(3), np.float16(0), np.array([[[0, 2], [0, 0]], [[-1, 0], [3, 4]]], I32), np.array([[True, False], [False, True]]), np.zeros((2, 0), F32), np.array([[-0.0, 1, NAN]], F16)):
+        f.add("non_zero", 15, {"x": np.asarray(x)}, [np.argwhere(x).astype(I32)], note="together")
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("folder")
     a = p.parse_args()
     f = Moves("edges", np.random.default_rng(7), True)
-    for part in (elementwise, reductions, norms, moves, products, convolutions, pools, attention, others, recurrent, untouched_pools, many_points, wild_samples, few_of_many, columns_of_extremes, far_taps):
+    for part in (elementwise, reductions, norms, moves, products, convolutions, pools, attention, others, recurrent, untouched_pools, many_points, wild_samples, few_of_many, columns_of_extremes, far_taps, lines_together):
         part(f)
     f.save(a.folder)
 

@@ -183,7 +183,7 @@ static void test_binary(void **state) {
       fill(x, n);
       fill(z, n);
       if (n > 3) x[0] = NAN, z[1] = NAN;
-      for (int f = 0; f < CML_BINARY_COUNT; f++)
+      for (int f = 0; f < CML_BINARY_MOD; f++)
         for (int mode = 0; mode < 3; mode++) {
           float s = 0.75f;
           if (mode == 0) k->binary((cml_binary)f, x, z, y, n);
@@ -197,6 +197,56 @@ static void test_binary(void **state) {
             else assert_true(isnan(want) ? isnan(y[i]) : y[i] == want);
           }
         }
+    }
+  }
+}
+
+/* Remainders against libm's, which are exact, quotients against double's, which are right below 2^28: whole quotients and their neighbours too. */
+static void test_remainders(void **state) {
+  (void)state;
+  static const float special[] = {0, -0.0f, 1, -1, 0.3f, -0.3f, 7, 1e-42f, -1e-42f, 1e38f, -1e38f, INFINITY, -INFINITY, NAN, 0x1p22f, 0x1p23f, 12345.678f};
+  enum { SPECIAL = sizeof special / sizeof *special, N = 3 * SPECIAL * SPECIAL };
+  const cml_kernels *k;
+  EACH_TABLE(k) {
+    float *x = at_end(0, N * 4), *z = at_end(1, N * 4), *y = at_end(2, N * 4), *q = at_end(3, N * 4);
+    for (int i = 0; i < N; i++) {
+      x[i] = special[i % SPECIAL], z[i] = special[i / SPECIAL % SPECIAL];
+      if (i < SPECIAL * SPECIAL) continue;
+      z[i] = ldexpf(uniform(), (int)between(0, 60) - 30);
+      x[i] = z[i] * (float)((int)between(0, 1 << 21) - (1 << 20)); /* rounded: a multiple, or just beside one */
+      if (i % 2) x[i] = nextafterf(x[i], i % 4 == 1 ? INFINITY : -INFINITY);
+    }
+    k->binary(CML_BINARY_MOD, x, z, y, N);
+    k->binary(CML_BINARY_FLOOR_DIV, x, z, q, N);
+    for (int i = 0; i < N; i++) {
+      float r = fmodf(x[i], z[i]), want = r != 0 && signbit(r) != signbit(z[i]) ? r + z[i] : r;
+      if (isnan(want) ? !isnan(y[i]) : y[i] != want) fail_msg("%s: %a mod %a is %a, should be %a", k->name, (double)x[i], (double)z[i], (double)y[i], (double)want);
+      if (want == 0) assert_int_equal(signbit(y[i]) != 0, signbit(z[i]) != 0);
+      double quotient = (double)x[i] / (double)z[i];
+      if (!(fabs(quotient) < 0x1p24) || isinf(z[i])) continue;
+      if (q[i] != (float)floor(quotient)) fail_msg("%s: %a / %a is %a, should be %a", k->name, (double)x[i], (double)z[i], (double)q[i], floor(quotient));
+    }
+  }
+}
+
+/* Every sum in double, rounded once: what a plain loop gives. */
+static void test_running_sums(void **state) {
+  (void)state;
+  const cml_kernels *k;
+  EACH_TABLE(k) {
+    for (size_t n = 1; n < 70; n++) {
+      float *x = at_end(0, n * 4), *y = at_end(1, n * 4);
+      double sums[96] = {0}, want[96] = {0};
+      for (int step = 0; step < 5; step++) {
+        bool before = step % 2;
+        fill(x, n);
+        k->running_sums(n, x, sums, before, y);
+        for (size_t i = 0; i < n; i++) {
+          double old = want[i];
+          want[i] += (double)x[i];
+          assert_true(y[i] == (float)(before ? old : want[i]) && sums[i] == want[i]);
+        }
+      }
     }
   }
 }
@@ -939,7 +989,7 @@ int main(int argc, char **argv) {
   if (argc > 1 && !strcmp(argv[1], "--bench")) return bench();
   guard_buffers();
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_f16),  cmocka_unit_test(test_unary), cmocka_unit_test(test_unary_f16), cmocka_unit_test(test_unary_rows), cmocka_unit_test(test_binary), cmocka_unit_test(test_binary_f16), cmocka_unit_test(test_same_halves), cmocka_unit_test(test_pow),
+      cmocka_unit_test(test_f16),  cmocka_unit_test(test_unary), cmocka_unit_test(test_unary_f16), cmocka_unit_test(test_unary_rows), cmocka_unit_test(test_binary), cmocka_unit_test(test_remainders), cmocka_unit_test(test_running_sums), cmocka_unit_test(test_binary_f16), cmocka_unit_test(test_same_halves), cmocka_unit_test(test_pow),
       cmocka_unit_test(test_rows), cmocka_unit_test(test_lstm_cell), cmocka_unit_test(test_gemm), cmocka_unit_test(test_slim_tile), cmocka_unit_test(test_packed_tile), cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_depthwise), cmocka_unit_test(test_fold_rows),
       cmocka_unit_test(test_pack_panel), cmocka_unit_test(test_softening), cmocka_unit_test(test_sampling), cmocka_unit_test(test_fourier), cmocka_unit_test(test_fourier_parts), cmocka_unit_test(test_transpose),
   };
