@@ -28,21 +28,23 @@ static cml_positions positions(const cml_call *c) {
 
 /* ---- combining ---- */
 
-#define EACH(expression) for (int64_t i = 0; i < n; i++) { const float x = to[i], y = from[i]; to[i] = (expression); } break
+/* What an element x and its update y give; `EACH` is a loop over them. */
+#define COMBINE_FLOATS(m, EACH)                  \
+  switch (m) {                                   \
+    case ADD: EACH(x + y) break;                 \
+    case SUB: EACH(x - y) break;                 \
+    case MUL: EACH(x * y) break;                 \
+    case DIV: EACH(x / y) break;                 \
+    case MAX: EACH(x > y || x != x ? x : y) break; \
+    case MIN: EACH(x < y || x != x ? x : y) break; \
+    case UPDATE: EACH(((void)x, y)) break;       \
+  }
 
 static void combine_f32(float *to, const float *from, int64_t n, mode m) {
-  switch (m) {
-    case ADD: EACH(x + y);
-    case SUB: EACH(x - y);
-    case MUL: EACH(x * y);
-    case DIV: EACH(x / y);
-    case MAX: EACH(x > y || x != x ? x : y);
-    case MIN: EACH(x < y || x != x ? x : y);
-    case UPDATE: EACH(((void)x, y));
-  }
+#define BESIDE(expression) for (int64_t i = 0; i < n; i++) { const float x = to[i], y = from[i]; to[i] = (expression); }
+  COMBINE_FLOATS(m, BESIDE)
+#undef BESIDE
 }
-
-#undef EACH
 
 static int32_t combine_int(int32_t x, int32_t y, mode m) {
   switch (m) {
@@ -101,21 +103,11 @@ static cml_status scatter_axis(const cml_call *c, const target *t, cml_error *er
 }
 
 /* n neighbouring updates, each to its own place. */
-#define EACH(expression) for (int64_t i = 0; i < n; i++) { const float x = to[at[i]], y = from[i]; to[at[i]] = (expression); } break
-
 static void spread_f32(float *to, const int64_t *at, const float *from, int64_t n, mode m) {
-  switch (m) {
-    case ADD: EACH(x + y);
-    case SUB: EACH(x - y);
-    case MUL: EACH(x * y);
-    case DIV: EACH(x / y);
-    case MAX: EACH(x > y || x != x ? x : y);
-    case MIN: EACH(x < y || x != x ? x : y);
-    case UPDATE: EACH(((void)x, y));
-  }
+#define PLACED(expression) for (int64_t i = 0; i < n; i++) { const float x = to[at[i]], y = from[i]; to[at[i]] = (expression); }
+  COMBINE_FLOATS(m, PLACED)
+#undef PLACED
 }
-
-#undef EACH
 
 static void spread(const target *t, const int64_t *at, int64_t from, int64_t n) {
   enum { CHUNK = 256 };
