@@ -283,7 +283,7 @@ static void depthwise(const cml_depthwise *d) {
   }
   cml_depthwise ends = *d; /* what only outputs behind the row's end want is outside */
   int64_t wanted = d->first + (int64_t)(d->outputs - 1) * d->stride + (int64_t)(d->kw - 1) * d->dilation + 1;
-  if (ends.columns > wanted) ends.columns = wanted;
+  if (ends.columns > wanted) ends.columns = wanted < 0 ? 0 : wanted; /* all outputs may be before the first column */
   depthwise_row(&ends);
 }
 
