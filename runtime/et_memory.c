@@ -118,7 +118,7 @@ void *cml_et_keep(cml_et_call *call, uint64_t size) {
 
 /* A thread takes about two pages by itself, which many threads leave less room for. */
 size_t cml_et_scratch(const cml_et_call *c) {
-  const uint64_t all = 1792 << 10, most = 1280 << 10, least = 640 << 10, tables = c->memory->tables;
+  const uint64_t all = 1792 << 10, most = 1280 << 10, least = 384 << 10, tables = c->memory->tables;
   return (size_t)(tables < all - most ? most : tables > all - least ? least : all - tables);
 }
 
