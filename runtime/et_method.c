@@ -158,7 +158,7 @@ static cml_status make_value(cml_et_method *m, uint32_t i, cml_error *err) {
     case CML_PTE_INTEGER: to->integer = from->integer; break;
     case CML_PTE_BOOLEAN: to->boolean = from->boolean; break;
     case CML_PTE_REAL: to->real = from->real; break;
-    case CML_PTE_STRING: to->string = from->string; break;
+    case CML_PTE_STRING: to->text = from->text; break;
     case CML_PTE_REALS: to->reals = from->reals; break;
     case CML_PTE_BOOLEANS: to->booleans = from->booleans; break;
     case CML_PTE_INTEGERS: case CML_PTE_TENSORS: case CML_PTE_OPTIONAL_TENSORS: return make_list(m, from, to, err);

@@ -61,13 +61,13 @@ typedef struct cml_et_tensor {
 
 typedef struct cml_et_value {
   cml_pte_kind kind;
-  uint32_t count; /* of a list */
+  uint32_t count; /* of a list; bytes of a string */
   union {
     int64_t integer;
     bool boolean;
     double real;
     cml_et_tensor *tensor;
-    cml_string string;
+    const char *text; /* a NUL follows */
     struct cml_et_value **items; /* INTEGERS, TENSORS, OPTIONAL_TENSORS (a None value where there is no tensor) */
     const double *reals;
     const bool *booleans;

@@ -136,18 +136,20 @@ typedef enum cml_pte_kind {
 
 typedef struct cml_pte_value {
   cml_pte_kind kind;
-  uint32_t count; /* of a list */
+  uint32_t count; /* of a list; bytes of a string */
   union {
     int64_t integer;
     bool boolean;
     double real;
     cml_pte_tensor *tensor;
-    cml_string string;
+    const char *text; /* a NUL follows */
     uint32_t *items;
     double *reals;
     bool *booleans;
   };
 } cml_pte_value;
+
+static inline cml_string cml_pte_text(const cml_pte_value *v) { return (cml_string){v->text, v->count}; }
 
 CML_API const char *cml_pte_kind_name(cml_pte_kind kind); /* "None", "Int", …; "?" */
 

@@ -63,7 +63,7 @@ static bool value_holds(const cml_pte *pte, const cml_pte_method *m, const cml_p
     case CML_PTE_REALS:
     case CML_PTE_BOOLEANS: return true;
     case CML_PTE_TENSOR: return tensor_holds(pte, m, v->tensor);
-    case CML_PTE_STRING: return v->string.data != NULL;
+    case CML_PTE_STRING: return v->text != NULL;
     case CML_PTE_INTEGERS:
     case CML_PTE_TENSORS:
     case CML_PTE_OPTIONAL_TENSORS: return items_hold(m, v);

@@ -215,6 +215,7 @@ static void check_items(pte_parser *p, const cml_pte_method *m, const cml_pte_va
 
 static void parse_value(pte_parser *p, const cml_pte_method *m, cml_pte_value *v, const cml_fb_table *boxed) {
   uint8_t kind;
+  cml_string text;
   cml_fb_table f = cml_fb_union(&p->fb, boxed, UNION_TYPE, &kind);
   v->kind = kind;
   if (kind != CML_PTE_NONE && !f.at) cml_fb_fail(&p->fb, boxed->at, "a value of kind %u has no content", kind);
@@ -225,8 +226,9 @@ static void parse_value(pte_parser *p, const cml_pte_method *m, cml_pte_value *v
     case CML_PTE_REAL: v->real = cml_fb_f64(&p->fb, &f, BOX_VALUE, 0); break;
     case CML_PTE_TENSOR: v->tensor = parse_tensor(p, m, &f); break;
     case CML_PTE_STRING:
-      v->string = cml_fb_string(&p->fb, &f, BOX_VALUE);
-      if (!v->string.data) cml_fb_fail(&p->fb, f.at, "a String without text");
+      v->text = (text = cml_fb_string(&p->fb, &f, BOX_VALUE)).data;
+      v->count = (uint32_t)text.size;
+      if (!v->text) cml_fb_fail(&p->fb, f.at, "a String without text");
       break;
     case CML_PTE_INTEGERS: parse_integers(p, m, v, &f); break;
     case CML_PTE_REALS: parse_reals(p, v, &f); break;

@@ -97,7 +97,7 @@ static cml_fb_ref put_scalar(pte_writer *p, const cml_pte_value *v) {
 static cml_fb_ref put_content(pte_writer *p, const cml_pte_value *v) {
   switch (v->kind) {
     case CML_PTE_TENSOR: return put_tensor(p, v->tensor);
-    case CML_PTE_STRING: return put_box_ref(p, cml_fb_put_string(&p->w, v->string));
+    case CML_PTE_STRING: return put_box_ref(p, cml_fb_put_string(&p->w, cml_pte_text(v)));
     case CML_PTE_INTEGERS: return put_integers(p, v);
     case CML_PTE_REALS: return put_box_ref(p, cml_fb_put_vector(&p->w, v->reals, v->count, 8, 8));
     case CML_PTE_BOOLEANS: return put_box_ref(p, cml_fb_put_vector(&p->w, v->booleans, v->count, 1, 1));

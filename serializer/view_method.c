@@ -64,7 +64,7 @@ static void put_value(cml_buffer *out, const cml_view_pte *v, const cml_pte_meth
     case CML_PTE_INTEGER: cml_buffer_printf(out, "%lld", (long long)value->integer); break;
     case CML_PTE_BOOLEAN: cml_buffer_text(out, value->boolean ? "true" : "false"); break;
     case CML_PTE_REAL: put_real(out, value->real); break;
-    case CML_PTE_STRING: cml_buffer_json_string(out, value->string.data, value->string.size < MAX_TEXT ? value->string.size : MAX_TEXT); break;
+    case CML_PTE_STRING: cml_buffer_json_string(out, value->text, value->count < MAX_TEXT ? value->count : MAX_TEXT); break;
     case CML_PTE_TENSOR: put_tensor(out, v, index, value->tensor); break;
     default:
       if (inside) cml_buffer_printf(out, "%%%u", index);

@@ -75,7 +75,7 @@ static void put_value(cml_json *j, const cml_pte_value *v) {
     case CML_PTE_INTEGER: cml_json_put_int(j, "value", v->integer); break;
     case CML_PTE_BOOLEAN: cml_json_put_bool(j, "value", v->boolean); break;
     case CML_PTE_REAL: cml_json_key(j, "value"), cml_json_real(j, v->real); break;
-    case CML_PTE_STRING: cml_json_put_string(j, "value", v->string); break;
+    case CML_PTE_STRING: cml_json_put_string(j, "value", cml_pte_text(v)); break;
     case CML_PTE_TENSOR: put_tensor(j, v->tensor); break;
     default: put_list(j, v);
   }

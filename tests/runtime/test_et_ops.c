@@ -109,8 +109,8 @@ static void take_arg(reader *r, arg *a) {
     case 'd': a->value.kind = CML_PTE_REAL; a->value.real = take_f64(r); break;
     case 's':
       a->value.kind = CML_PTE_STRING;
-      a->value.string.size = take_u16(r);
-      a->value.string.data = take(r, a->value.string.size);
+      a->value.count = take_u16(r);
+      a->value.text = take(r, a->value.count);
       break;
     case 'D':
       a->value.kind = CML_PTE_REALS;

@@ -45,7 +45,7 @@ static inline void dump_value(cml_buffer *b, const cml_pte_value *v) {
     case CML_PTE_BOOLEAN: cml_buffer_printf(b, " %d", v->boolean); break;
     case CML_PTE_REAL: dump_bytes(b, "bits", cml_span_of(&v->real, 8)); break;
     case CML_PTE_TENSOR: dump_tensor(b, v->tensor); break;
-    case CML_PTE_STRING: dump_string(b, "text", v->string); break;
+    case CML_PTE_STRING: dump_string(b, "text", cml_pte_text(v)); break;
     case CML_PTE_REALS: dump_bytes(b, "bits", cml_span_of(v->reals, 8 * (size_t)v->count)); break;
     case CML_PTE_BOOLEANS: dump_bytes(b, "bits", cml_span_of(v->booleans, v->count)); break;
     default: dump_items(b, "items", v->items, v->count);
