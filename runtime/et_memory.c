@@ -123,7 +123,7 @@ size_t cml_et_scratch(const cml_et_call *c) {
 }
 
 static size_t crew_room(const cml_et_call *c) {
-  size_t own = (cml_pool_threads(c->pool) - 1) * 4096, crew = cml_et_scratch(c) / 5 * 3;
+  size_t own = (cml_pool_threads(c->pool) - 1) * 4096, crew = cml_et_crew_scratch(c);
   return own < crew / 3 * 2 ? crew - own : crew / 3;
 }
 

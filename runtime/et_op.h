@@ -104,6 +104,9 @@ static inline bool cml_et_bool(const cml_et_call *c, size_t i, bool if_none) {
   return cml_et_none(c, i) ? if_none : c->args[i]->kind == CML_PTE_INTEGER ? c->args[i]->integer != 0 : c->args[i]->boolean;
 }
 
+/* s. */
+static inline cml_string cml_et_string(const cml_et_call *c, size_t i) { return (cml_string){c->args[i]->text, c->args[i]->count}; }
+
 /* A Scalar: its kind and value as both; i saturates where a real does not fit (0 for NaN). */
 typedef struct cml_et_number {
   cml_pte_kind kind; /* INTEGER, BOOLEAN, REAL; NONE */
@@ -237,7 +240,9 @@ CML_API void *cml_et_keep(cml_et_call *c, uint64_t size);
 
 /* Bytes of scratch that one call should not exceed: together with the loaded program's tables 2 MB at most, within bounds. */
 CML_API size_t cml_et_scratch(const cml_et_call *c);
-/* Threads that work together, each over scratch of its own: as many as have room in three fifths of that (fewer where the pool has
+/* What of it is for threads' scratch. */
+static inline size_t cml_et_crew_scratch(const cml_et_call *c) { return cml_et_scratch(c) / 5 * 3; }
+/* Threads that work together, each over scratch of its own: as many as have room in that (fewer where the pool has
  * many threads), at least one, so that a machine of many cores takes no more memory than one of few. */
 typedef struct cml_et_crew {
   cml_pool *pool;

@@ -181,7 +181,7 @@ static cml_status op_div_mode(cml_et_call *c, cml_error *err) {
   pair p;
   take_pair(c, &p);
   if (cml_et_none(c, 2)) return true_divide(c, &p, 3, err);
-  const cml_string mode = {c->args[2]->text, c->args[2]->count};
+  const cml_string mode = cml_et_string(c, 2);
   if (mode.size == 5 && !memcmp(mode.data, "floor", 5)) return run_pair(c, &p, &floor_maps, NULL, 3, err);
   if (mode.size == 5 && !memcmp(mode.data, "trunc", 5))
     return run_pair(c, &p, p.dtype == CML_F16 ? &trunc_f16_maps : p.dtype == CML_BF16 ? &trunc_bf16_maps : &trunc_maps, NULL, 3, err);

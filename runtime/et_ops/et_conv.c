@@ -363,7 +363,7 @@ static cml_status run_slices(cml_et_call *c, blocked *b, const cml_et_tensor *bi
     b->conv.out_pixel = slice;
   }
   size_t scratch = choose_tiles(c, b);
-  if (!(*done = scratch <= cml_et_scratch(c) / 5 * 3)) return CML_OK;
+  if (!(*done = scratch <= cml_et_crew_scratch(c))) return CML_OK;
   CML_TRY(take_room(c, b, bias, scratch, err));
   for (size_t o = 0; o < all.outputs; o += b->conv.outputs) {
     size_t group = o / outputs, first = o % outputs;

@@ -34,7 +34,7 @@ typedef struct job {
 static void load_line(const job *j, const transform *t, int64_t first, void *line) {
   for (size_t i = 0; i < j->pieces; i++) {
     const piece *p = &j->given[i];
-    char *re = (char *)line + (size_t)p->at * t->k->width;
+    char *re = cml_et_part_at(t->k, line, p->at);
     cml_et_load_range(t->k, &j->from, first + p->offset, p->step, p->im, p->count, re, t->line.im);
   }
 }
@@ -42,7 +42,7 @@ static void load_line(const job *j, const transform *t, int64_t first, void *lin
 static void load_lanes(const job *j, const transform *t, int64_t first, int64_t lane, int64_t lanes) {
   for (size_t i = 0; i < j->pieces; i++) {
     const piece *p = &j->given[i];
-    char *x = (char *)t->x + (size_t)p->at * 2 * t->k->lanes * t->k->width;
+    char *x = cml_et_part_at(t->k, t->x, 2 * p->at * (int64_t)t->k->lanes);
     cml_et_load_lanes(t->k, &j->from, first + p->offset, p->step, p->im, lane, p->count, lanes, x);
   }
 }
@@ -61,7 +61,7 @@ static void run_line(job *j, const transform *t, const void *turns, int64_t from
   }
   if (j->scale != 1) {
     k->scale(wanted, j->scale, out);
-    k->scale(wanted, j->scale, (char *)out + im * k->width);
+    k->scale(wanted, j->scale, cml_et_part_at(k, out, (int64_t)im));
   }
   cml_et_store_range(k, &j->to, to + j->wanted.offset, j->wanted.step, j->wanted.im, j->wanted.count, out, im);
 }
@@ -122,7 +122,7 @@ static void load_given(const passage *p, int64_t first, int64_t count, void *re,
     const piece *q = &p->j->given[i];
     int64_t begin = first > q->at ? first : q->at, end = first + count < q->at + q->count ? first + count : q->at + q->count;
     if (begin < end)
-      cml_et_load_range(p->k, &p->j->from, p->from + q->offset + (begin - q->at) * q->step, q->step, q->im, end - begin, (char *)re + (size_t)(begin - first) * p->k->width, apart(p->k, re, im));
+      cml_et_load_range(p->k, &p->j->from, p->from + q->offset + (begin - q->at) * q->step, q->step, q->im, end - begin, cml_et_part_at(p->k, re, begin - first), apart(p->k, re, im));
   }
 }
 
@@ -139,8 +139,8 @@ static void load_some(const long_line *l, int64_t first, int64_t count, void *re
   const int64_t half = p->j->n / 2 + 1, there = p->j->how != MIRRORED || first + count <= half ? count : first < half ? half - first : 0;
   load_given(p, first, there, re, im);
   if (there == count) return;
-  re = (char *)re + (size_t)there * p->k->width;
-  im = (char *)im + (size_t)there * p->k->width;
+  re = cml_et_part_at(p->k, re, there);
+  im = cml_et_part_at(p->k, im, there);
   count -= there;
   load_given(p, p->j->n - (first + there + count - 1), count, re, im);
   if (p->k->width == 8) TURN_ROUND(double)

@@ -62,14 +62,11 @@ static void store(const kernels *k, grid *g, int64_t first, int64_t step, int64_
   else cml_et_store_f32(&g->parts, first, step, count, from);
 }
 
-/* Whether elements need no conversion. */
-static bool native(const kernels *k, const grid *g) { return cml_et_width(&g->parts) == k->width; }
 static char *element(const grid *g, int64_t i) { return (char *)g->parts.data + (size_t)i * cml_et_width(&g->parts); }
-static char *real(const kernels *k, const void *x, int64_t i) { return (char *)x + (size_t)i * k->width; }
 
 void cml_et_load_range(const kernels *k, const grid *g, int64_t first, int64_t step, int64_t im, int64_t count, void *line, size_t apart) {
-  char *side = real(k, line, (int64_t)apart);
-  if (native(k, g) && im == 1 && step == 2) {
+  char *side = cml_et_part_at(k, line, (int64_t)apart);
+  if (cml_et_native(k, g) && im == 1 && step == 2) {
     k->part(1, (size_t)count, element(g, first), 0, line, apart, 0);
     return;
   }
@@ -79,42 +76,42 @@ void cml_et_load_range(const kernels *k, const grid *g, int64_t first, int64_t s
 }
 
 void cml_et_store_range(const kernels *k, grid *g, int64_t first, int64_t step, int64_t im, int64_t count, const void *line, size_t apart) {
-  if (native(k, g) && im == 1 && step == 2) {
+  if (cml_et_native(k, g) && im == 1 && step == 2) {
     k->join(1, (size_t)count, line, apart, 0, element(g, first), 0);
     return;
   }
   store(k, g, first, step, count, line);
-  if (im) store(k, g, first + im, step, count, real(k, line, (int64_t)apart));
+  if (im) store(k, g, first + im, step, count, cml_et_part_at(k, line, (int64_t)apart));
 }
 
 /* Reals or pairs of them that lie side by side along the line: a matrix of lines becomes one of places. */
-static bool turns(const kernels *k, const grid *g, int64_t step, int64_t im) { return native(k, g) && k->width == 4 && (im == 1 ? step == 2 : im == 0 && step == 1); }
+static bool turns(const kernels *k, const grid *g, int64_t step, int64_t im) { return cml_et_native(k, g) && k->width == 4 && (im == 1 ? step == 2 : im == 0 && step == 1); }
 
 void cml_et_load_lanes(const kernels *k, const grid *g, int64_t first, int64_t step, int64_t im, int64_t lane, int64_t count, int64_t lanes, void *x) {
   const size_t all = k->lanes;
   if (turns(k, g, step, im)) {
     cml_kernels_get()->transpose((size_t)lanes, (size_t)(im ? 2 * count : count), (const float *)(const void *)element(g, first), (size_t)lane, x, im ? all : 2 * all);
-  } else if (native(k, g) && im == 1 && lane == 2) {
+  } else if (cml_et_native(k, g) && im == 1 && lane == 2) {
     k->part((size_t)count, (size_t)lanes, element(g, first), (size_t)step, x, all, 2 * all);
   } else {
     for (int64_t i = 0; i < count; i++) {
-      load(k, g, first + i * step, lane, lanes, real(k, x, 2 * i * (int64_t)all));
-      if (im) load(k, g, first + i * step + im, lane, lanes, real(k, x, (2 * i + 1) * (int64_t)all));
+      load(k, g, first + i * step, lane, lanes, cml_et_part_at(k, x, 2 * i * (int64_t)all));
+      if (im) load(k, g, first + i * step + im, lane, lanes, cml_et_part_at(k, x, (2 * i + 1) * (int64_t)all));
     }
   }
-  for (int64_t i = 0; i < count && !im; i++) memset(real(k, x, (2 * i + 1) * (int64_t)all), 0, all * k->width);
+  for (int64_t i = 0; i < count && !im; i++) memset(cml_et_part_at(k, x, (2 * i + 1) * (int64_t)all), 0, all * k->width);
 }
 
 void cml_et_store_lanes(const kernels *k, grid *g, int64_t first, int64_t step, int64_t im, int64_t lane, int64_t count, int64_t lanes, const void *x) {
   const size_t all = k->lanes;
   if (im && turns(k, g, step, im)) {
     cml_kernels_get()->transpose((size_t)(2 * count), (size_t)lanes, x, all, (float *)(void *)element(g, first), (size_t)lane);
-  } else if (native(k, g) && im == 1 && lane == 2) {
+  } else if (cml_et_native(k, g) && im == 1 && lane == 2) {
     k->join((size_t)count, (size_t)lanes, x, all, 2 * all, element(g, first), (size_t)step);
   } else {
     for (int64_t i = 0; i < count; i++) {
-      store(k, g, first + i * step, lane, lanes, real(k, x, 2 * i * (int64_t)all));
-      if (im) store(k, g, first + i * step + im, lane, lanes, real(k, x, (2 * i + 1) * (int64_t)all));
+      store(k, g, first + i * step, lane, lanes, cml_et_part_at(k, x, 2 * i * (int64_t)all));
+      if (im) store(k, g, first + i * step + im, lane, lanes, cml_et_part_at(k, x, (2 * i + 1) * (int64_t)all));
     }
   }
 }

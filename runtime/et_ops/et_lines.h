@@ -15,6 +15,9 @@ void cml_et_grid_of(const cml_et_tensor *x, cml_et_grid *g);
 /* Those for its type: of floats, or of doubles. */
 const cml_fourier_kernels *cml_et_kernels_of(const cml_et_grid *g);
 
+/* Whether their elements need no conversion. */
+static inline bool cml_et_native(const cml_fourier_kernels *k, const cml_et_grid *g) { return cml_et_width(&g->parts) == k->width; }
+
 /* Lines of two grids along one dimension, some side by side at a time: where the first of these begin. */
 typedef struct cml_et_walk {
   int64_t left;                                 /* times */

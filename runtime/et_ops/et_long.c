@@ -29,14 +29,10 @@ static int64_t rows_of(const kernels *k, int64_t n) {
   return 0;
 }
 
-static bool native(const kernels *k, const grid *g) { return cml_et_width(&g->parts) == k->width; }
-
 bool cml_et_stays(const grid *g, int64_t n) {
   const kernels *k = cml_et_kernels_of(g);
-  return native(k, g) && rows_of(k, n) > 0;
+  return cml_et_native(k, g) && rows_of(k, n) > 0;
 }
-
-static char *real(const kernels *k, void *x, size_t i) { return (char *)x + i * k->width; }
 
 static int64_t at_most(int64_t n, int64_t most) { return n < most ? n : most; }
 
@@ -71,9 +67,9 @@ static void run_rows(const transform *t, grid *g, const place *p, double scale) 
     cml_et_load_range(k, g, first, p->step, p->im, columns, t->y, im);
     char *out = cml_et_transform_line(t), *other = cml_et_other(t, out);
     for (int part = 0; part < 2; part++) {
-      char *x = real(k, out, part ? im : 0);
+      char *x = cml_et_part_at(k, out, part ? (int64_t)im : 0);
       if (scale != 1) k->scale((size_t)columns, scale, x);
-      if (columns % rows == 0 && s > 1) shuffle(k, (size_t)rows, (size_t)s, x, real(k, other, part ? im : 0));
+      if (columns % rows == 0 && s > 1) shuffle(k, (size_t)rows, (size_t)s, x, cml_et_part_at(k, other, part ? (int64_t)im : 0));
     }
     cml_et_store_range(k, g, first, p->step, p->im, columns, columns % rows == 0 && s > 1 ? other : out, im);
   }
@@ -185,15 +181,15 @@ static void keep_rows(detour *d, const long_line *l, int64_t first, int64_t coun
   for (int64_t c = 0; c < d->columns; c += lanes) {
     const int64_t some = at_most(d->columns - c, lanes);
     for (int64_t r = 0; r < d->rows; r++) {
-      char *x = real(k, t->x, (size_t)(2 * r * lanes));
-      l->load(l, r * d->columns + c, some, x, real(k, x, k->lanes));
+      char *x = cml_et_part_at(k, t->x, 2 * r * lanes);
+      l->load(l, r * d->columns + c, some, x, cml_et_part_at(k, x, lanes));
     }
     char *out = cml_et_transform_lanes(t);
     k->turn((double)d->n, d->sign, (size_t)d->rows, (size_t)c, out);
     for (int64_t r = 0; r < count; r++) {
-      char *x = real(k, out, (size_t)(2 * (first + r) * lanes)), *kept = real(k, d->kept, (size_t)(2 * r * d->columns + c));
+      char *x = cml_et_part_at(k, out, 2 * (first + r) * lanes), *kept = cml_et_part_at(k, d->kept, 2 * r * d->columns + c);
       memcpy(kept, x, (size_t)some * k->width);
-      memcpy(real(k, kept, (size_t)d->columns), real(k, x, k->lanes), (size_t)some * k->width);
+      memcpy(cml_et_part_at(k, kept, d->columns), cml_et_part_at(k, x, lanes), (size_t)some * k->width);
     }
   }
 }
@@ -208,11 +204,11 @@ void cml_et_detour_run(detour *d, const long_line *l, int64_t wanted) {
     count = at_most(d->rows - first, d->group);
     keep_rows(d, l, first, count);
     for (int64_t r = first; r < first + count && r < wanted; r++) {
-      char *kept = real(t->k, d->kept, (size_t)(2 * (r - first) * d->columns));
+      char *kept = cml_et_part_at(t->k, d->kept, 2 * (r - first) * d->columns);
       memcpy(t->y, kept, (size_t)d->columns * t->k->width);
-      memcpy(real(t->k, t->y, t->line.im), real(t->k, kept, (size_t)d->columns), (size_t)d->columns * t->k->width);
+      memcpy(cml_et_part_at(t->k, t->y, (int64_t)t->line.im), cml_et_part_at(t->k, kept, d->columns), (size_t)d->columns * t->k->width);
       char *out = cml_et_transform_line(t);
-      l->store(l, r, d->rows, (wanted - r + d->rows - 1) / d->rows, out, real(t->k, out, t->line.im));
+      l->store(l, r, d->rows, (wanted - r + d->rows - 1) / d->rows, out, cml_et_part_at(t->k, out, (int64_t)t->line.im));
     }
   }
 }

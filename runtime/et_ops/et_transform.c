@@ -55,7 +55,7 @@ void cml_et_roots(const kernels *k, int64_t n, double sign, int64_t count, void 
   for (int64_t i = 0, m; i < count; i += m) {
     m = count - i < CHUNK ? count - i : CHUNK;
     for (int64_t j = 0; j < m; j++) at[j] = (double)(i + j);
-    k->roots((double)n, sign, (size_t)m, at, (char *)re + (size_t)i * k->width, (char *)re + (size_t)(count + i) * k->width);
+    k->roots((double)n, sign, (size_t)m, at, cml_et_part_at(k, re, i), cml_et_part_at(k, re, count + i));
   }
 }
 
@@ -121,8 +121,7 @@ static cml_status prepare_lanes(cml_et_call *c, transform *t, double sign, cml_e
 
 /* ---- convolutions with chirps ---- */
 
-static char *im_of(const transform *t, void *line) { return (char *)line + t->line.im * t->k->width; }
-static char *after(const transform *t, void *part, int64_t i) { return (char *)part + (size_t)i * t->k->width; }
+static char *im_of(const transform *t, void *line) { return cml_et_part_at(t->k, line, (int64_t)t->line.im); }
 
 /* exp(sign pi i k k / n) for count k from `first` on. */
 static void put_chirp(const chirp *h, int64_t first, int64_t count, double sign, void *re, void *im) {
@@ -134,7 +133,7 @@ static void put_chirp(const chirp *h, int64_t first, int64_t count, double sign,
       uint64_t k = (uint64_t)(first + i + j < 0 ? -(first + i + j) : first + i + j);
       at[j] = (double)(k < UINT32_MAX ? k * k % turn : (uint64_t)((unsigned __int128)k * k % turn));
     }
-    h->t.k->roots((double)turn, sign, (size_t)m, at, after(&h->t, re, i), after(&h->t, im, i));
+    h->t.k->roots((double)turn, sign, (size_t)m, at, cml_et_part_at(h->t.k, re, i), cml_et_part_at(h->t.k, im, i));
   }
 }
 
@@ -164,7 +163,7 @@ static void take_spectrum(chirp *h, int64_t from, int64_t to) {
     int64_t first = side ? away - h->block + 1 : away, last = (side ? away : away + h->block) - 1, at = side ? h->block + 1 : 0;
     if (first < -reach) at += -reach - first, first = -reach;
     if (last > reach) last = reach;
-    if (first <= last) put_chirp(h, first, last - first + 1, -h->sign, after(t, re, at), after(t, im, at));
+    if (first <= last) put_chirp(h, first, last - first + 1, -h->sign, cml_et_part_at(t->k, re, at), cml_et_part_at(t->k, im, at));
   }
   void *out = cml_et_transform_line(t);
   t->k->scale((size_t)size, 1 / (double)size, out);
@@ -176,7 +175,7 @@ static void take_spectrum(chirp *h, int64_t from, int64_t to) {
 /* The chirp itself for the block of numbers `from` .. */
 static void take_factors(chirp *h, int64_t from) {
   if (h->base == from) return;
-  put_chirp(h, from, h->n - from < h->block ? h->n - from : h->block, h->sign, h->factors, after(&h->t, h->factors, h->block));
+  put_chirp(h, from, h->n - from < h->block ? h->n - from : h->block, h->sign, h->factors, cml_et_part_at(h->t.k, h->factors, h->block));
   h->base = from;
 }
 
@@ -186,9 +185,9 @@ static void add_block(chirp *h, int64_t from, int64_t count, bool adds, void *to
   char *re = t->y, *im = im_of(t, re);
   const size_t left = (size_t)(2 * h->block - count) * t->k->width;
   take_factors(h, from);
-  t->k->products((size_t)count, re, im, h->factors, after(t, h->factors, h->block), false, re, im);
-  memset(after(t, re, count), 0, left);
-  memset(after(t, im, count), 0, left);
+  t->k->products((size_t)count, re, im, h->factors, cml_et_part_at(t->k, h->factors, h->block), false, re, im);
+  memset(cml_et_part_at(t->k, re, count), 0, left);
+  memset(cml_et_part_at(t->k, im, count), 0, left);
   char *out = cml_et_transform_line(t);
   t->k->products((size_t)(2 * h->block), out, im_of(t, out), h->spectrum, im_of(t, h->spectrum), adds, im_of(t, to), to);
 }
@@ -198,7 +197,7 @@ static char *end_block(chirp *h, int64_t to, int64_t count) {
   const transform *t = &h->t;
   char *im = cml_et_transform_line(t), *re = im_of(t, im);
   take_factors(h, to);
-  t->k->products((size_t)count, re, im, h->factors, after(t, h->factors, h->block), false, re, im);
+  t->k->products((size_t)count, re, im, h->factors, cml_et_part_at(t->k, h->factors, h->block), false, re, im);
   return im;
 }
 

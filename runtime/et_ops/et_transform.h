@@ -30,6 +30,9 @@ void *cml_et_transform_line(const cml_et_transform *t);
 void *cml_et_transform_lanes(const cml_et_transform *t);
 static inline void *cml_et_other(const cml_et_transform *t, const void *one) { return one == t->x ? t->y : t->x; }
 
+/* Where number i of floats or doubles lies. */
+static inline char *cml_et_part_at(const cml_fourier_kernels *k, const void *x, int64_t i) { return (char *)(uintptr_t)x + (size_t)i * k->width; }
+
 /* exp(sign 2 pi i k / n) for count k from 0 on: their real parts, then the imaginary ones. */
 void cml_et_roots(const cml_fourier_kernels *k, int64_t n, double sign, int64_t count, void *to);
 /* Temporary memory for pairs of reals; NULL where there is none. */

@@ -152,7 +152,7 @@ static void gelu_tanh_f32(void *out, const void *const *in, size_t n, const cml_
 }
 static cml_status op_gelu(cml_et_call *c, cml_error *err) {
   static const cml_et_maps exact = {gelu_f32, gelu_f64, NULL, false}, approximate = {gelu_tanh_f32, gelu_tanh_f64, NULL, false};
-  const cml_string mode = {c->args[1]->text, c->args[1]->count};
+  const cml_string mode = cml_et_string(c, 1);
   bool by_tanh = mode.size == 4 && !memcmp(mode.data, "tanh", 4);
   if (!by_tanh && !(mode.size == 4 && !memcmp(mode.data, "none", 4)))
     return cml_et_fail(c, err, "approximate is '%.*s', neither 'none' nor 'tanh'", (int)(mode.size < 40 ? mode.size : 40), (const char *)mode.data);
