@@ -1,5 +1,6 @@
-/* One thread takes a head and a part of its queries: packs the head's keys (as columns) and values once, then goes through the
- * queries in blocks of a few tiles. Few queries (decoding) read keys and values where they lie. */
+/* One thread takes a head and a part of its queries: packs the head's keys (as columns) and values once, also for the heads after it that
+ * have the same, then goes through the queries in blocks of a few tiles. Few queries (decoding) read keys and values where they lie,
+ * CML_ATTEND at a time, which may be of several heads with the same keys and values. */
 #include "attention.h"
 #include "sizes.h"
 
@@ -17,14 +18,16 @@ typedef struct parts {
 } parts;
 
 static parts measure(const cml_kernels *k, const cml_attention *a) {
-  parts p;
+  parts p = {.query = up16(CML_ATTEND * a->depth), .scores = CML_ATTEND * up16(a->keys), .sums = up16(CML_ATTEND * a->value_depth)};
   size_t n = query_block(k);
+  p.total = p.query + p.scores + p.sums;
+  if (a->queries <= FEW_QUERIES) return p;
   p.keys = up16(cml_pack_bytes(k, a->depth, a->keys, false) / 4);
   p.values = up16(cml_pack_bytes(k, a->keys, a->value_depth, false) / 4);
   p.query = up16(n * a->depth + 16);
-  p.scores = up16(a->queries <= FEW_QUERIES && a->keys > n * KEY_BLOCK ? a->keys : n * KEY_BLOCK);
+  p.scores = up16(n * KEY_BLOCK);
   p.sums = up16(n * a->value_depth + 16);
-  p.rows = up16(3 * n + a->value_depth + a->keys);
+  p.rows = up16(3 * n);
   p.total = p.keys + p.values + p.query + p.scores + p.sums + p.rows;
   return p;
 }
@@ -83,22 +86,30 @@ static void store_row(const cml_kernels *k, const cml_attention *a, int64_t base
 
 /* ---- few queries ---- */
 
-static void decode(const cml_kernels *k, const cml_attention *a, size_t head, size_t query, float *scratch) {
-  float *q = scratch, *scores = q + up16(a->depth), *sum = scores + up16(a->keys), *row = sum + up16(a->value_depth);
-  size_t size = a->half ? 2 : 4;
-  int64_t key = base_of(a, &a->k, head), value = base_of(a, &a->v, head);
-  load_rows(k, a, &a->q, base_of(a, &a->q, head) + (int64_t)query * a->q.row, 1, q, a->depth);
-  k->binary_scalar(CML_BINARY_MUL, q, a->scale, false, q, a->depth);
-  k->gemv_rows(a->keys, a->depth, (const char *)a->k.data + (size_t)key * size, a->half, (size_t)a->k.row, q, scores);
-  add_masks(k, a, head, query, 1, 0, scores, 0, a->keys);
-  k->softmax(scores, scores, a->keys);
-  memset(sum, 0, a->value_depth * 4);
-  for (size_t s = 0; s < a->keys; s++) {
-    int64_t at = value + (int64_t)s * a->v.row;
-    if (a->half) load_rows(k, a, &a->v, at, 1, row, a->value_depth);
-    k->axpy(scores[s], a->half ? row : (const float *)a->v.data + at, sum, a->value_depth);
+/* How many heads, from a multiple of it on, have the same keys and values. */
+static size_t sharing_heads(const cml_attention *a) {
+  size_t n = 1;
+  for (int i = CML_ATTENTION_DIMS - 1; i >= 0 && (a->dims[i] == 1 || (!a->k.batch[i] && !a->v.batch[i])); i--) n *= (size_t)a->dims[i];
+  return n;
+}
+
+/* Queries [begin, end) of all heads, counted through, that have the same keys and values. */
+static void decode(const cml_kernels *k, const cml_attention *a, size_t begin, size_t end, float *scratch) {
+  parts p = measure(k, a);
+  float *q = scratch, *scores = q + p.query, *sums = scores + p.scores;
+  const size_t size = a->half ? 2 : 4, first = begin / a->queries, stride = up16(a->keys), n = end - begin;
+  for (size_t i = 0; i < n; i++)
+    load_rows(k, a, &a->q, base_of(a, &a->q, (begin + i) / a->queries) + (int64_t)((begin + i) % a->queries) * a->q.row, 1, q + i * a->depth, a->depth);
+  k->binary_scalar(CML_BINARY_MUL, q, a->scale, false, q, n * a->depth);
+  k->attend_keys(n, a->keys, a->depth, q, (const char *)a->k.data + (size_t)base_of(a, &a->k, first) * size, a->half, (size_t)a->k.row, scores, stride);
+  for (size_t i = 0; i < n; i++) {
+    add_masks(k, a, (begin + i) / a->queries, (begin + i) % a->queries, 1, 0, scores + i * stride, 0, a->keys);
+    k->softmax(scores + i * stride, scores + i * stride, a->keys);
   }
-  store_row(k, a, base_of(a, &a->out, head), query, sum, 1);
+  k->attend_values(n, a->keys, a->value_depth, scores, stride, (const char *)a->v.data + (size_t)base_of(a, &a->v, first) * size, a->half,
+                   (size_t)a->v.row, sums);
+  for (size_t i = 0; i < n; i++)
+    store_row(k, a, base_of(a, &a->out, (begin + i) / a->queries), (begin + i) % a->queries, sums + i * a->value_depth, 1);
 }
 
 /* ---- blocks ---- */
@@ -145,17 +156,27 @@ static void query_rows(const head_work *w, size_t q0, size_t rows) {
 typedef struct job {
   const cml_kernels *k;
   const cml_attention *a;
-  size_t splits; /* parts of a head's queries */
+  size_t splits;   /* parts of a head's queries, or, of few, of those that have the same keys and values */
+  size_t together; /* how many these are */
   char *scratch;
   size_t slot;
 } job;
+
+static void run_few(void *context, size_t thread, size_t begin, size_t end) {
+  const job *j = context;
+  for (size_t i = begin; i < end; i++) {
+    size_t first = i / j->splits * j->together, part = i % j->splits;
+    decode(j->k, j->a, first + part * j->together / j->splits, first + (part + 1) * j->together / j->splits, (float *)(void *)(j->scratch + thread * j->slot));
+  }
+}
 
 static void run_range(void *context, size_t thread, size_t begin, size_t end) {
   const job *j = context;
   const cml_attention *a = j->a;
   const cml_kernels *k = j->k;
   float *scratch = (float *)(void *)(j->scratch + thread * j->slot);
-  size_t size = a->half ? 2 : 4, packed = SIZE_MAX;
+  size_t size = a->half ? 2 : 4;
+  int64_t packed_keys = -1, packed_values = -1;
   parts p = measure(k, a);
   head_work w = {.k = k, .a = a, .keys = scratch};
   w.values = w.keys + p.keys, w.query = w.values + p.values, w.scores = w.query + p.query, w.sums = w.scores + p.scores;
@@ -163,17 +184,14 @@ static void run_range(void *context, size_t thread, size_t begin, size_t end) {
   for (size_t i = begin; i < end; i++) {
     w.head = i / j->splits;
     size_t part = i % j->splits, q = part * a->queries / j->splits, last = (part + 1) * a->queries / j->splits;
-    if (a->queries <= FEW_QUERIES) {
-      for (; q < last; q++) decode(k, a, w.head, q, scratch);
-      continue;
-    }
-    if (packed != w.head) {
-      cml_pack_panels(k, w.keys, false, (const char *)a->k.data + (size_t)base_of(a, &a->k, w.head) * size, a->half, a->depth, a->keys, 1,
-                      (size_t)a->k.row, 0, cml_panel_count(k, a->keys));
-      cml_pack_panels(k, w.values, false, (const char *)a->v.data + (size_t)base_of(a, &a->v, w.head) * size, a->half, a->keys, a->value_depth,
-                      (size_t)a->v.row, 1, 0, cml_panel_count(k, a->value_depth));
-      packed = w.head;
-    }
+    int64_t keys = base_of(a, &a->k, w.head), values = base_of(a, &a->v, w.head);
+    if (keys != packed_keys)
+      cml_pack_panels(k, w.keys, false, (const char *)a->k.data + (size_t)keys * size, a->half, a->depth, a->keys, 1, (size_t)a->k.row, 0,
+                      cml_panel_count(k, a->keys));
+    if (values != packed_values)
+      cml_pack_panels(k, w.values, false, (const char *)a->v.data + (size_t)values * size, a->half, a->keys, a->value_depth, (size_t)a->v.row, 1, 0,
+                      cml_panel_count(k, a->value_depth));
+    packed_keys = keys, packed_values = values;
     size_t blocks = (last - q + query_block(k) - 1) / query_block(k), count = last - q; /* of nearly equal height */
     for (size_t b = 0; b < blocks; b++) query_rows(&w, q + b * count / blocks, (b + 1) * count / blocks - b * count / blocks);
   }
@@ -184,7 +202,14 @@ void cml_attention_run(const cml_kernels *k, const cml_attention *a, cml_pool *p
   for (int i = 0; i < CML_ATTENTION_DIMS; i++) heads *= (size_t)a->dims[i];
   if (!heads || !a->queries || !a->value_depth) return;
   if (slots < threads) pool = NULL, threads = 1;
-  job j = {k, a, 1, scratch, cml_attention_scratch(k, a)};
+  job j = {k, a, 1, a->queries * sharing_heads(a), scratch, cml_attention_scratch(k, a)};
+  if (a->queries <= FEW_QUERIES) {
+    size_t groups = heads * a->queries / j.together;
+    j.splits = (j.together + CML_ATTEND - 1) / CML_ATTEND;
+    if (groups * j.splits < threads) j.splits = least(j.together, (threads + groups - 1) / groups);
+    cml_parallel_with_thread(pool, groups * j.splits, 1, run_few, &j);
+    return;
+  }
   if (threads > 1 && heads % threads) /* heads do not divide evenly: parts of them do */
     j.splits = least(threads, (a->queries + k->tile_rows - 1) / k->tile_rows);
   cml_parallel_with_thread(pool, heads * j.splits, 1, run_range, &j);

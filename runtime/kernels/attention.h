@@ -21,7 +21,7 @@ typedef struct cml_attention_mask {
   int64_t column;          /* 1, or 0 when one value serves all keys */
 } cml_attention_mask;
 
-enum { CML_ATTENTION_MASKS = 2 };
+enum { CML_ATTENTION_MASKS = 2, CML_ATTENTION_VIEWS = 4 + CML_ATTENTION_MASKS };
 
 typedef struct cml_attention {
   int64_t dims[CML_ATTENTION_DIMS]; /* of the heads; unused ones 1 */

@@ -174,6 +174,8 @@ typedef struct cml_plane_points {
 /* What rows are folded to: sums of x, |x| or x^2, the greatest or least (NaN when there is one). */
 typedef enum cml_row_fold { CML_FOLD_SUM, CML_FOLD_ABS, CML_FOLD_SQUARE, CML_FOLD_MAX, CML_FOLD_MIN } cml_row_fold;
 
+enum { CML_ATTEND = 4 };
+
 typedef struct cml_kernels {
   const char *name;      /* "portable", "avx2", "avxvnni", "avx512", "avx512vnni", "avx512vbmi", "avx512fp16", "amx", "neon", "neondot" */
   size_t width;          /* floats in a vector */
@@ -249,6 +251,11 @@ typedef struct cml_kernels {
   /* Packs a panel for gemm_tile: to[d][tile_columns] = from[j * stride + d], columns n and up zero; halves stay halves when
    * `half` (from_half only), else are widened. */
   void (*pack_panel)(void *to, bool half, const void *from, bool from_half, size_t depth, size_t n, size_t stride);
+
+  /* Attention of up to CML_ATTEND queries over the same keys and values, floats or halves, `row` elements apart. scores[v * stride + s] = query
+   * v, q[v * depth …], times key s; y[v * depth + c] = the sum over all values x of p[v * stride + s] * x[s * row + c]. */
+  void (*attend_keys)(size_t queries, size_t keys, size_t depth, const float *q, const void *k, bool half, size_t row, float *scores, size_t stride);
+  void (*attend_values)(size_t queries, size_t keys, size_t depth, const float *p, size_t stride, const void *x, bool half, size_t row, float *y);
 
   /* ---- bytes that stand for scale * (byte - zero) ---- */
 

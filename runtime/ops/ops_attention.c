@@ -24,9 +24,9 @@ static const cml_param scaled_params[] = {
     {"batch", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},
 };
 
-/* Made by passes: layout holds 4 batch dims, queries, keys, depth, value depth, then for query, key, value and output an offset, 4
- * batch strides and the rows' distance; shape is the output's. */
-enum { LAYOUT = 4, SHAPE, VIEW_NUMBERS = CML_ATTENTION_DIMS + 2, LAYOUT_NUMBERS = CML_ATTENTION_DIMS + 4 + 4 * VIEW_NUMBERS };
+/* Made by passes: layout holds 4 batch dims, queries, keys, depth, value depth, then for query, key, value, output and each mask an offset, 4
+ * batch strides and the distances of rows and columns; shape is the output's. */
+enum { LAYOUT = 4, SHAPE, VIEW_MASKS, VIEW_NUMBERS = CML_ATTENTION_DIMS + 3, MOST_NUMBERS = CML_ATTENTION_DIMS + 4 + CML_ATTENTION_VIEWS * VIEW_NUMBERS };
 static const cml_param view_params[] = {
     {"query", CML_M_FLOAT, 0, 1},
     {"key", CML_M_FLOAT, 0, 1},
@@ -34,6 +34,8 @@ static const cml_param view_params[] = {
     {"scale", CML_MASK(F32), CML_CONST | CML_OPTIONAL, 0},
     {"layout", CML_MASK(I32), CML_CONST, 0},
     {"shape", CML_MASK(I32), CML_CONST, 0},
+    {"attn_mask", CML_M_FLOAT | CML_M_BOOL, CML_OPTIONAL, 0},
+    {"attn_mask_2", CML_M_FLOAT | CML_M_BOOL, CML_OPTIONAL, 0},
 };
 
 static bool differ(int64_t a, int64_t b) { return a >= 0 && b >= 0 && a != b; }
@@ -182,42 +184,52 @@ static cml_status run(cml_call *c, cml_error *err) {
 
 /* ---- by strides ---- */
 
+/* What view number i of the layout is of; NULL: there is none. */
+static const cml_tensor *viewed(const cml_call *c, size_t i) { return i < 3 ? cml_arg(c, (unsigned)i) : i == 3 ? c->outs[0] : cml_arg(c, VIEW_MASKS + (unsigned)i - 4); }
+
 static cml_attention_view read_view(const int64_t *numbers, const cml_tensor *t) {
   cml_attention_view v = {.row = numbers[1 + CML_ATTENTION_DIMS]};
-  if (t->data) v.data = (const char *)t->data + (size_t)numbers[0] * (t->dtype == CML_F16 ? 2 : 4);
+  if (t->data) v.data = (const char *)t->data + (size_t)numbers[0] * (cml_dtype_bits(t->dtype) / 8);
   memcpy(v.batch, numbers + 1, sizeof v.batch);
   return v;
 }
 
 static void describe_views(const cml_call *c, const int64_t *numbers, cml_attention *a) {
-  const int64_t *sizes = numbers + CML_ATTENTION_DIMS, *views = sizes + 4;
+  const int64_t *sizes = numbers + CML_ATTENTION_DIMS, *view = sizes + 4;
   *a = (cml_attention){.queries = (size_t)sizes[0], .keys = (size_t)sizes[1], .depth = (size_t)sizes[2], .value_depth = (size_t)sizes[3],
                        .half = cml_arg(c, QUERY)->dtype == CML_F16};
   memcpy(a->dims, numbers, sizeof a->dims);
   a->scale = (float)cml_arg_float(c, SCALE - 1, 1 / sqrt((double)sizes[2]));
-  a->q = read_view(views, cml_arg(c, QUERY));
-  a->k = read_view(views + VIEW_NUMBERS, cml_arg(c, KEY));
-  a->v = read_view(views + 2 * VIEW_NUMBERS, cml_arg(c, VALUE));
-  a->out = read_view(views + 3 * VIEW_NUMBERS, c->outs[0]);
+  cml_attention_view *const to[CML_ATTENTION_VIEWS] = {&a->q, &a->k, &a->v, &a->out, &a->masks[0].view, &a->masks[1].view};
+  for (size_t i = 0; i < CML_ATTENTION_VIEWS; i++) {
+    const cml_tensor *t = viewed(c, i);
+    if (!t) continue;
+    *to[i] = read_view(view, t);
+    if (i > 3) a->masks[i - 4].type = mask_type(t), a->masks[i - 4].column = view[VIEW_NUMBERS - 1];
+    view += VIEW_NUMBERS;
+  }
 }
 
 /* Whether all that is read or written lies within a tensor of `count` elements. */
-static bool reaches(const int64_t *numbers, const int64_t *view, int64_t rows, int64_t depth, int64_t count) {
-  int64_t at = view[0] + (rows - 1) * view[1 + CML_ATTENTION_DIMS] + depth - 1;
+static bool reaches(const int64_t *numbers, const int64_t *view, int64_t rows, int64_t columns, int64_t count) {
+  int64_t at = view[0] + (rows - 1) * view[1 + CML_ATTENTION_DIMS] + (columns - 1) * view[2 + CML_ATTENTION_DIMS];
   for (int i = 0; i < CML_ATTENTION_DIMS; i++) at += (numbers[i] - 1) * view[1 + i];
   return at < count;
 }
 
 static cml_status infer_views(cml_call *c, cml_error *err) {
-  int64_t n[LAYOUT_NUMBERS], dims[CML_MAX_RANK], *sizes = n + CML_ATTENTION_DIMS, *views = sizes + 4;
-  size_t rank = cml_arg_ints(c, SHAPE, dims, CML_MAX_RANK);
-  if (cml_arg_ints(c, LAYOUT, n, LAYOUT_NUMBERS) != LAYOUT_NUMBERS) return cml_call_fail(c, err, "layout must have %d numbers", (int)LAYOUT_NUMBERS);
+  int64_t n[MOST_NUMBERS], dims[CML_MAX_RANK], *sizes = n + CML_ATTENTION_DIMS, *view = sizes + 4;
+  size_t rank = cml_arg_ints(c, SHAPE, dims, CML_MAX_RANK), count = cml_arg_ints(c, LAYOUT, n, MOST_NUMBERS);
   cml_out_set(c, 0, cml_arg(c, QUERY)->dtype, (int32_t)rank, dims);
-  const int64_t rows[] = {sizes[0], sizes[1], sizes[1], sizes[0]}, depths[] = {sizes[2], sizes[2], sizes[3], sizes[3]};
-  for (unsigned i = 0; i < 4; i++) {
-    const cml_tensor *t = i < 3 ? cml_arg(c, i) : c->outs[0];
-    if (!cml_tensor_known_shape(t) || !reaches(n, views + i * VIEW_NUMBERS, rows[i], depths[i], cml_tensor_count(t)))
+  const int64_t rows[] = {sizes[0], sizes[1], sizes[1], sizes[0], sizes[0], sizes[0]};
+  const int64_t columns[] = {sizes[2], sizes[2], sizes[3], sizes[3], sizes[1], sizes[1]};
+  for (unsigned i = 0; i < CML_ATTENTION_VIEWS; i++) {
+    const cml_tensor *t = viewed(c, i);
+    if (!t) continue;
+    if ((size_t)(view + VIEW_NUMBERS - n) > count) return cml_call_fail(c, err, "layout has but %zu numbers", count);
+    if (!cml_tensor_known_shape(t) || !reaches(n, view, rows[i], columns[i], cml_tensor_count(t)))
       return cml_call_fail(c, err, "the layout goes beyond a value's %lld elements", (long long)cml_tensor_count(t));
+    view += VIEW_NUMBERS;
   }
   cml_attention a;
   describe_views(c, n, &a);
@@ -227,9 +239,9 @@ static cml_status infer_views(cml_call *c, cml_error *err) {
 
 static cml_status run_views(cml_call *c, cml_error *err) {
   (void)err;
-  int64_t n[LAYOUT_NUMBERS];
+  int64_t n[MOST_NUMBERS];
   cml_attention a;
-  cml_arg_ints(c, LAYOUT, n, LAYOUT_NUMBERS);
+  cml_arg_ints(c, LAYOUT, n, MOST_NUMBERS);
   describe_views(c, n, &a);
   cml_attention_run(cml_kernels_get(), &a, c->pool, c->scratch, cml_pool_threads(c->pool));
   return CML_OK;

@@ -36,6 +36,7 @@ typedef struct scores {
   int mask_count;
   float scale;
   bool scaled;
+  cml_step *turn; /* makes k, and turns its rows to columns, which is to be undone; or NULL */
   cml_step *parts[MOST_PARTS];
   size_t part_count;
 } scores;
@@ -46,6 +47,26 @@ static bool same_rows(const cml_tensor *a, const cml_tensor *b) {
 }
 
 static bool same_shape(const cml_tensor *a, const cml_tensor *b) { return a->rank == b->rank && !memcmp(a->dims, b->dims, (size_t)a->rank * sizeof *a->dims); }
+
+/* The step when it is a transpose that makes columns of rows, whatever it does to the dims before these. */
+static cml_step *turning(const cml_graph *g, cml_step *s) {
+  const cml_tensor *p = s && cml_pass_is(s, "transpose") ? cml_pass_constant(g, s, "perm") : NULL;
+  int64_t r = p ? cml_tensor_count(p) : 0;
+  return r > 1 && (cml_tensor_get_int(p, r - 1) + r) % r == r - 2 && (cml_tensor_get_int(p, r - 2) + r) % r == r - 1 ? s : NULL;
+}
+
+/* Makes it leave the rows rows. */
+static cml_status turn_back(cml_graph *g, cml_step *s, cml_error *err) {
+  const cml_tensor *p = cml_pass_constant(g, s, "perm");
+  cml_tensor *t = &g->values[s->outs[0]].type;
+  int64_t perm[CML_MAX_RANK], columns = t->dims[t->rank - 2];
+  for (int32_t i = 0; i < t->rank; i++) perm[i] = i < t->rank - 2 ? cml_tensor_get_int(p, i) : i;
+  t->dims[t->rank - 2] = t->dims[t->rank - 1];
+  t->dims[t->rank - 1] = columns;
+  const cml_binding bindings[] = {{"x", cml_pass_arg(s, "x")}, {"perm", cml_pass_ints(g, perm, t->rank)}};
+  if (bindings[1].value == CML_NO_VALUE) return cml_fail_memory(err);
+  return cml_pass_become(g, s, "transpose", bindings, 2, err);
+}
 
 /* Sums with masks come first, between reshapes that group the heads in another way, then the scale. */
 static bool walk(cml_graph *g, const cml_use *uses, size_t at, uint32_t value, scores *found) {
@@ -76,25 +97,26 @@ static bool walk(cml_graph *g, const cml_use *uses, size_t at, uint32_t value, s
     return walk(g, uses, at, cml_pass_arg(s, right ? "x" : "y"), found);
   }
   found->q = cml_pass_arg(s, "x"), found->k = cml_pass_arg(s, "y");
-  return cml_pass_is(s, "matmul") && !truth(g, s, "transpose_x") && truth(g, s, "transpose_y");
+  if (!cml_pass_is(s, "matmul") || truth(g, s, "transpose_x")) return false;
+  return truth(g, s, "transpose_y") || (found->turn = turning(g, maker(g, uses, at, found->k)));
 }
 
 static bool fits(const cml_graph *g, const scores *found, uint32_t v) {
   const cml_tensor *a = cml_pass_type(g, found->q), *b = cml_pass_type(g, found->k), *c = cml_pass_type(g, v);
-  int32_t r = a->rank;
+  int32_t r = a->rank, row = found->turn ? 1 : 2; /* of the key, from the end */
   if (r < 3 || r > 6 || b->rank != r || c->rank != r || a->dtype != b->dtype || a->dtype != c->dtype) return false;
   if (a->dtype != CML_F16 && a->dtype != CML_F32) return false;
   if (!cml_tensor_known_shape(a) || !cml_tensor_known_shape(b) || !cml_tensor_known_shape(c)) return false;
   for (int32_t i = 0; i < r - 2; i++)
     if (a->dims[i] != b->dims[i] || a->dims[i] != c->dims[i]) return false;
-  return a->dims[r - 1] == b->dims[r - 1] && b->dims[r - 2] == c->dims[r - 2];
+  return a->dims[r - 1] == b->dims[r - 3 + row] && b->dims[r - row] == c->dims[r - 2];
 }
 
 /* The shape with the most dims in which a mask was added, or that of the scores as they were made. */
 static void widest(const cml_graph *g, const scores *found, cml_tensor *out) {
   const cml_tensor *q = cml_pass_type(g, found->q);
   *out = *q;
-  out->dims[out->rank - 1] = cml_pass_type(g, found->k)->dims[q->rank - 2];
+  out->dims[out->rank - 1] = cml_pass_type(g, found->k)->dims[q->rank - (found->turn ? 1 : 2)];
   for (int i = 0; i < found->mask_count; i++)
     if (cml_pass_type(g, found->added_to[i])->rank > out->rank) *out = *cml_pass_type(g, found->added_to[i]);
 }
@@ -151,6 +173,7 @@ static cml_status fuse(cml_graph *g, const cml_use *uses, size_t at, cml_error *
   }
   const cml_binding bindings[] = {{"query", found.q}, {"key", found.k}, {"value", v}, {"attn_mask", found.masks[0]}, {"scale", cml_pass_float(g, found.scale)},
                                   {"attn_mask_2", found.masks[1]}, {"batch", batch}};
+  if (found.turn) CML_TRY(turn_back(g, found.turn, err));
   CML_TRY(cml_pass_become(g, last, "cml_attention", bindings, sizeof bindings / sizeof *bindings, err));
   for (size_t i = 0; i < found.part_count; i++) found.parts[i]->op = NULL;
   return CML_OK;

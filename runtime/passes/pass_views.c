@@ -1,53 +1,83 @@
 /* Attention that reads its query, key and value where they were made, and writes where its result is wanted.
  *
  * Converters cut the joint product of q, k and v by reshape, transpose, split and squeeze, and turn the result back by another
- * transpose. All of these only say where an element lies: a view (offset and strides) of the value before them says it as well,
- * and the copies are not made. A view is carried back operation by operation, as long as each step along one of its dims is a
- * step along one dim of the operation's result, and rows keep their elements side by side. */
+ * transpose. Decoders repeat the heads of their cache for each head of the query, by tile and reshape. All of these only say where an
+ * element lies: a view (offset and strides) of the value before them says it as well, and the copies are not made. A view is carried
+ * back operation by operation, as long as each step along one of its dims, which may become several, is a step along one dim of the
+ * operation's result, and rows keep their elements side by side. */
 #include "attention.h"
 #include "passes.h"
 
+/* Heads may be several dims by now, of which a step along one is one step in the value: MOST_DIMS in all, the rows and columns last. */
+enum { MOST_DIMS = 2 * CML_MAX_RANK };
 typedef struct view {
   uint32_t value;
   int32_t rank;
-  int64_t offset, dims[CML_MAX_RANK], strides[CML_MAX_RANK];
+  int64_t offset, dims[MOST_DIMS], strides[MOST_DIMS];
 } view;
 
-static void row_strides(const cml_tensor *t, int64_t *strides) {
+static void row_strides(int32_t rank, const int64_t *dims, int64_t *strides) {
   int64_t n = 1;
-  for (int32_t i = t->rank - 1; i >= 0; i--) {
+  for (int32_t i = rank - 1; i >= 0; i--) {
     strides[i] = n;
-    n *= t->dims[i];
+    n *= dims[i];
   }
 }
 
 static view whole(const cml_graph *g, uint32_t value) {
   const cml_tensor *t = cml_pass_type(g, value);
   view v = {.value = value, .rank = t->rank};
-  memcpy(v.dims, t->dims, sizeof v.dims);
-  row_strides(t, v.strides);
+  memcpy(v.dims, t->dims, sizeof t->dims);
+  row_strides(t->rank, t->dims, v.strides);
   return v;
 }
 
-/* The view's elements after each axis of `out`, the value that it is a view of, took a stride and a start of its own. */
-static bool carry(const view *v, const cml_tensor *out, const int64_t *axis_stride, const int64_t *axis_start, view *to) {
-  int64_t strides[CML_MAX_RANK], last[CML_MAX_RANK], rest = v->offset; /* last: the furthest place along each axis */
-  row_strides(out, strides);
-  *to = *v;
+/* What becomes of the axes of a value: a stride and a start for each, in another value. */
+typedef struct axes {
+  int32_t rank;
+  int64_t dims[MOST_DIMS], stride[MOST_DIMS], start[MOST_DIMS];
+} axes;
+
+static void add_axis(axes *a, int64_t dim, int64_t stride, int64_t start) {
+  a->dims[a->rank] = dim, a->stride[a->rank] = stride, a->start[a->rank++] = start;
+}
+
+/* A dim of n steps by `stride` along axes, whose places `last` are the furthest so far: the dims that it becomes, innermost first. 0:
+ * it is not to be had by strides. */
+static int32_t carry_dim(const axes *from, const int64_t *strides, int64_t n, int64_t stride, int64_t *last, int64_t *dims, int64_t *moved) {
+  if (n == 1 || stride == 0) return dims[0] = n, moved[0] = 0, 1;
+  for (int32_t count = 0; count < MOST_DIMS;) {
+    int32_t a = 0;
+    while (a < from->rank && (from->dims[a] == 1 || strides[a] > stride)) a++;
+    if (a == from->rank || stride % strides[a]) return 0;
+    int64_t steps = stride / strides[a], inside = n;
+    if (last[a] + steps * (n - 1) >= from->dims[a]) { /* it goes on along the axis in front of this one */
+      inside = from->dims[a] / steps;
+      if (last[a] || from->dims[a] % steps || n % inside || inside < 2) return 0;
+    }
+    last[a] += steps * (inside - 1);
+    dims[count] = inside, moved[count++] = steps * from->stride[a];
+    n /= inside, stride *= inside;
+    if (n == 1) return count;
+  }
+  return 0;
+}
+
+/* The view's elements after each axis of the value that it is a view of took a stride and a start of its own. */
+static bool carry(const view *v, const axes *from, view *to) {
+  int64_t strides[MOST_DIMS], last[MOST_DIMS], dims[MOST_DIMS], moved[MOST_DIMS], rest = v->offset; /* last: the furthest place along each axis */
+  row_strides(from->rank, from->dims, strides);
   to->offset = 0;
-  for (int32_t a = 0; a < out->rank; a++) {
+  to->rank = 0;
+  for (int32_t a = 0; a < from->rank; a++) {
     last[a] = rest / strides[a];
     rest %= strides[a];
-    to->offset += (last[a] + axis_start[a]) * axis_stride[a];
+    to->offset += last[a] * from->stride[a] + from->start[a];
   }
   for (int32_t k = 0; k < v->rank; k++) {
-    if (v->dims[k] == 1) continue;
-    int32_t a = 0;
-    while (a < out->rank && (out->dims[a] == 1 || strides[a] > v->strides[k])) a++;
-    if (a == out->rank || v->strides[k] % strides[a]) return false;
-    int64_t steps = v->strides[k] / strides[a];
-    to->strides[k] = steps * axis_stride[a];
-    if ((last[a] += steps * (v->dims[k] - 1)) >= out->dims[a]) return false;
+    int32_t n = carry_dim(from, strides, v->dims[k], v->strides[k], last, dims, moved);
+    if (!n || (n > 1 && k >= v->rank - 2) || to->rank + n > MOST_DIMS) return false;
+    while (n--) to->dims[to->rank] = dims[n], to->strides[to->rank++] = moved[n];
   }
   return true;
 }
@@ -62,39 +92,48 @@ static const cml_step *maker(const cml_graph *g, size_t before, uint32_t value) 
   return NULL;
 }
 
-static bool through_transpose(const cml_graph *g, const cml_step *s, const view *v, view *to) {
-  uint32_t x = cml_pass_arg(s, "x"), perm = cml_pass_arg(s, "perm");
-  const cml_tensor *in = cml_pass_type(g, x), *out = cml_pass_type(g, s->outs[0]), *p = perm == CML_NO_VALUE ? NULL : cml_pass_type(g, perm);
-  int64_t strides[CML_MAX_RANK], moved[CML_MAX_RANK], start[CML_MAX_RANK] = {0};
-  if (!p || !p->data || cml_tensor_count(p) != in->rank) return false;
-  row_strides(in, strides);
+static bool through_transpose(const cml_graph *g, const cml_step *s, axes *out) {
+  const cml_tensor *in = cml_pass_type(g, cml_pass_arg(s, "x")), *p = cml_pass_constant(g, s, "perm");
+  int64_t strides[CML_MAX_RANK];
+  if (!p || cml_tensor_count(p) != in->rank) return false;
+  row_strides(in->rank, in->dims, strides);
   for (int32_t i = 0; i < in->rank; i++) {
     int64_t axis = cml_tensor_get_int(p, i);
-    moved[i] = strides[axis < 0 ? axis + in->rank : axis];
+    if (axis < 0) axis += in->rank;
+    add_axis(out, in->dims[axis], strides[axis], 0);
   }
-  if (!carry(v, out, moved, start, to)) return false;
-  to->value = x;
   return true;
 }
 
-static bool through_split(const cml_graph *g, const cml_step *s, const view *v, view *to) {
-  uint32_t x = cml_pass_arg(s, "x"), axis_value = cml_pass_arg(s, "axis");
-  const cml_tensor *in = cml_pass_type(g, x);
-  if (axis_value == CML_NO_VALUE || !cml_pass_type(g, axis_value)->data) return false;
-  int64_t axis = cml_tensor_get_int(cml_pass_type(g, axis_value), 0), strides[CML_MAX_RANK], start[CML_MAX_RANK] = {0};
+static bool through_split(const cml_graph *g, const cml_step *s, uint32_t value, axes *out) {
+  const cml_tensor *in = cml_pass_type(g, cml_pass_arg(s, "x")), *axis_value = cml_pass_constant(g, s, "axis");
+  if (!axis_value) return false;
+  int64_t axis = cml_tensor_get_int(axis_value, 0), strides[CML_MAX_RANK], start = 0;
   if (axis < 0) axis += in->rank;
-  row_strides(in, strides);
-  size_t part = 0;
-  for (; part < s->out_count && s->outs[part] != v->value; part++) start[axis] += cml_pass_type(g, s->outs[part])->dims[axis];
-  if (!carry(v, cml_pass_type(g, v->value), strides, start, to)) return false;
-  to->value = x;
+  row_strides(in->rank, in->dims, strides);
+  for (size_t part = 0; s->outs[part] != value; part++) start += cml_pass_type(g, s->outs[part])->dims[axis];
+  for (int32_t i = 0; i < in->rank; i++) add_axis(out, cml_pass_type(g, value)->dims[i], strides[i], i == axis ? start * strides[i] : 0);
   return true;
 }
 
-static bool usable(const cml_graph *g, const view *v) {
+/* What is repeated is one more axis, along which nothing moves. */
+static bool through_tile(const cml_graph *g, const cml_step *s, axes *out) {
+  const cml_tensor *in = cml_pass_type(g, cml_pass_arg(s, "x")), *reps = cml_pass_constant(g, s, "reps");
+  int64_t strides[CML_MAX_RANK];
+  if (!reps || cml_tensor_count(reps) != in->rank) return false;
+  row_strides(in->rank, in->dims, strides);
+  for (int32_t i = 0; i < in->rank; i++) {
+    if (cml_tensor_get_int(reps, i) != 1) add_axis(out, cml_tensor_get_int(reps, i), 0, 0);
+    add_axis(out, in->dims[i], strides[i], 0);
+  }
+  return true;
+}
+
+/* Rows side by side; or, for masks, one element for all columns. */
+static bool usable(const cml_graph *g, const view *v, bool mask) {
   const cml_tensor *t = cml_pass_type(g, v->value);
   if (g->values[v->value].role == CML_ROLE_STATE || !cml_tensor_known_shape(t) || cml_tensor_count(t) > INT32_MAX) return false;
-  return v->dims[v->rank - 1] == 1 || v->strides[v->rank - 1] == 1;
+  return v->dims[v->rank - 1] == 1 || v->strides[v->rank - 1] == 1 || (mask && !v->strides[v->rank - 1]);
 }
 
 /* The view of the earliest value that still has rows side by side. */
@@ -102,29 +141,51 @@ static view origin(const cml_graph *g, size_t at, uint32_t value) {
   view best = whole(g, value), v = best, next;
   const cml_step *s;
   while ((s = maker(g, at, v.value))) {
-    next = v;
     uint32_t first = s->arg_count ? s->args[0] : CML_NO_VALUE;
+    axes from = {0};
     if (first == CML_NO_VALUE || !cml_tensor_known_shape(cml_pass_type(g, first)) || cml_tensor_count(cml_pass_type(g, first)) == 0) break;
-    if ((s->op->flags & CML_OP_VIEW) && s->outs[0] == v.value) next.value = first; /* the same bytes */
-    else if (cml_pass_is(s, "transpose") ? !through_transpose(g, s, &v, &next) : !cml_pass_is(s, "split") || !through_split(g, s, &v, &next)) break;
+    if ((s->op->flags & CML_OP_VIEW) && s->outs[0] == v.value) next = v; /* the same bytes */
+    else if (!(cml_pass_is(s, "transpose") ? through_transpose(g, s, &from) : cml_pass_is(s, "split") ? through_split(g, s, v.value, &from)
+               : cml_pass_is(s, "tile") && through_tile(g, s, &from)) || !carry(&v, &from, &next)) break;
     v = next;
-    if (usable(g, &v)) best = v;
+    v.value = first;
+    if (usable(g, &v, false)) best = v;
   }
   return best;
 }
 
 /* ---- the step ---- */
 
-static size_t put_view(const view *v, int64_t *out) {
-  int32_t batch = v->rank - 2;
-  size_t n = 0;
-  out[n++] = v->offset;
-  for (int32_t i = 0; i < CML_ATTENTION_DIMS; i++) {
-    int32_t k = i - (CML_ATTENTION_DIMS - batch);
-    out[n++] = k < 0 || v->dims[k] == 1 ? 0 : v->strides[k];
+/* The views' heads as the same dims for all of them, at most CML_ATTENTION_DIMS: each of `dims` is one step in each view. False when
+ * they have to be more. */
+static bool same_dims(const view *views, size_t count, int64_t dims[CML_ATTENTION_DIMS], int64_t strides[][CML_ATTENTION_DIMS]) {
+  int32_t at[CML_ATTENTION_VIEWS], slot = CML_ATTENTION_DIMS;
+  int64_t left[CML_ATTENTION_VIEWS], step[CML_ATTENTION_VIEWS];
+  for (size_t i = 0; i < count; i++) at[i] = views[i].rank - 2, left[i] = 1;
+  for (;;) {
+    int64_t n = INT64_MAX;
+    for (size_t i = 0; i < count; i++) {
+      while (left[i] == 1 && at[i] > 0) left[i] = views[i].dims[--at[i]], step[i] = views[i].strides[at[i]];
+      if (left[i] < n) n = left[i];
+    }
+    if (n == 1) break; /* all end together, for they have as many heads */
+    bool joins = slot < CML_ATTENTION_DIMS;
+    for (size_t i = 0; i < count; i++) {
+      if (left[i] % n) return false;
+      joins = joins && step[i] == strides[i][slot] * dims[slot];
+    }
+    if (!joins && slot-- == 0) return false;
+    for (size_t i = 0; i < count; i++) {
+      if (!joins) strides[i][slot] = step[i];
+      left[i] /= n, step[i] *= n;
+    }
+    dims[slot] = joins ? dims[slot] * n : n;
   }
-  out[n++] = v->strides[v->rank - 2];
-  return n;
+  while (slot-- > 0) {
+    dims[slot] = 1;
+    for (size_t i = 0; i < count; i++) strides[i][slot] = 0;
+  }
+  return true;
 }
 
 /* A transpose that alone uses the result and leaves rows whole: the view of its output that the attention's is. */
@@ -147,29 +208,71 @@ static cml_step *wanted_order(cml_graph *g, const cml_use *uses, const cml_step 
   return t;
 }
 
+/* A mask as all scores see it, whose shape is `all`: no step along dims that it does not tell apart. */
+static view mask_view(const cml_graph *g, uint32_t mask, const cml_tensor *all) {
+  view v = whole(g, mask), to = {.value = mask, .rank = all->rank};
+  for (int32_t i = 1; i <= all->rank; i++) {
+    to.dims[all->rank - i] = all->dims[all->rank - i];
+    if (i <= v.rank && v.dims[v.rank - i] != 1) to.strides[all->rank - i] = v.strides[v.rank - i];
+  }
+  return to;
+}
+
+static bool known(const cml_graph *g, uint32_t value) {
+  return cml_tensor_known_shape(cml_pass_type(g, value)) && cml_tensor_count(cml_pass_type(g, value)) && cml_tensor_count(cml_pass_type(g, value)) <= INT32_MAX;
+}
+
+/* The shape of all scores, with the heads as masks see them. */
+static cml_tensor scores_of(const cml_graph *g, const cml_step *s) {
+  cml_tensor all = *cml_pass_type(g, cml_pass_arg(s, "query"));
+  const cml_tensor *batch = cml_pass_constant(g, s, "batch"), *k = cml_pass_type(g, cml_pass_arg(s, "key"));
+  int64_t queries = all.dims[all.rank - 2];
+  if (batch) {
+    all.rank = (int32_t)cml_tensor_count(batch) + 2;
+    for (int32_t i = 0; i < all.rank - 2; i++) all.dims[i] = cml_tensor_get_int(batch, i);
+  }
+  all.dims[all.rank - 2] = queries;
+  all.dims[all.rank - 1] = k->dims[k->rank - 2];
+  return all;
+}
+
+static size_t put_view(const view *v, const int64_t *strides, int64_t *out) {
+  size_t n = 0;
+  out[n++] = v->offset;
+  for (int32_t i = 0; i < CML_ATTENTION_DIMS; i++) out[n++] = strides[i];
+  out[n++] = v->strides[v->rank - 2];
+  out[n++] = v->strides[v->rank - 1];
+  return n;
+}
+
 static cml_status fuse(cml_graph *g, const cml_use *uses, size_t at, cml_error *err) {
   cml_step *s = &g->body.steps[at];
   if (!cml_pass_is(s, "cml_attention") && !cml_pass_is(s, "scaled_dot_product_attention")) return CML_OK;
-  uint32_t q = cml_pass_arg(s, "query"), k = cml_pass_arg(s, "key"), v = cml_pass_arg(s, "value"), mask = cml_pass_arg(s, "attn_mask");
-  const cml_tensor *tq = cml_pass_type(g, q), *tk = cml_pass_type(g, k), *tv = cml_pass_type(g, v);
-  if (mask != CML_NO_VALUE || tq->rank < 3 || tq->rank > CML_ATTENTION_DIMS + 2 || !cml_tensor_known_shape(tq) || !cml_tensor_known_shape(tk) ||
-      !cml_tensor_known_shape(tv) || !cml_tensor_count(tq) || !cml_tensor_count(tk) || !cml_tensor_count(tv))
-    return CML_OK;
-  view views[4] = {origin(g, at, q), origin(g, at, k), origin(g, at, v)};
+  const uint32_t args[] = {cml_pass_arg(s, "query"), cml_pass_arg(s, "key"), cml_pass_arg(s, "value")};
+  const uint32_t masks[CML_ATTENTION_MASKS] = {cml_pass_arg(s, "attn_mask"), cml_pass_is(s, "cml_attention") ? cml_pass_arg(s, "attn_mask_2") : CML_NO_VALUE};
+  for (int i = 0; i < 3; i++)
+    if (!known(g, args[i]) || cml_pass_type(g, args[i])->rank < 3) return CML_OK;
+  view views[CML_ATTENTION_VIEWS] = {origin(g, at, args[0]), origin(g, at, args[1]), origin(g, at, args[2])};
   cml_step *last = wanted_order(g, uses, s, &views[3]);
-  for (int i = 0; i < 4; i++)
-    if (!usable(g, &views[i])) return CML_OK;
-  if (!last && views[0].value == q && views[1].value == k && views[2].value == v) return CML_OK;
+  if (!last && views[0].value == args[0] && views[1].value == args[1] && views[2].value == args[2]) return CML_OK;
+  cml_tensor all = scores_of(g, s);
+  size_t count = 4;
+  for (int i = 0; i < CML_ATTENTION_MASKS; i++)
+    if (masks[i] != CML_NO_VALUE && !known(g, masks[i])) return CML_OK;
+    else if (masks[i] != CML_NO_VALUE) views[count++] = mask_view(g, masks[i], &all);
+  for (size_t i = 0; i < count; i++)
+    if (!usable(g, &views[i], i > 3)) return CML_OK;
+  const cml_tensor *tq = cml_pass_type(g, args[0]), *tk = cml_pass_type(g, args[1]), *tv = cml_pass_type(g, args[2]);
+  int64_t numbers[CML_ATTENTION_DIMS + 4 + CML_ATTENTION_VIEWS * (CML_ATTENTION_DIMS + 3)], strides[CML_ATTENTION_VIEWS][CML_ATTENTION_DIMS];
   int32_t r = tq->rank;
-  int64_t numbers[64];
-  size_t n = 0;
-  for (int32_t i = 0; i < CML_ATTENTION_DIMS; i++) numbers[n++] = i < CML_ATTENTION_DIMS - (r - 2) ? 1 : tq->dims[i - (CML_ATTENTION_DIMS - (r - 2))];
+  size_t n = CML_ATTENTION_DIMS;
+  if (!same_dims(views, count, numbers, strides)) return CML_OK;
   numbers[n++] = tq->dims[r - 2], numbers[n++] = tk->dims[r - 2], numbers[n++] = tq->dims[r - 1], numbers[n++] = tv->dims[r - 1];
-  for (int i = 0; i < 4; i++) n += put_view(&views[i], numbers + n);
+  for (size_t i = 0; i < count; i++) n += put_view(&views[i], strides[i], numbers + n);
   const cml_tensor *out = cml_pass_type(g, views[3].value);
   uint32_t scale = cml_pass_arg(s, "scale"), layout = cml_pass_ints(g, numbers, (int64_t)n), shape = cml_pass_ints(g, out->dims, r);
-  const cml_binding bindings[] = {{"query", views[0].value}, {"key", views[1].value}, {"value", views[2].value},
-                                  {"scale", scale},          {"layout", layout},      {"shape", shape}};
+  const cml_binding bindings[] = {{"query", views[0].value}, {"key", views[1].value},   {"value", views[2].value},  {"scale", scale},
+                                  {"layout", layout},        {"shape", shape},          {"attn_mask", masks[0]},    {"attn_mask_2", masks[1]}};
   if (layout == CML_NO_VALUE || shape == CML_NO_VALUE) return cml_fail_memory(err);
   CML_TRY(cml_pass_become(g, last ? last : s, "cml_attention_view", bindings, sizeof bindings / sizeof *bindings, err));
   if (last) s->op = NULL;

@@ -516,6 +516,42 @@ static void test_gemv_rows(void **state) {
   }
 }
 
+static void test_attend(void **state) {
+  (void)state;
+  const cml_kernels *k;
+  EACH_TABLE(k) {
+    for (int round = 0; round < 200; round++) {
+      size_t queries = between(1, CML_ATTEND), keys = between(1, 40), depth = between(1, 90), row = depth + between(0, 3), stride = keys + between(0, 2);
+      bool half = rnd() % 2;
+      size_t count = (keys - 1) * row + depth;
+      void *w = at_end(0, count * (half ? 2 : 4));
+      float *q = at_end(1, queries * depth * 4), *p = at_end(2, ((queries - 1) * stride + keys) * 4), *wide = malloc(count * sizeof *wide);
+      fill(q, queries * depth);
+      fill(wide, count);
+      for (size_t i = 0; i < count; i++) {
+        if (half) wide[i] = cml_f16_to_f32(((cml_f16 *)w)[i] = cml_f16_from_f32(wide[i]));
+        else ((float *)w)[i] = wide[i];
+      }
+      k->attend_keys(queries, keys, depth, q, w, half, row, p, stride);
+      for (size_t v = 0; v < queries; v++)
+        for (size_t s = 0; s < keys; s++) {
+          double want = 0;
+          for (size_t d = 0; d < depth; d++) want += (double)q[v * depth + d] * (double)wide[s * row + d];
+          assert_true(fabs((double)p[v * stride + s] - want) < 1e-4);
+        }
+      fill(p, (queries - 1) * stride + keys);
+      k->attend_values(queries, keys, depth, p, stride, w, half, row, q);
+      for (size_t v = 0; v < queries; v++)
+        for (size_t d = 0; d < depth; d++) {
+          double want = 0;
+          for (size_t s = 0; s < keys; s++) want += (double)p[v * stride + s] * (double)wide[s * row + d];
+          assert_true(fabs((double)q[v * depth + d] - want) < 1e-4);
+        }
+      free(wide);
+    }
+  }
+}
+
 static void test_pack_panel(void **state) {
   (void)state;
   const cml_kernels *k;
@@ -990,7 +1026,7 @@ int main(int argc, char **argv) {
   guard_buffers();
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_f16),  cmocka_unit_test(test_unary), cmocka_unit_test(test_unary_f16), cmocka_unit_test(test_unary_rows), cmocka_unit_test(test_binary), cmocka_unit_test(test_remainders), cmocka_unit_test(test_running_sums), cmocka_unit_test(test_binary_f16), cmocka_unit_test(test_same_halves), cmocka_unit_test(test_pow),
-      cmocka_unit_test(test_rows), cmocka_unit_test(test_lstm_cell), cmocka_unit_test(test_gemm), cmocka_unit_test(test_slim_tile), cmocka_unit_test(test_packed_tile), cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_depthwise), cmocka_unit_test(test_fold_rows),
+      cmocka_unit_test(test_rows), cmocka_unit_test(test_lstm_cell), cmocka_unit_test(test_gemm), cmocka_unit_test(test_slim_tile), cmocka_unit_test(test_packed_tile), cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_attend), cmocka_unit_test(test_depthwise), cmocka_unit_test(test_fold_rows),
       cmocka_unit_test(test_pack_panel), cmocka_unit_test(test_softening), cmocka_unit_test(test_sampling), cmocka_unit_test(test_fourier), cmocka_unit_test(test_fourier_parts), cmocka_unit_test(test_transpose),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -568,6 +568,86 @@ static void window_attention(void) {
   same_with_and_without((const int64_t[]){2, 4, 19, 10}, 4, "attention", "softmax");
 }
 
+/* Four heads of the query, two of key and value, which are repeated as programs do it: one after the other, in turns, and by torch's
+ * repeat_interleave, with key and value turned as well. Few queries and many, with and without masks. */
+static void repeated_heads(const char *name, const char *from, int how, bool columns) {
+  char line[200], whole[3][16];
+  for (int i = 0; i < 3; i++) snprintf(whole[i], sizeof whole[i], "%s_%d", name, i);
+#define STEP(dims, to, ...) (snprintf(line, sizeof line, __VA_ARGS__), op(dims, to, line))
+  if (how == 0) {
+    STEP("[2, 2, 1, 37, 8]", whole[0], "expand_dims(x = %s, axes = third)", from);
+    STEP("[2, 2, 2, 37, 8]", whole[1], "tile(x = %s, reps = twice3)", whole[0]);
+    STEP("[2, 4, 37, 8]", name, "reshape(x = %s, shape = all)", whole[1]);
+  } else if (how == 1) {
+    STEP("[2, 4, 37, 8]", name, "tile(x = %s, reps = twice2)", from);
+  } else {
+    STEP("[2, 2, 37, 8]", whole[0], "transpose(x = %s, perm = swapped)", from); /* heads, images */
+    STEP("[4, 2, 37, 8]", whole[1], "tile(x = %s, reps = twice1)", whole[0]);
+    STEP("[2, 2, 2, 37, 8]", whole[2], "reshape(x = %s, shape = cut)", whole[1]);
+    snprintf(whole[0], sizeof whole[0], "%s_t", name);
+    snprintf(whole[1], sizeof whole[1], "%s_r", name);
+    STEP("[2, 2, 2, 37, 8]", whole[0], "transpose(x = %s, perm = swapped5)", whole[2]);
+    STEP("[4, 2, 37, 8]", whole[1], "reshape(x = %s, shape = heads)", whole[0]);
+    if (columns) STEP("[2, 4, 8, 37]", name, "transpose(x = %s, perm = columns)", whole[1]);
+    else STEP("[2, 4, 37, 8]", name, "transpose(x = %s, perm = swapped)", whole[1]);
+  }
+#undef STEP
+}
+
+static void shared_heads(void) {
+  const char *const masks[] = {NULL, "[1, 4, 1, 37]", "[2, 1, 1, 1]", "[37]"};
+  for (int i = 0; i < 24; i++) {
+    const int how = i % 3, few = i / 3 % 2;
+    const char *mask = masks[i / 6], *q = few ? "[2, 4, 2, 8]" : "[2, 4, 37, 8]", *scores = few ? "[2, 4, 2, 37]" : "[2, 4, 37, 37]";
+    start("[2, 37, 64]");
+    ints("axis", "[]", "-1");
+    ints("one", "[]", "1");
+    ints("widths", "[3]", "[32, 16, 16]");
+    ints("lengths", "[2]", "[2, 35]");
+    ints("four", "[4]", few ? "[2, 2, 4, 8]" : "[2, 37, 4, 8]");
+    ints("two", "[4]", "[2, 37, 2, 8]");
+    ints("back", "[4]", "[0, 2, 1, 3]");
+    ints("third", "[1]", "[2]");
+    ints("all", "[4]", "[2, 4, 37, 8]");
+    ints("heads", "[4]", "[4, 2, 37, 8]");
+    ints("cut", "[5]", "[2, 2, 2, 37, 8]");
+    ints("twice1", "[4]", "[2, 1, 1, 1]");
+    ints("twice2", "[4]", "[1, 2, 1, 1]");
+    ints("twice3", "[5]", "[1, 1, 2, 1, 1]");
+    ints("swapped", "[4]", "[1, 0, 2, 3]");
+    ints("swapped5", "[5]", "[1, 0, 2, 3, 4]");
+    ints("columns", "[4]", "[1, 0, -1, -2]");
+    flag("no", "false");
+    flag("yes", "true");
+    scalar("scale", 0.35);
+    put("tensor<%s, [2, 37, 32]> qs, tensor<%s, [2, 37, 16]> ks, tensor<%s, [2, 37, 16]> vs = split(x = x, split_sizes = widths, axis = axis)"
+        "[name = tensor<string, []>(\"columns3\")];\n", type, type, type);
+    put("tensor<%s, [2, 2, 32]> qf, tensor<%s, [2, 35, 32]> qr = split(x = qs, split_sizes = lengths, axis = one)[name = tensor<string, []>(\"rows2\")];\n", type, type);
+    op(few ? "[2, 2, 4, 8]" : "[2, 37, 4, 8]", "q1", few ? "reshape(x = qf, shape = four)" : "reshape(x = qs, shape = four)");
+    op("[2, 37, 2, 8]", "k1", "reshape(x = ks, shape = two)");
+    op("[2, 37, 2, 8]", "v1", "reshape(x = vs, shape = two)");
+    op(q, "q2", "transpose(x = q1, perm = back)");
+    op("[2, 2, 37, 8]", "k2", "transpose(x = k1, perm = back)");
+    op("[2, 2, 37, 8]", "v2", "transpose(x = v1, perm = back)");
+    repeated_heads("k", "k2", how, true);
+    repeated_heads("v", "v2", how, false);
+    op(scores, "s", how == 2 ? "matmul(x = q2, y = k, transpose_x = no, transpose_y = no)" : "matmul(x = q2, y = k, transpose_x = no, transpose_y = yes)");
+    op(scores, "t", "mul(x = s, y = scale)");
+    if (mask) {
+      constant("left", mask);
+      op(scores, "u", "add(x = t, y = left)");
+    }
+    op(scores, "w", mask ? "softmax(x = u, axis = axis)" : "softmax(x = t, axis = axis)");
+    op(q, "y", "matmul(x = w, y = v, transpose_x = no, transpose_y = no)");
+    finish("y");
+    must_lack = "tile";
+    same_with_and_without((const int64_t[]){2, 37, 64}, 3, "attention,attention-views", "cml_attention_view");
+    must_lack = "transpose";
+    same_with_and_without((const int64_t[]){2, 37, 64}, 3, "attention,attention-views", "cml_attention_view");
+    must_lack = NULL;
+  }
+}
+
 /* A joint product cut into q, k and v in two ways, and the result turned back. */
 static void attention_views(void) {
   const int64_t dims[] = {2, 37, 48};
@@ -847,6 +927,7 @@ static void test_row_norms(void **state) { (void)state, each_type(row_norms); }
 static void test_channel_norm(void **state) { (void)state, each_type(channel_norm); }
 static void test_attention(void **state) { (void)state, each_type(attention); }
 static void test_attention_views(void **state) { (void)state, each_type(attention_views); }
+static void test_shared_heads(void **state) { (void)state, each_type(shared_heads); }
 static void test_chains(void **state) { (void)state, each_type(chains); }
 static void test_linear(void **state) { (void)state, each_type(linear); }
 
@@ -878,7 +959,7 @@ static void test_unknown_pass_is_refused(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_convolutions), cmocka_unit_test(test_joined), cmocka_unit_test(test_transposed), cmocka_unit_test(test_moved), cmocka_unit_test(test_affine_vectors), cmocka_unit_test(test_large), cmocka_unit_test(test_volumes), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_channel_norm), cmocka_unit_test(test_attention), cmocka_unit_test(test_window_attention), cmocka_unit_test(test_pads),
-      cmocka_unit_test(test_attention_views), cmocka_unit_test(test_chains),
+      cmocka_unit_test(test_attention_views), cmocka_unit_test(test_shared_heads), cmocka_unit_test(test_chains),
       cmocka_unit_test(test_norms_and_gates), cmocka_unit_test(test_moved_last), cmocka_unit_test(test_recurrent),
       cmocka_unit_test(test_linear),       cmocka_unit_test(test_an_infinite_norm_stays), cmocka_unit_test(test_unknown_pass_is_refused),
   };

@@ -1,0 +1,87 @@
+/* A few queries that read the same keys and values, compiled once for each instruction set; see kernels.h. */
+#include "kernels_internal.h"
+#include "simd.h"
+#include "transpose_block.h"
+
+enum { NV = W == 16 ? 4 : 2 }; /* vectors of a value's columns at once: with CML_ATTEND rows of sums they fill half of the registers or less */
+
+VINLINE vf load_at(const void *p, bool half, size_t i, size_t n) {
+  if (half) return n >= W ? vh_load((const cml_f16 *)p + i) : vh_load_n((const cml_f16 *)p + i, n);
+  return n >= W ? vf_load((const float *)p + i) : vf_load_n((const float *)p + i, n);
+}
+
+/* W keys to a vector each, of sums that are added once the vectors are turned to columns. */
+VINLINE void meet_keys(const bool half, size_t queries, size_t keys, size_t depth, const float *q, const void *k, size_t row, float *scores, size_t stride) {
+  for (size_t s = 0; s < keys; s += W) {
+    const size_t m = keys - s < W ? keys - s : W;
+    for (size_t v = 0; v < queries; v++) {
+      const float *x = q + v * depth;
+      vf acc[W] = {{0}};
+      for (size_t c = 0; c < depth; c += W) {
+        const size_t n = depth - c < W ? depth - c : W;
+        const vf xv = load_at(x, false, c, n);
+        if (m == W && n == W) {
+          CML_UNROLL for (int i = 0; i < W; i++) acc[i] = vf_fma(load_at(k, half, (s + (size_t)i) * row + c, W), xv, acc[i]);
+        } else {
+          for (size_t i = 0; i < m; i++) acc[i] = vf_fma(load_at(k, half, (s + i) * row + c, n), xv, acc[i]);
+        }
+      }
+      transpose_block(acc);
+      for (int step = W / 2; step; step /= 2)
+        for (int i = 0; i < step; i++) acc[i] += acc[i + step];
+      if (m == W) vf_store(scores + v * stride + s, acc[0]);
+      else vf_store_n(scores + v * stride + s, acc[0], m);
+    }
+  }
+}
+
+static void attend_keys(size_t queries, size_t keys, size_t depth, const float *q, const void *k, bool half, size_t row, float *scores, size_t stride) {
+  if (half) meet_keys(true, queries, keys, depth, q, k, row, scores, stride);
+  else meet_keys(false, queries, keys, depth, q, k, row, scores, stride);
+}
+
+/* Columns [c, c + vectors * W) of all queries' sums; of the last vector n lanes. */
+VINLINE void sum_columns(const int queries, const int vectors, const bool half, size_t keys, const float *p, size_t stride, const void *x, size_t row, size_t c,
+                         size_t n, float *y, size_t depth) {
+  vf acc[CML_ATTEND][NV] = {{{0}}};
+  for (size_t s = 0; s < keys; s++) {
+    vf xv[NV];
+    CML_UNROLL for (int j = 0; j < vectors; j++) xv[j] = load_at(x, half, s * row + c + (size_t)j * W, n);
+    CML_UNROLL for (int v = 0; v < queries; v++) {
+      const vf a = vf_set1(p[(size_t)v * stride + s]);
+      CML_UNROLL for (int j = 0; j < vectors; j++) acc[v][j] = vf_fma(a, xv[j], acc[v][j]);
+    }
+  }
+  CML_UNROLL for (int v = 0; v < queries; v++)
+    CML_UNROLL for (int j = 0; j < vectors; j++) {
+      float *to = y + (size_t)v * depth + c + (size_t)j * W;
+      if (n == W) vf_store(to, acc[v][j]);
+      else vf_store_n(to, acc[v][j], n);
+    }
+}
+
+VINLINE void sum_values(const int queries, const bool half, size_t keys, size_t depth, const float *p, size_t stride, const void *x, size_t row, float *y) {
+  size_t c = 0;
+  for (; c + NV * W <= depth; c += NV * W) sum_columns(queries, NV, half, keys, p, stride, x, row, c, W, y, depth);
+  for (; c + W <= depth; c += W) sum_columns(queries, 1, half, keys, p, stride, x, row, c, W, y, depth);
+  if (c < depth) sum_columns(queries, 1, half, keys, p, stride, x, row, c, depth - c, y, depth);
+}
+
+VINLINE void any_values(const bool half, size_t queries, size_t keys, size_t depth, const float *p, size_t stride, const void *x, size_t row, float *y) {
+  switch (queries) {
+    case 1: sum_values(1, half, keys, depth, p, stride, x, row, y); break;
+    case 2: sum_values(2, half, keys, depth, p, stride, x, row, y); break;
+    case 3: sum_values(3, half, keys, depth, p, stride, x, row, y); break;
+    default: sum_values(CML_ATTEND, half, keys, depth, p, stride, x, row, y); break;
+  }
+}
+
+static void attend_values(size_t queries, size_t keys, size_t depth, const float *p, size_t stride, const void *x, bool half, size_t row, float *y) {
+  if (half) any_values(true, queries, keys, depth, p, stride, x, row, y);
+  else any_values(false, queries, keys, depth, p, stride, x, row, y);
+}
+
+void CML_SIMD(cml_fill_attention)(cml_kernels *k) {
+  k->attend_keys = attend_keys;
+  k->attend_values = attend_values;
+}
