@@ -1,7 +1,7 @@
 /* Matrix products and convolutions of the shapes that networks have, alone: GFLOP/s with one thread and with all of a pool, share of
  * the measured peak of multiplying and adding, and what the second thread gains.
  *
- *     build/tests/bench-products [--threads N] [--cold] [NAME...]
+ *     build/tests/bench-products [--threads N] [--cold] [--kernels TABLE] [NAME...]
  *
  * The peak is that of the product's tile with both its operands in the first-level cache. One thread and several take turns in slices
  * of milliseconds; the fastest run of each counts. Winograd's convolutions count the multiplications of the definition, so that more than the peak is
@@ -19,7 +19,7 @@ enum { COLD_BYTES = 64 << 20, HUGE_PAGE = 2 << 20, SLICE_NS = 6000000, SLICES = 
 
 typedef struct shape {
   const char *name;
-  int64_t size, channels, outputs, kernel, stride; /* size: of a square image; rows of a matrix product when kernel is 0 */
+  int64_t size, channels, outputs, kernel, stride; /* size: of a square image; rows of a matrix product when kernel is 0. outputs: 0 when depthwise */
 } shape;
 
 static const shape shapes[] = {
@@ -66,6 +66,16 @@ static const shape shapes[] = {
     {"mobilenet_v2 1x1", 7, 160, 960, 1, 1},
     {"mobilenet_v2 1x1", 7, 960, 320, 1, 1},
     {"mobilenet_v2 1x1", 7, 320, 1280, 1, 1},
+    {"depthwise 3x3", 112, 32, 0, 3, 1},
+    {"depthwise 3x3 /2", 112, 96, 0, 3, 2},
+    {"depthwise 3x3", 56, 144, 0, 3, 1},
+    {"depthwise 3x3", 28, 192, 0, 3, 1},
+    {"depthwise 3x3", 14, 576, 0, 3, 1},
+    {"depthwise 3x3", 7, 960, 0, 3, 1},
+    {"depthwise 5x5 /2", 56, 144, 0, 5, 2},
+    {"depthwise 5x5", 28, 240, 0, 5, 1},
+    {"depthwise 5x5", 14, 672, 0, 5, 1},
+    {"depthwise 7x7", 14, 384, 0, 7, 1},
 };
 
 /* Everything of one shape; `run` makes one run on the given pool. */
@@ -113,7 +123,7 @@ static void *numbers(size_t count, bool half) {
 
 static cml_conv conv_of(const shape *s, bool half) {
   int64_t pad = s->kernel / 2, out = (s->size + 2 * pad - s->kernel) / s->stride + 1;
-  cml_conv v = {.batch = 1, .channels = (size_t)s->channels, .outputs = (size_t)s->outputs, .groups = 1, .in = {1, s->size, s->size}, .out = {1, out, out},
+  cml_conv v = {.batch = 1, .channels = (size_t)s->channels, .outputs = (size_t)(s->outputs ? s->outputs : s->channels), .groups = s->outputs ? 1 : (size_t)s->channels, .in = {1, s->size, s->size}, .out = {1, out, out},
                 .kernel = {1, s->kernel, s->kernel}, .stride = {1, s->stride, s->stride}, .dilation = {1, 1, 1}, .offset = {0, -pad, -pad},
                 .in_last = true, .out_last = true, .in_half = half, .out_half = half};
   cml_conv_place_all(&v);
@@ -127,6 +137,8 @@ static bool prepare(work *w, size_t threads, bool cold) {
   if (s->kernel) {
     w->conv = conv_of(s, w->half);
     in = (size_t)(s->size * s->size) * depth;
+    depth /= w->conv.groups;
+    outputs = w->conv.outputs;
     out = (size_t)(w->conv.out[1] * w->conv.out[2]);
     w->half_weights = w->half && (out <= MANY || cml_conv_suits_pairs(w->k, &w->conv));
     w->weight_bytes = cml_conv_packed_bytes(w->k, &w->conv, w->half_weights);
@@ -155,7 +167,7 @@ static bool prepare(work *w, size_t threads, bool cold) {
     void *to = w->weights + i * w->weight_bytes;
     int64_t n = (int64_t)taps;
     if (s->kernel)
-      cml_conv_pack(w->k, &w->conv, &(cml_conv_source){.data = source, .half = w->half, .output_stride = n * s->channels, .channel_stride = n,
+      cml_conv_pack(w->k, &w->conv, &(cml_conv_source){.data = source, .half = w->half, .group_stride = n, .output_stride = n * (int64_t)depth, .channel_stride = n,
                                                        .tap_stride = {n, s->kernel, 1}}, w->half_weights, to, NULL);
     else cml_pack_panels(w->k, to, w->half_weights, source, w->half, depth, outputs, 1, depth, 0, cml_panel_count(w->k, outputs));
   }
@@ -204,10 +216,10 @@ static bool measure(const cml_kernels *k, const shape *s, bool half, bool cold, 
     fastest(&w, pool, &all);
   }
   char text[64];
-  if (s->kernel) snprintf(text, sizeof text, "%lldx%lldx%lld to %lld", (long long)s->size, (long long)s->size, (long long)s->channels, (long long)s->outputs);
+  if (s->kernel) snprintf(text, sizeof text, "%lldx%lldx%lld to %lld", (long long)s->size, (long long)s->size, (long long)s->channels, (long long)w.conv.outputs);
   else snprintf(text, sizeof text, "%lld x %lld to %lld", (long long)s->size, (long long)s->channels, (long long)s->outputs);
   if (made)
-    printf("| %s | %s | %s | %s | %.3f | %.0f | %.0f %% | %.0f | %.0f %% | %.2f |\n", s->name, text, half ? "fp16" : "fp32", w.conv.winograd ? "Winograd" : "tiles", (double)one * 1e-6,
+    printf("| %s | %s | %s | %s | %.3f | %.0f | %.0f %% | %.0f | %.0f %% | %.2f |\n", s->name, text, half ? "fp16" : "fp32", w.conv.winograd ? "Winograd" : s->kernel && !s->outputs ? "taps" : "tiles", (double)one * 1e-6,
            w.flops / (double)one, 100 * w.flops / (double)one / most, w.flops / (double)all, 100 * w.flops / (double)all / most / (double)threads,
            (double)one / (double)all);
   void *parts[] = {w.x, w.y, w.weights, w.scratch, w.bias};
@@ -218,16 +230,19 @@ static bool measure(const cml_kernels *k, const shape *s, bool half, bool cold, 
 int main(int argc, char **argv) {
   size_t threads = 2;
   bool cold = false, ok = true;
+  const char *table = NULL;
   char *names[MOST_NAMES];
   int count = 0;
   for (int i = 1; i < argc; i++) {
     if (!strcmp(argv[i], "--cold")) cold = true;
+    else if (!strcmp(argv[i], "--kernels") && i + 1 < argc) table = argv[++i];
     else if (!strcmp(argv[i], "--threads") && i + 1 < argc) threads = (size_t)strtoul(argv[++i], NULL, 10);
     else if (count < MOST_NAMES) names[count++] = argv[i];
   }
-  const cml_kernels *k = cml_kernels_get();
   cml_pool *pool = NULL;
   cml_error err;
+  if (cml_kernels_use(table, &err)) return fprintf(stderr, "bench-products: %s\n", err.text), 1;
+  const cml_kernels *k = cml_kernels_get();
   if (cml_pool_create(threads, &pool, &err)) return fprintf(stderr, "bench-products: %s\n", err.text), 1;
   double most = peak(k);
   printf("%s, peak of one thread %.0f GFLOP/s\n\n| layer | shape | type | by | ms | GFLOP/s | of peak | with %zu threads | of peak | gain |\n|---|---|---|---|---|---|---|---|---|---|\n", k->name, most,
