@@ -10,6 +10,7 @@ enum {
   BLOCK_PIXELS = 112,       /* output pixels of a block, about */
   STAGE_FLOATS = 160 << 10, /* staged floats of a block, about */
   OUTPUT_BLOCK = 512,       /* output channels that scratch sums hold at once */
+  SPLIT_DEPTH = 128,        /* of tiles over the end of a row of the image, which end through memory */
   WIDE_DEPTH = 160,         /* of tiles over two panels, which have to stay in the first-level cache */
   LINE_CHANNELS = 16,
   SERIAL_BELOW = 400000, /* multiply-adds */
@@ -381,30 +382,36 @@ static void products(const job *j, const region *r, const size_t *offsets, size_
   const size_t apart = k->tile_rows > 8 && pixel % 1024 == 0 ? 7 : SIZE_MAX, tall = r->pairs ? CML_PAIR_ROWS : least(k->tile_rows, apart);
   const bool wides = !slim && !r->pairs && l->depth <= WIDE_DEPTH;
   if (rows > 1 && row == pixel * columns && to->row == to->pixel * columns) columns *= rows, rows = 1;
+  /* where tiles end with a row they would be low; low ones wait for their sums, those over a row's end need more instructions */
+  const size_t long_rows = least(tall, columns + 1);
+  const bool splits = k->tile_splits && !slim && !r->pairs && rows > 1 && l->depth >= SPLIT_DEPTH && columns < (columns + tall - 1) / tall * (tall - 1);
   cml_tile t = {.stretches = l->stretches, .depth = l->joined * l->group_channels, .offsets = offsets, .a_stride = pixel,
-                .b_half = j->c->weights.half, .b_panel = panel, .b_column = slim ? l->depth : 0, .residual_stride = to->pixel, .c_stride = to->pixel, .c_half = to->half, .low = -INFINITY, .high = INFINITY};
+                .b_half = j->c->weights.half, .b_panel = panel, .b_column = slim ? l->depth : 0, .residual_stride = to->pixel, .c_stride = to->pixel, .c_half = to->half,
+                .a_jump = row - columns * pixel, .c_jump = to->row - columns * to->pixel, .low = -INFINITY, .high = INFINITY};
   bool clamp = cml_epilogue_bounds(&j->c->after, &t.low, &t.high);
   if (!clamp && to->finished) t.unary_rows = k->unary_rows, t.f = j->c->after.activation, t.f_a = j->c->after.a, t.f_b = j->c->after.b;
   for (size_t o = 0; o < outputs; o += t.columns, b += panel) {
-    const bool wide = wides && outputs - o > nr && outputs - o <= k->wide_columns;
-    const size_t most = wide ? least(k->wide_rows, apart) : tall, tiles = (columns + most - 1) / most, share = (panel / (tiles * rows) + 63) & ~(size_t)63;
+    const bool wide = wides && outputs - o > nr && outputs - o <= k->wide_columns, across = splits && !wide;
+    const size_t most = wide ? least(k->wide_rows, apart) : tall, in_row = (columns + most - 1) / most;
+    const size_t tiles = across ? (rows * columns + long_rows - 1) / long_rows : rows * in_row, share = (panel / tiles + 63) & ~(size_t)63;
     t.b = b;
     t.columns = wide ? outputs - o : least(outputs - o, nr);
     t.bias = j->c->after.bias ? j->c->after.bias + base + o : NULL;
     t.ask_step = l->depth ? (share + l->depth - 1) / l->depth : 0;
     const char *next = o + t.columns < outputs ? b + panel : first; /* the next block begins with the first again */
-    for (size_t y = 0; y < rows; y++)
-      for (size_t i = 0, x = 0, end; i < tiles; i++, x = end) {
-        size_t at = y * to->row + x * to->pixel + o;
-        end = (i + 1) * columns / tiles;
-        t.ask = (y * tiles + i) * share < panel ? next + (y * tiles + i) * share : NULL;
-        t.rows = end - x;
-        t.a = r->data + group * l->group_channels + y * row + x * pixel;
-        t.residual = to->residual ? to->residual + at * to_size : NULL;
-        t.c = to->to + at * to_size;
-        if (r->pairs) k->tile_pairs(&t);
-        else k->tile(&t);
-      }
+    for (size_t i = 0, y = 0, x = 0; i < tiles; i++) {
+      size_t at = y * to->row + x * to->pixel + o, end = across ? (i + 1) * rows * columns / tiles - y * columns : (i % in_row + 1) * columns / in_row;
+      t.ask = i * share < panel ? next + i * share : NULL;
+      t.rows = end - x;
+      t.split = end > columns ? columns - x : 0;
+      t.a = r->data + group * l->group_channels + y * row + x * pixel;
+      t.residual = to->residual ? to->residual + at * to_size : NULL;
+      t.c = to->to + at * to_size;
+      if (r->pairs) k->tile_pairs(&t);
+      else k->tile(&t);
+      x = end;
+      if (x >= columns) x -= columns, y++;
+    }
   }
 }
 

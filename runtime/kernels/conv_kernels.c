@@ -1,4 +1,6 @@
 /* Convolution kernels that are no matrix products, compiled once for each instruction set; see kernels.h. */
+#include <math.h>
+
 #include "kernels_internal.h"
 #include "simd.h"
 
@@ -43,16 +45,22 @@ VINLINE void depthwise_store(const cml_depthwise *d, size_t o, size_t c, vf v, s
 }
 
 /* Outputs [o, o + together) of one vector of channels. What d says is read before the first store, which may be to anywhere as far as compilers know. */
-VINLINE void depthwise_store_all(const int together, const cml_depthwise *d, size_t o, size_t c, const vf *acc, size_t outputs) {
+VINLINE void depthwise_store_all(const int together, const cml_depthwise *d, size_t o, size_t c, vf *acc, size_t outputs) {
   const size_t pixel = d->y_pixel * (d->y_half ? 2 : 4);
   const bool half = d->y_half;
   char *to = (char *)d->y + o * pixel + c * (half ? 2 : 4);
-  const vf low = vf_set1(d->low), high = vf_set1(d->high);
+  if (d->low > -INFINITY) { /* extremes keep units busy that multiply */
+    const vf low = vf_set1(d->low);
+    UNROLL for (int i = 0; i < together; i++) acc[i] = vf_max(low, acc[i]);
+  }
+  if (d->high < INFINITY) {
+    const vf high = vf_set1(d->high);
+    UNROLL for (int i = 0; i < together; i++) acc[i] = vf_min(high, acc[i]);
+  }
   UNROLL for (int i = 0; i < together; i++, to += pixel) {
     if (o + (size_t)i >= outputs) break;
-    vf v = vf_min(high, vf_max(low, acc[i]));
-    if (half) vh_store((cml_f16 *)(void *)to, v);
-    else vf_store((float *)(void *)to, v);
+    if (half) vh_store((cml_f16 *)(void *)to, acc[i]);
+    else vf_store((float *)(void *)to, acc[i]);
   }
 }
 
@@ -168,7 +176,7 @@ static void depthwise_one(const cml_depthwise *d, size_t o, size_t c, size_t n) 
   depthwise_store(d, o, c, acc, n);
 }
 
-enum { TOGETHER = CML_TILE_MAX > 6 ? 7 : 4, FEW = CML_TILE_MAX > 6 ? 4 : 2 }; /* outputs at once */
+enum { TOGETHER = CML_TILE_MAX > 4 ? 7 : 4, FEW = CML_TILE_MAX > 4 ? 4 : 2 }; /* outputs at once */
 
 /* The next outputs: where fewer than TOGETHER are left, some are computed once more. Rows shorter than that are computed at once, with
  * outputs behind their end (at an edge) that nobody stores. */

@@ -219,6 +219,60 @@ static __attribute__((noinline)) void wide_tile(const cml_tile *t) {
   }
 }
 
+/* Rows in two parts: a pointer for each, which takes few rows; the end goes through memory. */
+enum { SPLITS = CML_TILE_MAX == 6 };
+
+VINLINE void split_rows(const int rows, const int nv, const bool half, const cml_tile *t) {
+  vf acc[MR][WIDE];
+  _Alignas(64) float block[MR * NV * W];
+  const char *b = t->b, *ask = t->ask ? t->ask : b;
+  const size_t depth = t->depth, ask_step = t->ask ? t->ask_step : 0;
+  begin(rows, nv, acc, &(cml_tile){0});
+  for (size_t s = 0; s < t->stretches; s++, b += depth * NR * (half ? 2 : 4)) {
+    const float *a = t->a + (t->offsets ? t->offsets[s] : 0), *p[MR];
+    UNROLL for (int i = 0; i < rows; i++) p[i] = a + (size_t)i * t->a_stride + ((size_t)i < t->split ? 0 : t->a_jump);
+    for (size_t k = 0; k < depth; k++, ask += ask_step) {
+      vf bv[NV];
+      __builtin_prefetch(ask, 0, 2);
+      b_row(nv, bv, b, half, k);
+      UNROLL for (int i = 0; i < rows; i++) {
+        vf av = vf_set1(p[i][k]);
+        UNROLL for (int j = 0; j < nv; j++) acc[i][j] = vf_fma(av, bv[j], acc[i][j]);
+      }
+    }
+  }
+  UNROLL for (int j = 0; j < nv; j++) {
+    size_t n = t->columns > (size_t)j * W ? t->columns - (size_t)j * W : 0;
+    vf add = !t->bias || !n ? vf_zero() : n < W ? vf_load_n(t->bias + j * W, n) : vf_load(t->bias + j * W);
+    UNROLL for (int i = 0; i < rows; i++) vf_store(block + (i * nv + j) * W, acc[i][j] + add);
+  }
+  cml_tile part = *t;
+  part.rows = t->split;
+  finish_block(&part, block, (size_t)(nv * W));
+  size_t at = (t->split * t->c_stride + t->c_jump) * (t->c_half ? 2 : 4);
+  part.rows = t->rows - t->split;
+  part.c = (char *)t->c + at;
+  if (t->residual) part.residual = (const char *)t->residual + (t->split * t->residual_stride + t->c_jump) * (t->c_half ? 2 : 4);
+  finish_block(&part, block + t->split * (size_t)(nv * W), (size_t)(nv * W));
+}
+
+#define SPLIT_CASE(r)                                          \
+  case r:                                                      \
+    if (t->columns <= W && t->b_half) split_rows(r, 1, true, t);  \
+    else if (t->columns <= W) split_rows(r, 1, false, t);         \
+    else if (t->b_half) split_rows(r, NV, true, t);               \
+    else split_rows(r, NV, false, t);                             \
+    break;
+
+static __attribute__((noinline)) void split_tile(const cml_tile *t) {
+  switch (t->rows) {
+#if CML_TILE_MAX == 6
+    SPLIT_CASE(2) SPLIT_CASE(3) SPLIT_CASE(4) SPLIT_CASE(5) SPLIT_CASE(6)
+#endif
+    default: break;
+  }
+}
+
 #define TILE_CASE(r) \
   case r:            \
     if (r > MR) break; \
@@ -232,6 +286,10 @@ static void tile(const cml_tile *t) {
   }
   if (t->columns > NR) {
     wide_tile(t);
+    return;
+  }
+  if (SPLITS && t->split) {
+    split_tile(t);
     return;
   }
   switch (t->rows) {
@@ -326,6 +384,7 @@ static void gemv_rows(size_t rows, size_t depth, const void *w, bool half, size_
 void CML_SIMD(cml_fill_gemm)(cml_kernels *k) {
   k->tile_rows = MR;
   k->tile_columns = NR;
+  k->tile_splits = SPLITS;
   k->wide_rows = WIDE_ROWS;
   k->wide_columns = WIDE * W;
   k->tile = tile;

@@ -76,6 +76,8 @@ typedef struct cml_tile {
   const size_t *offsets;   /* NULL: one stretch, at 0 */
   const float *a;
   size_t a_stride;
+  size_t split;            /* not 0: rows from this one on lie a_jump floats and c_jump elements further, as behind the end of an image's row; */
+  size_t a_jump, c_jump;   /* only where the table's tile_splits, not beyond tile_columns and without `from` */
   const void *b;
   bool b_half;
   size_t b_panel;          /* bytes from b to the panel of the columns from tile_columns on, where there are so many */
@@ -180,6 +182,7 @@ typedef struct cml_kernels {
   const char *name;      /* "portable", "avx2", "avxvnni", "avx512", "avx512vnni", "avx512vbmi", "avx512fp16", "amx", "neon", "neondot" */
   size_t width;          /* floats in a vector */
   size_t tile_rows, tile_columns; /* of the matrix product */
+  bool tile_splits;               /* whether `tile` takes rows in two parts: short tiles wait for their sums */
   size_t wide_rows, wide_columns; /* fewer rows of a panel and the first vector of the next: `tile` takes such, too */
 
   void (*f16_to_f32)(const cml_f16 *x, float *y, size_t n);

@@ -435,37 +435,39 @@ static size_t weight_at(const cml_kernels *k, bool slim, size_t all, size_t d, s
 }
 
 /* A tile with all that may follow it; the last row of the last stretch ends at the unmapped page. Slim: few columns whose weights lie one
- * column after the other. */
-static void check_tile(const cml_kernels *k, size_t rows, size_t columns, bool slim) {
+ * column after the other. Rows from `split` on, where it is not 0, lie further away. */
+static void check_tile(const cml_kernels *k, size_t rows, size_t columns, bool slim, size_t split) {
   size_t stretches = between(1, 3), depth = between(1, 50), all = stretches * depth, panels = (columns + k->tile_columns - 1) / k->tile_columns;
   size_t weights = all * (slim ? columns : panels * k->tile_columns);
   size_t stride = depth + between(0, 5), apart = rows * stride + between(0, 3), offsets[] = {0, apart, 2 * apart};
-  bool half = rnd() % 2, to_half = rnd() % 2, biased = rnd() % 2, added = rnd() % 2, continued = rnd() % 2;
-  size_t span = offsets[stretches - 1] + (rows - 1) * stride + depth, size = to_half ? 2 : 4;
+  bool half = rnd() % 2, to_half = rnd() % 2, biased = rnd() % 2, added = rnd() % 2, continued = !split && rnd() % 2;
+  size_t a_jump = split ? between(0, 9) : 0, c_jump = split ? between(0, 9) : 0, size = to_half ? 2 : 4;
+  size_t span = offsets[stretches - 1] + (rows - 1) * stride + a_jump + depth, count = rows * columns + c_jump;
   float *a = at_end(0, span * 4), *bias = at_end(3, columns * 4), *from = at_end(5, rows * columns * 4);
-  void *b = at_end(1, weights * (half ? 2 : 4)), *c = at_end(2, rows * columns * size), *residual = at_end(4, rows * columns * size);
+  void *b = at_end(1, weights * (half ? 2 : 4)), *c = at_end(2, count * size), *residual = at_end(4, count * size);
   fill(a, span), fill(bias, columns), fill(from, rows * columns);
   for (size_t i = 0; i < weights; i++) {
     cml_f16 h = cml_f16_from_f32(uniform());
     if (half) ((cml_f16 *)b)[i] = h;
     else ((float *)b)[i] = cml_f16_to_f32(h);
   }
-  for (size_t i = 0; i < rows * columns; i++) {
+  for (size_t i = 0; i < count; i++) {
     if (to_half) ((cml_f16 *)residual)[i] = cml_f16_from_f32(uniform());
     else ((float *)residual)[i] = uniform();
   }
   k->tile(&(cml_tile){.rows = rows, .columns = columns, .stretches = stretches, .depth = depth, .offsets = offsets, .a = a, .a_stride = stride,
-                      .b = b, .b_half = half, .b_panel = all * k->tile_columns * (half ? 2 : 4), .b_column = slim ? all : 0, .bias = biased ? bias : NULL,
+                      .split = split, .a_jump = a_jump, .c_jump = c_jump, .b = b, .b_half = half, .b_panel = all * k->tile_columns * (half ? 2 : 4), .b_column = slim ? all : 0, .bias = biased ? bias : NULL,
                       .from = continued ? from : NULL, .from_stride = columns, .residual = added ? residual : NULL,
                       .residual_stride = columns, .low = -2, .high = 1.5f, .c = c, .c_stride = columns, .c_half = to_half});
   for (size_t i = 0; i < rows; i++)
     for (size_t j = 0; j < columns; j++) {
-      size_t at = i * columns + j;
+      bool further = split && i >= split;
+      size_t at = i * columns + j + (further ? c_jump : 0);
       double want = (biased ? (double)bias[j] : 0) + (continued ? (double)from[at] : 0);
       if (added) want += to_half ? (double)cml_f16_to_f32(((cml_f16 *)residual)[at]) : (double)((float *)residual)[at];
       for (size_t d = 0; d < all; d++) {
         size_t w = weight_at(k, slim, all, d, j);
-        want += (double)a[i * stride + offsets[d / depth] + d % depth] * (double)(half ? cml_f16_to_f32(((cml_f16 *)b)[w]) : ((float *)b)[w]);
+        want += (double)a[i * stride + (further ? a_jump : 0) + offsets[d / depth] + d % depth] * (double)(half ? cml_f16_to_f32(((cml_f16 *)b)[w]) : ((float *)b)[w]);
       }
       want = fmin(fmax(want, -2), 1.5);
       float got = to_half ? cml_f16_to_f32(((cml_f16 *)c)[at]) : ((float *)c)[at];
@@ -477,7 +479,7 @@ static void test_slim_tile(void **state) {
   (void)state;
   const cml_kernels *k;
   EACH_TABLE(k)
-    for (int round = 0; round < 300; round++) check_tile(k, between(1, k->tile_rows), between(1, CML_SLIM), true);
+    for (int round = 0; round < 300; round++) check_tile(k, between(1, k->tile_rows), between(1, CML_SLIM), true, 0);
 }
 
 /* Panels, whole and ragged, and those that reach into the next by a vector at most. */
@@ -486,8 +488,12 @@ static void test_packed_tile(void **state) {
   const cml_kernels *k;
   EACH_TABLE(k) {
     assert_true(k->wide_columns == k->tile_columns + k->width && k->wide_rows > 0);
-    for (int round = 0; round < 600; round++) check_tile(k, between(1, k->tile_rows), between(1, k->tile_columns), false);
-    for (int round = 0; round < 600; round++) check_tile(k, between(1, k->wide_rows), between(k->tile_columns + 1, k->wide_columns), false);
+    for (int round = 0; round < 600; round++) check_tile(k, between(1, k->tile_rows), between(1, k->tile_columns), false, 0);
+    for (int round = 0; round < 600; round++) check_tile(k, between(1, k->wide_rows), between(k->tile_columns + 1, k->wide_columns), false, 0);
+    for (int round = 0; k->tile_splits && round < 600; round++) {
+      size_t rows = between(2, k->tile_rows);
+      check_tile(k, rows, between(1, k->tile_columns), false, between(1, rows - 1));
+    }
   }
 }
 
