@@ -410,7 +410,7 @@ static void products(const job *j, const region *r, const size_t *offsets, size_
       if (r->pairs) k->tile_pairs(&t);
       else k->tile(&t);
       x = end;
-      if (x >= columns) x -= columns, y++;
+      for (; x >= columns; x -= columns) y++;
     }
   }
 }
