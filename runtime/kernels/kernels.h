@@ -232,6 +232,8 @@ typedef struct cml_kernels {
   /* y = (x - mean) / sqrt(variance + epsilon) * gamma + beta along a row; gamma, beta may be NULL. */
   void (*layer_norm)(const float *x, float *y, size_t n, const float *gamma, const float *beta, float epsilon);
   void (*layer_norm_f16)(const cml_f16 *x, cml_f16 *y, size_t n, const float *gamma, const float *beta, float epsilon);
+  /* Rows of n neighbouring floats, or halves: y = x / sqrt(mean of x^2 + epsilon) * gamma along each; gamma, of the same type, may be NULL. */
+  void (*rms_norm)(size_t rows, size_t n, const void *x, void *y, bool half, const void *gamma, float epsilon);
 
   /* ---- the matrix product; gemm.h drives these ---- */
 
@@ -319,6 +321,9 @@ typedef struct cml_kernels {
   void (*sample_points)(const cml_axis_points *rows, const cml_axis_points *columns, size_t n, int32_t width, float pad, cml_plane_points *to);
   /* y[i] = the weighted sum of what x holds at the neighbours of point i; neighbours of weight 0 do not count, whatever they are */
   void (*sample_plane)(const cml_plane_points *points, size_t n, const void *x, bool half, void *y);
+  /* Between neighbours of x[count], which y is not: y[i] = x[low[i]] + weight[i] (x[low[i] + 1] - x[low[i]]), and x[low[i]] alone where the weight
+   * is 0. low[i] never falls. */
+  void (*interpolate)(size_t n, const int32_t *low, const float *weight, const float *x, size_t count, float *y);
   const cml_fourier_kernels *fourier, *fourier64; /* of floats, of doubles */
   /* sums[c] = sum over p of x[p * pixel + c] */
   void (*channel_sums)(size_t pixels, size_t channels, const void *x, bool half, size_t pixel, float *sums);

@@ -87,8 +87,30 @@ static void sample_plane(const cml_plane_points *points, size_t n, const void *x
   }
 }
 
+/* Enlarged, W points lie between W + 1 neighbours, which are two vectors to choose from. */
+static void interpolate(size_t n, const int32_t *low, const float *weight, const float *x, size_t count, float *y) {
+  for (size_t i = 0; i < n; i += W) {
+    if (i + W > n && n >= W) i = n - W; /* again what is done, for a whole vector */
+    if (i + W <= n && low[i + W - 1] - low[i] < W) {
+      const size_t at = (size_t)low[i], left = count - at;
+      vi lane;
+      memcpy(&lane, low + i, sizeof lane);
+      lane -= low[i];
+      const vf w = vf_load(weight + i), a = vf_permute(left >= W ? vf_load(x + at) : vf_load_n(x + at, left), lane);
+      const vf b = vf_permute(left > W ? vf_load(x + at + 1) : vf_load_n(x + at + 1, left - 1), lane);
+      vf_store(y + i, vf_select(w == 0, a, vf_fma(w, b - a, a)));
+      continue;
+    }
+    for (size_t k = i; k < n && k < i + W; k++) {
+      const float a = x[low[k]];
+      y[k] = weight[k] == 0 ? a : a + weight[k] * (x[low[k] + 1] - a);
+    }
+  }
+}
+
 void CML_SIMD(cml_fill_sample)(cml_kernels *k) {
   k->sample_axis = sample_axis;
   k->sample_points = sample_points;
   k->sample_plane = sample_plane;
+  k->interpolate = interpolate;
 }

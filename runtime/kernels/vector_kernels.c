@@ -534,6 +534,36 @@ static void layer_norm_f16(const cml_f16 *x, cml_f16 *y, size_t n, const float *
   layer_norm_row(x, y, true, n, gamma, beta, epsilon);
 }
 
+VINLINE void rms_rows(const bool half, size_t rows, size_t n, const void *x, void *y, const void *gamma, float epsilon) {
+  const size_t whole = n / (4 * W) * (4 * W);
+  for (size_t at = 0; rows--; at += n) {
+    vf q[4] = {{0}};
+    for (size_t i = 0; i < whole; i += 4 * W)
+      for (size_t u = 0; u < 4; u++) {
+        vf e = ld(x, half, at + i + u * W);
+        q[u] = vf_fma(e, e, q[u]);
+      }
+    for (size_t i = whole; i < n; i += W) {
+      vf e = n - i < W ? ld_n(x, half, at + i, n - i) : ld(x, half, at + i);
+      q[0] = vf_fma(e, e, q[0]);
+    }
+    const vf r = vf_set1(1.0f / __builtin_sqrtf(vf_sum((q[0] + q[1]) + (q[2] + q[3])) / (float)n + epsilon));
+    for (size_t i = 0; i < n; i += W) {
+      const size_t k = n - i;
+      const bool full = k >= W;
+      vf e = (full ? ld(x, half, at + i) : ld_n(x, half, at + i, k)) * r;
+      if (gamma) e *= full ? ld(gamma, half, i) : ld_n(gamma, half, i, k);
+      if (full) st(y, half, at + i, e);
+      else st_n(y, half, at + i, e, k);
+    }
+  }
+}
+
+static void rms_norm(size_t rows, size_t n, const void *x, void *y, bool half, const void *gamma, float epsilon) {
+  if (half) rms_rows(true, rows, n, x, y, gamma, epsilon);
+  else rms_rows(false, rows, n, x, y, gamma, epsilon);
+}
+
 VINLINE vf cell_gate(const float *gates, const float *step, size_t i, size_t n) {
   return n == W ? vf_load(gates + i) + vf_load(step + i) : vf_load_n(gates + i, n) + vf_load_n(step + i, n);
 }
@@ -571,6 +601,7 @@ void CML_SIMD(cml_fill_vector)(cml_kernels *k) {
   k->axpy = axpy;
   k->blend = blend;
   k->fold_rows = fold_rows;
+  k->rms_norm = rms_norm;
   k->exp_sum = exp_sum;
   k->soften_rows = soften_rows;
   k->add_rows = add_rows;

@@ -232,6 +232,24 @@ static bool phase_dimension(const conv_call *v, int i, int64_t phase, cml_conv *
   return true;
 }
 
+/* Neighbouring pixels of a row are what a block multiplies at once. So a kernel as wide as an image of one channel takes that image's rows for
+ * pixels, their elements for channels; and images of one column become rows. After cml_conv_trim, which makes more of these. */
+static void fold_columns(cml_conv *v, cml_conv_source *from) {
+  if (v->out[2] != 1 || v->full[2] != 1 || v->offset[2] || v->out[1] < 2) return;
+  if (v->channels == 1 && v->kernel[2] == v->in[2] && v->dilation[2] == 1) {
+    v->channels = (size_t)v->in[2];
+    v->in[2] = v->kernel[2] = 1;
+    v->in_last = true;
+    from->channel_stride = from->tap_stride[2];
+  }
+  if (v->in[2] != 1 || v->kernel[2] != 1) return;
+  int64_t *const triples[] = {v->in, v->out, v->kernel, v->stride, v->dilation, v->offset, v->place, v->step, v->full, from->tap_stride};
+  for (size_t i = 0; i < sizeof triples / sizeof *triples; i++) {
+    int64_t *t = triples[i], column = t[2];
+    t[2] = t[1], t[1] = t[0], t[0] = column;
+  }
+}
+
 /* Convolution number `phase` of the call and where its weights are. False when there is nothing to sum: the output is the bias. */
 static bool phase_conv(const conv_call *v, const cml_tensor *weight, size_t phase, cml_conv *out, cml_conv_source *from) {
   *out = v->conv;
@@ -243,7 +261,7 @@ static bool phase_conv(const conv_call *v, const cml_tensor *weight, size_t phas
     from->output_stride = channels * n_taps;
     from->channel_stride = n_taps;
     memcpy(from->tap_stride, size, sizeof size);
-    if (v->trims) cml_conv_trim(out, from);
+    if (v->trims) cml_conv_trim(out, from), fold_columns(out, from);
     return true;
   }
   from->group_stride = channels * outputs * n_taps;

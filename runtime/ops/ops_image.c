@@ -121,34 +121,48 @@ enum { BAND = 32 }; /* output rows of a plane that are one unit of work */
 
 static bool by_bands(const resize_job *j) { return !j->nearest && j->axes == 2 && j->to[0] > j->from[0]; }
 
-/* Output columns [begin, end) of input row `row`, which read from input column `first` on. */
-static void widen_row(const resize_job *j, int64_t row, int64_t first, int64_t begin, int64_t end, float *to) {
+/* Columns of a band: which input columns they lie between, from `first` on, of which there are `count`. */
+typedef struct band_places {
+  int64_t first;
+  size_t n, count;
+  int32_t low[CML_CHUNK];
+  float weight[CML_CHUNK];
+} band_places;
+
+static void place_columns(const tap *taps, int64_t begin, int64_t end, band_places *p) {
+  p->first = taps[begin].low;
+  p->n = (size_t)(end - begin);
+  p->count = (size_t)(taps[end - 1].high - p->first + 1);
+  for (size_t i = 0; i < p->n; i++) p->low[i] = taps[begin + (int64_t)i].low - (int32_t)p->first, p->weight[i] = taps[begin + (int64_t)i].weight;
+}
+
+static void widen_row(const resize_job *j, int64_t row, const band_places *p, float *to) {
   float columns[CML_CHUNK];
-  const tap *taps = j->taps[1];
-  cml_load_f32(columns, j->x->data, j->x->dtype, row * j->from[1] + first, (size_t)(taps[end - 1].high - first + 1));
-  for (int64_t i = begin; i < end; i++) {
-    float a = columns[taps[i].low - first], b = columns[taps[i].high - first];
-    to[i - begin] = taps[i].weight == 0 ? a : a + taps[i].weight * (b - a);
-  }
+  const int64_t at = row * j->from[1] + p->first;
+  const float *from = columns;
+  if (j->x->dtype == CML_F32) from = (const float *)j->x->data + at;
+  else cml_load_f32(columns, j->x->data, j->x->dtype, at, p->count);
+  cml_kernels_get()->interpolate(p->n, p->low, p->weight, from, p->count, to);
 }
 
 static void band_columns(const resize_job *j, int64_t plane, int64_t top, int64_t bottom, int64_t begin, int64_t end) {
   const cml_kernels *k = cml_kernels_get();
   float rows[2][CML_CHUNK], blend[CML_CHUNK];
-  int64_t held[2] = {-1, -1}, first = j->taps[1][begin].low, n = end - begin;
+  int64_t held[2] = {-1, -1};
+  band_places places;
+  place_columns(j->taps[1], begin, end, &places);
   for (int64_t r = top; r < bottom; r++) {
     const tap *t = &j->taps[0][r];
     for (int32_t i = t->low; i <= (t->weight == 0 ? t->low : t->high); i++) {
       if (held[i & 1] == i) continue;
-      widen_row(j, plane * j->from[0] + i, first, begin, end, rows[i & 1]);
+      widen_row(j, plane * j->from[0] + i, &places, rows[i & 1]);
       held[i & 1] = i;
     }
     const float *from = rows[t->low & 1];
-    if (t->weight != 0) {
-      k->blend(t->weight, from, rows[t->high & 1], blend, (size_t)n);
-      from = blend;
-    }
-    cml_store_f32(j->out->data, j->out->dtype, (plane * j->to[0] + r) * j->to[1] + begin, from, (size_t)n);
+    const int64_t at = (plane * j->to[0] + r) * j->to[1] + begin;
+    float *to = j->out->dtype == CML_F32 ? (float *)j->out->data + at : blend;
+    if (t->weight != 0) k->blend(t->weight, from, rows[t->high & 1], to, places.n), from = to;
+    if (to == blend || from != to) cml_store_f32(j->out->data, j->out->dtype, at, from, places.n);
   }
 }
 

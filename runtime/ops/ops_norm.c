@@ -388,7 +388,7 @@ static cml_status run_local_response_norm(cml_call *c, cml_error *err) {
 
 /* ---- cml_rms_norm: rows divided by the root of their mean square, times gamma; made by the pass layer-norm ---- */
 
-static const cml_param rms_norm_params[] = {{"x", CML_M_FLOAT, 0, 0}, {"gamma", CML_M_FLOAT, CML_OPTIONAL | CML_CONST, 0},
+static const cml_param rms_norm_params[] = {{"x", CML_M_FLOAT, 0, 1}, {"gamma", CML_M_FLOAT, CML_OPTIONAL | CML_CONST, 1},
                                             {"epsilon", CML_MASK(F32), CML_CONST, 0}};
 
 static cml_status infer_rms_norm(cml_call *c, cml_error *err) {
@@ -402,28 +402,11 @@ static cml_status infer_rms_norm(cml_call *c, cml_error *err) {
 
 static void rms_rows(void *context, size_t begin, size_t end) {
   const cml_call *c = context;
-  const cml_kernels *k = cml_kernels_get();
   const cml_tensor *x = cml_arg(c, 0), *gamma = cml_arg(c, 1);
-  int64_t n = x->dims[x->rank - 1];
-  float row[TILE];
-  for (int64_t r = (int64_t)begin; r < (int64_t)end; r++) {
-    tiles t = {.x = x, .at = r * n, .n = n};
-    double squares = 0;
-    for (int64_t i = 0; i < n; i += TILE) {
-      size_t m = tile_load(&t, i, false);
-      squares += (double)k->dot(t.buffer, t.buffer, m);
-    }
-    float scale = (float)(1 / sqrt(squares / (double)n + cml_arg_float(c, 2, 0)));
-    for (int64_t i = 0; i < n; i += TILE) {
-      size_t m = tile_load(&t, i, true);
-      k->unary(CML_UNARY_SCALE, t.buffer, t.buffer, m, scale, 0);
-      if (gamma) {
-        cml_load_f32(row, gamma->data, gamma->dtype, i, m);
-        k->binary(CML_BINARY_MUL, t.buffer, row, t.buffer, m);
-      }
-      cml_store_f32(c->outs[0]->data, x->dtype, t.at + i, t.buffer, m);
-    }
-  }
+  const bool half = x->dtype == CML_F16;
+  const size_t n = (size_t)x->dims[x->rank - 1], at = begin * n * (half ? 2 : 4);
+  cml_kernels_get()->rms_norm(end - begin, n, (const char *)x->data + at, (char *)c->outs[0]->data + at, half, gamma ? gamma->data : NULL,
+                              (float)cml_arg_float(c, 2, 0));
 }
 
 static cml_status run_rms_norm(cml_call *c, cml_error *err) {

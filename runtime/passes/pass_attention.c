@@ -36,7 +36,7 @@ typedef struct scores {
   int mask_count;
   float scale;
   bool scaled;
-  cml_step *turn; /* makes k, and turns its rows to columns, which is to be undone; or NULL */
+  cml_step *turn; /* a transpose that makes k with its rows as columns; or NULL */
   cml_step *parts[MOST_PARTS];
   size_t part_count;
 } scores;
@@ -48,19 +48,12 @@ static bool same_rows(const cml_tensor *a, const cml_tensor *b) {
 
 static bool same_shape(const cml_tensor *a, const cml_tensor *b) { return a->rank == b->rank && !memcmp(a->dims, b->dims, (size_t)a->rank * sizeof *a->dims); }
 
-/* The step when it is a transpose that makes columns of rows, whatever it does to the dims before these. */
-static cml_step *turning(const cml_graph *g, cml_step *s) {
-  const cml_tensor *p = s && cml_pass_is(s, "transpose") ? cml_pass_constant(g, s, "perm") : NULL;
-  int64_t r = p ? cml_tensor_count(p) : 0;
-  return r > 1 && (cml_tensor_get_int(p, r - 1) + r) % r == r - 2 && (cml_tensor_get_int(p, r - 2) + r) % r == r - 1 ? s : NULL;
-}
-
-/* Makes it leave the rows rows. */
+/* A transposed key with its columns as rows, whatever else is transposed: the transpose does not swap the two then. */
 static cml_status turn_back(cml_graph *g, cml_step *s, cml_error *err) {
   const cml_tensor *p = cml_pass_constant(g, s, "perm");
   cml_tensor *t = &g->values[s->outs[0]].type;
   int64_t perm[CML_MAX_RANK], columns = t->dims[t->rank - 2];
-  for (int32_t i = 0; i < t->rank; i++) perm[i] = i < t->rank - 2 ? cml_tensor_get_int(p, i) : i;
+  for (int32_t i = 0, r = t->rank; i < r; i++) perm[i] = cml_tensor_get_int(p, i < r - 2 ? i : 2 * r - 3 - i);
   t->dims[t->rank - 2] = t->dims[t->rank - 1];
   t->dims[t->rank - 1] = columns;
   const cml_binding bindings[] = {{"x", cml_pass_arg(s, "x")}, {"perm", cml_pass_ints(g, perm, t->rank)}};
@@ -98,7 +91,9 @@ static bool walk(cml_graph *g, const cml_use *uses, size_t at, uint32_t value, s
   }
   found->q = cml_pass_arg(s, "x"), found->k = cml_pass_arg(s, "y");
   if (!cml_pass_is(s, "matmul") || truth(g, s, "transpose_x")) return false;
-  return truth(g, s, "transpose_y") || (found->turn = turning(g, maker(g, uses, at, found->k)));
+  if (truth(g, s, "transpose_y")) return true;
+  found->turn = maker(g, uses, at, found->k);
+  return found->turn && cml_pass_is(found->turn, "transpose") && cml_pass_constant(g, found->turn, "perm");
 }
 
 static bool fits(const cml_graph *g, const scores *found, uint32_t v) {

@@ -522,6 +522,66 @@ static void test_gemv_rows(void **state) {
   }
 }
 
+static void test_interpolate(void **state) {
+  (void)state;
+  const cml_kernels *k;
+  EACH_TABLE(k) {
+    for (int round = 0; round < 500; round++) {
+      size_t count = between(1, 60), n = between(1, 150);
+      float *x = at_end(0, count * 4), *y = at_end(1, n * 4), *weight = at_end(2, n * 4);
+      int32_t low[150];
+      fill(x, count);
+      if (rnd() % 4 == 0) x[between(0, count - 1)] = NAN;
+      for (size_t i = 0; i < n; i++) { /* seldom so that neighbours lie further apart than a vector is long */
+        double p = (double)i * (double)(count - 1) / (double)(n > 1 ? n - 1 : 1);
+        low[i] = (int32_t)p;
+        weight[i] = (float)(p - low[i]);
+      }
+      k->interpolate(n, low, weight, x, count, y);
+      for (size_t i = 0; i < n; i++) {
+        double a = (double)x[low[i]], want = weight[i] == 0 ? a : a + (double)weight[i] * ((double)x[low[i] + 1] - a);
+        if (isnan(want)) assert_true(isnan(y[i]));
+        else assert_true(fabs((double)y[i] - want) < 1e-6);
+      }
+    }
+  }
+}
+
+static void test_rms_norm(void **state) {
+  (void)state;
+  const cml_kernels *k;
+  EACH_TABLE(k) {
+    for (int round = 0; round < 300; round++) {
+      size_t rows = between(1, 4), n = between(1, 200);
+      bool half = rnd() % 2, scaled = rnd() % 2, in_place = rnd() % 2;
+      float *wide = malloc(rows * n * sizeof *wide), by[200];
+      size_t size = half ? 2 : 4;
+      void *x = at_end(0, rows * n * size), *y = in_place ? x : at_end(1, rows * n * size), *gamma = at_end(2, n * size);
+      fill(wide, rows * n);
+      fill(by, n);
+      for (size_t i = 0; i < rows * n; i++) {
+        if (half) wide[i] = cml_f16_to_f32(((cml_f16 *)x)[i] = cml_f16_from_f32(wide[i]));
+        else ((float *)x)[i] = wide[i];
+      }
+      for (size_t i = 0; i < n; i++) {
+        if (half) by[i] = cml_f16_to_f32(((cml_f16 *)gamma)[i] = cml_f16_from_f32(by[i]));
+        else ((float *)gamma)[i] = by[i];
+      }
+      k->rms_norm(rows, n, x, y, half, scaled ? gamma : NULL, 1e-3f);
+      for (size_t r = 0; r < rows; r++) {
+        double squares = 0;
+        for (size_t i = 0; i < n; i++) squares += (double)wide[r * n + i] * (double)wide[r * n + i];
+        for (size_t i = 0; i < n; i++) {
+          double want = (double)wide[r * n + i] / sqrt(squares / (double)n + 1e-3) * (scaled ? (double)by[i] : 1);
+          double got = (double)(half ? cml_f16_to_f32(((cml_f16 *)y)[r * n + i]) : ((float *)y)[r * n + i]);
+          assert_true(fabs(got - want) <= (half ? 1e-3 : 1e-6) * fmax(1, fabs(want)));
+        }
+      }
+      free(wide);
+    }
+  }
+}
+
 static void test_attend(void **state) {
   (void)state;
   const cml_kernels *k;
@@ -1032,7 +1092,7 @@ int main(int argc, char **argv) {
   guard_buffers();
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_f16),  cmocka_unit_test(test_unary), cmocka_unit_test(test_unary_f16), cmocka_unit_test(test_unary_rows), cmocka_unit_test(test_binary), cmocka_unit_test(test_remainders), cmocka_unit_test(test_running_sums), cmocka_unit_test(test_binary_f16), cmocka_unit_test(test_same_halves), cmocka_unit_test(test_pow),
-      cmocka_unit_test(test_rows), cmocka_unit_test(test_lstm_cell), cmocka_unit_test(test_gemm), cmocka_unit_test(test_slim_tile), cmocka_unit_test(test_packed_tile), cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_attend), cmocka_unit_test(test_depthwise), cmocka_unit_test(test_fold_rows),
+      cmocka_unit_test(test_rows), cmocka_unit_test(test_lstm_cell), cmocka_unit_test(test_gemm), cmocka_unit_test(test_slim_tile), cmocka_unit_test(test_packed_tile), cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_attend), cmocka_unit_test(test_interpolate), cmocka_unit_test(test_rms_norm), cmocka_unit_test(test_depthwise), cmocka_unit_test(test_fold_rows),
       cmocka_unit_test(test_pack_panel), cmocka_unit_test(test_softening), cmocka_unit_test(test_sampling), cmocka_unit_test(test_fourier), cmocka_unit_test(test_fourier_parts), cmocka_unit_test(test_transpose),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
