@@ -111,6 +111,11 @@ static conv_case draw_conv(bool transposed, bool fused) {
     int64_t reach = (v.kernel[i] - 1) * v.dilation[i] + 1, padding = v.before[i] + v.after[i];
     v.out[i] = transposed ? (v.in[i] - 1) * v.stride[i] + reach - padding : (v.in[i] + padding - reach) / v.stride[i] + 1;
   }
+  if (!transposed && v.dims > 1 && rnd() % 5 == 0) { /* a kernel as wide as the image, often of one channel */
+    v.before[2] = v.after[2] = 0, v.out[2] = v.dilation[2] = 1;
+    v.in[2] = v.kernel[2] = between(1, 40);
+    if (rnd() % 2) v.groups = v.cg = 1, v.og = between(1, 45);
+  }
   return v;
 }
 
