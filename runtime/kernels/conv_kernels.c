@@ -298,14 +298,14 @@ static void depthwise(const cml_depthwise *d) {
 /* ---- Winograd: d -> B^T d B, m -> A^T m A, with the points 0, 1, -1, 2, -2 and infinity ---- */
 
 VINLINE void input_line(const vf *d, size_t step, vf *out, size_t out_step) {
-  vf d0 = d[0], d1 = d[step], d2 = d[2 * step], d3 = d[3 * step], d4 = d[4 * step], d5 = d[5 * step];
-  vf a = d4 - d2 * 4.0f, b = d3 - d1 * 4.0f, c = d4 - d2, e = (d3 - d1) * 2.0f;
-  out[0] = d0 * 4.0f - d2 * 5.0f + d4;
+  vf d0 = d[0], d1 = d[step], d2 = d[2 * step], d3 = d[3 * step], d4 = d[4 * step], d5 = d[5 * step], four = vf_set1(-4.0f), five = vf_set1(-5.0f);
+  vf a = vf_fma(d2, four, d4), b = vf_fma(d1, four, d3), c = d4 - d2, e = d3 - d1, two = vf_set1(2.0f);
+  out[0] = vf_fma(d0, vf_set1(4.0f), vf_fma(d2, five, d4));
   out[out_step] = a + b;
   out[2 * out_step] = a - b;
-  out[3 * out_step] = c + e;
-  out[4 * out_step] = c - e;
-  out[5 * out_step] = d1 * 4.0f - d3 * 5.0f + d5;
+  out[3 * out_step] = vf_fma(e, two, c);
+  out[4 * out_step] = vf_fma(e, -two, c);
+  out[5 * out_step] = vf_fma(d1, vf_set1(4.0f), vf_fma(d3, five, d5));
 }
 
 static void winograd_input(size_t channels, const float *x, size_t pixel, size_t row, float *v, size_t v_stride) {
@@ -330,9 +330,9 @@ static void winograd_input(size_t channels, const float *x, size_t pixel, size_t
 VINLINE void output_line(const vf *m, size_t step, vf *out, size_t out_step) {
   vf a = m[step] + m[2 * step], b = m[step] - m[2 * step], c = m[3 * step] + m[4 * step], d = m[3 * step] - m[4 * step];
   out[0] = m[0] + a + c;
-  out[out_step] = b + d * 2.0f;
-  out[2 * out_step] = a + c * 4.0f;
-  out[3 * out_step] = b + d * 8.0f + m[5 * step];
+  out[out_step] = vf_fma(d, vf_set1(2.0f), b);
+  out[2 * out_step] = vf_fma(c, vf_set1(4.0f), a);
+  out[3 * out_step] = vf_fma(d, vf_set1(8.0f), b + m[5 * step]);
 }
 
 static void winograd_output(size_t outputs, const float *m, size_t m_stride, const float *bias, float low, float high, float *y, size_t pixel,
@@ -357,29 +357,35 @@ static void winograd_output(size_t outputs, const float *m, size_t m_stride, con
   }
 }
 
-static void channel_moments(size_t pixels, size_t channels, const float *x, const float *shift, float *sum, float *squares) {
-  for (size_t c = 0; c < channels; c += W) {
-    size_t n = channels - c < W ? channels - c : W;
-    vf m = load_some(shift + c, n), s = load_some(sum + c, n), q = load_some(squares + c, n);
-    for (size_t p = 0; p < pixels; p++) {
-      vf d = load_some(x + p * channels + c, n) - m;
-      s += d;
-      q = vf_fma(d, d, q);
+/* `nv` vectors of channels at once: sums of one wait for each other. n: channels of the last. */
+VINLINE void vectors_moments(const int nv, size_t pixels, size_t channels, const float *x, const float *shift, float *sum, float *squares, size_t n) {
+  vf m[4], s[4], q[4];
+  UNROLL for (int j = 0; j < nv; j++) m[j] = load_some(shift + j * W, n), s[j] = load_some(sum + j * W, n), q[j] = load_some(squares + j * W, n);
+  for (size_t p = 0; p < pixels; p++, x += channels)
+    UNROLL for (int j = 0; j < nv; j++) {
+      vf d = load_some(x + j * W, n) - m[j];
+      s[j] += d;
+      q[j] = vf_fma(d, d, q[j]);
     }
-    if (n == W) vf_store(sum + c, s), vf_store(squares + c, q);
-    else vf_store_n(sum + c, s, n), vf_store_n(squares + c, q, n);
+  UNROLL for (int j = 0; j < nv; j++) {
+    if (n >= W) vf_store(sum + j * W, s[j]), vf_store(squares + j * W, q[j]);
+    else vf_store_n(sum + j * W, s[j], n), vf_store_n(squares + j * W, q[j], n);
   }
+}
+
+static void channel_moments(size_t pixels, size_t channels, const float *x, const float *shift, float *sum, float *squares) {
+  size_t c = 0;
+  for (; c + 4 * W <= channels; c += 4 * W) vectors_moments(4, pixels, channels, x + c, shift + c, sum + c, squares + c, W);
+  for (; c + W <= channels; c += W) vectors_moments(1, pixels, channels, x + c, shift + c, sum + c, squares + c, W);
+  if (c < channels) vectors_moments(1, pixels, channels, x + c, shift + c, sum + c, squares + c, channels - c);
 }
 
 static void scale_channels(size_t pixels, size_t channels, const float *x, float *y, const float *scale, const float *bias) {
   for (size_t c = 0; c < channels; c += W) {
     size_t n = channels - c < W ? channels - c : W;
     vf a = load_some(scale + c, n), b = load_some(bias + c, n);
-    for (size_t p = 0; p < pixels; p++) {
-      vf v = vf_fma(load_some(x + p * channels + c, n), a, b);
-      if (n == W) vf_store(y + p * channels + c, v);
-      else vf_store_n(y + p * channels + c, v, n);
-    }
+    for (size_t p = 0; p < pixels && n == W; p++) vf_store(y + p * channels + c, vf_fma(vf_load(x + p * channels + c), a, b));
+    for (size_t p = 0; p < pixels && n < W; p++) vf_store_n(y + p * channels + c, vf_fma(vf_load_n(x + p * channels + c, n), a, b), n);
   }
 }
 

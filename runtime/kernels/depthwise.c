@@ -14,7 +14,8 @@
 enum {
   STAGE_TAPS = 50,        /* so many are worth a copy of the rows: more than in the kernels that load each column once for all of them */
   ROWS_BYTES = 24 << 10,  /* of a chunk's input rows for one output row */
-  BAND_BYTES = 384 << 10  /* of a band's input rows */
+  BAND_BYTES = 384 << 10, /* of a band's input rows */
+  LINE = 64               /* bytes of the first-level cache */
 };
 
 typedef struct job {
@@ -33,15 +34,17 @@ bool cml_depthwise_fits(const cml_kernels *k, const cml_conv *v) {
   return fits;
 }
 
-/* Of the outputs; where they share channels, as many as whole channels have. */
+static bool stages(const cml_conv *v) { return !cml_conv_multiplier(v) && v->dilation[1] == 1 && v->kernel[1] * v->kernel[2] >= STAGE_TAPS; }
+
+/* Of the outputs; where they share channels, as many as whole channels have. Whole lines of the cache where they fit, which would be read again for
+ * the next chunk. */
 static size_t chunk_channels(const cml_kernels *k, const cml_conv *v) {
   size_t each = cml_conv_multiplier(v);
   if (each) return least(v->outputs, 4 * k->width * each);
-  size_t vector = k->width * 4, row = (size_t)v->kernel[1] * (size_t)(v->in[2] > 0 ? v->in[2] : 1) * vector, vectors = row < ROWS_BYTES ? ROWS_BYTES / row : 1;
-  return least(v->channels, vectors * k->width);
+  size_t vector = k->width * (v->in_half && !stages(v) ? 2 : 4), row = (size_t)v->kernel[1] * (size_t)(v->in[2] > 0 ? v->in[2] : 1) * vector, vectors = row < ROWS_BYTES ? ROWS_BYTES / row : 1;
+  size_t line = vector < LINE ? LINE / vector : 1;
+  return least(v->channels, (vectors < line ? vectors : vectors / line * line) * k->width);
 }
-
-static bool stages(const cml_conv *v) { return !cml_conv_multiplier(v) && v->dilation[1] == 1 && v->kernel[1] * v->kernel[2] >= STAGE_TAPS; }
 
 /* Input columns of a row of outputs, those outside the image too. */
 static size_t staged_columns(const cml_conv *v) { return (size_t)((v->out[2] - 1) * v->stride[2] + (v->kernel[2] - 1) * v->dilation[2] + 1); }

@@ -153,16 +153,18 @@ VINLINE void tile_rows(const int rows, const cml_tile *t) {
   }
 }
 
-/* Few columns that lie one after the other: vectors along the depth, up to four rows at a time. */
+enum { SLIM_ROWS = MR == 6 ? 3 : 4 }; /* at a time: a tile's rows are a multiple, and sixteen registers hold the sums of 3 x 4 */
+
+/* Few columns that lie one after the other: vectors along the depth, some rows at a time. */
 VINLINE void slim_rows(const int rows, const int columns, const bool half, const cml_tile *t, size_t r, float *block) {
-  vf acc[CML_SLIM][CML_SLIM];
+  vf acc[SLIM_ROWS][CML_SLIM];
   UNROLL for (int i = 0; i < rows; i++)
     UNROLL for (int j = 0; j < columns; j++) acc[i][j] = vf_zero();
   for (size_t s = 0; s < t->stretches; s++) {
     const float *a = t->a + r * t->a_stride + (t->offsets ? t->offsets[s] : 0);
     size_t k = 0, at = s * t->depth;
     for (; k < t->depth; k += W) {
-      vf x[CML_SLIM];
+      vf x[SLIM_ROWS];
       size_t n = t->depth - k;
       UNROLL for (int i = 0; i < rows; i++) x[i] = n >= W ? vf_load(a + (size_t)i * t->a_stride + k) : vf_load_n(a + (size_t)i * t->a_stride + k, n);
       UNROLL for (int j = 0; j < columns; j++) {
@@ -182,7 +184,8 @@ VINLINE void slim_rows(const int rows, const int columns, const bool half, const
 
 VINLINE void slim_columns(const int columns, const bool half, const cml_tile *t, float *block) {
   size_t r = 0;
-  for (; r + CML_SLIM <= t->rows; r += CML_SLIM) slim_rows(CML_SLIM, columns, half, t, r, block);
+  for (; r + SLIM_ROWS <= t->rows; r += SLIM_ROWS) slim_rows(SLIM_ROWS, columns, half, t, r, block);
+  for (; r + 2 <= t->rows; r += 2) slim_rows(2, columns, half, t, r, block);
   for (; r < t->rows; r++) slim_rows(1, columns, half, t, r, block);
 }
 

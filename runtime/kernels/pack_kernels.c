@@ -77,6 +77,8 @@ VINLINE void store_lanes(void *p, bool half, vf v, size_t n) {
 #endif
 }
 
+enum { MASKS = W == 16 };
+
 VINLINE void transpose_any(const bool half, size_t rows, size_t columns, const char *x, size_t x_stride, char *y, size_t y_stride) {
   const size_t size = half ? 2 : 4;
   for (size_t r = 0; r < rows; r += W)
@@ -89,6 +91,9 @@ VINLINE void transpose_any(const bool half, size_t rows, size_t columns, const c
         for (size_t i = 0; i < W; i++) v[i] = load_lanes(from + i * x_stride * size, half, W);
         transpose_block(v);
         for (size_t i = 0; i < W; i++) store_lanes(to + i * y_stride * size, half, v[i], W);
+      } else if (!MASKS && half && cn < W) { /* parts of a vector would be read number by number all the same */
+        for (size_t i = 0; i < cn; i++)
+          for (size_t j = 0; j < rn; j++) ((uint16_t *)(void *)to)[i * y_stride + j] = ((const uint16_t *)(const void *)from)[j * x_stride + i];
       } else {
         for (size_t i = 0; i < W; i++) v[i] = i < rn ? load_lanes(from + i * x_stride * size, half, cn) : vf_zero();
         transpose_block(v);

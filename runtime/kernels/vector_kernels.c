@@ -499,24 +499,28 @@ VINLINE void softmax_row(const void *x, void *y, bool half, size_t n) {
 static void softmax(const float *x, float *y, size_t n) { softmax_row(x, y, false, n); }
 static void softmax_f16(const cml_f16 *x, cml_f16 *y, size_t n) { softmax_row(x, y, true, n); }
 
+/* Sum of a row's elements less m, or of their squares. */
+VINLINE float row_sum(const bool squares, const void *x, bool half, size_t n, vf m) {
+  vf s[4] = {{0}};
+  size_t i = 0;
+  for (; i + 4 * W <= n; i += 4 * W)
+    CML_UNROLL for (size_t j = 0; j < 4; j++) {
+      vf d = ld(x, half, i + j * W) - m;
+      s[j] = squares ? vf_fma(d, d, s[j]) : s[j] + d;
+    }
+  for (; i < n; i += W) {
+    size_t k = n - i < W ? n - i : W;
+    vf d = k == W ? ld(x, half, i) - m : vf_select(vi_iota() < (int32_t)k, ld_n(x, half, i, k) - m, vf_zero());
+    s[0] = squares ? vf_fma(d, d, s[0]) : s[0] + d;
+  }
+  return vf_sum((s[0] + s[1]) + (s[2] + s[3]));
+}
+
 /* Two passes, so that the variance of a row with a large mean does not cancel. */
 VINLINE void layer_norm_row(const void *x, void *y, bool half, size_t n, const float *gamma, const float *beta, float epsilon) {
-  vf s = vf_zero(), q = vf_zero();
-  size_t i = 0, whole = n / W * W;
-  for (; i < whole; i += W) s += ld(x, half, i);
-  if (i < n) s += ld_n(x, half, i, n - i);
-  float mean = vf_sum(s) / (float)n;
-  vf m = vf_set1(mean);
-  for (i = 0; i < whole; i += W) {
-    vf d = ld(x, half, i) - m;
-    q = vf_fma(d, d, q);
-  }
-  if (i < n) {
-    vf d = vf_select(vi_iota() < (int32_t)(n - i), ld_n(x, half, i, n - i) - m, vf_zero());
-    q = vf_fma(d, d, q);
-  }
-  vf r = vf_set1(1.0f / __builtin_sqrtf(vf_sum(q) / (float)n + epsilon));
-  for (i = 0; i < n; i += W) {
+  vf m = vf_set1(row_sum(false, x, half, n, vf_zero()) / (float)n);
+  vf r = vf_set1(1.0f / __builtin_sqrtf(row_sum(true, x, half, n, m) / (float)n + epsilon));
+  for (size_t i = 0; i < n; i += W) {
     size_t k = n - i < W ? n - i : W;
     bool full = k == W;
     vf e = ((full ? ld(x, half, i) : ld_n(x, half, i, k)) - m) * r;
