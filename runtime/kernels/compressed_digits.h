@@ -8,6 +8,7 @@
 #include "simd.h"
 
 enum { AHEAD = 8192 }; /* bytes from what is read to what is asked for, of all rows that are read at once */
+enum { NEAR = 512 };   /* to what should be in the first-level cache by now */
 enum { HEAD = 16 };    /* floats */
 
 /* The power of two that brings numbers up to `largest` into three digits to the base of 256. */

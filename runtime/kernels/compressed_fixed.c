@@ -11,9 +11,9 @@
  *                the upper 32 of 48 bits, and the mean of the others is added. Most palettes of fewer than 8 bits are packed: compressed_lanes.c. */
 #include "compressed_fixed.h"
 
-/* Rows that are read at once, half or a quarter of the matrix apart: prefetchers follow two streams best, but sums of a group alone need more
- * that is independent to fill the pipes. */
-enum { ROWS = 4, PAIR = 2 };
+/* Rows that are read at once, as far apart as they can be: ROWS of 8 bits, 4 of 4 bits share the loads of digits, and more streams find more of the
+ * memory's speed. Palettes' sums leave registers for a pair. */
+enum { ROWS = 8, PAIR = 2 };
 static cml_kernels ordinary; /* for what is not done here */
 
 /* A group of codes fills a register (or less, with palettes); a step is as many groups as share one scale in each lane. */
@@ -127,9 +127,11 @@ static void fixed_arrange(const cml_compressed *w, const float *x, float *arrang
 /* The bytes of a group that lie in its row: `left` are left from its beginning. */
 VINLINE __mmask64 code_mask(size_t left, size_t bytes) { return UINT64_MAX >> (64 - (left < bytes ? left : bytes)); }
 
-/* Masked only where it must be: such loads do not seem to set off the prefetchers, and halved the speed. What lies `ahead` is asked for. */
+/* Masked only where it must be: such loads do not seem to set off the prefetchers, and halved the speed. What lies `ahead` is asked for into the
+ * second-level cache, and what lies near into the first (why: all_rows in gemm_kernels.c). */
 VINLINE __m512i load_codes(const uint8_t *p, size_t ahead, const bool masked, __mmask64 mask) {
-  _mm_prefetch((const char *)p + ahead, _MM_HINT_T0);
+  _mm_prefetch((const char *)p + ahead, _MM_HINT_T1);
+  _mm_prefetch((const char *)p + NEAR, _MM_HINT_T0);
   return masked ? _mm512_maskz_loadu_epi8(mask, p) : _mm512_loadu_si512(p);
 }
 
@@ -155,6 +157,7 @@ typedef struct affine {
 /* Adds step s of R rows: `groups` groups, which share their scales: those of lanes `lane`. single: one group. */
 VINLINE void affine_step(const int R, const int bits, const bool offset, const bool single, const bool masked, const parts *x, size_t s,
                          const int8_t *digits, size_t groups, vi lane, __m512i flip, affine *a) {
+  const bool together = single || R > PAIR; /* halves' sums have chains of their own where there are many groups and few rows */
   __m512i acc[ROWS][2][PLANES];
   CML_UNROLL for (int r = 0; r < R; r++) {
     CML_UNROLL for (int p = 0; p < PLANES; p++) acc[r][0][p] = _mm512_loadu_si512(x->start + (s * PLANES + (size_t)p) * W), acc[r][1][p] = _mm512_setzero_si512();
@@ -162,17 +165,17 @@ VINLINE void affine_step(const int R, const int bits, const bool offset, const b
   do {
     __mmask64 mask = masked ? code_mask(a->left, 64) : 0;
     __m512i u[ROWS];
-    CML_UNROLL for (int r = 0; r < R; r++) u[r] = load_codes(a->codes + (size_t)r * a->distance, AHEAD / R, masked, mask);
+    CML_UNROLL for (int r = 0; r < R; r++) u[r] = load_codes(a->codes + (size_t)r * a->distance, AHEAD / 2, masked, mask);
     CML_UNROLL for (int h = 0; h < 8 / bits; h++) {
       CML_UNROLL for (int r = 0; r < R; r++) {
-        __m512i half = unpack(u[r], bits, h, flip), *to = acc[r][single ? 0 : h]; /* chains of their own where there are many groups */
+        __m512i half = unpack(u[r], bits, h, flip), *to = acc[r][together ? 0 : h];
         CML_UNROLL for (size_t p = 0; p < PLANES; p++) to[p] = dpbusd(to[p], half, load_plane(digits, (size_t)h * PLANES + p));
       }
     }
     a->codes += 64, a->left -= 64, digits += 8 / bits * PLANES * PLANE;
   } while (!single && --groups);
   CML_UNROLL for (int r = 0; r < R; r++) {
-    if (bits == 4 && !single) {
+    if (bits == 4 && !together) {
       CML_UNROLL for (int p = 0; p < PLANES; p++) acc[r][0][p] = _mm512_add_epi32(acc[r][0][p], acc[r][1][p]);
     }
     vf f = single ? join_few(acc[r][0], bits) : join_digits(acc[r][0]);
@@ -192,7 +195,7 @@ VINLINE void affine_rows(const int R, const int bits, const bool offset, const b
   for (size_t s = 0, g = 0, b = 0; g < groups; b += W) { /* 16 blocks after 16 blocks */
     CML_UNROLL for (int r = 0; r < R; r++) {
       a.scales[r] = load_scales(w->scale, w->scale_half, at[r] + b, w->blocks - b);
-      _mm_prefetch((const char *)w->scale + (at[r] + b) * scale_bytes + AHEAD / R / 8, _MM_HINT_T0);
+      _mm_prefetch((const char *)w->scale + (at[r] + b) * scale_bytes + AHEAD / R / 8, _MM_HINT_T1);
       if (offset) a.offsets[r] = load_scales(w->offset, w->scale_half, at[r] + b, w->blocks - b);
     }
     vi lane = vi_iota() * (int)blocks >> 4;
@@ -281,9 +284,9 @@ typedef void rows_function(const cml_compressed *w, const layout *l, const parts
   ROWS_FUNCTION(offset_few_##bits##_##suffix, affine_rows(single_R, bits, true, true, w, l, x, n, apart, sum))
 #define PALETTE(suffix, R, bits) ROWS_FUNCTION(palette_##bits##_##suffix, palette_rows(R, bits, w, l, x, n, apart, palette, sum))
 
-AFFINE(many, PAIR, ROWS, 8)
+AFFINE(many, ROWS, 4, 8)
 AFFINE(1, 1, 1, 8)
-AFFINE(many, PAIR, ROWS, 4)
+AFFINE(many, 4, 4, 4)
 AFFINE(1, 1, 1, 4)
 PALETTE(many, PAIR, 3)
 PALETTE(1, 1, 3)
@@ -319,7 +322,7 @@ static void product_by_digits(const cml_compressed *w, size_t begin, size_t end,
   rows_function *many = choose(w, &l, true), *one = choose(w, &l, false);
   uint8_t palette[PLANES][256];
   double unit = head->unit;
-  size_t rows = alone(w, &l) ? ROWS : PAIR;
+  size_t rows = !w->scale ? PAIR : w->bits == 8 && !alone(w, &l) ? ROWS : 4;
   for (size_t n = begin, last; n < end; n = last) {
     last = w->scale ? end : (n / w->table_rows + 1) * w->table_rows; /* of the rows that share a palette */
     if (last > end) last = end;

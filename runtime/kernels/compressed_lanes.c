@@ -269,8 +269,9 @@ void cml_lanes_arrange(const cml_compressed *w, const float *x, int e, float *ar
 
 /* ---- products: `sums` of a block's rows, in units of the last digit ---- */
 
+/* Into the second-level cache: the first one holds tables. */
 VINLINE void ask(const uint8_t *p) {
-  _mm_prefetch((const char *)p, _MM_HINT_T0);
+  _mm_prefetch((const char *)p, _MM_HINT_T1);
   __asm__ volatile(""); /* where it stands: compilers gather them, and bursts wait for one another */
 }
 

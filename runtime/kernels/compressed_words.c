@@ -217,7 +217,11 @@ VINLINE const uint8_t *codes_of(const rows *a, int r, const bool whole, uint8_t 
   return copy;
 }
 
-VINLINE void ask(const rows *a, const int R, int r) { _mm_prefetch((const char *)a->codes + (size_t)r * a->distance + AHEAD / R, _MM_HINT_T0); }
+VINLINE void ask(const rows *a, int r) {
+  const char *codes = (const char *)a->codes + (size_t)r * a->distance;
+  _mm_prefetch(codes + AHEAD / 2, _MM_HINT_T1);
+  _mm_prefetch(codes + NEAR, _MM_HINT_T0);
+}
 
 /* Adds a group of R rows with VNNI. */
 VINLINE void add_group(const int R, const int bits, const bool whole, const int8_t *digits, bytes flip, rows *a, bytes (*acc)[MOST_DIGITS]) {
@@ -225,7 +229,7 @@ VINLINE void add_group(const int R, const int bits, const bool whole, const int8
   uint8_t copy[REGISTER];
   CML_UNROLL for (int r = 0; r < R; r++) {
     bytes code = differ(load_register(codes_of(a, r, whole, copy)), flip), odd = both(upper_nibbles(code), nibble);
-    ask(a, R, r);
+    ask(a, r);
     if (bits == 4) code = both(code, nibble);
     CML_UNROLL for (int d = 0; d < MOST_DIGITS; d++) acc[r][d] = add_four_products(acc[r][d], code, digits + d * REGISTER);
     if (bits == 4) CML_UNROLL for (int d = 0; d < MOST_DIGITS; d++) acc[r][d] = add_four_products(acc[r][d], odd, digits + (3 + d) * REGISTER);
@@ -252,7 +256,7 @@ VINLINE void add_fours(const int R, const bool whole, const int8_t *digits, byte
   uint8_t copy[REGISTER];
   CML_UNROLL for (int r = 0; r < R; r++) {
     bytes code = differ(load_register(codes_of(a, r, whole, copy)), flip), even = both(code, nibble), odd = both(upper_nibbles(code), nibble);
-    ask(a, R, r);
+    ask(a, r);
     CML_UNROLL for (int d = 0; d < MOST_DIGITS; d++) {
       bytes two = add_words(product_of_bytes(even, load_register(digits + d * REGISTER)), product_of_bytes(odd, load_register(digits + (3 + d) * REGISTER)));
       words[r][d] = add_words(words[r][d], two);
@@ -275,11 +279,11 @@ VINLINE void add_groups(const int R, const int bits, const bool is_signed, const
   if (bits == 8) {
     const size_t line = 64 / group_bytes;
     for (; !single && g + line <= sure; g += line) {
-      CML_UNROLL for (int r = 0; r < R; r++) ask(a, R, r);
+      CML_UNROLL for (int r = 0; r < R; r++) ask(a, r);
       CML_UNROLL for (size_t i = 0; i < line; i++, digits += step) add_eights(R, is_signed, true, digits, a, acc);
     }
     if (single || g < sure)
-      CML_UNROLL for (int r = 0; r < R; r++) ask(a, R, r);
+      CML_UNROLL for (int r = 0; r < R; r++) ask(a, r);
     for (; g < sure; g++, digits += step) add_eights(R, is_signed, true, digits, a, acc);
     if (!whole) add_eights(R, is_signed, false, digits, a, acc);
     return;

@@ -346,17 +346,24 @@ static void gemv_panel(size_t columns, size_t depth, const float *x, const void 
 
 VINLINE vf w_load(const void *w, bool half, size_t i) { return half ? vh_load((const cml_f16 *)w + i) : vf_load((const float *)w + i); }
 
-/* Rows that lie `apart` rows from one another, four chains of additions each. */
+/* Rows that are read at once, as streams of their own. */
+enum { STREAMS = W == 16 ? 8 : 4 };
+
+/* Rows that lie `apart` rows from one another; one row alone has four chains of additions. */
 VINLINE void rows_product(const int rows, const bool half, size_t depth, const char *w, size_t stride, size_t apart, const float *x, float *y) {
-  enum { CHAINS = 4, AHEAD = 4096 };
+  enum { STEP = 4, NEAR = 512, FAR = 4096 };
+  const int chains = rows > 1 ? 2 : STEP;
   const size_t size = half ? 2 : 4;
-  vf s[2][CHAINS] = {{{0}}};
+  vf s[STREAMS][STEP] = {{{0}}};
   size_t k = 0;
-  for (; k + CHAINS * W <= depth; k += CHAINS * W) {
+  for (; k + STEP * W <= depth; k += STEP * W) {
     UNROLL for (int i = 0; i < rows; i++) {
       const char *row = w + ((size_t)i * apart * stride + k) * size;
-      UNROLL for (size_t b = 0; b < CHAINS * W * size; b += 64) __builtin_prefetch(row + b + AHEAD);
-      UNROLL for (int u = 0; u < CHAINS; u++) s[i][u] = vf_fma(w_load(row, half, (size_t)u * W), vf_load(x + k + (size_t)u * W), s[i][u]);
+      UNROLL for (size_t b = 0; b < STEP * W * size; b += 64) __builtin_prefetch(row + b + FAR, 0, 2), __builtin_prefetch(row + b + NEAR);
+      UNROLL for (int u = 0; u < STEP; u++) {
+        vf *to = &s[i][u % chains];
+        *to = vf_fma(w_load(row, half, (size_t)u * W), vf_load(x + k + (size_t)u * W), *to);
+      }
     }
   }
   for (; k < depth; k += W) {
@@ -371,12 +378,13 @@ VINLINE void rows_product(const int rows, const bool half, size_t depth, const c
   UNROLL for (int i = 0; i < rows; i++) y[(size_t)i * apart] = vf_sum((s[i][0] + s[i][1]) + (s[i][2] + s[i][3]));
 }
 
-/* Two rows at once, half of the matrix apart: two long streams are what prefetchers follow best. Neighbouring rows are four short ones every
- * few KB, and gave half the speed. What lies 4 KB ahead is asked for, since conversions leave little room for loads to run ahead by themselves. */
+/* Rows an eighth (or a quarter) of the matrix apart share the loads of x and are as many streams of memory. What lies 4 KB ahead in each is asked for
+ * into the second-level cache and comes to the first from there: a first-level cache waits for some 24 lines at once, which is half of what
+ * memory can give a core (Zen 4), and asked for there those lines keep the other prefetchers from finding the streams. */
 VINLINE void all_rows(const bool half, size_t rows, size_t depth, const char *w, size_t stride, const float *x, float *y) {
-  const size_t apart = rows / 2, row_bytes = stride * (half ? 2 : 4);
-  for (size_t i = 0; i < apart; i++) rows_product(2, half, depth, w + i * row_bytes, stride, apart, x, y + i);
-  if (rows % 2) rows_product(1, half, depth, w + (rows - 1) * row_bytes, stride, 0, x, y + rows - 1);
+  const size_t apart = rows / STREAMS, row_bytes = stride * (half ? 2 : 4);
+  for (size_t i = 0; i < apart; i++) rows_product(STREAMS, half, depth, w + i * row_bytes, stride, apart, x, y + i);
+  for (size_t i = apart * STREAMS; i < rows; i++) rows_product(1, half, depth, w + i * row_bytes, stride, 0, x, y + i);
 }
 
 static void gemv_rows(size_t rows, size_t depth, const void *w, bool half, size_t stride, const float *x, float *y) {

@@ -503,7 +503,7 @@ static void test_gemv_rows(void **state) {
   EACH_TABLE(k) {
     for (size_t depth = 1; depth < 90; depth += 3)
       for (int half = 0; half < 2; half++) {
-        size_t rows = between(1, 11);
+        size_t rows = between(1, 40);
         void *w = at_end(0, rows * depth * (half ? 2 : 4));
         float *x = at_end(1, depth * 4), *y = at_end(2, rows * 4);
         fill(x, depth);
