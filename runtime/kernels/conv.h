@@ -84,6 +84,23 @@ enum { CML_DEPTHWISE_ROWS = 32 }; /* of a kernel, at most */
 bool cml_depthwise_fits(const cml_kernels *k, const cml_conv *v);
 size_t cml_depthwise_scratch(const cml_kernels *k, const cml_conv *v);
 void cml_depthwise_run(const cml_conv_call *call);
+/* One row of outputs of `channels` channels from c on, and what follows it. from: where the input lies (rows, x_half, first, columns, pixel).
+ * sums: out[2] * channels floats. */
+void cml_depthwise_row(const cml_conv_call *call, int64_t image, int64_t row, size_t c, size_t channels, const cml_depthwise *from, float *sums);
+
+/* conv_pair.c: a convolution of single pixels and the depthwise one that alone reads what it makes, which never is in memory as a whole. */
+typedef struct cml_conv_pair {
+  cml_conv_call second; /* x: what the first reads, as the second's in_half and in_last say; no padding of its own */
+  size_t depth;         /* channels of x */
+  const void *packed;   /* the first's weights, by cml_pack_panels */
+  bool half;
+  cml_epilogue before;  /* no residual */
+} cml_conv_pair;
+
+/* Whether rows enough for one row of outputs fit near the CPU. `depth` as above. */
+bool cml_conv_pair_fits(const cml_kernels *k, const cml_conv *second, size_t depth);
+size_t cml_conv_pair_scratch(const cml_kernels *k, const cml_conv *second, size_t depth, size_t threads); /* bytes, for one of them */
+void cml_conv_pair_run(const cml_conv_pair *pair);
 
 /* winograd.c */
 size_t cml_winograd_packed_bytes(const cml_kernels *k, const cml_conv *v);

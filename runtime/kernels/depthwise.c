@@ -82,10 +82,32 @@ static void stage_row(const job *j, stage *s, int64_t image, int64_t h, size_t c
   memset(to, 0, (s->columns - before - inside) * channels * 4);
 }
 
+void cml_depthwise_row(const cml_conv_call *call, int64_t image, int64_t row, size_t c, size_t channels, const cml_depthwise *from, float *sums) {
+  const cml_conv *v = call->v;
+  size_t out = v->out_half ? 2 : 4, outputs = (size_t)v->out[2], at = (size_t)(image * v->out[1] + row) * outputs * v->out_pixel + c;
+  cml_depthwise d = *from;
+  d.outputs = outputs, d.channels = channels;
+  d.kh = (size_t)v->kernel[1], d.kw = (size_t)v->kernel[2];
+  d.group = cml_conv_narrow(call->k, v), d.multiplier = v->outputs / v->channels;
+  d.stride = v->stride[2], d.dilation = v->dilation[2];
+  d.w = (const float *)call->weights.packed + c, d.w_stride = v->outputs;
+  d.bias = call->after.bias ? call->after.bias + c : NULL;
+  d.y = (char *)call->y + at * out, d.y_pixel = v->out_pixel, d.y_half = v->out_half;
+  if (cml_epilogue_clamp(&call->after, &d.low, &d.high)) {
+    call->k->depthwise(&d);
+    return;
+  }
+  d.y = sums, d.y_pixel = channels, d.y_half = false;
+  call->k->depthwise(&d);
+  cml_epilogue e = call->after;
+  if (e.residual) e.residual = (const char *)e.residual + at * out;
+  cml_epilogue_store(call->k, &e, sums, channels, outputs, channels, (char *)call->y + at * out, v->out_pixel, v->out_half, 0, 0);
+}
+
 static void run_row(const job *j, int64_t image, int64_t row, size_t c, size_t channels, float *sums, stage *s) {
   const cml_conv *v = j->c->v;
   const void *rows[CML_DEPTHWISE_ROWS];
-  size_t in = v->in_half ? 2 : 4, out = v->out_half ? 2 : 4, outputs = (size_t)v->out[2], each = v->outputs / v->channels;
+  size_t in = v->in_half ? 2 : 4, each = v->outputs / v->channels;
   for (int64_t i = 0; i < v->kernel[1]; i++) {
     int64_t h = row * v->stride[1] + v->offset[1] + i * v->dilation[1];
     bool outside = h < 0 || h >= v->in[1];
@@ -96,23 +118,9 @@ static void run_row(const job *j, int64_t image, int64_t row, size_t c, size_t c
     rows[i] = outside ? NULL : s ? (const char *)(s->rows + (size_t)(h % v->kernel[1]) * s->row_floats)
                                  : (const char *)j->c->x + ((size_t)(image * v->in[1] + h) * (size_t)v->in[2] * v->channels + c / each) * in;
   }
-  size_t at = (size_t)(image * v->out[1] + row) * outputs * v->out_pixel + c;
-  cml_depthwise d = {.outputs = outputs, .channels = channels, .kh = (size_t)v->kernel[1], .kw = (size_t)v->kernel[2],
-                     .group = cml_conv_narrow(j->c->k, v), .multiplier = each, .rows = rows,
-                     .x_half = v->in_half && !s, .stride = v->stride[2], .dilation = v->dilation[2], .first = s ? 0 : v->offset[2],
-                     .columns = s ? (int64_t)s->columns : v->in[2], .pixel = s ? channels : v->channels, .w = (const float *)j->c->weights.packed + c, .w_stride = v->outputs,
-                     .bias = j->c->after.bias ? j->c->after.bias + c : NULL, .y = (char *)j->c->y + at * out, .y_pixel = v->out_pixel, .y_half = v->out_half};
-  if (cml_epilogue_clamp(&j->c->after, &d.low, &d.high)) {
-    j->c->k->depthwise(&d);
-    return;
-  }
-  d.y = sums;
-  d.y_pixel = channels;
-  d.y_half = false;
-  j->c->k->depthwise(&d);
-  cml_epilogue e = j->c->after;
-  if (e.residual) e.residual = (const char *)e.residual + at * out;
-  cml_epilogue_store(j->c->k, &e, sums, channels, outputs, channels, (char *)j->c->y + at * out, v->out_pixel, v->out_half, 0, 0);
+  cml_depthwise_row(j->c, image, row, c, channels,
+                    &(cml_depthwise){.rows = rows, .x_half = v->in_half && !s, .first = s ? 0 : v->offset[2], .columns = s ? (int64_t)s->columns : v->in[2],
+                                     .pixel = s ? channels : v->channels}, sums);
 }
 
 static void run_units(void *context, size_t thread, size_t begin, size_t end) {

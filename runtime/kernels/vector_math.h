@@ -27,11 +27,10 @@ VINLINE vf v_scale_by(vf p, vf n) {
 #endif
 }
 
-/* e^x 2^shift = 2^(n + shift) e^r, |r| <= ln 2 / 2; ln 2 in two parts so that n ln 2 is exact enough. */
-VINLINE vf v_exp_shifted(vf x, float low, float high, float shift) {
-  vf c = vf_min(V(high), vf_max(V(low), x)); /* NaN passes through */
-  vf n = vf_round(c * V(0x1.715476p+0f));
-  vf r = vf_fma(n, V(-0x1.62e4p-1f), c);
+/* e^x 2^shift = 2^(n + shift) e^r, |r| <= ln 2 / 2, for -105 <= x <= 110; ln 2 in two parts so that n ln 2 is exact enough. */
+VINLINE vf v_exp_inside(vf x, float shift) {
+  vf n = vf_round(x * V(0x1.715476p+0f));
+  vf r = vf_fma(n, V(-0x1.62e4p-1f), x);
   r = vf_fma(n, V(-0x1.7f7d1cp-20f), r);
   vf p = V(0x1.6ab76ep-10f);
   p = vf_fma(p, r, V(0x1.126f0cp-7f));
@@ -40,7 +39,11 @@ VINLINE vf v_exp_shifted(vf x, float low, float high, float shift) {
   p = vf_fma(p, r, V(0x1.fffffap-2f));
   p = vf_fma(p, r, V(1.0f));
   p = vf_fma(p, r, V(1.0f));
-  return v_scale_by(p, n + shift);
+  return v_scale_by(p, shift != 0 ? n + shift : n); /* n + 0 would be computed, for the sake of -0 */
+}
+
+VINLINE vf v_exp_shifted(vf x, float low, float high, float shift) {
+  return v_exp_inside(vf_min(V(high), vf_max(V(low), x)), shift); /* NaN passes through */
 }
 
 VINLINE vf v_exp(vf x) { return v_exp_shifted(x, -105.0f, 89.0f, 0.0f); }
@@ -325,7 +328,7 @@ VINLINE vf v_gelu_tanh(vf x) {
 
 VINLINE vf v_silu(vf x) {
   vf c = vf_max(V(-100.0f), x); /* there e^-x is infinite and the result -0 */
-  return c / (1.0f + v_exp(-c));
+  return c / (1.0f + v_exp_inside(-vf_min(V(105.0f), c), 0.0f));
 }
 
 /* max(x, 0) + log(1 + e), e = e^-|x|; what 1 + e loses to rounding is put back to first order. */

@@ -11,6 +11,7 @@
   X(integer) \
   X(chain) \
   X(conv) \
+  X(conv_pair) \
   X(pool) \
   X(attention) \
   X(classify) \

@@ -108,12 +108,13 @@ static void fill_spatial(conv_call *v, const cml_windows *w) {
 /* The channels' place in x's dims, and those of its spatial dims. */
 static int32_t channel_axis(const conv_call *v, const cml_tensor *x) { return v->last ? x->rank - 1 : 1; }
 
-static cml_status read_conv(const cml_call *c, bool last, conv_call *v, cml_error *err) {
+/* between: channels that the weights meet in place of x's; -1: x's own */
+static cml_status read_conv(const cml_call *c, bool last, int64_t between, conv_call *v, cml_error *err) {
   const cml_tensor *x = cml_arg(c, X), *w = cml_arg(c, WEIGHT), *bias = cml_arg(c, BIAS);
   *v = (conv_call){.phases = 1, .last = last};
   CML_TRY(check_ranks(c, err));
   if (x->rank < 0 || w->rank < 0) return CML_OK;
-  int64_t channels = x->dims[channel_axis(v, x)], groups;
+  int64_t channels = between < 0 ? x->dims[channel_axis(v, x)] : between, groups;
   CML_TRY(read_groups(c, GROUPS, channels, &groups, err));
   v->outputs = w->dims[0];
   if (v->outputs >= 0 && v->outputs % groups) return cml_call_fail(c, err, "%lld outputs do not divide into %lld groups", (long long)v->outputs, (long long)groups);
@@ -133,9 +134,9 @@ static cml_status read_conv(const cml_call *c, bool last, conv_call *v, cml_erro
   return CML_OK;
 }
 
-cml_status cml_conv_read_last(const cml_call *c, cml_conv *out, cml_error *err) {
+cml_status cml_conv_read_last(const cml_call *c, int64_t between, cml_conv *out, cml_error *err) {
   conv_call v;
-  CML_TRY(read_conv(c, true, &v, err));
+  CML_TRY(read_conv(c, true, between, &v, err));
   *out = v.conv;
   return CML_OK;
 }
@@ -292,7 +293,7 @@ static void widen_bias(const cml_kernels *k, const cml_tensor *t, float *to) {
 }
 
 static cml_status read_call(const cml_call *c, conv_call *v, cml_error *err) {
-  return strstr(c->op->name, "conv_transpose") ? read_transpose(c, v, err) : read_conv(c, channels_last(c), v, err);
+  return strstr(c->op->name, "conv_transpose") ? read_transpose(c, v, err) : read_conv(c, channels_last(c), -1, v, err);
 }
 
 static bool weights_constant(const cml_call *c) {

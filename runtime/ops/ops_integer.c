@@ -173,7 +173,7 @@ static size_t way_scratch(const cml_kernels *k, const cml_conv *v, enum way way)
 }
 
 static cml_status read_product(const cml_call *c, cml_conv *v, cml_error *err) {
-  CML_TRY(is_linear(c) ? read_linear(c, v, err) : cml_conv_read_last(c, v, err));
+  CML_TRY(is_linear(c) ? read_linear(c, v, err) : cml_conv_read_last(c, -1, v, err));
   if (cml_arg(c, X)->rank > 4 && !is_linear(c)) return cml_call_fail(c, err, "x has three spatial dimensions");
   v->wide = cml_arg_int(c, WIDE, 0);
   if (is_linear(c) && !cml_integer_fits(v)) return cml_call_fail(c, err, "the sums do not fit into 32 bits");

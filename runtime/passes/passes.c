@@ -20,6 +20,7 @@ static const cml_pass passes[] = {
     {"epilogues", "residual additions and activations into the convolution or linear layer before them", cml_pass_epilogues},
     {"layout", "convolutions and their neighbours with the channels last, converted at the borders only", cml_pass_layout},
     {"integers", "what stands between dequantize and quantize, with weights of 8 bits: exact sums of bytes", cml_pass_integers},
+    {"pairs", "convolutions of single pixels into the depthwise ones that alone read them", cml_pass_pairs},
     {"chains", "elementwise operations that feed one another in one pass over memory", cml_pass_chains},
     {"parts", "in the plan: what is joined is made where it will lie, what is cut is read where it is", allow_parts},
     {"states", "in the plan: states are read and updated in their own memory", allow_states},

@@ -61,6 +61,7 @@ static void op(const char *dims, const char *name, const char *call) {
 
 static const char *must_lack; /* an operator that the passes take away, or NULL */
 static bool exact;            /* the passes change no bit */
+static size_t steps_wanted;   /* of must_have, exactly; 0: one or more */
 static size_t spaced;         /* at least so many values that the passes leave lie with their rows apart in a whole */
 
 /* The parts that an observer saw, behind one another as the joined value has them, must be that value. */
@@ -98,14 +99,14 @@ static float *run(const char *passes, const float *x, size_t n, const int64_t *d
   assert_ok(cml_executable_prepare(model, &(cml_prepare_options){.passes = passes, .threads = 2}, &e, err));
   const cml_variant *v = e->preferred;
   const cml_graph_block *body = &v->graph.body;
-  bool found = !must_have;
-  for (size_t i = 0; i < body->step_count; i++) found = found || !strcmp(body->steps[i].op->name, must_have);
+  size_t count = 0;
+  for (size_t i = 0; must_have && i < body->step_count; i++) count += !strcmp(body->steps[i].op->name, must_have);
   for (size_t i = 0; must_have && must_lack && i < body->step_count; i++)
     if (!strcmp(body->steps[i].op->name, must_lack)) fail_msg("%s is still there with passes '%s'", must_lack, passes ? passes : "(all)");
   size_t apart = 0;
   for (size_t i = 0; i < body->step_count; i++) apart += v->plan && v->plan->out_row[body->steps[i].index] != 0;
   if (must_have && apart < spaced) fail_msg("%zu values with their rows apart", apart);
-  if (!found) fail_msg("no %s with passes '%s'", must_have, passes ? passes : "(all)");
+  if (must_have && (steps_wanted ? count != steps_wanted : !count)) fail_msg("%zu %s with passes '%s'", count, must_have, passes ? passes : "(all)");
   cml_tensor in = {.dtype = CML_F32, .rank = rank, .data = (void *)(uintptr_t)x};
   memcpy(in.dims, dims, (size_t)rank * sizeof *dims);
   (void)n;
@@ -200,6 +201,49 @@ static void convolutions(void) {
   op("[2, 64, 8, 10]", "average", "avg_pool(x = pooled, kernel_sizes = two, strides = one, pad_type = valid, ceil_mode = no, exclude_padding_from_average = no)");
   finish("average");
   same_with_and_without((const int64_t[]){2, 3, 18, 22}, 4, "epilogues,layout", "cml_conv");
+}
+
+/* Depthwise convolutions behind those of single pixels, whose image between is larger than what a thread holds of it: strides, dilation,
+ * padding on some sides, channels that fill no panel, activations, a residual behind; and one whose image is wanted elsewhere too. */
+static void pairs(void) {
+  start("[2, 5, 46, 61]");
+  word("custom", "custom");
+  word("same", "same");
+  ints("one", "[2]", "[1, 1]");
+  ints("two", "[2]", "[2, 2]");
+  ints("pad1", "[4]", "[1, 1, 1, 1]");
+  ints("side", "[4]", "[0, 3, 4, 0]");
+  ints("groups40", "[]", "40");
+  ints("groups72", "[]", "72");
+  scalar("zero", 0);
+  scalar("six", 0.8);
+  constant("w1", "[40, 5, 1, 1]");
+  constant("b1", "[40]");
+  constant("w2", "[40, 1, 3, 3]");
+  constant("w3", "[72, 40, 1, 1]");
+  constant("w4", "[72, 1, 4, 5]");
+  constant("b4", "[72]");
+  constant("w5", "[72, 72, 1, 1]");
+  constant("w6", "[72, 1, 3, 2]");
+  constant("w7", "[72, 1, 1, 1]");
+  op("[2, 40, 46, 61]", "c1", "conv(x = x, weight = w1, bias = b1, pad_type = same, strides = one)");
+  op("[2, 40, 46, 61]", "r1", "silu(x = c1)");
+  op("[2, 40, 46, 61]", "c2", "conv(x = r1, weight = w2, pad = pad1, pad_type = custom, strides = one, groups = groups40)");
+  op("[2, 40, 46, 61]", "r2", "silu(x = c2)");
+  op("[2, 72, 46, 61]", "c3", "conv(x = r2, weight = w3, pad_type = same, strides = one)");
+  op("[2, 72, 46, 61]", "r3", "clip(x = c3, alpha = zero, beta = six)");
+  op("[2, 72, 23, 31]", "c4", "conv(x = r3, weight = w4, bias = b4, pad = side, pad_type = custom, strides = two, groups = groups72)");
+  op("[2, 72, 23, 31]", "c5", "conv(x = c4, weight = w5, pad_type = same, strides = one)");
+  op("[2, 72, 23, 31]", "c6", "conv(x = c5, weight = w6, pad_type = same, strides = one, dilations = two, groups = groups72)");
+  op("[2, 72, 23, 31]", "sum", "add(x = c6, y = c4)");
+  op("[2, 72, 23, 31]", "r6", "relu(x = sum)");
+  op("[2, 72, 23, 31]", "c7", "conv(x = r6, weight = w5, bias = b4, pad_type = same, strides = one)"); /* not this one */
+  op("[2, 72, 23, 31]", "c8", "conv(x = c7, weight = w7, pad_type = same, strides = one, groups = groups72)");
+  op("[2, 72, 23, 31]", "y", "mul(x = c8, y = c7)");
+  finish("y");
+  steps_wanted = 3;
+  same_with_and_without((const int64_t[]){2, 5, 46, 61}, 4, "epilogues,layout,pairs", "cml_conv_pair");
+  steps_wanted = 0;
 }
 
 /* Each way of computing a convolution writes its channels between those of the others: pointwise, Winograd, depthwise, transposed; so
@@ -914,6 +958,7 @@ static void test_norms_and_gates(void **state) { (void)state, each_type(norms_an
 static void test_moved_last(void **state) { (void)state, each_type(moved_last); }
 static void test_convolutions(void **state) { (void)state, each_type(convolutions); }
 static void test_joined(void **state) { (void)state, each_type(joined); }
+static void test_pairs(void **state) { (void)state, each_type(pairs); }
 static void test_transposed(void **state) { (void)state, each_type(transposed); }
 static void test_pads(void **state) { (void)state, each_type(pads); }
 static void test_window_attention(void **state) { (void)state, each_type(window_attention); }
@@ -958,7 +1003,7 @@ static void test_unknown_pass_is_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_convolutions), cmocka_unit_test(test_joined), cmocka_unit_test(test_transposed), cmocka_unit_test(test_moved), cmocka_unit_test(test_affine_vectors), cmocka_unit_test(test_large), cmocka_unit_test(test_volumes), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_channel_norm), cmocka_unit_test(test_attention), cmocka_unit_test(test_window_attention), cmocka_unit_test(test_pads),
+      cmocka_unit_test(test_convolutions), cmocka_unit_test(test_joined), cmocka_unit_test(test_pairs), cmocka_unit_test(test_transposed), cmocka_unit_test(test_moved), cmocka_unit_test(test_affine_vectors), cmocka_unit_test(test_large), cmocka_unit_test(test_volumes), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_channel_norm), cmocka_unit_test(test_attention), cmocka_unit_test(test_window_attention), cmocka_unit_test(test_pads),
       cmocka_unit_test(test_attention_views), cmocka_unit_test(test_shared_heads), cmocka_unit_test(test_chains),
       cmocka_unit_test(test_norms_and_gates), cmocka_unit_test(test_moved_last), cmocka_unit_test(test_recurrent),
       cmocka_unit_test(test_linear),       cmocka_unit_test(test_an_infinite_norm_stays), cmocka_unit_test(test_unknown_pass_is_refused),
