@@ -64,9 +64,12 @@ VINLINE void depthwise_store_all(const int together, const cml_depthwise *d, siz
   }
 }
 
+/* Which columns may be outside, and are read as zeros: of half a kernel at both ends, as where images are padded to keep their size; or any. */
+enum edge { INSIDE, ENDS, ANY };
+
 /* `together` outputs of one vector of channels, for small kernels without dilation: each input column is loaded once for all taps
- * that want it. edge: some columns are outside, and read as zeros. */
-VINLINE void depthwise_together(const int together, const int kw, const int stride, const int kind, const bool edge, const cml_depthwise *d,
+ * that want it. */
+VINLINE void depthwise_together(const int together, const int kw, const int stride, const int kind, const enum edge edge, const cml_depthwise *d,
                                 size_t o, size_t c) {
   const int columns = (together - 1) * stride + kw;
   const size_t size = x_size(kind), step = d->pixel * size, rows = d->kh, w_stride = d->w_stride;
@@ -84,12 +87,13 @@ VINLINE void depthwise_together(const int together, const int kw, const int stri
     vf weight[7];
     UNROLL for (int t = 0; t < kw; t++) weight[t] = vf_load(w + (size_t)t * w_stride);
     UNROLL for (int i = 0; i < columns; i++, x_at += step) {
-      vf x = x_load(edge && (uint64_t)(first + i) >= inside ? nothing : x_at, kind, zero, W);
+      const bool asked = edge == ANY || (edge == ENDS && (i < kw / 2 || i >= columns - kw / 2));
+      vf x = x_load(asked && (uint64_t)(first + i) >= inside ? nothing : x_at, kind, zero, W);
       UNROLL for (int t = 0; t < kw; t++)
         if (i >= t && (i - t) % stride == 0 && (i - t) / stride < together) acc[(i - t) / stride] = vf_fma(x, weight[t], acc[(i - t) / stride]);
     }
   }
-  depthwise_store_all(together, d, o, c, acc, edge && together > 1 ? d->outputs : SIZE_MAX);
+  depthwise_store_all(together, d, o, c, acc, edge == ANY && together > 1 ? d->outputs : SIZE_MAX);
 }
 
 /* What the lanes of a vector of outputs read: each its own channel, all channels of its group, or one that several outputs share. */
@@ -188,12 +192,12 @@ VINLINE size_t next_outputs(const cml_depthwise *d, size_t *o) {
 VINLINE void depthwise_columns(const int kw, const int stride, const int kind, const cml_depthwise *d, size_t c) {
   for (size_t o = 0, step; o < d->outputs; o += step) {
     step = next_outputs(d, &o);
-    int64_t first = d->first + (int64_t)o * stride;
-    bool edge = first < 0 || first + (int64_t)(step - 1) * stride + kw > d->columns;
-    if (step == 1) depthwise_together(1, kw, stride, kind, true, d, o, c);
-    else if (step == FEW) depthwise_together(FEW, kw, stride, kind, true, d, o, c);
-    else if (edge) depthwise_together(TOGETHER, kw, stride, kind, true, d, o, c);
-    else depthwise_together(TOGETHER, kw, stride, kind, false, d, o, c);
+    int64_t before = -(d->first + (int64_t)o * stride), behind = (int64_t)(step - 1) * stride + kw - before - d->columns;
+    if (step == 1) depthwise_together(1, kw, stride, kind, ANY, d, o, c);
+    else if (step == FEW) depthwise_together(FEW, kw, stride, kind, ANY, d, o, c);
+    else if (before <= 0 && behind <= 0) depthwise_together(TOGETHER, kw, stride, kind, INSIDE, d, o, c);
+    else if (before <= kw / 2 && behind <= kw / 2 && o + TOGETHER <= d->outputs) depthwise_together(TOGETHER, kw, stride, kind, ENDS, d, o, c);
+    else depthwise_together(TOGETHER, kw, stride, kind, ANY, d, o, c);
   }
 }
 
