@@ -107,7 +107,7 @@ static void decode(const cml_kernels *k, const cml_attention *a, size_t begin, s
     k->softmax(scores + i * stride, scores + i * stride, a->keys);
   }
   k->attend_values(n, a->keys, a->value_depth, scores, stride, (const char *)a->v.data + (size_t)base_of(a, &a->v, first) * size, a->half,
-                   (size_t)a->v.row, sums);
+                   (size_t)a->v.row, sums, a->value_depth);
   for (size_t i = 0; i < n; i++)
     store_row(k, a, base_of(a, &a->out, (begin + i) / a->queries), (begin + i) % a->queries, sums + i * a->value_depth, 1);
 }

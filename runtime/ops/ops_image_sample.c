@@ -343,7 +343,8 @@ typedef struct resample_job {
   sampler sampler;
   const cml_tensor *coordinates; /* or the matrix */
   axis_of_pixels x, y;
-  int64_t rows, columns;
+  int64_t rows, columns;         /* of the output, and whether its corners are its grid's, for a matrix */
+  bool align;
 } resample_job;
 
 /* Samples the pixels of all images from begin to end; coordinates(job, image, place in the image, count, to) says where. */
@@ -420,15 +421,18 @@ static cml_status infer_affine(cml_call *c, cml_error *err) {
   return cml_check_output(c, 0, err);
 }
 
-/* -1 to 1 over n points, the middle where there is one. */
-static double unit_point(int64_t i, int64_t n) { return n > 1 ? 2 * (double)i / (double)(n - 1) - 1 : 0; }
+/* n points from -1 to 1: the ends, and the middle where there is one; or the middles of n equal parts, as torch has it. */
+static double unit_point(int64_t i, int64_t n, bool align) {
+  if (!align) return (2 * (double)i + 1) / (double)n - 1;
+  return n > 1 ? 2 * (double)i / (double)(n - 1) - 1 : 0;
+}
 
 static void coordinates_of_matrix(const resample_job *j, int64_t image, int64_t first, size_t n, coordinates_of_run *to) {
   double m[6];
   for (int k = 0; k < 6; k++) m[k] = cml_tensor_get(j->coordinates, (j->coordinates->dims[0] == 1 ? 0 : image) * 6 + k);
   for (size_t i = 0; i < n; i++) {
     int64_t at = first + (int64_t)i;
-    double x = unit_point(at % j->columns, j->columns), y = unit_point(at / j->columns, j->rows);
+    double x = unit_point(at % j->columns, j->columns, j->align), y = unit_point(at / j->columns, j->rows, j->align);
     to->columns[i] = m[0] * x + m[1] * y + m[2];
     to->rows[i] = m[3] * x + m[4] * y + m[5];
   }
@@ -440,7 +444,8 @@ static cml_status run_affine(cml_call *c, cml_error *err) {
   (void)err;
   resample_job j = {.coordinates = cml_arg(c, 1), .rows = c->outs[0]->dims[2], .columns = c->outs[0]->dims[3]};
   j.sampler = sampler_of(c, j.rows * j.columns, 0);
-  place_pixels(&j, MINUS_ONE_TO_ONE, cml_arg_bool(c, 8, true));
+  j.align = cml_arg_bool(c, 8, true);
+  place_pixels(&j, MINUS_ONE_TO_ONE, j.align);
   cml_parallel(c->pool, (size_t)(c->outs[0]->dims[0] * j.sampler.step), grain_of(&j.sampler), affine_tasks, &j);
   return CML_OK;
 }

@@ -325,9 +325,16 @@ static int64_t b_index(const product *p, int64_t i, int64_t *out_count) {
   return at;
 }
 
+/* So few rows that packing B would take longer than the products do: they read it where it lies, and only halves of A and C are kept as
+ * floats. */
+static bool few_rows(const product *p) {
+  return p->rows <= CML_ATTEND && p->a_depth == 1 && (p->b_column == 1 || p->b_depth == 1);
+}
+
 static uint64_t product_scratch(const cml_call *c, const product *p, bool packs, bool half) {
   const cml_kernels *k = cml_kernels_get();
   int64_t n = batch_count(p), b_count = 1;
+  if (packs && few_rows(p)) return up((uint64_t)(n * p->rows * (p->depth + p->columns)) * 4);
   b_index(p, 0, &b_count);
   uint64_t size = slots(c) * up(cml_gemm_scratch(k)) + up((uint64_t)n * sizeof(cml_gemm));
   if (packs) size += (uint64_t)b_count * up(cml_pack_bytes(k, (size_t)p->depth, (size_t)p->columns, half));
@@ -366,6 +373,50 @@ static void pack_all(const cml_kernels *k, const product *p, const cml_tensor *b
   cml_parallel(pool, (size_t)count * cml_panel_count(k, (size_t)p->columns), 1, pack_products, &(product_pack){k, p, b, to, half});
 }
 
+typedef struct few_product {
+  const cml_kernels *k;
+  const product *p;
+  const cml_tensor *x, *y;
+  cml_tensor *out;
+  float *a, *c; /* halves as floats, by product; NULL: they are floats */
+  size_t pieces, step;
+} few_product;
+
+/* A piece is `step` columns of one product. */
+static void run_few(void *context, size_t begin, size_t end) {
+  const few_product *f = context;
+  const product *p = f->p;
+  const bool half = f->y->dtype == CML_F16;
+  const size_t rows = (size_t)p->rows, depth = (size_t)p->depth, columns = (size_t)p->columns;
+  for (size_t i = begin; i < end; i++) {
+    const int64_t at = (int64_t)(i / f->pieces);
+    const size_t first = i % f->pieces * f->step, n = columns - first < f->step ? columns - first : f->step;
+    const size_t a_row = f->a ? depth : (size_t)p->a_row, c_row = f->c ? columns : (size_t)p->c_row;
+    const float *a = f->a ? f->a + (size_t)at * rows * depth : (const float *)f->x->data + batch_offset(p, p->a_batch, at);
+    float *c = (f->c ? f->c + (size_t)at * rows * columns : (float *)f->out->data + batch_offset(p, p->c_batch, at)) + first;
+    const char *b = (const char *)f->y->data + (batch_offset(p, p->b_batch, at) + (int64_t)first * p->b_column) * (half ? 2 : 4);
+    if (p->b_column == 1) f->k->attend_values(rows, depth, n, a, a_row, b, half, (size_t)p->b_depth, c, c_row);
+    else
+      for (size_t r = 0; r < rows; r++) f->k->attend_keys(1, n, depth, a + r * a_row, b, half, (size_t)p->b_column, c + r * c_row, 0);
+  }
+}
+
+static void few_products(cml_call *c, const product *p, const cml_tensor *x, const cml_tensor *y, cml_tensor *out) {
+  enum { WORK = 65536 }; /* numbers of B in a piece */
+  const cml_kernels *k = cml_kernels_get();
+  const size_t n = (size_t)batch_count(p), rows = (size_t)p->rows, depth = (size_t)p->depth, columns = (size_t)p->columns;
+  few_product f = {.k = k, .p = p, .x = x, .y = y, .out = out, .step = (WORK / (depth + 1) + 64) / 64 * 64};
+  if (f.step > columns) f.step = columns;
+  f.pieces = (columns + f.step - 1) / f.step;
+  if (x->dtype == CML_F16) f.a = c->scratch;
+  if (out->dtype == CML_F16) f.c = (float *)c->scratch + n * rows * depth;
+  for (size_t i = 0; f.a && i < n * rows; i++)
+    k->f16_to_f32((const cml_f16 *)x->data + batch_offset(p, p->a_batch, (int64_t)(i / rows)) + (int64_t)(i % rows) * p->a_row, f.a + i * depth, depth);
+  cml_parallel(c->pool, n * f.pieces, 1 + WORK / (f.step * depth + 1), run_few, &f);
+  for (size_t i = 0; f.c && i < n * rows; i++)
+    k->f32_to_f16(f.c + i * columns, (cml_f16 *)out->data + batch_offset(p, p->c_batch, (int64_t)(i / rows)) + (int64_t)(i % rows) * p->c_row, columns);
+}
+
 static void integer_product(const product *p, const int32_t *a, const int32_t *b, int32_t *c) {
   for (int64_t r = 0; r < p->rows; r++) {
     int32_t *row = c + r * p->c_row;
@@ -399,6 +450,10 @@ static void run_product(cml_call *c, const product *p, const cml_tensor *x, cons
         integer_product(p, (const int32_t *)x->data + a0, (const int32_t *)y->data + b0, (int32_t *)out->data + c0);
       else mixed_product(p, x, a0, y, b0, out, c0);
     }
+    return;
+  }
+  if (!ready && few_rows(p)) {
+    few_products(c, p, x, y, out);
     return;
   }
   const cml_kernels *k = ready ? ready->kernels : cml_kernels_get();
@@ -484,17 +539,19 @@ static cml_status infer_matmul(cml_call *c, cml_error *err) {
 static cml_status prepare_matmul(cml_call *c, cml_error *err) {
   const cml_tensor *x = cml_arg(c, X), *y = cml_arg(c, Y);
   if (!cml_arg_is_constant(c, Y) || !y->data || y->rank < 2 || !is_float_product(x, y)) return CML_OK;
-  /* only where y's own dims say all: a plain matrix */
   bool ty = cml_arg_bool(c, TRANSPOSE_Y, false);
   int64_t r = y->dims[y->rank - 2], n = y->dims[y->rank - 1], others = 1;
-  for (int32_t i = 0; i + 2 < y->rank; i++) others *= y->dims[i];
-  if (others != 1) return CML_OK;
-  product p = {.columns = ty ? r : n, .depth = ty ? n : r, .b_depth = ty ? 1 : n, .b_column = ty ? n : 1};
+  product p = {.columns = ty ? r : n, .depth = ty ? n : r, .b_depth = ty ? 1 : n, .b_column = ty ? n : 1, .batch_rank = y->rank - 2};
+  for (int32_t i = p.batch_rank - 1; i >= 0; i--) { /* as b_index counts them, whatever x's dims are */
+    p.batch[i] = y->dims[i];
+    p.b_batch[i] = y->dims[i] == 1 ? 0 : others * r * n;
+    others *= y->dims[i];
+  }
   const cml_kernels *k = cml_kernels_get();
   packed_b *ready = cml_call_keep(c, sizeof *ready, err);
   bool half = y->dtype == CML_F16;
   bool packed;
-  void *b = ready ? cml_call_keep_packed(c, cml_pack_bytes(k, (size_t)p.depth, (size_t)p.columns, half), y, (int64_t[]){half, ty}, 2, &packed, err) : NULL;
+  void *b = ready ? cml_call_keep_packed(c, (size_t)others * up(cml_pack_bytes(k, (size_t)p.depth, (size_t)p.columns, half)), y, (int64_t[]){half, ty, others, p.depth}, 4, &packed, err) : NULL;
   if (!b) return c->keep_status;
   if (!packed) pack_all(k, &p, y, half, b, c->pool);
   *ready = (packed_b){.b = b, .half = half, .kernels = k};

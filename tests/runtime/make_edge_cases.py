@@ -530,12 +530,23 @@ def lines_together(f):
         f.add("non_zero", 15, {"x": np.asarray(x)}, [np.argwhere(x).astype(I32)], note="together")
 
 
+def unaligned_grids(f):
+    """An affine grid whose ends are the edges of the corner pixels, as torch makes it unless told otherwise."""
+    x = f.floats((2, 3, 5, 6), F32, -1, 1)
+    for d, size in ((1, (4, 3)), (2, (5, 6)), (2, (1, 9))):
+        m = f.floats((d, 6), F32, -1, 1)
+        grid = F.affine_grid(torch.tensor(np.repeat(m, 2 // d, 0).reshape(2, 2, 3)), (2, 3) + size, align_corners=False)
+        f.add("affine", 15, {"x": x, "transform_matrix": m, "output_height": I32(size[0]), "output_width": I32(size[1]), "sampling_mode": "bilinear", "padding_mode": "constant",
+                             "padding_value": F32(0), "coordinates_mode": "normalized_minus_one_to_one", "align_corners": np.bool_(False)},
+              [F.grid_sample(torch.tensor(x), grid, align_corners=False).numpy()], atol=2e-5, note="unaligned")
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("folder")
     a = p.parse_args()
     f = Moves("edges", np.random.default_rng(7), True)
-    for part in (elementwise, reductions, norms, moves, products, convolutions, pools, attention, others, recurrent, untouched_pools, many_points, wild_samples, few_of_many, columns_of_extremes, far_taps, lines_together):
+    for part in (elementwise, reductions, norms, moves, products, convolutions, pools, attention, others, recurrent, untouched_pools, many_points, wild_samples, few_of_many, columns_of_extremes, far_taps, lines_together, unaligned_grids):
         part(f)
     f.save(a.folder)
 

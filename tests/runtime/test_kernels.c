@@ -606,7 +606,7 @@ static void test_attend(void **state) {
           assert_true(fabs((double)p[v * stride + s] - want) < 1e-4);
         }
       fill(p, (queries - 1) * stride + keys);
-      k->attend_values(queries, keys, depth, p, stride, w, half, row, q);
+      k->attend_values(queries, keys, depth, p, stride, w, half, row, q, depth);
       for (size_t v = 0; v < queries; v++)
         for (size_t d = 0; d < depth; d++) {
           double want = 0;

@@ -612,6 +612,36 @@ static void window_attention(void) {
   same_with_and_without((const int64_t[]){2, 4, 19, 10}, 4, "attention", "softmax");
 }
 
+/* Matrices that differ by product are packed once when they are constant; each run when they are not, as w + 0 is. */
+static void constant_matrices(void) {
+  const int64_t dims[] = {3, 1, 5, 20};
+  const char *const turned[] = {"no", "yes"};
+  for (int i = 0; i < 4; i++) {
+    const char *shape = i % 2 ? "[3, 2, 17, 20]" : "[3, 2, 20, 17]";
+    char call[2][100];
+    start("[3, 1, 5, 20]");
+    flag("no", "false");
+    flag("yes", "true");
+    ints("all", "[4]", "[0, 1, 2, 3]");
+    constant("w", i / 2 ? i % 2 ? "[1, 2, 17, 20]" : "[1, 2, 20, 17]" : shape);
+    for (int k = 0; k < 2; k++) snprintf(call[k], sizeof call[k], "matmul(x = x, y = %s, transpose_x = no, transpose_y = %s)", k ? "v" : "w", turned[i % 2]);
+    op("[3, 1, 5, 20]", "d", "sub(x = x, y = x)");
+    op("[1, 1, 1, 1]", "z", "reduce_sum(x = d, axes = all, keep_dims = yes)");
+    op(i / 2 ? i % 2 ? "[1, 2, 17, 20]" : "[1, 2, 20, 17]" : shape, "v", "add(x = w, y = z)");
+    op("[3, 2, 5, 17]", "y1", call[0]);
+    op("[3, 2, 5, 17]", "y2", call[1]);
+    op("[3, 2, 5, 17]", "y", "sub(x = y1, y = y2)");
+    finish("y");
+    float x[300];
+    for (size_t k = 0; k < 300; k++) x[k] = uniform();
+    size_t count;
+    float *y = run(NULL, x, 300, dims, 4, NULL, &count);
+    assert_int_equal(count, 510);
+    for (size_t k = 0; k < count; k++) assert_true(fabsf(y[k]) < (strcmp(type, "fp16") ? 1e-5f : 4e-3f));
+    free(y);
+  }
+}
+
 /* Four heads of the query, two of key and value, which are repeated as programs do it: one after the other, in turns, and by torch's
  * repeat_interleave, with key and value turned as well. Few queries and many, with and without masks. */
 static void repeated_heads(const char *name, const char *from, int how, bool columns) {
@@ -972,6 +1002,7 @@ static void test_row_norms(void **state) { (void)state, each_type(row_norms); }
 static void test_channel_norm(void **state) { (void)state, each_type(channel_norm); }
 static void test_attention(void **state) { (void)state, each_type(attention); }
 static void test_attention_views(void **state) { (void)state, each_type(attention_views); }
+static void test_constant_matrices(void **state) { (void)state, each_type(constant_matrices); }
 static void test_shared_heads(void **state) { (void)state, each_type(shared_heads); }
 static void test_chains(void **state) { (void)state, each_type(chains); }
 static void test_linear(void **state) { (void)state, each_type(linear); }
@@ -1004,7 +1035,7 @@ static void test_unknown_pass_is_refused(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_convolutions), cmocka_unit_test(test_joined), cmocka_unit_test(test_pairs), cmocka_unit_test(test_transposed), cmocka_unit_test(test_moved), cmocka_unit_test(test_affine_vectors), cmocka_unit_test(test_large), cmocka_unit_test(test_volumes), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_channel_norm), cmocka_unit_test(test_attention), cmocka_unit_test(test_window_attention), cmocka_unit_test(test_pads),
-      cmocka_unit_test(test_attention_views), cmocka_unit_test(test_shared_heads), cmocka_unit_test(test_chains),
+      cmocka_unit_test(test_attention_views), cmocka_unit_test(test_shared_heads), cmocka_unit_test(test_constant_matrices), cmocka_unit_test(test_chains),
       cmocka_unit_test(test_norms_and_gates), cmocka_unit_test(test_moved_last), cmocka_unit_test(test_recurrent),
       cmocka_unit_test(test_linear),       cmocka_unit_test(test_an_infinite_norm_stays), cmocka_unit_test(test_unknown_pass_is_refused),
   };
