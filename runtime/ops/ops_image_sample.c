@@ -421,20 +421,22 @@ static cml_status infer_affine(cml_call *c, cml_error *err) {
   return cml_check_output(c, 0, err);
 }
 
-/* n points from -1 to 1: the ends, and the middle where there is one; or the middles of n equal parts, as torch has it. */
-static double unit_point(int64_t i, int64_t n, bool align) {
-  if (!align) return (2 * (double)i + 1) / (double)n - 1;
-  return n > 1 ? 2 * (double)i / (double)(n - 1) - 1 : 0;
+/* n points from -1 to 1, index times scale plus shift: the ends, and the middle where there is one; or the middles of n equal parts, as torch has it. */
+static axis_of_pixels unit_points(int64_t n, bool align) {
+  if (!align) return (axis_of_pixels){2 / (double)n, 1 / (double)n - 1};
+  return n > 1 ? (axis_of_pixels){2 / (double)(n - 1), -1} : (axis_of_pixels){0, 0};
 }
 
 static void coordinates_of_matrix(const resample_job *j, int64_t image, int64_t first, size_t n, coordinates_of_run *to) {
+  const axis_of_pixels across = unit_points(j->columns, j->align), down = unit_points(j->rows, j->align);
+  int64_t column = first % j->columns, row = first / j->columns;
   double m[6];
   for (int k = 0; k < 6; k++) m[k] = cml_tensor_get(j->coordinates, (j->coordinates->dims[0] == 1 ? 0 : image) * 6 + k);
   for (size_t i = 0; i < n; i++) {
-    int64_t at = first + (int64_t)i;
-    double x = unit_point(at % j->columns, j->columns, j->align), y = unit_point(at / j->columns, j->rows, j->align);
+    double x = (double)column * across.scale + across.shift, y = (double)row * down.scale + down.shift;
     to->columns[i] = m[0] * x + m[1] * y + m[2];
     to->rows[i] = m[3] * x + m[4] * y + m[5];
+    if (++column == j->columns) column = 0, row++;
   }
 }
 
