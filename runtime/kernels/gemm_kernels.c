@@ -349,19 +349,18 @@ VINLINE vf w_load(const void *w, bool half, size_t i) { return half ? vh_load((c
 /* Rows that are read at once, as streams of their own. */
 enum { STREAMS = W == 16 ? 8 : 4 };
 
-/* Rows that lie `apart` rows from one another; one row alone has four chains of additions. */
+/* Rows that lie `apart` rows from one another. Each is summed in the same order however many they are: threads change no bit. */
 VINLINE void rows_product(const int rows, const bool half, size_t depth, const char *w, size_t stride, size_t apart, const float *x, float *y) {
-  enum { STEP = 4, NEAR = 512, FAR = 4096 };
-  const int chains = rows > 1 ? 2 : STEP;
+  enum { STEP = 4, CHAINS = 2, NEAR = 512, FAR = 4096 };
   const size_t size = half ? 2 : 4;
-  vf s[STREAMS][STEP] = {{{0}}};
+  vf s[STREAMS][CHAINS] = {{{0}}};
   size_t k = 0;
   for (; k + STEP * W <= depth; k += STEP * W) {
     UNROLL for (int i = 0; i < rows; i++) {
       const char *row = w + ((size_t)i * apart * stride + k) * size;
       UNROLL for (size_t b = 0; b < STEP * W * size; b += 64) __builtin_prefetch(row + b + FAR, 0, 2), __builtin_prefetch(row + b + NEAR);
       UNROLL for (int u = 0; u < STEP; u++) {
-        vf *to = &s[i][u % chains];
+        vf *to = &s[i][u % CHAINS];
         *to = vf_fma(w_load(row, half, (size_t)u * W), vf_load(x + k + (size_t)u * W), *to);
       }
     }
@@ -375,7 +374,7 @@ VINLINE void rows_product(const int rows, const bool half, size_t depth, const c
       s[i][0] = vf_fma(v, xv, s[i][0]);
     }
   }
-  UNROLL for (int i = 0; i < rows; i++) y[(size_t)i * apart] = vf_sum((s[i][0] + s[i][1]) + (s[i][2] + s[i][3]));
+  UNROLL for (int i = 0; i < rows; i++) y[(size_t)i * apart] = vf_sum(s[i][0] + s[i][1]);
 }
 
 /* Rows an eighth (or a quarter) of the matrix apart share the loads of x and are as many streams of memory. What lies 4 KB ahead in each is asked for

@@ -517,6 +517,9 @@ static void test_gemv_rows(void **state) {
           for (size_t d = 0; d < depth; d++)
             want += (double)x[d] * (double)(half ? cml_f16_to_f32(((cml_f16 *)w)[r * depth + d]) : ((float *)w)[r * depth + d]);
           assert_true(fabs((double)y[r] - want) < 1e-4);
+          float alone; /* the same bits, however rows are shared among threads */
+          k->gemv_rows(1, depth, (char *)w + r * depth * (half ? 2 : 4), half, depth, x, &alone);
+          assert_memory_equal(&alone, &y[r], 4);
         }
       }
   }
