@@ -97,9 +97,9 @@ typedef struct cml_conv_pair {
   cml_epilogue before;  /* no residual */
 } cml_conv_pair;
 
-/* Whether rows enough for one row of outputs fit near the CPU. `depth` as above. */
-bool cml_conv_pair_fits(const cml_kernels *k, const cml_conv *second, size_t depth);
-size_t cml_conv_pair_scratch(const cml_kernels *k, const cml_conv *second, size_t depth, size_t threads); /* bytes, for one of them */
+/* Whether rows enough for one row of outputs fit near the CPU. */
+bool cml_conv_pair_fits(const cml_kernels *k, const cml_conv *second);
+size_t cml_conv_pair_scratch(const cml_kernels *k, const cml_conv *second, size_t threads); /* bytes, for one of them */
 void cml_conv_pair_run(const cml_conv_pair *pair);
 
 /* winograd.c */

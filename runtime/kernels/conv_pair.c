@@ -11,6 +11,7 @@ enum {
   RING_BYTES = 192 << 10, /* of rows that a thread holds, about */
   MOST_RING = 512 << 10,
   UNITS = 3,              /* that each thread gets, at least */
+  DEPTHWISE_COST = 4,     /* of a depthwise multiply-add, in those of a tile */
   SERIAL_BELOW = 400000   /* multiply-adds */
 };
 
@@ -48,15 +49,14 @@ static void lay_out(const cml_kernels *k, const cml_conv *v, size_t threads, lay
   l->gemm_bytes = cml_gemm_scratch(k) / 2;
 }
 
-bool cml_conv_pair_fits(const cml_kernels *k, const cml_conv *v, size_t depth) {
-  if (!depth || !cml_conv_is_depthwise(v) || !cml_depthwise_fits(k, v) || v->in[2] < 1 || v->out[1] < 1 || v->out[2] < 1) return false;
+bool cml_conv_pair_fits(const cml_kernels *k, const cml_conv *v) {
+  if (!cml_conv_is_depthwise(v) || !cml_depthwise_fits(k, v) || v->in[2] < 1 || v->in[2] > MOST_RING || v->out[1] < 1 || v->out[2] < 1) return false;
   int64_t rows = rows_for(v, 1) < v->in[1] ? rows_for(v, 1) : v->in[1];
   return rows <= (int64_t)(MOST_RING / ((size_t)v->in[2] * k->tile_columns * 4));
 }
 
-size_t cml_conv_pair_scratch(const cml_kernels *k, const cml_conv *v, size_t depth, size_t threads) {
+size_t cml_conv_pair_scratch(const cml_kernels *k, const cml_conv *v, size_t threads) {
   layout l;
-  (void)depth;
   lay_out(k, v, threads, &l);
   return up((l.ring_floats + l.sums_floats) * sizeof(float) + l.gemm_bytes, 64);
 }
@@ -123,7 +123,7 @@ void cml_conv_pair_run(const cml_conv_pair *p) {
   job j = {.p = p};
   size_t threads = least(cml_pool_threads(call->pool), call->slots);
   lay_out(call->k, v, threads, &j.l);
-  j.slot = cml_conv_pair_scratch(call->k, v, p->depth, threads);
-  bool little = v->batch * (size_t)(v->in[1] * v->in[2]) * v->channels * (p->depth + 4 * (size_t)(v->kernel[1] * v->kernel[2])) < SERIAL_BELOW;
+  j.slot = cml_conv_pair_scratch(call->k, v, threads);
+  bool little = v->batch * (size_t)(v->in[1] * v->in[2]) * v->channels * (p->depth + DEPTHWISE_COST * (size_t)(v->kernel[1] * v->kernel[2])) < SERIAL_BELOW;
   cml_parallel_with_thread(little ? NULL : call->pool, v->batch * (size_t)j.l.bands * j.l.chunks, 1, run_units, &j);
 }

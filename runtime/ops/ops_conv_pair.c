@@ -42,7 +42,7 @@ static cml_status read(const cml_call *c, cml_conv *v, cml_error *err) {
   if (w->dims[1] != x->dims[3] || w->dims[2] != 1 || w->dims[3] != 1 || (bias && (bias->rank != 1 || bias->dims[0] != w->dims[0])))
     return cml_call_fail(c, err, "before_weight and before_bias do not fit x");
   CML_TRY(cml_conv_read_last(c, w->dims[0], v, err));
-  if (!cml_conv_pair_fits(cml_kernels_get(), v, (size_t)x->dims[3])) return cml_call_fail(c, err, "weight is not that of a depthwise convolution that fits");
+  if (!cml_conv_pair_fits(cml_kernels_get(), v)) return cml_call_fail(c, err, "weight is not that of a depthwise convolution that fits");
   return CML_OK;
 }
 
@@ -61,21 +61,24 @@ static cml_status prepare(cml_call *c, cml_error *err) {
   const cml_kernels *k = cml_kernels_get();
   const cml_tensor *w = cml_arg(c, WEIGHT), *first = cml_arg(c, BEFORE_WEIGHT), *bias = cml_arg(c, BIAS), *before_bias = cml_arg(c, BEFORE_BIAS);
   int64_t taps = v.kernel[1] * v.kernel[2];
-  size_t depth = (size_t)first->dims[1], size = first->dtype == CML_F16 ? 2 : 4;
+  size_t depth = (size_t)first->dims[1];
+  const bool half = first->dtype == CML_F16;
   prepared *p = cml_call_keep(c, sizeof *p, err);
   if (!p) return c->keep_status;
-  *p = (prepared){.k = k};
+  *p = (prepared){.k = k, .half = half && v.in[1] * v.in[2] <= 64}; /* few pixels: memory bounds the work */
   if (bias && !(p->bias = keep_bias(c, bias, err))) return c->keep_status;
   if (before_bias && !(p->before_bias = keep_bias(c, before_bias, err))) return c->keep_status;
+  enum { SECOND = -1, FIRST = -2 }; /* what no other operator's layout begins with */
   bool ready;
-  void *to = cml_call_keep_packed(c, cml_conv_packed_bytes(k, &v, false), w, (int64_t[]){taps, (int64_t)v.outputs}, 2, &ready, err);
+  void *to = cml_call_keep_packed(c, cml_conv_packed_bytes(k, &v, false), w, (int64_t[]){SECOND, taps, (int64_t)v.outputs}, 3, &ready, err);
   if (!to) return c->keep_status;
   const cml_conv_source from = {.data = w->data, .half = w->dtype == CML_F16, .group_stride = taps, .output_stride = taps, .channel_stride = taps,
                                 .tap_stride = {taps, v.kernel[2], 1}};
   if (!ready) cml_conv_pack(k, &v, &from, false, to, c->pool);
   p->second = to;
-  if (!(to = cml_call_keep_packed(c, cml_pack_bytes(k, depth, v.channels, false), first, (int64_t[]){p->half}, 1, &ready, err))) return c->keep_status;
-  if (!ready) cml_pack_panels(k, to, false, first->data, size == 2, depth, v.channels, 1, depth, 0, cml_panel_count(k, v.channels));
+  to = cml_call_keep_packed(c, cml_pack_bytes(k, depth, v.channels, p->half), first, (int64_t[]){FIRST, p->half, (int64_t)depth, (int64_t)v.channels}, 4, &ready, err);
+  if (!to) return c->keep_status;
+  if (!ready) cml_pack_panels(k, to, p->half, first->data, half, depth, v.channels, 1, depth, 0, cml_panel_count(k, v.channels));
   p->first = to;
   for (unsigned i = 0; i < 4; i++) cml_arg_unread(c, ((const cml_tensor *[]){w, first, bias, before_bias})[i]);
   c->prepared = p;
@@ -90,7 +93,7 @@ static cml_status infer(cml_call *c, cml_error *err) {
   if (residual && (!cml_tensor_same_shape(residual, c->outs[0]) || residual->dtype != x->dtype))
     return cml_call_fail(c, err, "the residual does not have the output's shape and type");
   c->spaces_rows = !residual;
-  c->scratch_size = slots(c) * cml_conv_pair_scratch(cml_kernels_get(), &v, (size_t)x->dims[3], slots(c));
+  c->scratch_size = slots(c) * cml_conv_pair_scratch(cml_kernels_get(), &v, slots(c));
   return CML_OK;
 }
 

@@ -41,12 +41,13 @@ static cml_status fuse(cml_graph *g, const cml_use *uses, size_t at, cml_error *
                 .in = {1, x->dims[1], x->dims[2]}, .out = {1, y->dims[1], y->dims[2]}, .kernel = {1, w->dims[2], w->dims[3]}, .stride = {1, 1, 1},
                 .dilation = {1, 1, 1}, .in_last = true, .out_last = true, .planar = true};
   const cml_tensor *strides = cml_pass_constant(g, second, "strides"), *dilations = cml_pass_constant(g, second, "dilations");
+  if ((strides && cml_tensor_count(strides) != 2) || (dilations && cml_tensor_count(dilations) != 2)) return CML_OK;
   for (int64_t i = 0; i < 2; i++) {
     if (strides) v.stride[i + 1] = (int64_t)cml_tensor_get(strides, i);
     if (dilations) v.dilation[i + 1] = (int64_t)cml_tensor_get(dilations, i);
   }
   cml_conv_place_all(&v);
-  if (!cml_conv_pair_fits(cml_kernels_get(), &v, (size_t)x->dims[3])) return CML_OK;
+  if (!cml_conv_pair_fits(cml_kernels_get(), &v)) return CML_OK;
   static const char *const own[] = {"weight", "bias", "strides", "pad_type", "pad", "dilations", "groups", "residual", "activation", "alpha", "beta"};
   static const char *const firsts[][2] = {{"x", "x"}, {"weight", "before_weight"}, {"bias", "before_bias"}, {"activation", "before_activation"},
                                           {"alpha", "before_alpha"}, {"beta", "before_beta"}};
