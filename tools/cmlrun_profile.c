@@ -41,6 +41,10 @@ static uint64_t flops_of(const char *type, const cml_tensor *const *in, size_t i
   if (has(type, "linear")) return 2 * count(out[0]) * dim(in[0], 1);
   if (has(type, "matmul")) return 2 * count(in[0]) * dim(out[0], 1);
   if (has(type, "conv_transpose")) return in[1]->dims[0] > 0 ? 2 * count(in[0]) * (count(in[1]) / (uint64_t)in[1]->dims[0]) : 0;
+  if (!strcmp(type, "cml_conv_pair") && in[1]->dims[0] > 0) { /* weight, the second's, has one dims[0] for each channel between */
+    uint64_t channels = (uint64_t)in[1]->dims[0];
+    return 2 * (count(in[0]) * channels + count(out[0]) * (count(in[1]) / channels));
+  }
   if (has(type, "conv")) return in[1]->rank > 0 && in[1]->dims[0] > 0 ? 2 * count(out[0]) * (count(in[1]) / (uint64_t)in[1]->dims[0]) : 0;
   if (!strcmp(type, "cml_attention_view")) return strided_attention_flops(in, inputs);
   if (has(type, "attention")) return 2 * (count(in[0]) + count(out[0])) * dim(in[1], 2);

@@ -70,6 +70,29 @@ def check_kernels():
         check(packed["avx512"] > packed["avx2"], f"a choice is made: {packed}")
 
 
+def check_pair_flops(folder):
+    """A pointwise and a depthwise convolution that run as one operation count both: 2 x 6 x 7 x 8 x 16 and 2 x 3 x 4 x 16 x 9."""
+    def constant(name, shape):
+        def nested(dims):
+            return "[" + ", ".join(nested(dims[1:]) if len(dims) > 1 else "0.5" for _ in range(dims[0])) + "]"
+        kind = f"tensor<fp32, {list(shape)}>"
+        return f'{kind} {name} = const()[name = tensor<string, []>("{name}"), val = {kind}({nested(shape)})];'
+    os.mkdir(os.path.join(folder, "pair.mlmodelc"))
+    with open(os.path.join(folder, "pair.mlmodelc", "model.mil"), "w") as f:
+        f.write('program(1.0)\n[buildInfo = dict<tensor<string, []>, tensor<string, []>>({{"a", "b"}})]\n{\n'
+                "func main<ios16>(tensor<fp32, [1, 8, 6, 7]> x) {\n" + constant("w", (16, 8, 1, 1)) + constant("v", (16, 1, 3, 3)) +
+                'tensor<string, []> same = const()[name = tensor<string, []>("same"), val = tensor<string, []>("same")];'
+                'tensor<int32, [2]> two = const()[name = tensor<string, []>("two"), val = tensor<int32, [2]>([2, 2])];'
+                'tensor<int32, []> groups = const()[name = tensor<string, []>("groups"), val = tensor<int32, []>(16)];'
+                'tensor<fp32, [1, 16, 6, 7]> a = conv(x = x, weight = w, pad_type = same)[name = tensor<string, []>("a")];'
+                'tensor<fp32, [1, 16, 3, 4]> y = conv(x = a, weight = v, strides = two, pad_type = same, groups = groups)[name = tensor<string, []>("y")];'
+                "} -> (y);\n}\n")
+    run = subprocess.run([CMLRUN, "bench", os.path.join(folder, "pair.mlmodelc"), "--threads", "1", "--seconds", "0.01", "--profile", "--json"],
+                         capture_output=True, text=True)
+    flops = {o["operator"]: o["flops"] for o in json.loads(run.stdout)["operators"]} if run.returncode == 0 else run.stderr
+    check(run.returncode == 0 and flops.get("cml_conv_pair") == 10752 + 3456, f"a pair of convolutions counts both: {flops}")
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         trace, page = os.path.join(folder, "t.json"), os.path.join(folder, "p.html")
@@ -106,6 +129,7 @@ def main():
         human = subprocess.run([CMLRUN, "bench", MODEL, "--threads", "1", "--seconds", "0.05", "--profile"], capture_output=True, text=True)
         check(human.returncode == 0 and "GFLOP/s" in human.stdout and "of peak" in human.stdout, "the table has rates and shares")
         check_kernels()
+        check_pair_flops(folder)
         bad = subprocess.run([CMLRUN, "bench", MODEL, "--seconds", "0.05", "--trace", os.path.join(folder, "no/such/folder.json")], capture_output=True, text=True)
         check(bad.returncode == 1 and "folder.json" in bad.stderr, "a file that cannot be written is an error")
     print(f"1..{count}")
