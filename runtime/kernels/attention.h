@@ -22,6 +22,8 @@ typedef struct cml_attention_mask {
 } cml_attention_mask;
 
 enum { CML_ATTENTION_MASKS = 2, CML_ATTENTION_VIEWS = 4 + CML_ATTENTION_MASKS };
+/* Numbers that say how a call's operands lie, and of each an offset, strides of the heads, and distances of rows and columns. */
+enum { CML_ATTENTION_VIEW_NUMBERS = CML_ATTENTION_DIMS + 3, CML_ATTENTION_NUMBERS = CML_ATTENTION_DIMS + 4 + CML_ATTENTION_VIEWS * CML_ATTENTION_VIEW_NUMBERS };
 
 typedef struct cml_attention {
   int64_t dims[CML_ATTENTION_DIMS]; /* of the heads; unused ones 1 */

@@ -55,10 +55,12 @@ bool cml_conv_pair_fits(const cml_kernels *k, const cml_conv *v) {
   return rows <= (int64_t)(MOST_RING / ((size_t)v->in[2] * k->tile_columns * 4));
 }
 
+static size_t slot_bytes(const layout *l) { return up((l->ring_floats + l->sums_floats) * sizeof(float) + l->gemm_bytes, 64); }
+
 size_t cml_conv_pair_scratch(const cml_kernels *k, const cml_conv *v, size_t threads) {
   layout l;
   lay_out(k, v, threads, &l);
-  return up((l.ring_floats + l.sums_floats) * sizeof(float) + l.gemm_bytes, 64);
+  return slot_bytes(&l);
 }
 
 typedef struct job {
@@ -123,7 +125,7 @@ void cml_conv_pair_run(const cml_conv_pair *p) {
   job j = {.p = p};
   size_t threads = least(cml_pool_threads(call->pool), call->slots);
   lay_out(call->k, v, threads, &j.l);
-  j.slot = cml_conv_pair_scratch(call->k, v, threads);
+  j.slot = slot_bytes(&j.l);
   bool little = v->batch * (size_t)(v->in[1] * v->in[2]) * v->channels * (p->depth + DEPTHWISE_COST * (size_t)(v->kernel[1] * v->kernel[2])) < SERIAL_BELOW;
   cml_parallel_with_thread(little ? NULL : call->pool, v->batch * (size_t)j.l.bands * j.l.chunks, 1, run_units, &j);
 }

@@ -539,19 +539,9 @@ static void layer_norm_f16(const cml_f16 *x, cml_f16 *y, size_t n, const float *
 }
 
 VINLINE void rms_rows(const bool half, size_t rows, size_t n, const void *x, void *y, const void *gamma, float epsilon) {
-  const size_t whole = n / (4 * W) * (4 * W);
   for (size_t at = 0; rows--; at += n) {
-    vf q[4] = {{0}};
-    for (size_t i = 0; i < whole; i += 4 * W)
-      for (size_t u = 0; u < 4; u++) {
-        vf e = ld(x, half, at + i + u * W);
-        q[u] = vf_fma(e, e, q[u]);
-      }
-    for (size_t i = whole; i < n; i += W) {
-      vf e = n - i < W ? ld_n(x, half, at + i, n - i) : ld(x, half, at + i);
-      q[0] = vf_fma(e, e, q[0]);
-    }
-    const vf r = vf_set1(1.0f / __builtin_sqrtf(vf_sum((q[0] + q[1]) + (q[2] + q[3])) / (float)n + epsilon));
+    const float squares = row_sum(true, (const char *)x + at * (half ? 2 : 4), half, n, vf_zero());
+    const vf r = vf_set1(1.0f / __builtin_sqrtf(squares / (float)n + epsilon));
     for (size_t i = 0; i < n; i += W) {
       const size_t k = n - i;
       const bool full = k >= W;

@@ -26,7 +26,7 @@ static const cml_param scaled_params[] = {
 
 /* Made by passes: layout holds 4 batch dims, queries, keys, depth, value depth, then for query, key, value, output and each mask an offset, 4
  * batch strides and the distances of rows and columns; shape is the output's. */
-enum { LAYOUT = 4, SHAPE, VIEW_MASKS, VIEW_NUMBERS = CML_ATTENTION_DIMS + 3, MOST_NUMBERS = CML_ATTENTION_DIMS + 4 + CML_ATTENTION_VIEWS * VIEW_NUMBERS };
+enum { LAYOUT = 4, SHAPE, VIEW_MASKS };
 static const cml_param view_params[] = {
     {"query", CML_M_FLOAT, 0, 1},
     {"key", CML_M_FLOAT, 0, 1},
@@ -205,8 +205,8 @@ static void describe_views(const cml_call *c, const int64_t *numbers, cml_attent
     const cml_tensor *t = viewed(c, i);
     if (!t) continue;
     *to[i] = read_view(view, t);
-    if (i > 3) a->masks[i - 4].type = mask_type(t), a->masks[i - 4].column = view[VIEW_NUMBERS - 1];
-    view += VIEW_NUMBERS;
+    if (i > 3) a->masks[i - 4].type = mask_type(t), a->masks[i - 4].column = view[CML_ATTENTION_VIEW_NUMBERS - 1];
+    view += CML_ATTENTION_VIEW_NUMBERS;
   }
 }
 
@@ -218,18 +218,18 @@ static bool reaches(const int64_t *numbers, const int64_t *view, int64_t rows, i
 }
 
 static cml_status infer_views(cml_call *c, cml_error *err) {
-  int64_t n[MOST_NUMBERS], dims[CML_MAX_RANK], *sizes = n + CML_ATTENTION_DIMS, *view = sizes + 4;
-  size_t rank = cml_arg_ints(c, SHAPE, dims, CML_MAX_RANK), count = cml_arg_ints(c, LAYOUT, n, MOST_NUMBERS);
+  int64_t n[CML_ATTENTION_NUMBERS], dims[CML_MAX_RANK], *sizes = n + CML_ATTENTION_DIMS, *view = sizes + 4;
+  size_t rank = cml_arg_ints(c, SHAPE, dims, CML_MAX_RANK), count = cml_arg_ints(c, LAYOUT, n, CML_ATTENTION_NUMBERS);
   cml_out_set(c, 0, cml_arg(c, QUERY)->dtype, (int32_t)rank, dims);
   const int64_t rows[] = {sizes[0], sizes[1], sizes[1], sizes[0], sizes[0], sizes[0]};
   const int64_t columns[] = {sizes[2], sizes[2], sizes[3], sizes[3], sizes[1], sizes[1]};
   for (unsigned i = 0; i < CML_ATTENTION_VIEWS; i++) {
     const cml_tensor *t = viewed(c, i);
     if (!t) continue;
-    if ((size_t)(view + VIEW_NUMBERS - n) > count) return cml_call_fail(c, err, "layout has but %zu numbers", count);
+    if ((size_t)(view + CML_ATTENTION_VIEW_NUMBERS - n) > count) return cml_call_fail(c, err, "layout has but %zu numbers", count);
     if (!cml_tensor_known_shape(t) || !reaches(n, view, rows[i], columns[i], cml_tensor_count(t)))
       return cml_call_fail(c, err, "the layout goes beyond a value's %lld elements", (long long)cml_tensor_count(t));
-    view += VIEW_NUMBERS;
+    view += CML_ATTENTION_VIEW_NUMBERS;
   }
   cml_attention a;
   describe_views(c, n, &a);
@@ -239,9 +239,9 @@ static cml_status infer_views(cml_call *c, cml_error *err) {
 
 static cml_status run_views(cml_call *c, cml_error *err) {
   (void)err;
-  int64_t n[MOST_NUMBERS];
+  int64_t n[CML_ATTENTION_NUMBERS];
   cml_attention a;
-  cml_arg_ints(c, LAYOUT, n, MOST_NUMBERS);
+  cml_arg_ints(c, LAYOUT, n, CML_ATTENTION_NUMBERS);
   describe_views(c, n, &a);
   cml_attention_run(cml_kernels_get(), &a, c->pool, c->scratch, cml_pool_threads(c->pool));
   return CML_OK;

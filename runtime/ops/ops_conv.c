@@ -14,11 +14,7 @@ enum { T_PAD = 3, T_OUTPUT_SHAPE, T_PAD_TYPE, T_STRIDES, T_DILATIONS, T_GROUPS }
   {"x", CML_M_FLOAT, 0, x_group},                                   \
   {"weight", CML_M_FLOAT, 0, weight_group},                         \
   {"bias", CML_M_FLOAT, CML_OPTIONAL, weight_group},                \
-  {"strides", CML_MASK(I32), CML_CONST | CML_OPTIONAL | CML_VECTOR, 0},          \
-  {"pad_type", CML_M_STRING, CML_CONST | CML_OPTIONAL, 0},          \
-  {"pad", CML_MASK(I32), CML_CONST | CML_OPTIONAL | CML_VECTOR, 0},              \
-  {"dilations", CML_MASK(I32), CML_CONST | CML_OPTIONAL | CML_VECTOR, 0},        \
-  {"groups", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},
+  CML_CONV_WINDOW_PARAMS
 
 #define TRANSPOSE_PARAMS(weight_group, x_group)                     \
   {"x", CML_M_FLOAT, 0, x_group},                                   \
@@ -292,6 +288,12 @@ static void widen_bias(const cml_kernels *k, const cml_tensor *t, float *to) {
   else memcpy(to, t->data, (size_t)cml_tensor_count(t) * 4);
 }
 
+const float *cml_conv_keep_bias(cml_call *c, const cml_tensor *bias, cml_error *err) {
+  float *to = cml_call_keep(c, (size_t)cml_tensor_count(bias) * sizeof *to, err);
+  if (to) widen_bias(cml_kernels_get(), bias, to);
+  return to;
+}
+
 static cml_status read_call(const cml_call *c, conv_call *v, cml_error *err) {
   return strstr(c->op->name, "conv_transpose") ? read_transpose(c, v, err) : read_conv(c, channels_last(c), -1, v, err);
 }
@@ -312,13 +314,8 @@ static cml_status prepare(cml_call *c, cml_error *err) {
   /* few pixels: the weights' memory bounds the work, and halves are half of it; many: widening them each time does */
   v.conv.winograd = p->winograd = v.known && !v.transposed && cml_conv_suits_winograd(&v.conv);
   v.trims = p->trims = v.known && !p->winograd;
-  p->half = w->dtype == CML_F16 && (!v.known || v.conv.out[0] * v.conv.out[1] * v.conv.out[2] <= 64 || cml_conv_suits_pairs(k, &v.conv));
-  if (bias) {
-    float *b = cml_call_keep(c, (size_t)v.outputs * 4, err);
-    if (!b) return c->keep_status;
-    widen_bias(k, bias, b);
-    p->bias = b;
-  }
+  p->half = w->dtype == CML_F16 && (!v.known || v.conv.out[0] * v.conv.out[1] * v.conv.out[2] <= CML_CONV_FEW_PIXELS || cml_conv_suits_pairs(k, &v.conv));
+  if (bias && !(p->bias = cml_conv_keep_bias(c, bias, err))) return c->keep_status;
   for (size_t i = 0; i < v.phases; i++) {
     cml_conv conv;
     cml_conv_source from;

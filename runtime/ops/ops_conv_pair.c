@@ -11,11 +11,7 @@ static const cml_param params[] = {
     {"x", CML_M_FLOAT, 0, 0},
     {"weight", CML_M_FLOAT, CML_CONST, 0},
     {"bias", CML_M_FLOAT, CML_CONST | CML_OPTIONAL, 0},
-    {"strides", CML_MASK(I32), CML_CONST | CML_OPTIONAL | CML_VECTOR, 0},
-    {"pad_type", CML_M_STRING, CML_CONST | CML_OPTIONAL, 0},
-    {"pad", CML_MASK(I32), CML_CONST | CML_OPTIONAL | CML_VECTOR, 0},
-    {"dilations", CML_MASK(I32), CML_CONST | CML_OPTIONAL | CML_VECTOR, 0},
-    {"groups", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},
+    CML_CONV_WINDOW_PARAMS
     {"residual", CML_M_FLOAT, CML_OPTIONAL, 0},
     {"activation", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},
     {"alpha", CML_MASK(F32), CML_CONST | CML_OPTIONAL, 0},
@@ -46,15 +42,6 @@ static cml_status read(const cml_call *c, cml_conv *v, cml_error *err) {
   return CML_OK;
 }
 
-static const float *keep_bias(cml_call *c, const cml_tensor *t, cml_error *err) {
-  size_t n = (size_t)cml_tensor_count(t);
-  float *to = cml_call_keep(c, n * sizeof *to, err);
-  if (!to) return NULL;
-  if (t->dtype == CML_F16) cml_kernels_get()->f16_to_f32(t->data, to, n);
-  else memcpy(to, t->data, n * sizeof *to);
-  return to;
-}
-
 static cml_status prepare(cml_call *c, cml_error *err) {
   cml_conv v;
   CML_TRY(read(c, &v, err));
@@ -65,9 +52,9 @@ static cml_status prepare(cml_call *c, cml_error *err) {
   const bool half = first->dtype == CML_F16;
   prepared *p = cml_call_keep(c, sizeof *p, err);
   if (!p) return c->keep_status;
-  *p = (prepared){.k = k, .half = half && v.in[1] * v.in[2] <= 64}; /* few pixels: memory bounds the work */
-  if (bias && !(p->bias = keep_bias(c, bias, err))) return c->keep_status;
-  if (before_bias && !(p->before_bias = keep_bias(c, before_bias, err))) return c->keep_status;
+  *p = (prepared){.k = k, .half = half && v.in[1] * v.in[2] <= CML_CONV_FEW_PIXELS};
+  if (bias && !(p->bias = cml_conv_keep_bias(c, bias, err))) return c->keep_status;
+  if (before_bias && !(p->before_bias = cml_conv_keep_bias(c, before_bias, err))) return c->keep_status;
   enum { SECOND = -1, FIRST = -2 }; /* what no other operator's layout begins with */
   bool ready;
   void *to = cml_call_keep_packed(c, cml_conv_packed_bytes(k, &v, false), w, (int64_t[]){SECOND, taps, (int64_t)v.outputs}, 3, &ready, err);

@@ -105,11 +105,7 @@ static const cml_param product_params[] = {
     {"x", CML_MASK(U8), 0, 0},
     {"weight", CML_MASK(I8) | CML_MASK(U8) | CML_M_FLOAT, CML_CONST, 0},
     {"bias", CML_M_FLOAT, CML_CONST | CML_OPTIONAL, 0},
-    {"strides", CML_MASK(I32), CML_CONST | CML_OPTIONAL | CML_VECTOR, 0},
-    {"pad_type", CML_M_STRING, CML_CONST | CML_OPTIONAL, 0},
-    {"pad", CML_MASK(I32), CML_CONST | CML_OPTIONAL | CML_VECTOR, 0},
-    {"dilations", CML_MASK(I32), CML_CONST | CML_OPTIONAL | CML_VECTOR, 0},
-    {"groups", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},
+    CML_CONV_WINDOW_PARAMS
     {"x_scale", CML_MASK(F32), CML_CONST, 0},
     {"x_zero", CML_MASK(I32), CML_CONST, 0},
     {"weight_scale", CML_M_FLOAT, CML_CONST, 0},                               /* one, or one for each output */

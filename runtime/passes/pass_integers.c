@@ -32,11 +32,6 @@ static const cml_tensor *constant(const cml_graph *g, uint32_t v) {
   return t && t->data && g->values[v].role == CML_ROLE_CONSTANT ? t : NULL;
 }
 
-static double number(const cml_graph *g, const cml_step *s, const char *param, double otherwise) {
-  const cml_tensor *t = constant(g, cml_pass_arg(s, param));
-  return t ? cml_tensor_get(t, 0) : otherwise;
-}
-
 static bool finite_values(const cml_tensor *t) {
   for (int64_t i = 0, n = t ? cml_tensor_count(t) : 0; i < n; i++)
     if (!isfinite(cml_tensor_get(t, i))) return false;
@@ -80,7 +75,7 @@ static cml_status set_type(cml_graph *g, cml_step *s, cml_dtype type, cml_error 
 
 /* The zero of a byte: int8 codes are 128 higher. */
 static int64_t byte_zero(const cml_graph *g, const cml_step *s, cml_dtype code) {
-  return (int64_t)number(g, s, "zero_point", 0) + (code == CML_I8 ? 128 : 0);
+  return (int64_t)cml_pass_number(g, s, "zero_point", 0) + (code == CML_I8 ? 128 : 0);
 }
 
 /* Whether dequantize alone uses the codes; their steps are counted in the order of the body. */
@@ -94,7 +89,7 @@ static bool only_dequantized(const integers *p, size_t from, uint32_t codes) {
 }
 
 static cml_status make_dequantize(cml_graph *g, cml_step *s, cml_dtype code, cml_error *err) {
-  const cml_binding bindings[] = {{"x", cml_pass_arg(s, "input")}, {"scale", cml_pass_float(g, (float)number(g, s, "scale", 1))},
+  const cml_binding bindings[] = {{"x", cml_pass_arg(s, "input")}, {"scale", cml_pass_float(g, (float)cml_pass_number(g, s, "scale", 1))},
                                   {"zero", cml_pass_int(g, byte_zero(g, s, code))}, {"to", cml_pass_int(g, cml_pass_type(g, s->outs[0])->dtype)}};
   return cml_pass_become(g, s, "cml_dequantize", bindings, sizeof bindings / sizeof *bindings, err);
 }
@@ -105,7 +100,7 @@ static cml_status to_bytes(integers *p, size_t at, cml_error *err) {
   if (!cml_pass_is(s, "quantize") || !by_one_scale(g, s) || !only_dequantized(p, at, s->outs[0])) return CML_OK;
   uint32_t codes = s->outs[0];
   cml_dtype code = cml_pass_type(g, codes)->dtype;
-  const cml_binding bindings[] = {{"x", cml_pass_arg(s, "input")}, {"scale", cml_pass_float(g, (float)number(g, s, "scale", 1))},
+  const cml_binding bindings[] = {{"x", cml_pass_arg(s, "input")}, {"scale", cml_pass_float(g, (float)cml_pass_number(g, s, "scale", 1))},
                                   {"zero", cml_pass_int(g, byte_zero(g, s, code))}, {"nan", cml_pass_int(g, code == CML_I8 ? 128 : 0)}};
   CML_TRY(cml_pass_become(g, s, "cml_quantize", bindings, sizeof bindings / sizeof *bindings, err));
   CML_TRY(set_type(g, s, CML_U8, err));
@@ -189,7 +184,7 @@ static bool find_codes(cml_graph *g, uint32_t weight, weight_codes *out) {
   const cml_tensor *data = constant(g, out->data), *scale = constant(g, out->scale), *zero = constant(g, out->zero);
   if (!data || !cml_dtype_is_integer(data->dtype) || cml_dtype_bits(data->dtype) > 8 || data->rank < 2 || !cml_tensor_known_shape(data)) return false;
   if (affine) {
-    int64_t axis = (int64_t)number(g, s, "axis", 0);
+    int64_t axis = (int64_t)cml_pass_number(g, s, "axis", 0);
     bool vector = (scale && scale->rank == 1 && scale->dims[0] != 1) || (zero && zero->rank == 1 && zero->dims[0] != 1);
     if (vector && axis != 0 && axis != -data->rank) return false;
   }
@@ -246,7 +241,7 @@ static cml_status become_product(integers *p, cml_step *s, const cml_step *d, co
 static cml_status take_layer(integers *p, size_t at, cml_error *err) {
   cml_graph *g = p->g;
   cml_step *s = &g->body.steps[at];
-  bool linear = cml_pass_is(s, "linear") || cml_pass_is(s, "cml_linear"), conv = cml_pass_is(s, "cml_conv") && number(g, s, "layout", 0) == 1;
+  bool linear = cml_pass_is(s, "linear") || cml_pass_is(s, "cml_linear"), conv = cml_pass_is(s, "cml_conv") && cml_pass_number(g, s, "layout", 0) == 1;
   weight_codes w;
   if (!linear && !conv) return CML_OK;
   uint32_t bias = cml_pass_arg(s, "bias"), residual = cml_pass_arg(s, "residual");
@@ -314,11 +309,11 @@ static cml_status take_tail(integers *p, size_t at, cml_error *err) {
   cml_graph *g = p->g;
   cml_step *s = &g->body.steps[at];
   float low, high;
-  if ((!cml_pass_is(s, "cml_integer_linear") && !cml_pass_is(s, "cml_integer_conv")) || (int)number(g, s, "to", 0) != CML_U8) return CML_OK;
+  if ((!cml_pass_is(s, "cml_integer_linear") && !cml_pass_is(s, "cml_integer_conv")) || (int)cml_pass_number(g, s, "to", 0) != CML_U8) return CML_OK;
   if (cml_pass_arg(s, "residual") != CML_NO_VALUE || cml_pass_arg(s, "middle_scale") != CML_NO_VALUE) return CML_OK; /* it has taken one */
   cml_step *d = only_user(p, s->outs[0]);
-  if (!d || !cml_pass_is(d, "cml_dequantize") || (int)number(g, d, "zero", 0) != (int)number(g, s, "zero", 0)) return CML_OK;
-  if (!is_clamp((cml_unary)(int)number(g, s, "activation", CML_UNARY_COPY), (float)number(g, s, "alpha", 0), (float)number(g, s, "beta", 0), &low, &high)) return CML_OK;
+  if (!d || !cml_pass_is(d, "cml_dequantize") || (int)cml_pass_number(g, d, "zero", 0) != (int)cml_pass_number(g, s, "zero", 0)) return CML_OK;
+  if (!is_clamp((cml_unary)(int)cml_pass_number(g, s, "activation", CML_UNARY_COPY), (float)cml_pass_number(g, s, "alpha", 0), (float)cml_pass_number(g, s, "beta", 0), &low, &high)) return CML_OK;
   tail t = follow(p, d);
   float ignored;
   if (t.function && !is_clamp(t.f, t.a, t.b, &ignored, &ignored) && (!t.add || t.quantize)) return CML_OK; /* a table is faster */
@@ -383,17 +378,17 @@ static cml_status take_add(integers *p, size_t at, cml_error *err) {
 /* What the steps make of each byte, rounded where they round. */
 static void fill_table(const cml_graph *g, const cml_step *d, const cml_step *function, const cml_step *q, uint8_t *table) {
   const cml_kernels *k = cml_kernels_get();
-  bool half = (int)number(g, d, "to", CML_F32) == CML_F16;
+  bool half = (int)cml_pass_number(g, d, "to", CML_F32) == CML_F16;
   cml_unary f = CML_UNARY_COPY;
   float a = 0, b = 0, values[256];
   cml_f16 halves[256];
   uint8_t bytes[256];
   for (int i = 0; i < 256; i++) bytes[i] = (uint8_t)i;
   if (function) cml_pass_activation(g, function, &f, &a, &b);
-  k->dequantize(bytes, 256, (float)number(g, d, "scale", 1), (int32_t)number(g, d, "zero", 0), half ? (void *)halves : values, half);
+  k->dequantize(bytes, 256, (float)cml_pass_number(g, d, "scale", 1), (int32_t)cml_pass_number(g, d, "zero", 0), half ? (void *)halves : values, half);
   if (half) k->unary_f16(f, halves, halves, 256, a, b);
   else k->unary(f, values, values, 256, a, b);
-  k->quantize(half ? (void *)halves : values, half, 256, (float)number(g, q, "scale", 1), (int32_t)number(g, q, "zero", 0), (uint8_t)number(g, q, "nan", 0), table);
+  k->quantize(half ? (void *)halves : values, half, 256, (float)cml_pass_number(g, q, "scale", 1), (int32_t)cml_pass_number(g, q, "zero", 0), (uint8_t)cml_pass_number(g, q, "nan", 0), table);
 }
 
 /* Makes s the table of what d, a function (NULL: none) and q make of bytes. */

@@ -3,14 +3,9 @@
 #include "conv.h"
 #include "passes.h"
 
-static int64_t integer(const cml_graph *g, const cml_step *s, const char *param, int64_t otherwise) {
-  const cml_tensor *t = cml_pass_constant(g, s, param);
-  return t ? (int64_t)cml_tensor_get(t, 0) : otherwise;
-}
-
 /* A cml_conv of known sizes by constants; its weight. */
 static const cml_tensor *weight_of(const cml_graph *g, const cml_step *s) {
-  if (!cml_pass_is(s, "cml_conv") || integer(g, s, "layout", 0) != 1 || !cml_pass_constant(g, s, "weight")) return NULL;
+  if (!cml_pass_is(s, "cml_conv") || cml_pass_number(g, s, "layout", 0) != 1 || !cml_pass_constant(g, s, "weight")) return NULL;
   if (cml_pass_arg(s, "bias") != CML_NO_VALUE && !cml_pass_constant(g, s, "bias")) return NULL;
   const cml_tensor *w = cml_pass_constant(g, s, "weight"), *x = cml_pass_type(g, cml_pass_arg(s, "x")), *y = cml_pass_type(g, s->outs[0]);
   return w->rank == 4 && cml_dtype_is_float(w->dtype) && x->rank == 4 && cml_tensor_known_shape(x) && cml_tensor_known_shape(y) ? w : NULL;
@@ -25,7 +20,7 @@ static bool each_is(const cml_graph *g, const cml_step *s, const char *param, in
 
 static bool of_pixels(const cml_graph *g, const cml_step *s) {
   const cml_tensor *w = weight_of(g, s), *x, *y;
-  if (!w || w->dims[2] != 1 || w->dims[3] != 1 || integer(g, s, "groups", 1) != 1 || !each_is(g, s, "strides", 1)) return false;
+  if (!w || w->dims[2] != 1 || w->dims[3] != 1 || cml_pass_number(g, s, "groups", 1) != 1 || !each_is(g, s, "strides", 1)) return false;
   x = cml_pass_type(g, cml_pass_arg(s, "x")), y = cml_pass_type(g, s->outs[0]);
   return x->dims[1] == y->dims[1] && x->dims[2] == y->dims[2] && each_is(g, s, "pad", 0) && cml_pass_arg(s, "residual") == CML_NO_VALUE;
 }
@@ -34,7 +29,7 @@ static cml_status fuse(cml_graph *g, const cml_use *uses, size_t at, cml_error *
   cml_step *first = &g->body.steps[at], *second;
   if (!of_pixels(g, first) || !(second = cml_pass_only_user(g, uses, first->outs[0]))) return CML_OK;
   const cml_tensor *w = weight_of(g, second), *x = cml_pass_type(g, cml_pass_arg(first, "x")), *y = cml_pass_type(g, second->outs[0]);
-  if (!w || w->dims[1] != 1 || integer(g, second, "groups", 1) != w->dims[0] || w->dims[0] != cml_pass_type(g, first->outs[0])->dims[3] ||
+  if (!w || w->dims[1] != 1 || (int64_t)cml_pass_number(g, second, "groups", 1) != w->dims[0] || w->dims[0] != cml_pass_type(g, first->outs[0])->dims[3] ||
       cml_pass_arg(second, "x") != first->outs[0])
     return CML_OK;
   cml_conv v = {.batch = (size_t)x->dims[0], .channels = (size_t)w->dims[0], .outputs = (size_t)w->dims[0], .groups = (size_t)w->dims[0],

@@ -263,7 +263,7 @@ static cml_status fuse(cml_graph *g, const cml_use *uses, size_t at, cml_error *
   for (size_t i = 0; i < count; i++)
     if (!usable(g, &views[i], i > 3)) return CML_OK;
   const cml_tensor *tq = cml_pass_type(g, args[0]), *tk = cml_pass_type(g, args[1]), *tv = cml_pass_type(g, args[2]);
-  int64_t numbers[CML_ATTENTION_DIMS + 4 + CML_ATTENTION_VIEWS * (CML_ATTENTION_DIMS + 3)], strides[CML_ATTENTION_VIEWS][CML_ATTENTION_DIMS];
+  int64_t numbers[CML_ATTENTION_NUMBERS], strides[CML_ATTENTION_VIEWS][CML_ATTENTION_DIMS];
   int32_t r = tq->rank;
   size_t n = CML_ATTENTION_DIMS;
   if (!same_dims(views, count, numbers, strides)) return CML_OK;

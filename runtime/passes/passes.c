@@ -178,6 +178,11 @@ const cml_tensor *cml_pass_constant(const cml_graph *g, const cml_step *s, const
   return v != CML_NO_VALUE && g->values[v].role == CML_ROLE_CONSTANT && cml_pass_type(g, v)->data ? cml_pass_type(g, v) : NULL;
 }
 
+double cml_pass_number(const cml_graph *g, const cml_step *s, const char *param, double otherwise) {
+  const cml_tensor *t = cml_pass_constant(g, s, param);
+  return t ? cml_tensor_get(t, 0) : otherwise;
+}
+
 bool cml_pass_is(const cml_step *s, const char *type) { return s->op && !s->folded && !strcmp(s->op->name, type); }
 
 cml_status cml_pass_become(cml_graph *g, cml_step *s, const char *type, const cml_binding *bindings, size_t count, cml_error *err) {

@@ -64,6 +64,8 @@ void cml_pass_compact(cml_graph *g);
 static inline const cml_tensor *cml_pass_type(const cml_graph *g, uint32_t value) { return &g->values[value].type; }
 /* The constant that is the value of the named parameter; NULL when it is absent or none. */
 const cml_tensor *cml_pass_constant(const cml_graph *g, const cml_step *s, const char *param);
+/* Its first element; `otherwise` when there is none. */
+double cml_pass_number(const cml_graph *g, const cml_step *s, const char *param, double otherwise);
 
 cml_status cml_pass_chains(cml_graph *g, cml_error *err);
 cml_status cml_pass_epilogues(cml_graph *g, cml_error *err);
