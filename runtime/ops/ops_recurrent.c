@@ -201,6 +201,7 @@ static cml_status infer_recurrent(cml_call *c, cml_error *err) {
 enum {
   FEW_VECTORS = 4,            /* from here on products of matrices are the faster ones */
   SHARED_PRODUCTS = 1 << 19,  /* multiplications of a step; fewer are done before another thread has begun */
+  SHARED_WEIGHTS = 1 << 16,   /* at least so many are a thread's piece where they are read in place */
 };
 
 typedef struct packed {
@@ -241,12 +242,27 @@ static cml_status prepare_recurrent(cml_call *c, cml_error *err) {
   return CML_OK;
 }
 
+typedef struct in_place {
+  const char *w;
+  const float *x;
+  float *y;
+  size_t depth;
+  bool half;
+} in_place;
+
+static void multiply_rows(void *context, size_t begin, size_t end) {
+  const in_place *s = context;
+  cml_kernels_get()->gemv_rows(end - begin, s->depth, s->w + begin * s->depth * (s->half ? 2 : 4), s->half, s->depth, s->x, s->y + begin);
+}
+
 /* y[v] = W[first_row ... first_row + rows) x[v], weights as the program holds them. */
-static void multiply_in_place(const cml_tensor *w, int64_t first_row, int64_t rows, int64_t vectors, const float *x, float *y, int64_t y_stride) {
+static void multiply_in_place(const cml_tensor *w, int64_t first_row, int64_t rows, int64_t vectors, const float *x, float *y, int64_t y_stride,
+                              cml_pool *pool) {
   size_t depth = (size_t)w->dims[1], size = w->dtype == CML_F16 ? 2 : 4;
-  const char *from = (const char *)w->data + (size_t)first_row * depth * size;
-  for (int64_t v = 0; v < vectors; v++)
-    cml_kernels_get()->gemv_rows((size_t)rows, depth, from, size == 2, depth, x + (size_t)v * depth, y + v * y_stride);
+  for (int64_t v = 0; v < vectors; v++) {
+    in_place s = {(const char *)w->data + (size_t)first_row * depth * size, x + (size_t)v * depth, y + v * y_stride, depth, size == 2};
+    cml_parallel(pool, (size_t)rows, SHARED_WEIGHTS / (depth + 1) + 1, multiply_rows, &s);
+  }
 }
 
 static void apply(function f, float *x, int64_t n) {
@@ -305,7 +321,8 @@ static void multiply(const pass *p, int64_t first_gate, int64_t gate_count, cons
   const layer *l = p->l;
   int64_t n = l->hidden, width = l->gates * n;
   if (!p->packed) {
-    multiply_in_place(p->d->r, first_gate * n, gate_count * n, l->batch, h, p->gates + first_gate * n, width);
+    multiply_in_place(p->d->r, first_gate * n, gate_count * n, l->batch, h, p->gates + first_gate * n, width,
+                      p->call->pool);
     return;
   }
   if (l->batch >= FEW_VECTORS) {
@@ -425,7 +442,7 @@ static void project(const pass *p, const float *x, cml_pool *pool) {
   int64_t width = l->gates * l->hidden, vectors = l->steps * l->batch;
   prepare_biases(p);
   if (!p->packed) {
-    multiply_in_place(w, 0, width, vectors, x, p->projection, width);
+    multiply_in_place(w, 0, width, vectors, x, p->projection, width, pool);
     for (int64_t v = 0; v < vectors; v++)
       for (int64_t i = 0; i < width; i++) p->projection[v * width + i] += p->bias[i];
     return;

@@ -251,6 +251,25 @@ for batch in (1, 3, 4, 9):
         lambda x, h: mb.gru(x=x, initial_h=h, weight_ih=W[:120], weight_hh=R[:120], bias=B[:120], input_bias=U, reset_after=True), gru,
         lambda n=batch: [{"x": floats(5, n, 7), "h": floats(n, 40)}], 18)
 
+# a step or two of few vectors read their weights in place, by all threads where they are many
+W2, R2, B2 = (RNG.uniform(-0.1, 0.1, s).astype(F32) for s in ((880, 150), (880, 220), (880,)))
+
+
+def long_lstm(x, h, c):
+    out = []
+    for v in x:
+        i, f, o, z = np.split(v @ W2.T + h @ R2.T + B2, 4, -1)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(z)
+        h = sigmoid(o) * np.tanh(c)
+        out.append(h)
+    return np.stack(out), h, c
+
+
+for steps, batch in ((1, 1), (1, 3), (3, 1)):
+    add(f"lstm of 220, {steps} steps, batch {batch}", {"x": (steps, batch, 150), "h": (batch, 220), "c": (batch, 220)},
+        lambda x, h, c: mb.lstm(x=x, initial_h=h, initial_c=c, weight_ih=W2, weight_hh=R2, bias=B2, output_sequence=True), long_lstm,
+        lambda s=steps, n=batch: [{"x": floats(s, n, 150), "h": floats(n, 220), "c": floats(n, 220)}], 17)
+
 # ---- lists -----------------------------------------------------------------------------------------------------------
 
 
