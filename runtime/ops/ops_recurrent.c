@@ -199,7 +199,7 @@ static cml_status infer_recurrent(cml_call *c, cml_error *err) {
 /* ---- packed weights ---- */
 
 enum {
-  FEW_VECTORS = 4,            /* from here on products of matrices are the faster ones */
+  FEW_VECTORS = 4,            /* in all steps: from here on packing pays */
   SHARED_PRODUCTS = 1 << 19,  /* multiplications of a step; fewer are done before another thread has begun */
   SHARED_WEIGHTS = 1 << 16,   /* at least so many are a thread's piece where they are read in place */
 };
@@ -288,23 +288,22 @@ typedef struct panels {
   const float *h;
 } panels;
 
-/* gates = R h, panel by panel. */
+/* gates = R h for one vector, panel by panel. */
 static void multiply_panels(void *context, size_t begin, size_t end) {
   const panels *s = context;
   const pass *p = s->p;
   const layer *l = p->l;
   const cml_kernels *k = cml_kernels_get();
-  size_t h = (size_t)l->hidden, nr = k->tile_columns, width = (size_t)l->gates * h;
+  size_t h = (size_t)l->hidden, nr = k->tile_columns;
   bool half = p->d->r->dtype == CML_F16;
   for (size_t i = begin; i < end; i++) {
     size_t at = p->backwards ? s->count - 1 - i : i, gate = s->first_gate + at / s->in_gate, j = at % s->in_gate * nr;
     const char *panel = p->packed->r[p->index] + gate * p->packed->gate_bytes + j * h * (half ? 2 : 4);
-    for (size_t b = 0; b < (size_t)l->batch; b++)
-      k->gemv_panel(h - j < nr ? h - j : nr, h, s->h + b * h, panel, half, p->gates + b * width + gate * h + j);
+    k->gemv_panel(h - j < nr ? h - j : nr, h, s->h, panel, half, p->gates + gate * h + j);
   }
 }
 
-/* For several vectors: a product of matrices for each gate. */
+/* For several vectors, be they two: a product of matrices for each gate, which reads each panel once for all. */
 static void multiply_gates(const pass *p, size_t first_gate, size_t gate_count, const float *h) {
   const layer *l = p->l;
   size_t n = (size_t)l->hidden;
@@ -325,7 +324,7 @@ static void multiply(const pass *p, int64_t first_gate, int64_t gate_count, cons
                       p->call->pool);
     return;
   }
-  if (l->batch >= FEW_VECTORS) {
+  if (l->batch > 1) {
     multiply_gates(p, (size_t)first_gate, (size_t)gate_count, h);
     return;
   }
