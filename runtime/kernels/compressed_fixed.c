@@ -107,7 +107,7 @@ static void fixed_arrange(const cml_compressed *w, const float *x, float *arrang
     large = vf_max(large, vf_abs(v));
   }
   double total = (double)vf_sum(size), largest = (double)vf_hmax(large);
-  double bound = w->packed && !w->scale ? cml_lanes_bound(w, largest) : largest; /* of what is cut into digits */
+  double bound = w->packed && !w->scale ? cml_lanes_bound(w, x, largest) : largest; /* of what is cut into digits */
   fixed_head head = {.sum = vf_sum(all)};
   head.fixed = (w->packed || by_digits(w)) && bound <= 1e37 && digits_suffice(total, largest, (double)w->depth);
   if (head.fixed) {

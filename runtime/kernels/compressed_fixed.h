@@ -72,7 +72,7 @@ size_t cml_lanes_bytes(const cml_compressed *w);
 void cml_lanes_pack(const cml_compressed *w, size_t begin, size_t end, void *to);
 /* For a vector times a packed matrix: floats behind the head; the largest number to cut into digits if `largest` is the largest element. */
 size_t cml_lanes_room(const cml_compressed *w);
-double cml_lanes_bound(const cml_compressed *w, double largest);
+double cml_lanes_bound(const cml_compressed *w, const float *x, double largest);
 void cml_lanes_arrange(const cml_compressed *w, const float *x, int e, float *arranged);
 void cml_lanes_product(const cml_compressed *w, size_t begin, size_t end, const float *x, const fixed_head *head, float *y);
 /* Dwords of 16 rows (NULL: zeros) side by side, a register after the other, `step` apart. */

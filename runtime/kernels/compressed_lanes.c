@@ -2,8 +2,9 @@
  * for one lane is looked up for all, and a register of a table serves 64 rows.
  *
  *   1, 2, 4 bits  A nibble of codes (4, 2 or 1 of them) chooses one of 16 sums of products. These sums are worked out once for a vector, as
- *                 three planes of digits; four tables of 16 are one register, which the four nibbles of a lane look up at once.
- *   3 bits        The same with tables of 8 products, eight to a register: a row is two lanes.
+ *                 three planes of digits; four tables of 16 are one register, which the four nibbles of a lane look up at once. Digits are so
+ *                 small that those of a byte's two nibbles are added as bytes in two of the planes: 22 bits of 24, and fewer sums of products.
+ *   3 bits        The same, with all 24, with tables of 8 products, eight to a register: a row is two lanes.
  *   6 bits        A register of 64 entries' digits, multiplied with digits of the elements, which are the same for all lanes.
  *   8 bits        The same. Two digits of 256 entries are looked up in four registers each; of the lowest digit 64 entries alone may be other than
  *                 zero, as is usual where entries are float16, and codes are renumbered so that these come first. Other palettes are not packed.
@@ -199,9 +200,36 @@ size_t cml_lanes_room(const cml_compressed *w) {
   return group_count(w) * (by_nibbles(w) ? NIBBLE_TABLES : EIGHT_TABLES) / 4;
 }
 
-double cml_lanes_bound(const cml_compressed *w, double largest) {
-  if (w->bits == 1) return 4 * largest;
-  return by_entries(w) ? largest : (w->bits == 2 ? 2 : 1) * largest * (double)largest_entry(w->table, (size_t)1 << w->bits);
+/* The largest sum of the sizes of `n` neighbouring elements, from a multiple of n on; n: 1, 2, 4 or 8. */
+static double largest_sum(const float *x, size_t depth, int n) {
+  vf largest = vf_zero();
+  for (size_t i = 0; i < depth; i += W) {
+    vf v = vf_abs(load_elements(x, i, depth));
+    for (int apart = 1; apart < n; apart *= 2) v += vf_permute(v, vi_iota() ^ apart);
+    largest = vf_max(largest, v);
+  }
+  return (double)vf_hmax(largest);
+}
+
+double cml_lanes_bound(const cml_compressed *w, const float *x, double largest) {
+  if (w->bits == 3) return largest * (double)largest_entry(w->table, 8);
+  if (by_entries(w)) return largest;
+  double both = largest_sum(x, w->depth, 8 / (int)w->bits) * (w->bits == 1 ? 1 : (double)largest_entry(w->table, (size_t)1 << w->bits));
+  return 2 * (1 + 0x1p-6) * both; /* as store_sums wants it */
+}
+
+/* The three digits of a sum that is looked up, of 7, 8 and 8 bits. Both sums that a byte of codes chooses are less than 2^22 - 2^16 together, so that
+ * their first digits can be added as bytes, as their last ones can. */
+VINLINE void store_sums(vf scaled, int8_t *to) {
+  __m512i q = _mm512_cvtps_epi32((__m512)scaled), rest = _mm512_srai_epi32(_mm512_add_epi32(q, _mm512_set1_epi32(64)), 7);
+  __m512i first = _mm512_srai_epi32(_mm512_add_epi32(rest, _mm512_set1_epi32(128)), 8);
+  _mm_storeu_si128((__m128i *)(void *)to, _mm512_cvtepi32_epi8(_mm512_sub_epi32(q, _mm512_slli_epi32(rest, 7))));
+  _mm_storeu_si128((__m128i *)(void *)(to + PLANE), _mm512_cvtepi32_epi8(rest));
+  _mm_storeu_si128((__m128i *)(void *)(to + 2 * PLANE), _mm512_cvtepi32_epi8(first));
+}
+
+VINLINE vf join_sums(const __m512i *acc) {
+  return vf_fma(vf_from_int((vi)acc[2]), vf_set1(1 << 15), vf_fma(vf_from_int((vi)acc[1]), vf_set1(128), vf_from_int((vi)acc[0])));
 }
 
 /* The 16 sums that four bits of codes choose from; with one bit a code, sums of x and -x. */
@@ -223,7 +251,7 @@ static void arrange_nibbles(const cml_compressed *w, const float *x, int e, int8
     vf sums = w->bits == 1   ? nibble_sums(x, i * 4, w->depth, 4, factors)
               : w->bits == 2 ? nibble_sums(x, i * 2, w->depth, 2, factors)
                              : nibble_sums(x, i, w->depth, 1, factors);
-    store_digits(scaled_by(sums, e), to + i / 8 * NIBBLE_TABLES + i % 2 * PLANES * PLANE + i / 2 % 4 * 16, PLANE);
+    store_sums(scaled_by(sums, e), to + i / 8 * NIBBLE_TABLES + i % 2 * PLANES * PLANE + i / 2 % 4 * 16);
   }
 }
 
@@ -296,18 +324,20 @@ VINLINE void nibble_sums_of_blocks(const int B, const stretch *from, size_t apar
   CML_UNROLL for (int i = 0; i < B * SETS * PLANES; i++) acc[i / PLANES][i % PLANES] = _mm512_setzero_si512();
   for (size_t at = 0; at < from->bytes; at += SETS * REGISTER, tables += NIBBLE_TABLES) {
     const uint8_t *codes = from->codes + at, *later = ahead(from, at);
-    CML_UNROLL for (size_t odd = 0; odd < 2; odd++) {
-      __m512i table[PLANES];
-      CML_UNROLL for (size_t p = 0; p < PLANES; p++) table[p] = load_plane(tables, odd * PLANES + p);
-      CML_UNROLL for (int s = 0; s < B * SETS; s++) {
-        const size_t place = (size_t)(s / SETS) * apart + s % SETS * REGISTER;
-        if (s % 2 == (int)odd) ask(later + place);
-        __m512i code = _mm512_loadu_si512(codes + place), index = table_index(odd ? _mm512_srli_epi32(code, 4) : code, nibble, which);
-        CML_UNROLL for (size_t p = 0; p < PLANES; p++) acc[s][p] = dpbusd(acc[s][p], ones, _mm512_permutexvar_epi8(index, table[p]));
-      }
+    __m512i table[2][PLANES];
+    CML_UNROLL for (size_t i = 0; i < 2 * PLANES; i++) table[i / PLANES][i % PLANES] = load_plane(tables, i);
+    CML_UNROLL for (int s = 0; s < B * SETS; s++) {
+      const size_t place = (size_t)(s / SETS) * apart + s % SETS * REGISTER;
+      ask(later + place);
+      __m512i code = _mm512_loadu_si512(codes + place), even = table_index(code, nibble, which), odd = table_index(_mm512_srli_epi32(code, 4), nibble, which);
+      __m512i a[PLANES], b[PLANES];
+      CML_UNROLL for (size_t p = 0; p < PLANES; p++) a[p] = _mm512_permutexvar_epi8(even, table[0][p]), b[p] = _mm512_permutexvar_epi8(odd, table[1][p]);
+      acc[s][2] = dpbusd(acc[s][2], ones, _mm512_add_epi8(a[2], b[2]));
+      acc[s][1] = dpbusd(dpbusd(acc[s][1], ones, a[1]), ones, b[1]);
+      acc[s][0] = dpbusd(acc[s][0], ones, _mm512_add_epi8(a[0], b[0]));
     }
   }
-  CML_UNROLL for (int s = 0; s < B * SETS; s++) vf_store(sums + s * W, vf_load(sums + s * W) + join_digits(acc[s]));
+  CML_UNROLL for (int s = 0; s < B * SETS; s++) vf_store(sums + s * W, vf_load(sums + s * W) + join_sums(acc[s]));
 }
 
 static __attribute__((noinline)) void nibble_sums_of_one(const stretch *from, const int8_t *tables, float *sums) {
