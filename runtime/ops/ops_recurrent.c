@@ -324,7 +324,7 @@ static void multiply(const pass *p, int64_t first_gate, int64_t gate_count, cons
                       p->call->pool);
     return;
   }
-  if (l->batch > 1) {
+  if (l->batch != 1) {
     multiply_gates(p, (size_t)first_gate, (size_t)gate_count, h);
     return;
   }

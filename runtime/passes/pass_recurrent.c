@@ -1,5 +1,6 @@
 /* GRU layers as torch's converter writes them out: a loop whose body takes row i of its input and of a buffer of states, computes the
  * next state and puts it into row i + 1. One cml_gru then multiplies the input of all steps at once and packs its weights. */
+#include "mapping.h"
 #include "passes.h"
 
 typedef struct loop {
@@ -132,7 +133,9 @@ static uint32_t stack(const loop *l, const gate gates[3], int which, const char 
   memset(r.data, 0, 3 * part);
   for (int i = 0; i < 3; i++) {
     uint32_t v = cml_pass_arg(gates[i].of[which], param);
-    if (v != CML_NO_VALUE) memcpy((char *)r.data + (size_t)i * part, cml_pass_type(l->g, v)->data, part);
+    if (v == CML_NO_VALUE) continue;
+    memcpy((char *)r.data + (size_t)i * part, cml_pass_type(l->g, v)->data, part);
+    cml_mapping_drop(cml_pass_type(l->g, v)->data, part); /* the file's are not read again */
   }
   return cml_pass_value(l->g, "", &r, CML_ROLE_CONSTANT);
 }
