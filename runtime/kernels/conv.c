@@ -12,6 +12,7 @@ enum {
   OUTPUT_BLOCK = 512,       /* output channels that scratch sums hold at once */
   SPLIT_DEPTH = 128,        /* of tiles over the end of a row of the image, which end through memory */
   WIDE_DEPTH = 160,         /* of tiles over two panels, which have to stay in the first-level cache */
+  WIDENED_DEPTH = 256,      /* that halves are widened for at a time */
   LINE_CHANNELS = 16,
   SERIAL_BELOW = 400000, /* multiply-adds */
   DEPTHWISE_COST = 4     /* of a depthwise multiply-add, in those of a tile */
@@ -173,12 +174,14 @@ typedef struct layout {
   cml_conv v;             /* with a convolution of single pixels made one long row */
   int64_t rows, columns;  /* output pixels of a block: rows x columns of one depth */
   int64_t row_blocks, column_blocks;
+  int64_t apart[2];            /* stride of rows and columns in scratch: 1 where single taps would leave out what lies between */
   int64_t near[2];             /* dilation of rows and columns in scratch, where taps far apart stand next to each other */
   int64_t in_rows, in_columns; /* of the region that a block needs, as scratch has it */
   bool depthwise;
   size_t group_channels, group_outputs, depth;
   size_t joined, stretches;    /* taps of a row whose channels are neighbours, so many of them */
-  size_t staged, sums, line;   /* floats of each part of scratch */
+  size_t staged, sums, line;   /* floats of each part of scratch, */
+  size_t widened, partial;     /* these where a few pixels meet weights in halves: a piece of a panel widened for all tiles, and sums on their way */
 } layout;
 
 static int64_t span(int64_t outputs, int64_t stride, int64_t kernel, int64_t dilation) {
@@ -201,7 +204,7 @@ static void flatten(cml_conv *v) {
   v->in[0] = v->in[1] = v->out[0] = v->out[1] = v->full[0] = v->full[1] = 1;
 }
 
-static void lay_out(const cml_conv *given, layout *l) {
+static void lay_out(const cml_kernels *k, const cml_conv *given, layout *l) {
   *l = (layout){.v = *given};
   cml_conv *v = &l->v;
   for (int i = 0; i < 3; i++) v->out[i] = v->out[i] < 1 ? 1 : v->out[i]; /* phases of a transposed convolution may have no pixels */
@@ -210,7 +213,8 @@ static void lay_out(const cml_conv *given, layout *l) {
   l->group_channels = v->channels / v->groups;
   l->group_outputs = v->outputs / v->groups;
   l->depth = taps(v) * l->group_channels;
-  int64_t pixels = (int64_t)(STAGE_FLOATS / (v->channels * (size_t)(v->stride[1] * v->stride[2]) + 1)) + 1;
+  for (int i = 0; i < 2; i++) l->apart[i] = v->in_last && v->kernel[i + 1] == 1 && !l->depthwise ? 1 : v->stride[i + 1];
+  int64_t pixels = (int64_t)(STAGE_FLOATS / (v->channels * (size_t)(l->apart[0] * l->apart[1]) + 1)) + 1;
   if (pixels > BLOCK_PIXELS) pixels = BLOCK_PIXELS;
   if (pixels < 28) pixels = 28;
   l->columns = v->out[2] <= pixels + pixels / 4 ? v->out[2] : pixels;
@@ -220,21 +224,25 @@ static void lay_out(const cml_conv *given, layout *l) {
   l->rows = (v->out[1] + l->row_blocks - 1) / l->row_blocks;
   l->column_blocks = (v->out[2] + l->columns - 1) / l->columns;
   if (l->column_blocks > 1) l->columns = (v->out[2] + l->column_blocks - 1) / l->column_blocks; /* of equal size */
-  l->near[0] = near_dilation(l->rows, v->stride[1], v->dilation[1]);
-  l->near[1] = near_dilation(l->columns, v->stride[2], v->dilation[2]);
-  l->in_rows = span(l->rows, v->stride[1], v->kernel[1], l->near[0]);
-  l->in_columns = span(l->columns, v->stride[2], v->kernel[2], l->near[1]);
+  l->near[0] = l->apart[0] < v->stride[1] ? 1 : near_dilation(l->rows, v->stride[1], v->dilation[1]);
+  l->near[1] = l->apart[1] < v->stride[2] ? 1 : near_dilation(l->columns, v->stride[2], v->dilation[2]);
+  l->in_rows = span(l->rows, l->apart[0], v->kernel[1], l->near[0]);
+  l->in_columns = span(l->columns, l->apart[1], v->kernel[2], l->near[1]);
   size_t block = (size_t)(l->rows * l->columns);
   l->joined = v->dilation[2] == 1 && (v->groups == 1 || v->kernel[2] == 1) ? (size_t)v->kernel[2] : 1;
   l->stretches = taps(v) / l->joined;
   l->staged = round_up((size_t)(v->kernel[0] * l->in_rows * l->in_columns) * v->channels, 16) + 16;
   l->sums = round_up(block * (l->depthwise ? v->channels : v->out_last ? 0 : least(l->group_outputs, OUTPUT_BLOCK)), 16);
   l->line = LINE_CHANNELS * round_up((size_t)(l->in_columns > l->columns ? l->in_columns : l->columns), 16);
+  const bool few = v->in_half && v->out[0] * v->out[1] * v->out[2] <= CML_CONV_FEW_PIXELS && block * 2 > k->tile_rows;
+  if (!few || l->depthwise || cml_conv_slim(k, v)) return;
+  l->widened = WIDENED_DEPTH * k->tile_columns;
+  l->partial = l->depth > WIDENED_DEPTH ? block * k->tile_columns : 0;
 }
 
 /* Whether enough pixels in a row make a tile. */
 static bool suits_pairs(const cml_kernels *k, const layout *l) {
-  bool joined = l->in_columns == l->columns && l->v.stride[1] == 1; /* a block's rows are one */
+  bool joined = l->in_columns == l->columns && l->apart[0] == 1; /* a block's rows are one */
   return k->pair && l->v.in_half && !l->depthwise && !cml_conv_slim(k, &l->v) && !cml_conv_narrow(k, &l->v) && !cml_conv_multiplier(&l->v) && l->group_outputs > 1 &&
          (joined ? l->rows * l->columns : l->columns) >= CML_PAIR_LEAST;
 }
@@ -242,21 +250,21 @@ static bool suits_pairs(const cml_kernels *k, const layout *l) {
 bool cml_conv_suits_pairs(const cml_kernels *k, const cml_conv *v) {
   if (!k->pair || v->winograd) return false;
   layout l;
-  lay_out(v, &l);
+  lay_out(k, v, &l);
   return suits_pairs(k, &l);
 }
 
 size_t cml_conv_shared(const cml_kernels *k, const cml_conv *v, size_t slots) { return v->winograd ? cml_winograd_shared(k, v, slots) : 0; }
 
 static size_t block_scratch(const layout *l) {
-  return round_up((l->staged + l->sums + l->line) * sizeof(float) + l->stretches * sizeof(size_t) + 64, 64);
+  return round_up((l->staged + l->sums + l->line + l->widened + l->partial) * sizeof(float) + l->stretches * sizeof(size_t) + 64, 64);
 }
 
 size_t cml_conv_scratch(const cml_kernels *k, const cml_conv *v) {
   if (v->winograd) return cml_winograd_scratch(k, v);
   if (cml_conv_narrow(k, v) || cml_conv_multiplier(v)) return cml_depthwise_scratch(k, v);
   layout l;
-  lay_out(v, &l);
+  lay_out(k, v, &l);
   size_t bytes = block_scratch(&l), rows = cml_depthwise_scratch(k, v);
   return bytes > rows ? bytes : rows;
 }
@@ -273,7 +281,8 @@ typedef struct job {
 typedef struct region {
   const float *data;
   size_t pixel, row, slice; /* distances in floats */
-  size_t next_row, next_column; /* the same from tap to tap */
+  size_t next_row, next_column; /* the same from tap to tap, */
+  size_t out_row, out_pixel;    /* and from one output to the next */
   bool pairs;               /* data is what the table's pair made */
 } region;
 
@@ -311,6 +320,10 @@ static void stage_columns(const job *j, int64_t image, int64_t depth, int64_t ro
 
 static void stage_row(const job *j, int64_t image, int64_t depth, int64_t row, int64_t column, float *to, float *line) {
   const layout *l = j->l;
+  if (l->apart[1] < l->v.stride[2]) {
+    for (int64_t i = 0; i < l->in_columns; i++) stage_columns(j, image, depth, row, column + i * l->v.stride[2], 1, to + (size_t)i * l->v.channels, line);
+    return;
+  }
   if (l->near[1] == l->v.dilation[2]) {
     stage_columns(j, image, depth, row, column, l->in_columns, to, line);
     return;
@@ -333,16 +346,18 @@ static region stage_region(const job *j, int64_t image, int64_t d, int64_t h, in
       size_t at = ((((size_t)image * (size_t)v->in[0] + (size_t)d) * (size_t)v->in[1] + (size_t)h) * (size_t)v->in[2] + (size_t)w) * channels;
       row = (size_t)v->in[2] * channels;
       return (region){.data = (const float *)j->c->x + at, .pixel = channels, .row = row, .slice = (size_t)(v->dilation[0] * v->in[1]) * row,
-                      .next_row = (size_t)v->dilation[1] * row, .next_column = (size_t)v->dilation[2] * channels};
+                      .next_row = (size_t)v->dilation[1] * row, .next_column = (size_t)v->dilation[2] * channels, .out_row = (size_t)v->stride[1] * row,
+                      .out_pixel = (size_t)v->stride[2] * channels};
     }
   }
   row = (size_t)l->in_columns * channels;
-  in_rows = span(rows, v->stride[1], v->kernel[1], l->near[0]);
+  in_rows = span(rows, l->apart[0], v->kernel[1], l->near[0]);
   region r = {.data = staged, .pixel = channels, .row = row, .slice = (size_t)l->in_rows * row, .next_row = (size_t)l->near[0] * row,
-              .next_column = (size_t)l->near[1] * channels};
+              .next_column = (size_t)l->near[1] * channels, .out_row = (size_t)l->apart[0] * row, .out_pixel = (size_t)l->apart[1] * channels};
+  const int64_t skip = l->apart[0] < v->stride[1] ? v->stride[1] : v->dilation[1]; /* from tap to tap, or from output to output of a single one */
   for (int64_t i = 0; i < v->kernel[0]; i++)
     for (int64_t y = 0; y < in_rows; y++)
-      stage_row(j, image, d + i * v->dilation[0], h + y / l->near[0] * v->dilation[1] + y % l->near[0], w, staged + (size_t)i * r.slice + (size_t)y * r.row, line);
+      stage_row(j, image, d + i * v->dilation[0], h + y / l->near[0] * skip + y % l->near[0], w, staged + (size_t)i * r.slice + (size_t)y * r.row, line);
   r.pairs = j->c->weights.half && suits_pairs(j->c->k, l) && j->c->k->pair(staged, (size_t)v->kernel[0], (size_t)in_rows * r.row, r.slice);
   return r;
 }
@@ -366,52 +381,115 @@ static target output_at(const job *j, int64_t image, int64_t d, int64_t h, int64
                   j->c->after.residual ? (const char *)j->c->after.residual + at * size : NULL};
 }
 
+/* How a panel's tiles cover a block's pixels: so many in each row of the image, or `across` the ends of rows. */
+typedef struct cover {
+  size_t rows, columns, in_row, tiles;
+  size_t pixel, row; /* from one output pixel and row to the next, in floats of the region */
+  bool across;
+} cover;
+
+/* The depth in pieces: some stretches each, or a part of one. */
+typedef struct division {
+  size_t count, together, parts, length;
+} division;
+
+static division cut_depth(const layout *l, bool widens) {
+  const size_t depth = l->joined * l->group_channels;
+  division p = {1, l->stretches, 1, depth};
+  if (!widens || !depth) return p;
+  p.together = depth < WIDENED_DEPTH ? least(WIDENED_DEPTH / depth, l->stretches) : 1;
+  p.parts = (depth + WIDENED_DEPTH - 1) / WIDENED_DEPTH;
+  p.length = (depth + p.parts - 1) / p.parts;
+  p.count = p.parts * ((l->stretches + p.together - 1) / p.together);
+  return p;
+}
+
+/* All tiles of one panel, or of a piece of it, which `t` describes but for its rows. What is asked for, `bytes` at `next`, comes in parts, one with each
+ * tile. Sums go to `partial` and begin there when it is not NULL and the piece is not the last, or not the first one. */
+static void cover_block(const cml_kernels *k, const region *r, const cover *c, const target *to, cml_tile t, size_t o, const char *next, size_t bytes,
+                        float *partial, bool first, bool last, float *widened) {
+  const size_t to_size = to->half ? 2 : 4, share = (bytes / c->tiles + 63) & ~(size_t)63, depth = t.stretches * t.depth, nr = k->tile_columns;
+  const float *a = t.a;
+  t.ask_step = depth ? (share + depth - 1) / depth : 0;
+  t.from_stride = nr;
+  if (!last) t.c_stride = nr, t.c_half = false;
+  for (size_t i = 0, y = 0, x = 0; i < c->tiles; i++) {
+    size_t at = y * to->row + x * to->pixel + o, end = c->across ? (i + 1) * c->rows * c->columns / c->tiles - y * c->columns : (i % c->in_row + 1) * c->columns / c->in_row;
+    float *sums = partial ? partial + (y * c->columns + x) * nr : NULL;
+    t.ask = i * share < bytes ? next + i * share : NULL;
+    t.rows = end - x;
+    t.split = end > c->columns ? c->columns - x : 0;
+    t.a = a + y * c->row + x * c->pixel;
+    t.from = first ? NULL : sums;
+    t.residual = to->residual && last ? to->residual + at * to_size : NULL;
+    t.c = last ? (void *)(to->to + at * to_size) : sums;
+    t.widened = i ? NULL : widened;
+    if (i && widened) t.b = widened, t.b_half = false;
+    if (r->pairs) k->tile_pairs(&t);
+    else k->tile(&t);
+    x = end;
+    for (; x >= c->columns; x -= c->columns) y++;
+  }
+}
+
+/* The same piece by piece: what ends a tile comes with the last. next: what is read after the panel. */
+static void cover_pieces(const job *j, const region *r, const cover *c, const target *to, const cml_tile *whole, size_t o, const char *next, float *widened) {
+  const layout *l = j->l;
+  const division cut = cut_depth(l, widened != NULL);
+  const size_t step = j->c->k->tile_columns * (whole->b_half ? 2 : 4);
+  const char *b = whole->b;
+  float *partial = widened + l->widened;
+  for (size_t i = 0; i < cut.count; i++) {
+    const bool last = i == cut.count - 1;
+    const size_t s = i / cut.parts * cut.together, from = i % cut.parts * cut.length;
+    cml_tile t = *whole;
+    t.stretches = least(l->stretches - s, cut.together);
+    t.depth = least(whole->depth - from, cut.length);
+    t.offsets = whole->offsets + s;
+    t.a = whole->a + from;
+    t.b = b;
+    size_t bytes = t.stretches * t.depth * step;
+    b += bytes;
+    if (!last) t.bias = NULL, t.unary_rows = NULL, t.low = -INFINITY, t.high = INFINITY;
+    cover_block(j->c->k, r, c, to, t, o, last ? next : b, bytes, partial, !i, last, widened);
+  }
+}
+
 /* Outputs [o0, o0 + outputs) of a group over a block of rows x columns pixels; o0 a multiple of tile_columns. The next panel of
- * weights, which comes from far away, is asked for in parts, one with each tile. */
+ * weights comes from far away, and is asked for while one is multiplied. more: the layout's `widened` and `partial`. */
 static void products(const job *j, const region *r, const size_t *offsets, size_t group, size_t o0, size_t outputs, size_t rows, size_t columns,
-                     const target *to) {
+                     const target *to, float *more) {
   const layout *l = j->l;
   const cml_conv *v = &l->v;
   const cml_kernels *k = j->c->k;
-  size_t size = j->c->weights.half ? 2 : 4, to_size = to->half ? 2 : 4, nr = k->tile_columns;
+  size_t size = j->c->weights.half ? 2 : 4, nr = k->tile_columns;
   bool slim = cml_conv_slim(k, v);
   size_t panel = l->depth * (slim ? outputs : nr) * size;
-  size_t base = group * l->group_outputs + o0, pixel = r->pixel * (size_t)v->stride[2], row = r->row * (size_t)v->stride[1];
+  size_t base = group * l->group_outputs + o0, pixel = r->out_pixel, row = r->out_row;
   const char *first = (const char *)j->c->weights.packed + group * group_bytes(k, v, j->c->weights.half) + o0 * l->depth * size, *b = first;
   /* as many rows as fit: pixels 4 KiB apart fall into the same set of the first-level cache */
   const size_t apart = k->tile_rows > 8 && pixel % 1024 == 0 ? 7 : SIZE_MAX, tall = r->pairs ? CML_PAIR_ROWS : least(k->tile_rows, apart);
-  const bool wides = !slim && !r->pairs && l->depth <= WIDE_DEPTH;
+  const bool wides = !slim && !r->pairs && l->depth <= WIDE_DEPTH, widens = l->widened && j->c->weights.half && !r->pairs;
   if (rows > 1 && row == pixel * columns && to->row == to->pixel * columns) columns *= rows, rows = 1;
   /* where tiles end with a row they would be low; low ones wait for their sums, those over a row's end need more instructions */
   const size_t long_rows = least(tall, columns + 1);
   const bool splits = k->tile_splits && !slim && !r->pairs && rows > 1 && l->depth >= SPLIT_DEPTH && columns < (columns + tall - 1) / tall * (tall - 1);
-  cml_tile t = {.stretches = l->stretches, .depth = l->joined * l->group_channels, .offsets = offsets, .a_stride = pixel,
+  cml_tile t = {.stretches = l->stretches, .depth = l->joined * l->group_channels, .offsets = offsets, .a = r->data + group * l->group_channels, .a_stride = pixel,
                 .b_half = j->c->weights.half, .b_panel = panel, .b_column = slim ? l->depth : 0, .residual_stride = to->pixel, .c_stride = to->pixel, .c_half = to->half,
                 .a_jump = row - columns * pixel, .c_jump = to->row - columns * to->pixel, .low = -INFINITY, .high = INFINITY};
   bool clamp = cml_epilogue_bounds(&j->c->after, &t.low, &t.high);
   if (!clamp && to->finished) t.unary_rows = k->unary_rows, t.f = j->c->after.activation, t.f_a = j->c->after.a, t.f_b = j->c->after.b;
   for (size_t o = 0; o < outputs; o += t.columns, b += panel) {
-    const bool wide = wides && outputs - o > nr && outputs - o <= k->wide_columns, across = splits && !wide;
+    const bool wide = wides && outputs - o > nr && outputs - o <= k->wide_columns;
     const size_t most = wide ? least(k->wide_rows, apart) : tall, in_row = (columns + most - 1) / most;
-    const size_t tiles = across ? (rows * columns + long_rows - 1) / long_rows : rows * in_row, share = (panel / tiles + 63) & ~(size_t)63;
+    cover c = {.rows = rows, .columns = columns, .in_row = in_row, .tiles = rows * in_row, .pixel = pixel, .row = row, .across = splits && !wide};
+    if (c.across) c.tiles = (rows * columns + long_rows - 1) / long_rows;
     t.b = b;
     t.columns = wide ? outputs - o : least(outputs - o, nr);
     t.bias = j->c->after.bias ? j->c->after.bias + base + o : NULL;
-    t.ask_step = l->depth ? (share + l->depth - 1) / l->depth : 0;
     const char *next = o + t.columns < outputs ? b + panel : first; /* the next block begins with the first again */
-    for (size_t i = 0, y = 0, x = 0; i < tiles; i++) {
-      size_t at = y * to->row + x * to->pixel + o, end = across ? (i + 1) * rows * columns / tiles - y * columns : (i % in_row + 1) * columns / in_row;
-      t.ask = i * share < panel ? next + i * share : NULL;
-      t.rows = end - x;
-      t.split = end > columns ? columns - x : 0;
-      t.a = r->data + group * l->group_channels + y * row + x * pixel;
-      t.residual = to->residual ? to->residual + at * to_size : NULL;
-      t.c = to->to + at * to_size;
-      if (r->pairs) k->tile_pairs(&t);
-      else k->tile(&t);
-      x = end;
-      for (; x >= columns; x -= columns) y++;
-    }
+    if (widens && !wide && !c.across && c.tiles > 1 && t.columns > nr / 2) cover_pieces(j, r, &c, to, &t, o, next, more);
+    else cover_block(k, r, &c, to, t, o, next, panel, NULL, true, true, NULL);
   }
 }
 
@@ -501,8 +579,8 @@ static void run_block(const job *j, size_t index, float *scratch) {
   const cml_conv *v = &l->v;
   size_t first = index % j->parts * j->part, last = first + least(l->group_outputs - first, j->part);
   index /= j->parts;
-  float *staged = scratch, *sums = staged + l->staged, *line = sums + l->sums, low, high;
-  size_t *offsets = (size_t *)(void *)(line + l->line);
+  float *staged = scratch, *sums = staged + l->staged, *line = sums + l->sums, *more = line + l->line, low, high;
+  size_t *offsets = (size_t *)(void *)(more + l->widened + l->partial);
   int64_t i = (int64_t)index, wb = i % l->column_blocks, hb = i / l->column_blocks % l->row_blocks,
           d = i / (l->column_blocks * l->row_blocks) % v->out[0], image = i / (l->column_blocks * l->row_blocks * v->out[0]);
   int64_t h = hb * l->rows, w = wb * l->columns;
@@ -523,12 +601,12 @@ static void run_block(const job *j, size_t index, float *scratch) {
       size_t at = (g * l->group_outputs + first) * (t.half ? 2 : 4);
       t.to += at;
       if (t.residual) t.residual += at;
-      products(j, &r, offsets, g, first, last - first, (size_t)rows, (size_t)columns, &t);
+      products(j, &r, offsets, g, first, last - first, (size_t)rows, (size_t)columns, &t, more);
       continue;
     }
     for (size_t o = first; o < last; o += OUTPUT_BLOCK) {
       size_t n = least(last - o, OUTPUT_BLOCK);
-      products(j, &r, offsets, g, o, n, (size_t)rows, (size_t)columns, &(target){.to = (char *)sums, .pixel = n, .row = (size_t)columns * n});
+      products(j, &r, offsets, g, o, n, (size_t)rows, (size_t)columns, &(target){.to = (char *)sums, .pixel = n, .row = (size_t)columns * n}, more);
       store(j, sums, n, image, d, h, w, rows, columns, g * l->group_outputs + o, n, line);
     }
   }
@@ -578,7 +656,7 @@ void cml_conv_run(const cml_conv_call *call) {
     return;
   }
   layout l;
-  lay_out(v, &l);
+  lay_out(c.k, v, &l);
   job j = {.c = &c, .l = &l, .slot = block_scratch(&l), .parts = 1};
   if (l.depthwise) j.part = l.group_outputs;
   else share_out(&l, &j, cml_pool_threads(c.pool));

@@ -33,6 +33,8 @@ typedef struct cml_conv_weights {
   bool half;
 } cml_conv_weights;
 
+enum { CML_CONV_FEW_PIXELS = 64 }; /* for which float16 weights stay halves when they are packed: memory bounds the work */
+
 /* Where weight (output o of its group, channel c of its group, tap) lies: at group * group_stride + o * output_stride +
  * c * channel_stride + start + sum of tap[i] * tap_stride[i], in elements. */
 typedef struct cml_conv_source {

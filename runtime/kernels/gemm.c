@@ -154,9 +154,10 @@ typedef struct piece {
   float low, high;
 } piece;
 
-/* One panel of B against all rows of the block. The tiles are of nearly equal height, and with each goes a part of asking for the
+/* One panel of B against all rows of the block. The first tile leaves halves widened for the others where `widened` has room. The tiles are of nearly equal height, and with each goes a part of asking for the
  * next panel, which comes from memory or from a cache far away. */
-static void run_panel(const cml_kernels *k, const cml_gemm *g, const piece *p, size_t rows, size_t column, size_t n, float *c, size_t c_stride) {
+static void run_panel(const cml_kernels *k, const cml_gemm *g, const piece *p, size_t rows, size_t column, size_t n, float *c, size_t c_stride,
+                      float *widened) {
   size_t tile_rows = p->pairs ? CML_PAIR_ROWS : k->tile_rows;
   size_t size = g->b_half ? 2 : 4, nr = k->tile_columns, tiles = (rows + tile_rows - 1) / tile_rows, bytes = p->depth * nr * size;
   size_t share = (bytes / tiles + 63) & ~(size_t)63;
@@ -176,18 +177,24 @@ static void run_panel(const cml_kernels *k, const cml_gemm *g, const piece *p, s
     tile.a = p->a + r * p->a_stride;
     tile.c = c + r * c_stride;
     tile.from = p->first ? NULL : tile.c;
+    if (widened && tiles > 1 && n > nr / 2) {
+      tile.widened = t ? NULL : widened;
+      if (t) tile.b = widened, tile.b_half = false;
+    }
     if (p->pairs) k->tile_pairs(&tile);
     else k->tile(&tile);
   }
 }
 
 /* A block of C that one thread finishes: at most as many rows as scratch has room for, and COLUMN_BLOCK columns when C is float16. */
-static void block(const cml_kernels *k, const cml_gemm *g, size_t r0, size_t rows, size_t j0, size_t columns, float *scratch) {
+static void block(const cml_kernels *k, const cml_gemm *g, size_t r0, size_t rows, size_t j0, size_t columns, float *scratch,
+                  size_t room) {
   bool copied = needs_staging(g);
   float *staged = scratch, *sums = staged + rows * (DEPTH_BLOCK + PAD);
   float *c = g->c_half ? sums : (float *)g->c + r0 * g->c_stride + j0;
   size_t c_stride = g->c_half ? columns : g->c_stride, nr = k->tile_columns;
   size_t pieces = (g->depth + DEPTH_BLOCK - 1) / DEPTH_BLOCK, depth = pieces ? (g->depth + pieces - 1) / pieces : 1;
+  const size_t used = up(rows * (DEPTH_BLOCK + PAD + (g->c_half ? columns : 0)), 16);
   piece p = {.first = !g->more};
   cml_epilogue_clamp(&g->after, &p.low, &p.high);
   for (; !p.last; p.from += depth, p.first = false) {
@@ -197,9 +204,10 @@ static void block(const cml_kernels *k, const cml_gemm *g, size_t r0, size_t row
     p.a_stride = copied ? DEPTH_BLOCK + PAD : g->a_stride;
     if (copied) stage(k, g, r0, rows, p.from, p.depth, staged, p.a_stride);
     p.pairs = suits_pairs(k, g) && k->pair(staged, rows, p.depth, p.a_stride);
+    float *widened = g->b_half && !p.pairs && used + p.depth * nr <= room ? scratch + used : NULL; /* mostly: few rows use halves */
     for (size_t at = 0; at < columns; at += GROUP_PANELS * nr) {
       size_t end = least(columns, at + GROUP_PANELS * nr);
-      for (size_t j = at; j < end; j += nr) run_panel(k, g, &p, rows, j0 + j, least(end - j, nr), c + j, c_stride);
+      for (size_t j = at; j < end; j += nr) run_panel(k, g, &p, rows, j0 + j, least(end - j, nr), c + j, c_stride, widened);
       if (p.last) cml_epilogue_store(k, &g->after, c + at, c_stride, rows, end - at, g->c, g->c_stride, g->c_half, r0, j0 + at);
     }
   }
@@ -225,7 +233,7 @@ static void run_units(void *context, size_t thread, size_t begin, size_t end) {
     n = least(end - begin, c->panels - panel);
     size_t r = part * g->rows / c->row_parts, rows = (part + 1) * g->rows / c->row_parts - r, last = least((panel + n) * nr, g->columns);
     size_t step = g->c_half ? COLUMN_BLOCK : last;
-    for (size_t j = panel * nr; j < last; j += step) block(c->k, g, r, rows, j, least(last - j, step), scratch);
+    for (size_t j = panel * nr; j < last; j += step) block(c->k, g, r, rows, j, least(last - j, step), scratch, c->slot / sizeof(float));
   }
 }
 

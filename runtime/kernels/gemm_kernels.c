@@ -123,6 +123,7 @@ VINLINE void tile_of(const int rows, const int nv, const bool half, const cml_ti
   const size_t a_stride = t->a_stride, depth = t->depth;
   const char *b = t->b, *ask = t->ask ? t->ask : b;
   const size_t ask_step = t->ask ? t->ask_step : 0;
+  float *widened = half && nv == NV ? t->widened : NULL;
   begin(rows, nv, acc, t);
   for (size_t s = 0; s < t->stretches; s++, b += depth * NR * (half ? 2 : 4)) {
     /* one pointer for three rows, the others by index: sixteen integer registers do for all */
@@ -133,6 +134,10 @@ VINLINE void tile_of(const int rows, const int nv, const bool half, const cml_ti
       __builtin_prefetch(ask, 0, 2);
       b_row(nv < WIDE ? nv : NV, bv, b, half, k);
       if (nv == WIDE) bv[NV] = b_one(b + t->b_panel, half, k);
+      if (half && nv == NV && widened) {
+        UNROLL for (int j = 0; j < nv; j++) vf_store(widened + j * W, bv[j]);
+        widened += NR;
+      }
       UNROLL for (int i = 0; i < rows; i++) {
         vf av = vf_set1(p[i / 3][(size_t)(i % 3) * a_stride + k]);
         UNROLL for (int j = 0; j < nv; j++) acc[i][j] = vf_fma(av, bv[j], acc[i][j]);

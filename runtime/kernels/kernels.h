@@ -80,6 +80,7 @@ typedef struct cml_tile {
   size_t a_jump, c_jump;   /* only where the table's tile_splits, not beyond tile_columns and without `from` */
   const void *b;
   bool b_half;
+  float *widened;          /* NULL, or where halves in steps are also left as floats, b's layout, for the tiles of other rows that follow */
   size_t b_panel;          /* bytes from b to the panel of the columns from tile_columns on, where there are so many */
   size_t b_column;         /* 0: in steps */
   const char *ask;         /* what is wanted next and may come from memory: with each step of the depth, ask_step bytes of it are asked */

@@ -13,8 +13,6 @@
   {"dilations", CML_MASK(I32), CML_CONST | CML_OPTIONAL | CML_VECTOR, 0},  \
   {"groups", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},
 
-enum { CML_CONV_FEW_PIXELS = 64 }; /* for which float16 weights stay halves when they are packed: memory bounds the work */
-
 /* For a row that begins with conv's parameters (x, weight, bias, strides, pad_type, pad, dilations, groups), x with its channels last: sizes
  * of an ordinary convolution, out_pixel and places filled; those that are unknown are -1. x and weight must have a known rank.
  * between: channels that the weights meet in place of x's; -1: x's own. */

@@ -455,10 +455,13 @@ static void check_tile(const cml_kernels *k, size_t rows, size_t columns, bool s
     if (to_half) ((cml_f16 *)residual)[i] = cml_f16_from_f32(uniform());
     else ((float *)residual)[i] = uniform();
   }
-  k->tile(&(cml_tile){.rows = rows, .columns = columns, .stretches = stretches, .depth = depth, .offsets = offsets, .a = a, .a_stride = stride,
+  const bool widens = half && !slim && !split && columns > k->tile_columns / 2 && columns <= k->tile_columns && rnd() % 2;
+  float *widened = widens ? at_end(6, weights * 4) : NULL;
+  k->tile(&(cml_tile){.rows = rows, .columns = columns, .stretches = stretches, .widened = widened, .depth = depth, .offsets = offsets, .a = a, .a_stride = stride,
                       .split = split, .a_jump = a_jump, .c_jump = c_jump, .b = b, .b_half = half, .b_panel = all * k->tile_columns * (half ? 2 : 4), .b_column = slim ? all : 0, .bias = biased ? bias : NULL,
                       .from = continued ? from : NULL, .from_stride = columns, .residual = added ? residual : NULL,
                       .residual_stride = columns, .low = -2, .high = 1.5f, .c = c, .c_stride = columns, .c_half = to_half});
+  for (size_t i = 0; widens && i < weights; i++) assert_true(widened[i] == cml_f16_to_f32(((cml_f16 *)b)[i]));
   for (size_t i = 0; i < rows; i++)
     for (size_t j = 0; j < columns; j++) {
       bool further = split && i >= split;

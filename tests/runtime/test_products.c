@@ -99,15 +99,17 @@ static conv_case draw_conv(bool transposed, bool fused) {
   conv_case v = {transposed, fused, (int32_t)between(1, 3)};
   v.groups = between(0, 3) ? 1 : between(2, 4), v.cg = between(1, rnd() % 3 ? 6 : 40), v.og = between(1, rnd() % 3 ? 7 : 45), v.n = between(1, 2);
   if (rnd() % 4 == 0) v.groups = between(2, 40), v.cg = 1, v.og = rnd() % 2 ? 1 : between(2, 5); /* depthwise, or several outputs for each channel */
-  bool point = rnd() % 6 == 0; /* a kernel of one element, which is computed as a matrix product */
+  bool point = rnd() % 6 == 0, strided = rnd() % 2; /* a kernel of one element, which is computed as a matrix product */
+  if (fused && rnd() % 8 == 0) v.dims = 2, v.groups = v.n = 1, v.cg = between(100, 600), v.og = between(1, 80); /* a depth of several pieces */
   for (int i = 0; i < 3; i++) {
     v.in[i] = v.out[i] = v.kernel[i] = v.stride[i] = v.dilation[i] = 1;
     if (i < 3 - v.dims) continue;
+    if (point && strided) v.stride[i] = between(1, 3);
     if (!point) {
       v.kernel[i] = between(1, 4), v.stride[i] = between(1, 3), v.dilation[i] = between(0, 2) ? 1 : between(1, 3);
       v.before[i] = between(0, 2), v.after[i] = between(0, 2);
     }
-    v.in[i] = (v.kernel[i] - 1) * v.dilation[i] + 1 + between(0, v.dims == 1 ? 160 : 14);
+    v.in[i] = (v.kernel[i] - 1) * v.dilation[i] + 1 + between(0, v.dims == 1 ? 160 : v.cg >= 100 ? 6 : 14);
     int64_t reach = (v.kernel[i] - 1) * v.dilation[i] + 1, padding = v.before[i] + v.after[i];
     v.out[i] = transposed ? (v.in[i] - 1) * v.stride[i] + reach - padding : (v.in[i] + padding - reach) / v.stride[i] + 1;
   }
