@@ -52,7 +52,7 @@ static cml_status prepare(cml_call *c, cml_error *err) {
   const bool half = first->dtype == CML_F16;
   prepared *p = cml_call_keep(c, sizeof *p, err);
   if (!p) return c->keep_status;
-  *p = (prepared){.k = k, .half = half && v.in[1] * v.in[2] <= CML_CONV_FEW_PIXELS};
+  *p = (prepared){.k = k, .half = half && (v.in[1] * v.in[2] <= CML_CONV_FEW_PIXELS || (k->pair && v.in_half))}; /* matrix units multiply halves */
   if (bias && !(p->bias = cml_conv_keep_bias(c, bias, err))) return c->keep_status;
   if (before_bias && !(p->before_bias = cml_conv_keep_bias(c, before_bias, err))) return c->keep_status;
   enum { SECOND = -1, FIRST = -2 }; /* what no other operator's layout begins with */

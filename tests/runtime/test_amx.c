@@ -392,6 +392,41 @@ static void test_convolution(void **state) {
   }
 }
 
+/* The first of a pair of convolutions likewise. */
+static void test_conv_pair(void **state) {
+  (void)state;
+  const cml_kernels *k;
+  enum { SIDE = 33, DEPTH = 24, CHANNELS = 80 };
+  EACH_TABLE(k) {
+    cml_conv placed = {.batch = 1, .channels = CHANNELS, .outputs = CHANNELS, .groups = CHANNELS, .in = {1, SIDE, SIDE}, .out = {1, SIDE, SIDE}, .kernel = {1, 3, 3},
+                        .stride = {1, 1, 1}, .dilation = {1, 1, 1}, .offset = {0, -1, -1}, .in_last = true, .out_last = true, .in_half = true, .out_half = true};
+    cml_conv_place_all(&placed);
+    assert_true(cml_conv_pair_fits(k, &placed));
+    static cml_f16 x[SIDE * SIDE * DEPTH], first[CHANNELS * DEPTH], second[CHANNELS * 9], y[SIDE * SIDE * CHANNELS], want[SIDE * SIDE * CHANNELS];
+    for (size_t i = 0; i < sizeof x / sizeof *x; i++) x[i] = cml_f16_from_f32(uniform());
+    for (size_t i = 0; i < sizeof first / sizeof *first; i++) first[i] = cml_f16_from_f32(uniform());
+    for (size_t i = 0; i < sizeof second / sizeof *second; i++) second[i] = cml_f16_from_f32(uniform());
+    const cml_conv_source from = {.data = second, .half = true, .group_stride = 9, .output_stride = 9, .channel_stride = 9, .tap_stride = {9, 3, 1}};
+    void *packed = aligned_alloc(64, (cml_conv_packed_bytes(k, &placed, false) + 127) & ~(size_t)63);
+    void *panels = aligned_alloc(64, (cml_pack_bytes(k, DEPTH, CHANNELS, true) + 127) & ~(size_t)63);
+    void *scratch = aligned_alloc(64, (cml_conv_pair_scratch(k, &placed, 1) + 127) & ~(size_t)63);
+    cml_conv_pack(k, &placed, &from, false, packed, NULL);
+    cml_pack_panels(k, panels, true, first, true, DEPTH, CHANNELS, 1, DEPTH, 0, cml_panel_count(k, CHANNELS));
+    cml_conv_pair pair = {.second = {.k = k, .v = &placed, .weights = {packed, false}, .after = {.activation = CML_UNARY_COPY}, .x = x, .y = y, .scratch = scratch, .slots = 1},
+                          .depth = DEPTH, .packed = panels, .half = true, .before = {.activation = CML_UNARY_RELU}};
+    cml_conv_pair_run(&pair);
+    cml_kernels plain = *k;
+    plain.pair = NULL, plain.tile_pairs = NULL;
+    pair.second.k = &plain, pair.second.y = want;
+    cml_conv_pair_run(&pair);
+    for (size_t i = 0; i < sizeof y / sizeof *y; i++) {
+      float p = cml_f16_to_f32(y[i]), q = cml_f16_to_f32(want[i]);
+      if (!(fabsf(p - q) <= 0x1p-10f * fabsf(q) + 1e-4f)) fail_msg("%s: pair, %zu: %a, not %a", k->name, i, (double)p, (double)q);
+    }
+    free(packed), free(panels), free(scratch);
+  }
+}
+
 int main(int argc, char **argv) {
   if (argc > 1 && !strcmp(argv[1], "--refused")) return without_permission();
   guard_buffers();
@@ -399,7 +434,7 @@ int main(int argc, char **argv) {
   for (size_t i = 0; i < table_count; i++) printf("# %s\n", tables[i].name);
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_features), cmocka_unit_test(test_choice), cmocka_unit_test(test_refused), cmocka_unit_test(test_pair), cmocka_unit_test(test_exact), cmocka_unit_test(test_tile), cmocka_unit_test(test_bytes),
-      cmocka_unit_test(test_product), cmocka_unit_test(test_convolution),
+      cmocka_unit_test(test_product), cmocka_unit_test(test_convolution), cmocka_unit_test(test_conv_pair),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
