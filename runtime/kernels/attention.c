@@ -51,10 +51,17 @@ static void load_rows(const cml_kernels *k, const cml_attention *a, const cml_at
   }
 }
 
-/* Adds the masks to scores of queries [query, query + rows) and keys [first, first + n), `stride` apart. */
+static void fill_scores(const uint8_t *there, int64_t column, float fill, float *x, size_t n) {
+  if (column == 1)
+    for (size_t s = 0; s < n; s++) x[s] = there[s] ? x[s] : fill;
+  else
+    for (size_t s = 0; s < n; s++) x[s] = there[(int64_t)s * column] ? x[s] : fill;
+}
+
+/* Adds the masks, the last first, to scores of queries [query, query + rows) and keys [first, first + n), `stride` apart. */
 static void add_masks(const cml_kernels *k, const cml_attention *a, size_t head, size_t query, size_t rows, size_t first, float *scores, size_t stride,
                       size_t n) {
-  for (int i = 0; i < CML_ATTENTION_MASKS; i++) {
+  for (int i = CML_ATTENTION_MASKS; i-- > 0;) {
     const cml_attention_mask *mask = &a->masks[i];
     if (mask->type == CML_MASK_NONE) continue;
     int64_t row = mask->view.row, at = base_of(a, &mask->view, head) + (int64_t)query * row + (int64_t)first * mask->column;
@@ -69,8 +76,7 @@ static void add_masks(const cml_kernels *k, const cml_attention *a, size_t head,
     for (size_t r = 0; r < rows; r++, at += row) {
       float *x = scores + r * stride;
       if (mask->type != CML_MASK_BOOL) k->binary_scalar(CML_BINARY_ADD, x, half ? cml_f16_to_f32(halves[at]) : floats[at], false, x, n);
-      else
-        for (size_t s = 0; s < n; s++) x[s] = there[at + (int64_t)s * mask->column] ? x[s] : -INFINITY;
+      else fill_scores(there + at, mask->column, a->fill, x, n);
     }
   }
 }

@@ -14,7 +14,7 @@ typedef struct cml_attention_view {
   int64_t batch[CML_ATTENTION_DIMS], row;
 } cml_attention_view;
 
-/* What is added to the scores of a query: bool: false leaves a key out. */
+/* What is added to the scores of a query; bool: where it is false, `fill` takes their place. */
 typedef struct cml_attention_mask {
   enum { CML_MASK_NONE, CML_MASK_BOOL, CML_MASK_F16, CML_MASK_F32 } type;
   cml_attention_view view; /* row 0: the same for all queries */
@@ -28,7 +28,7 @@ enum { CML_ATTENTION_VIEW_NUMBERS = CML_ATTENTION_DIMS + 3, CML_ATTENTION_NUMBER
 typedef struct cml_attention {
   int64_t dims[CML_ATTENTION_DIMS]; /* of the heads; unused ones 1 */
   size_t queries, keys, depth, value_depth;
-  float scale;
+  float scale, fill;                /* fill: -infinity leaves keys out */
   bool half;                        /* q, k, v, out are float16 */
   cml_attention_view q, k, v, out;
   cml_attention_mask masks[CML_ATTENTION_MASKS];

@@ -4,7 +4,7 @@
 #include "attention.h"
 #include "families.h"
 
-enum { QUERY, KEY, VALUE, MASK, SCALE, MASK_2, BATCH };
+enum { QUERY, KEY, VALUE, MASK, SCALE, MASK_2, BATCH, FILL };
 
 static const cml_param attention_params[] = {
     {"query", CML_M_FLOAT, 0, 1},
@@ -13,7 +13,8 @@ static const cml_param attention_params[] = {
     {"attn_mask", CML_M_FLOAT | CML_M_BOOL, CML_OPTIONAL, 0},
 };
 
-/* Made by passes: the scale is an argument, two masks are added, and both may be for the heads grouped in another way: batch. */
+/* Made by passes: the scale is an argument, two masks are added, and both may be for the heads grouped in another way: batch. What masks of
+ * bools leave out takes the score fill, -infinity without. */
 static const cml_param scaled_params[] = {
     {"query", CML_M_FLOAT, 0, 1},
     {"key", CML_M_FLOAT, 0, 1},
@@ -22,11 +23,12 @@ static const cml_param scaled_params[] = {
     {"scale", CML_MASK(F32), CML_CONST, 0},
     {"attn_mask_2", CML_M_FLOAT | CML_M_BOOL, CML_OPTIONAL, 0},
     {"batch", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},
+    {"fill", CML_MASK(F32), CML_CONST | CML_OPTIONAL, 0},
 };
 
 /* Made by passes: layout holds 4 batch dims, queries, keys, depth, value depth, then for query, key, value, output and each mask an offset, 4
  * batch strides and the distances of rows and columns; shape is the output's. */
-enum { LAYOUT = 4, SHAPE, VIEW_MASKS };
+enum { LAYOUT = 4, SHAPE, VIEW_MASKS, VIEW_FILL = VIEW_MASKS + CML_ATTENTION_MASKS };
 static const cml_param view_params[] = {
     {"query", CML_M_FLOAT, 0, 1},
     {"key", CML_M_FLOAT, 0, 1},
@@ -36,6 +38,7 @@ static const cml_param view_params[] = {
     {"shape", CML_MASK(I32), CML_CONST, 0},
     {"attn_mask", CML_M_FLOAT | CML_M_BOOL, CML_OPTIONAL, 0},
     {"attn_mask_2", CML_M_FLOAT | CML_M_BOOL, CML_OPTIONAL, 0},
+    {"fill", CML_MASK(F32), CML_CONST | CML_OPTIONAL, 0},
 };
 
 static bool differ(int64_t a, int64_t b) { return a >= 0 && b >= 0 && a != b; }
@@ -132,6 +135,7 @@ static bool describe(const cml_call *c, cml_attention *a) {
   *a = (cml_attention){.queries = (size_t)q->dims[r - 2], .keys = (size_t)k->dims[r - 2], .depth = (size_t)q->dims[r - 1],
                        .value_depth = (size_t)v->dims[r - 1], .half = q->dtype == CML_F16};
   a->scale = c->op->param_count > SCALE ? (float)cml_arg_float(c, SCALE, 1) : 1.0f / sqrtf((float)a->depth);
+  a->fill = c->op->param_count > FILL ? (float)cml_arg_float(c, FILL, -INFINITY) : -INFINITY;
   a->q.data = q->data, a->k.data = k->data, a->v.data = v->data, a->out.data = c->outs[0]->data;
   a->q.row = (int64_t)a->depth, a->k.row = (int64_t)a->depth, a->v.row = (int64_t)a->value_depth, a->out.row = (int64_t)a->value_depth;
   for (int m = 0; m < CML_ATTENTION_MASKS; m++) describe_mask(mask_of(c, m), rank, &a->masks[m], mask_strides[m]);
@@ -200,6 +204,7 @@ static void describe_views(const cml_call *c, const int64_t *numbers, cml_attent
                        .half = cml_arg(c, QUERY)->dtype == CML_F16};
   memcpy(a->dims, numbers, sizeof a->dims);
   a->scale = (float)cml_arg_float(c, SCALE - 1, 1 / sqrt((double)sizes[2]));
+  a->fill = (float)cml_arg_float(c, VIEW_FILL, -INFINITY);
   cml_attention_view *const to[CML_ATTENTION_VIEWS] = {&a->q, &a->k, &a->v, &a->out, &a->masks[0].view, &a->masks[1].view};
   for (size_t i = 0; i < CML_ATTENTION_VIEWS; i++) {
     const cml_tensor *t = viewed(c, i);

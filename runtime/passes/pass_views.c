@@ -270,9 +270,10 @@ static cml_status fuse(cml_graph *g, const cml_use *uses, size_t at, cml_error *
   numbers[n++] = tq->dims[r - 2], numbers[n++] = tk->dims[r - 2], numbers[n++] = tq->dims[r - 1], numbers[n++] = tv->dims[r - 1];
   for (size_t i = 0; i < count; i++) n += put_view(&views[i], strides[i], numbers + n);
   const cml_tensor *out = cml_pass_type(g, views[3].value);
-  uint32_t scale = cml_pass_arg(s, "scale"), layout = cml_pass_ints(g, numbers, (int64_t)n), shape = cml_pass_ints(g, out->dims, r);
+  uint32_t scale = cml_pass_arg(s, "scale"), fill = cml_pass_arg(s, "fill"), layout = cml_pass_ints(g, numbers, (int64_t)n), shape = cml_pass_ints(g, out->dims, r);
   const cml_binding bindings[] = {{"query", views[0].value}, {"key", views[1].value},   {"value", views[2].value},  {"scale", scale},
-                                  {"layout", layout},        {"shape", shape},          {"attn_mask", masks[0]},    {"attn_mask_2", masks[1]}};
+                                  {"layout", layout},        {"shape", shape},          {"attn_mask", masks[0]},    {"attn_mask_2", masks[1]},
+                                  {"fill", fill}};
   if (layout == CML_NO_VALUE || shape == CML_NO_VALUE) return cml_fail_memory(err);
   CML_TRY(cml_pass_become(g, last ? last : s, "cml_attention_view", bindings, sizeof bindings / sizeof *bindings, err));
   if (last) s->op = NULL;

@@ -57,6 +57,10 @@ static void op(const char *dims, const char *name, const char *call) {
   put("tensor<%s, %s> %s = %s[name = tensor<string, []>(\"%s\")];\n", type, dims, name, call, name);
 }
 
+static void condition(const char *dims, const char *name, const char *call) {
+  put("tensor<bool, %s> %s = %s[name = tensor<string, []>(\"%s\")];\n", dims, name, call, name);
+}
+
 /* ---- running ---- */
 
 static const char *must_lack; /* an operator that the passes take away, or NULL */
@@ -534,6 +538,101 @@ static void attention(void) {
   same_with_and_without((const int64_t[]){2, 3, 37, 16}, 4, "attention", "cml_attention");
 }
 
+static void attention_in_one_step(const int64_t *dims, int32_t rank, const char *step) {
+  must_lack = "softmax";
+  same_with_and_without(dims, rank, "attention,attention-views", step);
+  must_lack = NULL;
+}
+
+/* Rows that lie as columns, and a product of the transposed matrices. */
+static void turned_attention(void) {
+  start("[2, 3, 16, 37]");
+  ints("axis", "[]", "-1");
+  flag("no", "false");
+  flag("yes", "true");
+  ints("perm", "[4]", "[0, 1, 3, 2]");
+  scalar("scale", 0.5);
+  op("[2, 3, 16, 37]", "q", "mul(x = x, y = scale)");
+  op("[2, 3, 16, 37]", "k", "mul(x = scale, y = x)");
+  op("[2, 3, 37, 37]", "s", "matmul(x = q, y = k, transpose_x = yes, transpose_y = no)");
+  op("[2, 3, 37, 37]", "w", "softmax(x = s, axis = axis)");
+  op("[2, 3, 16, 37]", "y", "matmul(x = x, y = w, transpose_x = no, transpose_y = yes)");
+  finish("y");
+  attention_in_one_step((const int64_t[]){2, 3, 16, 37}, 4, "cml_attention");
+  for (int swapped = 0; swapped < 2; swapped++) {
+    start("[2, 3, 37, 16]");
+    ints("axis", "[]", "-1");
+    flag("no", "false");
+    flag("yes", "true");
+    ints("perm", "[4]", "[0, 1, 3, 2]");
+    ints("flat", "[3]", "[6, 37, 37]");
+    ints("rows", "[3]", "[6, 37, 16]");
+    scalar("scale", 0.5);
+    op("[2, 3, 37, 16]", "q", "mul(x = x, y = scale)");
+    op("[2, 3, 16, 37]", "t", "transpose(x = q, perm = perm)"); /* the key's scale is behind its transpose */
+    op("[2, 3, 37, 37]", "s", "matmul(x = x, y = t, transpose_x = no, transpose_y = no)");
+    op("[2, 3, 37, 37]", "w", "softmax(x = s, axis = axis)");
+    op("[6, 37, 37]", "f", "reshape(x = w, shape = flat)"); /* heads grouped in another way behind the softmax */
+    op("[6, 37, 16]", "v", "reshape(x = x, shape = rows)");
+    if (swapped) op("[6, 16, 37]", "y", "matmul(x = v, y = f, transpose_x = yes, transpose_y = yes)");
+    else op("[6, 37, 16]", "y", "matmul(x = f, y = v, transpose_x = no, transpose_y = no)");
+    finish("y");
+    attention_in_one_step((const int64_t[]){2, 3, 37, 16}, 4, "cml_attention_view");
+  }
+}
+
+/* Keys and values that heads share by broadcasting. */
+static void broadcast_attention(void) {
+  for (int queries = 1; queries < 40; queries += 36) {
+    char shape[40], scores[40], out[40];
+    snprintf(shape, sizeof shape, "[2, 3, 4, %d, 16]", queries);
+    snprintf(scores, sizeof scores, "[2, 3, 4, %d, 23]", queries);
+    snprintf(out, sizeof out, "[2, 3, 4, %d, 9]", queries);
+    start(shape);
+    ints("axis", "[]", "-1");
+    flag("no", "false");
+    flag("yes", "true");
+    constant("k", "[2, 3, 1, 23, 16]");
+    constant("v", "[2, 1, 1, 23, 9]");
+    op(scores, "s", "matmul(x = x, y = k, transpose_x = no, transpose_y = yes)");
+    op(scores, "w", "softmax(x = s, axis = axis)");
+    op(out, "y", "matmul(x = w, y = v, transpose_x = no, transpose_y = no)");
+    finish("y");
+    attention_in_one_step((const int64_t[]){2, 3, 4, queries, 16}, 5, "cml_attention_view");
+  }
+}
+
+/* Scores that select takes or leaves: what it leaves has a number of its own, however large. */
+static void selected_attention(void) {
+  static const char *const conds[] = {"[2, 3, 37, 37]", "[37, 37]", "[2, 1, 1, 37]", "[2, 1, 37, 1]"};
+  for (int i = 0; i < 16; i++) {
+    const char *cond = conds[i / 4];
+    bool after = i % 2, left = i & 2;
+    start("[2, 3, 37, 16]");
+    ints("axis", "[]", "-1");
+    flag("no", "false");
+    flag("yes", "true");
+    scalar("scale", 0.5);
+    scalar("zero", 0);
+    scalar("fill", i % 8 < 4 ? -10000 : 0.25);
+    constant("m", cond);
+    constant("places", "[37, 37]");
+    if (i < 4) op(cond, "n", "matmul(x = x, y = x, transpose_x = no, transpose_y = yes)");
+    condition(cond, "c", i < 4 ? "greater(x = n, y = zero)" : "greater(x = m, y = zero)");
+    op("[2, 3, 37, 37]", "r", "matmul(x = x, y = x, transpose_x = no, transpose_y = yes)");
+    if (after) op("[2, 3, 37, 37]", "t", "mul(x = r, y = scale)");
+    if (after) op("[2, 3, 37, 37]", "s", "add(x = t, y = places)"); /* before it: what is left out has no place */
+    char call[80];
+    snprintf(call, sizeof call, left ? "select(cond = c, a = fill, b = %s)" : "select(cond = c, a = %s, b = fill)", after ? "s" : "r");
+    op("[2, 3, 37, 37]", "u", call);
+    if (!after) op("[2, 3, 37, 37]", "t", "mul(x = u, y = scale)");
+    op("[2, 3, 37, 37]", "w", after ? "softmax(x = u, axis = axis)" : "softmax(x = t, axis = axis)");
+    op("[2, 3, 37, 16]", "y", "matmul(x = w, y = x, transpose_x = no, transpose_y = no)");
+    finish("y");
+    attention_in_one_step((const int64_t[]){2, 3, 37, 16}, 4, "cml_attention");
+  }
+}
+
 /* Zeros around an image: joined by a convolution without padding and by one with its own; values that are no zeros, channels and other
  * modes stay. */
 static void pads(void) {
@@ -1001,6 +1100,9 @@ static void test_group_norm(void **state) { (void)state, each_type(group_norm); 
 static void test_row_norms(void **state) { (void)state, each_type(row_norms); }
 static void test_channel_norm(void **state) { (void)state, each_type(channel_norm); }
 static void test_attention(void **state) { (void)state, each_type(attention); }
+static void test_turned_attention(void **state) { (void)state, each_type(turned_attention); }
+static void test_broadcast_attention(void **state) { (void)state, each_type(broadcast_attention); }
+static void test_selected_attention(void **state) { (void)state, each_type(selected_attention); }
 static void test_attention_views(void **state) { (void)state, each_type(attention_views); }
 static void test_constant_matrices(void **state) { (void)state, each_type(constant_matrices); }
 static void test_shared_heads(void **state) { (void)state, each_type(shared_heads); }
@@ -1034,7 +1136,7 @@ static void test_unknown_pass_is_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_convolutions), cmocka_unit_test(test_joined), cmocka_unit_test(test_pairs), cmocka_unit_test(test_transposed), cmocka_unit_test(test_moved), cmocka_unit_test(test_affine_vectors), cmocka_unit_test(test_large), cmocka_unit_test(test_volumes), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_channel_norm), cmocka_unit_test(test_attention), cmocka_unit_test(test_window_attention), cmocka_unit_test(test_pads),
+      cmocka_unit_test(test_convolutions), cmocka_unit_test(test_joined), cmocka_unit_test(test_pairs), cmocka_unit_test(test_transposed), cmocka_unit_test(test_moved), cmocka_unit_test(test_affine_vectors), cmocka_unit_test(test_large), cmocka_unit_test(test_volumes), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_channel_norm), cmocka_unit_test(test_attention), cmocka_unit_test(test_turned_attention), cmocka_unit_test(test_broadcast_attention), cmocka_unit_test(test_selected_attention), cmocka_unit_test(test_window_attention), cmocka_unit_test(test_pads),
       cmocka_unit_test(test_attention_views), cmocka_unit_test(test_shared_heads), cmocka_unit_test(test_constant_matrices), cmocka_unit_test(test_chains),
       cmocka_unit_test(test_norms_and_gates), cmocka_unit_test(test_moved_last), cmocka_unit_test(test_recurrent),
       cmocka_unit_test(test_linear),       cmocka_unit_test(test_an_infinite_norm_stays), cmocka_unit_test(test_unknown_pass_is_refused),
