@@ -5,7 +5,8 @@
  * packed into panels when the program is prepared, R gate by gate, float or half as they are, for each step reads all of R: that,
  * from the second-level cache, is what a step costs. Every other step goes over the panels backwards, so that it begins with
  * those that the cache still holds. A single short call reads the weights in place. The two directions of a bidirectional layer
- * are two threads' work.
+ * are two threads' work, be they those of one lstm or two loops over one input that pass recurrent makes one cml_gru: that has an
+ * output for each, as the loop had it, in the order in which it works.
  *
  * A layer of direction `reverse` gives its results in the order in which it works, last step first; the backward half of a
  * bidirectional one gives them in the order of its input. So coremltools' and torch's expectations have it. */
@@ -36,8 +37,10 @@ static const cml_param gru_15[] = {GRU_PARAMS(CML_MASK(F32))};
 static const cml_param gru_17[] = {GRU_PARAMS(M)};
 static const cml_param gru_18[] = {GRU_PARAMS(M), {"reset_after", CML_M_BOOL, OPTIONAL, 0}, {"input_bias", M, OPTIONAL, 1}};
 /* What a pass makes of a written-out loop: reset_after, and the result begins with the initial state
- * and has its type. */
-static const cml_param gru_loop[] = {GRU_PARAMS(M), {"input_bias", M, OPTIONAL, 1}};
+ * and has its type. With the parameters …_back of two loops over one x, which gives the second output; from_end: that reads x from its end. */
+static const cml_param gru_loop[] = {GRU_PARAMS(M), {"input_bias", M, OPTIONAL, 1}, {"initial_h_back", M, OPTIONAL, 1}, {"weight_ih_back", M, OPTIONAL, 1},
+                                     {"weight_hh_back", M, OPTIONAL, 1}, {"bias_back", M, OPTIONAL, 1}, {"input_bias_back", M, OPTIONAL, 1},
+                                     {"from_end", CML_MASK(I32), OPTIONAL, 0}};
 static const cml_param lstm_15[] = LSTM_PARAMS(CML_MASK(F32));
 static const cml_param lstm_17[] = LSTM_PARAMS(M);
 
@@ -81,12 +84,13 @@ static bool find_function(const char *name, function *out) {
 /* Weights of one direction. */
 typedef struct direction {
   const cml_tensor *w, *r, *bias, *peephole, *input_bias;
-  bool backward;
+  bool backward; /* it reads x from the end */
 } direction;
 
 typedef struct layer {
   enum kind kind;
   int64_t gates, directions, steps, batch, inputs, hidden; /* -1 while unknown: steps, batch, inputs */
+  int64_t abreast; /* directions in a row of a state or an output: all, but for loops, which keep their own */
   bool sequence, reset_after;
   function recurrent, cell, output;
   float clip;
@@ -125,11 +129,16 @@ static cml_status read_functions(const cml_call *c, layer *l, cml_error *err) {
 /* A state for more sequences than there are gives its first rows: coremltools makes such ones of zeros for packed sequences, by
  * their length. */
 static cml_status check_state(const cml_call *c, const cml_tensor *t, const char *name, const layer *l, cml_error *err) {
-  int64_t width = l->directions * l->hidden;
+  int64_t width = l->abreast * l->hidden;
   bool fits = t->rank < 0 || (t->rank == 2 && (t->dims[0] < 0 || l->batch < 0 || t->dims[0] >= l->batch) && (t->dims[1] < 0 || t->dims[1] == width));
   if (fits) return CML_OK;
   char a[160];
   return cml_call_fail(c, err, "%s has shape %s and must have [%lld, %lld]", name, cml_shape_text(t, a, sizeof a), (long long)l->batch, (long long)width);
+}
+
+static const cml_tensor *initial_h(const cml_call *c, int64_t d) {
+  const cml_tensor *own = d && is_loop(c) ? argument(c, "initial_h_back") : NULL;
+  return own ? own : cml_arg(c, 1);
 }
 
 /* Reads and checks everything but the inputs' values. */
@@ -139,20 +148,23 @@ static cml_status read_layer(const cml_call *c, layer *l, cml_error *err) {
   enum kind kind = kind_of(c);
   *l = (layer){.kind = kind, .gates = kind == RNN ? 1 : kind == GRU ? 3 : 4, .directions = 1, .steps = -1, .batch = -1, .inputs = -1,
                .sequence = is_loop(c) || bool_argument(c, "output_sequence"), .reset_after = is_loop(c) || bool_argument(c, "reset_after"), .clip = INFINITY};
-  bool both = !strcmp(way, "bidirectional") && kind == LSTM;
+  bool loops = is_loop(c) && argument(c, "weight_ih_back"), both = !strcmp(way, "bidirectional") && kind == LSTM;
   if (!both && strcmp(way, "forward") && strcmp(way, "reverse")) return cml_call_fail(c, err, "direction '%s' is not known", way);
   if (x->rank >= 0 && x->rank != 3) return cml_call_fail(c, err, "x has rank %d and needs 3", x->rank);
   if (x->rank == 3) l->steps = x->dims[0], l->batch = x->dims[1], l->inputs = x->dims[2];
   if (r->rank != 2 || r->dims[1] <= 0) return cml_call_fail(c, err, "weight_hh must be a matrix");
   l->hidden = r->dims[1];
-  l->directions = both ? 2 : 1;
+  l->directions = both || loops ? 2 : 1;
+  l->abreast = both ? 2 : 1;
   l->dir[0] = (direction){argument(c, "weight_ih"), r, argument(c, "bias"), argument(c, "peephole"), argument(c, "input_bias"), !strcmp(way, "reverse")};
-  l->dir[1] = (direction){argument(c, "weight_ih_back"), argument(c, "weight_hh_back"), argument(c, "bias_back"), argument(c, "peephole_back"), NULL, true};
+  l->dir[1] = (direction){argument(c, "weight_ih_back"), argument(c, "weight_hh_back"), argument(c, "bias_back"), argument(c, "peephole_back"), argument(c, "input_bias_back"),
+                          !loops || bool_argument(c, "from_end")};
   for (int64_t d = 0; d < l->directions; d++) CML_TRY(check_direction(c, l, &l->dir[d], err));
   CML_TRY(read_functions(c, l, err));
   if (clip && cml_tensor_count(clip) != 1) return cml_call_fail(c, err, "clip must be a scalar");
   if (clip && clip->data) l->clip = fabsf((float)cml_tensor_get(clip, 0));
   CML_TRY(check_state(c, cml_arg(c, 1), "initial_h", l, err));
+  if (loops) CML_TRY(check_state(c, initial_h(c, 1), "initial_h_back", l, err));
   return kind == LSTM ? check_state(c, cml_arg(c, 2), "initial_c", l, err) : CML_OK;
 }
 
@@ -186,9 +198,11 @@ static cml_status infer_recurrent(cml_call *c, cml_error *err) {
   places p;
   CML_TRY(read_layer(c, &l, err));
   cml_dtype type = cml_arg(c, is_loop(c) ? 1 : 0)->dtype;
-  int64_t rows = l.steps < 0 ? l.steps : l.steps + is_loop(c), dims[3] = {l.sequence ? rows : 1, l.batch, l.directions * l.hidden};
+  int64_t rows = l.steps < 0 ? l.steps : l.steps + is_loop(c), dims[3] = {l.sequence ? rows : 1, l.batch, l.abreast * l.hidden};
+  if (is_loop(c) && (int64_t)c->out_count != l.directions) return cml_call_fail(c, err, "each direction has an output");
   cml_out_set(c, 0, type, 3, dims);
-  if (c->out_count > 1) cml_out_set(c, 1, type, 2, dims + 1);
+  if (is_loop(c) && c->out_count > 1) cml_out_set(c, 1, initial_h(c, 1)->dtype, 3, dims);
+  else if (c->out_count > 1) cml_out_set(c, 1, type, 2, dims + 1);
   if (c->out_count > 2) cml_out_set(c, 2, type, 2, dims + 1);
   if (l.steps < 0 || l.batch < 0 || l.inputs < 0) return CML_OK;
   if (!place_scratch(c, &l, &p)) return cml_call_fail(c, err, "the sequence is too long");
@@ -278,6 +292,7 @@ typedef struct pass {
   const packed *packed;
   cml_pool *pool; /* for one step's products; NULL: they stay on this thread */
   int64_t index;  /* of the direction */
+  int64_t column; /* of a state or an output that is the direction's */
   float *projection, *gates, *bias, *recurrent_bias, *peephole, *h, *c, *t, *gemm;
   bool backwards; /* over the panels */
 } pass;
@@ -409,15 +424,15 @@ static void step_lstm(const pass *p, const float *step) {
 
 /* ---- a run ---- */
 
-/* Rows of `hidden` floats into the columns of direction `d` of an output. */
+/* Rows of `hidden` floats into the columns of an output that are the `d`th direction's. */
 static void store_state(cml_tensor *out, const layer *l, int64_t d, int64_t step, const float *from) {
   for (int64_t b = 0; b < l->batch; b++)
-    cml_store_f32(out->data, out->dtype, ((step * l->batch + b) * l->directions + d) * l->hidden, from + b * l->hidden, (size_t)l->hidden);
+    cml_store_f32(out->data, out->dtype, ((step * l->batch + b) * l->abreast + d) * l->hidden, from + b * l->hidden, (size_t)l->hidden);
 }
 
 static void load_state(float *to, const cml_tensor *from, const layer *l, int64_t d) {
   for (int64_t b = 0; b < l->batch; b++)
-    cml_load_f32(to + b * l->hidden, from->data, from->dtype, (b * l->directions + d) * l->hidden, (size_t)l->hidden);
+    cml_load_f32(to + b * l->hidden, from->data, from->dtype, (b * l->abreast + d) * l->hidden, (size_t)l->hidden);
 }
 
 /* Biases: what is added to W x for all steps, and what reset_after keeps with R h for the o gate. */
@@ -455,11 +470,11 @@ static void project(const pass *p, const float *x, cml_pool *pool) {
 static void run_steps(pass *p) {
   const layer *l = p->l;
   const cml_call *call = p->call;
-  int64_t width = l->gates * l->hidden, d = p->index;
-  load_state(p->h, cml_arg(call, 1), l, d);
+  int64_t width = l->gates * l->hidden, d = p->column, before = is_loop(call);
+  cml_tensor *out = call->outs[before ? p->index : 0];
+  load_state(p->h, initial_h(call, p->index), l, d);
   if (l->kind == LSTM) load_state(p->c, cml_arg(call, 2), l, d);
-  int64_t before = is_loop(call);
-  if (before) store_state(call->outs[0], l, d, 0, p->h);
+  if (before) store_state(out, l, d, 0, p->h);
   for (int64_t s = 0; s < l->steps; s++) {
     int64_t at = p->d->backward ? l->steps - 1 - s : s;
     const float *step = p->projection + at * l->batch * width;
@@ -467,9 +482,10 @@ static void run_steps(pass *p) {
     if (l->kind == RNN) step_rnn(p, step);
     else if (l->kind == GRU) step_gru(p, step);
     else step_lstm(p, step);
-    if (l->sequence) store_state(call->outs[0], l, d, l->directions == 2 ? at : s + before, p->h);
+    if (l->sequence) store_state(out, l, d, l->abreast == 2 ? at : s + before, p->h);
   }
-  if (!l->sequence) store_state(call->outs[0], l, d, 0, p->h);
+  if (before) return;
+  if (!l->sequence) store_state(out, l, d, 0, p->h);
   if (call->out_count > 1) store_state(call->outs[1], l, d, 0, p->h);
   if (call->out_count > 2) store_state(call->outs[2], l, d, 0, p->c);
 }
@@ -497,11 +513,13 @@ static cml_status run_recurrent(cml_call *c, cml_error *err) {
   pass passes[2];
   for (int64_t d = 0; d < l.directions; d++) {
     float *own = scratch + (uint64_t)d * at.stride;
-    passes[d] = (pass){.call = c, .l = &l, .d = &l.dir[d], .packed = c->prepared, .pool = shared ? c->pool : NULL, .index = d,
+    passes[d] = (pass){.call = c, .l = &l, .d = &l.dir[d], .packed = c->prepared, .pool = shared ? c->pool : NULL, .index = d, .column = l.abreast == 2 ? d : 0,
                        .projection = own + at.projection, .gates = own + at.gates, .bias = own + at.bias,
                        .recurrent_bias = own + at.bias + l.gates * l.hidden, .peephole = own + at.peephole, .h = own + at.h, .c = own + at.c,
                        .t = own + at.t, .gemm = scratch + at.gemm};
     project(&passes[d], input, c->pool);
+    /* in the steps each direction's thread has room of its own */
+    if (d && !shared && cml_pool_threads(c->pool) > 1) passes[d].gemm += cml_gemm_scratch(cml_kernels_get()) / sizeof(float);
   }
   cml_parallel(shared ? NULL : c->pool, (size_t)l.directions, 1, run_directions, passes);
   return CML_OK;
@@ -518,7 +536,7 @@ static const cml_op rows[] = {
     ROW("gru", CML_IOS15, CML_IOS16, 2, gru_15),   ROW("gru", CML_IOS17, CML_IOS17, 2, gru_17),
     ROW("gru", CML_IOS18, 0, 2, gru_18),           ROW("lstm", CML_IOS15, CML_IOS16, 3, lstm_15),
     ROW("lstm", CML_IOS17, 0, 3, lstm_17),
-    {.name = "cml_gru", .since = CML_IOS15, .flags = CML_OP_INTERNAL, .min_outputs = 1, .max_outputs = 1, CML_PARAMS(gru_loop),
+    {.name = "cml_gru", .since = CML_IOS15, .flags = CML_OP_INTERNAL, .min_outputs = 1, .max_outputs = 2, CML_PARAMS(gru_loop),
      .infer = infer_recurrent, .prepare = prepare_recurrent, .run = run_recurrent},
 };
 

@@ -1,5 +1,8 @@
 /* GRU layers as torch's converter writes them out: a loop whose body takes row i of its input and of a buffer of states, computes the
- * next state and puts it into row i + 1. One cml_gru then multiplies the input of all steps at once and packs its weights. */
+ * next state and puts it into row i + 1. One cml_gru then multiplies the input of all steps at once and packs its weights.
+ *
+ * Two that read the same input, or one of them its reverse, as the directions of a bidirectional layer do, become one step, whose
+ * directions run side by side. It stands at the first one's place, for but that input both read constants alone. */
 #include "mapping.h"
 #include "passes.h"
 
@@ -197,4 +200,65 @@ static cml_status fuse(cml_graph *g, const cml_use *uses, size_t at, cml_error *
   return CML_OK;
 }
 
-cml_status cml_pass_recurrent(cml_graph *g, cml_error *err) { return cml_pass_each(g, fuse, err); }
+/* ---- directions ---- */
+
+/* What the step reads; from_end: the x of reverse(x, axes = [0]). */
+static uint32_t source(cml_graph *g, size_t at, bool *from_end) {
+  uint32_t x = cml_pass_arg(&g->body.steps[at], "x");
+  const cml_step *s = cml_pass_maker(g, at, x);
+  const cml_tensor *axes = s && cml_pass_is(s, "reverse") ? cml_pass_constant(g, s, "axes") : NULL;
+  *from_end = axes && cml_tensor_count(axes) == 1 && (cml_tensor_get_int(axes, 0) == 0 || cml_tensor_get_int(axes, 0) == -3);
+  return *from_end ? cml_pass_arg(s, "x") : x;
+}
+
+static bool same_sizes(const cml_graph *g, const cml_step *a, const cml_step *b) {
+  static const char *const params[] = {"initial_h", "weight_ih", "weight_hh"};
+  for (size_t i = 0; i < sizeof params / sizeof *params; i++) {
+    const cml_tensor *t = cml_pass_constant(g, a, params[i]), *u = cml_pass_constant(g, b, params[i]);
+    if (!t || !u || t->dtype != u->dtype || t->rank != 2 || u->rank != 2 || memcmp(t->dims, u->dims, 2 * sizeof *t->dims)) return false;
+  }
+  return true;
+}
+
+/* Makes `into` the step of both directions, a and b, copies because it is one of them. */
+static cml_status join(cml_graph *g, cml_step *into, const cml_step a, const cml_step b, bool from_end, cml_error *err) {
+  const cml_binding bindings[] = {
+      {"x", cml_pass_arg(&a, "x")}, {"initial_h", cml_pass_arg(&a, "initial_h")}, {"initial_h_back", cml_pass_arg(&b, "initial_h")},
+      {"weight_ih", cml_pass_arg(&a, "weight_ih")}, {"weight_ih_back", cml_pass_arg(&b, "weight_ih")},
+      {"weight_hh", cml_pass_arg(&a, "weight_hh")}, {"weight_hh_back", cml_pass_arg(&b, "weight_hh")},
+      {"bias", cml_pass_arg(&a, "bias")}, {"bias_back", cml_pass_arg(&b, "bias")},
+      {"input_bias", cml_pass_arg(&a, "input_bias")}, {"input_bias_back", cml_pass_arg(&b, "input_bias")},
+      {"from_end", from_end ? cml_pass_int(g, 1) : CML_NO_VALUE}};
+  if (from_end && bindings[11].value == CML_NO_VALUE) return cml_fail_memory(err);
+  uint32_t *outs = CML_ARENA_NEW_ARRAY(&g->arena, uint32_t, 2);
+  cml_tensor *declared = CML_ARENA_NEW_ARRAY(&g->arena, cml_tensor, 2);
+  if (!outs || !declared) return cml_fail_memory(err);
+  CML_TRY(cml_pass_become(g, into, "cml_gru", bindings, sizeof bindings / sizeof *bindings, err));
+  outs[0] = a.outs[0], outs[1] = b.outs[0];
+  declared[0] = *cml_pass_type(g, outs[0]), declared[1] = *cml_pass_type(g, outs[1]);
+  into->outs = outs;
+  into->declared = declared;
+  into->out_count = 2;
+  return CML_OK;
+}
+
+static cml_status pair(cml_graph *g, const cml_use *uses, size_t at, cml_error *err) {
+  (void)uses;
+  cml_step *s = &g->body.steps[at];
+  for (size_t i = 0; i < at && cml_pass_is(s, "cml_gru") && s->out_count == 1; i++) {
+    cml_step *earlier = &g->body.steps[i];
+    if (!cml_pass_is(earlier, "cml_gru") || earlier->out_count != 1 || !same_sizes(g, earlier, s)) continue;
+    bool from_end[2], same = cml_pass_arg(earlier, "x") == cml_pass_arg(s, "x");
+    if (!same && (source(g, i, &from_end[0]) != source(g, at, &from_end[1]) || from_end[0] == from_end[1])) continue;
+    bool swapped = !same && from_end[0]; /* the first direction reads x from its beginning */
+    CML_TRY(join(g, earlier, swapped ? *s : *earlier, swapped ? *earlier : *s, !same, err));
+    s->op = NULL;
+  }
+  return CML_OK;
+}
+
+cml_status cml_pass_recurrent(cml_graph *g, cml_error *err) {
+  CML_TRY(cml_pass_each(g, fuse, err));
+  CML_TRY(cml_pass_each(g, pair, err));
+  return cml_pass_dead_code(g, err);
+}

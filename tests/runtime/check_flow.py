@@ -54,7 +54,7 @@ def build(opset, specs, body):
 def predict(cmlrun, model, inputs, folder):
     np.savez(os.path.join(folder, "in.npz"), **inputs)
     out = os.path.join(folder, "out.npz")
-    r = subprocess.run([cmlrun, "predict", model, "--input", os.path.join(folder, "in.npz"), "--output", out], capture_output=True, text=True, timeout=60)
+    r = subprocess.run([cmlrun, "predict", model, "--input", os.path.join(folder, "in.npz"), "--output", out, "--threads", "2"], capture_output=True, text=True, timeout=60)
     if r.returncode:
         raise RuntimeError(f"exit {r.returncode}: {r.stderr.strip()[:300]}")
     return list(np.load(out).values())
@@ -269,6 +269,61 @@ for steps, batch in ((1, 1), (1, 3), (3, 1)):
     add(f"lstm of 220, {steps} steps, batch {batch}", {"x": (steps, batch, 150), "h": (batch, 220), "c": (batch, 220)},
         lambda x, h, c: mb.lstm(x=x, initial_h=h, initial_c=c, weight_ih=W2, weight_hh=R2, bias=B2, output_sequence=True), long_lstm,
         lambda s=steps, n=batch: [{"x": floats(s, n, 150), "h": floats(n, 220), "c": floats(n, 220)}], 17)
+
+# two directions are two threads' work
+W3, R3, B3 = (RNG.uniform(-0.05, 0.05, (2, *s)).astype(F32) for s in ((2048, 20), (2048, 512), (2048,)))
+
+
+def two_lstms(x, h, c):
+    ends = []
+    for d in range(2):
+        at, cell, out = h[:, d * 512:][:, :512], c[:, d * 512:][:, :512], []
+        for v in x[::-1] if d else x:
+            i, f, o, z = np.split(v @ W3[d].T + at @ R3[d].T + B3[d], 4, -1)
+            cell = sigmoid(f) * cell + sigmoid(i) * np.tanh(z)
+            at = sigmoid(o) * np.tanh(cell)
+            out.append(at)
+        ends.append((np.stack(out[::-1] if d else out), at, cell))
+    return [np.concatenate(both, -1) for both in zip(*ends)]
+
+
+def gru_loop(x, d):
+    """A layer as torch's converter writes it: all states, the first zeros; gates r, n, z."""
+    steps, batch, _ = x.shape
+    w, r, b, u = (np.split(v, 3) for v in (W[d:120 + d], R[d:120 + d], B[d:120 + d], U))
+
+    def step(i, states):
+        v, h = (mb.squeeze(x=mb.gather(x=t, indices=i, axis=0), axes=[0]) for t in (x, states))
+        of_x, of_h = ([mb.linear(x=t, weight=m[k], bias=n[k]) for k in range(3)] for t, m, n in ((v, w, u), (h, r, b)))
+        reset, update = (mb.sigmoid(x=mb.add(x=of_x[k], y=of_h[k])) for k in (0, 2))
+        fresh = mb.tanh(x=mb.add(x=of_x[1], y=mb.mul(x=reset, y=of_h[1])))
+        h = mb.add(x=mb.mul(x=mb.sub(x=F32(1), y=update), y=fresh), y=mb.mul(x=update, y=h))
+        after = mb.add(x=i, y=I32(1))
+        return after, mb.scatter(data=states, indices=after, updates=mb.expand_dims(x=h, axes=[0]), axis=0, mode="update")
+    start = np.zeros((steps + 1, batch, 40), F32)
+    return mb.while_loop(_cond=lambda i, s: mb.less(x=i, y=I32(steps)), _body=step, loop_vars=(np.array([0], I32), start))[1]
+
+
+def gru_states(x, d):
+    h, out = np.zeros((x.shape[1], 40), F32), [np.zeros((x.shape[1], 40), F32)]
+    for v in x:
+        (ir, io, iz), (hr, ho, hz) = np.split(v @ W[d:120 + d].T + U, 3, -1), np.split(h @ R[d:120 + d].T + B[d:120 + d], 3, -1)
+        r, z = sigmoid(ir + hr), sigmoid(iz + hz)
+        h = (1 - z) * np.tanh(io + r * ho) + z * h
+        out.append(h)
+    return np.stack(out)
+
+
+add("lstms of 512 in two directions", {"x": (4, 9, 20), "h": (9, 1024), "c": (9, 1024)},
+    lambda x, h, c: mb.lstm(x=x, initial_h=h, initial_c=c, weight_ih=W3[0], weight_hh=R3[0], bias=B3[0], weight_ih_back=W3[1], weight_hh_back=R3[1],
+                            bias_back=B3[1], direction="bidirectional", output_sequence=True),
+    two_lstms, lambda: [{"x": floats(4, 9, 20), "h": floats(9, 1024) / 4, "c": floats(9, 1024)}] * 5, 17)
+for batch in (1, 2, 30):
+    add(f"loops of gru in two directions, batch {batch}", {"x": (5, batch, 7)},
+        lambda x: (gru_loop(x, 0), gru_loop(mb.reverse(x=x, axes=[0]), 40)), lambda x: (gru_states(x, 0), gru_states(x[::-1], 40)),
+        lambda n=batch: [{"x": floats(5, n, 7)}])
+    add(f"two loops of gru over one input, batch {batch}", {"x": (5, batch, 7)},
+        lambda x: (gru_loop(x, 20), gru_loop(x, 3)), lambda x: (gru_states(x, 20), gru_states(x, 3)), lambda n=batch: [{"x": floats(5, n, 7)}])
 
 # ---- lists -----------------------------------------------------------------------------------------------------------
 

@@ -1012,9 +1012,8 @@ static void moved_last(void) {
   must_lack = NULL;
 }
 
-/* A GRU layer as coremltools 9 writes torch's: a loop over a buffer of states. other_gate: (1 - z) h + z n, which is none. */
-static bool other_gate;
-static void recurrent(void) {
+/* Six rows of two vectors of three values, and what loops over them share. */
+static void start_loops(void) {
   start("[6, 2, 3]");
   ints("zero", "[]", "0");
   ints("one", "[]", "1");
@@ -1022,42 +1021,51 @@ static void recurrent(void) {
   ints("more", "[]", "7");
   ints("start", "[1]", "[0]");
   ints("first", "[1]", "[0]");
-  flag("no", "false");
   word("mode", "add");
+  flag("no", "false");
   scalar("unit", 1);
-  constant("wr", "[5, 3]");
-  constant("wz", "[5, 3]");
-  constant("wn", "[5, 3]");
-  constant("rr", "[5, 5]");
-  constant("rz", "[5, 5]");
-  constant("rn", "[5, 5]");
-  constant("br", "[5]");
-  constant("bn", "[5]");
-  constant("cn", "[5]");
   ints("shape", "[3]", "[7, 2, 5]");
   scalar("nothing", 0);
   op("[7, 2, 5]", "buffer", "fill(shape = shape, value = nothing)");
-  put("tensor<int32, [1]> last, tensor<%s, [7, 2, 5]> states = while_loop(loop_vars = (start, buffer)) (tensor<int32, [1]> ci, tensor<%s, [7, 2, 5]> cb) {\n",
-      type, type);
+}
+
+static void gru_product(const char *name, const char *of, const char *weight, const char *bias, const char *states) {
+  put("tensor<%s, [2, 5]> %s = linear(x = %s, weight = %s_%s", type, name, of, weight, states);
+  if (bias) put(", bias = %s_%s", bias, states);
+  put(")[name = tensor<string, []>(\"%s\")];\n", name);
+}
+
+/* A GRU layer as coremltools 9 writes torch's: a loop over a buffer of states. other_gate: (1 - z) h + z n, which is none. */
+static bool other_gate;
+static void gru_loop(const char *input, const char *states) {
+  static const char *const weights[][2] = {{"wr", "[5, 3]"}, {"wz", "[5, 3]"}, {"wn", "[5, 3]"}, {"rr", "[5, 5]"}, {"rz", "[5, 5]"},
+                                           {"rn", "[5, 5]"}, {"br", "[5]"},    {"bn", "[5]"},    {"cn", "[5]"}};
+  for (size_t k = 0; k < sizeof weights / sizeof *weights; k++) {
+    char name[32];
+    snprintf(name, sizeof name, "%s_%s", weights[k][0], states);
+    constant(name, weights[k][1]);
+  }
+  put("tensor<int32, [1]> last_%s, tensor<%s, [7, 2, 5]> %s = while_loop(loop_vars = (start, buffer)) (tensor<int32, [1]> ci, tensor<%s, [7, 2, 5]> cb) {\n",
+      states, type, states, type);
   put("tensor<bool, [1]> on = less(x = ci, y = steps)[name = tensor<string, []>(\"on\")];\n");
   put("} -> (on) (tensor<int32, [1]> i, tensor<%s, [7, 2, 5]> b) {\n", type);
   put("tensor<bool, [1]> ge = greater_equal(x = i, y = zero)[name = tensor<string, []>(\"ge\")];\n");
   put("tensor<int32, [1]> ia = add(x = i, y = more)[name = tensor<string, []>(\"ia\")];\n");
   put("tensor<int32, [1]> is = select(cond = ge, a = i, b = ia)[name = tensor<string, []>(\"is\")];\n");
-  op("[1, 2, 3]", "xg", "gather(x = x, indices = i, axis = zero)");
+  put("tensor<%s, [1, 2, 3]> xg = gather(x = %s, indices = i, axis = zero)[name = tensor<string, []>(\"xg\")];\n", type, input);
   op("[1, 2, 5]", "hg", "gather(x = b, indices = is, axis = zero)");
   op("[2, 3]", "xt", "squeeze(x = xg, axes = first)");
   op("[2, 5]", "h", "squeeze(x = hg, axes = first)");
-  op("[2, 5]", "r1", "linear(x = xt, weight = wr, bias = br)");
-  op("[2, 5]", "r2", "linear(x = h, weight = rr)");
+  gru_product("r1", "xt", "wr", "br", states);
+  gru_product("r2", "h", "rr", NULL, states);
   op("[2, 5]", "r3", "add(x = r1, y = r2)");
   op("[2, 5]", "r", "sigmoid(x = r3)");
-  op("[2, 5]", "z1", "linear(x = h, weight = rz, bias = bn)");
-  op("[2, 5]", "z2", "linear(x = xt, weight = wz, bias = cn)");
+  gru_product("z1", "h", "rz", "bn", states);
+  gru_product("z2", "xt", "wz", "cn", states);
   op("[2, 5]", "z3", "add(x = z1, y = z2)");
   op("[2, 5]", "z", "sigmoid(x = z3)");
-  op("[2, 5]", "n1", "linear(x = xt, weight = wn, bias = bn)");
-  op("[2, 5]", "n2", "linear(x = h, weight = rn, bias = cn)");
+  gru_product("n1", "xt", "wn", "bn", states);
+  gru_product("n2", "h", "rn", "cn", states);
   op("[2, 5]", "n3", "mul(x = r, y = n2)");
   op("[2, 5]", "n4", "add(x = n1, y = n3)");
   op("[2, 5]", "n", "tanh(x = n4)");
@@ -1068,7 +1076,12 @@ static void recurrent(void) {
   put("tensor<int32, [1]> next = add(x = i, y = one)[name = tensor<string, []>(\"next\")];\n");
   op("[1, 2, 5]", "e", "expand_dims(x = s, axes = first)");
   op("[7, 2, 5]", "put", "scatter(data = b, indices = next, updates = e, axis = zero, mode = mode)");
-  put("} -> (next, put)[name = tensor<string, []>(\"loop\")];\n");
+  put("} -> (next, put)[name = tensor<string, []>(\"loop_%s\")];\n", states);
+}
+
+static void recurrent(void) {
+  start_loops();
+  gru_loop("x", "states");
   op("[7, 2, 5]", "y", "relu(x = states)");
   finish("y");
   must_lack = other_gate ? "cml_gru" : "while_loop";
@@ -1076,13 +1089,54 @@ static void recurrent(void) {
   must_lack = NULL;
 }
 
+/* Two layers: over an input and its reverse, the other way round, and over one input, all of which become one step; over two inputs, and over
+ * one and its reverse by another axis, which stay two. */
+static void directions(void) {
+  static const char *const inputs[][2] = {{"x", "back"}, {"back", "x"}, {"x", "x"}, {"back", "back"}, {"x", "half"}, {"x", "swapped"}};
+  for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++) {
+    start_loops();
+    ints("reversed_axis", "[1]", "[-3]");
+    ints("middle", "[1]", "[1]");
+    op("[6, 2, 3]", "half", "mul(x = x, y = x)");
+    op("[6, 2, 3]", "back", "reverse(x = x, axes = reversed_axis)");
+    op("[6, 2, 3]", "swapped", "reverse(x = x, axes = middle)");
+    gru_loop(inputs[i][0], "left");
+    op("[7, 2, 5]", "between", "relu(x = left)");
+    gru_loop(inputs[i][1], "right");
+    op("[14, 2, 5]", "y", "concat(values = (between, right), axis = zero, interleave = no)");
+    finish("y");
+    steps_wanted = i < 4 ? 1 : 2;
+    must_lack = i < 3 ? "reverse" : "while_loop";
+    same_with_and_without((const int64_t[]){6, 2, 3}, 3, "recurrent", "cml_gru");
+  }
+  must_lack = NULL;
+  steps_wanted = 0;
+}
+
+/* Layers one behind the other. */
+static void layers(void) {
+  start_loops();
+  ints("begin", "[3]", "[0, 0, 1]");
+  ints("end", "[3]", "[6, 2, 4]");
+  gru_loop("x", "left");
+  op("[6, 2, 3]", "cut", "slice_by_index(x = left, begin = begin, end = end)");
+  op("[6, 2, 3]", "back", "reverse(x = cut, axes = first)");
+  gru_loop("back", "right");
+  op("[7, 2, 5]", "y", "relu(x = right)");
+  finish("y");
+  steps_wanted = 2;
+  same_with_and_without((const int64_t[]){6, 2, 3}, 3, "recurrent", "cml_gru");
+  steps_wanted = 0;
+}
+
 static void test_recurrent(void **state) {
   (void)state;
-  for (other_gate = false;; other_gate = true) {
-    each_type(recurrent);
-    if (other_gate) break;
-  }
+  each_type(recurrent);
+  other_gate = true;
+  each_type(recurrent);
+  other_gate = false;
 }
+static void test_directions(void **state) { (void)state, each_type(directions), each_type(layers); }
 static void test_norms_and_gates(void **state) { (void)state, each_type(norms_and_gates); }
 static void test_moved_last(void **state) { (void)state, each_type(moved_last); }
 static void test_convolutions(void **state) { (void)state, each_type(convolutions); }
@@ -1138,7 +1192,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_convolutions), cmocka_unit_test(test_joined), cmocka_unit_test(test_pairs), cmocka_unit_test(test_transposed), cmocka_unit_test(test_moved), cmocka_unit_test(test_affine_vectors), cmocka_unit_test(test_large), cmocka_unit_test(test_volumes), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_channel_norm), cmocka_unit_test(test_attention), cmocka_unit_test(test_turned_attention), cmocka_unit_test(test_broadcast_attention), cmocka_unit_test(test_selected_attention), cmocka_unit_test(test_window_attention), cmocka_unit_test(test_pads),
       cmocka_unit_test(test_attention_views), cmocka_unit_test(test_shared_heads), cmocka_unit_test(test_constant_matrices), cmocka_unit_test(test_chains),
-      cmocka_unit_test(test_norms_and_gates), cmocka_unit_test(test_moved_last), cmocka_unit_test(test_recurrent),
+      cmocka_unit_test(test_norms_and_gates), cmocka_unit_test(test_moved_last), cmocka_unit_test(test_recurrent), cmocka_unit_test(test_directions),
       cmocka_unit_test(test_linear),       cmocka_unit_test(test_an_infinite_norm_stays), cmocka_unit_test(test_unknown_pass_is_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
