@@ -21,7 +21,8 @@ bool cml_conv_suits_winograd(const cml_conv *v) {
   if (v->kernel[0] != 1 || v->kernel[1] != 3 || v->kernel[2] != 3 || v->in[0] != 1 || v->groups != 1 || !v->in_last || !v->out_last) return false;
   for (int i = 0; i < 3; i++)
     if (v->stride[i] != 1 || v->dilation[i] != 1 || v->step[i] != 1) return false;
-  return v->channels >= 16 && v->outputs >= 32 && v->out[1] >= 8 && v->out[2] >= 8 && tile_count(v) >= FEWEST_TILES;
+  bool enough = (v->channels >= 16 && v->outputs >= 8) || (v->channels >= 8 && v->outputs >= 16); /* for what the transforms cost */
+  return enough && v->out[1] >= 8 && v->out[2] >= 8 && tile_count(v) >= FEWEST_TILES;
 }
 
 /* ---- weights: [output block][36][panel of the block][channel][tile_columns], as they are read ---- */
