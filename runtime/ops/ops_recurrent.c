@@ -292,7 +292,6 @@ typedef struct pass {
   const packed *packed;
   cml_pool *pool; /* for one step's products; NULL: they stay on this thread */
   int64_t index;  /* of the direction */
-  int64_t column; /* of a state or an output that is the direction's */
   float *projection, *gates, *bias, *recurrent_bias, *peephole, *h, *c, *t, *gemm;
   bool backwards; /* over the panels */
 } pass;
@@ -470,7 +469,7 @@ static void project(const pass *p, const float *x, cml_pool *pool) {
 static void run_steps(pass *p) {
   const layer *l = p->l;
   const cml_call *call = p->call;
-  int64_t width = l->gates * l->hidden, d = p->column, before = is_loop(call);
+  int64_t width = l->gates * l->hidden, d = p->index % l->abreast, before = is_loop(call);
   cml_tensor *out = call->outs[before ? p->index : 0];
   load_state(p->h, initial_h(call, p->index), l, d);
   if (l->kind == LSTM) load_state(p->c, cml_arg(call, 2), l, d);
@@ -513,7 +512,7 @@ static cml_status run_recurrent(cml_call *c, cml_error *err) {
   pass passes[2];
   for (int64_t d = 0; d < l.directions; d++) {
     float *own = scratch + (uint64_t)d * at.stride;
-    passes[d] = (pass){.call = c, .l = &l, .d = &l.dir[d], .packed = c->prepared, .pool = shared ? c->pool : NULL, .index = d, .column = l.abreast == 2 ? d : 0,
+    passes[d] = (pass){.call = c, .l = &l, .d = &l.dir[d], .packed = c->prepared, .pool = shared ? c->pool : NULL, .index = d,
                        .projection = own + at.projection, .gates = own + at.gates, .bias = own + at.bias,
                        .recurrent_bias = own + at.bias + l.gates * l.hidden, .peephole = own + at.peephole, .h = own + at.h, .c = own + at.c,
                        .t = own + at.t, .gemm = scratch + at.gemm};

@@ -46,8 +46,6 @@ static bool same_rows(const cml_tensor *a, const cml_tensor *b) {
          a->dims[a->rank - 2] == b->dims[b->rank - 2];
 }
 
-static bool same_shape(const cml_tensor *a, const cml_tensor *b) { return a->rank == b->rank && !memcmp(a->dims, b->dims, (size_t)a->rank * sizeof *a->dims); }
-
 static cml_tensor type_of(const cml_graph *g, uint32_t value, bool turned) {
   cml_tensor t = *cml_pass_type(g, value);
   int64_t columns = t.rank < 2 ? 0 : t.dims[t.rank - 1];
@@ -76,7 +74,7 @@ static bool walk_mask(cml_graph *g, const cml_use *uses, size_t at, uint32_t val
   scores tried = *found;
   tried.added_to[tried.mask_count] = value;
   tried.masks[tried.mask_count++] = mask;
-  if (!same_shape(cml_pass_type(g, rest), cml_pass_type(g, value)) || !walk(g, uses, at, rest, &tried)) return false;
+  if (!cml_tensor_same_shape(cml_pass_type(g, rest), cml_pass_type(g, value)) || !walk(g, uses, at, rest, &tried)) return false;
   *found = tried;
   return true;
 }
@@ -209,12 +207,10 @@ static cml_status insert(attention_pass *p, size_t at, const char *type, const c
     if (!more) return cml_fail_memory(err);
     p->more = more, p->room = room;
   }
-  cml_step s = {.name = g->values[out].name, .index = g->step_total++, .out_count = 1, .outs = CML_ARENA_NEW(&g->arena, uint32_t)};
-  if (!s.outs) return cml_fail_memory(err);
-  s.outs[0] = out;
+  cml_step s;
   for (size_t i = 0; i < count; i++)
     if (bindings[i].value == CML_NO_VALUE) return cml_fail_memory(err);
-  CML_TRY(cml_pass_become(g, &s, type, bindings, count, err));
+  CML_TRY(cml_pass_new_step(g, type, bindings, count, out, &s, err));
   p->more[p->count++] = (inserted){at, s};
   return CML_OK;
 }
@@ -293,7 +289,7 @@ static cml_status take_scale(attention_pass *p, size_t at, uint32_t *value, floa
   bool right = scalar_constant(g, cml_pass_arg(s, "y"), &factor);
   if (!right && !scalar_constant(g, cml_pass_arg(s, "x"), &factor)) return CML_OK;
   uint32_t x = cml_pass_arg(s, right ? "x" : "y");
-  if (!same_shape(cml_pass_type(g, x), cml_pass_type(g, *value))) return CML_OK;
+  if (!cml_tensor_same_shape(cml_pass_type(g, x), cml_pass_type(g, *value))) return CML_OK;
   *scale *= factor, *value = x;
   s->op = NULL;
   return CML_OK;
@@ -318,7 +314,7 @@ static cml_status give_back(attention_pass *p, size_t at, cml_step *s, const cml
   uint32_t *outs, as;
   cml_tensor lying = *made;
   if (turned) lying.dims[made->rank - 2] = made->dims[made->rank - 1], lying.dims[made->rank - 1] = made->dims[made->rank - 2];
-  bool grouped = !same_shape(&lying, cml_pass_type(g, result));
+  bool grouped = !cml_tensor_same_shape(&lying, cml_pass_type(g, result));
   if (!turned && !grouped) return CML_OK;
   if (!(outs = CML_ARENA_NEW(&g->arena, uint32_t))) return cml_fail_memory(err);
   CML_TRY(new_value(g, result, made, outs, err));

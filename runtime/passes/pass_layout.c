@@ -59,12 +59,8 @@ static uint32_t new_twin(layout_pass *p, uint32_t v) {
 }
 
 static cml_status convert(layout_pass *p, const char *op, uint32_t from, uint32_t to, cml_error *err) {
-  cml_step s = {.name = p->g->values[from].name, .index = p->g->step_total++, .out_count = 1};
-  s.outs = CML_ARENA_NEW(&p->g->arena, uint32_t);
-  s.blocks = NULL;
-  if (!s.outs) return cml_fail_memory(err);
-  s.outs[0] = to;
-  CML_TRY(cml_pass_become(p->g, &s, op, &(cml_binding){"x", from}, 1, err));
+  cml_step s;
+  CML_TRY(cml_pass_new_step(p->g, op, &(cml_binding){"x", from}, 1, to, &s, err));
   return push(p, &s) ? CML_OK : cml_fail_memory(err);
 }
 

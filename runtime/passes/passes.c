@@ -212,6 +212,13 @@ cml_status cml_pass_become(cml_graph *g, cml_step *s, const char *type, const cm
   return CML_OK;
 }
 
+cml_status cml_pass_new_step(cml_graph *g, const char *type, const cml_binding *bindings, size_t count, uint32_t out, cml_step *step, cml_error *err) {
+  *step = (cml_step){.name = g->values[out].name, .index = g->step_total++, .out_count = 1, .outs = CML_ARENA_NEW(&g->arena, uint32_t)};
+  if (!step->outs) return cml_fail_memory(err);
+  step->outs[0] = out;
+  return cml_pass_become(g, step, type, bindings, count, err);
+}
+
 cml_status cml_pass_become_like(cml_graph *g, cml_step *s, const char *type, const cml_step *like, const cml_binding *others, size_t count,
                                 cml_error *err) {
   const cml_op *op = like->op;

@@ -56,6 +56,9 @@ typedef struct cml_binding {
   uint32_t value; /* CML_NO_VALUE: left out */
 } cml_binding;
 CML_NODISCARD cml_status cml_pass_become(cml_graph *g, cml_step *s, const char *type, const cml_binding *bindings, size_t count, cml_error *err);
+/* A new step that makes `out` and is named after it; whoever called puts it into the body. */
+CML_NODISCARD cml_status cml_pass_new_step(cml_graph *g, const char *type, const cml_binding *bindings, size_t count, uint32_t out, cml_step *step,
+                                           cml_error *err);
 /* With the arguments of `like`, which may be s itself and takes no lists of values; `others`, each a parameter of it, instead of its own. */
 CML_NODISCARD cml_status cml_pass_become_like(cml_graph *g, cml_step *s, const char *type, const cml_step *like, const cml_binding *others, size_t count,
                                               cml_error *err);

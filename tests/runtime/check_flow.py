@@ -225,22 +225,29 @@ def sigmoid(v):
 W, R, B, U = (RNG.uniform(-0.5, 0.5, s).astype(F32) for s in ((160, 7), (160, 40), (160,), (120,)))
 
 
-def lstm(x, h, c):
+def lstm(x, h, c, w=W, r=R, b=B):
     out = []
     for v in x:
-        i, f, o, z = np.split(v @ W.T + h @ R.T + B, 4, -1)
+        i, f, o, z = np.split(v @ w.T + h @ r.T + b, 4, -1)
         c = sigmoid(f) * c + sigmoid(i) * np.tanh(z)
         h = sigmoid(o) * np.tanh(c)
         out.append(h)
     return np.stack(out), h, c
 
 
-def gru(x, h):
+def gru_states(x, d, h=None):
+    """The state before the first step (zeros by default) and after each; weights from row d on."""
+    out = [np.zeros((x.shape[1], 40), F32) if h is None else h]
     for v in x:
-        (ir, io, iz), (hr, ho, hz) = np.split(v @ W[:120].T + U, 3, -1), np.split(h @ R[:120].T + B[:120], 3, -1)
+        (ir, io, iz), (hr, ho, hz) = np.split(v @ W[d:120 + d].T + U, 3, -1), np.split(out[-1] @ R[d:120 + d].T + B[d:120 + d], 3, -1)
         r, z = sigmoid(ir + hr), sigmoid(iz + hz)
-        h = (1 - z) * np.tanh(io + r * ho) + z * h
-    return h[None], h
+        out.append((1 - z) * np.tanh(io + r * ho) + z * out[-1])
+    return np.stack(out)
+
+
+def gru(x, h):
+    last = gru_states(x, 0, h)[-1]
+    return last[None], last
 
 
 for batch in (1, 3, 4, 9):
@@ -255,19 +262,10 @@ for batch in (1, 3, 4, 9):
 W2, R2, B2 = (RNG.uniform(-0.1, 0.1, s).astype(F32) for s in ((880, 150), (880, 220), (880,)))
 
 
-def long_lstm(x, h, c):
-    out = []
-    for v in x:
-        i, f, o, z = np.split(v @ W2.T + h @ R2.T + B2, 4, -1)
-        c = sigmoid(f) * c + sigmoid(i) * np.tanh(z)
-        h = sigmoid(o) * np.tanh(c)
-        out.append(h)
-    return np.stack(out), h, c
-
-
 for steps, batch in ((1, 1), (1, 3), (3, 1)):
     add(f"lstm of 220, {steps} steps, batch {batch}", {"x": (steps, batch, 150), "h": (batch, 220), "c": (batch, 220)},
-        lambda x, h, c: mb.lstm(x=x, initial_h=h, initial_c=c, weight_ih=W2, weight_hh=R2, bias=B2, output_sequence=True), long_lstm,
+        lambda x, h, c: mb.lstm(x=x, initial_h=h, initial_c=c, weight_ih=W2, weight_hh=R2, bias=B2, output_sequence=True),
+        lambda x, h, c: lstm(x, h, c, W2, R2, B2),
         lambda s=steps, n=batch: [{"x": floats(s, n, 150), "h": floats(n, 220), "c": floats(n, 220)}], 17)
 
 # two directions are two threads' work
@@ -277,13 +275,9 @@ W3, R3, B3 = (RNG.uniform(-0.05, 0.05, (2, *s)).astype(F32) for s in ((2048, 20)
 def two_lstms(x, h, c):
     ends = []
     for d in range(2):
-        at, cell, out = h[:, d * 512:][:, :512], c[:, d * 512:][:, :512], []
-        for v in x[::-1] if d else x:
-            i, f, o, z = np.split(v @ W3[d].T + at @ R3[d].T + B3[d], 4, -1)
-            cell = sigmoid(f) * cell + sigmoid(i) * np.tanh(z)
-            at = sigmoid(o) * np.tanh(cell)
-            out.append(at)
-        ends.append((np.stack(out[::-1] if d else out), at, cell))
+        own = slice(d * 512, d * 512 + 512)
+        out, *last = lstm(x[::-1] if d else x, h[:, own], c[:, own], W3[d], R3[d], B3[d])
+        ends.append((out[::-1] if d else out, *last))
     return [np.concatenate(both, -1) for both in zip(*ends)]
 
 
@@ -302,16 +296,6 @@ def gru_loop(x, d):
         return after, mb.scatter(data=states, indices=after, updates=mb.expand_dims(x=h, axes=[0]), axis=0, mode="update")
     start = np.zeros((steps + 1, batch, 40), F32)
     return mb.while_loop(_cond=lambda i, s: mb.less(x=i, y=I32(steps)), _body=step, loop_vars=(np.array([0], I32), start))[1]
-
-
-def gru_states(x, d):
-    h, out = np.zeros((x.shape[1], 40), F32), [np.zeros((x.shape[1], 40), F32)]
-    for v in x:
-        (ir, io, iz), (hr, ho, hz) = np.split(v @ W[d:120 + d].T + U, 3, -1), np.split(h @ R[d:120 + d].T + B[d:120 + d], 3, -1)
-        r, z = sigmoid(ir + hr), sigmoid(iz + hz)
-        h = (1 - z) * np.tanh(io + r * ho) + z * h
-        out.append(h)
-    return np.stack(out)
 
 
 add("lstms of 512 in two directions", {"x": (4, 9, 20), "h": (9, 1024), "c": (9, 1024)},
