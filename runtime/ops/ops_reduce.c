@@ -93,6 +93,7 @@ typedef struct fold {
   int64_t i_start;
   double (*f_run)(double, const float *, size_t);
   void (*f_band)(double *, const float *, size_t);
+  double (*f_join)(double, double);
   int64_t (*i_run)(int64_t, const int64_t *, size_t);
   void (*i_band)(int64_t *, const int64_t *, size_t);
 } fold;
@@ -104,7 +105,7 @@ enum fold_index {
 
 static const fold folds[] = {
 #define FOLD_ENTRY(name, f_start, f_step, i_start, i_step) \
-  {f_start, i_start, RUN_OF_##name, name##_f_band, name##_i_run, name##_i_band},
+  {f_start, i_start, RUN_OF_##name, name##_f_band, name##_f_join, name##_i_run, name##_i_band},
     FOLD_MAP(FOLD_ENTRY)
 };
 
@@ -333,16 +334,35 @@ static void reduce_run_i64(const reduce_job *j, int64_t o) {
   else store_one(j, o, finish_float(j->finish, (double)v, j->count));
 }
 
+/* Rows of a band are folded side by side where the band is short, as many as BAND holds, so that a kernel has more than a few elements to
+ * fold; what the rows of such a group give is joined at the end. */
+static size_t rows_beside(const reduce_job *j) {
+  const int64_t rows = j->inner ? j->inner_dims[j->inner - 1] : 1, room = BAND / j->last;
+  return rows < 2 || room < 2 ? 1 : (size_t)(rows < room ? rows : room);
+}
+
+/* How many rows from row r on lie side by side: not more than `rows`, nor beyond the innermost reduced dim. */
+static size_t group_from(const reduce_job *j, int64_t r, size_t rows) {
+  int64_t left = j->inner ? j->inner_dims[j->inner - 1] - r % j->inner_dims[j->inner - 1] : 1;
+  return left < (int64_t)rows ? (size_t)left : rows;
+}
+
+static int64_t row_at(const reduce_job *j, int64_t base, int64_t r) { return base + cml_step_offset(r, j->inner, j->inner_dims, j->inner_strides); }
+
 /* The greatest or least of each column: a float comes out as it went in, so that no sum in double is needed. */
 static void extreme_band(const reduce_job *j, int64_t base, size_t width, float *best) {
   cml_binary f = j->fold == &folds[FOLD_maximum] ? CML_BINARY_MAX : CML_BINARY_MIN;
+  const cml_kernels *kernels = cml_kernels_get();
   float wide[BAND];
-  for (int64_t r = 0; r < j->inner_count; r++) {
-    int64_t at = base + cml_step_offset(r, j->inner, j->inner_dims, j->inner_strides);
+  size_t rows = rows_beside(j), n;
+  for (int64_t r = 0; r < j->inner_count; r += (int64_t)n) {
+    int64_t at = row_at(j, base, r);
+    n = group_from(j, r, rows);
     const float *row = j->x->dtype == CML_F32 ? (const float *)j->x->data + at : wide;
-    if (!r || row == wide) cml_load_f32(r ? wide : best, j->x->data, j->x->dtype, at, width);
-    if (r) cml_kernels_get()->binary(f, best, row, best, width);
+    if (!r || row == wide) cml_load_f32(r ? wide : best, j->x->data, j->x->dtype, at, n * width);
+    if (r) kernels->binary(f, best, row, best, n * width);
   }
+  for (size_t i = 1; i < rows; i++) kernels->binary(f, best, best + i * width, best, width);
 }
 
 /* Sums of columns: some rows at a time as floats, by vectors, then in double. */
@@ -354,39 +374,53 @@ static void add_columns(const reduce_job *j, int64_t base, size_t width, double 
   enum { ROWS = 64 };
   float row[BAND];
   const bool half = j->x->dtype == CML_F16;
-  for (int64_t r = 0; r < j->inner_count; r += ROWS) {
-    size_t n = j->inner_count - r < ROWS ? (size_t)(j->inner_count - r) : ROWS;
-    const char *x = (const char *)j->x->data + (size_t)(base + r * j->inner_strides[0]) * (half ? 2 : 4);
-    cml_kernels_get()->channel_sums(n, width, x, half, (size_t)j->inner_strides[0], row);
-    j->fold->f_band(sums, row, width);
+  const size_t beside = rows_beside(j), stride = (size_t)j->inner_strides[0];
+  for (size_t r = 0, count = (size_t)j->inner_count, n, across; r < count; r += n * across) {
+    across = count - r < beside ? count - r : beside;
+    n = (count - r) / across < ROWS ? (count - r) / across : ROWS;
+    const char *x = (const char *)j->x->data + ((size_t)base + r * stride) * (half ? 2 : 4);
+    cml_kernels_get()->channel_sums(n, across * width, x, half, across * stride, row);
+    j->fold->f_band(sums, row, across * width);
   }
 }
 
-static void reduce_band_f32(const reduce_job *j, int64_t base, int64_t out, size_t width) {
+/* Sums of exp(x - top) in place of the greatest elements, `sums`, of each column. */
+static void log_sum_exp_band(const reduce_job *j, int64_t base, size_t width, double *sums) {
+  const cml_kernels *kernels = cml_kernels_get();
   float row[BAND], top[BAND];
+  size_t rows = rows_beside(j), n;
+  for (size_t i = 0; i < rows * width; i++) top[i] = isinf(sums[i % width]) ? 0 : (float)sums[i % width];
+  for (size_t i = 0; i < rows * width; i++) sums[i] = 0;
+  for (int64_t r = 0; r < j->inner_count; r += (int64_t)n) {
+    n = group_from(j, r, rows);
+    cml_load_f32(row, j->x->data, j->x->dtype, row_at(j, base, r), n * width);
+    kernels->binary(CML_BINARY_SUB, row, top, row, n * width);
+    kernels->unary(CML_UNARY_EXP, row, row, n * width, 0, 0);
+    for (size_t i = 0; i < n * width; i++) sums[i] += (double)row[i];
+  }
+  for (size_t i = width; i < rows * width; i++) sums[i % width] += sums[i];
+  for (size_t i = 0; i < width; i++) sums[i] = log(sums[i]) + (double)top[i];
+}
+
+static void reduce_band_f32(const reduce_job *j, int64_t base, int64_t out, size_t width) {
+  float row[BAND];
   double sums[BAND];
   if (j->finish == AS_IT_IS && j->inner_count && (j->fold == &folds[FOLD_maximum] || j->fold == &folds[FOLD_minimum])) {
     extreme_band(j, base, width, row);
     cml_store_f32(j->out->data, j->out->dtype, out, row, width);
     return;
   }
-  for (size_t i = 0; i < width; i++) sums[i] = j->fold->f_start;
+  const size_t rows = rows_beside(j);
+  for (size_t i = 0; i < rows * width; i++) sums[i] = j->fold->f_start;
   const bool columns = suits_columns(j);
   if (columns) add_columns(j, base, width, sums);
-  for (int64_t r = 0; r < j->inner_count && !columns; r++) {
-    cml_load_f32(row, j->x->data, j->x->dtype, base + cml_step_offset(r, j->inner, j->inner_dims, j->inner_strides), width);
-    j->fold->f_band(sums, row, width);
+  for (int64_t r = 0, n; r < j->inner_count && !columns; r += n) {
+    n = (int64_t)group_from(j, r, rows);
+    cml_load_f32(row, j->x->data, j->x->dtype, row_at(j, base, r), (size_t)n * width);
+    j->fold->f_band(sums, row, (size_t)n * width);
   }
-  if (j->finish == LOG_SUM_EXP) {
-    for (size_t i = 0; i < width; i++) top[i] = isinf(sums[i]) ? 0 : (float)sums[i], sums[i] = 0;
-    for (int64_t r = 0; r < j->inner_count; r++) {
-      cml_load_f32(row, j->x->data, j->x->dtype, base + cml_step_offset(r, j->inner, j->inner_dims, j->inner_strides), width);
-      cml_kernels_get()->binary(CML_BINARY_SUB, row, top, row, width);
-      cml_kernels_get()->unary(CML_UNARY_EXP, row, row, width, 0, 0);
-      for (size_t i = 0; i < width; i++) sums[i] += (double)row[i];
-    }
-    for (size_t i = 0; i < width; i++) sums[i] = log(sums[i]) + (double)top[i];
-  }
+  for (size_t i = width; i < rows * width; i++) sums[i % width] = j->fold->f_join(sums[i % width], sums[i]);
+  if (j->finish == LOG_SUM_EXP) log_sum_exp_band(j, base, width, sums);
   for (size_t i = 0; i < width; i++) row[i] = (float)finish_float(j->finish, sums[i], j->count);
   cml_store_f32(j->out->data, j->out->dtype, out, row, width);
 }
@@ -457,7 +491,7 @@ static cml_status run_reduce(cml_call *c, cml_error *err) {
   }
   j.whole = !cml_dtype_is_float(j.x->dtype) && r->finish != LOG_SUM_EXP;
   reduce_plan(&j, reduced);
-  int64_t outputs = cml_tensor_count(j.out), work = j.count < 1 ? 1 : (int64_t)j.count * (j.last_reduced ? 1 : BAND);
+  int64_t outputs = cml_tensor_count(j.out), work = j.count < 1 ? 1 : (int64_t)j.count * (j.last_reduced ? 1 : j.last < BAND ? j.last : BAND);
   if (!outputs) return CML_OK;
   size_t tasks = (size_t)(j.last_reduced ? outputs : outputs / j.last * j.bands);
   cml_parallel(c->pool, tasks, (size_t)(work < 32768 ? 32768 / work : 1), reduce_tasks, &j);

@@ -220,7 +220,7 @@ static void test_conv_transpose(void **state) {
 /* ---- matmul and linear ---- */
 
 static void one_matmul(void) {
-  int64_t m = between(1, rnd() % 3 ? 150 : 5), n = between(1, 90), k = between(1, rnd() % 2 ? 600 : 20), a = between(1, 3), b = between(1, 3);
+  int64_t m = between(1, rnd() % 3 ? 150 : 5), n = rnd() % 5 ? between(1, 90) : 1, k = between(1, rnd() % 2 ? 600 : 20), a = between(1, 3), b = between(1, 3);
   bool tx = rnd() % 2, ty = rnd() % 2, a1 = rnd() % 3 == 0, b1 = rnd() % 3 == 0;
   cml_dtype type = rnd() % 2 ? CML_F32 : CML_F16;
   int64_t x_dims[4] = {a, b1 ? 1 : b, tx ? k : m, tx ? m : k}, y_dims[4] = {a1 ? 1 : a, b, ty ? n : k, ty ? k : n};
@@ -327,7 +327,7 @@ static void one_pool(int kind) {
     int at = i + 3 - dims;
     kernel[i] = k3[at] = between(1, 4), stride[i] = s3[at] = between(1, 3);
     pad[2 * i] = b3[at] = between(0, kernel[i] / 2), pad[2 * i + 1] = a3[at] = between(0, kernel[i] / 2);
-    x_dims[i + (last ? 1 : 2)] = i3[at] = kernel[i] + between(0, 12);
+    x_dims[i + (last ? 1 : 2)] = i3[at] = kernel[i] + between(0, i || rnd() % 2 ? 12 : 70);
   }
   if (last) x_dims[dims + 1] = channels;
   call c = start(names[kind + (last ? 3 : 0)], CML_IOS15);
@@ -437,8 +437,39 @@ static void one_fold(void) {
   }
   done(&c, &y);
 }
+/* Columns of a matrix, often short ones, in a batch; two axes now and then. */
+static void one_column_fold(void) {
+  static const char *const names[] = {"reduce_sum", "reduce_mean", "reduce_l1_norm", "reduce_sum_square", "reduce_prod", "reduce_max", "reduce_min", "reduce_log_sum_exp"};
+  int kind = (int)(rnd() % 8);
+  int64_t batch = between(1, 3), rows = between(1, 300), middle = between(1, 3), n = between(1, rnd() % 3 ? 9 : 300);
+  bool two = rnd() % 3 == 0; /* rows of both dims are folded, else those of the second alone */
+  call c = start(names[kind], CML_IOS15);
+  cml_tensor *x = add_floats(&c, "x", kind != 4 && rnd() % 2 ? CML_F16 : CML_F32, 4, (int64_t[]){middle, batch, rows, n}), y;
+  int64_t outer = two ? 1 : middle, nan = rnd() % 4 ? -1 : between(0, middle * batch * rows * n - 1);
+  if (nan >= 0) cml_tensor_set(x, nan, NAN);
+  add_ints(&c, "axes", two ? 2 : 1, two ? (int64_t[]){0, 2} : (int64_t[]){2});
+  evaluate(&c, &y);
+  assert_int_equal(cml_tensor_count(&y), outer * batch * n);
+  for (int64_t o = 0; o < outer * batch * n; o++) {
+    double sum = kind == 4 ? 1 : kind == 5 ? -INFINITY : kind == 6 ? INFINITY : 0, count = (double)(rows * (two ? middle : 1));
+    for (int64_t m = 0; m < (two ? middle : 1); m++)
+      for (int64_t r = 0; r < rows; r++) {
+        double v = cml_tensor_get(x, (((two ? m : o / n / batch) * batch + o / n % batch) * rows + r) * n + o % n);
+        if (isnan(v)) sum = NAN;
+        else if (isnan(sum)) continue;
+        else if (kind < 2) sum += v;
+        else if (kind == 7) sum += exp(v);
+        else if (kind == 2) sum += fabs(v);
+        else if (kind == 3) sum += v * v;
+        else sum = kind == 4 ? sum * v : kind == 5 ? fmax(sum, v) : fmin(sum, v);
+      }
+    if (isnan(sum)) assert_true(isnan(cml_tensor_get(&y, o)));
+    else close_to(&y, o, kind == 1 ? sum / count : kind == 7 ? log(sum) : sum, kind == 1 || kind > 3 ? 0.1 : sqrt(count));
+  }
+  done(&c, &y);
+}
 static void folds(void) {
-  for (int i = 0; i < 150; i++) one_fold();
+  for (int i = 0; i < 150; i++) one_fold(), one_column_fold();
 }
 static void test_folds(void **state) {
   (void)state;
