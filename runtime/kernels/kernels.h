@@ -175,6 +175,8 @@ typedef struct cml_plane_points {
 } cml_plane_points;
 
 /* What rows are folded to: sums of x, |x| or x^2, the greatest or least (NaN when there is one). */
+typedef enum cml_pool_fold { CML_POOL_MAX, CML_POOL_SUM, CML_POOL_SQUARES } cml_pool_fold;
+enum { CML_POOL_APART = 48 }; /* two vectors of 16 floats, and what is left of one */
 typedef enum cml_row_fold { CML_FOLD_SUM, CML_FOLD_ABS, CML_FOLD_SQUARE, CML_FOLD_MAX, CML_FOLD_MIN } cml_row_fold;
 
 enum { CML_ATTEND = 4 };
@@ -314,6 +316,11 @@ typedef struct cml_kernels {
   /* One output pixel of a pooling with the channels last, x and y half or float: y[c] = maximum (NaN when one is) of x[t][c], or
    * their sum / divisor. taps > 0. */
   void (*pool_pixel)(bool max, bool half, size_t taps, const void *const *x, size_t channels, float divisor, void *y);
+  /* Pooling of planes, in two steps. Rows of a window, half or float, of `width` elements become a line: line[i] = the fold of rows[t][i], and of line[i]
+   * where it is `begun`; a maximum is NaN when one is. Then y[i], half or float, = the fold of line[i * stride + v] over v < kernel, divided by
+   * counts[i] * rows where there are counts; the root where the line is one of squares. CML_POOL_APART floats behind what the outputs read are read as well. */
+  void (*pool_rows)(cml_pool_fold fold, bool half, size_t taps, const void *const *rows, size_t width, bool begun, float *line);
+  void (*pool_line)(cml_pool_fold fold, const float *line, size_t kernel, size_t stride, size_t outputs, const float *counts, float rows, bool half, void *y);
   /* Sampling, n <= CML_SAMPLES. Neighbours of coordinates along an axis of `size` > 0 elements (at: as many as whole vectors have, any
    * values beyond n): the nearest whole one (halves up) alone, or the two around it. What is outside is padding, for NaN all of it; with `border`
    * it is the element at that end, for NaN the first. */

@@ -43,6 +43,60 @@ static void pool_pixel(bool max, bool half, size_t taps, const void *const *x, s
   else pool_channels(false, false, taps, x, channels, divisor, y);
 }
 
+VINLINE vf fold_tap(cml_pool_fold f, vf sum, vf x) { return f == CML_POOL_MAX ? vf_max_nan(x, sum) : f == CML_POOL_SUM ? sum + x : sum + x * x; }
+
+VINLINE void fold_rows(const cml_pool_fold f, const bool half, size_t taps, const void *const *rows, size_t width, bool begun, float *line) {
+  for (size_t i = 0; i < width; i += W) {
+    size_t n = width - i;
+    vf sum = begun ? load_at(line, false, i, n) : vf_set1(f == CML_POOL_MAX ? -__builtin_inff() : 0);
+    for (size_t t = 0; t < taps; t++) sum = fold_tap(f, sum, load_at(rows[t], half, i, n));
+    store_at(line, false, i, sum, n);
+  }
+}
+
+static void pool_rows(cml_pool_fold f, bool half, size_t taps, const void *const *rows, size_t width, bool begun, float *line) {
+  if (half) {
+    if (f == CML_POOL_MAX) fold_rows(CML_POOL_MAX, true, taps, rows, width, begun, line);
+    else if (f == CML_POOL_SUM) fold_rows(CML_POOL_SUM, true, taps, rows, width, begun, line);
+    else fold_rows(CML_POOL_SQUARES, true, taps, rows, width, begun, line);
+  } else {
+    if (f == CML_POOL_MAX) fold_rows(CML_POOL_MAX, false, taps, rows, width, begun, line);
+    else if (f == CML_POOL_SUM) fold_rows(CML_POOL_SUM, false, taps, rows, width, begun, line);
+    else fold_rows(CML_POOL_SQUARES, false, taps, rows, width, begun, line);
+  }
+}
+
+/* W outputs from the i-th on. */
+VINLINE vf fold_line(const cml_pool_fold f, const float *line, size_t kernel, size_t stride, size_t i, size_t n) {
+  vf sum = vf_set1(f == CML_POOL_MAX ? -__builtin_inff() : 0);
+  if (stride == 1) {
+    for (size_t v = 0; v < kernel; v++) sum = fold_tap(f, sum, vf_load(line + i + v));
+  } else if (stride == 2) {
+    for (size_t v = 0; v < kernel; v += 2) {
+      const vf a = vf_load(line + 2 * i + v), b = vf_load(line + 2 * i + v + W);
+      sum = fold_tap(f, sum, vf_even(a, b));
+      if (v + 1 < kernel) sum = fold_tap(f, sum, vf_odd(a, b));
+    }
+  } else {
+    for (size_t v = 0; v < kernel; v++) {
+      float x[W] = {0};
+      for (size_t l = 0; l < W && l < n; l++) x[l] = line[(i + l) * stride + v];
+      sum = fold_tap(f, sum, vf_load(x));
+    }
+  }
+  return sum;
+}
+
+static void pool_line(cml_pool_fold f, const float *line, size_t kernel, size_t stride, size_t outputs, const float *counts, float rows, bool half, void *y) {
+  for (size_t i = 0; i < outputs; i += W) {
+    const size_t n = outputs - i;
+    vf sum = f == CML_POOL_MAX ? fold_line(CML_POOL_MAX, line, kernel, stride, i, n) : fold_line(CML_POOL_SUM, line, kernel, stride, i, n);
+    if (counts) sum /= load_at(counts, false, i, n) * rows;
+    if (f == CML_POOL_SQUARES) sum = vf_sqrt(sum);
+    store_at(y, half, i, sum, n);
+  }
+}
+
 VINLINE void sum_vectors(const int vectors, const bool half, size_t pixels, const void *x, size_t c, size_t pixel, size_t n, float *sums) {
   vf acc[4][2] = {{{0}}};
   size_t p = 0;
@@ -71,5 +125,7 @@ static void channel_sums(size_t pixels, size_t channels, const void *x, bool hal
 
 void CML_SIMD(cml_fill_pool)(cml_kernels *k) {
   k->pool_pixel = pool_pixel;
+  k->pool_rows = pool_rows;
+  k->pool_line = pool_line;
   k->channel_sums = channel_sums;
 }

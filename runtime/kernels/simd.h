@@ -271,6 +271,27 @@ VINLINE vf vf_permute(vf x, vi from) {
 VINLINE vf vf_permute(vf x, vi from) { return (vf){x[from[0] & 3], x[from[1] & 3], x[from[2] & 3], x[from[3] & 3]}; }
 #endif
 
+/* The same from two vectors, lanes W and more those of b, where it takes a few instructions. */
+#if defined(__AVX512F__)
+#define CML_HAVE_PERMUTE2 1
+VINLINE vf vf_permute2(vf a, vf b, vi from) { return (vf)_mm512_permutex2var_ps((__m512)a, (__m512i)from, (__m512)b); }
+#elif defined(__AVX2__)
+#define CML_HAVE_PERMUTE2 1
+VINLINE vf vf_permute2(vf a, vf b, vi from) { return vf_select(from >= W, vf_permute(b, from), vf_permute(a, from)); }
+#endif
+
+/* Every second element of a and then b, from the first or the second on. */
+#if defined(__AVX512F__)
+VINLINE vf vf_even(vf a, vf b) { return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30); }
+VINLINE vf vf_odd(vf a, vf b) { return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31); }
+#elif defined(__AVX2__)
+VINLINE vf vf_even(vf a, vf b) { return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14); }
+VINLINE vf vf_odd(vf a, vf b) { return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15); }
+#else
+VINLINE vf vf_even(vf a, vf b) { return __builtin_shufflevector(a, b, 0, 2, 4, 6); }
+VINLINE vf vf_odd(vf a, vf b) { return __builtin_shufflevector(a, b, 1, 3, 5, 7); }
+#endif
+
 /* Signed zeros and NaN as torch has them: NaN in either operand gives NaN. */
 VINLINE vf vf_max_nan(vf a, vf b) { return vf_select(a != a, a, vf_max(a, b)); }
 VINLINE vf vf_min_nan(vf a, vf b) { return vf_select(a != a, a, vf_min(a, b)); }

@@ -62,10 +62,10 @@ static void to_three(cml_windows *w) {
   *w = t;
 }
 
-/* Of a line of a plane with what stands for padding around it. */
+/* Of a line of a plane with what stands for padding around it, and what the kernel reads behind it. */
 static size_t line_floats(const cml_windows *w) {
   int64_t n = w->before[2] + w->in[2], last = (w->out[2] - 1) * w->stride[2] + w->kernel[2];
-  return (size_t)(last > n ? last : n);
+  return (size_t)(last > n ? last : n) + CML_POOL_APART;
 }
 
 /* Floats of scratch for each of two parts, in either form. */
@@ -90,7 +90,7 @@ static cml_status infer(cml_call *c, cml_error *err) {
   for (int32_t i = 0; i < p.w.dims; i++) dims[i + (p.last ? 1 : 2)] = p.w.out[i];
   cml_out_set(c, 0, x->dtype, x->rank, dims);
   c->spaces_rows = p.last;
-  /* an accumulator of floats and a widened pixel for each thread; or a line of them and a widened one */
+  /* an accumulator of floats and a widened pixel for each thread; or a line of them and what its elements count */
   if (cml_tensor_known_shape(x)) {
     c->scratch_size = cml_pool_threads(c->pool) * ((2 * part_floats(&p) * 4 + 127) & ~UINT64_C(63));
   }
@@ -177,57 +177,41 @@ static void pixels_last(void *context, size_t thread, size_t begin, size_t end) 
 
 /* Lines of planes: the rows of a window are combined to one line, with what stands for padding around it, and that line with itself,
  * shifted. A line of output is a unit of work. */
-static void divide_line(const pool_call *p, const int64_t *b, const int64_t *e, const int64_t *counted, float *y) {
-  const cml_windows *w = &p->w;
-  for (int64_t v = 0; v < w->out[2]; v++) {
-    int64_t from, to, all;
-    window(w, 2, v, &from, &to, &all);
-    y[v] /= (float)(p->exclude ? (e[0] - b[0]) * (e[1] - b[1]) * (to - from) : counted[0] * counted[1] * all);
-  }
-}
-
-static void pool_line(const pool_job *j, int64_t plane, const int64_t *o, float *line, float *wide, void *to) {
+static void pool_line(const pool_job *j, int64_t plane, const int64_t *o, float *line, const float *counts, void *to) {
+  static const cml_pool_fold folds[] = {[POOL_MAX] = CML_POOL_MAX, [POOL_AVERAGE] = CML_POOL_SUM, [POOL_L2] = CML_POOL_SQUARES};
   const pool_call *p = j->p;
   const cml_windows *w = &p->w;
-  size_t width = (size_t)w->in[2], n = line_floats(w), out = (size_t)w->out[2], kernel = (size_t)w->kernel[2], stride = (size_t)w->stride[2];
-  pool_kind across = p->kind == POOL_L2 ? POOL_AVERAGE : p->kind; /* squares are taken once */
+  const cml_pool_fold fold = folds[p->kind];
+  const size_t width = (size_t)w->in[2], row = width * (p->half ? 2 : 4);
+  float *inside = line + w->before[2];
+  const void *rows[TAPS];
+  size_t n = 0;
+  bool begun = false;
   int64_t b[3], e[3], counted[3];
   for (int d = 0; d < 2; d++) window(w, d, o[d], &b[d], &e[d], &counted[d]);
-  for (size_t i = 0; i < n; i++) line[i] = p->kind == POOL_MAX ? -INFINITY : 0;
   for (int64_t d = b[0]; d < e[0]; d++)
     for (int64_t h = b[1]; h < e[1]; h++) {
-      size_t at = (size_t)((plane * w->in[0] + d) * w->in[1] + h) * width;
-      if (p->half) j->k->f16_to_f32((const cml_f16 *)(const void *)j->x + at, wide, width);
-      combine(j->k, p->kind, line + w->before[2], p->half ? wide : (const float *)(const void *)j->x + at, width);
+      if (n == TAPS) j->k->pool_rows(fold, p->half, n, rows, width, begun, inside), n = 0, begun = true;
+      rows[n++] = j->x + (size_t)((plane * w->in[0] + d) * w->in[1] + h) * row;
     }
-  float *y = p->half ? wide : to;
-  if (stride == 1) {
-    memcpy(y, line, out * sizeof *y);
-    for (size_t v = 1; v < kernel; v++) combine(j->k, across, y, line + v, out);
-  } else {
-    for (size_t i = 0; i < out; i++) {
-      float sum = line[i * stride];
-      for (size_t v = 1; v < kernel; v++) {
-        float x = line[i * stride + v];
-        if (across == POOL_MAX) sum = x > sum || x != x ? x : sum;
-        else sum += x;
-      }
-      y[i] = sum;
-    }
-  }
-  if (p->kind == POOL_AVERAGE) divide_line(p, b, e, counted, y);
-  if (p->kind == POOL_L2) j->k->unary(CML_UNARY_SQRT, y, y, out, 0, 0);
-  if (p->half) j->k->f32_to_f16(y, to, out);
+  j->k->pool_rows(fold, p->half, n, rows, width, begun, inside);
+  float counted_rows = (float)(p->exclude ? (e[0] - b[0]) * (e[1] - b[1]) : counted[0] * counted[1]);
+  j->k->pool_line(fold, line, (size_t)w->kernel[2], (size_t)w->stride[2], (size_t)w->out[2], counts, counted_rows, p->half, to);
 }
 
 static void lines(void *context, size_t thread, size_t begin, size_t end) {
   const pool_job *j = context;
   const cml_windows *w = &j->p->w;
-  float *line = (float *)(void *)(j->scratch + thread * j->slot), *wide = line + line_floats(w);
-  size_t bytes = (size_t)w->out[2] * (j->p->half ? 2 : 4);
+  const size_t floats = line_floats(w), bytes = (size_t)w->out[2] * (j->p->half ? 2 : 4);
+  float *line = (float *)(void *)(j->scratch + thread * j->slot), *counts = line + floats;
+  for (size_t i = 0; i < floats; i++) line[i] = j->p->kind == POOL_MAX ? -INFINITY : 0;
+  for (int64_t v = 0, from, to, all; v < w->out[2]; v++) {
+    window(w, 2, v, &from, &to, &all);
+    counts[v] = (float)(j->p->exclude ? to - from : all);
+  }
   for (size_t i = begin; i < end; i++) {
     int64_t at = (int64_t)i / w->out[1], o[2] = {at % w->out[0], (int64_t)i % w->out[1]};
-    pool_line(j, at / w->out[0], o, line, wide, j->y + i * bytes);
+    pool_line(j, at / w->out[0], o, line, j->p->kind == POOL_AVERAGE ? counts : NULL, j->y + i * bytes);
   }
 }
 

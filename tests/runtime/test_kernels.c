@@ -533,7 +533,7 @@ static void test_interpolate(void **state) {
   const cml_kernels *k;
   EACH_TABLE(k) {
     for (int round = 0; round < 500; round++) {
-      size_t count = between(1, 60), n = between(1, 150);
+      size_t count = between(1, rnd() % 2 ? 60 : 250), n = between(1, 150);
       float *x = at_end(0, count * 4), *y = at_end(1, n * 4), *weight = at_end(2, n * 4);
       int32_t low[150];
       fill(x, count);
@@ -548,6 +548,54 @@ static void test_interpolate(void **state) {
         double a = (double)x[low[i]], want = weight[i] == 0 ? a : a + (double)weight[i] * ((double)x[low[i] + 1] - a);
         if (isnan(want)) assert_true(isnan(y[i]));
         else assert_true(fabs((double)y[i] - want) < 1e-6);
+      }
+    }
+  }
+}
+
+/* Rows of a plane to a line, and that to outputs: nothing beyond the rows is touched. */
+static void test_pool_lines(void **state) {
+  (void)state;
+  const cml_kernels *k;
+  EACH_TABLE(k) {
+    for (int round = 0; round < 400; round++) {
+      size_t taps = between(1, 5), width = between(1, 70), kernel = between(1, width < 6 ? width : 6), stride = between(1, 4), before = between(0, kernel - 1);
+      size_t outputs = (before + width - kernel) / stride + 1, size = rnd() % 2 ? 2 : 4;
+      cml_pool_fold fold = (cml_pool_fold)(rnd() % 3);
+      float line[200], wide[5][70], counts[80];
+      const void *rows[5];
+      void *y = at_end(0, outputs * size);
+      fill(counts, 80);
+      for (size_t i = 0; i < 80; i++) counts[i] = 1 + fabsf(counts[i]);
+      for (size_t i = 0; i < 200; i++) line[i] = fold == CML_POOL_MAX ? -INFINITY : 0;
+      char *x = at_end(1, taps * width * size);
+      for (size_t t = 0; t < taps; t++) {
+        rows[t] = x + t * width * size;
+        fill(wide[t], width);
+        for (size_t i = 0; i < width; i++) {
+          if (size == 2) wide[t][i] = cml_f16_to_f32(((cml_f16 *)(void *)x)[t * width + i] = cml_f16_from_f32(wide[t][i]));
+          else ((float *)(void *)x)[t * width + i] = wide[t][i];
+        }
+      }
+      size_t first = between(0, taps); /* in two calls */
+      k->pool_rows(fold, size == 2, first, rows, width, false, line + before);
+      k->pool_rows(fold, size == 2, taps - first, rows + first, width, true, line + before);
+      bool divided = fold == CML_POOL_SUM && rnd() % 2;
+      float *at = at_end(2, outputs * 4);
+      memcpy(at, counts, outputs * 4);
+      k->pool_line(fold, line, kernel, stride, outputs, divided ? at : NULL, 2, size == 2, y);
+      for (size_t o = 0; o < outputs; o++) {
+        double want = fold == CML_POOL_MAX ? -INFINITY : 0;
+        for (size_t t = 0; t < taps; t++)
+          for (size_t v = 0; v < kernel; v++) {
+            if (o * stride + v < before || o * stride + v >= before + width) continue;
+            double e = (double)wide[t][o * stride + v - before];
+            want = fold == CML_POOL_MAX ? fmax(want, e) : fold == CML_POOL_SUM ? want + e : want + e * e;
+          }
+        if (divided) want /= (double)counts[o] * 2;
+        if (fold == CML_POOL_SQUARES) want = sqrt(want);
+        double got = size == 2 ? (double)cml_f16_to_f32(((cml_f16 *)y)[o]) : (double)((float *)y)[o];
+        assert_true(isinf(want) ? got == want : fabs(got - want) <= (size == 2 ? 1e-3 : 1e-5) * (1 + fabs(want)) * (fold == CML_POOL_MAX ? 1 : (double)(taps * kernel)));
       }
     }
   }
@@ -1098,7 +1146,7 @@ int main(int argc, char **argv) {
   guard_buffers();
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_f16),  cmocka_unit_test(test_unary), cmocka_unit_test(test_unary_f16), cmocka_unit_test(test_unary_rows), cmocka_unit_test(test_binary), cmocka_unit_test(test_remainders), cmocka_unit_test(test_running_sums), cmocka_unit_test(test_binary_f16), cmocka_unit_test(test_same_halves), cmocka_unit_test(test_pow),
-      cmocka_unit_test(test_rows), cmocka_unit_test(test_lstm_cell), cmocka_unit_test(test_gemm), cmocka_unit_test(test_slim_tile), cmocka_unit_test(test_packed_tile), cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_attend), cmocka_unit_test(test_interpolate), cmocka_unit_test(test_rms_norm), cmocka_unit_test(test_depthwise), cmocka_unit_test(test_fold_rows),
+      cmocka_unit_test(test_rows), cmocka_unit_test(test_lstm_cell), cmocka_unit_test(test_gemm), cmocka_unit_test(test_slim_tile), cmocka_unit_test(test_packed_tile), cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_attend), cmocka_unit_test(test_interpolate), cmocka_unit_test(test_pool_lines), cmocka_unit_test(test_rms_norm), cmocka_unit_test(test_depthwise), cmocka_unit_test(test_fold_rows),
       cmocka_unit_test(test_pack_panel), cmocka_unit_test(test_softening), cmocka_unit_test(test_sampling), cmocka_unit_test(test_fourier), cmocka_unit_test(test_fourier_parts), cmocka_unit_test(test_transpose),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
