@@ -9,6 +9,7 @@
 
 enum {
   DEPTH_BLOCK = 256,  /* depth x tile_columns floats stay in the first-level cache */
+  LINES = 16,         /* of halves that are widened, then transposed */
   ROW_BLOCK = 224,    /* rows whose part of A, DEPTH_BLOCK deep, stays in the second-level cache */
   COLUMN_BLOCK = 256, /* columns of C that are collected in scratch */
   GROUP_PANELS = 4,   /* panels after which a block's results are finished, while they are in the cache */
@@ -131,6 +132,15 @@ static void stage(const cml_kernels *k, const cml_gemm *g, size_t r0, size_t row
   size_t at = r0 * g->a_stride + d0 * g->a_depth_stride;
   if (!g->a_half && g->a_stride == 1) {
     k->transpose(depth, rows, (const float *)g->a + at, g->a_depth_stride, to, stride);
+    return;
+  }
+  if (g->a_stride == 1) {
+    float lines[LINES * ROW_BLOCK];
+    for (size_t d = 0, n; d < depth; d += n) {
+      n = least(depth - d, LINES);
+      for (size_t i = 0; i < n; i++) k->f16_to_f32((const cml_f16 *)g->a + at + (d + i) * g->a_depth_stride, lines + i * rows, rows);
+      k->transpose(n, rows, lines, rows, to + d, stride);
+    }
     return;
   }
   for (size_t r = 0; r < rows; r++)

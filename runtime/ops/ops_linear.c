@@ -331,8 +331,22 @@ static bool few_rows(const product *p) {
   return p->rows <= CML_ATTEND && p->a_depth == 1 && (p->b_column == 1 || p->b_depth == 1);
 }
 
-static uint64_t product_scratch(const cml_call *c, const product *p, bool packs, bool half) {
+/* A matrix times one column is a row times the matrix turned round: its rows are read where they lie, not packed with a panel that is all but empty. */
+static bool turn_column(product *p) {
+  if (p->columns != 1 || few_rows(p) || p->c_row != 1 || p->b_depth != 1 || (p->a_row != 1 && p->a_depth != 1)) return false;
+  const product was = *p;
+  p->rows = 1, p->columns = was.rows;
+  p->a_row = was.b_column, p->a_depth = was.b_depth, p->b_depth = was.a_depth, p->b_column = was.a_row;
+  p->c_row = was.rows;
+  memcpy(p->a_batch, was.b_batch, sizeof p->a_batch);
+  memcpy(p->b_batch, was.a_batch, sizeof p->b_batch);
+  return true;
+}
+
+static uint64_t product_scratch(const cml_call *c, const product *shape, bool packs, bool half) {
   const cml_kernels *k = cml_kernels_get();
+  product turned = *shape;
+  const product *p = packs && turn_column(&turned) ? &turned : shape;
   int64_t n = batch_count(p), b_count = 1;
   if (packs && few_rows(p)) return up((uint64_t)(n * p->rows * (p->depth + p->columns)) * 4);
   b_index(p, 0, &b_count);
@@ -454,6 +468,11 @@ static void run_product(cml_call *c, const product *p, const cml_tensor *x, cons
   }
   if (!ready && few_rows(p)) {
     few_products(c, p, x, y, out);
+    return;
+  }
+  product turned = *p;
+  if (!ready && turn_column(&turned)) {
+    few_products(c, &turned, y, x, out);
     return;
   }
   const cml_kernels *k = ready ? ready->kernels : cml_kernels_get();
