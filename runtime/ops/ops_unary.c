@@ -171,11 +171,16 @@ static cml_status infer_cast(cml_call *c, cml_error *err) {
   return CML_OK;
 }
 
-/* No map: the driver's loads and stores convert. Floats truncate and saturate, integers wrap, bool is != 0. */
+CML_MAP1(truth_f32, float, uint8_t, x)
+
+/* No map but for bool, which chains hand on as bytes: the driver's loads and stores convert. Floats truncate and saturate, integers wrap, bool is != 0. Integers become floats by way of
+ * float: those that round there are infinite in float16. */
 static void cast_map(const cml_call *c, cml_elementwise *out) {
   const cml_tensor *x = cml_arg(c, 0);
-  cml_lane lane = cml_lane_of(x->dtype) == CML_LANE_F32 ? CML_LANE_F32 : CML_LANE_I64;
+  const cml_dtype to = c->outs[0]->dtype;
+  cml_lane lane = cml_lane_of(x->dtype) == CML_LANE_F32 || to == CML_F32 || to == CML_F16 ? CML_LANE_F32 : CML_LANE_I64;
   *out = (cml_elementwise){.arity = 1, .in = {x}, .lanes = {lane}, .out_lane = lane, .out = c->outs[0]};
+  if (x->dtype == CML_BOOL && lane == CML_LANE_F32) out->map = truth_f32, out->lanes[0] = CML_LANE_BYTE;
 }
 
 /* ---- the table ---- */
