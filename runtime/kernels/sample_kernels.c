@@ -101,6 +101,18 @@ static void interpolate(size_t n, const int32_t *low, const float *weight, const
       vf_store(y + i, vf_select(w == 0, a, vf_fma(w, b - a, a)));
       continue;
     }
+#ifdef CML_HAVE_PERMUTE2
+    if (i + W <= n && low[i + W - 1] - low[i] < 2 * W && (size_t)low[i] + 2 * W < count) { /* rows made up to half as long */
+      const float *from = x + low[i];
+      vi lane;
+      memcpy(&lane, low + i, sizeof lane);
+      lane -= low[i];
+      const vf w = vf_load(weight + i), a = vf_permute2(vf_load(from), vf_load(from + W), lane);
+      const vf b = vf_permute2(vf_load(from + 1), vf_load(from + 1 + W), lane);
+      vf_store(y + i, vf_select(w == 0, a, vf_fma(w, b - a, a)));
+      continue;
+    }
+#endif
     for (size_t k = i; k < n && k < i + W; k++) {
       const float a = x[low[k]];
       y[k] = weight[k] == 0 ? a : a + weight[k] * (x[low[k] + 1] - a);

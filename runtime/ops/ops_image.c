@@ -99,22 +99,6 @@ static void gather_rows(const resize_job *j, int64_t plane, const int64_t *index
   }
 }
 
-static void linear_row(const resize_job *j, int64_t plane, const int64_t *index, int64_t out) {
-  float columns[CML_CHUNK], result[CML_CHUNK];
-  const tap *taps = j->taps[j->axes - 1];
-  int64_t width = j->to[j->axes - 1];
-  for (int64_t begin = 0, end; begin < width; begin = end) {
-    int64_t first = taps[begin].low;
-    for (end = begin; end < width && end - begin < CML_CHUNK && taps[end].high - first < CML_CHUNK; end++) {}
-    gather_rows(j, plane, index, first, (size_t)(taps[end - 1].high - first + 1), columns);
-    for (int64_t i = begin; i < end; i++) {
-      float a = columns[taps[i].low - first], b = columns[taps[i].high - first];
-      result[i - begin] = taps[i].weight == 0 ? a : a + taps[i].weight * (b - a);
-    }
-    cml_store_f32(j->out->data, j->out->dtype, out + begin, result, (size_t)(end - begin));
-  }
-}
-
 /* ---- images made taller: each input row is interpolated along its last axis once, and output rows blend two of those ---- */
 
 enum { BAND = 32 }; /* output rows of a plane that are one unit of work */
@@ -134,6 +118,27 @@ static void place_columns(const tap *taps, int64_t begin, int64_t end, band_plac
   p->n = (size_t)(end - begin);
   p->count = (size_t)(taps[end - 1].high - p->first + 1);
   for (size_t i = 0; i < p->n; i++) p->low[i] = taps[begin + (int64_t)i].low - (int32_t)p->first, p->weight[i] = taps[begin + (int64_t)i].weight;
+}
+
+/* Output row `index` of the outer axes: the input rows it lies between are blended first, then columns are interpolated. */
+static void narrow_row(const resize_job *j, int64_t plane, const int64_t *index, const band_places *p, int64_t out) {
+  const cml_kernels *k = cml_kernels_get();
+  float columns[CML_CHUNK], result[CML_CHUNK];
+  const float *from = columns;
+  const int32_t outer = j->axes - 1;
+  const bool plain = j->x->dtype == CML_F32;
+  const tap *t = outer ? &j->taps[0][index[0]] : NULL;
+  if (outer > 1 || (!plain && t && t->weight != 0)) {
+    gather_rows(j, plane, index, p->first, p->count, columns);
+  } else {
+    const int64_t low = (outer ? (plane * j->from[0] + t->low) : plane) * j->from[outer] + p->first;
+    if (!plain) cml_load_f32(columns, j->x->data, j->x->dtype, low, p->count);
+    else if (!t || t->weight == 0) from = (const float *)j->x->data + low;
+    else k->blend(t->weight, (const float *)j->x->data + low, (const float *)j->x->data + low + (t->high - t->low) * j->from[1], columns, p->count);
+  }
+  float *to = j->out->dtype == CML_F32 ? (float *)j->out->data + out : result;
+  k->interpolate(p->n, p->low, p->weight, from, p->count, to);
+  if (to == result) cml_store_f32(j->out->data, j->out->dtype, out, result, p->n);
 }
 
 static void widen_row(const resize_job *j, int64_t row, const band_places *p, float *to) {
@@ -288,15 +293,35 @@ static void nearest_row(const resize_job *j, int64_t plane, const int64_t *index
     for (int64_t i = 0; i < width; i++) ((uint32_t *)j->out->data)[out + i] = ((const uint32_t *)j->x->data)[at + taps[i].low];
 }
 
-static void resize_tasks(void *context, size_t begin, size_t end) {
+/* The plane of output row t, and its place along the outer axes. */
+static int64_t place_row(const resize_job *j, int64_t t, int64_t *index) {
+  for (int32_t k = j->axes - 2; k >= 0; k--) {
+    index[k] = t % j->to[k];
+    t /= j->to[k];
+  }
+  return t;
+}
+
+static void nearest_rows(void *context, size_t begin, size_t end) {
   const resize_job *j = context;
   for (size_t t = begin; t < end; t++) {
-    int64_t index[CML_MAX_RANK], rest = (int64_t)t;
-    for (int32_t k = j->axes - 2; k >= 0; k--) {
-      index[k] = rest % j->to[k];
-      rest /= j->to[k];
+    int64_t index[CML_MAX_RANK], plane = place_row(j, (int64_t)t, index);
+    nearest_row(j, plane, index, (int64_t)t * j->to[j->axes - 1]);
+  }
+}
+
+static void linear_rows(void *context, size_t begin, size_t end) {
+  const resize_job *j = context;
+  const tap *taps = j->taps[j->axes - 1];
+  const int64_t width = j->to[j->axes - 1];
+  band_places places;
+  for (int64_t at = 0, next; at < width; at = next) {
+    for (next = at; next < width && next - at < CML_CHUNK && taps[next].high - taps[at].low < CML_CHUNK; next++) {}
+    place_columns(taps, at, next, &places);
+    for (size_t t = begin; t < end; t++) {
+      int64_t index[CML_MAX_RANK], plane = place_row(j, (int64_t)t, index);
+      narrow_row(j, plane, index, &places, (int64_t)t * width + at);
     }
-    (j->nearest ? nearest_row : linear_row)(j, rest, index, (int64_t)t * j->to[j->axes - 1]);
   }
 }
 
@@ -327,7 +352,7 @@ static cml_status run_resize_job(cml_call *c, int32_t axes, cml_grid grid, enum 
     cml_parallel(c->pool, (size_t)(rows / j.to[0] * bands), (size_t)(16384 / (BAND * j.to[1]) + 1), resize_bands, &j);
     return CML_OK;
   }
-  cml_parallel(c->pool, (size_t)rows, (size_t)(8192 / j.to[axes - 1] + 1), resize_tasks, &j);
+  cml_parallel(c->pool, (size_t)rows, (size_t)(8192 / j.to[axes - 1] + 1), j.nearest ? nearest_rows : linear_rows, &j);
   return CML_OK;
 }
 
