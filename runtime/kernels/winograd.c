@@ -99,7 +99,7 @@ typedef struct job {
   size_t across;                /* tiles in a row of the image */
   size_t first, count;          /* tiles of the stripe */
   size_t tile_blocks, output_blocks;
-  bool tiles_first;             /* units of the same tiles follow each other; else those of the same weights */
+  size_t groups;                /* of blocks of tiles: a group's units follow each other, those of the same weights first */
 } job;
 
 static size_t tile_block(const cml_kernels *k) { return k->tile_rows * (k->tile_rows > 8 ? TILE_GROUPS : 2 * TILE_GROUPS); }
@@ -208,7 +208,9 @@ static void make_pixels(void *context, size_t thread, size_t begin, size_t end) 
   float *sums = (float *)(void *)((char *)j->c->scratch + thread * j->slot), *pixels = sums + POINTS * q_stride + IN * IN * v->channels, low, high;
   cml_epilogue_clamp(&j->c->after, &low, &high);
   for (size_t i = begin; i < end; i++) {
-    size_t part = j->tiles_first ? i / j->output_blocks : i % j->tile_blocks, o = j->tiles_first ? i % j->output_blocks : i / j->tile_blocks;
+    size_t group = ((i / j->output_blocks + 1) * j->groups - 1) / j->tile_blocks, begins = group * j->tile_blocks / j->groups;
+    size_t parts = (group + 1) * j->tile_blocks / j->groups - begins, part = begins + (i - begins * j->output_blocks) % parts;
+    size_t o = (i - begins * j->output_blocks) / parts;
     size_t t0 = part * j->count / j->tile_blocks, tiles = (part + 1) * j->count / j->tile_blocks - t0;
     size_t o0 = o * output_block(j->c->k), outputs = least(v->outputs - o0, output_block(j->c->k));
     products(j, t0, tiles, o, outputs, sums, stride);
@@ -246,13 +248,13 @@ void cml_winograd_run(const cml_conv_call *c) {
   j.tiles = (float *)(void *)((char *)c->scratch + c->slots * j.slot);
   j.across = tiles_across(v);
   j.output_blocks = (v->outputs + output_block(c->k) - 1) / output_block(c->k);
-  j.tiles_first = reads_tiles_once(v);
   size_t tiles = tile_count(v), stripe = stripe_tiles(c->k, v, c->slots), stripes = stripe ? (tiles + stripe - 1) / stripe : 0;
   for (j.image = 0; j.image < v->batch; j.image++)
     for (size_t s = 0; s < stripes; s++) {
       j.first = s * tiles / stripes;
       j.count = (s + 1) * tiles / stripes - j.first;
       j.tile_blocks = choose_blocks(c->k, j.count, j.output_blocks, cml_pool_threads(pool));
+      j.groups = reads_tiles_once(v) ? j.tile_blocks : least(j.tile_blocks, cml_pool_threads(pool)); /* a thread has the tiles that it transformed */
       cml_parallel_with_thread(pool, j.count, 4, transform_tiles, &j);
       cml_parallel_with_thread(pool, j.tile_blocks * j.output_blocks, 1, make_pixels, &j);
     }
