@@ -77,12 +77,12 @@ static void arrange_digits(const cml_compressed *w, const float *x, int e, float
     int8_t *d = to.digits + g * (size_t)l.halves * PLANES * PLANE;
     for (size_t i = 0; i < PLANE; i += W) {
       if (l.halves == 1) {
-        store_digits(scaled_by(load_elements(x, g * l.elements + i, w->depth), e), d + i, PLANE);
+        store_digits(PLANES, 8, scaled_by(load_elements(x, g * l.elements + i, w->depth), e), d + i, PLANE);
         continue;
       }
       vf a = scaled_by(load_elements(x, g * l.elements + 2 * i, w->depth), e), b = scaled_by(load_elements(x, g * l.elements + 2 * i + W, w->depth), e);
-      store_digits((vf)_mm512_permutex2var_ps((__m512)a, (__m512i)even, (__m512)b), d + i, PLANE);
-      store_digits((vf)_mm512_permutex2var_ps((__m512)a, (__m512i)odd, (__m512)b), d + PLANES * PLANE + i, PLANE);
+      store_digits(PLANES, 8, (vf)_mm512_permutex2var_ps((__m512)a, (__m512i)even, (__m512)b), d + i, PLANE);
+      store_digits(PLANES, 8, (vf)_mm512_permutex2var_ps((__m512)a, (__m512i)odd, (__m512)b), d + PLANES * PLANE + i, PLANE);
     }
   }
   const __m512i ones = _mm512_set1_epi8(1);
@@ -109,12 +109,14 @@ static void fixed_arrange(const cml_compressed *w, const float *x, float *arrang
   double total = (double)vf_sum(size), largest = (double)vf_hmax(large);
   double bound = w->packed && !w->scale ? cml_lanes_bound(w, x, largest) : largest; /* of what is cut into digits */
   fixed_head head = {.sum = vf_sum(all)};
-  head.fixed = (w->packed || by_digits(w)) && bound <= 1e37 && digits_suffice(total, largest, (double)w->depth);
-  if (head.fixed) {
-    int e = digits_exponent(bound);
+  bool lanes = w->packed && !w->scale, fixed = (w->packed || by_digits(w)) && bound <= 1e37 && digits_suffice(total, largest, (double)w->depth);
+  if (fixed) head.planes = lanes ? cml_lanes_planes(w, x, largest) : PLANES;
+  if (lanes && fixed) {
+    head.unit = cml_lanes_arrange(w, x, head.planes, bound, arranged + HEAD);
+  } else if (fixed) {
+    int e = digits_exponent(bound, head.planes);
     head.unit = ldexp(1, -e);
-    if (w->packed && w->scale) cml_scaled_arrange(w, x, e, arranged + HEAD);
-    else if (w->packed) cml_lanes_arrange(w, x, e, arranged + HEAD);
+    if (w->packed) cml_scaled_arrange(w, x, e, arranged + HEAD);
     else arrange_digits(w, x, e, arranged);
   } else {
     ordinary.compressed_arrange(w, x, arranged + HEAD);
@@ -178,7 +180,7 @@ VINLINE void affine_step(const int R, const int bits, const bool offset, const b
     if (bits == 4 && !together) {
       CML_UNROLL for (int p = 0; p < PLANES; p++) acc[r][0][p] = _mm512_add_epi32(acc[r][0][p], acc[r][1][p]);
     }
-    vf f = single ? join_few(acc[r][0], bits) : join_digits(acc[r][0]);
+    vf f = single ? join_few(acc[r][0], bits) : join_digits(PLANES, 8, acc[r][0]);
     if (offset) f -= vf_permute(a->offsets[r], lane) * vf_load(x->sums + s * W);
     a->total[r] = vf_fma(f, vf_permute(a->scales[r], lane), a->total[r]);
   }
@@ -212,8 +214,7 @@ VINLINE void affine_rows(const int R, const int bits, const bool offset, const b
 
 VINLINE __m512i entry_digit(const __m512i *table, __m512i code, const int bits) {
   if (bits < 8) return _mm512_permutexvar_epi8(code, table[0]);
-  __m512i low = _mm512_permutex2var_epi8(table[0], code, table[1]), high = _mm512_permutex2var_epi8(table[2], code, table[3]);
-  return _mm512_mask_mov_epi8(low, _mm512_movepi8_mask(code), high);
+  return look_up_bytes(code, _mm512_movepi8_mask(code), table);
 }
 
 /* Six sums, so that none waits for another: acc[3] is a part of acc[1], acc[4] and acc[5] are parts of acc[0]. */
@@ -263,7 +264,7 @@ VINLINE void palette_rows(const int R, const int bits, const cml_compressed *w, 
   CML_UNROLL for (int r = 0; r < R; r++) {
     acc[r][0] = _mm512_add_epi32(acc[r][0], _mm512_add_epi32(acc[r][4], acc[r][5]));
     acc[r][1] = _mm512_add_epi32(acc[r][1], acc[r][3]);
-    sum[r] = vf_sum(join_digits(acc[r]));
+    sum[r] = vf_sum(join_digits(PLANES, 8, acc[r]));
   }
 }
 
@@ -326,7 +327,7 @@ static void product_by_digits(const cml_compressed *w, size_t begin, size_t end,
   for (size_t n = begin, last; n < end; n = last) {
     last = w->scale ? end : (n / w->table_rows + 1) * w->table_rows; /* of the rows that share a palette */
     if (last > end) last = end;
-    if (!w->scale) unit = 65536 * head->unit * cut_palette(w, n, palette);
+    if (!w->scale) unit = 65536 * head->unit * cut_palette(w, n, PLANES, palette);
     float sums[ROWS];
     size_t apart = (last - n) / rows;
     for (size_t i = 0; i < apart; i++) {
@@ -347,7 +348,7 @@ static size_t together(const cml_compressed *w, const float *x, size_t room, siz
   if (!w->packed || !w->scale) return 1;
   for (fixed_head head; n < left && n < MOST; n++) {
     memcpy(&head, x + n * room, sizeof head);
-    if (!head.fixed) break;
+    if (!head.planes) break;
   }
   return n == MOST ? MOST : n > 1 ? 2 : 1;
 }
@@ -361,7 +362,7 @@ static void multiply(const cml_compressed *w, size_t begin, size_t end, const fl
     from[v] = (float *)(uintptr_t)x + v * room + HEAD;
     units[v] = heads[v].unit;
   }
-  if (!heads->fixed) ordinary.compressed_product(w, begin, end, from[0], 1, y, y_stride);
+  if (!heads->planes) ordinary.compressed_product(w, begin, end, from[0], 1, y, y_stride);
   else if (w->packed && w->scale) cml_scaled_product(w, begin, end, from, units, vectors, y, y_stride);
   else if (w->packed) cml_lanes_product(w, begin, end, from[0], heads, y);
   else product_by_digits(w, begin, end, (float *)(uintptr_t)x, heads, y);

@@ -1,17 +1,17 @@
-/* Numbers as three signed digits to the base of 256, in three planes of bytes: what the two files of products in fixed point share. Needs
- * AVX-512 with VBMI and VNNI. */
+/* Numbers as three signed digits to the base of 256, or as two, in as many planes of bytes: what the files of products in fixed point share.
+ * Needs AVX-512 with VBMI and VNNI. */
 #ifndef CML_COMPRESSED_FIXED_H
 #define CML_COMPRESSED_FIXED_H
 
 #include "compressed_digits.h"
 
-enum { PLANES = 3, PLANE = 64 };
+enum { PLANES = 3, PLANE = 64 }; /* planes at most; bytes */
 
 /* How an arranged vector begins. */
 typedef struct fixed_head {
   double unit;   /* what the last digit counts */
-  float sum;     /* of the elements */
-  int32_t fixed; /* 0: what follows is an ordinary arranged vector */
+  float sum;      /* of the elements */
+  int32_t planes; /* 0: what follows is an ordinary arranged vector */
 } fixed_head;
 
 /* As _mm512_dpbusd_epi32, which gcc 12 wraps in copies of the sum. */
@@ -20,12 +20,15 @@ VINLINE __m512i dpbusd(__m512i sum, __m512i u, __m512i s) {
   return sum;
 }
 
-/* The three digits of whole numbers below 2^23 - 2^15 - 2^7. */
-VINLINE void store_digits(vf scaled, int8_t *to, size_t plane) {
-  __m512i q = _mm512_cvtps_epi32((__m512)scaled), half = _mm512_set1_epi32(128);
-  CML_UNROLL for (size_t p = 0; p < PLANES; p++) {
-    _mm_storeu_si128((__m128i *)(void *)(to + p * plane), _mm512_cvtepi32_epi8(q));
-    q = _mm512_srai_epi32(_mm512_add_epi32(q, half), 8);
+/* The digits of whole numbers that digits_exponent allows: the last one has `lowest` bits, 7 or 8, the others 8. */
+VINLINE void store_digits(const int planes, const int lowest, vf scaled, int8_t *to, size_t plane) {
+  __m512i q = _mm512_cvtps_epi32((__m512)scaled);
+  CML_UNROLL for (int p = 0; p < planes; p++) {
+    const int bits = p ? 8 : lowest;
+    __m512i rest = _mm512_srai_epi32(_mm512_add_epi32(q, _mm512_set1_epi32(1 << (bits - 1))), bits);
+    if (bits < 8) q = _mm512_sub_epi32(q, _mm512_slli_epi32(rest, bits));
+    _mm_storeu_si128((__m128i *)(void *)(to + (size_t)p * plane), _mm512_cvtepi32_epi8(q));
+    q = rest;
   }
 }
 
@@ -33,8 +36,15 @@ VINLINE vf scaled_by(vf x, int e) { return vf_scalef(x, vf_set1((float)e)); }
 
 VINLINE __m512i load_plane(const int8_t *digits, size_t i) { return _mm512_loadu_si512(digits + i * PLANE); }
 
-VINLINE vf join_digits(const __m512i *acc) {
-  return vf_fma(vf_from_int((vi)acc[2]), vf_set1(65536), vf_fma(vf_from_int((vi)acc[1]), vf_set1(256), vf_from_int((vi)acc[0])));
+VINLINE vf join_digits(const int planes, const int lowest, const __m512i *acc) {
+  vf low = vf_fma(vf_from_int((vi)acc[1]), vf_set1((float)(1 << lowest)), vf_from_int((vi)acc[0]));
+  return planes == 2 ? low : vf_fma(vf_from_int((vi)acc[2]), vf_set1((float)(256 << lowest)), low);
+}
+
+/* Entry `code` of 256, or half of them, in four registers. */
+VINLINE __m512i look_up_bytes(__m512i code, __mmask64 upper, const __m512i *table) {
+  __m512i low = _mm512_permutex2var_epi8(table[0], code, table[1]);
+  return _mm512_mask2_permutex2var_epi8(table[2], _mm512_mask_mov_epi8(low, upper, code), upper, table[3]); /* keeps `low`: no copy of the index */
 }
 
 VINLINE float largest_entry(const float *table, size_t n) {
@@ -43,15 +53,18 @@ VINLINE float largest_entry(const float *table, size_t n) {
   return largest;
 }
 
-/* Digits of row n's palette, its entries plus 2^23, by digit and entry; entries repeat up to 64. Returns what the last digit counts. */
-VINLINE double cut_palette(const cml_compressed *w, size_t n, uint8_t to[PLANES][256]) {
-  const float *t = w->table + n / w->table_rows * w->table_size;
+VINLINE const float *palette_of(const cml_compressed *w, size_t n) { return w->table + n / w->table_rows * w->table_size; }
+
+/* Digits of row n's palette, its entries plus 128 of the first digit, by digit and entry; entries repeat up to 64. Returns what the last digit
+ * counts. */
+VINLINE double cut_palette(const cml_compressed *w, size_t n, int planes, uint8_t to[PLANES][256]) {
+  const float *t = palette_of(w, n);
   size_t entries = (size_t)1 << w->bits;
-  int e = digits_exponent((double)largest_entry(t, entries));
+  int e = digits_exponent((double)largest_entry(t, entries), planes);
   for (size_t i = 0; i < (entries < 64 ? 64 : entries); i += W) {
     vf v = entries < W ? vf_permute(vf_load(t), vi_iota() & (int)(entries - 1)) : vf_load(t + i % entries);
-    __m512i q = _mm512_add_epi32(_mm512_cvtps_epi32((__m512)scaled_by(v, e)), _mm512_set1_epi32(1 << 23));
-    for (int p = 0; p < PLANES; p++) {
+    __m512i q = _mm512_add_epi32(_mm512_cvtps_epi32((__m512)scaled_by(v, e)), _mm512_set1_epi32(1 << (8 * planes - 1)));
+    for (int p = 0; p < planes; p++) {
       _mm_storeu_si128((__m128i *)(void *)(to[p] + i), _mm512_cvtepi32_epi8(q));
       q = _mm512_srli_epi32(q, 8);
     }
@@ -59,21 +72,18 @@ VINLINE double cut_palette(const cml_compressed *w, size_t n, uint8_t to[PLANES]
   return ldexp(1, -e);
 }
 
-/* What sums of digits begin with where palettes' entries are looked up as digits plus 128 * 65536: `low`, `middle` and `high` are sums of the
- * elements' digits. The products of the lowest digits are left out: 2^-8 of their mean, digits that are 127.5 in the mean. */
-VINLINE void palette_start(int32_t low, int32_t middle, int32_t high, int32_t *start) {
-  start[0] = ((low + middle) >> 1) - low * 128, start[1] = middle * -128, start[2] = high * -128;
-}
-
 /* ---- packed palettes: compressed_lanes.c ---- */
 
 /* Bytes of the packed matrix; 0: this one is used as it is. */
 size_t cml_lanes_bytes(const cml_compressed *w);
 void cml_lanes_pack(const cml_compressed *w, size_t begin, size_t end, void *to);
-/* For a vector times a packed matrix: floats behind the head; the largest number to cut into digits if `largest` is the largest element. */
+/* For a vector times a packed matrix: floats behind the head; the largest number to cut into digits if `largest` is the largest element; into how
+ * many planes. */
 size_t cml_lanes_room(const cml_compressed *w);
 double cml_lanes_bound(const cml_compressed *w, const float *x, double largest);
-void cml_lanes_arrange(const cml_compressed *w, const float *x, int e, float *arranged);
+int cml_lanes_planes(const cml_compressed *w, const float *x, double largest);
+/* Returns what the last digit counts. bound: as cml_lanes_bound has it. */
+double cml_lanes_arrange(const cml_compressed *w, const float *x, int planes, double bound, float *arranged);
 void cml_lanes_product(const cml_compressed *w, size_t begin, size_t end, const float *x, const fixed_head *head, float *y);
 /* Dwords of 16 rows (NULL: zeros) side by side, a register after the other, `step` apart. */
 void cml_pack_dwords(const uint8_t *const *rows, size_t row_bytes, size_t dwords, char *to, size_t step);

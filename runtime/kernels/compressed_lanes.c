@@ -11,14 +11,18 @@
  *
  * Rows are packed in blocks of 64, in sets of 16 (3 bits: 8). The codes of a group of elements follow one another for all sets of a block:
  * a dword of each row, or three of 3 and 6 bits: then these lie in the lower six bits of three registers' bytes, and a fourth register is made of
- * their upper two bits.
+ * their upper two bits. All sets' first registers come first, so that lines are read one after the other.
  * Tables of a long row would not stay in the first-level cache, so the depth is cut into pieces: stripes of rows take one piece after the other,
  * and in memory a stripe is its pieces, a piece its blocks.
- * Packed matrices are as large as their codes, but for rows and codes that fill up the last block and group. */
+ * Packed matrices are as large as their codes, but for rows and codes that fill up the last block and group, and for a number a row of 6 and 8 bits
+ * in float16 programs.
+ *
+ * Those do with two planes of digits. Each table of sums of two planes has a power of two of its own, by which what is looked up in it is multiplied,
+ * up to 128: 15 or 16 bits of each element's products count, and 22 of the largest one's. Entries of palettes, and elements that are multiplied
+ * with them, have two digits where two_digits_suffice. */
 #include "compressed_fixed.h"
 
 enum { BLOCK = CML_COMPRESSED_ROWS, SETS = 4, REGISTER = 64 };
-enum { NIBBLE_TABLES = 2 * PLANES * PLANE, EIGHT_TABLES = 8 * PLANES * PLANE };
 enum { STRIPE = 16 * BLOCK, TABLES = 12 << 10 }; /* rows that take one piece of the depth after the other, at most; bytes of tables for a piece */
 enum { WHOLE_DEPTH = 2048 };                     /* up to which nibbles' tables of all of the depth are used for two blocks at a time */
 enum { FLUSH = 4096 }; /* elements whose products with entries' digits fit into 32 bits: 3 of 2^15 each */
@@ -31,14 +35,15 @@ static size_t round_up(size_t x, size_t to) { return (x + to - 1) / to * to; }
 /* Elements whose codes lie together, and bytes of them in a row. */
 static size_t group_codes(const cml_compressed *w) { return w->bits == 3 ? 64 : w->bits == 6 ? 16 : 32 / w->bits; }
 static size_t group_bytes(const cml_compressed *w) { return w->bits == 3 ? 24 : w->bits == 6 ? 12 : 4; }
+static size_t group_tables(const cml_compressed *w, int planes) { return (size_t)planes * PLANE * (by_nibbles(w) ? 2 : 8); } /* bytes */
+static size_t group_powers(const cml_compressed *w) { return by_nibbles(w) ? 8 : 64; }
 static size_t group_count(const cml_compressed *w) { return (w->depth + group_codes(w) - 1) / group_codes(w); }
 
-/* Groups of a piece of the depth. */
+/* Groups of a piece of the depth, whatever the planes: packed matrices serve all vectors. */
 static size_t piece_groups(const cml_compressed *w) {
   if (by_entries(w) || (by_nibbles(w) && w->depth <= WHOLE_DEPTH)) return group_count(w);
-  return TABLES / (by_nibbles(w) ? NIBBLE_TABLES : EIGHT_TABLES);
+  return TABLES / group_tables(w, PLANES);
 }
-
 
 /* Where the codes of block n begin that belong to the piece from group g on, which has `groups`. */
 static size_t piece_at(const cml_compressed *w, size_t n, size_t g, size_t groups) {
@@ -55,23 +60,34 @@ static size_t order_entries(const uint8_t *lowest, uint8_t *place) {
   return some;
 }
 
-/* Whether all palettes' lowest digits are in one register, and palettes are large enough for it to pay to put them in order at each product. */
+/* Digits of the palette of row n. */
+static int palette_planes(const cml_compressed *w, size_t n) {
+  const float *t = palette_of(w, n);
+  size_t entries = (size_t)1 << w->bits;
+  return w->vectors_half && two_digits_suffice(t, entries, (double)largest_entry(t, entries)) ? 2 : PLANES;
+}
+
+/* Whether all palettes' third digits, where they have any, are in one register, and palettes are large enough for it to pay to put them in order at
+ * each product. */
 static bool ordered(const cml_compressed *w) {
   uint8_t cut[PLANES][256], place[256];
-  if (w->table_rows * w->depth < 1 << 16) return false;
   for (size_t n = 0; n < w->columns; n += w->table_rows) {
-    (void)cut_palette(w, n, cut);
+    if (palette_planes(w, n) == 2) continue;
+    if (w->table_rows * w->depth < 1 << 16) return false;
+    (void)cut_palette(w, n, PLANES, cut);
     if (order_entries(cut[0], place) > REGISTER) return false;
   }
   return true;
 }
+
+static size_t code_bytes(const cml_compressed *w) { return round_up(w->columns, BLOCK) * group_count(w) * group_bytes(w); }
 
 size_t cml_lanes_bytes(const cml_compressed *w) {
   if (w->scale || w->columns < BLOCK || w->depth >= 1 << 18) return 0;
   bool one = w->table_rows == w->columns;
   if (w->bits != 1 && !one && (!by_entries(w) || w->table_rows % BLOCK)) return 0;
   if (w->bits == 8 && !ordered(w)) return 0;
-  return round_up(w->columns, BLOCK) * group_count(w) * group_bytes(w);
+  return code_bytes(w) + (by_entries(w) && w->vectors_half ? round_up(w->columns, BLOCK) * sizeof(float) : 0);
 }
 
 /* ---- packing ---- */
@@ -125,10 +141,10 @@ static void pack_eights(const uint8_t *row, size_t row_bytes, size_t begin, size
     uint64_t q[8];
     _mm512_storeu_si512(q, spread_codes(load_bytes(row, (begin + g) * 24, row_bytes), 3));
     uint64_t rest = q[6] | q[7] << 3;
-    char *from = to + (g * SETS + r / 8) * 3 * REGISTER + r % 8 * 8;
+    char *from = to + (g * 3 * SETS + r / 8) * REGISTER + r % 8 * 8;
     for (size_t i = 0; i < 3; i++) {
       uint64_t v = q[2 * i] | q[2 * i + 1] << 3 | (rest >> (2 * i) & two) << 6;
-      memcpy(from + i * REGISTER, &v, sizeof v);
+      memcpy(from + i * SETS * REGISTER, &v, sizeof v);
     }
   }
 }
@@ -138,10 +154,10 @@ static void pack_sixes(const uint8_t *row, size_t row_bytes, size_t groups, size
     uint32_t d[16];
     if (g % 4 == 0) _mm512_storeu_si512(d, spread_codes(load_bytes(row, g * 12, row_bytes), 6));
     const uint32_t *q = d + g % 4 * 4;
-    char *from = to + (g * SETS + r / 16) * 3 * REGISTER + r % 16 * 4;
+    char *from = to + (g * 3 * SETS + r / 16) * REGISTER + r % 16 * 4;
     for (size_t i = 0; i < 3; i++) {
       uint32_t v = q[i] | (q[3] >> (2 * i) & 0x03030303) << 6;
-      memcpy(from + i * REGISTER, &v, sizeof v);
+      memcpy(from + i * SETS * REGISTER, &v, sizeof v);
     }
   }
 }
@@ -159,15 +175,11 @@ static void pack_piece(const cml_compressed *w, const uint8_t *const *rows, size
   }
 }
 
-/* Entry `code` of 256, or half of them, in four registers. */
-VINLINE __m512i look_up_bytes(__m512i code, __mmask64 upper, const __m512i *table) {
-  return _mm512_mask_mov_epi8(_mm512_permutex2var_epi8(table[0], code, table[1]), upper, _mm512_permutex2var_epi8(table[2], code, table[3]));
-}
-
 static void renumber(const cml_compressed *w, size_t n, char *codes, size_t bytes) {
   uint8_t cut[PLANES][256], place[256];
   __m512i table[4];
-  (void)cut_palette(w, n, cut);
+  if (palette_planes(w, n) == 2) return;
+  (void)cut_palette(w, n, PLANES, cut);
   if (!order_entries(cut[0], place)) return;
   for (size_t i = 0; i < 4; i++) table[i] = _mm512_loadu_si512(place + i * REGISTER);
   for (size_t i = 0; i < bytes; i += REGISTER) {
@@ -175,6 +187,31 @@ static void renumber(const cml_compressed *w, size_t n, char *codes, size_t byte
     _mm512_storeu_si512(codes + i, look_up_bytes(code, _mm512_movepi8_mask(code), table));
   }
 }
+
+/* What the weights of row n are larger, in the mean, than their entries' two digits say: x's mean would add that up where random errors cancel. */
+static float mean_error(const cml_compressed *w, size_t n) {
+  enum { PARTS = 254 }; /* of an error of up to half a unit, in bytes */
+  const size_t row_bytes = w->depth * w->bits / 8, entries = (size_t)1 << w->bits;
+  const uint8_t *row = w->codes + n * row_bytes;
+  const float *t = palette_of(w, n);
+  const int e = digits_exponent((double)largest_entry(t, entries), 2);
+  int8_t errors[256];
+  __m512i table[4], sum = _mm512_setzero_si512();
+  for (size_t i = 0; i < 256; i += W) {
+    vf v = scaled_by(vf_load(t + i % entries), e);
+    _mm_storeu_si128((__m128i *)(void *)(errors + i), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32((__m512)((v - vf_round(v)) * PARTS))));
+  }
+  for (size_t i = 0; i < 4; i++) table[i] = _mm512_loadu_si512(errors + i * REGISTER);
+  for (size_t k = 0; k < w->depth; k += REGISTER) {
+    __m512i code = load_bytes(row, k * w->bits / 8, row_bytes);
+    if (w->bits == 6) code = spread_codes(code, 6);
+    __mmask64 there = w->depth - k < REGISTER ? UINT64_MAX >> (REGISTER - (w->depth - k)) : UINT64_MAX;
+    sum = dpbusd(sum, _mm512_maskz_set1_epi8(there, 1), look_up_bytes(code, _mm512_movepi8_mask(code), table));
+  }
+  return (float)ldexp((double)_mm512_reduce_add_epi32(sum) / PARTS / (double)w->depth, -e);
+}
+
+static float *mean_errors(const cml_compressed *w, const void *packed) { return (float *)((uintptr_t)packed + code_bytes(w)); }
 
 void cml_lanes_pack(const cml_compressed *w, size_t begin, size_t end, void *to) {
   const size_t row_bytes = w->depth * w->bits / 8, groups = group_count(w), piece = piece_groups(w);
@@ -186,6 +223,8 @@ void cml_lanes_pack(const cml_compressed *w, size_t begin, size_t end, void *to)
       pack_piece(w, rows, g, some, (char *)to + piece_at(w, n, g, some));
       if (w->bits == 8) renumber(w, n, (char *)to + piece_at(w, n, g, some), BLOCK * some * group_bytes(w));
     }
+    for (size_t r = 0; r < BLOCK && by_entries(w) && w->vectors_half; r++)
+      mean_errors(w, to)[n + r] = n + r < w->columns && palette_planes(w, n) == 2 ? mean_error(w, n + r) : 0;
   }
 }
 
@@ -197,7 +236,7 @@ static size_t entry_plane(const cml_compressed *w) { return round_up(w->depth, 1
 size_t cml_lanes_room(const cml_compressed *w) {
   size_t plane = entry_plane(w), flushes = (plane + FLUSH - 1) / FLUSH;
   if (by_entries(w)) return round_up(plane * PLANES, REGISTER) / 4 + round_up(flushes * PLANES, 16);
-  return group_count(w) * (by_nibbles(w) ? NIBBLE_TABLES : EIGHT_TABLES) / 4;
+  return group_count(w) * group_tables(w, PLANES) / 4;
 }
 
 /* The largest sum of the sizes of `n` neighbouring elements, from a multiple of n on; n: 1, 2, 4 or 8. */
@@ -212,24 +251,21 @@ static double largest_sum(const float *x, size_t depth, int n) {
 }
 
 double cml_lanes_bound(const cml_compressed *w, const float *x, double largest) {
-  if (w->bits == 3) return largest * (double)largest_entry(w->table, 8);
+  if (w->bits == 3) return largest * (double)largest_entry(w->table, 8) * (w->vectors_half ? 2 : 1); /* 22 bits for own_exponents */
   if (by_entries(w)) return largest;
   double both = largest_sum(x, w->depth, 8 / (int)w->bits) * (w->bits == 1 ? 1 : (double)largest_entry(w->table, (size_t)1 << w->bits));
-  return 2 * (1 + 0x1p-6) * both; /* as store_sums wants it */
+  return 2 * (1 + 0x1p-6) * both; /* both sums that a byte chooses are less than 2^22 - 2^16 together: their digits of 7 bits fit into bytes */
 }
 
-/* The three digits of a sum that is looked up, of 7, 8 and 8 bits. Both sums that a byte of codes chooses are less than 2^22 - 2^16 together, so that
- * their first digits can be added as bytes, as their last ones can. */
-VINLINE void store_sums(vf scaled, int8_t *to) {
-  __m512i q = _mm512_cvtps_epi32((__m512)scaled), rest = _mm512_srai_epi32(_mm512_add_epi32(q, _mm512_set1_epi32(64)), 7);
-  __m512i first = _mm512_srai_epi32(_mm512_add_epi32(rest, _mm512_set1_epi32(128)), 8);
-  _mm_storeu_si128((__m128i *)(void *)to, _mm512_cvtepi32_epi8(_mm512_sub_epi32(q, _mm512_slli_epi32(rest, 7))));
-  _mm_storeu_si128((__m128i *)(void *)(to + PLANE), _mm512_cvtepi32_epi8(rest));
-  _mm_storeu_si128((__m128i *)(void *)(to + 2 * PLANE), _mm512_cvtepi32_epi8(first));
+int cml_lanes_planes(const cml_compressed *w, const float *x, double largest) {
+  return w->vectors_half && (!by_entries(w) || two_digits_suffice(x, w->depth, largest)) ? 2 : PLANES;
 }
 
-VINLINE vf join_sums(const __m512i *acc) {
-  return vf_fma(vf_from_int((vi)acc[2]), vf_set1(1 << 15), vf_fma(vf_from_int((vi)acc[1]), vf_set1(128), vf_from_int((vi)acc[0])));
+/* The exponents of what tables of two planes are multiplied with, 0 to 7, so that products up to `sizes` in units of 2^-e fit into two digits.
+ * Of the largest one in 22 bits 16 are left. */
+VINLINE vi own_exponents(vf sizes, int e) {
+  vf scaled = scaled_by(sizes * vf_set1(1 + 0x1p-7f), e);
+  return (vi)_mm512_max_epi32(_mm512_sub_epi32(_mm512_srli_epi32((__m512i)scaled, 23), _mm512_set1_epi32(126 + 15)), _mm512_setzero_si512());
 }
 
 /* The 16 sums that four bits of codes choose from; with one bit a code, sums of x and -x. */
@@ -239,8 +275,17 @@ VINLINE vf nibble_sums(const float *x, size_t at, size_t n, size_t codes, const 
   return sum;
 }
 
-static void arrange_nibbles(const cml_compressed *w, const float *x, int e, int8_t *to) {
-  size_t codes = 4 / w->bits, nibbles = group_count(w) * 8;
+/* For the nibble of each of 16 elements. */
+static vi nibble_exponents(const cml_compressed *w, const float *x, size_t at, int e) {
+  vf sizes = vf_abs(load_elements(x, at, w->depth));
+  for (unsigned apart = 1; apart < 4 / w->bits; apart *= 2) sizes += vf_permute(sizes, vi_iota() ^ (int)apart);
+  return own_exponents(w->bits == 1 ? sizes : sizes * vf_set1(largest_entry(w->table, (size_t)1 << w->bits)), e);
+}
+
+static void arrange_nibbles(const cml_compressed *w, const float *x, int planes, int e, int8_t *to) {
+  size_t codes = 4 / w->bits, nibbles = group_count(w) * 8, group = group_tables(w, planes);
+  uint8_t *powers = (uint8_t *)to + group_count(w) * group;
+  int32_t exponents[W] = {0};
   vf factors[4];
   vi code = vi_iota(), mask = vi_set1((1 << w->bits) - 1);
   for (size_t j = 0; j < codes; j++) {
@@ -248,51 +293,69 @@ static void arrange_nibbles(const cml_compressed *w, const float *x, int e, int8
     factors[j] = w->bits == 1 ? vf_from_int(own * 2 - 1) : vf_permute(vf_load(w->table), own);
   }
   for (size_t i = 0; i < nibbles; i++) {
+    int8_t *table = to + i / 8 * group + i % 2 * (group / 2) + i / 2 % 4 * 16;
     vf sums = w->bits == 1   ? nibble_sums(x, i * 4, w->depth, 4, factors)
               : w->bits == 2 ? nibble_sums(x, i * 2, w->depth, 2, factors)
                              : nibble_sums(x, i, w->depth, 1, factors);
-    store_sums(scaled_by(sums, e), to + i / 8 * NIBBLE_TABLES + i % 2 * PLANES * PLANE + i / 2 % 4 * 16);
+    if (planes == PLANES) {
+      store_digits(PLANES, 7, scaled_by(sums, e), table, PLANE);
+      continue;
+    }
+    if (i * codes % W == 0) _mm512_storeu_si512(exponents, (__m512i)nibble_exponents(w, x, i * codes, e));
+    int own = exponents[i * codes % W];
+    store_digits(2, 8, scaled_by(sums, e - own), table, PLANE);
+    powers[i / 8 * 8 + i % 2 * 4 + i / 2 % 4] = (uint8_t)(1 << own);
   }
 }
 
 /* Tables of even number hold the 8 products of one element after those of the one before, the others the eight elements' products for one
  * entry after those for the entry before: so the index of either is three bits of codes where they lie, and three bits of the place. */
-static void arrange_eights(const cml_compressed *w, const float *x, int e, int8_t *to) {
+static void arrange_eights(const cml_compressed *w, const float *x, const int planes, int e, int8_t *to) {
   const vi lane = vi_iota(), high = lane >> 3, low = lane & 7;
+  const vf largest = vf_set1(largest_entry(w->table, 8));
+  uint8_t *powers = (uint8_t *)to + group_count(w) * group_tables(w, planes);
   const vf entries = vf_permute(vf_load(w->table), low);
-  for (size_t i = 0; i < group_count(w) * 8; i++, to += PLANES * PLANE) {
+  for (size_t i = 0; i < group_count(w) * 8; i++, to += planes * PLANE) {
     vf v = load_elements(x, i * 8, w->depth);
+    vi own = planes == 2 ? own_exponents(vf_abs(v) * largest, e) : vi_set1(0);
+    v = vf_scalef(v, vf_from_int(e - own));
+    if (planes == 2) _mm_storel_epi64((__m128i *)(void *)(powers + i * 8), _mm512_cvtepi32_epi8(_mm512_sllv_epi32(_mm512_set1_epi32(1), (__m512i)own)));
     for (int part = 0; part < 4; part++) {
       vf products = i % 2 ? vf_permute(v, low) * vf_permute(entries, high + 2 * part) : vf_permute(v, high + 2 * part) * entries;
-      store_digits(scaled_by(products, e), to + 16 * part, PLANE);
+      store_digits(planes, 8, products, to + 16 * part, PLANE);
     }
   }
 }
 
-/* By plane; behind them what the sums begin with. */
-static void arrange_entries(const cml_compressed *w, const float *x, int e, int8_t *to) {
+/* Where sums of the elements' digits lie, for each FLUSH elements by plane. */
+static int32_t *digit_sums(const cml_compressed *w, const int8_t *digits) {
+  return (int32_t *)(uintptr_t)(digits + round_up(entry_plane(w) * PLANES, REGISTER));
+}
+
+/* By plane. */
+static void arrange_entries(const cml_compressed *w, const float *x, const int planes, int e, int8_t *to) {
   const size_t plane = entry_plane(w);
-  int32_t *start = (int32_t *)(void *)(to + round_up(plane * PLANES, REGISTER));
+  int32_t *sums = digit_sums(w, to);
   const __m512i ones = _mm512_set1_epi8(1);
-  for (size_t from = 0; from < plane; from += FLUSH, start += PLANES) {
-    int32_t sums[PLANES];
+  for (size_t from = 0; from < plane; from += FLUSH, sums += PLANES) {
     size_t end = from + FLUSH < plane ? from + FLUSH : plane;
-    for (size_t i = from; i < end; i += W) store_digits(scaled_by(load_elements(x, i, w->depth), e), to + i, plane);
-    for (size_t p = 0; p < PLANES; p++) {
+    for (size_t i = from; i < end; i += W) store_digits(planes, 8, scaled_by(load_elements(x, i, w->depth), e), to + i, plane);
+    for (size_t p = 0; p < (size_t)planes; p++) {
       __m512i sum = _mm512_setzero_si512();
       for (size_t i = from; i < end; i += W)
         sum = dpbusd(sum, ones, _mm512_zextsi128_si512(_mm_loadu_si128((const __m128i *)(const void *)(to + p * plane + i))));
       sums[p] = _mm512_reduce_add_epi32(sum);
     }
-    palette_start(sums[0], sums[1], sums[2], start);
   }
 }
 
-void cml_lanes_arrange(const cml_compressed *w, const float *x, int e, float *arranged) {
+double cml_lanes_arrange(const cml_compressed *w, const float *x, int planes, double bound, float *arranged) {
   int8_t *to = (int8_t *)arranged;
-  if (by_entries(w)) arrange_entries(w, x, e, to);
-  else if (w->bits == 3) arrange_eights(w, x, e, to);
-  else arrange_nibbles(w, x, e, to);
+  int e = digits_exponent(bound, by_entries(w) ? planes : PLANES);
+  if (by_entries(w)) arrange_entries(w, x, planes, e, to);
+  else if (w->bits == 3) arrange_eights(w, x, planes, e, to);
+  else arrange_nibbles(w, x, planes, e, to);
+  return ldexp(1, -e);
 }
 
 /* ---- products: `sums` of a block's rows, in units of the last digit ---- */
@@ -306,10 +369,12 @@ VINLINE void ask(const uint8_t *p) {
 /* (codes & mask) | which */
 VINLINE __m512i table_index(__m512i codes, __m512i mask, __m512i which) { return _mm512_ternarylogic_epi32(codes, mask, which, 0xea); }
 
-/* Codes of one piece of the depth for a block of rows, and what is read after them. */
+/* Codes of one piece of the depth for a block of rows, what is read after them, and the tables they choose from. */
 typedef struct stretch {
   const uint8_t *codes, *next;
   size_t bytes; /* of codes */
+  const int8_t *tables;
+  const uint8_t *powers; /* with two planes, what each byte that is looked up is multiplied with */
 } stretch;
 
 /* What is read AHEAD bytes after the codes at `at`. */
@@ -317,140 +382,202 @@ VINLINE const uint8_t *ahead(const stretch *s, size_t at) {
   return at + AHEAD < s->bytes ? s->codes + at + AHEAD : s->next + (at + AHEAD - s->bytes);
 }
 
+/* Four of the powers for all lanes, eight for all pairs of lanes. */
+VINLINE __m512i spread_four(const void *p) {
+  int32_t four;
+  memcpy(&four, p, 4);
+  return _mm512_set1_epi32(four);
+}
+
+VINLINE __m512i spread_eight(const void *p) {
+  int64_t eight;
+  memcpy(&eight, p, 8);
+  return _mm512_set1_epi64(eight);
+}
+
 /* Of B blocks, `apart` bytes from one another: added to what `sums` holds. */
-VINLINE void nibble_sums_of_blocks(const int B, const stretch *from, size_t apart, const int8_t *tables, float *sums) {
+VINLINE void nibble_sums_of_blocks(const int P, const int B, const stretch *from, size_t apart, float *sums) {
   const __m512i ones = _mm512_set1_epi8(1), nibble = _mm512_set1_epi8(15), which = _mm512_set1_epi32(0x30201000);
+  const int8_t *tables = from->tables;
+  const uint8_t *powers = from->powers;
   __m512i acc[2 * SETS][PLANES];
-  CML_UNROLL for (int i = 0; i < B * SETS * PLANES; i++) acc[i / PLANES][i % PLANES] = _mm512_setzero_si512();
-  for (size_t at = 0; at < from->bytes; at += SETS * REGISTER, tables += NIBBLE_TABLES) {
+  CML_UNROLL for (int i = 0; i < B * SETS * P; i++) acc[i / P][i % P] = _mm512_setzero_si512();
+  for (size_t at = 0; at < from->bytes; at += SETS * REGISTER, tables += 2 * P * PLANE, powers += 8) {
     const uint8_t *codes = from->codes + at, *later = ahead(from, at);
-    __m512i table[2][PLANES];
-    CML_UNROLL for (size_t i = 0; i < 2 * PLANES; i++) table[i / PLANES][i % PLANES] = load_plane(tables, i);
+    __m512i table[2][PLANES], own[2] = {ones, ones};
+    CML_UNROLL for (int i = 0; i < 2 * P; i++) table[i / P][i % P] = load_plane(tables, (size_t)i);
+    if (P == 2) own[0] = spread_four(powers), own[1] = spread_four(powers + 4);
     CML_UNROLL for (int s = 0; s < B * SETS; s++) {
       const size_t place = (size_t)(s / SETS) * apart + s % SETS * REGISTER;
       ask(later + place);
       __m512i code = _mm512_loadu_si512(codes + place), even = table_index(code, nibble, which), odd = table_index(_mm512_srli_epi32(code, 4), nibble, which);
       __m512i a[PLANES], b[PLANES];
-      CML_UNROLL for (size_t p = 0; p < PLANES; p++) a[p] = _mm512_permutexvar_epi8(even, table[0][p]), b[p] = _mm512_permutexvar_epi8(odd, table[1][p]);
-      acc[s][2] = dpbusd(acc[s][2], ones, _mm512_add_epi8(a[2], b[2]));
-      acc[s][1] = dpbusd(dpbusd(acc[s][1], ones, a[1]), ones, b[1]);
-      acc[s][0] = dpbusd(acc[s][0], ones, _mm512_add_epi8(a[0], b[0]));
+      CML_UNROLL for (int p = 0; p < P; p++) a[p] = _mm512_permutexvar_epi8(even, table[0][p]), b[p] = _mm512_permutexvar_epi8(odd, table[1][p]);
+      CML_UNROLL for (int p = 0; p < P; p++) {
+        if (P == PLANES && p != 1) acc[s][p] = dpbusd(acc[s][p], ones, _mm512_add_epi8(a[p], b[p])); /* of 7 bits */
+        else acc[s][p] = dpbusd(dpbusd(acc[s][p], own[0], a[p]), own[1], b[p]);
+      }
     }
   }
-  CML_UNROLL for (int s = 0; s < B * SETS; s++) vf_store(sums + s * W, vf_load(sums + s * W) + join_sums(acc[s]));
+  CML_UNROLL for (int s = 0; s < B * SETS; s++) vf_store(sums + s * W, vf_load(sums + s * W) + join_digits(P, P == 2 ? 8 : 7, acc[s]));
 }
 
-static __attribute__((noinline)) void nibble_sums_of_one(const stretch *from, const int8_t *tables, float *sums) {
-  nibble_sums_of_blocks(1, from, 0, tables, sums);
-}
+#define NIBBLE_SUMS(P, B)                                                                                                   \
+  static __attribute__((noinline)) void nibble_sums_##P##_##B(const stretch *from, size_t apart, float *sums) {             \
+    nibble_sums_of_blocks(P, B, from, apart, sums);                                                                         \
+  }
+NIBBLE_SUMS(2, 1)
+NIBBLE_SUMS(2, 2)
+NIBBLE_SUMS(3, 1)
+NIBBLE_SUMS(3, 2)
 
-static __attribute__((noinline)) void nibble_sums_of_two(const stretch *from, size_t apart, const int8_t *tables, float *sums) {
-  nibble_sums_of_blocks(2, from, apart, tables, sums);
-}
-
-/* Register i of the four that the three at p hold; i = 3: their upper bits. */
+/* Register i of the four that the three of a set hold, from p on; i = 3: their upper bits. */
 VINLINE __m512i load_codes(const uint8_t *p, const int i) {
-  __m512i a = _mm512_loadu_si512(p + (i < 3 ? i : 0) * REGISTER);
+  __m512i a = _mm512_loadu_si512(p + (i < 3 ? i : 0) * SETS * REGISTER);
   if (i < 3) return a;
-  __m512i b = _mm512_loadu_si512(p + REGISTER), c = _mm512_loadu_si512(p + 2 * REGISTER);
+  __m512i b = _mm512_loadu_si512(p + SETS * REGISTER), c = _mm512_loadu_si512(p + 2 * SETS * REGISTER);
   __m512i ab = _mm512_ternarylogic_epi32(_mm512_set1_epi8(3), _mm512_srli_epi16(a, 6), _mm512_srli_epi16(b, 4), 0xca); /* mask ? a : b */
   return _mm512_ternarylogic_epi32(_mm512_set1_epi8(15), ab, _mm512_srli_epi16(c, 2), 0xca);
 }
 
-/* 32 rows. */
-static void eight_sums_of_half(const stretch *from, const int8_t *tables, float *sums) {
+/* Of B halves of a block, 32 rows each, `apart` bytes from one another: added to what `sums` holds. */
+VINLINE void eight_sums_of_halves(const int P, const int B, const stretch *from, size_t apart, float *sums) {
   const __m512i ones = _mm512_set1_epi8(1), low = _mm512_set1_epi8(7), high = _mm512_set1_epi8(0x38);
   const __m512i eighths = _mm512_set1_epi64(0x3830282018100800), places = _mm512_set1_epi64(0x0706050403020100);
-  __m512i acc[SETS][PLANES];
-  CML_UNROLL for (int i = 0; i < SETS * PLANES; i++) acc[i / PLANES][i % PLANES] = _mm512_setzero_si512();
-  for (size_t at = 0; at < from->bytes; at += SETS * 3 * REGISTER, tables += EIGHT_TABLES) {
+  const int8_t *tables = from->tables;
+  const uint8_t *powers = from->powers;
+  __m512i acc[2 * SETS][PLANES];
+  CML_UNROLL for (int i = 0; i < B * SETS * P; i++) acc[i / P][i % P] = _mm512_setzero_si512();
+  for (size_t at = 0; at < from->bytes; at += SETS * 3 * REGISTER, tables += 8 * P * PLANE, powers += 64) {
     const uint8_t *codes = from->codes + at, *later = ahead(from, at);
     CML_UNROLL for (int i = 0; i < 4; i++) {
-      CML_UNROLL for (int s = 0; s < SETS; s++) {
-        if (i < 3) ask(later + (s * 3 + i) * REGISTER);
-        __m512i code = load_codes(codes + s * 3 * REGISTER, i), first = table_index(code, low, eighths), second = table_index(code, high, places);
-        CML_UNROLL for (size_t p = 0; p < PLANES; p++) {
-          acc[s][p] = dpbusd(acc[s][p], ones, _mm512_permutexvar_epi8(first, load_plane(tables, (size_t)i * 2 * PLANES + p)));
-          acc[s][p] = dpbusd(acc[s][p], ones, _mm512_permutexvar_epi8(second, load_plane(tables, ((size_t)i * 2 + 1) * PLANES + p)));
+      __m512i own[2] = {ones, ones};
+      if (P == 2) own[0] = spread_eight(powers + 16 * i), own[1] = spread_eight(powers + 16 * i + 8);
+      CML_UNROLL for (int s = 0; s < B * SETS; s++) {
+        const size_t place = (size_t)(s / SETS) * apart + s % SETS * REGISTER;
+        if (i < 3) ask(later + place + i * SETS * REGISTER);
+        __m512i code = load_codes(codes + place, i), first = table_index(code, low, eighths), second = table_index(code, high, places);
+        CML_UNROLL for (int p = 0; p < P; p++) {
+          acc[s][p] = dpbusd(acc[s][p], own[0], _mm512_permutexvar_epi8(first, load_plane(tables, (size_t)(i * 2 * P + p))));
+          acc[s][p] = dpbusd(acc[s][p], own[1], _mm512_permutexvar_epi8(second, load_plane(tables, (size_t)((i * 2 + 1) * P + p))));
         }
       }
     }
   }
   const vi even = vi_iota() * 2;
-  CML_UNROLL for (int s = 0; s < SETS; s += 2) {
-    __m512 a = (__m512)join_digits(acc[s]), b = (__m512)join_digits(acc[s + 1]);
+  CML_UNROLL for (int s = 0; s < B * SETS; s += 2) {
+    __m512 a = (__m512)join_digits(P, 8, acc[s]), b = (__m512)join_digits(P, 8, acc[s + 1]);
     vf pairs = (vf)_mm512_permutex2var_ps(a, (__m512i)even, b) + (vf)_mm512_permutex2var_ps(a, (__m512i)(even + 1), b);
     vf_store(sums + s * 8, vf_load(sums + s * 8) + pairs);
   }
 }
 
-static void eight_sums_of_block(const stretch *from, const int8_t *tables, float *sums) {
-  const size_t half = from->bytes / 2;
-  eight_sums_of_half(&(stretch){from->codes, from->codes + half, half}, tables, sums);
-  eight_sums_of_half(&(stretch){from->codes + half, from->next, half}, tables, sums + BLOCK / 2);
+static __attribute__((noinline)) void eight_sums_2(const stretch *from, size_t apart, float *sums) { eight_sums_of_halves(2, 2, from, apart, sums); }
+static __attribute__((noinline)) void eight_sums_3(const stretch *from, float *sums) { eight_sums_of_halves(3, 1, from, 0, sums); }
+
+/* Sums of three planes of both halves do not fit into the registers. */
+static void eight_sums_of_block(int planes, const stretch *from, float *sums) {
+  const size_t bytes = from->bytes / 2;
+  stretch half = *from;
+  half.bytes = bytes;
+  if (planes == 2) {
+    eight_sums_2(&half, bytes, sums);
+    return;
+  }
+  half.next = from->codes + bytes;
+  eight_sums_3(&half, sums);
+  half.codes = half.next, half.next = from->next;
+  eight_sums_3(&half, sums + BLOCK / 2);
 }
 
-/* Adds four elements' products for 16 rows, whose entries' digits were looked up. */
-VINLINE void add_products(__m512i *acc, const __m512i *t, const __m512i *x) {
-  acc[2] = dpbusd(acc[2], t[2], x[2]);
-  acc[1] = dpbusd(dpbusd(acc[1], t[2], x[1]), t[1], x[2]);
-  acc[0] = dpbusd(dpbusd(dpbusd(acc[0], t[2], x[0]), t[1], x[1]), t[0], x[2]);
+/* Adds four elements' products for 16 rows, whose entries' T digits were looked up, with X digits of the elements: of 6 to 9 products of digits those
+ * that are not 2^-24 of the largest one's unit. */
+VINLINE void add_products(const int X, const int T, __m512i *acc, const __m512i *t, const __m512i *x) {
+  CML_UNROLL for (int i = T; i--;)
+    CML_UNROLL for (int j = X; j--;)
+      if (i + j >= X + T - 4) acc[i + j - (X + T - 4)] = dpbusd(acc[i + j - (X + T - 4)], t[i], x[j]);
 }
 
 /* The digits of four elements for all lanes. */
-VINLINE void spread_digits(const int8_t *digits, size_t plane, __m512i *x) {
-  CML_UNROLL for (size_t p = 0; p < PLANES; p++) {
-    int32_t four;
-    memcpy(&four, digits + p * plane, 4);
-    x[p] = _mm512_set1_epi32(four);
-  }
+VINLINE void spread_digits(const int X, const int8_t *digits, size_t plane, __m512i *x) {
+  CML_UNROLL for (int p = 0; p < X; p++) x[p] = spread_four(digits + (size_t)p * plane);
 }
 
-VINLINE void six_products(const uint8_t *codes, const int8_t *digits, size_t plane, __m512i table[PLANES][4], __m512i acc[SETS][PLANES]) {
+/* What sums begin with, entries' digits being those plus 128 of the first digit. The products of the lowest digits that are left out are made up
+ * for by 2^-8 of their mean: digits that are 127.5 in the mean. */
+VINLINE void entry_start(const int X, const int T, const int32_t *sums, __m512i *start) {
+  int32_t rest = X + T == 6 ? (sums[0] + sums[1]) >> 1 : X + T == 5 ? sums[0] >> 1 : 0;
+  start[0] = _mm512_set1_epi32(X == 2 ? rest : rest - sums[0] * 128);
+  start[1] = _mm512_set1_epi32(sums[X - 2] * -128), start[2] = _mm512_set1_epi32(sums[X - 1] * -128);
+}
+
+VINLINE void six_products(const int X, const int T, const uint8_t *codes, const int8_t *digits, size_t plane, __m512i table[PLANES][4],
+                          __m512i acc[SETS][PLANES]) {
   CML_UNROLL for (int i = 0; i < 4; i++) {
     __m512i x[PLANES], t[PLANES];
-    spread_digits(digits + i * 4, plane, x);
+    spread_digits(X, digits + i * 4, plane, x);
     CML_UNROLL for (int s = 0; s < SETS; s++) {
-      const uint8_t *at = codes + s * 3 * REGISTER;
-      if (i < 3) ask(at + i * REGISTER + AHEAD);
+      const uint8_t *at = codes + s * REGISTER;
+      if (i < 3) ask(at + i * SETS * REGISTER + AHEAD);
       __m512i code = load_codes(at, i);
-      CML_UNROLL for (int p = 0; p < PLANES; p++) t[p] = _mm512_permutexvar_epi8(code, table[p][0]);
-      add_products(acc[s], t, x);
+      CML_UNROLL for (int p = 0; p < T; p++) t[p] = _mm512_permutexvar_epi8(code, table[p][0]);
+      add_products(X, T, acc[s], t, x);
     }
   }
 }
 
-VINLINE void byte_products(const uint8_t *codes, const int8_t *digits, size_t plane, __m512i table[PLANES][4], __m512i acc[SETS][PLANES]) {
+VINLINE void byte_products(const int X, const int T, const uint8_t *codes, const int8_t *digits, size_t plane, __m512i table[PLANES][4],
+                           __m512i acc[SETS][PLANES]) {
   const __m512i beyond = _mm512_set1_epi8((char)-REGISTER);
   __m512i x[PLANES], t[PLANES];
-  spread_digits(digits, plane, x);
+  spread_digits(X, digits, plane, x);
   CML_UNROLL for (int s = 0; s < SETS; s++) {
     ask(codes + s * REGISTER + AHEAD);
     __m512i code = _mm512_loadu_si512(codes + s * REGISTER);
     __mmask64 upper = _mm512_movepi8_mask(code);
-    t[0] = _mm512_maskz_permutexvar_epi8(_mm512_testn_epi8_mask(code, beyond), code, table[0][0]);
-    CML_UNROLL for (int p = 1; p < PLANES; p++) t[p] = look_up_bytes(code, upper, table[p]);
-    add_products(acc[s], t, x);
+    if (T == PLANES) t[0] = _mm512_maskz_permutexvar_epi8(_mm512_testn_epi8_mask(code, beyond), code, table[0][0]);
+    CML_UNROLL for (int p = T - 2; p < T; p++) t[p] = look_up_bytes(code, upper, table[p]);
+    add_products(X, T, acc[s], t, x);
   }
 }
 
-VINLINE void entry_sums_of_block(const int bits, const uint8_t *codes, const cml_compressed *w, const int8_t *digits, uint8_t palette[PLANES][256],
-                                 float *sums) {
+VINLINE void entry_sums_of_block(const int bits, const int X, const int T, const uint8_t *codes, const cml_compressed *w, const int8_t *digits,
+                                 uint8_t palette[PLANES][256], float *sums) {
   const size_t plane = entry_plane(w), depth = round_up(w->depth, group_codes(w)), step = bits == 6 ? 16 : 4;
-  const int32_t *start = (const int32_t *)(const void *)(digits + round_up(plane * PLANES, REGISTER));
+  const int32_t *of_digits = digit_sums(w, digits);
   __m512i table[PLANES][4];
-  CML_UNROLL for (int i = 0; i < PLANES * 4; i++) table[i / 4][i % 4] = _mm512_loadu_si512(palette[i / 4] + (bits == 8 ? i % 4 * REGISTER : 0));
-  for (size_t from = 0; from < depth; from += FLUSH, start += PLANES) {
+  CML_UNROLL for (int i = 0; i < T * 4; i++) table[i / 4][i % 4] = _mm512_loadu_si512(palette[i / 4] + (bits == 8 ? i % 4 * REGISTER : 0));
+  for (size_t from = 0; from < depth; from += FLUSH, of_digits += PLANES) {
     __m512i acc[SETS][PLANES];
     size_t end = from + FLUSH < depth ? from + FLUSH : depth;
-    CML_UNROLL for (int i = 0; i < SETS * PLANES; i++) acc[i / PLANES][i % PLANES] = _mm512_set1_epi32(start[i % PLANES]);
+    CML_UNROLL for (int s = 0; s < SETS; s++) entry_start(X, T, of_digits, acc[s]);
     for (size_t k = from; k < end; k += step, codes += step * (size_t)bits / 8 * BLOCK) {
-      if (bits == 6) six_products(codes, digits + k, plane, table, acc);
-      else byte_products(codes, digits + k, plane, table, acc);
+      if (bits == 6) six_products(X, T, codes, digits + k, plane, table, acc);
+      else byte_products(X, T, codes, digits + k, plane, table, acc);
     }
-    CML_UNROLL for (int s = 0; s < SETS; s++) vf_store(sums + s * W, from ? vf_load(sums + s * W) + join_digits(acc[s]) : join_digits(acc[s]));
+    CML_UNROLL for (int s = 0; s < SETS; s++) {
+      vf sum = join_digits(PLANES, 8, acc[s]);
+      vf_store(sums + s * W, from ? vf_load(sums + s * W) + sum : sum);
+    }
   }
 }
+
+typedef void entry_function(const uint8_t *codes, const cml_compressed *w, const int8_t *digits, uint8_t palette[PLANES][256], float *sums);
+#define ENTRY_SUMS(bits, X, T)                                                                                                                \
+  static void entry_sums_##bits##_##X##_##T(const uint8_t *codes, const cml_compressed *w, const int8_t *digits, uint8_t palette[PLANES][256], \
+                                            float *sums) {                                                                                    \
+    entry_sums_of_block(bits, X, T, codes, w, digits, palette, sums);                                                                         \
+  }
+ENTRY_SUMS(6, 2, 2)
+ENTRY_SUMS(6, 2, 3)
+ENTRY_SUMS(6, 3, 2)
+ENTRY_SUMS(6, 3, 3)
+ENTRY_SUMS(8, 2, 2)
+ENTRY_SUMS(8, 2, 3)
+ENTRY_SUMS(8, 3, 2)
+ENTRY_SUMS(8, 3, 3)
+static entry_function *const entry_functions[2][2][2] = {{{entry_sums_6_2_2, entry_sums_6_2_3}, {entry_sums_6_3_2, entry_sums_6_3_3}},
+                                                         {{entry_sums_8_2_2, entry_sums_8_2_3}, {entry_sums_8_3_2, entry_sums_8_3_3}}};
 
 /* `unit` is a power of two. Of one bit sums of x and -x were looked up: (t0 + t1) / 2 times the sum of x and (t1 - t0) / 2 times those. */
 static void finish(const cml_compressed *w, size_t n, size_t rows, const float *sums, const fixed_head *head, double unit, float *y) {
@@ -465,24 +592,27 @@ static void finish(const cml_compressed *w, size_t n, size_t rows, const float *
       double zero = 0.5 * ((double)t[0] + (double)t[1]) * (double)head->sum, one = 0.5 * ((double)t[1] - (double)t[0]) * unit;
       vf_store_n(y + r, vd_float(vf_double(sum) * vd_set1(one) + vd_set1(zero)), some);
     } else {
-      vf_store_n(y + r, scaled_by(sum, e), some);
+      sum = scaled_by(sum, e);
+      if (by_entries(w) && w->vectors_half) sum = vf_fma(vf_load_n(mean_errors(w, w->packed) + n + r, some), vf_set1(head->sum), sum);
+      vf_store_n(y + r, sum, some);
     }
   }
 }
 
 /* Rows [begin, end) of a stripe: a piece of the depth after the other, whose tables stay in the first-level cache. */
 static void stripe_products(const cml_compressed *w, size_t begin, size_t end, const int8_t *tables, const fixed_head *head, float *y) {
-  const size_t groups = group_count(w), piece = piece_groups(w), bytes = BLOCK * group_bytes(w), step = by_nibbles(w) ? NIBBLE_TABLES : EIGHT_TABLES;
+  const size_t groups = group_count(w), piece = piece_groups(w), bytes = BLOCK * group_bytes(w), step = group_tables(w, head->planes);
+  const uint8_t *powers = (const uint8_t *)tables + groups * step;
   const uint8_t *codes = w->packed;
   float sums[STRIPE] = {0};
   for (size_t g = 0, some; g < groups; g += some) {
     some = groups - g < piece ? groups - g : piece;
     size_t after = groups - g - some < piece ? groups - g - some : piece; /* groups of the next piece */
     for (size_t n = begin; n < end; n += BLOCK) {
-      stretch s = {codes + piece_at(w, n, g, some), NULL, some * bytes};
+      stretch s = {codes + piece_at(w, n, g, some), NULL, some * bytes, tables + g * step, powers + g * group_powers(w)};
       s.next = n + BLOCK < end || !after ? s.codes + s.bytes : codes + piece_at(w, begin, g + some, after);
-      if (by_nibbles(w)) nibble_sums_of_one(&s, tables + g * step, sums + n - begin);
-      else eight_sums_of_block(&s, tables + g * step, sums + n - begin);
+      if (by_nibbles(w)) (head->planes == 2 ? nibble_sums_2_1 : nibble_sums_3_1)(&s, 0, sums + n - begin);
+      else eight_sums_of_block(head->planes, &s, sums + n - begin);
     }
   }
   finish(w, begin, end - begin, sums, head, head->unit, y + begin);
@@ -491,28 +621,28 @@ static void stripe_products(const cml_compressed *w, size_t begin, size_t end, c
 /* With tables of the whole depth, from the second-level cache: two blocks at a time, half of the rows apart, halve what is read of them. */
 static void whole_products(const cml_compressed *w, size_t begin, size_t end, const int8_t *tables, const fixed_head *head, float *y) {
   const size_t groups = group_count(w), row = groups * group_bytes(w), blocks = (end - begin + BLOCK - 1) / BLOCK, apart = blocks / 2 * BLOCK;
-  const uint8_t *codes = (const uint8_t *)w->packed + begin * row;
+  const uint8_t *codes = (const uint8_t *)w->packed + begin * row, *powers = (const uint8_t *)tables + groups * group_tables(w, head->planes);
   for (size_t i = 0; i < apart; i += BLOCK) {
     size_t second = begin + apart + i;
     float sums[2 * BLOCK] = {0};
-    const stretch s = {codes + i * row, codes + (i + BLOCK) * row, BLOCK * row};
-    nibble_sums_of_two(&s, apart * row, tables, sums);
+    const stretch s = {codes + i * row, codes + (i + BLOCK) * row, BLOCK * row, tables, powers};
+    (head->planes == 2 ? nibble_sums_2_2 : nibble_sums_3_2)(&s, apart * row, sums);
     finish(w, begin + i, BLOCK, sums, head, head->unit, y + begin + i);
     finish(w, second, end - second < BLOCK ? end - second : BLOCK, sums + BLOCK, head, head->unit, y + second);
   }
   if (blocks % 2 == 0) return;
   size_t last = 2 * apart;
   float sums[BLOCK] = {0};
-  const stretch s = {codes + last * row, codes + (last + BLOCK) * row, BLOCK * row};
-  nibble_sums_of_one(&s, tables, sums);
+  const stretch s = {codes + last * row, codes + (last + BLOCK) * row, BLOCK * row, tables, powers};
+  (head->planes == 2 ? nibble_sums_2_1 : nibble_sums_3_1)(&s, 0, sums);
   finish(w, begin + last, end - begin - last, sums, head, head->unit, y + begin + last);
 }
 
 /* As cut_palette, by renumbered codes. */
-static double cut_in_order(const cml_compressed *w, size_t n, uint8_t palette[PLANES][256]) {
+static double cut_in_order(const cml_compressed *w, size_t n, int planes, uint8_t palette[PLANES][256]) {
   uint8_t place[256], cut[PLANES][256];
-  double unit = cut_palette(w, n, palette);
-  if (w->bits != 8 || !order_entries(palette[0], place)) return unit;
+  double unit = cut_palette(w, n, planes, palette);
+  if (w->bits != 8 || planes == 2 || !order_entries(palette[0], place)) return unit;
   memcpy(cut, palette, sizeof cut);
   for (size_t i = 0; i < PLANES * 256; i++) palette[i / 256][place[i % 256]] = cut[i / 256][i % 256];
   return unit;
@@ -524,6 +654,7 @@ void cml_lanes_product(const cml_compressed *w, size_t begin, size_t end, const 
   const uint8_t *codes = w->packed;
   uint8_t palette[PLANES][256];
   double unit = head->unit;
+  int planes = PLANES;
   if (by_nibbles(w) && piece_groups(w) == groups) {
     whole_products(w, begin, end, from, head, y);
     return;
@@ -534,9 +665,11 @@ void cml_lanes_product(const cml_compressed *w, size_t begin, size_t end, const 
   }
   for (size_t n = begin; n < end && by_entries(w); n += BLOCK) {
     float sums[BLOCK];
-    if (n == begin || n % w->table_rows == 0) unit = 65536 * head->unit * cut_in_order(w, n, palette);
-    if (w->bits == 6) entry_sums_of_block(6, codes + n * packed_row, w, from, palette, sums);
-    else entry_sums_of_block(8, codes + n * packed_row, w, from, palette, sums);
+    if (n == begin || n % w->table_rows == 0) {
+      planes = palette_planes(w, n);
+      unit = ldexp(head->unit * cut_in_order(w, n, planes, palette), 8 * (head->planes + planes - 4));
+    }
+    entry_functions[w->bits == 8][head->planes - 2][planes - 2](codes + n * packed_row, w, from, palette, sums);
     finish(w, n, end - n < BLOCK ? end - n : BLOCK, sums, head, unit, y + n);
   }
 }

@@ -86,7 +86,7 @@ void cml_scaled_arrange(const cml_compressed *w, const float *x, int e, float *a
     int32_t lanes[W];
     for (size_t i = 0, at = 0; i < w->block; i += W, at += step) {
       int8_t digits[REGISTER] = {0};
-      store_digits(scaled_by(load_elements(x + k * w->block, i, w->block), e), digits, W);
+      store_digits(PLANES, 8, scaled_by(load_elements(x + k * w->block, i, w->block), e), digits, W);
       __m512i all = _mm512_loadu_si512(digits);
       sum = dpbusd(sum, ones, all);
       size_t left = block_digits - at;
@@ -141,7 +141,7 @@ VINLINE void scaled_block(const int M, const int S, const int bits, const cml_co
   CML_UNROLL for (int s = 0; s < S; s++) {
     vf scale = scales_of(block, w->scale_half, set + s);
     CML_UNROLL for (int m = 0; m < M; m++) {
-      vf f = join_digits(acc[m][s]);
+      vf f = join_digits(PLANES, 8, acc[m][s]);
       if (w->offset) f -= scales_of(block + scales_bytes(w), w->scale_half, set + s) * x[m].sums[k];
       totals[m][set + s] = vf_fma(f, scale, totals[m][set + s]);
     }

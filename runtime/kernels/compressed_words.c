@@ -188,7 +188,7 @@ static void words_arrange(const cml_compressed *w, const float *x, float *arrang
   double largest = (double)vf_hmax(large);
   words_head head = {.fixed = digits_suffice((double)vf_sum(size), largest, (double)w->depth)};
   if (head.fixed) {
-    int e = digits_exponent(largest);
+    int e = digits_exponent(largest, 3);
     head.unit = ldexp(1, -e);
     arrange_digits(w, x, e, arranged);
   } else {

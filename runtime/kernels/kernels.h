@@ -62,6 +62,7 @@ typedef struct cml_compressed {
   bool scale_half;
   size_t scale_rows, blocks, block;
   size_t vectors;           /* that are multiplied at once, at most: what is worth packing */
+  bool vectors_half;        /* elements of vectors are float16 and so will be the results: errors may be a tenth of that type's rounding */
   const void *packed;       /* what compressed_pack made of the codes, which are read all the same for vectors that it does not suit; or NULL */
 } cml_compressed;
 

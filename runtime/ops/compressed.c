@@ -140,7 +140,8 @@ static void pack_blocks(void *context, size_t begin, size_t end) {
   p->k->compressed_pack(p->w, begin * CML_COMPRESSED_ROWS, last < p->w->columns ? last : p->w->columns, p->to);
 }
 
-/* Scales are packed beside the codes, and the same codes may have others; palettes of 8 bits decide how codes are numbered. */
+/* Scales are packed beside the codes, and the same codes may have others; palettes of 8 bits decide how codes are numbered, those of 6, too, what
+ * float16 programs add. */
 static uint64_t mix(uint64_t hash, const void *data, size_t bytes) {
   const char *p = data;
   for (size_t i = 0; p && i < bytes; i += 8) {
@@ -159,8 +160,8 @@ static cml_status pack_codes(const cml_kernels *k, const cml_tensor *codes, cml_
   bool ready;
   if (!bytes) return CML_OK;
   size_t scales = w->scale ? w->columns / w->scale_rows * w->blocks * (w->scale_half ? 2 : 4) : 0;
-  size_t tables = !w->scale && w->bits == 8 ? w->columns / w->table_rows * w->table_size * sizeof *w->table : 0;
-  uint64_t hash = mix(mix(mix(scales, w->scale, scales), w->offset, scales), w->table, tables);
+  size_t tables = !w->scale && w->bits >= 6 ? w->columns / w->table_rows * w->table_size * sizeof *w->table : 0;
+  uint64_t hash = mix(mix(mix(scales, w->scale, scales), w->offset, scales), w->table, tables) ^ (tables && w->vectors_half);
   int64_t layout[] = {w->bits, (int64_t)w->columns, (int64_t)w->depth, (int64_t)w->block, w->scale_half, w->offset != NULL, (int64_t)hash};
   void *to = cml_call_keep_packed(keeper, bytes, codes, layout, sizeof layout / sizeof *layout, &ready, err);
   if (!to) return keeper->keep_status;
@@ -169,9 +170,10 @@ static cml_status pack_codes(const cml_kernels *k, const cml_tensor *codes, cml_
   return CML_OK;
 }
 
-cml_status cml_compressed_make(const cml_kernels *k, const cml_call *c, size_t vectors, cml_call *keeper, cml_compressed *out, cml_error *err) {
+cml_status cml_compressed_make(const cml_kernels *k, const cml_call *c, size_t vectors, bool half, cml_call *keeper, cml_compressed *out, cml_error *err) {
   if (!read_source(c, out)) return cml_call_fail(keeper, err, "the weights are not compressed in a way that can be multiplied");
   out->vectors = vectors;
+  out->vectors_half = half;
   CML_TRY(out->table_size ? make_tables(c, keeper, out, err) : make_scales(c, keeper, out, err));
   return pack_codes(k, cml_arg(c, 0), keeper, out, err);
 }

@@ -130,7 +130,7 @@ static cml_status prepare_linear(cml_call *c, cml_error *err) {
   for (int32_t i = 0; i + 1 < x->rank; i++) rows = cml_dim_mul(rows, x->dims[i]);
   if (!w->data) {
     if (!(p->compressed = cml_call_keep(c, sizeof *p->compressed, err))) return c->keep_status;
-    CML_TRY(cml_compressed_make(k, c->compressed, rows > 0 ? (size_t)rows : 1, c, p->compressed, err));
+    CML_TRY(cml_compressed_make(k, c->compressed, rows > 0 ? (size_t)rows : 1, x->dtype == CML_F16, c, p->compressed, err));
     if (p->compressed->packed) cml_arg_unread(c, w);
     c->prepared = p;
     return CML_OK;

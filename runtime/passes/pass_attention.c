@@ -1,8 +1,8 @@
 /* Attention as converters write it out becomes one step that never holds all scores: matmul(q, k^T) -> * scale -> masks -> softmax ->
  * matmul(…, v). The scale is optional, or may be the query's and the key's; up to two masks may be added, or chosen by `select` (what they
  * leave out takes one number), for which the heads may be grouped in another way in between. Operands may lie with their rows as columns, the second product
- * may be that of the transposed matrices, all scores may be transposed (keys by queries), keys and values may be shared by heads (broadcast):
- * steps that say so are put before and after, and `attention-views` makes strides of them. */
+ * may be that of the transposed matrices, keys and values may be shared by heads (broadcast): steps that say so are put before and after,
+ * and `attention-views` makes strides of them. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -36,7 +36,6 @@ typedef struct scores {
   float scale, fill; /* what is left out */
   bool scaled, filled;
   bool q_turned, k_turned; /* with rows as columns */
-  bool turned;             /* the scores are keys by queries, softmax goes down their columns */
   cml_step *turn;          /* a transpose that makes k so; or NULL */
   cml_step *parts[MOST_PARTS];
   size_t part_count;
@@ -101,7 +100,6 @@ static bool walk(cml_graph *g, const cml_use *uses, size_t at, uint32_t value, s
     uint32_t x = cml_pass_arg(s, "x");
     return same_rows(cml_pass_type(g, x), cml_pass_type(g, value)) && walk(g, uses, at, x, found);
   }
-  if (found->turned && (cml_pass_is(s, "select") || cml_pass_is(s, "add"))) return false; /* masks would have to be transposed */
   if (cml_pass_is(s, "select")) return found->mask_count < CML_ATTENTION_MASKS && walk_select(g, uses, at, s, found);
   if (cml_pass_is(s, "add") && found->mask_count < CML_ATTENTION_MASKS && !found->scaled) {
     const uint32_t x = cml_pass_arg(s, "x"), y = cml_pass_arg(s, "y");
@@ -115,16 +113,16 @@ static bool walk(cml_graph *g, const cml_use *uses, size_t at, uint32_t value, s
     return walk(g, uses, at, cml_pass_arg(s, right ? "x" : "y"), found);
   }
   if (!cml_pass_is(s, "matmul")) return false;
-  found->q = cml_pass_arg(s, found->turned ? "y" : "x"), found->k = cml_pass_arg(s, found->turned ? "x" : "y");
-  found->q_turned = found->turned != truth(g, s, found->turned ? "transpose_y" : "transpose_x");
-  if (found->turned != truth(g, s, found->turned ? "transpose_x" : "transpose_y")) return true;
+  found->q = cml_pass_arg(s, "x"), found->k = cml_pass_arg(s, "y");
+  found->q_turned = truth(g, s, "transpose_x");
+  if (truth(g, s, "transpose_y")) return true;
   found->turn = maker(g, uses, at, found->k);
   if (found->turn && !(cml_pass_is(found->turn, "transpose") && cml_pass_constant(g, found->turn, "perm"))) found->turn = NULL;
   found->k_turned = !found->turn;
   return true;
 }
 
-/* The softmax of rows, or of columns, that makes `value`, perhaps with the heads grouped in another way behind it. */
+/* The softmax of rows that makes `value`, perhaps with the heads grouped in another way behind it. */
 static cml_step *softmax_behind(cml_graph *g, const cml_use *uses, size_t at, uint32_t value, scores *found) {
   cml_step *s = maker(g, uses, at, value);
   found->part_count = 0;
@@ -135,10 +133,7 @@ static cml_step *softmax_behind(cml_graph *g, const cml_use *uses, size_t at, ui
   if (!s || !cml_pass_is(s, "softmax")) return NULL;
   uint32_t axis_value = cml_pass_arg(s, "axis");
   int64_t axis = axis_value == CML_NO_VALUE || !cml_pass_type(g, axis_value)->data ? -1 : cml_tensor_get_int(cml_pass_type(g, axis_value), 0);
-  const int32_t rank = cml_pass_type(g, s->outs[0])->rank;
-  if (axis < 0) axis += rank;
-  if (axis != rank - 1 && axis != rank - 2) return NULL;
-  found->turned = axis == rank - 2;
+  if (axis != -1 && axis != cml_pass_type(g, s->outs[0])->rank - 1) return NULL;
   found->parts[found->part_count++] = s;
   return s;
 }
@@ -340,8 +335,8 @@ static cml_status fuse(attention_pass *p, size_t at, cml_error *err) {
   scores found = {.masks = {CML_NO_VALUE, CML_NO_VALUE}, .scale = 1};
   bool swapped = false, v_turned = truth(g, last, "transpose_y");
   uint32_t v = cml_pass_arg(last, "y");
-  if (!(soft = softmax_behind(g, p->uses, at, cml_pass_arg(last, "x"), &found)) || truth(g, last, "transpose_x") != found.turned) {
-    if (!(soft = softmax_behind(g, p->uses, at, v, &found)) || v_turned == found.turned) return CML_OK;
+  if (truth(g, last, "transpose_x") || !(soft = softmax_behind(g, p->uses, at, cml_pass_arg(last, "x"), &found))) {
+    if (!v_turned || !(soft = softmax_behind(g, p->uses, at, v, &found))) return CML_OK;
     swapped = true, v = cml_pass_arg(last, "x"), v_turned = !truth(g, last, "transpose_x"); /* the product of the transposed matrices */
   }
   if (!walk(g, p->uses, at, cml_pass_arg(soft, "x"), &found)) return CML_OK;

@@ -1,6 +1,7 @@
 /* Products with compressed weights against the plain sum in double precision: every table of kernels, every width of codes, palettes
  * and scales of all groupings, ragged rows, buffers that end at an unmapped page. With --bench [TABLE [SECONDS [FORM [VECTORS]]]] it prints
- * how fast the products of one vector (or several; floats of one always) are at each width, and how much of the memory's bandwidth that is. */
+ * how fast the products of one vector (or several; floats of one always) are at each width, for float32 and for float16 programs, and how much of
+ * the memory's bandwidth that is. */
 #include "test.h"
 
 #include <math.h>
@@ -83,8 +84,11 @@ static cml_compressed random_matrix(void) {
   uint8_t *codes = at_end(0, bytes);
   for (size_t i = 0; i < bytes; i++) codes[i] = (uint8_t)rnd();
   w.codes = codes;
+  w.vectors_half = rnd() % 2;
   return w;
 }
+
+static float rounded(float v) { return cml_f16_to_f32(cml_f16_from_f32(v)); }
 
 static cml_compressed packed(const cml_kernels *k, const cml_compressed *w) {
   cml_compressed p = *w;
@@ -103,9 +107,10 @@ static void check_product(const cml_kernels *k, const cml_compressed *from) {
   size_t vectors = between(1, 9), stride = w->columns + between(0, 2), room = k->compressed_room(w);
   float *x = at_end(3, vectors * w->depth * 4), *y = at_end(4, ((vectors - 1) * stride + w->columns) * 4);
   float *to = at_end(5, vectors * room * 4);
-  float factor = rnd() % 8 ? 1 : rnd() % 2 ? 1e-30f : 1e15f;
+  float factor = rnd() % 8 ? 1 : rnd() % 2 ? (w->vectors_half ? 1e-6f : 1e-30f) : w->vectors_half ? 1e4f : 1e15f;
   for (size_t i = 0; i < vectors * w->depth; i++) x[i] = rnd() % 64 ? uniform() * factor : 0;
-  if (rnd() % 8 == 0) x[rnd() % (vectors * w->depth)] *= 1e6f; /* what is left beside it cannot be rounded where it is */
+  if (rnd() % 8 == 0) x[rnd() % (vectors * w->depth)] *= w->vectors_half ? 6e4f / factor : 1e6f; /* what is left beside it cannot be rounded where it is */
+  for (size_t i = 0; w->vectors_half && i < vectors * w->depth; i++) x[i] = rounded(x[i]);
   if (rnd() % 8 == 0) memset(x, 0, w->depth * 4);
   for (size_t v = 0; v < vectors; v++) k->compressed_arrange(w, x + v * w->depth, to + v * room);
   size_t middle = between(0, w->columns);
@@ -118,13 +123,14 @@ static void check_product(const cml_kernels *k, const cml_compressed *from) {
   free(whole);
   for (size_t v = 0; v < vectors; v++)
     for (size_t n = 0; n < w->columns; n++) {
-      double want = 0, sum = 0;
+      double want = 0, sum = 0, elements = 0, weights = 0; /* sums of products, of sizes, of squares */
       for (size_t d = 0; d < w->depth; d++) {
-        double p = (double)x[v * w->depth + d] * weight_at(w, n, d);
-        want += p;
-        sum += fabs((double)x[v * w->depth + d]) * (w->scale ? fabs(scale_at(w, w->scale, n, d)) * 256 : 1);
+        double e = (double)x[v * w->depth + d], weight = w->scale ? fabs(scale_at(w, w->scale, n, d)) * 256 : 1;
+        want += e * weight_at(w, n, d);
+        sum += fabs(e) * weight, elements += e * e, weights += weight * weight;
       }
-      if (fabs((double)y[v * stride + n] - want) > 1e-6 * sum)
+      /* float16: two digits of the elements err by 2^-14 of their root mean square, those of entries or products by 2^-15 of the largest */
+      if (fabs((double)y[v * stride + n] - want) > 1e-6 * sum + (w->vectors_half ? 0x1.8p-14 * sqrt(elements * weights) : 0))
         fail_msg("%s: %u bits, %s, [%zu, %zu], block %zu: row %zu is %g, should be %g", k->name, w->bits, w->scale ? "scales" : "palette", w->columns,
                  w->depth, w->block, n, (double)y[v * stride + n], want);
     }
@@ -140,6 +146,65 @@ static void test_products(void **state) {
       if (k->compressed_fits(&w)) check_product(k, &w), done[t]++;
   }
   for (size_t t = 0; cml_kernels_at(t); t++) assert_true(done[t] > 2000);
+}
+
+static float normal(void) {
+  float sum = 0;
+  for (int i = 0; i < 12; i++) sum += uniform();
+  return sum / 2;
+}
+
+/* Float16's elements: normal, positive, of heavy tails, one or some far larger than the others, subnormal, few. */
+enum { KINDS = 7 };
+static float element_of_kind(int kind, size_t i) {
+  float v = normal();
+  if (kind == 1) v = fabsf(v);
+  if (kind == 2) v *= v * v;
+  if ((kind == 3 && i == 7) || (kind == 4 && i % 61 == 0)) v *= 100;
+  if (kind == 5) v *= 0x1p-19f;
+  return rounded(kind == 6 && i % 16 ? 0 : v);
+}
+
+/* Products for a float16 program: mean errors 84 dB below what sums of such products are in the mean, a tenth of the power of their rounding to float16.
+ * Rounded, at least four of five are the exact sum, rounded, and those that are not much smaller than the mean are its neighbours at worst. */
+static void check_half(const cml_kernels *k, unsigned bits, size_t columns, size_t depth, int kind) {
+  static uint8_t codes[200 * 2100];
+  static float table[256], x[2100], y[200], arranged[1 << 18];
+  static _Alignas(64) char to[1 << 20];
+  cml_compressed w = {.columns = columns, .depth = depth, .codes = codes, .bits = bits, .table = table, .table_size = bits < 4 ? 16 : (size_t)1 << bits,
+                      .table_rows = columns, .scale_rows = columns, .blocks = 1, .block = depth, .vectors = 1, .vectors_half = true};
+  for (size_t i = 0; i < columns * depth * bits / 8; i++) codes[i] = (uint8_t)rnd();
+  for (size_t i = 0; i < w.table_size; i++) table[i] = i >> bits ? table[i - ((size_t)1 << bits)] : rounded(normal() / 16);
+  for (size_t i = 0; i < depth; i++) x[i] = element_of_kind(kind, i);
+  size_t bytes = k->compressed_bytes(&w), equal = 0;
+  assert_true(bytes <= sizeof to);
+  if (bytes) k->compressed_pack(&w, 0, columns, to), w.packed = to;
+  assert_true(k->compressed_room(&w) <= sizeof arranged / 4);
+  k->compressed_arrange(&w, x, arranged);
+  k->compressed_product(&w, 0, columns, arranged, 1, y, columns);
+  double errors = 0;
+  for (size_t n = 0; n < columns; n++) {
+    double want = 0, power = 0;
+    for (size_t d = 0; d < depth; d++) {
+      double p = (double)x[d] * weight_at(&w, n, d);
+      want += p, power += p * p;
+    }
+    double error = (double)y[n] - want;
+    errors += error * error / power / (double)columns;
+    int off = abs((int)cml_f16_from_f32(y[n]) - (int)cml_f16_from_f32((float)want));
+    equal += off == 0;
+    if (want * want > power / 4 && off > 1) fail_msg("%s: %u bits, kind %d: row %zu is %g, should be %g", k->name, bits, kind, n, (double)y[n], want);
+  }
+  if (errors > 0x1p-28) fail_msg("%s: %u bits, [%zu, %zu], kind %d: errors of %g dB", k->name, bits, columns, depth, kind, 10 * log10(errors));
+  if (equal * 5 < columns * 4) fail_msg("%s: %u bits, kind %d: %zu of %zu are right", k->name, bits, kind, equal, columns);
+}
+
+static void test_half(void **state) {
+  (void)state;
+  static const unsigned widths[] = {1, 2, 3, 4, 6, 8};
+  const cml_kernels *k;
+  for (size_t t = 0; (k = cml_kernels_at(t)); t++)
+    for (int i = 0; i < 6 * KINDS * 3; i++) check_half(k, widths[i % 6], (size_t)between(64, 200), (size_t)between(100, 260) * 8, i / 6 % KINDS);
 }
 
 /* A NaN or an infinity among the elements must reach every row. */
@@ -250,9 +315,12 @@ static const struct form {
     {"int4, scale a row", 4, DEPTH}, {"int4, blocks of 32", 4, 32}, {"palette of 1 bit", 1, 0}, {"palette of 2 bits", 2, 0},
     {"palette of 3 bits", 3, 0}, {"palette of 4 bits", 4, 0}, {"palette of 6 bits", 6, 0}, {"palette of 8 bits", 8, 0}};
 
+static bool is_compressed(const struct form *f) { return f->bits && f->bits <= 8; }
+
 typedef struct work {
   const cml_kernels *k;
   const struct form *form;
+  bool half; /* vectors of float16 */
   const char *data;
   size_t bytes; /* of data, in the cache or not */
   const float *x;
@@ -263,9 +331,13 @@ typedef struct work {
 } work;
 
 static void set_form(work *t, cml_compressed *w) {
-  static float table[256];
-  for (int i = 0; i < 256; i++) table[i] = (float)i;
-  *w = (cml_compressed){.bits = t->form->bits, .depth = DEPTH, .codes = (const uint8_t *)t->data, .table = table, .is_signed = true};
+  static float table[256]; /* denser near zero, as palettes of networks are, and float16 */
+  const int entries = 1 << t->form->bits;
+  for (int i = 0; i < 256; i++) {
+    float at = ((float)(i % entries) + 0.5f) / (float)entries * 2 - 1;
+    table[i] = cml_f16_to_f32(cml_f16_from_f32(at * (0.3f + 0.7f * at * at) * 0.1f));
+  }
+  *w = (cml_compressed){.bits = t->form->bits, .depth = DEPTH, .codes = (const uint8_t *)t->data, .table = table, .is_signed = true, .vectors_half = t->half};
   size_t scales = 0;
   w->columns = t->bytes * 8 / (DEPTH * w->bits);
   if (t->form->block) {
@@ -287,7 +359,7 @@ static void *do_work(void *argument) {
   unsigned bits = t->form->bits;
   cml_compressed w;
   volatile uint32_t sink = 0;
-  if (bits && bits <= 8) {
+  if (is_compressed(t->form)) {
     set_form(t, &w);
     for (size_t v = 0; v < t->vectors; v++) t->k->compressed_arrange(&w, t->x, t->arranged + v * t->k->compressed_room(&w));
   } else {
@@ -306,7 +378,7 @@ static void *do_work(void *argument) {
 }
 
 /* GB/s of what `threads` threads read, each from data of its own. */
-static double measure(const cml_kernels *k, const struct form *form, size_t vectors, size_t threads, const char *data, size_t bytes, const float *x) {
+static double measure(const cml_kernels *k, const struct form *form, bool half, size_t vectors, size_t threads, const char *data, size_t bytes, const float *x) {
   static _Alignas(64) float arranged[CORES][MOST_VECTORS << 16], y[CORES][BENCH_BYTES / DEPTH * 8 * MOST_VECTORS];
   pthread_barrier_t start;
   pthread_t ids[CORES];
@@ -314,7 +386,7 @@ static double measure(const cml_kernels *k, const struct form *form, size_t vect
   double longest = 0, did = 0;
   pthread_barrier_init(&start, NULL, (unsigned)threads);
   for (size_t i = 0; i < threads; i++) {
-    t[i] = (work){.k = k, .form = form, .data = data + i * bytes, .bytes = bytes, .x = x, .arranged = arranged[i], .y = y[i], .start = &start, .vectors = vectors};
+    t[i] = (work){.k = k, .form = form, .half = half, .data = data + i * bytes, .bytes = bytes, .x = x, .arranged = arranged[i], .y = y[i], .start = &start, .vectors = vectors};
     t[i].times = bytes == CACHE_BYTES ? 10 : 1;
     if (i && pthread_create(&ids[i], NULL, do_work, &t[i])) exit(1);
   }
@@ -331,28 +403,30 @@ static double measure(const cml_kernels *k, const struct form *form, size_t vect
 /* Turns, each of which measures everything once: what else runs on the machine disturbs all alike, and the best is kept. */
 static int bench(const char *name, double seconds, const char *only, size_t vectors) {
   enum { FORMS = sizeof forms / sizeof *forms };
-  static _Alignas(64) float x[DEPTH];
+  static _Alignas(64) float x[DEPTH]; /* float16's values, for all */
   const cml_kernels *k = cml_kernels_get();
   for (size_t i = 0; name && (k = cml_kernels_at(i)) && strcmp(k->name, name); i++) {}
   char *data = mmap(NULL, BENCH_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (data == MAP_FAILED || !k || !vectors || vectors > MOST_VECTORS) return 1;
   (void)madvise(data, BENCH_BYTES, MADV_HUGEPAGE);
   for (size_t i = 0; i < BENCH_BYTES / 4; i++) ((uint32_t *)(void *)data)[i] = rnd() & 0x3bff3bff;
-  for (size_t i = 0; i < DEPTH; i++) x[i] = uniform();
-  double best[FORMS][1 + CORES] = {{0}}, peaks[1 + CORES] = {0};
+  for (size_t i = 0; i < DEPTH; i++) x[i] = cml_f16_to_f32(cml_f16_from_f32(uniform()));
+  double best[2 * FORMS][1 + CORES] = {{0}}, peaks[1 + CORES] = {0};
   for (double end = now() + seconds; now() < end;)
-    for (size_t f = 0; f < FORMS; f++) {
-      if (f > 1 && !strstr(forms[f].name, only)) continue;
-      best[f][0] = fmax(best[f][0], measure(k, &forms[f], vectors, 1, data, CACHE_BYTES, x));
-      for (size_t t = 1; t <= CORES; t++) best[f][t] = fmax(best[f][t], measure(k, &forms[f], vectors, t, data, BENCH_BYTES / CORES, x));
+    for (size_t i = 0; i < 2 * FORMS; i++) {
+      const struct form *f = &forms[i / 2];
+      bool half = i % 2;
+      if ((i > 3 && !strstr(f->name, only)) || (half && !is_compressed(f))) continue;
+      best[i][0] = fmax(best[i][0], measure(k, f, half, vectors, 1, data, CACHE_BYTES, x));
+      for (size_t t = 1; t <= CORES; t++) best[i][t] = fmax(best[i][t], measure(k, f, half, vectors, t, data, BENCH_BYTES / CORES, x));
     }
-  for (size_t t = 1; t <= CORES; t++) peaks[t] = fmax(best[0][t], best[1][t]);
+  for (size_t t = 1; t <= CORES; t++) peaks[t] = fmax(best[0][t], best[2][t]);
   printf("%s, GB/s: from the second-level cache; from memory with one thread and with two, each also as a share of the best of reading and fp32\n",
          k->name);
-  for (size_t f = 0; f < FORMS; f++) {
-    if (best[f][0] == 0) continue;
-    printf("%-20s %6.1f", forms[f].name, best[f][0]);
-    for (size_t t = 1; t <= CORES; t++) printf(" %8.1f %4.0f %%", best[f][t], 100 * best[f][t] / peaks[t]);
+  for (size_t i = 0; i < 2 * FORMS; i++) {
+    if (best[i][0] == 0) continue;
+    printf("%-20s%-18s %6.1f", forms[i / 2].name, i % 2 ? ", float16 vectors" : "", best[i][0]);
+    for (size_t t = 1; t <= CORES; t++) printf(" %8.1f %4.0f %%", best[i][t], 100 * best[i][t] / peaks[t]);
     printf("\n");
   }
   return 0;
@@ -361,6 +435,6 @@ static int bench(const char *name, double seconds, const char *only, size_t vect
 int main(int argc, char **argv) {
   if (argc > 1 && !strcmp(argv[1], "--bench")) return bench(argc > 2 && *argv[2] ? argv[2] : NULL, argc > 3 ? atof(argv[3]) : 20, argc > 4 ? argv[4] : "", argc > 5 ? (size_t)atoi(argv[5]) : 1);
   guard_buffers();
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_products), cmocka_unit_test(test_not_finite), cmocka_unit_test(test_ends), cmocka_unit_test(test_what_does_not_fit)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_products), cmocka_unit_test(test_half), cmocka_unit_test(test_not_finite), cmocka_unit_test(test_ends), cmocka_unit_test(test_what_does_not_fit)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

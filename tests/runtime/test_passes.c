@@ -584,23 +584,6 @@ static void turned_attention(void) {
     finish("y");
     attention_in_one_step((const int64_t[]){2, 3, 37, 16}, 4, "cml_attention_view");
   }
-  for (int i = 0; i < 4; i++) { /* scores of 23 keys by 37 queries, softmax down their columns */
-    bool columns = i & 1, swapped = i & 2;
-    start(columns ? "[2, 3, 16, 37]" : "[2, 3, 37, 16]");
-    ints("axis", "[]", i ? "-2" : "2");
-    flag("no", "false");
-    flag("yes", "true");
-    scalar("scale", 0.5);
-    constant("k", columns ? "[2, 3, 16, 23]" : "[2, 3, 23, 16]");
-    constant("v", swapped ? "[2, 3, 9, 23]" : "[2, 3, 23, 9]");
-    op("[2, 3, 23, 37]", "s", columns ? "matmul(x = k, y = x, transpose_x = yes, transpose_y = no)" : "matmul(x = k, y = x, transpose_x = no, transpose_y = yes)");
-    op("[2, 3, 23, 37]", "t", "mul(x = s, y = scale)");
-    op("[2, 3, 23, 37]", "w", "softmax(x = t, axis = axis)");
-    if (swapped) op("[2, 3, 9, 37]", "y", "matmul(x = v, y = w, transpose_x = no, transpose_y = no)");
-    else op("[2, 3, 37, 9]", "y", "matmul(x = w, y = v, transpose_x = yes, transpose_y = no)");
-    finish("y");
-    attention_in_one_step(columns ? (const int64_t[]){2, 3, 16, 37} : (const int64_t[]){2, 3, 37, 16}, 4, "cml_attention");
-  }
 }
 
 /* Keys and values that heads share by broadcasting. */
