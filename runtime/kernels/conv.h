@@ -44,15 +44,15 @@ typedef struct cml_conv_source {
 } cml_conv_source;
 
 bool cml_conv_is_depthwise(const cml_conv *v);
-/* Channels of a group where groups are so narrow that the depthwise kernels work on several in one vector; 0: they are not. Decided
+/* Channels of a group, up to 8, where groups are so narrow that the depthwise kernels work on one or more in a vector; 0: they are not. Decided
  * without the sizes of images, for it decides how weights are packed. */
 size_t cml_conv_narrow(const cml_kernels *k, const cml_conv *v);
 /* Outputs for each channel, where each has several and the depthwise kernels compute them; 0: they do not. As narrow: without sizes. */
 size_t cml_conv_multiplier(const cml_conv *v);
 /* Whether a group has so few outputs that its weights lie by output (cml_tile's b_column). */
 bool cml_conv_slim(const cml_kernels *k, const cml_conv *v);
-/* Whether transformed tiles are worth while: 3 x 3, stride 1, channels last, enough pixels and channels. */
-bool cml_conv_suits_winograd(const cml_conv *v);
+/* Whether transformed tiles are worth while: 3 x 3, stride 1, channels last, enough pixels, and channels for the table. */
+bool cml_conv_suits_winograd(const cml_kernels *k, const cml_conv *v);
 /* Whether its float16 products, with weights that stay halves, go to the CPU's matrix unit. */
 bool cml_conv_suits_pairs(const cml_kernels *k, const cml_conv *v);
 /* Fills the placement of an ordinary convolution, whose pixels are the whole output; out_pixel, too. */

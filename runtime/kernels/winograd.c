@@ -17,12 +17,17 @@ static size_t tiles_across(const cml_conv *v) { return (size_t)(v->out[2] + OUT 
 static size_t tile_count(const cml_conv *v) { return tiles_across(v) * ((size_t)(v->out[1] + OUT - 1) / OUT); }
 
 /* With fewer tiles than FEWEST_TILES, reading the weights, four times as many, takes the time that multiplications save, and memory. */
-bool cml_conv_suits_winograd(const cml_conv *v) {
+bool cml_conv_suits_winograd(const cml_kernels *k, const cml_conv *v) {
   if (v->kernel[0] != 1 || v->kernel[1] != 3 || v->kernel[2] != 3 || v->in[0] != 1 || v->groups != 1 || !v->in_last || !v->out_last) return false;
   for (int i = 0; i < 3; i++)
     if (v->stride[i] != 1 || v->dilation[i] != 1 || v->step[i] != 1) return false;
-  bool enough = (v->channels >= 16 && v->outputs >= 8) || (v->channels >= 8 && v->outputs >= 16); /* for what the transforms cost */
-  return enough && v->out[1] >= 8 && v->out[2] >= 8 && tile_count(v) >= FEWEST_TILES;
+  /* for what the transforms cost: vectors of 16 take half of the instructions for 8 channels, and leave a direct tile three quarters idle */
+  const size_t smaller = least(v->channels, v->outputs), larger = v->channels + v->outputs - smaller;
+  bool enough = smaller >= 8 && larger >= (k->width >= 16 ? 8 : 16);
+  /* Tiles that hang over the image's edges take what they save where a direct convolution fills its tiles no worse. */
+  size_t tiles = tile_count(v), pixels = (size_t)(v->out[1] * v->out[2]);
+  bool filled = smaller > (k->width >= 16 ? 16 : 23) || 10 * OUT * OUT * tiles <= 14 * pixels;
+  return enough && filled && v->out[1] >= 8 && v->out[2] >= 8 && tiles >= FEWEST_TILES;
 }
 
 /* ---- weights: [output block][36][panel of the block][channel][tile_columns], as they are read ---- */

@@ -312,7 +312,7 @@ static cml_status prepare(cml_call *c, cml_error *err) {
   if (!p || !(p->packed = cml_call_keep(c, v.phases * sizeof *p->packed, err))) return c->keep_status;
   p->kernels = k;
   /* few pixels: the weights' memory bounds the work, and halves are half of it; many: widening them each time does */
-  v.conv.winograd = p->winograd = v.known && !v.transposed && cml_conv_suits_winograd(&v.conv);
+  v.conv.winograd = p->winograd = v.known && !v.transposed && cml_conv_suits_winograd(k, &v.conv);
   v.trims = p->trims = v.known && !p->winograd;
   p->half = w->dtype == CML_F16 && (!v.known || v.conv.out[0] * v.conv.out[1] * v.conv.out[2] <= CML_CONV_FEW_PIXELS || cml_conv_suits_pairs(k, &v.conv));
   if (bias && !(p->bias = cml_conv_keep_bias(c, bias, err))) return c->keep_status;

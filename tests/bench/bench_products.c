@@ -127,7 +127,7 @@ static cml_conv conv_of(const shape *s, bool half) {
                 .kernel = {1, s->kernel, s->kernel}, .stride = {1, s->stride, s->stride}, .dilation = {1, 1, 1}, .offset = {0, -pad, -pad},
                 .in_last = true, .out_last = true, .in_half = half, .out_half = half};
   cml_conv_place_all(&v);
-  v.winograd = cml_conv_suits_winograd(&v);
+  v.winograd = cml_conv_suits_winograd(cml_kernels_get(), &v);
   return v;
 }
 

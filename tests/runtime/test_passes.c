@@ -362,13 +362,17 @@ static void large(void) {
   constant("w3", "[9, 36, 3, 3]");
   constant("b3", "[9]");
   constant("w4", "[17, 9, 3, 3]");
+  constant("w5", "[8, 17, 3, 3]");
+  constant("w6", "[9, 8, 3, 3]");
   op("[1, 36, 61, 46]", "c0", "conv(x = x, weight = w0, bias = b1, pad = pad1, pad_type = custom, strides = one)");
   op("[1, 36, 60, 47]", "c1", "conv(x = c0, weight = w1, bias = b1, pad = pad4, pad_type = custom, strides = one, groups = groups)");
   op("[1, 36, 60, 47]", "g1", "silu(x = c1)");
   op("[1, 36, 28, 43]", "c2", "conv(x = g1, weight = w2, pad = pad1, pad_type = custom, strides = steps, groups = groups)");
   op("[1, 9, 28, 43]", "c3", "conv(x = c2, weight = w3, bias = b3, pad = pad1, pad_type = custom, strides = one)");
   op("[1, 17, 28, 43]", "c4", "conv(x = c3, weight = w4, pad = pad1, pad_type = custom, strides = one)");
-  finish("c4");
+  op("[1, 8, 28, 43]", "c5", "conv(x = c4, weight = w5, pad = pad1, pad_type = custom, strides = one)");
+  op("[1, 9, 28, 43]", "c6", "conv(x = c5, weight = w6, bias = b3, pad = pad1, pad_type = custom, strides = one)");
+  finish("c6");
   same_with_and_without((const int64_t[]){1, 40, 61, 46}, 4, "epilogues,layout", "cml_conv");
 }
 
