@@ -32,7 +32,7 @@ static bool works_in_place(const cml_conv *v) {
 
 size_t cml_conv_narrow(const cml_kernels *k, const cml_conv *v) {
   size_t n = v->groups ? v->channels / v->groups : 0;
-  bool fits = v->channels == v->outputs && n > 1 && n <= 8 && (n & (n - 1)) == 0 && k->width % n == 0;
+  bool fits = v->channels == v->outputs && n > 1 && n <= 8 && n <= k->width;
   return fits && works_in_place(v) ? n : 0;
 }
 

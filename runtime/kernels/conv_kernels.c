@@ -99,6 +99,12 @@ VINLINE void depthwise_together(const int together, const int kw, const int stri
 /* What the lanes of a vector of outputs read: each its own channel, all channels of its group, or one that several outputs share. */
 enum reads { OWN, GROUP, SHARED };
 
+/* For each lane that of its group's first channel. */
+VINLINE vi group_first(size_t group) {
+  if (!(group & (group - 1))) return vi_iota() & ~(int32_t)(group - 1);
+  return vf_int(vf_floor((vf_from_int(vi_iota()) + 0.5f) / (float)group)) * (int32_t)group;
+}
+
 /* Several outputs of any kernel: each weight is loaded once for all of them. GROUP: lanes of `base` choose the channels of it, one
  * after the other. SHARED: so do they, once. edge: some columns are outside, and read as zeros. n: outputs, W or fewer. */
 VINLINE void depthwise_several(const int together, const int kind, const enum reads reads, const bool edge, const cml_depthwise *d, size_t o, size_t c, size_t n) {
@@ -110,7 +116,7 @@ VINLINE void depthwise_several(const int together, const int kind, const enum re
   const void *nothing = x_nothing(kind, zero, room);
   const int64_t first = d->first + (int64_t)o * d->stride, step = d->stride * (int64_t)(d->pixel * size);
   vf acc[8], bias = d->bias ? load_some(d->bias + c, n) : vf_zero();
-  vi base = vi_iota() & ~(int32_t)(group - 1);
+  vi base = grouped ? group_first(group) : vi_iota();
   for (size_t i = 0; shared && i < W; i++) base[i] = (int32_t)(((c + i) / d->multiplier - from) % W); /* lanes beyond n read anything */
   UNROLL for (int i = 0; i < together; i++) acc[i] = bias;
   for (size_t r = 0; r < d->kh; r++) {
@@ -119,13 +125,14 @@ VINLINE void depthwise_several(const int together, const int kind, const enum re
     const float *w = d->w + r * d->kw * group * d->w_stride + c;
     for (size_t t = 0; t < d->kw; t++) {
       const int64_t column = first + (int64_t)t * d->dilation, at = column * (int64_t)(d->pixel * size);
+      vf x[8];
+      UNROLL for (int i = 0; i < together; i++) {
+        bool outside = edge && (column + i * d->stride < 0 || column + i * d->stride >= d->columns);
+        x[i] = x_load(outside ? nothing : row + at + i * step, kind, zero, wanted);
+      }
       for (size_t k = 0; k < group; k++, w += d->w_stride) {
         vf weight = load_some(w, n);
-        UNROLL for (int i = 0; i < together; i++) {
-          bool outside = edge && (column + i * d->stride < 0 || column + i * d->stride >= d->columns);
-          vf x = x_load(outside ? nothing : row + at + i * step, kind, zero, wanted);
-          acc[i] = vf_fma(grouped || shared ? vf_permute(x, base + (int32_t)k) : x, weight, acc[i]);
-        }
+        UNROLL for (int i = 0; i < together; i++) acc[i] = vf_fma(grouped || shared ? vf_permute(x[i], base + (int32_t)k) : x[i], weight, acc[i]);
       }
     }
   }
@@ -166,7 +173,7 @@ static void depthwise_one(const cml_depthwise *d, size_t o, size_t c, size_t n) 
   vf acc = d->bias ? load_some(d->bias + c, n) : vf_zero();
   const int kind = d->x_bytes ? BYTES : d->x_half ? HALVES : FLOATS;
   size_t size = x_size(kind), group = d->group > 1 ? d->group : 1;
-  vi base = vi_iota() & ~(int32_t)(group - 1);
+  vi base = group_first(group);
   for (size_t r = 0; r < d->kh; r++) {
     if (!d->rows[r]) continue;
     for (size_t t = 0; t < d->kw; t++) {
@@ -270,7 +277,27 @@ static void shared_channels(const cml_depthwise *d) {
   }
 }
 
+/* Groups of which no whole number fills a vector: as many as there is room for, each vector of them for itself. */
+VINLINE void uneven_groups(const int kind, const cml_depthwise *d) {
+  const size_t most = W / d->group * d->group;
+  for (size_t c = 0, n; c < d->channels; c += n) {
+    n = d->channels - c < most ? d->channels - c : most;
+    for (size_t o = 0, step; o < d->outputs; o += step) {
+      step = next_outputs(d, &o);
+      if (step == 1) depthwise_several(1, kind, GROUP, true, d, o, c, n);
+      else if (step == FEW) depthwise_several(FEW, kind, GROUP, true, d, o, c, n);
+      else if (!inside(d, o, TOGETHER)) depthwise_several(TOGETHER, kind, GROUP, true, d, o, c, n);
+      else depthwise_several(TOGETHER, kind, GROUP, false, d, o, c, n);
+    }
+  }
+}
+
 static void depthwise_row(const cml_depthwise *d) {
+  if (d->group > 1 && (W % d->group || d->channels < W)) {
+    if (d->x_half) uneven_groups(HALVES, d);
+    else uneven_groups(FLOATS, d);
+    return;
+  }
   if (d->multiplier > 1) {
     shared_channels(d);
     return;

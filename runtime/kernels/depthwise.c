@@ -43,7 +43,8 @@ static size_t chunk_channels(const cml_kernels *k, const cml_conv *v) {
   if (each) return least(v->outputs, 4 * k->width * each);
   size_t vector = k->width * (v->in_half && !stages(v) ? 2 : 4), row = (size_t)v->kernel[1] * (size_t)(v->in[2] > 0 ? v->in[2] : 1) * vector, vectors = row < ROWS_BYTES ? ROWS_BYTES / row : 1;
   size_t line = vector < LINE ? LINE / vector : 1;
-  return least(v->channels, (vectors < line ? vectors : vectors / line * line) * k->width);
+  size_t chunk = (vectors < line ? vectors : vectors / line * line) * k->width, group = cml_conv_narrow(k, v);
+  return least(v->channels, group ? chunk / group * group : chunk); /* whole groups */
 }
 
 /* Input columns of a row of outputs, those outside the image too. */
