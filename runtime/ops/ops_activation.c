@@ -163,29 +163,42 @@ typedef struct softmax_job {
 
 enum { BAND = 256 };
 
+/* What `groups` short bands side by side hold becomes one band, in all of them. */
+static void join_groups(cml_binary f, float *band, size_t width, size_t groups) {
+  for (size_t left = groups, half; left > 1; left = half) { /* the upper half to the lower one */
+    half = (left + 1) / 2;
+    cml_kernels_get()->binary(f, band + half * width, band, band, (left - half) * width);
+  }
+  for (size_t i = width; i < groups * width; i++) band[i] = band[i - width];
+}
+
 /* Columns side by side, row by row: their maxima, then the sums of exponentials, which wait in `out` where it is float32,
- * then the quotients. */
+ * then the quotients. Short rows, which follow one another, go together, as many as BAND holds. */
 static void softmax_band(const softmax_job *j, int64_t at, size_t width) {
   const cml_kernels *kernels = cml_kernels_get();
   float row[BAND], top[BAND], sum[BAND];
   bool keep = j->out->dtype == CML_F32;
-  for (size_t i = 0; i < width; i++) top[i] = -INFINITY, sum[i] = 0;
+  size_t groups = j->inner <= BAND / 2 ? (size_t)(BAND / j->inner) : 1;
+  if ((int64_t)groups > j->n) groups = (size_t)j->n;
+  for (size_t i = 0; i < groups * width; i++) top[i] = -INFINITY, sum[i] = 0;
   for (int pass = 0; pass < 3; pass++) {
-    for (int64_t k = 0; k < j->n; k++) {
+    for (int64_t k = 0; k < j->n; k += (int64_t)groups) {
       int64_t here = at + k * j->inner;
+      const size_t n = (j->n - k < (int64_t)groups ? (size_t)(j->n - k) : groups) * width;
       const cml_tensor *from = pass == 2 && keep ? j->out : j->x;
-      cml_load_f32(row, from->data, from->dtype, here, width);
+      cml_load_f32(row, from->data, from->dtype, here, n);
       if (!pass) {
-        kernels->binary(CML_BINARY_MAX, row, top, top, width);
+        kernels->binary(CML_BINARY_MAX, row, top, top, n);
         continue;
       }
       if (pass == 1 || !keep) {
-        kernels->binary(CML_BINARY_SUB, row, top, row, width);
-        kernels->unary(CML_UNARY_EXP, row, row, width, 0, 0);
+        kernels->binary(CML_BINARY_SUB, row, top, row, n);
+        kernels->unary(CML_UNARY_EXP, row, row, n, 0, 0);
       }
-      kernels->binary(pass == 1 ? CML_BINARY_ADD : CML_BINARY_DIV, row, sum, pass == 1 ? sum : row, width);
-      if (pass == 2 || keep) cml_store_f32(j->out->data, j->out->dtype, here, row, width);
+      kernels->binary(pass == 1 ? CML_BINARY_ADD : CML_BINARY_DIV, row, sum, pass == 1 ? sum : row, n);
+      if (pass == 2 || keep) cml_store_f32(j->out->data, j->out->dtype, here, row, n);
     }
+    if (pass < 2) join_groups(pass ? CML_BINARY_ADD : CML_BINARY_MAX, pass ? sum : top, width, groups);
   }
 }
 

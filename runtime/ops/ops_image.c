@@ -282,15 +282,35 @@ static cml_status run_resize_last(cml_call *c, cml_grid grid, enum rule rule, co
   return CML_OK;
 }
 
-static void nearest_row(const resize_job *j, int64_t plane, const int64_t *index, int64_t out) {
+/* Every element `times` times, for the few that are usual. */
+#define NEAREST(type)                                                                       \
+  static void nearest_##type(const type *from, const tap *taps, int64_t width, int64_t times, type *to) { \
+    if (times == 2)                                                                         \
+      for (int64_t i = 0; i < width / 2; i++) to[2 * i] = to[2 * i + 1] = from[i];          \
+    else if (times == 4)                                                                    \
+      for (int64_t i = 0; i < width / 4; i++) to[4 * i] = to[4 * i + 1] = to[4 * i + 2] = to[4 * i + 3] = from[i]; \
+    else                                                                                    \
+      for (int64_t i = 0; i < width; i++) to[i] = from[taps[i].low];                        \
+  }
+NEAREST(uint16_t)
+NEAREST(uint32_t)
+
+/* How many times each column is repeated where that is the same for all; else 0. */
+static int64_t repeats(const resize_job *j) {
+  const int64_t from = j->from[j->axes - 1], to = j->to[j->axes - 1], times = from ? to / from : 0;
+  if (times * from != to) return 0;
+  for (int64_t i = 0; i < to; i++)
+    if (j->taps[j->axes - 1][i].low != i / times) return 0;
+  return times;
+}
+
+static void nearest_row(const resize_job *j, int64_t plane, const int64_t *index, int64_t times, int64_t out) {
   int64_t at = plane, width = j->to[j->axes - 1];
   const tap *taps = j->taps[j->axes - 1];
   for (int32_t k = 0; k < j->axes - 1; k++) at = at * j->from[k] + j->taps[k][index[k]].low;
   at *= j->from[j->axes - 1];
-  if (cml_dtype_bits(j->x->dtype) == 16)
-    for (int64_t i = 0; i < width; i++) ((uint16_t *)j->out->data)[out + i] = ((const uint16_t *)j->x->data)[at + taps[i].low];
-  else
-    for (int64_t i = 0; i < width; i++) ((uint32_t *)j->out->data)[out + i] = ((const uint32_t *)j->x->data)[at + taps[i].low];
+  if (cml_dtype_bits(j->x->dtype) == 16) nearest_uint16_t((const uint16_t *)j->x->data + at, taps, width, times, (uint16_t *)j->out->data + out);
+  else nearest_uint32_t((const uint32_t *)j->x->data + at, taps, width, times, (uint32_t *)j->out->data + out);
 }
 
 /* The plane of output row t, and its place along the outer axes. */
@@ -304,9 +324,14 @@ static int64_t place_row(const resize_job *j, int64_t t, int64_t *index) {
 
 static void nearest_rows(void *context, size_t begin, size_t end) {
   const resize_job *j = context;
+  const int64_t times = repeats(j), width = j->to[j->axes - 1];
+  const size_t bytes = (size_t)width * cml_dtype_bits(j->x->dtype) / 8;
   for (size_t t = begin; t < end; t++) {
     int64_t index[CML_MAX_RANK], plane = place_row(j, (int64_t)t, index);
-    nearest_row(j, plane, index, (int64_t)t * j->to[j->axes - 1]);
+    char *to = (char *)j->out->data + t * bytes;
+    const int32_t last = j->axes - 2;
+    if (t > begin && last >= 0 && index[last] && j->taps[last][index[last]].low == j->taps[last][index[last] - 1].low) memcpy(to, to - bytes, bytes);
+    else nearest_row(j, plane, index, times, (int64_t)t * width);
   }
 }
 

@@ -10,7 +10,7 @@
 #include "elementwise.h"
 #include "strided.h"
 
-enum { TILE = 2048, BAND = 128 };
+enum { TILE = 2048, ROW = 4 * TILE, BAND = 128 };
 
 /* ---- parameters: iOS15 one float type for all, from iOS17 on x may have another; epsilon in fp32 occurs beside either ---- */
 
@@ -230,13 +230,13 @@ typedef struct layer_job {
   int64_t kept_dims[CML_MAX_RANK], kept_strides[CML_MAX_RANK], inner_dims[CML_MAX_RANK], inner_strides[CML_MAX_RANK];
 } layer_job;
 
-/* Rows by the kernel; longer ones, whose mean would suffer in float, tile by tile. */
+/* Rows by the kernel; longer ones than ROW, whose mean would suffer in float, tile by tile. */
 static void layer_runs(void *context, size_t begin, size_t end) {
   const layer_job *j = context;
   const cml_kernels *kernels = cml_kernels_get();
   const cml_tensor *x = cml_arg(j->c, 0);
   const float *gamma = j->gamma ? j->gamma->data : NULL, *beta = j->beta ? j->beta->data : NULL;
-  if (j->n <= TILE) {
+  if (j->n <= ROW) {
     for (size_t i = begin; i < end; i++) {
       size_t at = i * (size_t)j->n;
       if (x->dtype == CML_F32)

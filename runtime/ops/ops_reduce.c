@@ -362,7 +362,10 @@ static void extreme_band(const reduce_job *j, int64_t base, size_t width, float 
     if (!r || row == wide) cml_load_f32(r ? wide : best, j->x->data, j->x->dtype, at, n * width);
     if (r) kernels->binary(f, best, row, best, n * width);
   }
-  for (size_t i = 1; i < rows; i++) kernels->binary(f, best, best + i * width, best, width);
+  for (size_t half; rows > 1; rows = half) { /* the upper half to the lower one */
+    half = (rows + 1) / 2;
+    kernels->binary(f, best, best + half * width, best, (rows - half) * width);
+  }
 }
 
 /* Sums of columns: some rows at a time as floats, by vectors, then in double. */

@@ -160,17 +160,18 @@ typedef struct sort_job {
 } sort_job;
 
 static void sort_some(void *context, size_t thread, size_t begin, size_t end) {
-  enum { MOST = 64 }; /* for a sort by insertion */
+  enum { MOST = 64 /* for a sort by insertion */, SHORT = 1024 };
   const sort_job *j = context;
   const cml_tensor *x = cml_arg(j->c, 0);
   int64_t n = j->n, k = j->k, inner = j->inner;
   uint64_t *keys = (uint64_t *)j->c->scratch + thread * 2 * (size_t)n;
-  bool floats = inner == 1 && cml_dtype_is_float(x->dtype) && k > 0 && k < n / 8 && k <= MOST;
+  const bool few = k < n / 8 || (k < n && k * n <= SHORT); /* of a short line even half of it is found sooner than all is sorted */
+  bool floats = inner == 1 && cml_dtype_is_float(x->dtype) && k > 0 && few && k <= MOST;
   for (int64_t i = (int64_t)begin; i < (int64_t)end; i++) {
     line l = {.in = i / inner * n * inner + i % inner, .out = i / inner * k * inner + i % inner, .step = inner, .keys = keys, .k = k};
     if (!floats || !select_floats(x, l.in, n, k, j->descending, keys)) {
       load_keys(x, l.in, inner, n, j->descending, keys);
-      if (k < n / 8) select_least(keys, n, k);
+      if (few) select_least(keys, n, k);
       else radix_sort(keys, keys + n, n);
     }
     j->emit(j->c, &l);

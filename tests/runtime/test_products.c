@@ -98,6 +98,7 @@ typedef struct conv_case {
 static conv_case draw_conv(bool transposed, bool fused) {
   conv_case v = {transposed, fused, (int32_t)between(1, 3)};
   v.groups = between(0, 3) ? 1 : between(2, 4), v.cg = between(1, rnd() % 3 ? 6 : 40), v.og = between(1, rnd() % 3 ? 7 : 45), v.n = between(1, 2);
+  if (v.groups > 1 && rnd() % 2) v.groups = between(2, 9), v.og = v.cg = between(2, 9);
   if (rnd() % 4 == 0) v.groups = between(2, 40), v.cg = 1, v.og = rnd() % 2 ? 1 : between(2, 5); /* depthwise, or several outputs for each channel */
   bool point = rnd() % 6 == 0, strided = rnd() % 2; /* a kernel of one element, which is computed as a matrix product */
   if (fused && rnd() % 8 == 0) v.dims = 2, v.groups = v.n = 1, v.cg = between(100, 600), v.og = between(1, 80); /* a depth of several pieces */
@@ -468,8 +469,24 @@ static void one_column_fold(void) {
   }
   done(&c, &y);
 }
+/* Softmax along any axis of three: rows, and columns of which several short ones go together. */
+static void one_softmax(void) {
+  int64_t dims[3] = {between(1, 4), between(1, 200), between(1, rnd() % 3 ? 9 : 300)}, axis = between(0, 2), inner = 1;
+  call c = start("softmax", CML_IOS15);
+  cml_tensor *x = add_floats(&c, "x", rnd() % 2 ? CML_F32 : CML_F16, 3, dims), y;
+  add_ints(&c, "axis", -1, &axis);
+  evaluate(&c, &y);
+  for (int64_t i = axis + 1; i < 3; i++) inner *= dims[i];
+  for (int64_t s = 0; s < 200; s++) {
+    int64_t at = between(0, cml_tensor_count(&y) - 1), first = at - at / inner % dims[axis] * inner;
+    double sum = 0;
+    for (int64_t k = 0; k < dims[axis]; k++) sum += exp(cml_tensor_get(x, first + k * inner));
+    close_to(&y, at, exp(cml_tensor_get(x, at)) / sum, 0.1);
+  }
+  done(&c, &y);
+}
 static void folds(void) {
-  for (int i = 0; i < 150; i++) one_fold(), one_column_fold();
+  for (int i = 0; i < 150; i++) one_fold(), one_column_fold(), one_softmax();
 }
 static void test_folds(void **state) {
   (void)state;
