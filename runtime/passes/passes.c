@@ -12,6 +12,7 @@ static const cml_pass passes[] = {
     {"dead-code", "operations whose results nobody uses are left out", cml_pass_dead_code},
     {"recurrent", "loops that write out a GRU layer as one operation", cml_pass_recurrent},
     {"pads", "zeros around an image into the padding of the convolution that reads them", cml_pass_pads},
+    {"groups", "convolutions whose outputs each read one channel, the other weights being zeros, as depthwise ones", cml_pass_groups},
     {"scales", "constants that scale and shift a convolution's channels into its weights", cml_pass_scales},
     {"attention", "matrix product, scale, softmax, matrix product: one streaming attention", cml_pass_attention},
     {"attention-views", "transposes and splits around attention become strides that it reads and writes by", cml_pass_attention_views},

@@ -76,6 +76,7 @@ cml_status cml_pass_attention(cml_graph *g, cml_error *err);
 cml_status cml_pass_attention_views(cml_graph *g, cml_error *err);
 cml_status cml_pass_dead_code(cml_graph *g, cml_error *err); /* for other passes too: drops pure steps whose results nobody uses */
 cml_status cml_pass_group_norm(cml_graph *g, cml_error *err);
+cml_status cml_pass_groups(cml_graph *g, cml_error *err);
 cml_status cml_pass_layer_norm(cml_graph *g, cml_error *err);
 cml_status cml_pass_pairs(cml_graph *g, cml_error *err);
 cml_status cml_pass_pads(cml_graph *g, cml_error *err);

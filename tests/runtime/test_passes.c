@@ -673,6 +673,49 @@ static void pads(void) {
     }
 }
 
+/* im2col as converters write it, a convolution with the rows of a unit matrix: what is computed is what stands in the image, and an
+ * infinity stays in its channel. One weight beside the diagonal, and the convolution reads all channels. */
+static void unfolded(void) {
+  enum { CHANNELS = 6, HEIGHT = 7, WIDTH = 9, K = 3 };
+  const int64_t dims[] = {1, CHANNELS, HEIGHT, WIDTH};
+  for (int other = 0; other < 2; other++) {
+    start("[1, 6, 7, 9]");
+    put("tensor<%s, [54, 6, 3, 3]> w = const()[name = tensor<string, []>(\"w\"), val = tensor<%s, [54, 6, 3, 3]>([", type, type);
+    for (int o = 0; o < CHANNELS * K * K; o++) {
+      put(o ? ", [" : "[");
+      for (int c = 0; c < CHANNELS; c++) {
+        put(c ? ", [" : "[");
+        for (int k = 0; k < K * K; k++) put("%s%d%s", k % K ? ", " : k ? ", [" : "[", (other && o == 10 && c == 5) || o == c * K * K + k, k % K == K - 1 ? "]" : "");
+        put("]");
+      }
+      put("]");
+    }
+    put("])];\n");
+    word("custom", "custom");
+    ints("pads", "[4]", "[1, 1, 0, 2]");
+    ints("steps", "[2]", "[2, 1]");
+    op("[1, 54, 4, 9]", "y", "conv(x = x, weight = w, strides = steps, pad_type = custom, pad = pads)");
+    finish("y");
+    float x[CHANNELS * HEIGHT * WIDTH];
+    for (size_t i = 0; i < sizeof x / sizeof *x; i++) x[i] = (float)(i % 251) / 8; /* float16 holds them */
+    x[sizeof x / sizeof *x - 1] = INFINITY;
+    const char *const lists[] = {"groups", NULL};
+    for (int l = 0; l < 2; l++) {
+      size_t count, wrong = 0;
+      float *y = run(lists[l], x, sizeof x / sizeof *x, dims, 4, l ? "cml_conv" : "conv", &count);
+      assert_int_equal(count, 54 * 4 * 9);
+      for (int o = 0; o < 54 - K * K; o++) /* the last channel's infinity times zero is nobody's concern */
+        for (int i = 0; i < 4 * 9; i++) {
+          int r = i / 9 * 2 + o / K % K - 1, column = i % 9 + o % K;
+          bool inside = r >= 0 && r < HEIGHT && column < WIDTH;
+          wrong += y[o * 36 + i] != (inside ? x[(o / (K * K) * HEIGHT + r) * WIDTH + column] : 0);
+        }
+      if (other ? !wrong : wrong) fail_msg("%zu of im2col are wrong with weights %s", wrong, other ? "of another channel" : "on the diagonal");
+      free(y);
+    }
+  }
+}
+
 /* Windows of two images: positions are added by head, then what a window leaves out, between reshapes; the query has a scale of its own. */
 static void window_attention(void) {
   const int64_t dims[] = {6, 2, 19, 10};
@@ -1152,6 +1195,7 @@ static void test_convolutions(void **state) { (void)state, each_type(convolution
 static void test_joined(void **state) { (void)state, each_type(joined); }
 static void test_pairs(void **state) { (void)state, each_type(pairs); }
 static void test_transposed(void **state) { (void)state, each_type(transposed); }
+static void test_unfolded(void **state) { (void)state, each_type(unfolded); }
 static void test_pads(void **state) { (void)state, each_type(pads); }
 static void test_window_attention(void **state) { (void)state, each_type(window_attention); }
 static void test_affine_vectors(void **state) { (void)state, each_type(affine_vectors); }
@@ -1199,7 +1243,7 @@ static void test_unknown_pass_is_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_convolutions), cmocka_unit_test(test_joined), cmocka_unit_test(test_pairs), cmocka_unit_test(test_transposed), cmocka_unit_test(test_moved), cmocka_unit_test(test_affine_vectors), cmocka_unit_test(test_large), cmocka_unit_test(test_volumes), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_channel_norm), cmocka_unit_test(test_attention), cmocka_unit_test(test_turned_attention), cmocka_unit_test(test_broadcast_attention), cmocka_unit_test(test_selected_attention), cmocka_unit_test(test_window_attention), cmocka_unit_test(test_pads),
+      cmocka_unit_test(test_convolutions), cmocka_unit_test(test_joined), cmocka_unit_test(test_pairs), cmocka_unit_test(test_transposed), cmocka_unit_test(test_moved), cmocka_unit_test(test_affine_vectors), cmocka_unit_test(test_large), cmocka_unit_test(test_volumes), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_channel_norm), cmocka_unit_test(test_attention), cmocka_unit_test(test_turned_attention), cmocka_unit_test(test_broadcast_attention), cmocka_unit_test(test_selected_attention), cmocka_unit_test(test_window_attention), cmocka_unit_test(test_pads), cmocka_unit_test(test_unfolded),
       cmocka_unit_test(test_attention_views), cmocka_unit_test(test_shared_heads), cmocka_unit_test(test_constant_matrices), cmocka_unit_test(test_chains),
       cmocka_unit_test(test_norms_and_gates), cmocka_unit_test(test_moved_last), cmocka_unit_test(test_recurrent), cmocka_unit_test(test_directions),
       cmocka_unit_test(test_linear),       cmocka_unit_test(test_an_infinite_norm_stays), cmocka_unit_test(test_unknown_pass_is_refused),
