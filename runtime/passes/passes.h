@@ -84,5 +84,6 @@ cml_status cml_pass_recurrent(cml_graph *g, cml_error *err);
 cml_status cml_pass_integers(cml_graph *g, cml_error *err);
 cml_status cml_pass_layout(cml_graph *g, cml_error *err);
 cml_status cml_pass_scales(cml_graph *g, cml_error *err);
+cml_status cml_pass_transposed(cml_graph *g, cml_error *err);
 
 #endif

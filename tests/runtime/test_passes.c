@@ -673,6 +673,28 @@ static void pads(void) {
     }
 }
 
+/* Transposed convolutions whose taps do not overlap: with few outputs one convolution and pixel_shuffle, with padding or many as before. */
+static void spread(void) {
+  static const struct { const char *weight, *bias, *out, *strides, *pads; bool shuffled; } cases[] = {
+      {"[20, 1, 2, 2]", "[1]", "[2, 1, 10, 14]", "[2, 2]", "[0, 0, 0, 0]", true},  {"[20, 3, 2, 2]", "[3]", "[2, 3, 10, 14]", "[2, 2]", "[0, 0, 0, 0]", true},
+      {"[20, 1, 4, 4]", "[1]", "[2, 1, 20, 28]", "[4, 4]", "[0, 0, 0, 0]", true},  {"[20, 2, 4, 4]", "[2]", "[2, 2, 20, 28]", "[4, 4]", "[0, 0, 0, 0]", false},
+      {"[20, 1, 4, 4]", "[1]", "[2, 1, 10, 14]", "[2, 2]", "[1, 1, 1, 1]", false}, {"[20, 1, 2, 2]", "[1]", "[2, 1, 8, 12]", "[2, 2]", "[1, 1, 1, 1]", false}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+    for (int with_bias = 0; with_bias < 2; with_bias++) {
+      start("[2, 20, 5, 7]");
+      constant("w", cases[i].weight);
+      constant("b", cases[i].bias);
+      ints("steps", "[2]", cases[i].strides);
+      ints("pads", "[4]", cases[i].pads);
+      word("custom", "custom");
+      op(cases[i].out, "c", with_bias ? "conv_transpose(x = x, weight = w, bias = b, strides = steps, pad_type = custom, pad = pads)"
+                                      : "conv_transpose(x = x, weight = w, strides = steps, pad_type = custom, pad = pads)");
+      op(cases[i].out, "y", "sigmoid(x = c)");
+      finish("y");
+      same_with_and_without((const int64_t[]){2, 20, 5, 7}, 4, "transposed,epilogues", cases[i].shuffled ? "pixel_shuffle" : "cml_conv_transpose");
+    }
+}
+
 /* im2col as converters write it, a convolution with the rows of a unit matrix: what is computed is what stands in the image, and an
  * infinity stays in its channel. One weight beside the diagonal, and the convolution reads all channels. */
 static void unfolded(void) {
@@ -1195,6 +1217,7 @@ static void test_convolutions(void **state) { (void)state, each_type(convolution
 static void test_joined(void **state) { (void)state, each_type(joined); }
 static void test_pairs(void **state) { (void)state, each_type(pairs); }
 static void test_transposed(void **state) { (void)state, each_type(transposed); }
+static void test_spread(void **state) { (void)state, each_type(spread); }
 static void test_unfolded(void **state) { (void)state, each_type(unfolded); }
 static void test_pads(void **state) { (void)state, each_type(pads); }
 static void test_window_attention(void **state) { (void)state, each_type(window_attention); }
@@ -1243,7 +1266,7 @@ static void test_unknown_pass_is_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_convolutions), cmocka_unit_test(test_joined), cmocka_unit_test(test_pairs), cmocka_unit_test(test_transposed), cmocka_unit_test(test_moved), cmocka_unit_test(test_affine_vectors), cmocka_unit_test(test_large), cmocka_unit_test(test_volumes), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_channel_norm), cmocka_unit_test(test_attention), cmocka_unit_test(test_turned_attention), cmocka_unit_test(test_broadcast_attention), cmocka_unit_test(test_selected_attention), cmocka_unit_test(test_window_attention), cmocka_unit_test(test_pads), cmocka_unit_test(test_unfolded),
+      cmocka_unit_test(test_convolutions), cmocka_unit_test(test_joined), cmocka_unit_test(test_pairs), cmocka_unit_test(test_transposed), cmocka_unit_test(test_moved), cmocka_unit_test(test_affine_vectors), cmocka_unit_test(test_large), cmocka_unit_test(test_volumes), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_channel_norm), cmocka_unit_test(test_attention), cmocka_unit_test(test_turned_attention), cmocka_unit_test(test_broadcast_attention), cmocka_unit_test(test_selected_attention), cmocka_unit_test(test_window_attention), cmocka_unit_test(test_pads), cmocka_unit_test(test_unfolded), cmocka_unit_test(test_spread),
       cmocka_unit_test(test_attention_views), cmocka_unit_test(test_shared_heads), cmocka_unit_test(test_constant_matrices), cmocka_unit_test(test_chains),
       cmocka_unit_test(test_norms_and_gates), cmocka_unit_test(test_moved_last), cmocka_unit_test(test_recurrent), cmocka_unit_test(test_directions),
       cmocka_unit_test(test_linear),       cmocka_unit_test(test_an_infinite_norm_stays), cmocka_unit_test(test_unknown_pass_is_refused),
