@@ -549,6 +549,25 @@ static int64_t arg_float(const arg_job *j, int64_t at) {
   return index;
 }
 
+/* The same for a line so short that calls cost more than its elements. */
+enum { SHORT_LINE = 16 };
+
+static int64_t arg_short(const arg_job *j, int64_t at) {
+  float line[SHORT_LINE];
+  const float *p = j->x->dtype == CML_F32 ? (const float *)j->x->data + at : line;
+  if (p == line) cml_load_f32(line, j->x->data, j->x->dtype, at, (size_t)j->n);
+  const float sign = j->lowest ? -1 : 1;
+  float best = p[0] * sign;
+  int64_t index = 0;
+  for (int64_t k = 1; k < j->n; k++) {
+    const float v = p[k] * sign;
+    const bool better = !(v <= best) & (best == best);
+    best = better ? v : best;
+    index = better ? k : index;
+  }
+  return index;
+}
+
 static int64_t arg_int(const arg_job *j, int64_t at) {
   int64_t best = 0, v, index = 0;
   for (int64_t k = 0; k < j->n; k++) {
@@ -591,7 +610,7 @@ static void arg_tasks(void *context, size_t begin, size_t end) {
   }
   for (size_t t = begin; !columns && t < end; t++) {
     int64_t at = (int64_t)t / j->inner * j->n * j->inner + (int64_t)t % j->inner;
-    int64_t index = cml_dtype_is_float(j->x->dtype) ? arg_float(j, at) : arg_int(j, at);
+    int64_t index = !cml_dtype_is_float(j->x->dtype) ? arg_int(j, at) : j->n <= SHORT_LINE ? arg_short(j, at) : arg_float(j, at);
     cml_store_i64(j->out->data, j->out->dtype, (int64_t)t, &index, 1);
   }
 }
