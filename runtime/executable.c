@@ -94,11 +94,10 @@ static cml_status build_general(cml_executable *e, const cml_mil_function *funct
   return cml_executable_bind_features(e, err);
 }
 
-/* What is kept of packed weights: for the next load in a folder, for other shapes in memory. */
+/* What is kept of packed weights: for the next load in a folder, for other shapes and for steps with the same weights in memory. */
 static cml_status open_cache(cml_executable *e, const char *folder, cml_error *err) {
   if (folder && !*folder) folder = NULL;
-  if (!folder && !e->flexible) return CML_OK;
-  CML_TRY(cml_pack_cache_open(folder, e->general.graph.function, e->passes, e->pool, &e->cache, err));
+  CML_TRY(cml_pack_cache_open(folder, e->general.graph.function, e->passes, e->pool, !folder && !e->flexible, &e->cache, err));
   e->general.graph.cache = e->cache;
   return CML_OK;
 }

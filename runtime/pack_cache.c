@@ -50,9 +50,10 @@ struct cml_pack_cache {
     const void *data;
   } *fresh; /* all pieces of this load, found or packed, as they are written */
   size_t fresh_count, fresh_capacity;
-  size_t shared, next; /* the first pieces are of earlier graphs; after the last that was found of them */
+  size_t shared, next; /* the first pieces are of earlier graphs; after the last that was found of all */
   bool *asked;            /* by piece */
   uint64_t found, packed, bytes, saved; /* saved: of packed, what the file has */
+  bool mapped;        /* only pieces of mapped sources are looked for */
   bool written, lost; /* lost: a piece could not be noted; the file would be incomplete */
 };
 
@@ -93,14 +94,16 @@ static void mix_text(hash128 *h, const char *text) { mix(h, text ? text : "", te
 static bool same(hash128 x, hash128 y) { return x.a == y.a && x.b == y.b; }
 
 /* What the bytes are: whose, and a sample of them. */
-static void mix_source(hash128 *h, const void *data, size_t size) {
+/* False, and nothing mixed, of bytes that lie in no file when only `mapped` ones are wanted. */
+static bool mix_source(hash128 *h, const void *data, size_t size, bool mapped) {
   uint64_t identity[5];
   if (size <= (size_t)SAMPLE * SAMPLES || !cml_mapping_identify(data, size, identity)) {
-    mix(h, data, size);
-    return;
+    if (!mapped) mix(h, data, size);
+    return !mapped;
   }
   mix(h, identity, sizeof identity);
   for (size_t i = 0; i < SAMPLES; i++) mix(h, (const char *)data + (size - SAMPLE) / (SAMPLES - 1) * i, SAMPLE);
+  return true;
 }
 
 static hash128 hash_program(const cml_mil_function *f, const char *salt) {
@@ -175,11 +178,12 @@ static void open_file(cml_pack_cache *c) {
   c->piece_count = 0;
 }
 
-cml_status cml_pack_cache_open(const char *folder, const cml_mil_function *function, const char *salt, cml_pool *pool, cml_pack_cache **out,
+cml_status cml_pack_cache_open(const char *folder, const cml_mil_function *function, const char *salt, cml_pool *pool, bool mapped, cml_pack_cache **out,
                                cml_error *err) {
   cml_pack_cache *c = calloc(1, sizeof *c);
   if (!c) return cml_fail_memory(err);
   *out = c;
+  c->mapped = mapped;
   if (!folder) return CML_OK;
   size_t n = strlen(folder) + 64;
   c->folder = strdup(folder), c->path = malloc(n);
@@ -237,10 +241,10 @@ static void note(cml_pack_cache *c, hash128 key, const void *data, size_t size) 
   c->fresh[c->fresh_count++] = (struct fresh){{key, 0, size}, data};
 }
 
-/* Of the executable's other graphs, which asked in the same order. */
+/* Of the executable's other graphs, which asked in the same order, or of this graph: steps may have the same weights. */
 static const void *find_shared(cml_pack_cache *c, hash128 key, size_t size) {
-  for (size_t i = 0; i < c->shared; i++) {
-    size_t at = (c->next + i) % c->shared;
+  for (size_t i = 0; i < c->fresh_count; i++) {
+    size_t at = (c->next + i) % c->fresh_count;
     if (!same(c->fresh[at].piece.key, key) || c->fresh[at].piece.size != size) continue;
     c->next = at + 1;
     return c->fresh[at].data;
@@ -267,7 +271,7 @@ void *cml_call_keep_packed(cml_call *c, size_t size, const cml_tensor *source, c
   mix(&key, layout, count * sizeof *layout);
   mix_text(&key, c->op->name);
   mix(&key, source->dims, (size_t)source->rank * sizeof *source->dims);
-  mix_source(&key, source->data, (size_t)bytes);
+  if (!mix_source(&key, source->data, (size_t)bytes, cache->mapped)) return cml_call_keep(c, size, err);
   void *data = (void *)(uintptr_t)find_shared(cache, key, size);
   if (data) {
     *ready = true;
@@ -279,7 +283,7 @@ void *cml_call_keep_packed(cml_call *c, size_t size, const cml_tensor *source, c
     cache->bytes += size;
   } else {
     if (!(data = cml_call_keep(c, size, err))) return NULL;
-    cache->packed++;
+    cache->packed += !cache->mapped; /* what is said of a file */
   }
   note(cache, key, data, size);
   return data;

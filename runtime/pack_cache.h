@@ -12,9 +12,10 @@
 
 typedef struct cml_pack_cache cml_pack_cache;
 
-/* Opens the program's file in `folder`, which is made when it is missing; NULL: in memory alone. A file that is not there, or is damaged, leaves the
+/* Opens the program's file in `folder`, which is made when it is missing; NULL: in memory alone, and with `mapped` only of sources that lie in
+ * mapped files, whose names cost nothing: steps of one graph that have the same weights. A file that is not there, or is damaged, leaves the
  * cache empty; only want of memory is an error. `salt`: options that change how weights are packed. */
-CML_NODISCARD cml_status cml_pack_cache_open(const char *folder, const cml_mil_function *function, const char *salt, cml_pool *pool,
+CML_NODISCARD cml_status cml_pack_cache_open(const char *folder, const cml_mil_function *function, const char *salt, cml_pool *pool, bool mapped,
                                              cml_pack_cache **out, cml_error *err);
 /* Writes the file anew when pieces were packed that it lacks; to another name first, so that readers see all of it or the file
  * before. A folder that cannot be written to leaves everything as it is. */

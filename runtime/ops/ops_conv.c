@@ -320,8 +320,10 @@ static cml_status prepare(cml_call *c, cml_error *err) {
     cml_conv conv;
     cml_conv_source from;
     if (!phase_conv(&v, w, i, &conv, &from)) continue;
-    int64_t layout[offsetof(cml_conv, in_last) / sizeof(int64_t) + 5] = {(int64_t)i, p->half + 2 * (int64_t)cml_conv_narrow(k, &conv) + 64 * (cml_conv_multiplier(&conv) > 0), 2 * conv.winograd, v.transposed, from.start};
-    memcpy(layout + 5, &conv, offsetof(cml_conv, in_last)); /* sizes and places, whole words */
+    /* where weights go does not depend on the image's size: the same ones over images of several sizes, as in detectors' heads, are packed once */
+    const int64_t layout[] = {p->half, (int64_t)cml_conv_narrow(k, &conv), (int64_t)cml_conv_multiplier(&conv), conv.winograd, (int64_t)conv.outputs, (int64_t)conv.channels,
+                              (int64_t)conv.groups, conv.kernel[0], conv.kernel[1], conv.kernel[2], from.start, from.group_stride, from.output_stride, from.channel_stride,
+                              from.tap_stride[0], from.tap_stride[1], from.tap_stride[2]};
     bool ready;
     void *to = cml_call_keep_packed(c, cml_conv_packed_bytes(k, &conv, p->half), w, layout, sizeof layout / sizeof *layout, &ready, err);
     if (!to) return c->keep_status;
