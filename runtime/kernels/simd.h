@@ -129,10 +129,18 @@ VINLINE vi vf_int(vf x) { return (vi)_mm256_cvtps_epi32((__m256)x); }
 VINLINE vf vf_from_int(vi x) { return (vf)_mm256_cvtepi32_ps((__m256i)x); }
 VINLINE vf vh_load(const cml_f16 *p) { return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p)); }
 VINLINE void vh_store(cml_f16 *p, vf x) { _mm_storeu_si128((__m128i *)(void *)p, _mm256_cvtps_ph((__m256)x, 8)); }
-VINLINE vf vh_load_n(const cml_f16 *p, size_t n) {
-  cml_f16 t[8] = {0};
-  for (size_t i = 0; i < n; i++) t[i] = p[i];
-  return vh_load(t);
+VINLINE vf vh_load_n(const cml_f16 *p, size_t n) { /* not by way of memory, where a load waits for several stores */
+  __m128i low, high = _mm_setzero_si128();
+  if (n >= 4) { /* the first four, and of the last four those behind them */
+    low = _mm_loadl_epi64((const __m128i *)(const void *)p);
+    high = _mm_srl_epi64(_mm_loadl_epi64((const __m128i *)(const void *)(p + n - 4)), _mm_cvtsi64_si128((int64_t)(16 * (8 - n))));
+  } else {
+    uint64_t few = p[0];
+    if (n > 1) few |= (uint64_t)p[1] << 16;
+    if (n > 2) few |= (uint64_t)p[2] << 32;
+    low = _mm_cvtsi64_si128((int64_t)few);
+  }
+  return (vf)_mm256_cvtph_ps(_mm_unpacklo_epi64(low, high));
 }
 VINLINE void vh_store_n(cml_f16 *p, vf x, size_t n) {
   cml_f16 t[8];
