@@ -2,7 +2,8 @@
  *
  * Channels last, a window's pixels are vectors of channels that are combined one after the other. Channels first, each plane
  * is pooled along one dimension after the other, which a window's maximum and sum allow: first along the rows' direction into a
- * buffer, then along the columns. */
+ * buffer, then along the columns. Planes so small that a line is less than a few vectors are transposed first, many at once: then a
+ * pixel is a vector of planes. */
 #include "families.h"
 #include "kernels.h"
 #include "windows.h"
@@ -68,6 +69,22 @@ static size_t line_floats(const cml_windows *w) {
   return (size_t)(last > n ? last : n) + CML_POOL_APART;
 }
 
+/* Small planes are pooled PLANES at a time: their pixels, a row of windows' rows, results as floats and as they are stored. */
+enum { PLANES = 64, UNIT = 16, SMALL_PLANE = 1024, SMALL_WIDTH = 32, TAPS = 128 };
+
+static bool small_planes(const pool_call *p) {
+  const cml_windows *w = &p->w;
+  const int64_t plane = w->in[0] * w->in[1] * w->in[2], to = w->out[0] * w->out[1] * w->out[2];
+  for (int d = 0; d < 3; d++) /* no window lies wholly in the padding */
+    if (w->kernel[d] <= w->before[d] || (w->out[d] - 1) * w->stride[d] - w->before[d] >= w->in[d]) return false;
+  return !p->last && w->in[2] <= SMALL_WIDTH && plane <= SMALL_PLANE && to <= SMALL_PLANE && p->batch * p->channels >= UNIT / 2 &&
+         w->kernel[0] * w->kernel[1] <= TAPS && w->kernel[2] <= TAPS;
+}
+
+static uint64_t small_floats(const cml_windows *w) {
+  return (uint64_t)(w->in[0] * w->in[1] * w->in[2] + w->in[2] + 2 * w->out[0] * w->out[1] * w->out[2]) * PLANES;
+}
+
 /* Floats of scratch for each of two parts, in either form. */
 static uint64_t part_floats(const pool_call *p) {
   uint64_t plane = 1;
@@ -77,7 +94,8 @@ static uint64_t part_floats(const pool_call *p) {
   to_three(&three.w);
   uint64_t line = (uint64_t)line_floats(&three.w);
   if ((uint64_t)three.w.out[2] > line) line = (uint64_t)three.w.out[2];
-  return plane > line ? plane : line;
+  uint64_t most = plane > line ? plane : line, small = small_planes(&three) ? (small_floats(&three.w) + 1) / 2 : 0;
+  return small > most ? small : most;
 }
 
 static cml_status infer(cml_call *c, cml_error *err) {
@@ -125,7 +143,6 @@ static void combine(const cml_kernels *k, pool_kind kind, float *sum, const floa
 }
 
 /* The window's pixels, when they are few enough for the kernel that takes them all at once; else 0. */
-enum { TAPS = 128 };
 static size_t gather_window(const pool_job *j, int64_t image, const int64_t *b, const int64_t *e, const void **taps) {
   const cml_windows *w = &j->p->w;
   size_t n = 0, bytes = j->p->channels * (j->p->half ? 2 : 4);
@@ -215,6 +232,53 @@ static void lines(void *context, size_t thread, size_t begin, size_t end) {
   }
 }
 
+static void transpose(const pool_job *j, size_t rows, size_t columns, const void *x, void *y) {
+  if (j->p->half) j->k->transpose_16(rows, columns, x, columns, y, rows);
+  else j->k->transpose(rows, columns, x, columns, y, rows);
+}
+
+/* One row of windows of `planes` planes: their rows are combined to one, and of that the pixels of each window. */
+static void small_row(const pool_job *j, const char *x, size_t planes, const int64_t *o, float *line, float *y) {
+  const pool_call *p = j->p;
+  const cml_windows *w = &p->w;
+  const cml_pool_fold fold = p->kind == POOL_MAX ? CML_POOL_MAX : p->kind == POOL_AVERAGE ? CML_POOL_SUM : CML_POOL_SQUARES;
+  const size_t width = (size_t)w->in[2] * planes, row = width * (p->half ? 2 : 4);
+  const void *taps[TAPS];
+  size_t n = 0;
+  int64_t b[3], e[3], counted[3];
+  for (int d = 0; d < 2; d++) window(w, d, o[d], &b[d], &e[d], &counted[d]);
+  for (int64_t d = b[0]; d < e[0]; d++)
+    for (int64_t h = b[1]; h < e[1]; h++) taps[n++] = x + (size_t)(d * w->in[1] + h) * row;
+  j->k->pool_rows(fold, p->half, n, taps, width, false, line);
+  for (int64_t v = 0; v < w->out[2]; v++, y += planes) {
+    window(w, 2, v, &b[2], &e[2], &counted[2]);
+    for (int64_t i = b[2]; i < e[2]; i++) taps[i - b[2]] = line + (size_t)i * planes;
+    const int64_t inside = (e[0] - b[0]) * (e[1] - b[1]) * (e[2] - b[2]), all = counted[0] * counted[1] * counted[2];
+    const float divisor = p->kind != POOL_AVERAGE ? 1 : (float)(p->exclude ? inside : all);
+    j->k->pool_pixel(p->kind == POOL_MAX, false, (size_t)(e[2] - b[2]), taps, planes, divisor, y);
+  }
+}
+
+static void small_group(const pool_job *j, size_t first, size_t planes, float *scratch) {
+  const cml_windows *w = &j->p->w;
+  const size_t in = (size_t)(w->in[0] * w->in[1] * w->in[2]), out = (size_t)(w->out[0] * w->out[1] * w->out[2]), size = j->p->half ? 2 : 4;
+  float *pixels = scratch, *line = pixels + in * PLANES, *sums = line + (size_t)w->in[2] * PLANES, *stored = sums + out * PLANES, *y = sums;
+  transpose(j, planes, in, j->x + first * in * size, pixels);
+  for (int64_t d = 0; d < w->out[0]; d++)
+    for (int64_t h = 0; h < w->out[1]; h++, y += (size_t)w->out[2] * planes)
+      small_row(j, (const char *)pixels, planes, (const int64_t[]){d, h}, line, y);
+  if (j->p->kind == POOL_L2) j->k->unary(CML_UNARY_SQRT, sums, sums, out * planes, 0, 0);
+  if (j->p->half) j->k->f32_to_f16(sums, (cml_f16 *)(void *)stored, out * planes);
+  transpose(j, out, planes, j->p->half ? stored : sums, j->y + first * out * size);
+}
+
+static void planes_at_once(void *context, size_t thread, size_t begin, size_t end) {
+  const pool_job *j = context;
+  const size_t all = j->p->batch * j->p->channels, last = end * UNIT < all ? end * UNIT : all;
+  for (size_t first = begin * UNIT; first < last; first += PLANES)
+    small_group(j, first, last - first < PLANES ? last - first : PLANES, (float *)(void *)(j->scratch + thread * j->slot));
+}
+
 /* Dims at the end that no window spans (normalisation over neighbouring channels is written so) are like channels at the end. */
 static void join_untouched(pool_call *p) {
   cml_windows *w = &p->w;
@@ -243,6 +307,7 @@ static cml_status run(cml_call *c, cml_error *err) {
                 c->out_row ? (size_t)c->out_row : p.channels};
   size_t pixels = (size_t)(p.w.out[0] * p.w.out[1] * p.w.out[2]);
   if (p.last) cml_parallel_with_thread(c->pool, p.batch * pixels, 16, pixels_last, &j);
+  else if (small_planes(&p)) cml_parallel_with_thread(c->pool, (p.batch * p.channels + UNIT - 1) / UNIT, 1 + 256 / (pixels + 1), planes_at_once, &j);
   else cml_parallel_with_thread(c->pool, p.batch * p.channels * (size_t)(p.w.out[0] * p.w.out[1]), 1 + 4096 / (size_t)(p.w.out[2] + 1), lines, &j);
   return CML_OK;
 }

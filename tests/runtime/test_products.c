@@ -323,7 +323,7 @@ static void one_pool(int kind) {
   bool last = kind > 2;
   kind %= 3;
   int32_t dims = (int32_t)between(1, kind == 2 ? 2 : 3);
-  int64_t n = between(1, 2), channels = between(1, last ? 90 : 20), x_dims[5] = {n, channels}, kernel[3] = {0}, stride[3] = {0}, pad[6] = {0}, o3[3], k3[3] = {1, 1, 1}, s3[3] = {1, 1, 1}, b3[3] = {0}, a3[3] = {0}, i3[3] = {1, 1, 1};
+  int64_t n = between(1, 2), channels = between(1, last || rnd() % 4 == 0 ? 90 : 20), x_dims[5] = {n, channels}, kernel[3] = {0}, stride[3] = {0}, pad[6] = {0}, o3[3], k3[3] = {1, 1, 1}, s3[3] = {1, 1, 1}, b3[3] = {0}, a3[3] = {0}, i3[3] = {1, 1, 1};
   for (int i = 0; i < dims; i++) {
     int at = i + 3 - dims;
     kernel[i] = k3[at] = between(1, 4), stride[i] = s3[at] = between(1, 3);
