@@ -14,7 +14,7 @@ static const cml_pass passes[] = {
     {"pads", "zeros around an image into the padding of the convolution that reads them", cml_pass_pads},
     {"groups", "convolutions whose outputs each read one channel, the other weights being zeros, as depthwise ones", cml_pass_groups},
     {"scales", "constants that scale and shift a convolution's channels into its weights", cml_pass_scales},
-    {"transposed", "transposed convolutions with few outputs, whose taps do not overlap, as ordinary ones and pixel_shuffle", cml_pass_transposed},
+    {"transposed", "transposed convolutions with few outputs as ordinary ones with all places of a block as outputs, and pixel_shuffle", cml_pass_transposed},
     {"attention", "matrix product, scale, softmax, matrix product: one streaming attention", cml_pass_attention},
     {"attention-views", "transposes and splits around attention become strides that it reads and writes by", cml_pass_attention_views},
     {"group-norm", "the written-out group normalisation as one operation", cml_pass_group_norm},
@@ -167,6 +167,21 @@ uint32_t cml_pass_float(cml_graph *g, float value) {
   if (!(t.data = cml_arena_alloc(&g->arena, 16))) return CML_NO_VALUE;
   *(float *)t.data = value;
   return cml_pass_value(g, "", &t, CML_ROLE_CONSTANT);
+}
+
+uint32_t cml_pass_word(cml_graph *g, const char *word) {
+  cml_tensor t = {.dtype = CML_STRING};
+  cml_string *text = cml_arena_alloc(&g->arena, sizeof *text);
+  if (!text) return CML_NO_VALUE;
+  *text = (cml_string){word, strlen(word)};
+  t.data = text;
+  return cml_pass_value(g, "", &t, CML_ROLE_CONSTANT);
+}
+
+bool cml_pass_is_word(const cml_graph *g, const cml_step *s, const char *param, const char *word) {
+  if (cml_pass_arg(s, param) == CML_NO_VALUE) return true;
+  const cml_tensor *t = cml_pass_constant(g, s, param);
+  return t && t->dtype == CML_STRING && cml_tensor_count(t) == 1 && !strcmp(((const cml_string *)t->data)->data, word);
 }
 
 uint32_t cml_pass_arg(const cml_step *s, const char *param) {

@@ -45,9 +45,12 @@ uint32_t cml_pass_value(cml_graph *g, const char *name, const cml_tensor *type, 
 uint32_t cml_pass_int(cml_graph *g, int64_t value);
 uint32_t cml_pass_ints(cml_graph *g, const int64_t *values, int64_t count);
 uint32_t cml_pass_float(cml_graph *g, float value);
+uint32_t cml_pass_word(cml_graph *g, const char *word); /* which stays: a literal */
 /* The (first) argument of a parameter by name; CML_NO_VALUE when absent. */
 uint32_t cml_pass_arg(const cml_step *s, const char *param);
 bool cml_pass_is(const cml_step *s, const char *type);
+/* Whether an argument is absent or the constant word. */
+bool cml_pass_is_word(const cml_graph *g, const cml_step *s, const char *param, const char *word);
 /* Whether the step is an activation of its x in one step, by constants: what the kernels know. */
 bool cml_pass_activation(const cml_graph *g, const cml_step *s, cml_unary *f, float *a, float *b);
 /* Makes s a step of another operator: named arguments, one value each; outputs and name stay. */

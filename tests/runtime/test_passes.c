@@ -673,12 +673,22 @@ static void pads(void) {
     }
 }
 
-/* Transposed convolutions whose taps do not overlap: with few outputs one convolution and pixel_shuffle, with padding or many as before. */
+/* Transposed convolutions with few outputs: one convolution and pixel_shuffle, or turned lines, and a slice where taps overlap or
+ * paddings cut; as before with many outputs, different strides, or strides without taps to spare. */
 static void spread(void) {
-  static const struct { const char *weight, *bias, *out, *strides, *pads; bool shuffled; } cases[] = {
-      {"[20, 1, 2, 2]", "[1]", "[2, 1, 10, 14]", "[2, 2]", "[0, 0, 0, 0]", true},  {"[20, 3, 2, 2]", "[3]", "[2, 3, 10, 14]", "[2, 2]", "[0, 0, 0, 0]", true},
-      {"[20, 1, 4, 4]", "[1]", "[2, 1, 20, 28]", "[4, 4]", "[0, 0, 0, 0]", true},  {"[20, 2, 4, 4]", "[2]", "[2, 2, 20, 28]", "[4, 4]", "[0, 0, 0, 0]", false},
-      {"[20, 1, 4, 4]", "[1]", "[2, 1, 10, 14]", "[2, 2]", "[1, 1, 1, 1]", false}, {"[20, 1, 2, 2]", "[1]", "[2, 1, 8, 12]", "[2, 2]", "[1, 1, 1, 1]", false}};
+  static const struct { const char *weight, *bias, *out, *strides, *pads, *op; bool cut; } cases[] = {
+      {"[20, 1, 2, 2]", "[1]", "[2, 1, 10, 14]", "[2, 2]", "[0, 0, 0, 0]", "pixel_shuffle", false},
+      {"[20, 3, 2, 2]", "[3]", "[2, 3, 10, 14]", "[2, 2]", "[0, 0, 0, 0]", "pixel_shuffle", false},
+      {"[20, 1, 4, 4]", "[1]", "[2, 1, 20, 28]", "[4, 4]", "[0, 0, 0, 0]", "pixel_shuffle", false},
+      {"[20, 2, 4, 4]", "[2]", "[2, 2, 20, 28]", "[4, 4]", "[0, 0, 0, 0]", "cml_conv_transpose", false},
+      {"[20, 1, 4, 4]", "[1]", "[2, 1, 10, 14]", "[2, 2]", "[1, 1, 1, 1]", "pixel_shuffle", true},
+      {"[20, 3, 4, 4]", "[3]", "[2, 3, 8, 13]", "[2, 2]", "[2, 2, 0, 3]", "pixel_shuffle", true},
+      {"[20, 3, 3, 3]", "[3]", "[2, 3, 9, 13]", "[2, 2]", "[1, 1, 1, 1]", "pixel_shuffle", true},
+      {"[20, 1, 5, 5]", "[1]", "[2, 1, 16, 20]", "[3, 3]", "[1, 0, 2, 1]", "pixel_shuffle", true},
+      {"[20, 1, 7, 7]", "[1]", "[2, 1, 11, 12]", "[2, 2]", "[2, 2, 4, 3]", "pixel_shuffle", true},
+      {"[20, 1, 2, 2]", "[1]", "[2, 1, 8, 12]", "[2, 2]", "[1, 1, 1, 1]", "pixel_shuffle", true},
+      {"[20, 1, 2, 2]", "[1]", "[2, 1, 7, 26]", "[2, 4]", "[1, 2, 0, 0]", "cml_conv_transpose", false},
+      {"[20, 1, 2, 2]", "[1]", "[2, 1, 14, 20]", "[3, 3]", "[0, 0, 0, 0]", "cml_conv_transpose", false}};
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
     for (int with_bias = 0; with_bias < 2; with_bias++) {
       start("[2, 20, 5, 7]");
@@ -691,8 +701,28 @@ static void spread(void) {
                                       : "conv_transpose(x = x, weight = w, strides = steps, pad_type = custom, pad = pads)");
       op(cases[i].out, "y", "sigmoid(x = c)");
       finish("y");
-      same_with_and_without((const int64_t[]){2, 20, 5, 7}, 4, "transposed,epilogues", cases[i].shuffled ? "pixel_shuffle" : "cml_conv_transpose");
+      must_lack = cases[i].cut ? "cml_conv_transpose" : "slice_by_index";
+      same_with_and_without((const int64_t[]){2, 20, 5, 7}, 4, "transposed,epilogues", cases[i].op);
+      must_lack = NULL;
     }
+}
+
+static void spread_lines(void) {
+  static const struct { const char *weight, *out, *strides, *pads, *op; } cases[] = {
+      {"[12, 1, 4]", "[2, 1, 22]", "[2]", "[1, 1]", "slice_by_index"}, {"[12, 3, 5]", "[2, 3, 53]", "[5]", "[0, 2]", "slice_by_index"},
+      {"[12, 2, 3]", "[2, 2, 33]", "[3]", "[0, 0]", "transpose"},      {"[12, 4, 10]", "[2, 4, 46]", "[4]", "[3, 1]", "slice_by_index"},
+      {"[12, 5, 4]", "[2, 5, 22]", "[2]", "[1, 1]", "cml_conv_transpose"}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    start("[2, 12, 11]");
+    constant("w", cases[i].weight);
+    ints("steps", "[1]", cases[i].strides);
+    ints("pads", "[2]", cases[i].pads);
+    word("custom", "custom");
+    op(cases[i].out, "c", "conv_transpose(x = x, weight = w, strides = steps, pad_type = custom, pad = pads)");
+    op(cases[i].out, "y", "sigmoid(x = c)");
+    finish("y");
+    same_with_and_without((const int64_t[]){2, 12, 11}, 3, "transposed,epilogues", cases[i].op);
+  }
 }
 
 /* im2col as converters write it, a convolution with the rows of a unit matrix: what is computed is what stands in the image, and an
@@ -1217,7 +1247,7 @@ static void test_convolutions(void **state) { (void)state, each_type(convolution
 static void test_joined(void **state) { (void)state, each_type(joined); }
 static void test_pairs(void **state) { (void)state, each_type(pairs); }
 static void test_transposed(void **state) { (void)state, each_type(transposed); }
-static void test_spread(void **state) { (void)state, each_type(spread); }
+static void test_spread(void **state) { (void)state, each_type(spread), each_type(spread_lines); }
 static void test_unfolded(void **state) { (void)state, each_type(unfolded); }
 static void test_pads(void **state) { (void)state, each_type(pads); }
 static void test_window_attention(void **state) { (void)state, each_type(window_attention); }
