@@ -140,6 +140,37 @@ VINLINE void depthwise_several(const int together, const int kind, const enum re
     if (!edge || together == 1 || o + (size_t)i < d->outputs) depthwise_store(d, o + (size_t)i, c, acc[i], n);
 }
 
+/* Several outputs of a kernel of any width, stride 1 and no dilation: the columns under a tap are those under the one before, but for one. */
+VINLINE void depthwise_sliding(const int together, const int kind, const cml_depthwise *d, size_t o, size_t c) {
+  const size_t size = x_size(kind), step = d->pixel * size, kw = d->kw, w_stride = d->w_stride;
+  uint8_t room[W];
+  const vi zero = vi_set1(d->x_zero);
+  const void *nothing = x_nothing(kind, zero, room);
+  vf acc[8], x[8], bias = d->bias ? vf_load(d->bias + c) : vf_zero();
+  const int64_t first = d->first + (int64_t)o;
+  const uint64_t inside = (uint64_t)d->columns;
+  const float *w = d->w + c;
+  UNROLL for (int i = 0; i < together; i++) acc[i] = bias;
+  for (size_t r = 0; r < d->kh; r++) {
+    if (!d->rows[r]) {
+      w += kw * w_stride;
+      continue;
+    }
+    const char *at = (const char *)d->rows[r] + c * size + first * (int64_t)step;
+    uint64_t column = (uint64_t)first;
+    UNROLL for (int i = 0; i < together - 1; i++, at += step, column++) x[i] = x_load(column >= inside ? nothing : at, kind, zero, W);
+    for (size_t t = 0; t < kw; t += (size_t)together)
+      UNROLL for (int u = 0; u < together; u++)
+        if (t + (size_t)u < kw) {
+          vf weight = vf_load(w);
+          x[(u + together - 1) % together] = x_load(column >= inside ? nothing : at, kind, zero, W);
+          UNROLL for (int i = 0; i < together; i++) acc[i] = vf_fma(x[(u + i) % together], weight, acc[i]);
+          at += step, column++, w += w_stride;
+        }
+  }
+  depthwise_store_all(together, d, o, c, acc, d->outputs);
+}
+
 /* Groups of channels in kernels three wide: the weights of a row's taps and one channel of the group stay in registers, and each
  * column is loaded once for all taps that want it. */
 VINLINE void grouped_together(const int together, const int stride, const bool half, const cml_depthwise *d, size_t o, size_t c) {
@@ -225,6 +256,15 @@ VINLINE void any_columns(const int kw, const int stride, const int kind, const b
   }
 }
 
+VINLINE void sliding_columns(const int kind, const cml_depthwise *d, size_t c) {
+  for (size_t o = 0, step; o < d->outputs; o += step) {
+    step = next_outputs(d, &o);
+    if (step == 1) depthwise_one(d, o, c, W);
+    else if (step == FEW) depthwise_sliding(FEW, kind, d, o, c);
+    else depthwise_sliding(TOGETHER, kind, d, o, c);
+  }
+}
+
 /* One function for each kind: compilers spill in one that holds all cases. */
 VINLINE void depthwise_kind(const int kind, const cml_depthwise *d, size_t c) {
   const bool grouped = d->group > 1, plain = d->dilation == 1 && !grouped;
@@ -236,6 +276,7 @@ VINLINE void depthwise_kind(const int kind, const cml_depthwise *d, size_t c) {
   else if (kind != BYTES && grouped && d->dilation == 1 && d->kw == 3 && d->stride == 1) any_columns(3, 1, kind, true, d, c);
   else if (kind != BYTES && grouped && d->dilation == 1 && d->kw == 3 && d->stride == 2) any_columns(3, 2, kind, true, d, c);
   else if (kind != BYTES && grouped) any_columns(0, 0, kind, true, d, c);
+  else if (plain && d->kw > 1 && d->stride == 1) sliding_columns(kind, d, c);
   else any_columns(0, 0, kind, false, d, c);
 }
 
@@ -256,6 +297,53 @@ VINLINE void few_channels(const int kind, const cml_depthwise *d) {
     if (!inside(d, o, TOGETHER)) depthwise_several(TOGETHER, kind, OWN, true, d, o, 0, d->channels);
     else depthwise_several(TOGETHER, kind, OWN, false, d, o, 0, d->channels);
   }
+}
+
+/* `together` vectors of neighbouring pixels of few channels each, n lanes of a vector in all, whose columns are inside. repeat: the channel of a lane. */
+VINLINE void pixels_together(const int together, const int kind, const cml_depthwise *d, size_t o, size_t n, vi repeat) {
+  const size_t size = x_size(kind), channels = d->channels;
+  const vi none = vi_set1(0);
+  vf acc[8], bias = d->bias ? vf_permute(vf_load_n(d->bias, channels), repeat) : vf_zero();
+  UNROLL for (int i = 0; i < together; i++) acc[i] = bias;
+  for (size_t r = 0; r < d->kh; r++) {
+    if (!d->rows[r]) continue;
+    const char *at = (const char *)d->rows[r] + (size_t)(d->first + (int64_t)o) * channels * size;
+    const float *w = d->w + r * d->kw * d->w_stride;
+    for (size_t t = 0; t < d->kw; t++, at += (size_t)d->dilation * channels * size, w += d->w_stride) {
+      vf weight = vf_permute(vf_load_n(w, channels), repeat);
+      UNROLL for (int i = 0; i < together; i++) acc[i] = vf_fma(x_load(at + (size_t)i * n * size, kind, none, n), weight, acc[i]);
+    }
+  }
+  UNROLL for (int i = 0; i < together; i++) depthwise_store(d, o + (size_t)i * (n / channels), 0, acc[i], n);
+}
+
+/* Pixels that share vectors: half a vector of channels or fewer, no distance between them, and nothing outside. */
+static bool shares_pixels(const cml_depthwise *d) {
+  return d->channels <= W / 2 && d->outputs >= W / d->channels && d->stride == 1 && d->pixel == d->channels && d->y_pixel == d->channels && inside(d, 0, d->outputs);
+}
+
+VINLINE void shared_pixels(const int kind, const cml_depthwise *d) {
+  const size_t each = W / d->channels, n = each * d->channels;
+  vi repeat = vi_iota();
+  for (size_t i = 0; i < W; i++) repeat[i] = (int32_t)(i % d->channels);
+  for (size_t o = 0, step; o < d->outputs; o += step * each) {
+    size_t left = (d->outputs - o) / each;
+    step = left >= TOGETHER ? TOGETHER : left >= FEW ? FEW : 1;
+    if (!left) o = d->outputs - each; /* some are computed once more */
+    if (step == TOGETHER) pixels_together(TOGETHER, kind, d, o, n, repeat);
+    else if (step == FEW) pixels_together(FEW, kind, d, o, n, repeat);
+    else pixels_together(1, kind, d, o, n, repeat);
+  }
+}
+
+static void few_floats(const cml_depthwise *d) {
+  if (shares_pixels(d)) shared_pixels(FLOATS, d);
+  else few_channels(FLOATS, d);
+}
+
+static void few_halves(const cml_depthwise *d) {
+  if (shares_pixels(d)) shared_pixels(HALVES, d);
+  else few_channels(HALVES, d);
 }
 
 /* A vector of outputs that share channels. */
@@ -303,8 +391,8 @@ static void depthwise_row(const cml_depthwise *d) {
     return;
   }
   if (d->channels < W && d->group <= 1 && d->outputs > 1 && !d->x_bytes) {
-    if (d->x_half) few_channels(HALVES, d);
-    else few_channels(FLOATS, d);
+    if (d->x_half) few_halves(d);
+    else few_floats(d);
     return;
   }
   if (d->channels < W) {
@@ -315,7 +403,7 @@ static void depthwise_row(const cml_depthwise *d) {
   for (size_t c = 0; c < d->channels; c += W) depthwise_vector(d, c + W <= d->channels ? c : d->channels - W);
 }
 
-static void depthwise(const cml_depthwise *d) {
+static void depthwise_ends(const cml_depthwise *d) {
   if (d->outputs == 1 || d->outputs >= TOGETHER) {
     depthwise_row(d);
     return;
@@ -324,6 +412,31 @@ static void depthwise(const cml_depthwise *d) {
   int64_t wanted = d->first + (int64_t)(d->outputs - 1) * d->stride + (int64_t)(d->kw - 1) * d->dilation + 1;
   if (ends.columns > wanted) ends.columns = wanted < 0 ? 0 : wanted; /* all outputs may be before the first column */
   depthwise_row(&ends);
+}
+
+/* Every dilation-th output is a convolution of every dilation-th column, without dilation. */
+static void depthwise(const cml_depthwise *d) {
+  enum { ROWS = 64 };
+  const int64_t apart = d->dilation;
+  if (apart == 1 || d->stride != 1 || d->kw == 1 || d->kh > ROWS || d->outputs < (size_t)apart * FEW || d->channels < W) {
+    depthwise_ends(d);
+    return;
+  }
+  for (int64_t i = 0; i < apart; i++) {
+    const void *rows[ROWS];
+    cml_depthwise part = *d;
+    int64_t column = d->first + i, phase = (column % apart + apart) % apart;
+    size_t skip = (size_t)phase * d->pixel * (d->x_bytes ? 1 : d->x_half ? 2 : 4);
+    for (size_t r = 0; r < d->kh; r++) rows[r] = d->rows[r] ? (const char *)d->rows[r] + skip : NULL;
+    part.rows = rows;
+    part.outputs = (d->outputs - 1 - (size_t)i) / (size_t)apart + 1;
+    part.columns = d->columns > phase ? (d->columns - 1 - phase) / apart + 1 : 0;
+    part.first = (column - phase) / apart;
+    part.dilation = 1;
+    part.pixel = d->pixel * (size_t)apart, part.y_pixel = d->y_pixel * (size_t)apart;
+    part.y = (char *)d->y + (size_t)i * d->y_pixel * (d->y_half ? 2 : 4);
+    depthwise_ends(&part);
+  }
 }
 
 /* ---- Winograd: d -> B^T d B, m -> A^T m A, with the points 0, 1, -1, 2, -2 and infinity ---- */

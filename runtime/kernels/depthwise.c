@@ -34,14 +34,18 @@ bool cml_depthwise_fits(const cml_kernels *k, const cml_conv *v) {
   return fits;
 }
 
-static bool stages(const cml_conv *v) { return !cml_conv_multiplier(v) && v->dilation[1] == 1 && v->kernel[1] * v->kernel[2] >= STAGE_TAPS; }
+/* Rows with zeros around them spare pixels that share vectors the question whether they are outside. */
+static bool stages(const cml_kernels *k, const cml_conv *v) {
+  bool shares = 2 * v->channels <= k->width && !cml_conv_narrow(k, v) && v->stride[2] == 1;
+  return !cml_conv_multiplier(v) && v->dilation[1] == 1 && (shares || v->kernel[1] * v->kernel[2] >= STAGE_TAPS);
+}
 
 /* Of the outputs; where they share channels, as many as whole channels have. Whole lines of the cache where they fit, which would be read again for
  * the next chunk. */
 static size_t chunk_channels(const cml_kernels *k, const cml_conv *v) {
   size_t each = cml_conv_multiplier(v);
   if (each) return least(v->outputs, 4 * k->width * each);
-  size_t vector = k->width * (v->in_half && !stages(v) ? 2 : 4), row = (size_t)v->kernel[1] * (size_t)(v->in[2] > 0 ? v->in[2] : 1) * vector, vectors = row < ROWS_BYTES ? ROWS_BYTES / row : 1;
+  size_t vector = k->width * (v->in_half && !stages(k, v) ? 2 : 4), row = (size_t)v->kernel[1] * (size_t)(v->in[2] > 0 ? v->in[2] : 1) * vector, vectors = row < ROWS_BYTES ? ROWS_BYTES / row : 1;
   size_t line = vector < LINE ? LINE / vector : 1;
   size_t chunk = (vectors < line ? vectors : vectors / line * line) * k->width, group = cml_conv_narrow(k, v);
   return least(v->channels, group ? chunk / group * group : chunk); /* whole groups */
@@ -53,7 +57,7 @@ static size_t staged_columns(const cml_conv *v) { return (size_t)((v->out[2] - 1
 /* A row of sums of a chunk, and its staged rows. */
 size_t cml_depthwise_scratch(const cml_kernels *k, const cml_conv *v) {
   if (!cml_depthwise_fits(k, v) || v->out[2] <= 0) return 0;
-  size_t pixels = (size_t)v->out[2] + (stages(v) ? (size_t)v->kernel[1] * staged_columns(v) : 0);
+  size_t pixels = (size_t)v->out[2] + (stages(k, v) ? (size_t)v->kernel[1] * staged_columns(v) : 0);
   return (pixels * (chunk_channels(k, v) + k->width) * 4 + 127) & ~(size_t)63;
 }
 
@@ -75,10 +79,12 @@ static void stage_row(const job *j, stage *s, int64_t image, int64_t h, size_t c
   const char *from = (const char *)j->c->x + (((size_t)(image * v->in[1] + h) * (size_t)v->in[2] + skip) * v->channels + c) * size;
   memset(to, 0, before * channels * 4);
   to += before * channels;
-  for (size_t i = 0; i < inside; i++, to += channels, from += v->channels * size) {
-    if (v->in_half) j->c->k->f16_to_f32((const cml_f16 *)(const void *)from, to, channels);
-    else if (channels == 16) memcpy(to, from, 64); /* the most usual one, without a call */
-    else memcpy(to, from, channels * 4);
+  const bool whole = channels == v->channels; /* pixels */
+  size_t pieces = whole ? 1 : inside, n = whole ? inside * channels : channels;
+  for (size_t i = 0; i < pieces; i++, to += n, from += v->channels * size) {
+    if (v->in_half) j->c->k->f16_to_f32((const cml_f16 *)(const void *)from, to, n);
+    else if (n == 16) memcpy(to, from, 64); /* the most usual one, without a call */
+    else memcpy(to, from, n * 4);
   }
   memset(to, 0, (s->columns - before - inside) * channels * 4);
 }
@@ -141,7 +147,7 @@ static void run_units(void *context, size_t thread, size_t begin, size_t end) {
 void cml_depthwise_run(const cml_conv_call *c) {
   const cml_conv *v = c->v;
   size_t threads = cml_pool_threads(c->pool);
-  job j = {.c = c, .slot = cml_depthwise_scratch(c->k, v), .chunk = chunk_channels(c->k, v), .staged = stages(v)};
+  job j = {.c = c, .slot = cml_depthwise_scratch(c->k, v), .chunk = chunk_channels(c->k, v), .staged = stages(c->k, v)};
   j.chunks = (v->outputs + j.chunk - 1) / j.chunk;
   if (j.chunks > 1 && v->outputs % j.chunk && v->outputs % j.chunk < c->k->width) j.chunks--; /* less than a vector joins the chunk before it */
   size_t row = (size_t)v->in[2] * v->channels * (v->in_half ? 2 : 4) * (size_t)v->stride[1];

@@ -759,13 +759,15 @@ static void test_depthwise(void **state) {
   const cml_kernels *k;
   EACH_TABLE(k) {
     for (int round = 0; round < 400; round++) {
-      size_t channels = between(1, 40), kh = between(1, 5), kw = between(1, 11), outputs = between(1, 19), group = between(1, 8);
+      size_t channels = between(1, 40), kh = between(1, 5), kw = between(1, rnd() % 8 ? 11 : 25), outputs = between(1, rnd() % 4 ? 19 : 60), group = between(1, 8);
       if (rnd() % 2 || group > k->width) group = 1;
       if (group > 1 && rnd() % 2) kw = 3;
+      if (group == 1 && rnd() % 3 == 0) channels = between(1, k->width / 2);
       channels = (channels + group - 1) / group * group;
       size_t each = group == 1 && rnd() % 3 == 0 ? between(2, 20) : 1, inputs = (channels + each - 1) / each;
-      int64_t stride = (int64_t)between(1, 3), dilation = rnd() % 3 ? 1 : 2, first = -(int64_t)between(0, round % 4 ? 5 : 20); /* some outputs, or all, before the first column */
+      int64_t stride = (int64_t)between(1, 3), dilation = rnd() % 3 ? 1 : (int64_t)between(2, 5), first = rnd() % 4 == 0 ? 0 : -(int64_t)between(0, round % 4 ? 5 : 20); /* some outputs, or all, before the first column */
       int64_t columns = (int64_t)between(1, outputs * (size_t)stride + 4);
+      if (rnd() % 3 == 0) columns = (int64_t)(outputs - 1) * stride + (int64_t)(kw - 1) * dilation + 1; /* nothing is behind them */
       bool x_half = rnd() % 2, y_half = rnd() % 2;
       size_t count = (size_t)columns * inputs, x_size = x_half ? 2 : 4, y_size = y_half ? 2 : 4;
       float *w = at_end(1, kh * kw * group * channels * 4), *bias = at_end(2, channels * 4);
