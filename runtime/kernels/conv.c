@@ -284,6 +284,7 @@ typedef struct region {
   size_t next_row, next_column; /* the same from tap to tap, */
   size_t out_row, out_pixel;    /* and from one output to the next */
   bool pairs;               /* data is what the table's pair made */
+  size_t skipped, stretches; /* of taps: those whose rows are above the image for all of the block's outputs, and how many are not outside behind them */
 } region;
 
 /* `width` columns of a row of the input into scratch, channels last. column: of the input; may start before or end after it. */
@@ -466,7 +467,8 @@ static void products(const job *j, const region *r, const size_t *offsets, size_
   bool slim = cml_conv_slim(k, v);
   size_t panel = l->depth * (slim ? outputs : nr) * size;
   size_t base = group * l->group_outputs + o0, pixel = r->out_pixel, row = r->out_row;
-  const char *first = (const char *)j->c->weights.packed + group * group_bytes(k, v, j->c->weights.half) + o0 * l->depth * size, *b = first;
+  const char *first = (const char *)j->c->weights.packed + group * group_bytes(k, v, j->c->weights.half) + o0 * l->depth * size +
+                      r->skipped * l->joined * l->group_channels * (slim ? 1 : nr) * size, *b = first;
   /* as many rows as fit: pixels 4 KiB apart fall into the same set of the first-level cache */
   const size_t apart = k->tile_rows > 8 && pixel % 1024 == 0 ? 7 : SIZE_MAX, tall = r->pairs ? CML_PAIR_ROWS : least(k->tile_rows, apart);
   const bool wides = !slim && !r->pairs && l->depth <= WIDE_DEPTH, widens = l->widened && j->c->weights.half && !r->pairs;
@@ -474,7 +476,7 @@ static void products(const job *j, const region *r, const size_t *offsets, size_
   /* where tiles end with a row they would be low; low ones wait for their sums, those over a row's end need more instructions */
   const size_t long_rows = least(tall, columns + 1);
   const bool splits = k->tile_splits && !slim && !r->pairs && rows > 1 && l->depth >= SPLIT_DEPTH && columns < (columns + tall - 1) / tall * (tall - 1);
-  cml_tile t = {.stretches = l->stretches, .depth = l->joined * l->group_channels, .offsets = offsets, .a = r->data + group * l->group_channels, .a_stride = pixel,
+  cml_tile t = {.stretches = r->stretches, .depth = l->joined * l->group_channels, .offsets = offsets + r->skipped, .a = r->data + group * l->group_channels, .a_stride = pixel,
                 .b_half = j->c->weights.half, .b_panel = panel, .b_column = slim ? l->depth : 0, .residual_stride = to->pixel, .c_stride = to->pixel, .c_half = to->half,
                 .a_jump = row - columns * pixel, .c_jump = to->row - columns * to->pixel, .low = -INFINITY, .high = INFINITY};
   bool clamp = cml_epilogue_bounds(&j->c->after, &t.low, &t.high);
@@ -491,6 +493,19 @@ static void products(const job *j, const region *r, const size_t *offsets, size_
     if (widens && !wide && !c.across && c.tiles > 1 && t.columns > nr / 2) cover_pieces(j, r, &c, to, &t, o, next, more);
     else cover_block(k, r, &c, to, t, o, next, panel, NULL, true, true, NULL);
   }
+}
+
+/* Leaves out the rows of taps that a block has outside the image, as large dilations do. h: of the input, under the first row of taps. */
+static void leave_out(const layout *l, region *r, int64_t h, int64_t rows) {
+  const cml_conv *v = &l->v;
+  r->skipped = 0, r->stretches = l->stretches;
+  if (v->kernel[0] > 1 || r->pairs || l->widened) return;
+  const int64_t reach = (rows - 1) * v->stride[1], step = v->dilation[1];
+  int64_t first = 0, last = v->kernel[1] - 1;
+  while (first < last && h + first * step + reach < 0) first++;
+  while (last > first && h + last * step >= v->in[1]) last--;
+  const size_t each = (size_t)v->kernel[2] / l->joined;
+  r->skipped = (size_t)first * each, r->stretches = (size_t)(last - first + 1) * each;
 }
 
 /* Where the stretches of neighbouring taps begin, in floats from a pixel's first. */
@@ -595,6 +610,7 @@ static void run_block(const job *j, size_t index, float *scratch) {
     return;
   }
   tap_offsets(l, &r, offsets);
+  leave_out(l, &r, h * v->stride[1] + v->offset[1], rows);
   for (size_t g = 0; g < v->groups; g++) {
     if (v->out_last) {
       target t = output_at(j, image, d, h, w);

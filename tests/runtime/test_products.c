@@ -114,6 +114,12 @@ static conv_case draw_conv(bool transposed, bool fused) {
     int64_t reach = (v.kernel[i] - 1) * v.dilation[i] + 1, padding = v.before[i] + v.after[i];
     v.out[i] = transposed ? (v.in[i] - 1) * v.stride[i] + reach - padding : (v.in[i] + padding - reach) / v.stride[i] + 1;
   }
+  if (!transposed && !point && v.dims == 2 && rnd() % 6 == 0) { /* taps that are outside the image for whole blocks of outputs */
+    v.kernel[1] = between(2, 3), v.stride[1] = between(1, 2), v.dilation[1] = v.before[1] = v.after[1] = between(5, 12);
+    v.in[1] = between(v.dilation[1], 26), v.in[2] += between(0, 40);
+    v.out[1] = (v.in[1] + (3 - v.kernel[1]) * v.dilation[1] - 1) / v.stride[1] + 1;
+    v.out[2] = (v.in[2] + v.before[2] + v.after[2] - (v.kernel[2] - 1) * v.dilation[2] - 1) / v.stride[2] + 1;
+  }
   if (!transposed && v.dims > 1 && rnd() % 5 == 0) { /* a kernel as wide as the image, often of one channel */
     v.before[2] = v.after[2] = 0, v.out[2] = v.dilation[2] = 1;
     v.in[2] = v.kernel[2] = between(1, 40);
