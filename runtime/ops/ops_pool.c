@@ -77,12 +77,15 @@ static bool small_planes(const pool_call *p) {
   const int64_t plane = w->in[0] * w->in[1] * w->in[2], to = w->out[0] * w->out[1] * w->out[2];
   for (int d = 0; d < 3; d++) /* no window lies wholly in the padding */
     if (w->kernel[d] <= w->before[d] || (w->out[d] - 1) * w->stride[d] - w->before[d] >= w->in[d]) return false;
-  return !p->last && w->in[2] <= SMALL_WIDTH && plane <= SMALL_PLANE && to <= SMALL_PLANE && p->batch * p->channels >= UNIT / 2 &&
+  const int64_t more = w->stride[2] > 2 ? 4 : 1; /* lines take such strides element by element */
+  return !p->last && w->in[2] <= SMALL_WIDTH * more && plane <= SMALL_PLANE * more && to <= SMALL_PLANE && p->batch * p->channels >= UNIT / 2 &&
          w->kernel[0] * w->kernel[1] <= TAPS && w->kernel[2] <= TAPS;
 }
 
+static size_t planes_together(const cml_windows *w) { return w->in[0] * w->in[1] * w->in[2] <= SMALL_PLANE ? PLANES : UNIT; }
+
 static uint64_t small_floats(const cml_windows *w) {
-  return (uint64_t)(w->in[0] * w->in[1] * w->in[2] + w->in[2] + 2 * w->out[0] * w->out[1] * w->out[2]) * PLANES;
+  return (uint64_t)(w->in[0] * w->in[1] * w->in[2] + w->in[2] + 2 * w->out[0] * w->out[1] * w->out[2]) * planes_together(w);
 }
 
 /* Floats of scratch for each of two parts, in either form. */
@@ -262,7 +265,7 @@ static void small_row(const pool_job *j, const char *x, size_t planes, const int
 static void small_group(const pool_job *j, size_t first, size_t planes, float *scratch) {
   const cml_windows *w = &j->p->w;
   const size_t in = (size_t)(w->in[0] * w->in[1] * w->in[2]), out = (size_t)(w->out[0] * w->out[1] * w->out[2]), size = j->p->half ? 2 : 4;
-  float *pixels = scratch, *line = pixels + in * PLANES, *sums = line + (size_t)w->in[2] * PLANES, *stored = sums + out * PLANES, *y = sums;
+  float *pixels = scratch, *line = pixels + in * planes, *sums = line + (size_t)w->in[2] * planes, *stored = sums + out * planes, *y = sums;
   transpose(j, planes, in, j->x + first * in * size, pixels);
   for (int64_t d = 0; d < w->out[0]; d++)
     for (int64_t h = 0; h < w->out[1]; h++, y += (size_t)w->out[2] * planes)
@@ -275,8 +278,9 @@ static void small_group(const pool_job *j, size_t first, size_t planes, float *s
 static void planes_at_once(void *context, size_t thread, size_t begin, size_t end) {
   const pool_job *j = context;
   const size_t all = j->p->batch * j->p->channels, last = end * UNIT < all ? end * UNIT : all;
-  for (size_t first = begin * UNIT; first < last; first += PLANES)
-    small_group(j, first, last - first < PLANES ? last - first : PLANES, (float *)(void *)(j->scratch + thread * j->slot));
+  const size_t together = planes_together(&j->p->w);
+  for (size_t first = begin * UNIT; first < last; first += together)
+    small_group(j, first, last - first < together ? last - first : together, (float *)(void *)(j->scratch + thread * j->slot));
 }
 
 /* Dims at the end that no window spans (normalisation over neighbouring channels is written so) are like channels at the end. */
@@ -307,7 +311,7 @@ static cml_status run(cml_call *c, cml_error *err) {
                 c->out_row ? (size_t)c->out_row : p.channels};
   size_t pixels = (size_t)(p.w.out[0] * p.w.out[1] * p.w.out[2]);
   if (p.last) cml_parallel_with_thread(c->pool, p.batch * pixels, 16, pixels_last, &j);
-  else if (small_planes(&p)) cml_parallel_with_thread(c->pool, (p.batch * p.channels + UNIT - 1) / UNIT, 1 + 256 / (pixels + 1), planes_at_once, &j);
+  else if (small_planes(&p)) cml_parallel_with_thread(c->pool, (p.batch * p.channels + UNIT - 1) / UNIT, 1 + 256 / (size_t)(1 + p.w.in[0] * p.w.in[1] * p.w.in[2]), planes_at_once, &j);
   else cml_parallel_with_thread(c->pool, p.batch * p.channels * (size_t)(p.w.out[0] * p.w.out[1]), 1 + 4096 / (size_t)(p.w.out[2] + 1), lines, &j);
   return CML_OK;
 }
