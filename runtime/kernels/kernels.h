@@ -175,10 +175,10 @@ typedef struct cml_plane_points {
   float weight[4][CML_SAMPLES], outside[CML_SAMPLES];
 } cml_plane_points;
 
-/* What rows are folded to: sums of x, |x| or x^2, the greatest or least (NaN when there is one). */
+/* What windows are folded to: the greatest (NaN when there is one), sums of x or x^2. */
 typedef enum cml_pool_fold { CML_POOL_MAX, CML_POOL_SUM, CML_POOL_SQUARES } cml_pool_fold;
 enum { CML_POOL_APART = 48 }; /* two vectors of 16 floats, and what is left of one */
-typedef enum cml_row_fold { CML_FOLD_SUM, CML_FOLD_ABS, CML_FOLD_SQUARE, CML_FOLD_MAX, CML_FOLD_MIN } cml_row_fold;
+typedef enum cml_row_fold { CML_FOLD_SUM, CML_FOLD_ABS, CML_FOLD_SQUARE, CML_FOLD_MAX, CML_FOLD_MIN } cml_row_fold; /* of rows: sums of x, |x| or x^2, extremes as above */
 
 enum { CML_ATTEND = 4 };
 
