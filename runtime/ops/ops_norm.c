@@ -254,31 +254,53 @@ static void layer_runs(void *context, size_t begin, size_t end) {
   }
 }
 
+/* Columns side by side. Sums are in float over PIECE rows, then in double. */
+static void band_sums(const layer_job *j, int64_t base, size_t width, const float *mean, double *sums) {
+  enum { PIECE = 16 };
+  const cml_tensor *x = cml_arg(j->c, 0);
+  float row[BAND], part[BAND];
+  for (size_t i = 0; i < width; i++) sums[i] = 0;
+  for (int64_t r = 0; r < j->n;) {
+    for (size_t i = 0; i < width; i++) part[i] = 0;
+    for (int64_t last = r + PIECE < j->n ? r + PIECE : j->n; r < last; r++) {
+      const int64_t at = base + cml_step_offset(r, j->inner, j->inner_dims, j->inner_strides);
+      const float *p = x->dtype == CML_F32 ? (const float *)x->data + at : row;
+      if (p == row) cml_load_f32(row, x->data, x->dtype, at, width);
+      if (mean) {
+        CML_INDEPENDENT for (size_t i = 0; i < width; i++) part[i] += (p[i] - mean[i]) * (p[i] - mean[i]);
+      } else {
+        CML_INDEPENDENT for (size_t i = 0; i < width; i++) part[i] += p[i];
+      }
+    }
+    CML_INDEPENDENT for (size_t i = 0; i < width; i++) sums[i] += (double)part[i];
+  }
+}
+
 static void layer_bands(void *context, size_t begin, size_t end) {
   const layer_job *j = context;
   const cml_tensor *x = cml_arg(j->c, 0);
   cml_tensor *out = j->c->outs[0];
+  const double part = 1 / (double)j->n;
   for (size_t task = begin; task < end; task++) {
     int64_t from = (int64_t)task % j->bands * BAND;
     int64_t base = cml_step_offset((int64_t)task / j->bands, j->kept, j->kept_dims, j->kept_strides) + from;
     size_t width = j->width - from < BAND ? (size_t)(j->width - from) : BAND;
-    double mean[BAND] = {0}, squares[BAND] = {0};
-    float row[BAND];
-    for (int pass = 0; pass < 3; pass++) {
-      for (int64_t r = 0; r < j->n; r++) {
-        int64_t at = base + cml_step_offset(r, j->inner, j->inner_dims, j->inner_strides);
-        cml_load_f32(row, x->data, x->dtype, at, width);
-        if (pass == 0)
-          for (size_t i = 0; i < width; i++) mean[i] += (double)row[i];
-        else if (pass == 1)
-          for (size_t i = 0; i < width; i++) squares[i] += ((double)row[i] - mean[i]) * ((double)row[i] - mean[i]);
-        if (pass < 2) continue;
-        double gamma = (double)value_or(j->gamma, r, 1), beta = (double)value_or(j->beta, r, 0);
-        for (size_t i = 0; i < width; i++) row[i] = (float)(((double)row[i] - mean[i]) * squares[i] * gamma + beta);
-        cml_store_f32(out->data, out->dtype, at, row, width);
-      }
-      for (size_t i = 0; i < width && !pass; i++) mean[i] /= (double)j->n;
-      for (size_t i = 0; i < width && pass == 1; i++) squares[i] = 1 / sqrt(squares[i] / (double)j->n + j->epsilon);
+    double sums[BAND];
+    float mean[BAND], scale[BAND], row[BAND];
+    band_sums(j, base, width, NULL, sums);
+    for (size_t i = 0; i < width; i++) mean[i] = (float)(sums[i] * part);
+    band_sums(j, base, width, mean, sums);
+    for (size_t i = 0; i < width; i++) row[i] = (float)(sums[i] * part + j->epsilon);
+    cml_kernels_get()->unary(CML_UNARY_SQRT, row, scale, width, 0, 0);
+    for (size_t i = 0; i < width; i++) scale[i] = 1 / scale[i];
+    for (int64_t r = 0; r < j->n; r++) {
+      const int64_t at = base + cml_step_offset(r, j->inner, j->inner_dims, j->inner_strides);
+      const float gamma = value_or(j->gamma, r, 1), beta = value_or(j->beta, r, 0);
+      const float *p = x->dtype == CML_F32 ? (const float *)x->data + at : row;
+      float *y = out->dtype == CML_F32 ? (float *)out->data + at : row;
+      if (p == row) cml_load_f32(row, x->data, x->dtype, at, width);
+      CML_INDEPENDENT for (size_t i = 0; i < width; i++) y[i] = (p[i] - mean[i]) * scale[i] * gamma + beta;
+      if (y == row) cml_store_f32(out->data, out->dtype, at, row, width);
     }
   }
 }

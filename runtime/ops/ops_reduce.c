@@ -191,6 +191,23 @@ static bool sums_pixels(const cml_tensor *x, uint32_t reduced, int64_t *pixels, 
   return !(reduced >> (x->rank - 1) & 1) && *pixels >= 32 && *channels >= 8;
 }
 
+/* Short rows that are reduced, under dims that are kept and others that are reduced: first each row is folded, then what the rows gave, as
+ * floats. In `step` comes what remains of x after the first fold. */
+enum { SHORT_ROW = 128 };
+
+static bool folds_twice(const cml_tensor *x, uint32_t reduced, const struct reduction *r, cml_tensor *step) {
+  if (!cml_tensor_known_shape(x) || (x->dtype != CML_F32 && x->dtype != CML_F16) || r->fold == FOLD_product || r->finish == LOG_SUM_EXP) return false;
+  int64_t last = 1;
+  *step = (cml_tensor){.dtype = CML_F32, .rank = x->rank};
+  for (; step->rank && (reduced >> (step->rank - 1) & 1 || x->dims[step->rank - 1] == 1); step->rank--) last *= x->dims[step->rank - 1];
+  bool others = false;
+  for (int32_t i = 0; i < step->rank; i++) {
+    step->dims[i] = x->dims[i];
+    others |= (reduced >> i & 1) && x->dims[i] > 1;
+  }
+  return others && last > 1 && last <= SHORT_ROW;
+}
+
 static uint64_t sum_pieces(int64_t pixels) { return (uint64_t)(pixels + SUM_PIXELS - 1) / SUM_PIXELS; }
 
 static cml_status infer_reduce(cml_call *c, cml_error *err) {
@@ -203,6 +220,8 @@ static cml_status infer_reduce(cml_call *c, cml_error *err) {
   int64_t pixels, channels;
   if (reductions[c->op - cml_ops_reduce.rows].fold == FOLD_sum && sums_pixels(x, reduced, &pixels, &channels))
     c->scratch_size = sum_pieces(pixels) * (uint64_t)channels * 4;
+  cml_tensor step;
+  if (folds_twice(x, reduced, &reductions[c->op - cml_ops_reduce.rows], &step)) c->scratch_size = (uint64_t)cml_tensor_count(&step) * 4;
   return CML_OK;
 }
 
@@ -243,7 +262,7 @@ typedef struct reduce_job {
   cml_tensor *out;
   const fold *fold;
   finish finish;
-  double count;            /* of elements in one output */
+  double count;            /* of elements in one output; set to how many an element of x stands for before the plan is made */
   bool whole;              /* integers */
   int32_t kept, inner;     /* merged dims: kept ones, reduced ones, without the last dim */
   int64_t kept_dims[CML_MAX_RANK], kept_strides[CML_MAX_RANK];
@@ -276,7 +295,7 @@ static void reduce_plan(reduce_job *j, uint32_t reduced) {
       j->kept_dims[j->kept] = dims[i], j->kept_strides[j->kept++] = strides[i];
     }
   }
-  j->count = (double)j->inner_count * (j->last_reduced ? (double)j->last : 1.0);
+  j->count *= (double)j->inner_count * (j->last_reduced ? (double)j->last : 1.0);
   j->bands = j->last_reduced ? 1 : (j->last + BAND - 1) / BAND;
 }
 
@@ -446,6 +465,13 @@ static bool suits_rows(const reduce_job *j) {
          (j->x->dtype == CML_F32 || j->x->dtype == CML_F16);
 }
 
+static void finish_row(const reduce_job *j, float *row, size_t n) {
+  const cml_kernels *k = cml_kernels_get();
+  if (j->finish == MEAN) k->binary_scalar(CML_BINARY_DIV, row, (float)j->count, false, row, n);
+  if (j->finish == ROOT) k->unary(CML_UNARY_SQRT, row, row, n, 0, 0);
+  if (j->finish == LOGARITHM) k->unary(CML_UNARY_LOG, row, row, n, 0, 0);
+}
+
 static void reduce_rows(const reduce_job *j, size_t begin, size_t end) {
   static const cml_row_fold row_folds[] = {[FOLD_sum] = CML_FOLD_SUM, [FOLD_sum_abs] = CML_FOLD_ABS, [FOLD_sum_square] = CML_FOLD_SQUARE,
                                            [FOLD_maximum] = CML_FOLD_MAX, [FOLD_minimum] = CML_FOLD_MIN};
@@ -455,10 +481,50 @@ static void reduce_rows(const reduce_job *j, size_t begin, size_t end) {
   for (size_t i = begin, n; i < end; i += n) {
     n = end - i < BAND ? end - i : BAND;
     k->fold_rows(row_folds[j->fold - folds], n, (size_t)j->last, (const char *)j->x->data + i * (size_t)j->last * (half ? 2 : 4), half, row);
-    if (j->finish == MEAN) k->binary_scalar(CML_BINARY_DIV, row, (float)j->count, false, row, n);
-    if (j->finish == ROOT) k->unary(CML_UNARY_SQRT, row, row, n, 0, 0);
-    if (j->finish == LOGARITHM) k->unary(CML_UNARY_LOG, row, row, n, 0, 0);
+    finish_row(j, row, n);
     cml_store_f32(j->out->data, j->out->dtype, (int64_t)i, row, n);
+  }
+}
+
+/* Small blocks of rows that lie one after the other, each folded to a row: many at once. A chunk of blocks is folded with itself, moved by
+ * one row, two, four, and so on, so that each row becomes the fold of itself and those behind it; the first row of each block is kept. */
+enum { SMALL_BLOCK = 128 };
+
+static bool suits_blocks(const reduce_job *j) {
+  return !j->whole && !j->last_reduced && j->inner == 1 && j->inner_strides[0] == j->last && j->kept == 1 && j->inner_count > 1 &&
+         j->inner_count * j->last <= SMALL_BLOCK && j->finish != LOG_SUM_EXP && j->fold != &folds[FOLD_product] &&
+         (j->x->dtype == CML_F32 || j->x->dtype == CML_F16);
+}
+
+static void reduce_blocks(const reduce_job *j, size_t begin, size_t end) {
+  const cml_kernels *kernels = cml_kernels_get();
+  const cml_binary f = j->fold == &folds[FOLD_maximum] ? CML_BINARY_MAX : j->fold == &folds[FOLD_minimum] ? CML_BINARY_MIN : CML_BINARY_ADD;
+  const size_t width = (size_t)j->last, rows = (size_t)j->inner_count, block = rows * width;
+  float room[2][CML_CHUNK], folded[CML_CHUNK];
+  for (size_t i = begin, blocks; i < end; i += blocks) {
+    blocks = end - i < CML_CHUNK / block ? end - i : CML_CHUNK / block;
+    const size_t n = blocks * block, wanted = n - block + width;
+    const float *x = room[0];
+    if (j->x->dtype == CML_F32) x = (const float *)j->x->data + i * block;
+    else cml_load_f32(room[0], j->x->data, j->x->dtype, (int64_t)(i * block), n);
+    if (j->fold == &folds[FOLD_sum_square]) kernels->binary(CML_BINARY_MUL, x, x, room[0], n), x = room[0];
+    if (j->fold == &folds[FOLD_sum_abs]) kernels->unary(CML_UNARY_ABS, x, room[0], n, 0, 0), x = room[0];
+    size_t done = 0; /* rows in `folded`; those of x are folds of `size` */
+    for (size_t size = 1;; size *= 2) {
+      if (rows & size) {
+        if (done) kernels->binary(f, folded, x + done * width, folded, wanted);
+        else memcpy(folded, x, wanted * sizeof *x);
+        done += size;
+      }
+      if (done == rows) break;
+      float *to = x == room[0] ? room[1] : room[0];
+      kernels->binary(f, x, x + size * width, to, n - (2 * size - 1) * width);
+      x = to;
+    }
+    for (size_t b = 1; b < blocks; b++)
+      for (size_t k = 0; k < width; k++) folded[b * width + k] = folded[b * block + k];
+    finish_row(j, folded, blocks * width);
+    cml_store_f32(j->out->data, j->out->dtype, (int64_t)(i * width), folded, blocks * width);
   }
 }
 
@@ -466,6 +532,10 @@ static void reduce_tasks(void *context, size_t begin, size_t end) {
   const reduce_job *j = context;
   if (suits_rows(j)) {
     reduce_rows(j, begin, end);
+    return;
+  }
+  if (suits_blocks(j)) {
+    reduce_blocks(j, begin, end);
     return;
   }
   for (size_t t = begin; t < end; t++) {
@@ -482,9 +552,18 @@ static void reduce_tasks(void *context, size_t begin, size_t end) {
   }
 }
 
+static void reduce_with(reduce_job *j, uint32_t reduced, cml_pool *pool) {
+  reduce_plan(j, reduced);
+  int64_t outputs = cml_tensor_count(j->out), work = j->inner_count * (j->last_reduced || j->last < BAND ? j->last : BAND);
+  if (!outputs) return;
+  if (work < 1) work = 1;
+  size_t tasks = (size_t)(j->last_reduced ? outputs : outputs / j->last * j->bands);
+  cml_parallel(pool, tasks, (size_t)(work < 32768 ? 32768 / work : 1), reduce_tasks, j);
+}
+
 static cml_status run_reduce(cml_call *c, cml_error *err) {
   const struct reduction *r = &reductions[c->op - cml_ops_reduce.rows];
-  reduce_job j = {.x = cml_arg(c, 0), .out = c->outs[0], .fold = &folds[r->fold], .finish = r->finish};
+  reduce_job j = {.x = cml_arg(c, 0), .out = c->outs[0], .fold = &folds[r->fold], .finish = r->finish, .count = 1};
   uint32_t reduced;
   CML_TRY(reduced_axes(c, j.x->rank, &reduced, err));
   int64_t pixels, channels;
@@ -492,12 +571,20 @@ static cml_status run_reduce(cml_call *c, cml_error *err) {
     reduce_pixels(c, r->finish, pixels, channels);
     return CML_OK;
   }
+  cml_tensor step;
+  if (c->scratch && cml_tensor_count(j.x) && folds_twice(j.x, reduced, r, &step)) {
+    step.data = c->scratch;
+    uint32_t rest = (1u << step.rank) - 1;
+    reduce_job rows = {.x = j.x, .out = &step, .fold = j.fold, .finish = AS_IT_IS, .count = 1};
+    reduce_with(&rows, ~rest, c->pool);
+    j.x = &step;
+    j.count = rows.count;
+    if (r->fold == FOLD_sum_abs || r->fold == FOLD_sum_square) j.fold = &folds[FOLD_sum];
+    reduce_with(&j, reduced & rest, c->pool);
+    return CML_OK;
+  }
   j.whole = !cml_dtype_is_float(j.x->dtype) && r->finish != LOG_SUM_EXP;
-  reduce_plan(&j, reduced);
-  int64_t outputs = cml_tensor_count(j.out), work = j.count < 1 ? 1 : (int64_t)j.count * (j.last_reduced ? 1 : j.last < BAND ? j.last : BAND);
-  if (!outputs) return CML_OK;
-  size_t tasks = (size_t)(j.last_reduced ? outputs : outputs / j.last * j.bands);
-  cml_parallel(c->pool, tasks, (size_t)(work < 32768 ? 32768 / work : 1), reduce_tasks, &j);
+  reduce_with(&j, reduced, c->pool);
   return CML_OK;
 }
 
@@ -549,25 +636,6 @@ static int64_t arg_float(const arg_job *j, int64_t at) {
   return index;
 }
 
-/* The same for a line so short that calls cost more than its elements. */
-enum { SHORT_LINE = 16 };
-
-static int64_t arg_short(const arg_job *j, int64_t at) {
-  float line[SHORT_LINE];
-  const float *p = j->x->dtype == CML_F32 ? (const float *)j->x->data + at : line;
-  if (p == line) cml_load_f32(line, j->x->data, j->x->dtype, at, (size_t)j->n);
-  const float sign = j->lowest ? -1 : 1;
-  float best = p[0] * sign;
-  int64_t index = 0;
-  for (int64_t k = 1; k < j->n; k++) {
-    const float v = p[k] * sign;
-    const bool better = !(v <= best) & (best == best);
-    best = better ? v : best;
-    index = better ? k : index;
-  }
-  return index;
-}
-
 static int64_t arg_int(const arg_job *j, int64_t at) {
   int64_t best = 0, v, index = 0;
   for (int64_t k = 0; k < j->n; k++) {
@@ -578,6 +646,17 @@ static int64_t arg_int(const arg_job *j, int64_t at) {
 }
 
 /* The same for `width` columns side by side, row by row. */
+static void arg_step(const arg_job *j, int32_t k, const float *p, size_t width, float *best, int32_t *index) {
+  const float sign = j->lowest ? -1 : 1;
+  CML_INDEPENDENT for (size_t i = 0; i < width; i++) {
+    const float v = p[i], b = best[i];
+    const int32_t was = index[i];
+    const bool better = !(v * sign <= b * sign) & (b == b); /* NaN is, but no second one */
+    best[i] = better ? v : b;
+    index[i] = better ? k : was;
+  }
+}
+
 static void arg_columns(const arg_job *j, int64_t at, size_t width, int64_t *out) {
   float best[BAND], row[BAND];
   int32_t index[BAND] = {0};
@@ -585,16 +664,48 @@ static void arg_columns(const arg_job *j, int64_t at, size_t width, int64_t *out
   for (int32_t k = 1; k < j->n; k++) {
     const float *p = j->x->dtype == CML_F32 ? (const float *)j->x->data + at + k * j->inner : row;
     if (p == row) cml_load_f32(row, j->x->data, j->x->dtype, at + k * j->inner, width);
-    const float sign = j->lowest ? -1 : 1;
-    CML_INDEPENDENT for (size_t i = 0; i < width; i++) {
-      const float v = p[i], b = best[i];
-      const int32_t was = index[i];
-      const bool better = !(v * sign <= b * sign) & (b == b); /* NaN is, but no second one */
-      best[i] = better ? v : b;
-      index[i] = better ? k : was;
-    }
+    arg_step(j, k, p, width, best, index);
   }
   for (size_t i = 0; i < width; i++) out[i] = index[i];
+}
+
+/* Blocks of n rows so small that a call for each would cost more than its elements: their columns side by side, as many blocks as fit. */
+enum { ARG_BLOCK = 256 };
+
+static bool arg_suits_blocks(const arg_job *j) {
+  return cml_dtype_is_float(j->x->dtype) && j->inner > 0 && j->inner <= 16 && j->n * j->inner <= ARG_BLOCK && (j->inner > 1 || j->n <= 64);
+}
+
+static void arg_blocks(const arg_job *j, size_t from, size_t blocks, int64_t *out) {
+  const size_t inner = (size_t)j->inner, block = (size_t)j->n * inner, width = blocks * inner;
+  float loaded[CML_CHUNK], best[BAND], row[BAND];
+  int32_t index[BAND] = {0};
+  const float *x = loaded;
+  if (j->x->dtype == CML_F32) x = (const float *)j->x->data + from * block;
+  else cml_load_f32(loaded, j->x->data, j->x->dtype, (int64_t)(from * block), blocks * block);
+  for (int32_t k = 0; k < j->n; k++) {
+    float *to = k ? row : best;
+    const float *p = x + (size_t)k * inner;
+    if (inner == 1)
+      for (size_t b = 0; b < blocks; b++) to[b] = p[b * block];
+    else
+      for (size_t b = 0; b < blocks; b++)
+        for (size_t i = 0; i < inner; i++) to[b * inner + i] = p[b * block + i];
+    if (k) arg_step(j, k, row, width, best, index);
+  }
+  for (size_t i = 0; i < width; i++) out[i] = index[i];
+}
+
+static void arg_block_tasks(void *context, size_t begin, size_t end) {
+  const arg_job *j = context;
+  const size_t inner = (size_t)j->inner, by_width = BAND / inner, by_room = CML_CHUNK / ((size_t)j->n * inner);
+  const size_t room = j->x->dtype == CML_F32 || by_width < by_room ? by_width : by_room;
+  int64_t band[BAND];
+  for (size_t b = begin, blocks; b < end; b += blocks) {
+    blocks = end - b < room ? end - b : room;
+    arg_blocks(j, b, blocks, band);
+    cml_store_i64(j->out->data, j->out->dtype, (int64_t)(b * inner), band, blocks * inner);
+  }
 }
 
 static void arg_tasks(void *context, size_t begin, size_t end) {
@@ -610,7 +721,7 @@ static void arg_tasks(void *context, size_t begin, size_t end) {
   }
   for (size_t t = begin; !columns && t < end; t++) {
     int64_t at = (int64_t)t / j->inner * j->n * j->inner + (int64_t)t % j->inner;
-    int64_t index = !cml_dtype_is_float(j->x->dtype) ? arg_int(j, at) : j->n <= SHORT_LINE ? arg_short(j, at) : arg_float(j, at);
+    int64_t index = !cml_dtype_is_float(j->x->dtype) ? arg_int(j, at) : arg_float(j, at);
     cml_store_i64(j->out->data, j->out->dtype, (int64_t)t, &index, 1);
   }
 }
@@ -621,7 +732,10 @@ static cml_status run_arg(cml_call *c, cml_error *err) {
   CML_TRY(cml_check_axis(c, 1, -1, j.x->rank, &axis, err));
   j.n = j.x->dims[axis];
   for (int32_t i = axis + 1; i < j.x->rank; i++) j.inner *= j.x->dims[i];
-  cml_parallel(c->pool, (size_t)cml_tensor_count(j.out), (size_t)(16384 / j.n + 1), arg_tasks, &j);
+  if (arg_suits_blocks(&j))
+    cml_parallel(c->pool, (size_t)(cml_tensor_count(j.out) / j.inner), (size_t)(16384 / (j.n * j.inner) + 1), arg_block_tasks, &j);
+  else
+    cml_parallel(c->pool, (size_t)cml_tensor_count(j.out), (size_t)(16384 / j.n + 1), arg_tasks, &j);
   return CML_OK;
 }
 

@@ -475,6 +475,105 @@ static void one_column_fold(void) {
   }
   done(&c, &y);
 }
+/* Any axes of four. */
+static void one_axes_fold(void) {
+  static const char *const names[] = {"reduce_sum", "reduce_mean", "reduce_l1_norm", "reduce_l2_norm", "reduce_sum_square", "reduce_max", "reduce_min", "reduce_log_sum_exp"};
+  int kind = (int)(rnd() % 8);
+  uint32_t set = (uint32_t)between(1, 15);
+  int64_t dims[4], axes[4], last = rnd() % 2 ? 9 : 140;
+  for (int i = 0; i < 4; i++) dims[i] = between(1, i == 3 ? last : 12);
+  if (rnd() % 3 == 0) set = 4, dims[0] = between(100, 300); /* many small blocks */
+  size_t count = 0;
+  call c = start(names[kind], CML_IOS15);
+  cml_tensor *x = add_floats(&c, "x", rnd() % 2 ? CML_F16 : CML_F32, 4, dims), y;
+  int64_t total = cml_tensor_count(x), outputs = 1;
+  for (int i = 0; i < 4; i++) {
+    if (set >> i & 1) axes[count++] = i;
+    else outputs *= dims[i];
+  }
+  int64_t nan = rnd() % 4 ? -1 : between(0, total - 1);
+  if (nan >= 0) cml_tensor_set(x, nan, NAN);
+  add_ints(&c, "axes", (int64_t)count, axes);
+  evaluate(&c, &y);
+  assert_int_equal(cml_tensor_count(&y), outputs);
+  double *want = calloc((size_t)outputs, sizeof *want), n = (double)(total / outputs);
+  assert_non_null(want);
+  for (int64_t o = 0; o < outputs && (kind == 5 || kind == 6); o++) want[o] = kind == 5 ? -INFINITY : INFINITY;
+  for (int64_t e = 0; e < total; e++) {
+    int64_t o = 0, at = e, stride = total;
+    for (int i = 0; i < 4; i++) {
+      stride /= dims[i];
+      if (!(set >> i & 1)) o = o * dims[i] + at / stride;
+      at %= stride;
+    }
+    double v = cml_tensor_get(x, e), w = want[o];
+    if (isnan(v) || isnan(w)) want[o] = NAN;
+    else if (kind < 5) want[o] += kind < 2 ? v : kind == 2 ? fabs(v) : v * v;
+    else want[o] = kind == 5 ? fmax(w, v) : kind == 6 ? fmin(w, v) : w + exp(v);
+  }
+  for (int64_t o = 0; o < outputs; o++) {
+    double w = kind == 1 ? want[o] / n : kind == 3 ? sqrt(want[o]) : kind == 7 ? log(want[o]) : want[o];
+    if (isnan(w)) assert_true(isnan(cml_tensor_get(&y, o)));
+    else close_to(&y, o, w, kind == 1 || kind > 4 ? 0.1 : sqrt(n));
+  }
+  free(want);
+  done(&c, &y);
+}
+/* The place of the greatest or least along any axis of three: the first of equals, the first NaN. */
+static void one_place(void) {
+  int64_t dims[3] = {between(1, 300), between(1, rnd() % 2 ? 9 : 60), between(1, rnd() % 2 ? 9 : 70)}, axis = between(0, 2), inner = 1, n = dims[axis];
+  bool lowest = rnd() % 2, coarse = rnd() % 2, nan = rnd() % 4 == 0;
+  call c = start(lowest ? "reduce_argmin" : "reduce_argmax", CML_IOS15);
+  cml_tensor *x = add_floats(&c, "x", rnd() % 2 ? CML_F32 : CML_F16, 3, dims), y;
+  int64_t total = cml_tensor_count(x);
+  for (int64_t i = 0; i < total && (coarse || nan); i++) {
+    if (coarse) cml_tensor_set(x, i, (double)between(-5, 5));
+    if (nan && rnd() % 50 == 0) cml_tensor_set(x, i, NAN);
+  }
+  add_ints(&c, "axis", -1, &axis);
+  evaluate(&c, &y);
+  for (int64_t i = axis + 1; i < 3; i++) inner *= dims[i];
+  assert_int_equal(cml_tensor_count(&y), total / n);
+  for (int64_t o = 0; o < total / n; o++) {
+    int64_t best = 0;
+    for (int64_t k = 1; k < n; k++) {
+      double v = cml_tensor_get(x, (o / inner * n + k) * inner + o % inner), b = cml_tensor_get(x, (o / inner * n + best) * inner + o % inner);
+      if (!isnan(b) && (isnan(v) || (lowest ? v < b : v > b))) best = k;
+    }
+    assert_int_equal(cml_tensor_get_int(&y, o), best);
+  }
+  done(&c, &y);
+}
+/* Normalised along one axis of three, or two that are not neighbours, with a large mean. */
+static void one_layer_norm(void) {
+  int64_t dims[3] = {between(1, 5), between(2, 60), between(2, rnd() % 2 ? 9 : 300)}, axes[2] = {rnd() % 3 ? 1 : 0, 2};
+  int64_t count = axes[0] == 0 && rnd() % 2 ? 2 : 1, shape[2] = {dims[axes[0]], dims[2]}, wide = count == 2 ? dims[2] : 1;
+  call c = start("layer_norm", CML_IOS15);
+  cml_dtype dtype = rnd() % 2 ? CML_F32 : CML_F16;
+  cml_tensor *x = add_floats(&c, "x", dtype, 3, dims), y;
+  double mean = dtype == CML_F32 && rnd() % 2 ? 100 : 0;
+  int64_t total = cml_tensor_count(x), n = shape[0] * wide;
+  for (int64_t i = 0; i < total; i++) cml_tensor_set(x, i, cml_tensor_get(x, i) + mean);
+  add_ints(&c, "axes", count, axes);
+  const bool affine = rnd() % 2;
+  cml_tensor *gamma = affine ? add_floats(&c, "gamma", dtype, (int32_t)count, shape) : NULL, *beta = affine ? add_floats(&c, "beta", dtype, (int32_t)count, shape) : NULL;
+  evaluate(&c, &y);
+  int64_t inner = axes[0] ? dims[2] : dims[1] * dims[2], columns = total / n, step = count == 2 ? 1 : 0;
+  for (int64_t o = 0; o < columns; o++) {
+    /* the first element of this group: a column, or a row of the middle dim in all images */
+    int64_t base = count == 2 ? o * dims[2] : o / inner * n * inner + o % inner;
+    double sum = 0, squares = 0;
+    for (int64_t i = 0; i < n; i++) sum += cml_tensor_get(x, base + i / wide * inner + i % wide * step);
+    for (int64_t i = 0; i < n; i++) squares += pow(cml_tensor_get(x, base + i / wide * inner + i % wide * step) - sum / (double)n, 2);
+    double scale = 1 / sqrt(squares / (double)n + 1e-5);
+    for (int64_t i = 0; i < n; i++) {
+      int64_t at = base + i / wide * inner + i % wide * step;
+      double v = (cml_tensor_get(x, at) - sum / (double)n) * scale, g = affine ? cml_tensor_get(gamma, i) : 1;
+      close_to(&y, at, v * g + (affine ? cml_tensor_get(beta, i) : 0), 1 + fabs(v * g) + (mean + 1) * scale);
+    }
+  }
+  done(&c, &y);
+}
 /* Softmax along any axis of three: rows, and columns of which several short ones go together. */
 static void one_softmax(void) {
   int64_t dims[3] = {between(1, 4), between(1, 200), between(1, rnd() % 3 ? 9 : 300)}, axis = between(0, 2), inner = 1;
@@ -492,7 +591,7 @@ static void one_softmax(void) {
   done(&c, &y);
 }
 static void folds(void) {
-  for (int i = 0; i < 150; i++) one_fold(), one_column_fold(), one_softmax();
+  for (int i = 0; i < 150; i++) one_fold(), one_column_fold(), one_axes_fold(), one_place(), one_softmax(), one_layer_norm();
 }
 static void test_folds(void **state) {
   (void)state;
