@@ -192,8 +192,8 @@ static bool sums_pixels(const cml_tensor *x, uint32_t reduced, int64_t *pixels, 
 }
 
 /* Short rows that are reduced, under dims that are kept and others that are reduced: first each row is folded, then what the rows gave, as
- * floats. In `step` comes what remains of x after the first fold. */
-enum { SHORT_ROW = 128 };
+ * floats. In `step` comes what remains of x after the first fold: no more than stays in cache. */
+enum { SHORT_ROW = 128, MOST_ROWS = 1 << 18 };
 
 static bool folds_twice(const cml_tensor *x, uint32_t reduced, const struct reduction *r, cml_tensor *step) {
   if (!cml_tensor_known_shape(x) || (x->dtype != CML_F32 && x->dtype != CML_F16) || r->fold == FOLD_product || r->finish == LOG_SUM_EXP) return false;
@@ -205,7 +205,7 @@ static bool folds_twice(const cml_tensor *x, uint32_t reduced, const struct redu
     step->dims[i] = x->dims[i];
     others |= (reduced >> i & 1) && x->dims[i] > 1;
   }
-  return others && last > 1 && last <= SHORT_ROW;
+  return others && last > 1 && last <= SHORT_ROW && cml_tensor_count(step) <= MOST_ROWS;
 }
 
 static uint64_t sum_pieces(int64_t pixels) { return (uint64_t)(pixels + SUM_PIXELS - 1) / SUM_PIXELS; }
