@@ -93,8 +93,7 @@ static void mix_text(hash128 *h, const char *text) { mix(h, text ? text : "", te
 
 static bool same(hash128 x, hash128 y) { return x.a == y.a && x.b == y.b; }
 
-/* What the bytes are: whose, and a sample of them. */
-/* False, and nothing mixed, of bytes that lie in no file when only `mapped` ones are wanted. */
+/* What the bytes are: whose, and a sample of them. False, and nothing mixed, of bytes that lie in no file when only `mapped` ones are wanted. */
 static bool mix_source(hash128 *h, const void *data, size_t size, bool mapped) {
   uint64_t identity[5];
   if (size <= (size_t)SAMPLE * SAMPLES || !cml_mapping_identify(data, size, identity)) {

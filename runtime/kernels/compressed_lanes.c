@@ -188,27 +188,33 @@ static void renumber(const cml_compressed *w, size_t n, char *codes, size_t byte
   }
 }
 
-/* What the weights of row n are larger, in the mean, than their entries' two digits say: x's mean would add that up where random errors cancel. */
-static float mean_error(const cml_compressed *w, size_t n) {
+/* What the weights of a block's rows are larger, in the mean, than their entries' two digits say: x's mean would add that up where random errors
+ * cancel. The rows share a palette; 0 where it has three digits, and for rows beyond the last. */
+static void find_mean_errors(const cml_compressed *w, size_t n, float *to) {
   enum { PARTS = 254 }; /* of an error of up to half a unit, in bytes */
   const size_t row_bytes = w->depth * w->bits / 8, entries = (size_t)1 << w->bits;
-  const uint8_t *row = w->codes + n * row_bytes;
   const float *t = palette_of(w, n);
   const int e = digits_exponent((double)largest_entry(t, entries), 2);
   int8_t errors[256];
-  __m512i table[4], sum = _mm512_setzero_si512();
+  __m512i table[4];
+  memset(to, 0, BLOCK * sizeof *to);
+  if (palette_planes(w, n) != 2) return;
   for (size_t i = 0; i < 256; i += W) {
     vf v = scaled_by(vf_load(t + i % entries), e);
     _mm_storeu_si128((__m128i *)(void *)(errors + i), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32((__m512)((v - vf_round(v)) * PARTS))));
   }
   for (size_t i = 0; i < 4; i++) table[i] = _mm512_loadu_si512(errors + i * REGISTER);
-  for (size_t k = 0; k < w->depth; k += REGISTER) {
-    __m512i code = load_bytes(row, k * w->bits / 8, row_bytes);
-    if (w->bits == 6) code = spread_codes(code, 6);
-    __mmask64 there = w->depth - k < REGISTER ? UINT64_MAX >> (REGISTER - (w->depth - k)) : UINT64_MAX;
-    sum = dpbusd(sum, _mm512_maskz_set1_epi8(there, 1), look_up_bytes(code, _mm512_movepi8_mask(code), table));
+  for (size_t r = 0; r < BLOCK && n + r < w->columns; r++) {
+    const uint8_t *row = w->codes + (n + r) * row_bytes;
+    __m512i sum = _mm512_setzero_si512();
+    for (size_t k = 0; k < w->depth; k += REGISTER) {
+      __m512i code = load_bytes(row, k * w->bits / 8, row_bytes);
+      if (w->bits == 6) code = spread_codes(code, 6);
+      __mmask64 there = w->depth - k < REGISTER ? UINT64_MAX >> (REGISTER - (w->depth - k)) : UINT64_MAX;
+      sum = dpbusd(sum, _mm512_maskz_set1_epi8(there, 1), look_up_bytes(code, _mm512_movepi8_mask(code), table));
+    }
+    to[r] = (float)ldexp((double)_mm512_reduce_add_epi32(sum) / PARTS / (double)w->depth, -e);
   }
-  return (float)ldexp((double)_mm512_reduce_add_epi32(sum) / PARTS / (double)w->depth, -e);
 }
 
 static float *mean_errors(const cml_compressed *w, const void *packed) { return (float *)((uintptr_t)packed + code_bytes(w)); }
@@ -223,8 +229,7 @@ void cml_lanes_pack(const cml_compressed *w, size_t begin, size_t end, void *to)
       pack_piece(w, rows, g, some, (char *)to + piece_at(w, n, g, some));
       if (w->bits == 8) renumber(w, n, (char *)to + piece_at(w, n, g, some), BLOCK * some * group_bytes(w));
     }
-    for (size_t r = 0; r < BLOCK && by_entries(w) && w->vectors_half; r++)
-      mean_errors(w, to)[n + r] = n + r < w->columns && palette_planes(w, n) == 2 ? mean_error(w, n + r) : 0;
+    if (by_entries(w) && w->vectors_half) find_mean_errors(w, n, mean_errors(w, to) + n);
   }
 }
 

@@ -346,22 +346,22 @@ static void few_halves(const cml_depthwise *d) {
   else few_channels(HALVES, d);
 }
 
-/* A vector of outputs that share channels. */
-VINLINE void shared_vector(const int kind, const cml_depthwise *d, size_t c, size_t n) {
+/* Outputs of channels [c, c + n), W or fewer, whatever they read. */
+VINLINE void several_columns(const int kind, const enum reads reads, const cml_depthwise *d, size_t c, size_t n) {
   for (size_t o = 0, step; o < d->outputs; o += step) {
     step = next_outputs(d, &o);
-    if (step == 1) depthwise_several(1, kind, SHARED, true, d, o, c, n);
-    else if (step == FEW) depthwise_several(FEW, kind, SHARED, true, d, o, c, n);
-    else if (!inside(d, o, TOGETHER)) depthwise_several(TOGETHER, kind, SHARED, true, d, o, c, n);
-    else depthwise_several(TOGETHER, kind, SHARED, false, d, o, c, n);
+    if (step == 1) depthwise_several(1, kind, reads, true, d, o, c, n);
+    else if (step == FEW) depthwise_several(FEW, kind, reads, true, d, o, c, n);
+    else if (!inside(d, o, TOGETHER)) depthwise_several(TOGETHER, kind, reads, true, d, o, c, n);
+    else depthwise_several(TOGETHER, kind, reads, false, d, o, c, n);
   }
 }
 
 static void shared_channels(const cml_depthwise *d) {
   for (size_t c = 0; c < d->channels; c += W) {
     size_t n = d->channels < W ? d->channels : W, at = c + n <= d->channels ? c : d->channels - n;
-    if (d->x_half) shared_vector(HALVES, d, at, n);
-    else shared_vector(FLOATS, d, at, n);
+    if (d->x_half) several_columns(HALVES, SHARED, d, at, n);
+    else several_columns(FLOATS, SHARED, d, at, n);
   }
 }
 
@@ -370,13 +370,7 @@ VINLINE void uneven_groups(const int kind, const cml_depthwise *d) {
   const size_t most = W / d->group * d->group;
   for (size_t c = 0, n; c < d->channels; c += n) {
     n = d->channels - c < most ? d->channels - c : most;
-    for (size_t o = 0, step; o < d->outputs; o += step) {
-      step = next_outputs(d, &o);
-      if (step == 1) depthwise_several(1, kind, GROUP, true, d, o, c, n);
-      else if (step == FEW) depthwise_several(FEW, kind, GROUP, true, d, o, c, n);
-      else if (!inside(d, o, TOGETHER)) depthwise_several(TOGETHER, kind, GROUP, true, d, o, c, n);
-      else depthwise_several(TOGETHER, kind, GROUP, false, d, o, c, n);
-    }
+    several_columns(kind, GROUP, d, c, n);
   }
 }
 
