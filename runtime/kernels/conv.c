@@ -1,4 +1,4 @@
-/* See conv.h for the idea. A block's memory, all of it one thread's scratch: the staged input region, sums that cannot go to the
+/* See conv.h for the idea. A block's memory, all of it one thread's scratch: the staged input region, results that cannot go to the
  * output directly (its channels are not last), a line to transpose through, and where in a row the taps lie. */
 #include "conv.h"
 #include "sizes.h"
@@ -9,7 +9,7 @@
 enum {
   BLOCK_PIXELS = 112,       /* output pixels of a block, about */
   STAGE_FLOATS = 160 << 10, /* staged floats of a block, about */
-  OUTPUT_BLOCK = 512,       /* output channels that scratch sums hold at once */
+  OUTPUT_BLOCK = 128,       /* output channels that scratch holds at once, on their way to planes */
   SPLIT_DEPTH = 128,        /* of tiles over the end of a row of the image, which end through memory */
   WIDE_DEPTH = 160,         /* of tiles over two panels, which have to stay in the first-level cache */
   WIDENED_DEPTH = 256,      /* that halves are widened for at a time */
@@ -232,7 +232,7 @@ static void lay_out(const cml_kernels *k, const cml_conv *given, layout *l) {
   l->joined = v->dilation[2] == 1 && (v->groups == 1 || v->kernel[2] == 1) ? (size_t)v->kernel[2] : 1;
   l->stretches = taps(v) / l->joined;
   l->staged = round_up((size_t)(v->kernel[0] * l->in_rows * l->in_columns) * v->channels, 16) + 16;
-  l->sums = round_up(block * (l->depthwise ? v->channels : v->out_last ? 0 : least(l->group_outputs, OUTPUT_BLOCK)), 16);
+  l->sums = round_up(block * (l->depthwise ? v->channels * (v->out_last ? 1 : 2) : v->out_last ? 0 : least(l->group_outputs, OUTPUT_BLOCK)), 16);
   l->line = LINE_CHANNELS * round_up((size_t)(l->in_columns > l->columns ? l->in_columns : l->columns), 16);
   const bool few = v->in_half && v->out[0] * v->out[1] * v->out[2] <= CML_CONV_FEW_PIXELS && block * 2 > k->tile_rows;
   if (!few || l->depthwise || cml_conv_slim(k, v)) return;
@@ -518,45 +518,39 @@ static void tap_offsets(const layout *l, const region *r, size_t *offsets) {
   }
 }
 
-/* A block's sums to where they belong, with the channels first; depthwise ones wherever. */
-static void store(const job *j, float *sums, size_t pixel, int64_t image, int64_t d, int64_t h, int64_t w, int64_t rows, int64_t columns,
-                  size_t o0, size_t outputs, float *line) {
+/* A block of finished results, pixels of `pixel` elements of the output's type, to planes. */
+static void to_planes(const job *j, const char *from, size_t pixel, int64_t image, int64_t d, int64_t h, int64_t w, int64_t rows, int64_t columns,
+                      size_t o0, size_t outputs) {
   const cml_conv *v = &j->l->v;
-  size_t plane = (size_t)(v->full[0] * v->full[1] * v->full[2]), size = v->out_half ? 2 : 4;
-  for (int64_t y = 0; y < rows; y++) {
+  const cml_kernels *k = j->c->k;
+  const size_t plane = (size_t)(v->full[0] * v->full[1] * v->full[2]), size = v->out_half ? 2 : 4, step = (size_t)v->step[2];
+  if (step == 1 && v->step[1] == 1 && columns == v->full[2]) columns *= rows, rows = 1; /* whole rows follow one another */
+  const size_t n = (size_t)columns;
+  for (int64_t y = 0; y < rows; y++, from += n * pixel * size) {
     size_t at = (size_t)(((d * v->step[0] + v->place[0]) * v->full[1] + (h + y) * v->step[1] + v->place[1]) * v->full[2] + w * v->step[2] + v->place[2]);
-    float *from = sums + (size_t)(y * columns) * pixel;
-    if (v->out_last) {
-      target t = output_at(j, image, d, h + y, w);
-      cml_epilogue e = j->c->after;
-      e.residual = t.residual;
-      e.residual_stride = t.pixel;
-      cml_epilogue_store(j->c->k, &e, from, pixel, (size_t)columns, outputs, t.to, t.pixel, t.half, 0, 0);
-      continue;
-    }
-    cml_epilogue_store(j->c->k, &j->c->after, from, pixel, (size_t)columns, outputs, from, pixel, false, 0, 0);
-    char *to = (char *)j->c->y + ((size_t)image * v->outputs + o0) * plane * size + at * size;
-    size_t n = (size_t)columns;
-    if (v->step[2] == 1 && !v->out_half) {
-      j->c->k->transpose(n, outputs, from, pixel, (float *)(void *)to, plane);
-      continue;
-    }
-    for (size_t c = 0; c < outputs; c += LINE_CHANNELS) {
-      size_t m = least(outputs - c, LINE_CHANNELS);
-      j->c->k->transpose(n, m, from + c, pixel, line, n);
-      for (size_t i = 0; i < m; i++) {
-        char *row = to + (c + i) * plane * size;
-        if (v->step[2] == 1) {
-          j->c->k->f32_to_f16(line + i * n, (cml_f16 *)(void *)row, n);
-          continue;
-        }
-        for (size_t x = 0; x < n; x++) {
-          if (v->out_half) ((cml_f16 *)(void *)row)[x * (size_t)v->step[2]] = cml_f16_from_f32(line[i * n + x]);
-          else ((float *)(void *)row)[x * (size_t)v->step[2]] = line[i * n + x];
-        }
-      }
-    }
+    char *to = (char *)j->c->y + (((size_t)image * v->outputs + o0) * plane + at) * size;
+    if (step == 1 && v->out_half) k->transpose_16(n, outputs, (const uint16_t *)(const void *)from, pixel, (uint16_t *)(void *)to, plane);
+    else if (step == 1) k->transpose(n, outputs, (const float *)(const void *)from, pixel, (float *)(void *)to, plane);
+    for (size_t c = 0; step != 1 && c < outputs; c++)
+      for (size_t x = 0; x < n; x++) memcpy(to + (c * plane + x * step) * size, from + (x * pixel + c) * size, size);
   }
+}
+
+/* Sums of depthwise convolutions to where they belong. */
+static void store(const job *j, float *sums, int64_t image, int64_t d, int64_t h, int64_t w, int64_t rows, int64_t columns) {
+  const cml_conv *v = &j->l->v;
+  const size_t n = v->outputs, pixels = (size_t)(rows * columns);
+  for (int64_t y = 0; v->out_last && y < rows; y++) {
+    target t = output_at(j, image, d, h + y, w);
+    cml_epilogue e = j->c->after;
+    e.residual = t.residual;
+    e.residual_stride = t.pixel;
+    cml_epilogue_store(j->c->k, &e, sums + (size_t)(y * columns) * n, n, (size_t)columns, n, t.to, t.pixel, t.half, 0, 0);
+  }
+  if (v->out_last) return;
+  char *done = (char *)(v->out_half ? sums + pixels * n : sums);
+  cml_epilogue_store(j->c->k, &j->c->after, sums, n, pixels, n, done, n, v->out_half, 0, 0);
+  to_planes(j, done, n, image, d, h, w, rows, columns, 0, n);
 }
 
 /* Depthwise, from a staged region: the general case. */
@@ -606,7 +600,7 @@ static void run_block(const job *j, size_t index, float *scratch) {
   if (l->depthwise) {
     cml_epilogue_clamp(&j->c->after, &low, &high);
     depthwise(j, &r, rows, columns, sums, low, high);
-    store(j, sums, v->outputs, image, d, h, w, rows, columns, 0, v->outputs, line);
+    store(j, sums, image, d, h, w, rows, columns);
     return;
   }
   tap_offsets(l, &r, offsets);
@@ -622,8 +616,8 @@ static void run_block(const job *j, size_t index, float *scratch) {
     }
     for (size_t o = first; o < last; o += OUTPUT_BLOCK) {
       size_t n = least(last - o, OUTPUT_BLOCK);
-      products(j, &r, offsets, g, o, n, (size_t)rows, (size_t)columns, &(target){.to = (char *)sums, .pixel = n, .row = (size_t)columns * n}, more);
-      store(j, sums, n, image, d, h, w, rows, columns, g * l->group_outputs + o, n, line);
+      products(j, &r, offsets, g, o, n, (size_t)rows, (size_t)columns, &(target){.to = (char *)sums, .pixel = n, .row = (size_t)columns * n, .half = v->out_half, .finished = true}, more);
+      to_planes(j, (const char *)sums, n, image, d, h, w, rows, columns, g * l->group_outputs + o, n);
     }
   }
 }

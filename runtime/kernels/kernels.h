@@ -233,6 +233,7 @@ typedef struct cml_kernels {
   /* Rows of n: y = softmax(x) along a row. */
   void (*softmax)(const float *x, float *y, size_t n);
   void (*softmax_f16)(const cml_f16 *x, cml_f16 *y, size_t n);
+  void (*log_softmax)(const void *x, void *y, bool half, size_t n, float low); /* its logarithm, `low` where that is less */
   /* y = (x - mean) / sqrt(variance + epsilon) * gamma + beta along a row; gamma, beta may be NULL. */
   void (*layer_norm)(const float *x, float *y, size_t n, const float *gamma, const float *beta, float epsilon);
   void (*layer_norm_f16)(const cml_f16 *x, cml_f16 *y, size_t n, const float *gamma, const float *beta, float epsilon);

@@ -499,6 +499,27 @@ VINLINE void softmax_row(const void *x, void *y, bool half, size_t n) {
 static void softmax(const float *x, float *y, size_t n) { softmax_row(x, y, false, n); }
 static void softmax_f16(const cml_f16 *x, cml_f16 *y, size_t n) { softmax_row(x, y, true, n); }
 
+/* x - max - log of the sum: nothing is kept, and no small quotient is rounded before its logarithm is taken. */
+VINLINE void log_softmax_row(const void *x, void *y, const bool half, size_t n, vf low) {
+  const size_t whole = n / W * W, rest = n - whole;
+  const vi there = vi_iota() < (int32_t)rest;
+  const vf last = rest ? ld_n(x, half, whole, rest) : vf_zero();
+  vf m = rest ? vf_select(there, last, vf_set1(-__builtin_inff())) : vf_set1(-__builtin_inff()), s = vf_zero();
+  size_t i;
+  for (i = 0; i < whole; i += W) m = vf_max(ld(x, half, i), m);
+  m = vf_set1(vf_hmax(m));
+  for (i = 0; i < whole; i += W) s += v_exp(ld(x, half, i) - m);
+  if (rest) s += vf_select(there, v_exp(last - m), vf_zero());
+  const vf log_sum = v_log(vf_set1(vf_sum(s)));
+  for (i = 0; i < whole; i += W) st(y, half, i, vf_max(low, ld(x, half, i) - m - log_sum));
+  if (rest) st_n(y, half, whole, vf_max(low, last - m - log_sum), rest);
+}
+
+static void log_softmax(const void *x, void *y, bool half, size_t n, float low) {
+  if (half) log_softmax_row(x, y, true, n, vf_set1(low));
+  else log_softmax_row(x, y, false, n, vf_set1(low));
+}
+
 /* Sum of a row's elements less m, or of their squares. */
 VINLINE float row_sum(const bool squares, const void *x, bool half, size_t n, vf m) {
   vf s[4] = {{0}};
@@ -602,6 +623,7 @@ void CML_SIMD(cml_fill_vector)(cml_kernels *k) {
   k->lstm_cell = lstm_cell;
   k->softmax = softmax;
   k->softmax_f16 = softmax_f16;
+  k->log_softmax = log_softmax;
   k->layer_norm = layer_norm;
   k->layer_norm_f16 = layer_norm_f16;
 }

@@ -145,7 +145,9 @@ static cml_status run_channels(cml_call *c, cml_error *err) {
 
 /* ---- softmax ---- */
 
-static const cml_param softmax_params[] = {FLOAT_PARAM("x", 0, 0), {"axis", CML_MASK(I32), CML_OPTIONAL | CML_CONST, 0}};
+#define SOFTMAX_PARAMS FLOAT_PARAM("x", 0, 0), {"axis", CML_MASK(I32), CML_OPTIONAL | CML_CONST, 0}
+static const cml_param softmax_params[] = {SOFTMAX_PARAMS};
+static const cml_param log_softmax_params[] = {SOFTMAX_PARAMS, {"low", CML_MASK(F32), CML_CONST, 0}}; /* what passes make: no result lies below `low` */
 
 static cml_status infer_softmax(cml_call *c, cml_error *err) {
   int32_t axis;
@@ -154,14 +156,16 @@ static cml_status infer_softmax(cml_call *c, cml_error *err) {
   return CML_OK;
 }
 
-/* x as [outer, n, inner]; a task is a row, or where inner is not 1 a band of neighbouring columns. */
+/* x as [outer, n, inner]; a task is a row, or where inner is not 1 a band of neighbouring columns, or so many short rows. */
 typedef struct softmax_job {
   const cml_tensor *x;
   cml_tensor *out;
-  int64_t n, inner, bands;
+  int64_t outer, n, inner, bands;
+  bool logarithm;
+  float low;
 } softmax_job;
 
-enum { BAND = 256 };
+enum { BAND = 256, SHORT = 16 };
 
 /* What `groups` short bands side by side hold becomes one band, in all of them. */
 static void join_groups(cml_binary f, float *band, size_t width, size_t groups) {
@@ -173,11 +177,11 @@ static void join_groups(cml_binary f, float *band, size_t width, size_t groups) 
 }
 
 /* Columns side by side, row by row: their maxima, then the sums of exponentials, which wait in `out` where it is float32,
- * then the quotients. Short rows, which follow one another, go together, as many as BAND holds. */
+ * then the quotients, or the logarithms' differences. Short rows, which follow one another, go together, as many as BAND holds. */
 static void softmax_band(const softmax_job *j, int64_t at, size_t width) {
   const cml_kernels *kernels = cml_kernels_get();
   float row[BAND], top[BAND], sum[BAND];
-  bool keep = j->out->dtype == CML_F32;
+  bool keep = j->out->dtype == CML_F32 && !j->logarithm;
   size_t groups = j->inner <= BAND / 2 ? (size_t)(BAND / j->inner) : 1;
   if ((int64_t)groups > j->n) groups = (size_t)j->n;
   for (size_t i = 0; i < groups * width; i++) top[i] = -INFINITY, sum[i] = 0;
@@ -191,26 +195,51 @@ static void softmax_band(const softmax_job *j, int64_t at, size_t width) {
         kernels->binary(CML_BINARY_MAX, row, top, top, n);
         continue;
       }
-      if (pass == 1 || !keep) {
-        kernels->binary(CML_BINARY_SUB, row, top, row, n);
-        kernels->unary(CML_UNARY_EXP, row, row, n, 0, 0);
-      }
-      kernels->binary(pass == 1 ? CML_BINARY_ADD : CML_BINARY_DIV, row, sum, pass == 1 ? sum : row, n);
+      if (pass == 1 || !keep) kernels->binary(CML_BINARY_SUB, row, top, row, n);
+      if (pass == 1 || !(keep || j->logarithm)) kernels->unary(CML_UNARY_EXP, row, row, n, 0, 0);
+      kernels->binary(pass == 1 ? CML_BINARY_ADD : j->logarithm ? CML_BINARY_SUB : CML_BINARY_DIV, row, sum, pass == 1 ? sum : row, n);
+      if (pass == 2 && j->logarithm) kernels->unary(CML_UNARY_CLIP, row, row, n, j->low, INFINITY);
       if (pass == 2 || keep) cml_store_f32(j->out->data, j->out->dtype, here, row, n);
     }
     if (pass < 2) join_groups(pass ? CML_BINARY_ADD : CML_BINARY_MAX, pass ? sum : top, width, groups);
+    if (pass == 1 && j->logarithm) kernels->unary(CML_UNARY_LOG, sum, sum, groups * width, 0, 0);
   }
 }
 
 static void softmax_row(const softmax_job *j, int64_t at) {
   const cml_kernels *kernels = cml_kernels_get();
-  size_t n = (size_t)j->n;
-  if (j->x->dtype == CML_F32) kernels->softmax((const float *)j->x->data + at, (float *)j->out->data + at, n);
-  else kernels->softmax_f16((const cml_f16 *)j->x->data + at, (cml_f16 *)j->out->data + at, n);
+  const size_t n = (size_t)j->n;
+  const bool half = j->x->dtype == CML_F16;
+  const void *x = (const char *)j->x->data + at * (half ? 2 : 4);
+  void *y = (char *)j->out->data + at * (half ? 2 : 4);
+  if (j->logarithm) kernels->log_softmax(x, y, half, n, j->low);
+  else if (half) kernels->softmax_f16(x, y, n);
+  else kernels->softmax(x, y, n);
 }
+
+/* Rows that would each leave most of a vector empty are turned into columns. */
+static void softmax_short(const softmax_job *j, int64_t row) {
+  const cml_kernels *kernels = cml_kernels_get();
+  float rows[BAND * SHORT], columns[BAND * SHORT];
+  const size_t n = (size_t)j->n, count = j->outer - row < BAND ? (size_t)(j->outer - row) : BAND;
+  cml_tensor t = {.dtype = CML_F32, .data = columns};
+  softmax_job turned = *j;
+  turned.x = turned.out = &t, turned.inner = (int64_t)count;
+  cml_load_f32(rows, j->x->data, j->x->dtype, row * j->n, count * n);
+  kernels->transpose(count, n, rows, n, columns, count);
+  softmax_band(&turned, 0, count);
+  kernels->transpose(n, count, columns, count, rows, n);
+  cml_store_f32(j->out->data, j->out->dtype, row * j->n, rows, count * n);
+}
+
+static bool short_rows(const softmax_job *j) { return j->inner == 1 && j->n <= SHORT && j->outer >= SHORT; }
 
 static void softmax_tasks(void *context, size_t begin, size_t end) {
   const softmax_job *j = context;
+  if (short_rows(j)) {
+    for (size_t t = begin; t < end; t++) softmax_short(j, (int64_t)t * BAND);
+    return;
+  }
   for (size_t t = begin; t < end; t++) {
     int64_t outer = (int64_t)t / j->bands, from = (int64_t)t % j->bands * BAND;
     if (j->inner == 1) softmax_row(j, outer * j->n);
@@ -222,14 +251,16 @@ static cml_status run_softmax(cml_call *c, cml_error *err) {
   const cml_tensor *x = cml_arg(c, 0);
   int32_t axis;
   CML_TRY(cml_check_axis(c, 1, -1, x->rank, &axis, err));
-  softmax_job j = {.x = x, .out = c->outs[0], .n = x->dims[axis], .inner = 1};
-  int64_t outer = 1;
-  for (int32_t i = 0; i < axis; i++) outer *= x->dims[i];
+  softmax_job j = {.x = x, .out = c->outs[0], .n = x->dims[axis], .inner = 1, .logarithm = c->op->params == log_softmax_params};
+  if (j.logarithm) j.low = (float)cml_arg_float(c, 2, -INFINITY);
+  j.outer = 1;
+  for (int32_t i = 0; i < axis; i++) j.outer *= x->dims[i];
   for (int32_t i = axis + 1; i < x->rank; i++) j.inner *= x->dims[i];
   if (!cml_tensor_count(x)) return CML_OK;
   j.bands = (j.inner + BAND - 1) / BAND;
-  int64_t work = j.n * (j.inner < BAND ? j.inner : BAND);
-  cml_parallel(c->pool, (size_t)(outer * j.bands), (size_t)(work < 8192 ? 8192 / work : 1), softmax_tasks, &j);
+  const bool many = short_rows(&j);
+  const int64_t work = j.n * (!many && j.inner < BAND ? j.inner : BAND), tasks = many ? (j.outer + BAND - 1) / BAND : j.outer * j.bands;
+  cml_parallel(c->pool, (size_t)tasks, (size_t)(work < 8192 ? 8192 / work : 1), softmax_tasks, &j);
   return CML_OK;
 }
 
@@ -255,6 +286,7 @@ static const cml_op rows[] = {
     ROW("softplus_parametric", CML_IOS15, CML_IOS16, CML_OP_IN_PLACE, both_15_params, infer_channels, run_channels)
     ROW("softplus_parametric", CML_IOS17, 0, CML_OP_IN_PLACE, both_17_params, infer_channels, run_channels)
     ROW("softmax", CML_IOS15, 0, CML_OP_IN_PLACE, softmax_params, infer_softmax, run_softmax)
+    ROW("cml_log_softmax", CML_IOS15, 0, CML_OP_IN_PLACE | CML_OP_INTERNAL, log_softmax_params, infer_softmax, run_softmax)
 };
 
 const cml_op_family cml_ops_activation = {"activation", rows, sizeof rows / sizeof *rows};

@@ -34,7 +34,7 @@ static const cml_param transpose_params_17[] = {TRANSPOSE_PARAMS(2, 0)};
 /* What passes make of a convolution and its neighbours: channels last, bias, residual and activation in one. */
 enum { F_LAYOUT, F_RESIDUAL, F_ACTIVATION, F_ALPHA, F_BETA }; /* behind the others */
 #define FUSED_PARAMS                                                                                                  \
-  {"layout", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0}, /* 1: x and the output have their channels last */          \
+  {"layout", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0}, /* 1: x and the output have their channels last; 2: x alone */ \
   {"residual", CML_M_FLOAT, CML_OPTIONAL, 0},                                                                         \
   {"activation", CML_MASK(I32), CML_CONST | CML_OPTIONAL, 0},                                                         \
   {"alpha", CML_MASK(F32), CML_CONST | CML_OPTIONAL, 0},                                                              \
@@ -65,7 +65,8 @@ static unsigned fused(const cml_call *c) {
          : c->op->params == fused_transpose_params ? sizeof fused_transpose_params / sizeof *fused_transpose_params - F_BETA - 1
                                                    : 0;
 }
-static bool channels_last(const cml_call *c) { return fused(c) && cml_arg_int(c, fused(c) + F_LAYOUT, 0) == 1; }
+static bool channels_last(const cml_call *c) { return fused(c) && cml_arg_int(c, fused(c) + F_LAYOUT, 0) != 0; }
+static bool makes_planes(const cml_call *c) { return !fused(c) || cml_arg_int(c, fused(c) + F_LAYOUT, 0) != 1; }
 
 static uint64_t up(uint64_t x) { return (x + 63) & ~UINT64_C(63); }
 static size_t slots(const cml_call *c) { return cml_pool_threads(c->pool); }
@@ -295,7 +296,9 @@ const float *cml_conv_keep_bias(cml_call *c, const cml_tensor *bias, cml_error *
 }
 
 static cml_status read_call(const cml_call *c, conv_call *v, cml_error *err) {
-  return strstr(c->op->name, "conv_transpose") ? read_transpose(c, v, err) : read_conv(c, channels_last(c), -1, v, err);
+  CML_TRY(strstr(c->op->name, "conv_transpose") ? read_transpose(c, v, err) : read_conv(c, channels_last(c), -1, v, err));
+  v->conv.out_last = !makes_planes(c);
+  return CML_OK;
 }
 
 static bool weights_constant(const cml_call *c) {
@@ -351,14 +354,15 @@ static cml_status infer(cml_call *c, cml_error *err) {
   CML_TRY(read_call(c, &v, err));
   if (x->rank < 0 || w->rank < 0) return cml_out_unknown(c, 0, x->dtype, x->rank < 0 ? w->rank : x->rank), CML_OK;
   dims[0] = x->dims[0];
-  dims[v.last ? x->rank - 1 : 1] = v.outputs;
-  for (int32_t i = 0; i < v.windows.dims; i++) dims[i + (v.last ? 1 : 2)] = v.windows.out[i];
+  const bool last = !makes_planes(c);
+  dims[last ? x->rank - 1 : 1] = v.outputs;
+  for (int32_t i = 0; i < v.windows.dims; i++) dims[i + (last ? 1 : 2)] = v.windows.out[i];
   cml_out_set(c, 0, x->dtype, x->rank, dims);
   const cml_tensor *residual = fused(c) ? cml_arg(c, fused(c) + F_RESIDUAL) : NULL;
   if (residual && cml_tensor_known_shape(residual) && cml_tensor_known_shape(c->outs[0]) &&
       (!cml_tensor_same_shape(residual, c->outs[0]) || residual->dtype != x->dtype))
     return cml_call_fail(c, err, "the residual does not have the output's shape and type");
-  c->spaces_rows = v.last && !residual;
+  c->spaces_rows = last && !residual;
   if (!v.known) return CML_OK;
   const cml_kernels *k = cml_kernels_get();
   uint64_t most = 0, packed = 0, shared = 0;

@@ -1,6 +1,6 @@
 /* convolution or linear -> (+ residual) -> activation becomes one step, which finishes each block while it is in the cache. The
  * step takes the place of the last of them, where all arguments are known. Normalisations by constants (batch_norm) become a factor
- * and a term of each channel in the same way. */
+ * and a term of each channel in the same way, and a softmax takes in the logarithm behind it. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -137,6 +137,22 @@ static cml_status fuse(cml_graph *g, cml_use *uses, size_t known, cml_step *s, c
   return CML_OK;
 }
 
+/* ---- the logarithm of a softmax ---- */
+
+/* Exact but for rounding where what the logarithm adds to a quotient is at most the smallest float: that is then what takes the place of zeros. */
+static cml_status fuse_log(cml_graph *g, cml_use *uses, size_t known, cml_step *s, cml_error *err) {
+  cml_step *next = cml_pass_is(s, "softmax") ? cml_pass_only_user(g, uses, s->outs[0]) : NULL;
+  cml_dtype type = cml_pass_type(g, s->outs[0])->dtype;
+  float epsilon;
+  if (!next || !cml_pass_is(next, "log") || (type != CML_F16 && type != CML_F32) || !scalar(g, next, "epsilon", 1e-45f, &epsilon)) return CML_OK;
+  if (!(epsilon >= 0 && epsilon <= 1e-45f)) return CML_OK;
+  const cml_binding bindings[] = {{"x", cml_pass_arg(s, "x")}, {"axis", cml_pass_arg(s, "axis")}, {"low", cml_pass_float(g, (float)log((double)epsilon))}};
+  CML_TRY(cml_pass_become(g, next, "cml_log_softmax", bindings, sizeof bindings / sizeof *bindings, err));
+  s->op = NULL;
+  move_use(g, uses, known, cml_pass_arg(next, "x"), next);
+  return CML_OK;
+}
+
 /* ---- batch_norm ---- */
 
 static uint32_t float_vector(cml_graph *g, const float *values, int64_t count) {
@@ -193,6 +209,7 @@ cml_status cml_pass_epilogues(cml_graph *g, cml_error *err) {
   size_t known = g->value_count;
   for (size_t i = 0; i < g->body.step_count && !status; i++) {
     status = fuse(g, uses, known, &g->body.steps[i], err);
+    if (!status) status = fuse_log(g, uses, known, &g->body.steps[i], err);
     if (!status) status = fuse_norm(g, uses, known, &g->body.steps[i], err);
   }
   free(uses);

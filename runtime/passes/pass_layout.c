@@ -447,6 +447,26 @@ static cml_status take_step(layout_pass *p, const cml_step *given, cml_error *er
   return push(p, &s) ? CML_OK : cml_fail_memory(err);
 }
 
+/* A large convolution whose result is wanted with its channels first only writes planes, a block of pixels at a time while it is in the cache: what
+ * would leave the cache in between, in float32 (halves showed no gain). Not where it is computed otherwise than by tiles: depthwise, or (as 3 x 3 with
+ * stride 1 may be) by Winograd's. */
+static cml_status write_planes(cml_graph *g, const cml_use *uses, size_t at, cml_error *err) {
+  enum { LARGE = 1 << 18 }; /* elements */
+  cml_step *s = &g->body.steps[at], *next = cml_pass_is(s, "cml_conv") ? cml_pass_only_user(g, uses, s->outs[0]) : NULL;
+  if (!next || !cml_pass_is(next, "cml_to_first") || cml_pass_arg(s, "residual") != CML_NO_VALUE || cml_pass_number(g, s, "groups", 1) != 1) return CML_OK;
+  const cml_tensor *y = cml_pass_type(g, s->outs[0]);
+  if (y->dtype != CML_F32 || !cml_tensor_known_shape(y) || cml_tensor_count(y) < LARGE) return CML_OK;
+  const cml_tensor *w = cml_pass_type(g, cml_pass_arg(s, "weight")), *strides = cml_pass_constant(g, s, "strides");
+  bool winograd = w->rank == 4 && w->dims[2] == 3 && w->dims[3] == 3;
+  for (int64_t i = 0; strides && i < cml_tensor_count(strides); i++) winograd = winograd && cml_tensor_get_int(strides, i) == 1;
+  if (winograd) return CML_OK;
+  CML_TRY(cml_pass_become_like(g, s, "cml_conv", s, &(cml_binding){"layout", cml_pass_int(g, 2)}, 1, err));
+  s->outs[0] = next->outs[0];
+  s->declared[0] = *cml_pass_type(g, s->outs[0]);
+  next->op = NULL;
+  return CML_OK;
+}
+
 cml_status cml_pass_layout(cml_graph *g, cml_error *err) {
   layout_pass p = {.g = g};
   cml_status status = CML_OK;
@@ -469,5 +489,5 @@ cml_status cml_pass_layout(cml_graph *g, cml_error *err) {
   free(p.twin);
   free(p.missing);
   free(p.uses);
-  return status;
+  return status ? status : cml_pass_each(g, write_planes, err);
 }

@@ -19,7 +19,7 @@ static const cml_pass passes[] = {
     {"attention-views", "transposes and splits around attention become strides that it reads and writes by", cml_pass_attention_views},
     {"group-norm", "the written-out group normalisation as one operation", cml_pass_group_norm},
     {"layer-norm", "written-out normalisations of rows, with or without a mean, as one operation", cml_pass_layer_norm},
-    {"epilogues", "residual additions and activations into the convolution or linear layer before them", cml_pass_epilogues},
+    {"epilogues", "residual additions and activations into the convolution or linear layer before them, a logarithm into its softmax", cml_pass_epilogues},
     {"layout", "convolutions and their neighbours with the channels last, converted at the borders only", cml_pass_layout},
     {"integers", "what stands between dequantize and quantize, with weights of 8 bits: exact sums of bytes", cml_pass_integers},
     {"pairs", "convolutions of single pixels into the depthwise ones that alone read them", cml_pass_pairs},

@@ -348,6 +348,9 @@ static void test_rows(void **state) {
       assert_true(fabs((double)q - squares) < 1e-5 * (double)n);
       k->softmax(x, y, n);
       for (size_t i = 0; i < n; i++) assert_true(fabs((double)y[i] - exp((double)x[i] - (double)top) / e) < 1e-6);
+      const float least = (float)((double)low - (double)top - log(e)) * 0.75f;
+      k->log_softmax(x, y, false, n, least);
+      for (size_t i = 0; i < n; i++) assert_true(fabs((double)y[i] - fmax((double)least, (double)x[i] - (double)top - log(e))) < 2e-6);
       k->layer_norm(x, y, n, g, b, 1e-3f);
       for (size_t i = 0; i < n; i++) {
         double want = ((double)x[i] - sum / count) / sqrt(squares / count + 1e-3) * (double)g[i] + (double)b[i];

@@ -207,6 +207,32 @@ static void convolutions(void) {
   same_with_and_without((const int64_t[]){2, 3, 18, 22}, 4, "epilogues,layout", "cml_conv");
 }
 
+/* Large convolutions whose results nothing but planes are made of: along one dimension with many outputs, with strides and a function behind, of single
+ * pixels; and one that stays as it is for Winograd's tiles, as all do in float16. */
+static void planes(void) {
+  static const struct { const char *x, *pad, *strides, *weight, *y, *after; int64_t dims[4]; } kinds[] = {
+      {"[2, 1, 1400]", "[3, 2]", "[5]", "[520, 1, 10]", "[2, 520, 280]", "relu(x = c)", {2, 1, 1400}},
+      {"[2, 9, 83, 91]", "[0, 0, 0, 0]", "[1, 2]", "[37, 9, 3, 3]", "[2, 37, 81, 45]", "silu(x = c)", {2, 9, 83, 91}},
+      {"[2, 9, 83, 91]", "[0, 0, 0, 0]", "[1, 1]", "[37, 9, 1, 1]", "[2, 37, 83, 91]", "relu(x = c)", {2, 9, 83, 91}},
+      {"[2, 9, 83, 91]", "[1, 1, 1, 1]", "[1, 1]", "[37, 9, 3, 3]", "[2, 37, 83, 91]", "relu(x = c)", {2, 9, 83, 91}},
+  };
+  for (size_t i = 0; i < 4; i++) {
+    start(kinds[i].x);
+    word("custom", "custom");
+    ints("strides", i ? "[2]" : "[1]", kinds[i].strides);
+    ints("pad", i ? "[4]" : "[2]", kinds[i].pad);
+    constant("w", kinds[i].weight);
+    constant("b", i ? "[37]" : "[520]");
+    op(kinds[i].y, "c", "conv(x = x, weight = w, bias = b, pad = pad, pad_type = custom, strides = strides)");
+    op(kinds[i].y, "r", kinds[i].after);
+    finish("r");
+    bool stays = i == 3 || !strcmp(type, "fp16");
+    must_lack = stays ? NULL : "cml_to_first";
+    same_with_and_without(kinds[i].dims, i ? 4 : 3, "epilogues,layout", stays ? "cml_to_first" : "cml_conv");
+    must_lack = NULL;
+  }
+}
+
 /* Depthwise convolutions behind those of single pixels, whose image between is larger than what a thread holds of it: strides, dilation,
  * padding on some sides, channels that fill no panel, activations, a residual behind; and one whose image is wanted elsewhere too. */
 static void pairs(void) {
@@ -989,6 +1015,22 @@ static void linear(void) {
 }
 
 /* Scalars, broadcasting, a comparison, a result that two steps of the chain use, and one (b) that a step outside uses too. */
+/* The logarithm of a softmax along rows and along columns; a logarithm that adds more than nothing stays. */
+static void log_softmax(void) {
+  for (int i = 0; i < 4; i++) {
+    start("[3, 21, 37]");
+    put("tensor<int32, []> axis = const()[name = tensor<string, []>(\"axis\"), val = tensor<int32, []>(%d)];\n", i % 2 ? 1 : -1);
+    put("tensor<%s, []> epsilon = const()[name = tensor<string, []>(\"epsilon\"), val = tensor<%s, []>(%s)];\n", type, type,
+        i > 1 ? "0x1p-10" : strcmp(type, "fp32") ? "0x0p+0" : "0x1p-149");
+    op("[3, 21, 37]", "p", "softmax(x = x, axis = axis)");
+    op("[3, 21, 37]", "y", "log(x = p, epsilon = epsilon)");
+    finish("y");
+    must_lack = i < 2 ? "log" : NULL;
+    same_with_and_without((const int64_t[]){3, 21, 37}, 3, "epilogues", i < 2 ? "cml_log_softmax" : "log");
+    must_lack = NULL;
+  }
+}
+
 static void chains(void) {
   start("[2, 5, 33, 37]");
   constant("per", "[1, 5, 1, 1]");
@@ -1245,6 +1287,7 @@ static void test_norms_and_gates(void **state) { (void)state, each_type(norms_an
 static void test_moved_last(void **state) { (void)state, each_type(moved_last); }
 static void test_convolutions(void **state) { (void)state, each_type(convolutions); }
 static void test_joined(void **state) { (void)state, each_type(joined); }
+static void test_planes(void **state) { (void)state, each_type(planes); }
 static void test_pairs(void **state) { (void)state, each_type(pairs); }
 static void test_transposed(void **state) { (void)state, each_type(transposed); }
 static void test_spread(void **state) { (void)state, each_type(spread), each_type(spread_lines); }
@@ -1266,6 +1309,7 @@ static void test_selected_attention(void **state) { (void)state, each_type(selec
 static void test_attention_views(void **state) { (void)state, each_type(attention_views); }
 static void test_constant_matrices(void **state) { (void)state, each_type(constant_matrices); }
 static void test_shared_heads(void **state) { (void)state, each_type(shared_heads); }
+static void test_log_softmax(void **state) { (void)state, each_type(log_softmax); }
 static void test_chains(void **state) { (void)state, each_type(chains); }
 static void test_linear(void **state) { (void)state, each_type(linear); }
 
@@ -1296,8 +1340,8 @@ static void test_unknown_pass_is_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_convolutions), cmocka_unit_test(test_joined), cmocka_unit_test(test_pairs), cmocka_unit_test(test_transposed), cmocka_unit_test(test_moved), cmocka_unit_test(test_affine_vectors), cmocka_unit_test(test_large), cmocka_unit_test(test_volumes), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_channel_norm), cmocka_unit_test(test_attention), cmocka_unit_test(test_turned_attention), cmocka_unit_test(test_broadcast_attention), cmocka_unit_test(test_selected_attention), cmocka_unit_test(test_window_attention), cmocka_unit_test(test_pads), cmocka_unit_test(test_unfolded), cmocka_unit_test(test_spread),
-      cmocka_unit_test(test_attention_views), cmocka_unit_test(test_shared_heads), cmocka_unit_test(test_constant_matrices), cmocka_unit_test(test_chains),
+      cmocka_unit_test(test_convolutions), cmocka_unit_test(test_joined), cmocka_unit_test(test_planes), cmocka_unit_test(test_pairs), cmocka_unit_test(test_transposed), cmocka_unit_test(test_moved), cmocka_unit_test(test_affine_vectors), cmocka_unit_test(test_large), cmocka_unit_test(test_volumes), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_channel_norm), cmocka_unit_test(test_attention), cmocka_unit_test(test_turned_attention), cmocka_unit_test(test_broadcast_attention), cmocka_unit_test(test_selected_attention), cmocka_unit_test(test_window_attention), cmocka_unit_test(test_pads), cmocka_unit_test(test_unfolded), cmocka_unit_test(test_spread),
+      cmocka_unit_test(test_attention_views), cmocka_unit_test(test_shared_heads), cmocka_unit_test(test_constant_matrices), cmocka_unit_test(test_log_softmax), cmocka_unit_test(test_chains),
       cmocka_unit_test(test_norms_and_gates), cmocka_unit_test(test_moved_last), cmocka_unit_test(test_recurrent), cmocka_unit_test(test_directions),
       cmocka_unit_test(test_linear),       cmocka_unit_test(test_an_infinite_norm_stays), cmocka_unit_test(test_unknown_pass_is_refused),
   };
