@@ -12,6 +12,7 @@ enum {
   LINES = 16,         /* of halves that are widened, then transposed */
   ROW_BLOCK = 224,    /* rows whose part of A, DEPTH_BLOCK deep, stays in the second-level cache */
   COLUMN_BLOCK = 256, /* columns of C that are collected in scratch */
+  ROWS_AHEAD = 3,     /* that are asked for while one is staged: no prefetcher goes from page to page */
   GROUP_PANELS = 4,   /* panels after which a block's results are finished, while they are in the cache */
   PAD = 16,
   SERIAL_BELOW = 400000, /* multiply-adds: waking threads would take longer */
@@ -115,15 +116,18 @@ size_t cml_gemm_rows(size_t scratch) {
   return rows < 1 ? 1 : least(rows, ROW_BLOCK);
 }
 
-/* Rows whose distance is a multiple of 2 KiB fall into the same few sets of the cache; such blocks are copied too. */
-static bool needs_staging(const cml_gemm *g) {
-  return g->a_half || g->a_depth_stride != 1 || (g->rows > 8 && g->a_stride * 4 % 2048 == 0);
-}
+/* Rows whose distance is a multiple of 2 KiB fall into the same few sets of the cache: such blocks of A are copied, and of C collected elsewhere
+ * when it would be read again for each piece of the depth. */
+static bool same_sets(const cml_gemm *g, size_t stride) { return g->rows > 8 && stride * sizeof(float) % 2048 == 0; }
+static bool needs_staging(const cml_gemm *g) { return g->a_half || g->a_depth_stride != 1 || same_sets(g, g->a_stride); }
+static bool collects(const cml_gemm *g) { return g->c_half || (!g->more && g->depth > DEPTH_BLOCK && same_sets(g, g->c_stride)); }
 
 static void stage(const cml_kernels *k, const cml_gemm *g, size_t r0, size_t rows, size_t d0, size_t depth, float *to, size_t stride) {
   if (g->a_depth_stride == 1) {
+    const size_t size = g->a_half ? 2 : 4;
     for (size_t r = 0; r < rows; r++) {
       size_t at = (r0 + r) * g->a_stride + d0;
+      for (size_t i = 0; i < depth * size && r + ROWS_AHEAD < rows; i += 64) __builtin_prefetch((const char *)g->a + (at + ROWS_AHEAD * g->a_stride) * size + i);
       if (g->a_half) k->f16_to_f32((const cml_f16 *)g->a + at, to + r * stride, depth);
       else memcpy(to + r * stride, (const float *)g->a + at, depth * 4);
     }
@@ -196,15 +200,15 @@ static void run_panel(const cml_kernels *k, const cml_gemm *g, const piece *p, s
   }
 }
 
-/* A block of C that one thread finishes: at most as many rows as scratch has room for, and COLUMN_BLOCK columns when C is float16. */
+/* A block of C that one thread finishes: at most as many rows as scratch has room for, and COLUMN_BLOCK columns when sums are collected. */
 static void block(const cml_kernels *k, const cml_gemm *g, size_t r0, size_t rows, size_t j0, size_t columns, float *scratch,
                   size_t room) {
-  bool copied = needs_staging(g);
+  bool copied = needs_staging(g), collected = collects(g);
   float *staged = scratch, *sums = staged + rows * (DEPTH_BLOCK + PAD);
-  float *c = g->c_half ? sums : (float *)g->c + r0 * g->c_stride + j0;
-  size_t c_stride = g->c_half ? columns : g->c_stride, nr = k->tile_columns;
+  float *c = collected ? sums : (float *)g->c + r0 * g->c_stride + j0;
+  size_t c_stride = collected ? columns : g->c_stride, nr = k->tile_columns;
   size_t pieces = (g->depth + DEPTH_BLOCK - 1) / DEPTH_BLOCK, depth = pieces ? (g->depth + pieces - 1) / pieces : 1;
-  const size_t used = up(rows * (DEPTH_BLOCK + PAD + (g->c_half ? columns : 0)), 16);
+  const size_t used = up(rows * (DEPTH_BLOCK + PAD + (collected ? columns : 0)), 16);
   piece p = {.first = !g->more};
   cml_epilogue_clamp(&g->after, &p.low, &p.high);
   for (; !p.last; p.from += depth, p.first = false) {
@@ -242,7 +246,7 @@ static void run_units(void *context, size_t thread, size_t begin, size_t end) {
     size_t part = begin / c->panels % c->row_parts, panel = begin % c->panels, nr = c->k->tile_columns;
     n = least(end - begin, c->panels - panel);
     size_t r = part * g->rows / c->row_parts, rows = (part + 1) * g->rows / c->row_parts - r, last = least((panel + n) * nr, g->columns);
-    size_t step = g->c_half ? COLUMN_BLOCK : last;
+    size_t step = collects(g) ? COLUMN_BLOCK : last;
     for (size_t j = panel * nr; j < last; j += step) block(c->k, g, r, rows, j, least(last - j, step), scratch, c->slot / sizeof(float));
   }
 }

@@ -252,7 +252,9 @@ static void one_matmul(void) {
 }
 
 static void one_linear(void) {
-  int64_t m = between(1, 60), n = between(1, 700), k = between(1, 300), x_dims[2] = {m, k}, w_dims[2] = {n, k};
+  const bool apart = rnd() % 4 == 0; /* by 2 KiB, rows share the cache's sets */
+  int64_t m = between(1, 60), n = apart ? 512 * between(1, 2) : between(1, 700), k = apart ? 256 * between(1, 2) + between(0, 1) : between(1, 300);
+  int64_t x_dims[2] = {m, k}, w_dims[2] = {n, k};
   cml_dtype type = rnd() % 2 ? CML_F32 : CML_F16, weight_type = rnd() % 2 ? CML_F32 : CML_F16;
   call c = start("linear", CML_IOS17);
   cml_tensor *x = add_floats(&c, "x", type, 2, x_dims), *w = add_floats(&c, "weight", weight_type, 2, w_dims), *bias = NULL, out;
