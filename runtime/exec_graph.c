@@ -7,6 +7,7 @@
 
 #include "compressed.h"
 #include "exec_release.h"
+#include "mapping.h"
 #include "pack_cache.h"
 
 /* ---- types ---- */
@@ -325,6 +326,14 @@ cml_status cml_graph_constant(cml_graph *g, cml_tensor *t, cml_error *err) {
   return CML_OK;
 }
 
+/* What has been decompressed is read no more, as a rule; codes in a mapped file leave memory, and come back if they are. */
+static void drop_codes(const cml_step *s, const cml_tensor **args) {
+  enum { WORTH = 16 << 10 }; /* bytes */
+  uint64_t bytes;
+  for (size_t i = 0; s->op->flags & CML_OP_CONSTEXPR && i < s->arg_count; i++)
+    if (args[i]->data && cml_tensor_bytes(args[i], &bytes) && bytes >= WORTH && bytes <= SIZE_MAX) cml_mapping_drop(args[i]->data, (size_t)bytes);
+}
+
 /* Computes a step now; too large a result is left to run time. */
 static cml_status fold_step(cml_graph *g, cml_step *s, const cml_tensor **args, cml_tensor *outs, cml_error *err) {
   cml_slot **slots = CML_ARENA_NEW_ARRAY(&g->arena, cml_slot *, s->out_count);
@@ -338,6 +347,7 @@ static cml_status fold_step(cml_graph *g, cml_step *s, const cml_tensor **args, 
     g->folded[g->folded_count++] = slots[i];
   }
   s->folded = true;
+  drop_codes(s, args);
   return CML_OK;
 }
 

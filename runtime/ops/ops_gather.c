@@ -128,25 +128,31 @@ typedef struct along_job {
 } along_job;
 
 /* Outputs [first, first + n) that lie side by side: each from its own place in x, `step` apart, where its neighbours' are `beside`. */
-#define GATHER_RUN(type)                                                                            \
-  for (int64_t i = 0; i < n; i++) {                                                                 \
-    int64_t v = at[i];                                                                              \
-    if (v < 0 || v >= j->n) v = cml_position(&j->p, first + i, j->n);                               \
-    ((type *)(void *)to)[i] = ((const type *)(const void *)from)[v * j->inner + i * beside];         \
+#define GATHER_RUN(type, index)                                                              \
+  for (int64_t i = 0; i < n; i++) {                                                          \
+    int64_t v = ((const index *)j->p.indices->data)[first + i];                              \
+    if (v < 0 || v >= j->n) v = cml_position(&j->p, first + i, j->n);                        \
+    ((type *)(void *)to)[i] = ((const type *)(const void *)from)[v * j->inner + i * beside]; \
   }
+#define GATHER_BY(index)                               \
+  if (j->size == 4) { GATHER_RUN(uint32_t, index) }    \
+  else { GATHER_RUN(uint16_t, index) }
 
 static void gather_run(const along_job *j, int64_t first, int64_t n, const char *from, int64_t beside) {
   char *to = j->to + first * j->size;
-  const int32_t *at = j->p.indices->dtype == CML_I32 ? (const int32_t *)j->p.indices->data + first : NULL;
-  if (at && j->size == 4) {
-    GATHER_RUN(uint32_t)
-  } else if (at && j->size == 2) {
-    GATHER_RUN(uint16_t)
+  const cml_dtype index = j->size == 4 || j->size == 2 ? j->p.indices->dtype : CML_STRING;
+  if (index == CML_I32) {
+    GATHER_BY(int32_t)
+  } else if (index == CML_I16) {
+    GATHER_BY(int16_t)
+  } else if (index == CML_U16) {
+    GATHER_BY(uint16_t)
   } else {
     for (int64_t i = 0; i < n; i++)
       copy_small(to + i * j->size, from + (cml_position(&j->p, first + i, j->n) * j->inner + i * beside) * j->size, j->size);
   }
 }
+#undef GATHER_BY
 #undef GATHER_RUN
 
 /* Runs of the last dim, or of `inner` elements where that is not the axis. */

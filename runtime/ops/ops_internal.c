@@ -259,24 +259,24 @@ static cml_status infer_affine(cml_call *c, cml_error *err) {
   return CML_OK;
 }
 
+/* Short runs are converted many at a time. */
 static void affine_blocks(void *context, size_t thread, size_t begin, size_t end) {
   const affine_job *j = context;
   float *wide = j->wide + thread * j->wide_floats;
-  for (size_t at = begin * j->block, last = end * j->block < j->runs ? end * j->block : j->runs, count; at < last; at += count) {
-    size_t room = j->last ? j->wide_floats / j->run : 1;
-    count = last - at < room ? last - at : room;
-    for (size_t i = 0, n; i < count * j->run; i += n) {
-      size_t from = at * j->run + i;
-      n = j->last || j->run - i < AFFINE_FLOATS ? count * j->run - i : AFFINE_FLOATS;
-      const float *x = wide;
-      float *y = j->half ? wide : (float *)(void *)j->y + from;
-      if (j->half) j->k->f16_to_f32((const cml_f16 *)(const void *)j->x + from, wide, n);
-      else x = (const float *)(const void *)j->x + from;
-      if (j->last) j->k->scale_channels(n / j->run, j->run, x, y, j->scale, j->bias);
-      else j->k->unary(CML_UNARY_SCALE, x, y, n, j->scale[at % j->channels], j->bias[at % j->channels]);
-      if (j->f != CML_UNARY_COPY) j->k->unary(j->f, y, y, n, j->a, j->b);
-      if (j->half) j->k->f32_to_f16(y, (cml_f16 *)(void *)j->y + from, n);
-    }
+  const size_t most = j->run <= j->wide_floats ? j->wide_floats / j->run * j->run : AFFINE_FLOATS;
+  const size_t last = (end * j->block < j->runs ? end * j->block : j->runs) * j->run;
+  for (size_t from = begin * j->block * j->run, n; from < last; from += n) {
+    const size_t left = j->run <= j->wide_floats ? last - from : j->run - from % j->run;
+    n = left < most ? left : most;
+    const float *x = wide;
+    float *y = j->half ? wide : (float *)(void *)j->y + from;
+    if (j->half) j->k->f16_to_f32((const cml_f16 *)(const void *)j->x + from, wide, n);
+    else x = (const float *)(const void *)j->x + from;
+    if (j->last) j->k->scale_channels(n / j->run, j->run, x, y, j->scale, j->bias);
+    for (size_t i = 0, c = j->last ? 0 : from / j->run % j->channels; i < n && !j->last; i += j->run, c = c + 1 < j->channels ? c + 1 : 0)
+      j->k->unary(CML_UNARY_SCALE, x + i, y + i, n - i < j->run ? n - i : j->run, j->scale[c], j->bias[c]);
+    if (j->f != CML_UNARY_COPY) j->k->unary(j->f, y, y, n, j->a, j->b);
+    if (j->half) j->k->f32_to_f16(y, (cml_f16 *)(void *)j->y + from, n);
   }
 }
 

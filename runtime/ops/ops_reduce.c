@@ -392,8 +392,9 @@ static bool suits_columns(const reduce_job *j) {
   return j->fold == &folds[FOLD_sum] && j->inner == 1 && (j->x->dtype == CML_F32 || j->x->dtype == CML_F16);
 }
 
+enum { ROWS = 64 };
+
 static void add_columns(const reduce_job *j, int64_t base, size_t width, double *sums) {
-  enum { ROWS = 64 };
   float row[BAND];
   const bool half = j->x->dtype == CML_F16;
   const size_t beside = rows_beside(j), stride = (size_t)j->inner_strides[0];
@@ -420,8 +421,16 @@ static void log_sum_exp_band(const reduce_job *j, int64_t base, size_t width, do
     kernels->unary(CML_UNARY_EXP, row, row, n * width, 0, 0);
     for (size_t i = 0; i < n * width; i++) sums[i] += (double)row[i];
   }
-  for (size_t i = width; i < rows * width; i++) sums[i % width] += sums[i];
+  for (size_t r = 1; r < rows; r++)
+    for (size_t i = 0; i < width; i++) sums[i] += sums[r * width + i];
   for (size_t i = 0; i < width; i++) sums[i] = log(sums[i]) + (double)top[i];
+}
+
+static void finish_row(const reduce_job *j, float *row, size_t n) {
+  const cml_kernels *k = cml_kernels_get();
+  if (j->finish == MEAN) k->binary_scalar(CML_BINARY_DIV, row, (float)j->count, false, row, n);
+  if (j->finish == ROOT) k->unary(CML_UNARY_SQRT, row, row, n, 0, 0);
+  if (j->finish == LOGARITHM) k->unary(CML_UNARY_LOG, row, row, n, 0, 0);
 }
 
 static void reduce_band_f32(const reduce_job *j, int64_t base, int64_t out, size_t width) {
@@ -432,16 +441,24 @@ static void reduce_band_f32(const reduce_job *j, int64_t base, int64_t out, size
     cml_store_f32(j->out->data, j->out->dtype, out, row, width);
     return;
   }
+  const bool columns = suits_columns(j), half = j->x->dtype == CML_F16;
+  if (columns && j->inner_count && j->inner_count <= ROWS) { /* so few rows need no double */
+    const char *x = (const char *)j->x->data + (size_t)base * (half ? 2 : 4);
+    cml_kernels_get()->channel_sums((size_t)j->inner_count, width, x, half, (size_t)j->inner_strides[0], row);
+    finish_row(j, row, width);
+    cml_store_f32(j->out->data, j->out->dtype, out, row, width);
+    return;
+  }
   const size_t rows = rows_beside(j);
   for (size_t i = 0; i < rows * width; i++) sums[i] = j->fold->f_start;
-  const bool columns = suits_columns(j);
   if (columns) add_columns(j, base, width, sums);
   for (int64_t r = 0, n; r < j->inner_count && !columns; r += n) {
     n = (int64_t)group_from(j, r, rows);
     cml_load_f32(row, j->x->data, j->x->dtype, row_at(j, base, r), (size_t)n * width);
     j->fold->f_band(sums, row, (size_t)n * width);
   }
-  for (size_t i = width; i < rows * width; i++) sums[i % width] = j->fold->f_join(sums[i % width], sums[i]);
+  for (size_t r = 1; r < rows; r++)
+    for (size_t i = 0; i < width; i++) sums[i] = j->fold->f_join(sums[i], sums[r * width + i]);
   if (j->finish == LOG_SUM_EXP) log_sum_exp_band(j, base, width, sums);
   for (size_t i = 0; i < width; i++) row[i] = (float)finish_float(j->finish, sums[i], j->count);
   cml_store_f32(j->out->data, j->out->dtype, out, row, width);
@@ -463,13 +480,6 @@ static void reduce_band_i64(const reduce_job *j, int64_t base, int64_t out, size
 static bool suits_rows(const reduce_job *j) {
   return !j->whole && j->last_reduced && !j->inner && j->last > 0 && j->last <= CML_CHUNK && j->finish != LOG_SUM_EXP && j->fold != &folds[FOLD_product] &&
          (j->x->dtype == CML_F32 || j->x->dtype == CML_F16);
-}
-
-static void finish_row(const reduce_job *j, float *row, size_t n) {
-  const cml_kernels *k = cml_kernels_get();
-  if (j->finish == MEAN) k->binary_scalar(CML_BINARY_DIV, row, (float)j->count, false, row, n);
-  if (j->finish == ROOT) k->unary(CML_UNARY_SQRT, row, row, n, 0, 0);
-  if (j->finish == LOGARITHM) k->unary(CML_UNARY_LOG, row, row, n, 0, 0);
 }
 
 static void reduce_rows(const reduce_job *j, size_t begin, size_t end) {

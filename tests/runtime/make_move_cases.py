@@ -397,6 +397,9 @@ def gather(f):
     f.refuse("gather_nd", 17, {"x": np.ones((3, 4), F32), "indices": ints(0, -1), "validate_indices": np.bool_(True)}, "negative")
     f.refuse("gather_nd", 17, {"x": np.ones((3, 4), F32), "indices": np.zeros((2, 1), I32), "batch_dims": I32(1)}, "batch size")
     f.refuse("gather_nd", 17, {"x": np.ones((3, 4), F32), "indices": np.zeros((3, 1), I32), "batch_dims": I32(2)}, "batch")
+    for kind, dtype in itertools.product((I16, U16), (F16, F32)):
+        x, idx = f.values((2, 4, 3), dtype), f.rng.integers(-4 if kind == I16 else 0, 4, (2, 5, 3)).astype(kind)
+        f.add("gather_along_axis", 16, {"x": x, "indices": idx, "axis": I32(1)}, [np.take_along_axis(x, idx.astype(np.int64), 1)])
 
 
 MODES = {"add": lambda x, y: x + y, "sub": lambda x, y: x - y, "mul": lambda x, y: x * y, "div": lambda x, y: x / y, "max": max, "min": min,

@@ -396,6 +396,12 @@ def reduce(f):
     f.refuse("reduce_argmax", 16, {"x": np.ones((2, 0), F32)}, "empty")
     f.refuse("reduce_argmax", 16, {"x": F32(1)}, "rank 0")
     f.refuse("reduce_argmin", 17, {"x": v, "output_dtype": "int8"}, "type")
+    f.large = 0
+    for shape, dtype in itertools.product(((2, 9, 15), (1, 64, 3), (1, 65, 2)), (F32, F16)):  # columns of a few dozen rows
+        for op in ("reduce_sum", "reduce_mean", "reduce_log_sum", "reduce_log_sum_exp"):
+            x = f.floats(shape, dtype, 0.5, 1.5)
+            y = ops[op](x.astype(np.float64), axis=(1,), keepdims=False)
+            f.add(op, 15, {"x": x, "axes": np.array([1], I32)}, [y.astype(dtype)], **(dict(atol=1e-6, rtol=3e-6) if dtype == F32 else tolerance(dtype)))
 
 
 # ---- normalisation ---------------------------------------------------------------------------------------------------

@@ -1128,6 +1128,24 @@ static void affine_vectors(void) {
   same_with_and_without((const int64_t[]){4, 19, 1}, 3, "epilogues", "cml_affine");
 }
 
+/* Short and long runs of each channel, more than a thread's block holds. */
+static void affine_runs(void) {
+  static const int64_t lengths[] = {3, 12, 400, 9000};
+  for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+    char shape[32];
+    snprintf(shape, sizeof shape, "[2, 19, %lld]", (long long)lengths[i]);
+    start(shape);
+    scalar("epsilon", 1e-3);
+    constant("mean", "[19]");
+    constant("gamma", "[19]");
+    put("tensor<%s, [19]> variance = const()[name = tensor<string, []>(\"variance\"), val = tensor<%s, [19]>([1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3, 4, 5, 6, 7, 8, 9, 1])];\n", type, type);
+    op(shape, "n", "batch_norm(x = x, mean = mean, variance = variance, gamma = gamma, beta = mean, epsilon = epsilon)");
+    op(shape, "y", "silu(x = n)");
+    finish("y");
+    same_with_and_without((const int64_t[]){2, 19, lengths[i]}, 3, "epilogues", "cml_affine");
+  }
+}
+
 /* A block as in ConvNeXt: between convolutions the channels are moved last by the program itself. */
 static void moved_last(void) {
   start("[1, 16, 9, 7]");
@@ -1295,6 +1313,7 @@ static void test_unfolded(void **state) { (void)state, each_type(unfolded); }
 static void test_pads(void **state) { (void)state, each_type(pads); }
 static void test_window_attention(void **state) { (void)state, each_type(window_attention); }
 static void test_affine_vectors(void **state) { (void)state, each_type(affine_vectors); }
+static void test_affine_runs(void **state) { (void)state, each_type(affine_runs); }
 static void test_moved(void **state) { (void)state, each_type(moved); }
 static void test_volumes(void **state) { (void)state, each_type(volumes); }
 static void test_large(void **state) { (void)state, each_type(large); }
@@ -1340,7 +1359,7 @@ static void test_unknown_pass_is_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_convolutions), cmocka_unit_test(test_joined), cmocka_unit_test(test_planes), cmocka_unit_test(test_pairs), cmocka_unit_test(test_transposed), cmocka_unit_test(test_moved), cmocka_unit_test(test_affine_vectors), cmocka_unit_test(test_large), cmocka_unit_test(test_volumes), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_channel_norm), cmocka_unit_test(test_attention), cmocka_unit_test(test_turned_attention), cmocka_unit_test(test_broadcast_attention), cmocka_unit_test(test_selected_attention), cmocka_unit_test(test_window_attention), cmocka_unit_test(test_pads), cmocka_unit_test(test_unfolded), cmocka_unit_test(test_spread),
+      cmocka_unit_test(test_convolutions), cmocka_unit_test(test_joined), cmocka_unit_test(test_planes), cmocka_unit_test(test_pairs), cmocka_unit_test(test_transposed), cmocka_unit_test(test_moved), cmocka_unit_test(test_affine_vectors), cmocka_unit_test(test_affine_runs), cmocka_unit_test(test_large), cmocka_unit_test(test_volumes), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_channel_norm), cmocka_unit_test(test_attention), cmocka_unit_test(test_turned_attention), cmocka_unit_test(test_broadcast_attention), cmocka_unit_test(test_selected_attention), cmocka_unit_test(test_window_attention), cmocka_unit_test(test_pads), cmocka_unit_test(test_unfolded), cmocka_unit_test(test_spread),
       cmocka_unit_test(test_attention_views), cmocka_unit_test(test_shared_heads), cmocka_unit_test(test_constant_matrices), cmocka_unit_test(test_log_softmax), cmocka_unit_test(test_chains),
       cmocka_unit_test(test_norms_and_gates), cmocka_unit_test(test_moved_last), cmocka_unit_test(test_recurrent), cmocka_unit_test(test_directions),
       cmocka_unit_test(test_linear),       cmocka_unit_test(test_an_infinite_norm_stays), cmocka_unit_test(test_unknown_pass_is_refused),

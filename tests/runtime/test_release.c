@@ -1,5 +1,5 @@
 /* Weights that the executable makes itself (folded, scaled by a pass) leave memory once they are packed, and stay where something
- * else reads them. */
+ * else reads them. Codes in a mapped file leave it once they are decompressed. */
 #include "test.h"
 
 #include <stdarg.h>
@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "executable.h"
+#include "mapping.h"
 #include "sanitized.h"
 
 enum { LAYERS = 6, CHANNELS = 1024, PIXELS = 2 };
@@ -91,7 +92,65 @@ static void packed_weights_are_there_once(void **state) {
   cml_model_close(model);
 }
 
+static size_t resident_kb(const void *p) { /* of the mapping that begins there */
+  char line[256], wanted[32];
+  size_t kb = 0;
+  bool inside = false;
+  FILE *f = fopen("/proc/self/smaps", "re");
+  snprintf(wanted, sizeof wanted, "%lx-", (unsigned long)(uintptr_t)p);
+  while (f && fgets(line, sizeof line, f)) {
+    if (!strncmp(line, wanted, strlen(wanted))) inside = true;
+    if (inside && sscanf(line, "Rss: %zu", &kb) == 1) break;
+  }
+  if (f) fclose(f);
+  return kb;
+}
+
+/* y = x + 0.5 * (codes - 3), the codes a megabyte in a mapped file. */
+static void decompressed_codes_leave_memory(void **state) {
+  (void)state;
+  enum { ROWS = 512, COLUMNS = 2048, SIZE = ROWS * COLUMNS };
+  char path[] = "/tmp/cml-release-XXXXXX", program[1024];
+  int8_t *codes = malloc(SIZE);
+  int fd = mkstemp(path), n;
+  assert_true(fd >= 0 && codes);
+  for (int i = 0; i < SIZE; i++) codes[i] = (int8_t)(i * 7 / 5);
+  assert_int_equal(write(fd, codes, SIZE), SIZE);
+  cml_mapping *m;
+  assert_ok(cml_mapping_from_fd(fd, path, &m, err));
+  unlink(path);
+  n = snprintf(program, sizeof program,
+               "program(1.0)\n{\n  func main<ios16>(tensor<fp32, [1]> x) {\n"
+               "    tensor<fp32, [%d, %d]> w = constexpr_affine_dequantize()[axis = tensor<int32, []>(0), quantized_data = tensor<int8, [%d, %d]>("
+               "BLOBFILE(path = tensor<string, []>(\"@model_path/weights/weight.bin\"), offset = tensor<uint64, []>(64))), "
+               "scale = tensor<fp32, []>(0.5), zero_point = tensor<int8, []>(3), name = tensor<string, []>(\"w\")];\n"
+               "    tensor<fp32, [%d, %d]> y = add(x = w, y = x)[name = tensor<string, []>(\"y\")];\n  } -> (y);\n}\n",
+               ROWS, COLUMNS, ROWS, COLUMNS, ROWS, COLUMNS);
+  cml_model *model = calloc(1, sizeof *model);
+  assert_ok(cml_mil_parse_text(cml_span_of(program, (size_t)n), &model->arena, &model->program, err));
+  model->type_number = 502;
+  const cml_mil_op *op = cml_mil_body(model->program->functions[0])->ops[0];
+  cml_mil_value *data = cml_mil_attribute_find(&op->attributes, "quantized_data");
+  assert_true(data && data->kind == CML_VALUE_BLOB);
+  data->data = cml_mapping_span(m);
+  cml_executable *e;
+  cml_session *s;
+  assert_ok(cml_executable_prepare(model, &(cml_prepare_options){.threads = 1}, &e, err));
+  if (!CML_SANITIZED) assert_true(resident_kb(data->data.data) < SIZE / 1024 / 4);
+  const cml_tensor x = {.dtype = CML_F32, .rank = 1, .dims = {1}, .data = (float[]){10}};
+  assert_ok(cml_session_create(e, &s, err));
+  assert_ok(cml_session_set_input(s, "x", &x, err));
+  assert_ok(cml_session_run(s, err));
+  const float *y = cml_session_output(s, 0)->data;
+  for (int i = 0; i < SIZE; i++) assert_true(y[i] == 10 + 0.5f * (float)(codes[i] - 3));
+  cml_session_destroy(s);
+  cml_executable_unref(e);
+  cml_model_close(model);
+  cml_mapping_unref(m);
+  free(codes);
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(packed_weights_are_there_once)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(packed_weights_are_there_once), cmocka_unit_test(decompressed_codes_leave_memory)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
