@@ -77,6 +77,7 @@ typedef struct cml_conv_call {
   cml_pool *pool;     /* NULL: the caller alone */
   void *scratch;      /* cml_conv_scratch for each of `slots` threads, then cml_conv_shared */
   size_t slots;
+  bool turned;        /* depthwise.c: v's rows are the columns of what lies in memory */
 } cml_conv_call;
 
 void cml_conv_run(const cml_conv_call *call);

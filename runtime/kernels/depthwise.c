@@ -4,7 +4,8 @@
  * A band of output rows is worked through in chunks of channels so narrow that the input rows of one output row stay in the
  * first-level cache: each of them is then read once from further away, and the band's rows stay in the second-level cache from
  * chunk to chunk. Where many taps use each element, those rows are copied side by side first, as floats and with zeros around them:
- * pixels whose distance is a power of two share few sets of the cache, and would drive each other out of it. */
+ * pixels whose distance is a power of two share few sets of the cache, and would drive each other out of it. Images under a kernel one column
+ * wide are turned: their columns are worked through as rows, along which a kernel's outputs share what they load. */
 #include "conv.h"
 #include "sizes.h"
 
@@ -40,6 +41,20 @@ static bool stages(const cml_kernels *k, const cml_conv *v) {
   return !cml_conv_multiplier(v) && v->dilation[1] == 1 && (shares || v->kernel[1] * v->kernel[2] >= STAGE_TAPS);
 }
 
+static bool turns(const cml_kernels *k, const cml_conv *v) {
+  return cml_conv_is_depthwise(v) && v->kernel[2] == 1 && v->stride[2] == 1 && !v->offset[2] && v->kernel[1] > 1 && v->stride[1] == 1 && v->dilation[1] == 1 && v->channels >= k->width;
+}
+
+/* v with rows for columns. */
+static cml_conv turn(cml_conv v) {
+  int64_t *const triples[] = {v.in, v.out, v.kernel, v.stride, v.dilation, v.offset, v.full};
+  for (size_t i = 0; i < sizeof triples / sizeof *triples; i++) {
+    int64_t *t = triples[i], column = t[2];
+    t[2] = t[1], t[1] = column;
+  }
+  return v;
+}
+
 /* Of the outputs; where they share channels, as many as whole channels have. Whole lines of the cache where they fit, which would be read again for
  * the next chunk. */
 static size_t chunk_channels(const cml_kernels *k, const cml_conv *v) {
@@ -55,8 +70,9 @@ static size_t chunk_channels(const cml_kernels *k, const cml_conv *v) {
 static size_t staged_columns(const cml_conv *v) { return (size_t)((v->out[2] - 1) * v->stride[2] + (v->kernel[2] - 1) * v->dilation[2] + 1); }
 
 /* A row of sums of a chunk, and its staged rows. */
-size_t cml_depthwise_scratch(const cml_kernels *k, const cml_conv *v) {
-  if (!cml_depthwise_fits(k, v) || v->out[2] <= 0) return 0;
+size_t cml_depthwise_scratch(const cml_kernels *k, const cml_conv *given) {
+  const cml_conv turned = turns(k, given) ? turn(*given) : *given, *v = &turned;
+  if (!cml_depthwise_fits(k, given) || v->out[2] <= 0) return 0;
   size_t pixels = (size_t)v->out[2] + (stages(k, v) ? (size_t)v->kernel[1] * staged_columns(v) : 0);
   return (pixels * (chunk_channels(k, v) + k->width) * 4 + 127) & ~(size_t)63;
 }
@@ -91,7 +107,9 @@ static void stage_row(const job *j, stage *s, int64_t image, int64_t h, size_t c
 
 void cml_depthwise_row(const cml_conv_call *call, int64_t image, int64_t row, size_t c, size_t channels, const cml_depthwise *from, float *sums) {
   const cml_conv *v = call->v;
-  size_t out = v->out_half ? 2 : 4, outputs = (size_t)v->out[2], at = (size_t)(image * v->out[1] + row) * outputs * v->out_pixel + c;
+  const bool turned = call->turned;
+  const size_t out = v->out_half ? 2 : 4, outputs = (size_t)v->out[2], lines = (size_t)v->out[1];
+  const size_t pixel = (turned ? lines : 1) * v->out_pixel, at = ((size_t)image * lines * outputs + (size_t)row * (turned ? 1 : outputs)) * v->out_pixel + c;
   cml_depthwise d = *from;
   d.outputs = outputs, d.channels = channels;
   d.kh = (size_t)v->kernel[1], d.kw = (size_t)v->kernel[2];
@@ -99,7 +117,7 @@ void cml_depthwise_row(const cml_conv_call *call, int64_t image, int64_t row, si
   d.stride = v->stride[2], d.dilation = v->dilation[2];
   d.w = (const float *)call->weights.packed + c, d.w_stride = v->outputs;
   d.bias = call->after.bias ? call->after.bias + c : NULL;
-  d.y = (char *)call->y + at * out, d.y_pixel = v->out_pixel, d.y_half = v->out_half;
+  d.y = (char *)call->y + at * out, d.y_pixel = pixel, d.y_half = v->out_half;
   if (cml_epilogue_clamp(&call->after, &d.low, &d.high)) {
     call->k->depthwise(&d);
     return;
@@ -107,14 +125,14 @@ void cml_depthwise_row(const cml_conv_call *call, int64_t image, int64_t row, si
   d.y = sums, d.y_pixel = channels, d.y_half = false;
   call->k->depthwise(&d);
   cml_epilogue e = call->after;
-  if (e.residual) e.residual = (const char *)e.residual + at * out;
-  cml_epilogue_store(call->k, &e, sums, channels, outputs, channels, (char *)call->y + at * out, v->out_pixel, v->out_half, 0, 0);
+  if (e.residual) e.residual = (const char *)e.residual + at * out, e.residual_stride = pixel;
+  cml_epilogue_store(call->k, &e, sums, channels, outputs, channels, (char *)call->y + at * out, pixel, v->out_half, 0, 0);
 }
 
 static void run_row(const job *j, int64_t image, int64_t row, size_t c, size_t channels, float *sums, stage *s) {
   const cml_conv *v = j->c->v;
   const void *rows[CML_DEPTHWISE_ROWS];
-  size_t in = v->in_half ? 2 : 4, each = v->outputs / v->channels;
+  const size_t in = v->in_half ? 2 : 4, each = v->outputs / v->channels, plane = (size_t)(v->in[1] * v->in[2]), line = (size_t)(j->c->turned ? 1 : v->in[2]);
   for (int64_t i = 0; i < v->kernel[1]; i++) {
     int64_t h = row * v->stride[1] + v->offset[1] + i * v->dilation[1];
     bool outside = h < 0 || h >= v->in[1];
@@ -123,11 +141,11 @@ static void run_row(const job *j, int64_t image, int64_t row, size_t c, size_t c
       s->held[h % v->kernel[1]] = h;
     }
     rows[i] = outside ? NULL : s ? (const char *)(s->rows + (size_t)(h % v->kernel[1]) * s->row_floats)
-                                 : (const char *)j->c->x + ((size_t)(image * v->in[1] + h) * (size_t)v->in[2] * v->channels + c / each) * in;
+                                 : (const char *)j->c->x + (((size_t)image * plane + (size_t)h * line) * v->channels + c / each) * in;
   }
   cml_depthwise_row(j->c, image, row, c, channels,
                     &(cml_depthwise){.rows = rows, .x_half = v->in_half && !s, .first = s ? 0 : v->offset[2], .columns = s ? (int64_t)s->columns : v->in[2],
-                                     .pixel = s ? channels : v->channels}, sums);
+                                     .pixel = s ? channels : (j->c->turned ? (size_t)v->in[1] : 1) * v->channels}, sums);
 }
 
 static void run_units(void *context, size_t thread, size_t begin, size_t end) {
@@ -144,10 +162,13 @@ static void run_units(void *context, size_t thread, size_t begin, size_t end) {
   }
 }
 
-void cml_depthwise_run(const cml_conv_call *c) {
+void cml_depthwise_run(const cml_conv_call *given) {
+  cml_conv_call call = *given, *c = &call;
+  const cml_conv turned = turn(*given->v);
+  if (turns(c->k, given->v)) call.v = &turned, call.turned = true;
   const cml_conv *v = c->v;
   size_t threads = cml_pool_threads(c->pool);
-  job j = {.c = c, .slot = cml_depthwise_scratch(c->k, v), .chunk = chunk_channels(c->k, v), .staged = stages(c->k, v)};
+  job j = {.c = c, .slot = cml_depthwise_scratch(c->k, given->v), .chunk = chunk_channels(c->k, v), .staged = stages(c->k, v)};
   j.chunks = (v->outputs + j.chunk - 1) / j.chunk;
   if (j.chunks > 1 && v->outputs % j.chunk && v->outputs % j.chunk < c->k->width) j.chunks--; /* less than a vector joins the chunk before it */
   size_t row = (size_t)v->in[2] * v->channels * (v->in_half ? 2 : 4) * (size_t)v->stride[1];

@@ -301,7 +301,12 @@ VINLINE vf vf_odd(vf a, vf b) { return __builtin_shufflevector(a, b, 1, 3, 5, 7)
 #endif
 
 /* Signed zeros and NaN as torch has them: NaN in either operand gives NaN. */
+#if defined(__AVX512F__) /* lanes of a that are NaN stay as they are */
+VINLINE vf vf_max_nan(vf a, vf b) { return (vf)_mm512_mask_max_ps((__m512)a, _mm512_cmp_ps_mask((__m512)a, (__m512)a, _CMP_ORD_Q), (__m512)a, (__m512)b); }
+VINLINE vf vf_min_nan(vf a, vf b) { return (vf)_mm512_mask_min_ps((__m512)a, _mm512_cmp_ps_mask((__m512)a, (__m512)a, _CMP_ORD_Q), (__m512)a, (__m512)b); }
+#else
 VINLINE vf vf_max_nan(vf a, vf b) { return vf_select(a != a, a, vf_max(a, b)); }
 VINLINE vf vf_min_nan(vf a, vf b) { return vf_select(a != a, a, vf_min(a, b)); }
+#endif
 
 #endif

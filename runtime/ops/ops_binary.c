@@ -108,18 +108,22 @@ static cml_status infer_binary(cml_call *c, cml_error *err) {
   return infer_broadcast(c, x, y, function_of(c)->truth ? CML_BOOL : x->dtype, err);
 }
 
-/* x to the power of 2, as programs write squares: the product is as exact and far cheaper. */
-static bool is_square(const cml_tensor *x, const cml_tensor *y, const cml_tensor *out) {
-  return cml_tensor_count(y) == 1 && y->data && cml_tensor_count(x) == cml_tensor_count(out) && cml_tensor_get(y, 0) == 2;
+CML_FLOAT1(cube_f32, x * x * x)
+
+/* x to the power of this, as programs write squares and cubes: the product is about as exact and far cheaper. 0: something else. */
+static double power(const cml_tensor *x, const cml_tensor *y, const cml_tensor *out) {
+  return cml_tensor_count(y) == 1 && y->data && cml_tensor_count(x) == cml_tensor_count(out) ? cml_tensor_get(y, 0) : 0;
 }
 
 static void binary_map(const cml_call *c, cml_elementwise *out) {
   const binary *b = function_of(c);
   const cml_tensor *x = cml_arg(c, 0), *y = cml_arg(c, 1);
   cml_lane lane = cml_lane_of(x->dtype);
-  if (b->f32 == pow_f32 && lane == CML_LANE_F32 && is_square(x, y, c->outs[0])) b = &functions[MUL], y = x;
+  const double p = b->f32 == pow_f32 && lane == CML_LANE_F32 ? power(x, y, c->outs[0]) : 0;
+  if (p == 2) b = &functions[MUL], y = x;
   *out = (cml_elementwise){.map = lane == CML_LANE_F32 ? b->f32 : lane == CML_LANE_I64 ? b->i64 : b->byte,
                            .half = b->half, .arity = 2, .in = {x, y}, .lanes = {lane, lane}, .out = c->outs[0], .out_lane = b->truth ? CML_LANE_BYTE : lane};
+  if (p == 3) out->map = cube_f32, out->half = cube_f32_half, out->arity = 1;
 }
 
 /* ---- select ---- */

@@ -73,11 +73,42 @@ static void copy_small(char *to, const char *from, int64_t bytes) {
   }
 }
 
+/* `bytes` from each of `rows` places to as many. */
+static void copy_column(char *to, int64_t to_row, const char *from, int64_t from_row, int64_t bytes, int64_t rows) {
+  if (bytes == 4) {
+    for (int64_t r = 0; r < rows; r++) memcpy(to + r * to_row, from + r * from_row, 4);
+  } else if (bytes == 2) {
+    for (int64_t r = 0; r < rows; r++) memcpy(to + r * to_row, from + r * from_row, 2);
+  } else {
+    for (int64_t r = 0; r < rows; r++) copy_small(to + r * to_row, from + r * from_row, bytes);
+  }
+}
+
+/* All slices of `rows` rows of a batch from number `outer` on: places are read once for all rows, and those that follow one another are one copy. */
+static void gather_rows(const gather_job *j, int64_t outer, int64_t rows) {
+  const int64_t base = outer / j->mid * j->count, to_row = j->count * j->bytes, from_row = j->n * j->bytes;
+  for (int64_t k = 0, m, v, next = cml_position(&j->p, base, j->n); k < j->count; k += m) {
+    for (m = 1, v = next; k + m < j->count && (next = cml_position(&j->p, base + k + m, j->n)) == v + m; m++) {}
+    copy_column(j->to + outer * to_row + k * j->bytes, to_row, j->from + outer * from_row + v * j->bytes, from_row, m * j->bytes, rows);
+  }
+}
+
 static void gather_slices(void *context, size_t begin, size_t end) {
+  enum { NEAR = 16 << 10, FEW = 4 }; /* bytes of rows, and of what they are made of, that stay in the first-level cache; rows that are not worth while */
   const gather_job *j = context;
-  for (int64_t i = (int64_t)begin; i < (int64_t)end; i++) {
-    int64_t k = i % j->count, outer = i / j->count, v = cml_position(&j->p, outer / j->mid * j->count + k, j->n);
-    copy_small(j->to + i * j->bytes, j->from + (outer * j->n + v) * j->bytes, j->bytes);
+  const int64_t together = NEAR / ((j->count + j->n) * j->bytes);
+  for (int64_t i = (int64_t)begin, last = (int64_t)end; i < last;) {
+    const int64_t k = i % j->count, outer = i / j->count, in_batch = j->mid - outer % j->mid;
+    int64_t rows = (last - i) / j->count < together ? (last - i) / j->count : together;
+    if (rows > in_batch) rows = in_batch;
+    if (!k && rows >= FEW) {
+      gather_rows(j, outer, rows);
+      i += rows * j->count;
+      continue;
+    }
+    const int64_t base = outer / j->mid * j->count - outer * j->count, row_end = (outer + 1) * j->count < last ? (outer + 1) * j->count : last;
+    for (; i < row_end; i++)
+      copy_small(j->to + i * j->bytes, j->from + (outer * j->n + cml_position(&j->p, base + i, j->n)) * j->bytes, j->bytes);
   }
 }
 

@@ -4,7 +4,7 @@
  *
  * Element q of the output, p of padding before it: q + p = s m + r is place r of block m, and of its taps t = r + s j the j-th reads
  * x[m - j]; places with a tap less have a zero there. Blocks m0 = p / s to m1 = (p + size - 1) / s are computed; what the first
- * and last have beyond the output is cut off. */
+ * and last have beyond the output is cut off. With stride 1 that is an ordinary convolution already, whatever its outputs. */
 #include "passes.h"
 
 enum { MOST_COLUMNS = 16, FEW_OUTPUTS = 4 }; /* a vector of sums; more outputs fill enough of it by themselves */
@@ -41,10 +41,10 @@ static bool fits(const cml_graph *g, const cml_step *s, const cml_tensor *w, con
   if (!w || (w->dtype != CML_F32 && w->dtype != CML_F16) || w->dtype != y->dtype || w->rank < 3 || w->rank > 4 || x->rank != w->rank) return false;
   if (!cml_tensor_known_shape(x) || !cml_tensor_known_shape(y) || !cml_tensor_known_shape(w) || cml_tensor_count(y) == 0) return false;
   const cml_tensor *strides = cml_pass_constant(g, s, "strides");
-  if (!strides || cml_tensor_count(strides) < 1) return false;
-  *b = (blocks){.dims = x->rank - 2, .kernel = w->dims[2], .stride = cml_tensor_get_int(strides, 0)};
-  if (b->stride < 2 || b->stride > MOST_COLUMNS || b->kernel < b->stride || w->dims[x->rank - 1] != b->kernel || w->dims[1] > FEW_OUTPUTS) return false;
-  if (w->dims[1] * b->stride * (b->dims == 2 ? b->stride : 1) > MOST_COLUMNS) return false;
+  if (strides ? cml_tensor_count(strides) < 1 : cml_pass_arg(s, "strides") != CML_NO_VALUE) return false;
+  *b = (blocks){.dims = x->rank - 2, .kernel = w->dims[2], .stride = strides ? cml_tensor_get_int(strides, 0) : 1};
+  if (b->stride < 1 || b->stride > MOST_COLUMNS || b->kernel < b->stride || w->dims[x->rank - 1] != b->kernel) return false;
+  if (b->stride > 1 && (w->dims[1] > FEW_OUTPUTS || w->dims[1] * b->stride * (b->dims == 2 ? b->stride : 1) > MOST_COLUMNS)) return false;
   if (!all_are(g, s, "strides", b->dims, b->stride) || !all_are(g, s, "dilations", b->dims, 1) || !all_are(g, s, "groups", 1, 1)) return false;
   if (cml_pass_arg(s, "bias") != CML_NO_VALUE && !cml_pass_constant(g, s, "bias")) return false;
   int64_t pads[2];
@@ -114,6 +114,7 @@ static cml_status spread_line(chain *c, const blocks *b, cml_tensor *t, cml_erro
 }
 
 static cml_status spread(chain *c, const blocks *b, cml_tensor *t, cml_error *err) {
+  if (b->stride == 1) return CML_OK;
   if (b->dims == 1) return spread_line(c, b, t, err);
   t->dims[1] /= b->stride * b->stride, t->dims[2] *= b->stride, t->dims[3] *= b->stride;
   return append(c, "pixel_shuffle", t, "upscale_factor", cml_pass_int(c->g, b->stride), err);
@@ -143,7 +144,7 @@ static cml_status split(cml_graph *g, size_t at, size_t *added, cml_error *err) 
   for (int32_t i = 0; i < b.dims; i++) t.dims[2 + i] = b.count[i];
   cml_binding bindings[] = {{"x", c.value}, {"weight", CML_NO_VALUE}, {"bias", CML_NO_VALUE}, {"pad_type", cml_pass_word(g, "custom")}, {"pad", cml_pass_ints(g, pads, 2 * b.dims)}};
   CML_TRY(constants(g, &b, &weights, bias ? &shifts : NULL, &bindings[1], &bindings[2], err));
-  const uint32_t sums = cml_pass_value(g, c.name, &t, CML_ROLE_COMPUTED);
+  const uint32_t sums = new_value(&c, &t);
   if (sums == CML_NO_VALUE || bindings[3].value == CML_NO_VALUE || bindings[4].value == CML_NO_VALUE) return cml_fail_memory(err);
   CML_TRY(cml_pass_new_step(g, "conv", bindings, 5, sums, &c.steps[c.count++], err));
   c.value = sums;

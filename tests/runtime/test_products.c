@@ -120,6 +120,11 @@ static conv_case draw_conv(bool transposed, bool fused) {
     v.out[1] = (v.in[1] + (3 - v.kernel[1]) * v.dilation[1] - 1) / v.stride[1] + 1;
     v.out[2] = (v.in[2] + v.before[2] + v.after[2] - (v.kernel[2] - 1) * v.dilation[2] - 1) / v.stride[2] + 1;
   }
+  if (!transposed && v.dims == 2 && v.cg == 1 && rnd() % 3 == 0) { /* depthwise, one column wide */
+    v.groups = between(8, 40), v.og = v.stride[1] = v.dilation[1] = v.kernel[2] = v.stride[2] = v.dilation[2] = 1;
+    v.before[2] = v.after[2] = 0, v.out[2] = v.in[2], v.kernel[1] = between(2, 12), v.in[1] = v.kernel[1] + between(0, 14);
+    v.out[1] = v.in[1] + v.before[1] + v.after[1] - v.kernel[1] + 1;
+  }
   if (!transposed && v.dims > 1 && rnd() % 5 == 0) { /* a kernel as wide as the image, often of one channel */
     v.before[2] = v.after[2] = 0, v.out[2] = v.dilation[2] = 1;
     v.in[2] = v.kernel[2] = between(1, 40);
@@ -576,6 +581,40 @@ static void one_layer_norm(void) {
   }
   done(&c, &y);
 }
+/* Squares and cubes, which are products. */
+static void one_power(void) {
+  int64_t dims[2] = {between(1, 9), between(1, 700)}, k = between(0, 1) + 2;
+  call c = start("pow", CML_IOS15);
+  cml_tensor *x = add_floats(&c, "x", rnd() % 2 ? CML_F32 : CML_F16, 2, dims), y;
+  cml_tensor_set(add(&c, "y", x->dtype, 0, NULL), 0, (double)k);
+  evaluate(&c, &y);
+  for (int64_t i = 0; i < cml_tensor_count(&y); i++) close_to(&y, i, pow(cml_tensor_get(x, i), (double)k), 0);
+  done(&c, &y);
+}
+
+/* Slices of a few elements or many along any axis, by places that follow one another and others, in batches as well. */
+static void one_gather(void) {
+  int64_t dims[3] = {between(1, 9), between(1, 40), between(1, rnd() % 2 ? 3 : 70)}, batch = between(0, 1), axis = between((int)batch, 2), at[2] = {dims[0], between(1, 90)};
+  call c = start("gather", CML_IOS16);
+  cml_tensor *x = add_floats(&c, "x", rnd() % 2 ? CML_F32 : CML_F16, 3, dims), y;
+  cml_tensor *indices = add(&c, "indices", CML_I32, batch ? 2 : 1, batch ? at : at + 1);
+  for (int64_t i = 0, v = 0; i < cml_tensor_count(indices); i++, v++) {
+    if (!(rnd() % 4)) v = between(0, (int)dims[axis] - 1);
+    cml_tensor_set_int(indices, i, rnd() % 5 ? v % dims[axis] : v % dims[axis] - dims[axis]);
+  }
+  add_ints(&c, "axis", -1, &axis);
+  add_ints(&c, "batch_dims", -1, &batch);
+  evaluate(&c, &y);
+  int64_t mid = 1, inner = 1;
+  for (int64_t i = batch; i < axis; i++) mid *= dims[i];
+  for (int64_t i = axis + 1; i < 3; i++) inner *= dims[i];
+  for (int64_t i = 0; i < cml_tensor_count(&y); i++) {
+    int64_t k = i / inner % at[1], outer = i / inner / at[1], v = cml_tensor_get_int(indices, outer / mid * (batch ? at[1] : 0) + k);
+    assert_true(cml_tensor_get(&y, i) == cml_tensor_get(x, (outer * dims[axis] + (v < 0 ? v + dims[axis] : v)) * inner + i % inner));
+  }
+  done(&c, &y);
+}
+
 /* Softmax along any axis of three: rows, and columns of which several short ones go together. */
 static void one_softmax(void) {
   int64_t dims[3] = {between(1, 4), between(1, 200), between(1, rnd() % 3 ? 9 : 300)}, axis = between(0, 2), inner = 1;
@@ -593,7 +632,7 @@ static void one_softmax(void) {
   done(&c, &y);
 }
 static void folds(void) {
-  for (int i = 0; i < 150; i++) one_fold(), one_column_fold(), one_axes_fold(), one_place(), one_softmax(), one_layer_norm();
+  for (int i = 0; i < 150; i++) one_fold(), one_column_fold(), one_axes_fold(), one_place(), one_softmax(), one_layer_norm(), one_power(), one_gather();
 }
 static void test_folds(void **state) {
   (void)state;
