@@ -8,7 +8,8 @@
  *
  *   int8, int4   codes times digits
  *   palettes     entries too are cut into three digits, looked up as bytes; of the nine products of digits those six are summed that reach
- *                the upper 32 of 48 bits, and the mean of the others is added. Most palettes of fewer than 8 bits are packed: compressed_lanes.c. */
+ *                the upper 32 of 48 bits, and the mean of the others is added. Most palettes of fewer than 8 bits are packed: compressed_lanes.c, and
+ *                compressed_pairs.c for 3 bits. */
 #include "compressed_fixed.h"
 
 /* Rows that are read at once, as far apart as they can be: ROWS of 8 bits, 4 of 4 bits share the loads of digits, and more streams find more of the
@@ -25,6 +26,7 @@ typedef struct layout {
   int bias;      /* what was added to codes to make them unsigned */
 } layout;
 
+static bool in_pairs(const cml_compressed *w) { return w->packed && !w->scale && w->bits == 3; }
 static bool by_digits(const cml_compressed *w) { return w->depth < 1 << 18 && w->bits >= 3; } /* if it is not packed */
 
 static layout lay_out(const cml_compressed *w) {
@@ -59,7 +61,7 @@ static parts find_parts(const layout *l, float *arranged) {
 static size_t fixed_room(const cml_compressed *w) {
   size_t room = ordinary.compressed_room(w), here = 0;
   if (w->packed) {
-    here = w->scale ? cml_scaled_room(w) : cml_lanes_room(w);
+    here = w->scale ? cml_scaled_room(w) : in_pairs(w) ? cml_pairs_room(w) : cml_lanes_room(w);
   } else if (by_digits(w)) {
     layout l = lay_out(w);
     here = digit_bytes(&l) / 4 + l.steps * (PLANES + 1) * W;
@@ -99,7 +101,8 @@ static void arrange_digits(const cml_compressed *w, const float *x, int e, float
   }
 }
 
-static void fixed_arrange(const cml_compressed *w, const float *x, float *arranged) {
+/* A vector times packed codes of all forms but three bits, or times others. */
+static fixed_head arrange_by_digits(const cml_compressed *w, const float *x, float *arranged) {
   vf all = vf_zero(), size = vf_zero(), large = vf_zero();
   for (size_t i = 0; i < w->depth; i += W) {
     vf v = load_elements(x, i, w->depth);
@@ -118,9 +121,15 @@ static void fixed_arrange(const cml_compressed *w, const float *x, float *arrang
     head.unit = ldexp(1, -e);
     if (w->packed) cml_scaled_arrange(w, x, e, arranged + HEAD);
     else arrange_digits(w, x, e, arranged);
-  } else {
-    ordinary.compressed_arrange(w, x, arranged + HEAD);
   }
+  return head;
+}
+
+static void fixed_arrange(const cml_compressed *w, const float *x, float *arranged) {
+  fixed_head head = {0};
+  if (in_pairs(w)) head.planes = cml_pairs_arrange(w, x, arranged + HEAD, &head.sum);
+  else head = arrange_by_digits(w, x, arranged);
+  if (!head.planes) ordinary.compressed_arrange(w, x, arranged + HEAD);
   memcpy(arranged, &head, sizeof head);
 }
 
@@ -345,7 +354,7 @@ static void product_by_digits(const cml_compressed *w, size_t begin, size_t end,
 static size_t together(const cml_compressed *w, const float *x, size_t room, size_t left) {
   enum { MOST = 4 };
   size_t n = 0;
-  if (!w->packed || !w->scale) return 1;
+  if (!w->packed || !(w->scale || in_pairs(w))) return 1;
   for (fixed_head head; n < left && n < MOST; n++) {
     memcpy(&head, x + n * room, sizeof head);
     if (!head.planes) break;
@@ -364,6 +373,7 @@ static void multiply(const cml_compressed *w, size_t begin, size_t end, const fl
   }
   if (!heads->planes) ordinary.compressed_product(w, begin, end, from[0], 1, y, y_stride);
   else if (w->packed && w->scale) cml_scaled_product(w, begin, end, from, units, vectors, y, y_stride);
+  else if (in_pairs(w)) cml_pairs_product(w, begin, end, from, heads, vectors, y, y_stride);
   else if (w->packed) cml_lanes_product(w, begin, end, from[0], heads, y);
   else product_by_digits(w, begin, end, (float *)(uintptr_t)x, heads, y);
 }
@@ -371,7 +381,7 @@ static void multiply(const cml_compressed *w, size_t begin, size_t end, const fl
 /* Rows in portions that stay in the cache while one vector comes after the other. */
 static void fixed_product(const cml_compressed *w, size_t begin, size_t end, const float *x, size_t vectors, float *y, size_t y_stride) {
   size_t room = fixed_room(w), portion = end - begin, row_bytes = w->depth * w->bits / 8;
-  if (vectors > 1 && row_bytes) portion = ((128 << 10) / row_bytes + CML_COMPRESSED_ROWS) / CML_COMPRESSED_ROWS * CML_COMPRESSED_ROWS;
+  if (vectors > 1 && row_bytes && !in_pairs(w)) portion = ((128 << 10) / row_bytes + CML_COMPRESSED_ROWS) / CML_COMPRESSED_ROWS * CML_COMPRESSED_ROWS;
   for (size_t n = begin; n < end; n += portion)
     for (size_t v = 0, many; v < vectors; v += many) {
       size_t last = end - n < portion ? end : n + portion;
@@ -380,10 +390,11 @@ static void fixed_product(const cml_compressed *w, size_t begin, size_t end, con
     }
 }
 
-static size_t fixed_bytes(const cml_compressed *w) { return w->scale ? cml_scaled_bytes(w) : cml_lanes_bytes(w); }
+static size_t fixed_bytes(const cml_compressed *w) { return w->scale ? cml_scaled_bytes(w) : w->bits == 3 ? cml_pairs_bytes(w) : cml_lanes_bytes(w); }
 
 static void fixed_pack(const cml_compressed *w, size_t begin, size_t end, void *to) {
   if (w->scale) cml_scaled_pack(w, begin, end, to);
+  else if (w->bits == 3) cml_pairs_pack(w, begin, end, to);
   else cml_lanes_pack(w, begin, end, to);
 }
 

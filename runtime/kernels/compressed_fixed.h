@@ -47,6 +47,29 @@ VINLINE __m512i look_up_bytes(__m512i code, __mmask64 upper, const __m512i *tabl
   return _mm512_mask2_permutex2var_epi8(table[2], _mm512_mask_mov_epi8(low, upper, code), upper, table[3]); /* keeps `low`: no copy of the index */
 }
 
+/* Up to 64 bytes of a row from byte `at`, the others zero. */
+VINLINE __m512i load_bytes(const uint8_t *row, size_t at, size_t end) {
+  if (!row || at >= end) return _mm512_setzero_si512();
+  return at + 64 <= end ? _mm512_loadu_si512(row + at) : _mm512_maskz_loadu_epi8(UINT64_MAX >> (64 - (end - at)), row + at);
+}
+
+/* Into the second-level cache: the first one holds tables. */
+VINLINE void ask(const uint8_t *p) {
+  _mm_prefetch((const char *)p, _MM_HINT_T1);
+  __asm__ volatile(""); /* where it stands: compilers gather them, and bursts wait for one another */
+}
+
+/* The largest sum of the sizes of `n` neighbouring elements, from a multiple of n on; n: 1, 2, 4 or 8. */
+VINLINE double largest_sum(const float *x, size_t depth, int n) {
+  vf largest = vf_zero();
+  for (size_t i = 0; i < depth; i += W) {
+    vf v = vf_abs(load_elements(x, i, depth));
+    for (int apart = 1; apart < n; apart *= 2) v += vf_permute(v, vi_iota() ^ apart);
+    largest = vf_max(largest, v);
+  }
+  return (double)vf_hmax(largest);
+}
+
 VINLINE float largest_entry(const float *table, size_t n) {
   float largest = 0;
   for (size_t i = 0; i < n; i++) largest = fmaxf(largest, fabsf(table[i]));
@@ -87,6 +110,17 @@ double cml_lanes_arrange(const cml_compressed *w, const float *x, int planes, do
 void cml_lanes_product(const cml_compressed *w, size_t begin, size_t end, const float *x, const fixed_head *head, float *y);
 /* Dwords of 16 rows (NULL: zeros) side by side, a register after the other, `step` apart. */
 void cml_pack_dwords(const uint8_t *const *rows, size_t row_bytes, size_t dwords, char *to, size_t step);
+
+/* ---- packed palettes of 3 bits: compressed_pairs.c ---- */
+
+size_t cml_pairs_bytes(const cml_compressed *w);
+void cml_pairs_pack(const cml_compressed *w, size_t begin, size_t end, void *to);
+size_t cml_pairs_room(const cml_compressed *w);
+/* Returns the head's planes, and what sums begin with. */
+int cml_pairs_arrange(const cml_compressed *w, const float *x, void *arranged, float *sum);
+/* All vectors in fixed point. */
+void cml_pairs_product(const cml_compressed *w, size_t begin, size_t end, float *const *x, const fixed_head *heads, size_t vectors, float *y,
+                       size_t y_stride);
 
 /* ---- packed codes with scales: compressed_scaled.c ---- */
 

@@ -4,13 +4,13 @@
  *   1, 2, 4 bits  A nibble of codes (4, 2 or 1 of them) chooses one of 16 sums of products. These sums are worked out once for a vector, as
  *                 three planes of digits; four tables of 16 are one register, which the four nibbles of a lane look up at once. Digits are so
  *                 small that those of a byte's two nibbles are added as bytes in two of the planes: 22 bits of 24, and fewer sums of products.
- *   3 bits        The same, with all 24, with tables of 8 products, eight to a register: a row is two lanes.
+ *   3 bits        compressed_pairs.c
  *   6 bits        A register of 64 entries' digits, multiplied with digits of the elements, which are the same for all lanes.
  *   8 bits        The same. Two digits of 256 entries are looked up in four registers each; of the lowest digit 64 entries alone may be other than
  *                 zero, as is usual where entries are float16, and codes are renumbered so that these come first. Other palettes are not packed.
  *
- * Rows are packed in blocks of 64, in sets of 16 (3 bits: 8). The codes of a group of elements follow one another for all sets of a block:
- * a dword of each row, or three of 3 and 6 bits: then these lie in the lower six bits of three registers' bytes, and a fourth register is made of
+ * Rows are packed in blocks of 64, in sets of 16. The codes of a group of elements follow one another for all sets of a block:
+ * a dword of each row, or three of 6 bits: then these lie in the lower six bits of three registers' bytes, and a fourth register is made of
  * their upper two bits. All sets' first registers come first, so that lines are read one after the other.
  * Tables of a long row would not stay in the first-level cache, so the depth is cut into pieces: stripes of rows take one piece after the other,
  * and in memory a stripe is its pieces, a piece its blocks.
@@ -24,25 +24,23 @@
 
 enum { BLOCK = CML_COMPRESSED_ROWS, SETS = 4, REGISTER = 64 };
 enum { STRIPE = 16 * BLOCK, TABLES = 12 << 10 }; /* rows that take one piece of the depth after the other, at most; bytes of tables for a piece */
+enum { GROUP_POWERS = 8 };                       /* bytes, of a group's nibbles */
 enum { WHOLE_DEPTH = 2048 };                     /* up to which nibbles' tables of all of the depth are used for two blocks at a time */
 enum { FLUSH = 4096 }; /* elements whose products with entries' digits fit into 32 bits: 3 of 2^15 each */
 
-static bool by_nibbles(const cml_compressed *w) { return w->bits == 1 || w->bits == 2 || w->bits == 4; }
 static bool by_entries(const cml_compressed *w) { return w->bits == 6 || w->bits == 8; }
 
 static size_t round_up(size_t x, size_t to) { return (x + to - 1) / to * to; }
 
 /* Elements whose codes lie together, and bytes of them in a row. */
-static size_t group_codes(const cml_compressed *w) { return w->bits == 3 ? 64 : w->bits == 6 ? 16 : 32 / w->bits; }
-static size_t group_bytes(const cml_compressed *w) { return w->bits == 3 ? 24 : w->bits == 6 ? 12 : 4; }
-static size_t group_tables(const cml_compressed *w, int planes) { return (size_t)planes * PLANE * (by_nibbles(w) ? 2 : 8); } /* bytes */
-static size_t group_powers(const cml_compressed *w) { return by_nibbles(w) ? 8 : 64; }
+static size_t group_codes(const cml_compressed *w) { return w->bits == 6 ? 16 : 32 / w->bits; }
+static size_t group_bytes(const cml_compressed *w) { return w->bits == 6 ? 12 : 4; }
+static size_t group_tables(int planes) { return (size_t)planes * PLANE * 2; } /* bytes, of nibbles' sums */
 static size_t group_count(const cml_compressed *w) { return (w->depth + group_codes(w) - 1) / group_codes(w); }
 
 /* Groups of a piece of the depth, whatever the planes: packed matrices serve all vectors. */
 static size_t piece_groups(const cml_compressed *w) {
-  if (by_entries(w) || (by_nibbles(w) && w->depth <= WHOLE_DEPTH)) return group_count(w);
-  return TABLES / group_tables(w, PLANES);
+  return by_entries(w) || w->depth <= WHOLE_DEPTH ? group_count(w) : TABLES / group_tables(PLANES);
 }
 
 /* Where the codes of block n begin that belong to the piece from group g on, which has `groups`. */
@@ -110,12 +108,6 @@ VINLINE void transpose_dwords(__m512i *a) {
   }
 }
 
-/* Up to 64 bytes of a row from byte `at`, the others zero. */
-VINLINE __m512i load_bytes(const uint8_t *row, size_t at, size_t end) {
-  if (!row || at >= end) return _mm512_setzero_si512();
-  return at + REGISTER <= end ? _mm512_loadu_si512(row + at) : _mm512_maskz_loadu_epi8(UINT64_MAX >> (REGISTER - (end - at)), row + at);
-}
-
 void cml_pack_dwords(const uint8_t *const *rows, size_t row_bytes, size_t dwords, char *to, size_t step) {
   for (size_t d = 0; d < dwords; d += 16) {
     __m512i a[16];
@@ -125,34 +117,18 @@ void cml_pack_dwords(const uint8_t *const *rows, size_t row_bytes, size_t dwords
   }
 }
 
-/* The 64 codes of 3 or 6 bits in the first bytes of a register, a byte each: the 8 of a qword come from its lowest bytes. */
-VINLINE __m512i spread_codes(__m512i codes, const int bits) {
+/* The 64 codes of 6 bits in the first bytes of a register, a byte each: the 8 of a qword come from its lowest bytes. */
+VINLINE __m512i spread_codes(__m512i codes) {
   const __m512i eighth = _mm512_set1_epi64(0x0706050403020100);
-  const __m512i qword = _mm512_mullo_epi64(_mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7), _mm512_set1_epi64(bits * INT64_C(0x0101010101010101)));
-  const __m512i shifts = _mm512_set1_epi64(bits == 3 ? 0x15120f0c09060300 : 0x2a241e18120c0600);
-  __m512i bytes = _mm512_multishift_epi64_epi8(shifts, _mm512_permutexvar_epi8(_mm512_add_epi8(eighth, qword), codes));
-  return _mm512_and_si512(bytes, _mm512_set1_epi8((char)((1 << bits) - 1)));
-}
-
-/* 64 codes of a row: 8 for each of the 8 tables, of which the first and the second of each pair share a register's bytes. */
-static void pack_eights(const uint8_t *row, size_t row_bytes, size_t begin, size_t groups, size_t r, char *to) {
-  const uint64_t two = 0x0303030303030303;
-  for (size_t g = 0; g < groups; g++) {
-    uint64_t q[8];
-    _mm512_storeu_si512(q, spread_codes(load_bytes(row, (begin + g) * 24, row_bytes), 3));
-    uint64_t rest = q[6] | q[7] << 3;
-    char *from = to + (g * 3 * SETS + r / 8) * REGISTER + r % 8 * 8;
-    for (size_t i = 0; i < 3; i++) {
-      uint64_t v = q[2 * i] | q[2 * i + 1] << 3 | (rest >> (2 * i) & two) << 6;
-      memcpy(from + i * SETS * REGISTER, &v, sizeof v);
-    }
-  }
+  const __m512i qword = _mm512_mullo_epi64(_mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7), _mm512_set1_epi64(6 * INT64_C(0x0101010101010101)));
+  __m512i bytes = _mm512_permutexvar_epi8(_mm512_add_epi8(eighth, qword), codes);
+  return _mm512_and_si512(_mm512_multishift_epi64_epi8(_mm512_set1_epi64(0x2a241e18120c0600), bytes), _mm512_set1_epi8(63));
 }
 
 static void pack_sixes(const uint8_t *row, size_t row_bytes, size_t groups, size_t r, char *to) {
   for (size_t g = 0; g < groups; g++) {
     uint32_t d[16];
-    if (g % 4 == 0) _mm512_storeu_si512(d, spread_codes(load_bytes(row, g * 12, row_bytes), 6));
+    if (g % 4 == 0) _mm512_storeu_si512(d, spread_codes(load_bytes(row, g * 12, row_bytes)));
     const uint32_t *q = d + g % 4 * 4;
     char *from = to + (g * 3 * SETS + r / 16) * REGISTER + r % 16 * 4;
     for (size_t i = 0; i < 3; i++) {
@@ -164,15 +140,12 @@ static void pack_sixes(const uint8_t *row, size_t row_bytes, size_t groups, size
 
 static void pack_piece(const cml_compressed *w, const uint8_t *const *rows, size_t g, size_t groups, char *to) {
   const size_t row_bytes = w->depth * w->bits / 8, at = g * group_bytes(w);
-  for (size_t s = 0; s < SETS && group_bytes(w) == 4; s++) {
+  for (size_t s = 0; s < SETS && w->bits != 6; s++) {
     const uint8_t *from[16];
     for (size_t r = 0; r < 16; r++) from[r] = rows[s * 16 + r] ? rows[s * 16 + r] + at : NULL;
     cml_pack_dwords(from, row_bytes > at ? row_bytes - at : 0, groups, to + s * REGISTER, SETS * REGISTER);
   }
-  for (size_t r = 0; r < BLOCK && group_bytes(w) != 4; r++) {
-    if (w->bits == 6) pack_sixes(rows[r], row_bytes, groups, r, to);
-    else pack_eights(rows[r], row_bytes, g, groups, r % 32, to + r / 32 * (32 * groups * group_bytes(w)));
-  }
+  for (size_t r = 0; r < BLOCK && w->bits == 6; r++) pack_sixes(rows[r], row_bytes, groups, r, to);
 }
 
 static void renumber(const cml_compressed *w, size_t n, char *codes, size_t bytes) {
@@ -209,7 +182,7 @@ static void find_mean_errors(const cml_compressed *w, size_t n, float *to) {
     __m512i sum = _mm512_setzero_si512();
     for (size_t k = 0; k < w->depth; k += REGISTER) {
       __m512i code = load_bytes(row, k * w->bits / 8, row_bytes);
-      if (w->bits == 6) code = spread_codes(code, 6);
+      if (w->bits == 6) code = spread_codes(code);
       __mmask64 there = w->depth - k < REGISTER ? UINT64_MAX >> (REGISTER - (w->depth - k)) : UINT64_MAX;
       sum = dpbusd(sum, _mm512_maskz_set1_epi8(there, 1), look_up_bytes(code, _mm512_movepi8_mask(code), table));
     }
@@ -241,22 +214,10 @@ static size_t entry_plane(const cml_compressed *w) { return round_up(w->depth, 1
 size_t cml_lanes_room(const cml_compressed *w) {
   size_t plane = entry_plane(w), flushes = (plane + FLUSH - 1) / FLUSH;
   if (by_entries(w)) return round_up(plane * PLANES, REGISTER) / 4 + round_up(flushes * PLANES, 16);
-  return group_count(w) * group_tables(w, PLANES) / 4;
-}
-
-/* The largest sum of the sizes of `n` neighbouring elements, from a multiple of n on; n: 1, 2, 4 or 8. */
-static double largest_sum(const float *x, size_t depth, int n) {
-  vf largest = vf_zero();
-  for (size_t i = 0; i < depth; i += W) {
-    vf v = vf_abs(load_elements(x, i, depth));
-    for (int apart = 1; apart < n; apart *= 2) v += vf_permute(v, vi_iota() ^ apart);
-    largest = vf_max(largest, v);
-  }
-  return (double)vf_hmax(largest);
+  return group_count(w) * group_tables(PLANES) / 4;
 }
 
 double cml_lanes_bound(const cml_compressed *w, const float *x, double largest) {
-  if (w->bits == 3) return largest * (double)largest_entry(w->table, 8) * (w->vectors_half ? 2 : 1); /* 22 bits for own_exponents */
   if (by_entries(w)) return largest;
   double both = largest_sum(x, w->depth, 8 / (int)w->bits) * (w->bits == 1 ? 1 : (double)largest_entry(w->table, (size_t)1 << w->bits));
   return 2 * (1 + 0x1p-6) * both; /* both sums that a byte chooses are less than 2^22 - 2^16 together: their digits of 7 bits fit into bytes */
@@ -288,7 +249,7 @@ static vi nibble_exponents(const cml_compressed *w, const float *x, size_t at, i
 }
 
 static void arrange_nibbles(const cml_compressed *w, const float *x, int planes, int e, int8_t *to) {
-  size_t codes = 4 / w->bits, nibbles = group_count(w) * 8, group = group_tables(w, planes);
+  size_t codes = 4 / w->bits, nibbles = group_count(w) * 8, group = group_tables(planes);
   uint8_t *powers = (uint8_t *)to + group_count(w) * group;
   int32_t exponents[W] = {0};
   vf factors[4];
@@ -310,25 +271,6 @@ static void arrange_nibbles(const cml_compressed *w, const float *x, int planes,
     int own = exponents[i * codes % W];
     store_digits(2, 8, scaled_by(sums, e - own), table, PLANE);
     powers[i / 8 * 8 + i % 2 * 4 + i / 2 % 4] = (uint8_t)(1 << own);
-  }
-}
-
-/* Tables of even number hold the 8 products of one element after those of the one before, the others the eight elements' products for one
- * entry after those for the entry before: so the index of either is three bits of codes where they lie, and three bits of the place. */
-static void arrange_eights(const cml_compressed *w, const float *x, const int planes, int e, int8_t *to) {
-  const vi lane = vi_iota(), high = lane >> 3, low = lane & 7;
-  const vf largest = vf_set1(largest_entry(w->table, 8));
-  uint8_t *powers = (uint8_t *)to + group_count(w) * group_tables(w, planes);
-  const vf entries = vf_permute(vf_load(w->table), low);
-  for (size_t i = 0; i < group_count(w) * 8; i++, to += planes * PLANE) {
-    vf v = load_elements(x, i * 8, w->depth);
-    vi own = planes == 2 ? own_exponents(vf_abs(v) * largest, e) : vi_set1(0);
-    v = vf_scalef(v, vf_from_int(e - own));
-    if (planes == 2) _mm_storel_epi64((__m128i *)(void *)(powers + i * 8), _mm512_cvtepi32_epi8(_mm512_sllv_epi32(_mm512_set1_epi32(1), (__m512i)own)));
-    for (int part = 0; part < 4; part++) {
-      vf products = i % 2 ? vf_permute(v, low) * vf_permute(entries, high + 2 * part) : vf_permute(v, high + 2 * part) * entries;
-      store_digits(planes, 8, products, to + 16 * part, PLANE);
-    }
   }
 }
 
@@ -358,18 +300,11 @@ double cml_lanes_arrange(const cml_compressed *w, const float *x, int planes, do
   int8_t *to = (int8_t *)arranged;
   int e = digits_exponent(bound, by_entries(w) ? planes : PLANES);
   if (by_entries(w)) arrange_entries(w, x, planes, e, to);
-  else if (w->bits == 3) arrange_eights(w, x, planes, e, to);
   else arrange_nibbles(w, x, planes, e, to);
   return ldexp(1, -e);
 }
 
 /* ---- products: `sums` of a block's rows, in units of the last digit ---- */
-
-/* Into the second-level cache: the first one holds tables. */
-VINLINE void ask(const uint8_t *p) {
-  _mm_prefetch((const char *)p, _MM_HINT_T1);
-  __asm__ volatile(""); /* where it stands: compilers gather them, and bursts wait for one another */
-}
 
 /* (codes & mask) | which */
 VINLINE __m512i table_index(__m512i codes, __m512i mask, __m512i which) { return _mm512_ternarylogic_epi32(codes, mask, which, 0xea); }
@@ -392,12 +327,6 @@ VINLINE __m512i spread_four(const void *p) {
   int32_t four;
   memcpy(&four, p, 4);
   return _mm512_set1_epi32(four);
-}
-
-VINLINE __m512i spread_eight(const void *p) {
-  int64_t eight;
-  memcpy(&eight, p, 8);
-  return _mm512_set1_epi64(eight);
 }
 
 /* Of B blocks, `apart` bytes from one another: added to what `sums` holds. */
@@ -443,56 +372,6 @@ VINLINE __m512i load_codes(const uint8_t *p, const int i) {
   __m512i b = _mm512_loadu_si512(p + SETS * REGISTER), c = _mm512_loadu_si512(p + 2 * SETS * REGISTER);
   __m512i ab = _mm512_ternarylogic_epi32(_mm512_set1_epi8(3), _mm512_srli_epi16(a, 6), _mm512_srli_epi16(b, 4), 0xca); /* mask ? a : b */
   return _mm512_ternarylogic_epi32(_mm512_set1_epi8(15), ab, _mm512_srli_epi16(c, 2), 0xca);
-}
-
-/* Of B halves of a block, 32 rows each, `apart` bytes from one another: added to what `sums` holds. */
-VINLINE void eight_sums_of_halves(const int P, const int B, const stretch *from, size_t apart, float *sums) {
-  const __m512i ones = _mm512_set1_epi8(1), low = _mm512_set1_epi8(7), high = _mm512_set1_epi8(0x38);
-  const __m512i eighths = _mm512_set1_epi64(0x3830282018100800), places = _mm512_set1_epi64(0x0706050403020100);
-  const int8_t *tables = from->tables;
-  const uint8_t *powers = from->powers;
-  __m512i acc[2 * SETS][PLANES];
-  CML_UNROLL for (int i = 0; i < B * SETS * P; i++) acc[i / P][i % P] = _mm512_setzero_si512();
-  for (size_t at = 0; at < from->bytes; at += SETS * 3 * REGISTER, tables += 8 * P * PLANE, powers += 64) {
-    const uint8_t *codes = from->codes + at, *later = ahead(from, at);
-    CML_UNROLL for (int i = 0; i < 4; i++) {
-      __m512i own[2] = {ones, ones};
-      if (P == 2) own[0] = spread_eight(powers + 16 * i), own[1] = spread_eight(powers + 16 * i + 8);
-      CML_UNROLL for (int s = 0; s < B * SETS; s++) {
-        const size_t place = (size_t)(s / SETS) * apart + s % SETS * REGISTER;
-        if (i < 3) ask(later + place + i * SETS * REGISTER);
-        __m512i code = load_codes(codes + place, i), first = table_index(code, low, eighths), second = table_index(code, high, places);
-        CML_UNROLL for (int p = 0; p < P; p++) {
-          acc[s][p] = dpbusd(acc[s][p], own[0], _mm512_permutexvar_epi8(first, load_plane(tables, (size_t)(i * 2 * P + p))));
-          acc[s][p] = dpbusd(acc[s][p], own[1], _mm512_permutexvar_epi8(second, load_plane(tables, (size_t)((i * 2 + 1) * P + p))));
-        }
-      }
-    }
-  }
-  const vi even = vi_iota() * 2;
-  CML_UNROLL for (int s = 0; s < B * SETS; s += 2) {
-    __m512 a = (__m512)join_digits(P, 8, acc[s]), b = (__m512)join_digits(P, 8, acc[s + 1]);
-    vf pairs = (vf)_mm512_permutex2var_ps(a, (__m512i)even, b) + (vf)_mm512_permutex2var_ps(a, (__m512i)(even + 1), b);
-    vf_store(sums + s * 8, vf_load(sums + s * 8) + pairs);
-  }
-}
-
-static __attribute__((noinline)) void eight_sums_2(const stretch *from, size_t apart, float *sums) { eight_sums_of_halves(2, 2, from, apart, sums); }
-static __attribute__((noinline)) void eight_sums_3(const stretch *from, float *sums) { eight_sums_of_halves(3, 1, from, 0, sums); }
-
-/* Sums of three planes of both halves do not fit into the registers. */
-static void eight_sums_of_block(int planes, const stretch *from, float *sums) {
-  const size_t bytes = from->bytes / 2;
-  stretch half = *from;
-  half.bytes = bytes;
-  if (planes == 2) {
-    eight_sums_2(&half, bytes, sums);
-    return;
-  }
-  half.next = from->codes + bytes;
-  eight_sums_3(&half, sums);
-  half.codes = half.next, half.next = from->next;
-  eight_sums_3(&half, sums + BLOCK / 2);
 }
 
 /* Adds four elements' products for 16 rows, whose entries' T digits were looked up, with X digits of the elements: of 6 to 9 products of digits those
@@ -606,7 +485,7 @@ static void finish(const cml_compressed *w, size_t n, size_t rows, const float *
 
 /* Rows [begin, end) of a stripe: a piece of the depth after the other, whose tables stay in the first-level cache. */
 static void stripe_products(const cml_compressed *w, size_t begin, size_t end, const int8_t *tables, const fixed_head *head, float *y) {
-  const size_t groups = group_count(w), piece = piece_groups(w), bytes = BLOCK * group_bytes(w), step = group_tables(w, head->planes);
+  const size_t groups = group_count(w), piece = piece_groups(w), bytes = BLOCK * group_bytes(w), step = group_tables(head->planes);
   const uint8_t *powers = (const uint8_t *)tables + groups * step;
   const uint8_t *codes = w->packed;
   float sums[STRIPE] = {0};
@@ -614,10 +493,9 @@ static void stripe_products(const cml_compressed *w, size_t begin, size_t end, c
     some = groups - g < piece ? groups - g : piece;
     size_t after = groups - g - some < piece ? groups - g - some : piece; /* groups of the next piece */
     for (size_t n = begin; n < end; n += BLOCK) {
-      stretch s = {codes + piece_at(w, n, g, some), NULL, some * bytes, tables + g * step, powers + g * group_powers(w)};
+      stretch s = {codes + piece_at(w, n, g, some), NULL, some * bytes, tables + g * step, powers + g * GROUP_POWERS};
       s.next = n + BLOCK < end || !after ? s.codes + s.bytes : codes + piece_at(w, begin, g + some, after);
-      if (by_nibbles(w)) (head->planes == 2 ? nibble_sums_2_1 : nibble_sums_3_1)(&s, 0, sums + n - begin);
-      else eight_sums_of_block(head->planes, &s, sums + n - begin);
+      (head->planes == 2 ? nibble_sums_2_1 : nibble_sums_3_1)(&s, 0, sums + n - begin);
     }
   }
   finish(w, begin, end - begin, sums, head, head->unit, y + begin);
@@ -626,7 +504,7 @@ static void stripe_products(const cml_compressed *w, size_t begin, size_t end, c
 /* With tables of the whole depth, from the second-level cache: two blocks at a time, half of the rows apart, halve what is read of them. */
 static void whole_products(const cml_compressed *w, size_t begin, size_t end, const int8_t *tables, const fixed_head *head, float *y) {
   const size_t groups = group_count(w), row = groups * group_bytes(w), blocks = (end - begin + BLOCK - 1) / BLOCK, apart = blocks / 2 * BLOCK;
-  const uint8_t *codes = (const uint8_t *)w->packed + begin * row, *powers = (const uint8_t *)tables + groups * group_tables(w, head->planes);
+  const uint8_t *codes = (const uint8_t *)w->packed + begin * row, *powers = (const uint8_t *)tables + groups * group_tables(head->planes);
   for (size_t i = 0; i < apart; i += BLOCK) {
     size_t second = begin + apart + i;
     float sums[2 * BLOCK] = {0};
@@ -660,7 +538,7 @@ void cml_lanes_product(const cml_compressed *w, size_t begin, size_t end, const 
   uint8_t palette[PLANES][256];
   double unit = head->unit;
   int planes = PLANES;
-  if (by_nibbles(w) && piece_groups(w) == groups) {
+  if (!by_entries(w) && piece_groups(w) == groups) {
     whole_products(w, begin, end, from, head, y);
     return;
   }

@@ -1,0 +1,322 @@
+/* Palettes of 3 bits times few vectors in fixed point (see compressed_fixed.c): the codes of two neighbouring elements are an index of 6 bits, and a
+ * register of a table holds all 64 sums of two products, as one of three planes of digits.
+ *
+ * A lane (a byte) is a row. Its lower six bits are an index as they are, for look-ups ignore the upper two; those of three registers make a fourth,
+ * so that 8 elements of 64 rows, a group, are three registers and four look-ups for each plane. Digits are so small that those of a group's four
+ * tables are added as bytes before they are widened:
+ *
+ *   the highest  by the choice of the unit: the four largest sums of a group have digits of less than 256 together;
+ *   the middle   6 bits; of `fine` tables 7, which are added in pairs;
+ *   the lowest   8 bits, of which averages are taken for sums, rounded up, so that a bit of two is lost and half a unit in the mean is known: twice,
+ *                of fine tables once.
+ *
+ * Bytes are widened without being taken apart: words (even lane + 256 odd lane) are added, modulo 2^16, and so are the odd lanes alone. What digits
+ * are of a table's sums begins with its least possible sum, and with the middle of the palette as its zero.
+ *
+ * Tables are 96 bytes for an element, so the depth is cut into pieces, whose tables stay in the first-level cache for a stripe of rows; each piece has a
+ * unit of its own, so that a large element costs its neighbours precision and not all. In memory a stripe is its pieces, a piece its blocks of 64 rows,
+ * a block its groups. Several vectors take a piece of a stripe one after the other.
+ * Errors are worked out for each vector, from its units: coarse tables where 84 dB suffice and are left (for normal numbers 105), or fine ones (115), or
+ * floats. */
+#include "compressed_fixed.h"
+
+enum { BLOCK = CML_COMPRESSED_ROWS, REGISTER = 64, GROUP = 8, ROW_BYTES = 3, TABLES = 4 }; /* of a group: elements, bytes in a row, tables */
+enum { PIECE = 16, STRIPE = 4096 };                                                       /* groups; rows */
+enum { COARSE = 2, FINE = 3 };                                                            /* fixed_head's planes */
+
+typedef struct scale {
+  float unit;     /* of a piece's sums */
+  int32_t offset; /* what they begin with, in such units */
+} scale;
+
+static size_t group_count(const cml_compressed *w) { return w->depth / GROUP; }
+static size_t piece_count(const cml_compressed *w) { return (group_count(w) + PIECE - 1) / PIECE; }
+static size_t round_up(size_t x, size_t to) { return (x + to - 1) / to * to; }
+static size_t at_most(size_t n, size_t most) { return n < most ? n : most; }
+
+/* Where the codes of block n begin that belong to the piece from group g on, which has `groups`. */
+static size_t piece_at(const cml_compressed *w, size_t n, size_t g, size_t groups) {
+  size_t stripe = n / STRIPE * STRIPE, rows = at_most(round_up(w->columns - stripe, BLOCK), STRIPE);
+  return (stripe * group_count(w) + rows * g + (n - stripe) * groups) * ROW_BYTES;
+}
+
+size_t cml_pairs_bytes(const cml_compressed *w) {
+  if (w->columns < BLOCK || w->depth >= 1 << 18 || w->table_rows != w->columns) return 0;
+  return round_up(w->columns, BLOCK) * group_count(w) * ROW_BYTES;
+}
+
+/* ---- packing ---- */
+
+/* The next 16 groups of a row: three bytes each, with an index in the lower bits of each and two bits of the fourth index above. */
+static void split_groups(const uint8_t *row, size_t row_bytes, size_t g, uint32_t *to) {
+  const __m512i dword = _mm512_mullo_epi32(_mm512_set1_epi32(ROW_BYTES * 0x01010101), (__m512i)vi_iota());
+  const __m512i three = _mm512_add_epi8(dword, _mm512_set1_epi32(0x02020100)), windows = _mm512_set1_epi64(0x322c2620120c0600);
+  __m512i bytes = _mm512_permutexvar_epi8(three, load_bytes(row, g * ROW_BYTES, row_bytes));
+  vi four = (vi)_mm512_multishift_epi64_epi8(windows, bytes);
+  vi upper = (four >> 18 & 0xc0) | (four >> 12 & 0xc000) | (four >> 6 & 0xc00000);
+  _mm512_storeu_si512(to, (__m512i)((four & 0x3f3f3f) | upper));
+}
+
+/* Byte i of a group of 64 rows: those of row 16 s + j become byte s of dword j. */
+VINLINE vi gather_bytes(const vi *rows, const int i) {
+  vi to = vi_set1(0);
+  CML_UNROLL for (int s = 0; s < 4; s++) to |= (rows[s] >> 8 * i & 0xff) << 8 * s;
+  return to;
+}
+
+static void pack_piece(const cml_compressed *w, size_t n, size_t begin, size_t groups, char *to) {
+  const size_t row_bytes = group_count(w) * ROW_BYTES;
+  for (size_t g = 0; g < groups; g += W) {
+    vi dwords[W][4];
+    for (size_t s = 0; s < 4; s++) {
+      uint32_t split[W][W];
+      const uint8_t *rows[W];
+      for (size_t r = 0; r < W; r++) {
+        size_t row = n + s * W + r;
+        split_groups(row < w->columns ? w->codes + row * row_bytes : NULL, row_bytes, begin + g, split[r]);
+        rows[r] = (const uint8_t *)split[r];
+      }
+      cml_pack_dwords(rows, sizeof *split, W, (char *)dwords[0] + s * sizeof(vi), sizeof *dwords);
+    }
+    for (size_t i = 0; i < W && g + i < groups; i++, to += ROW_BYTES * REGISTER)
+      CML_UNROLL for (int b = 0; b < ROW_BYTES; b++) _mm512_storeu_si512(to + b * REGISTER, (__m512i)gather_bytes(dwords[i], b));
+  }
+}
+
+void cml_pairs_pack(const cml_compressed *w, size_t begin, size_t end, void *to) {
+  const size_t groups = group_count(w);
+  for (size_t n = begin; n < end; n += BLOCK)
+    for (size_t g = 0, some; g < groups; g += some) {
+      some = at_most(groups - g, PIECE);
+      pack_piece(w, n, g, some, (char *)to + piece_at(w, n, g, some));
+    }
+}
+
+/* ---- arranging ---- */
+
+enum { GROUP_TABLES = PLANES * TABLES * PLANE }; /* bytes, by plane from the lowest one on */
+
+static scale *scales_of(const cml_compressed *w, void *arranged) { return (void *)((char *)arranged + group_count(w) * GROUP_TABLES); }
+
+size_t cml_pairs_room(const cml_compressed *w) {
+  return round_up(group_count(w) * GROUP_TABLES + piece_count(w) * sizeof(scale), REGISTER) / sizeof(float);
+}
+
+/* A palette around its middle. */
+typedef struct palette {
+  float middle, reach;  /* entries are from middle - reach to middle + reach */
+  float largest, mean;  /* of their sizes; the mean without the largest */
+  vf first, second[4];  /* entries less the middle, for the 16 sums of each quarter of a table by the first and the second code */
+} palette;
+
+static palette read_palette(const cml_compressed *w) {
+  palette t = {.largest = largest_entry(w->table, 8)};
+  float least = w->table[0], most = least, sum = 0;
+  for (size_t i = 0; i < 8; i++) least = fminf(least, w->table[i]), most = fmaxf(most, w->table[i]), sum += fabsf(w->table[i]);
+  t.mean = (sum - t.largest) / 8;
+  t.middle = 0.5f * least + 0.5f * most;
+  t.reach = fmaxf(most - t.middle, t.middle - least);
+  const vf entries = vf_load(w->table) - t.middle;
+  t.first = vf_permute(entries, vi_iota() & 7);
+  for (int i = 0; i < 4; i++) t.second[i] = vf_permute(entries, (vi_iota() >> 3) + 2 * i);
+  return t;
+}
+
+/* What a piece's products are multiplied with to become whole numbers of coarse tables (of fine ones twice that): a group's four sums, which begin up to
+ * 5 below 0, must stay below 256 units of the highest digit. */
+static float piece_factor(const float *x, size_t n, float reach) {
+  const float all = 255 * 0x1p14f - 64, range = 2 * reach * (float)largest_sum(x, n, GROUP);
+  return range > 0 ? fminf(all / range, 0x1p120f) : 0;
+}
+
+/* Which tables suffice; 0: none. Errors of sums are those of rounding four of them, 1/12 in squares, and of averages: the square of a quarter of what
+ * is averaged, each. errors: of coarse tables' groups, in squares of their units and 4/12. A float16 program may have errors 84 dB below what products
+ * are in the mean (two_digits_suffice), a float32 one 96. Where few are added up, six deviations must be within 2^-20 of the sum of products' sizes. */
+static int choose_tables(const cml_compressed *w, const palette *t, double total, double largest, double units) {
+  const double product = (total - largest) / (double)w->depth * (double)t->mean, mean = product * product * (double)w->depth;
+  const double coarse = (4 / 12. + 2 / 4. + 4 / 4.) * units, fine = (4 / 12. + 2 / 4.) / 4 * units, sizes = total * (double)t->largest;
+  if (w->vectors_half) return 36 * coarse <= 0x1p-40 * sizes * sizes && coarse <= 0x1p-28 * mean ? COARSE : fine <= 0x1p-28 * mean ? FINE : 0;
+  return 36 * fine <= 0x1p-40 * sizes * sizes && fine <= 0x1p-32 * mean ? FINE : 0;
+}
+
+/* Where the digits of 16 sums lie when multishift has put those of two into a qword's bytes: two of the lowest, of the middle, of the highest. */
+typedef struct places {
+  __m512i low, high; /* of two registers, for the lowest and the middle digits; for the highest */
+} places;
+
+static places find_places(void) {
+  uint8_t low[REGISTER], high[REGISTER];
+  for (size_t i = 0; i < REGISTER; i++) {
+    size_t sum = i % 32, at = sum / W * REGISTER + sum % W / 2 * 8 + sum % 2;
+    low[i] = (uint8_t)(at + i / 32 * 2), high[i] = (uint8_t)(at + 4);
+  }
+  return (places){_mm512_loadu_si512(low), _mm512_loadu_si512(high)};
+}
+
+/* The table of two elements. from: what its sums begin with. */
+VINLINE void store_table(const bool fine, const palette *t, const places *p, float a, float b, float from, uint8_t *to) {
+  const __m512i windows = _mm512_set1_epi64(fine ? 0x00002f0f28082000 : 0x00002e0e28082000);
+  const vf first = vf_fma(vf_set1(a), t->first, vf_set1(-from));
+  __m512i q[4];
+  CML_UNROLL for (int i = 0; i < 4; i++)
+    q[i] = _mm512_multishift_epi64_epi8(windows, _mm512_cvtps_epi32((__m512)vf_fma(vf_set1(b), t->second[i], first)));
+  __m512i low = _mm512_permutex2var_epi8(q[0], p->low, q[1]), low2 = _mm512_permutex2var_epi8(q[2], p->low, q[3]);
+  __m512i high = _mm512_permutex2var_epi8(q[0], p->high, q[1]), high2 = _mm512_permutex2var_epi8(q[2], p->high, q[3]);
+  _mm512_storeu_si512(to, _mm512_shuffle_i64x2(low, low2, 0x44));
+  _mm512_storeu_si512(to + TABLES * PLANE, _mm512_and_si512(_mm512_shuffle_i64x2(low, low2, 0xee), _mm512_set1_epi8(fine ? 127 : 63)));
+  _mm512_storeu_si512(to + 2 * TABLES * PLANE, _mm512_shuffle_i64x2(high, high2, 0x44));
+}
+
+/* The tables of a piece, by `factor`. Averages of lowest digits are too large by half a unit a pair in the mean, as averages of these: half of what a
+ * piece's sums count for each group. */
+VINLINE scale arrange_piece(const bool fine, const palette *t, const places *p, const float *x, size_t n, float factor, uint8_t *to) {
+  vi offset = vi_set1(0);
+  for (size_t i = 0; i < n; i += W) {
+    float scaled[W], from[W];
+    vf v = load_elements(x, i, n) * factor, sizes = vf_abs(v) * t->reach;
+    vf least = vf_floor((sizes + vf_permute(sizes, vi_iota() ^ 1) + 1) * -0.25f);
+    offset += vf_int(least);
+    vf_store(scaled, v), vf_store(from, least * 4);
+    for (size_t j = 0; j < W && i + j < n; j += 2)
+      store_table(fine, t, p, scaled[j], scaled[j + 1], from[j], to + (i + j) / GROUP * GROUP_TABLES + (i + j) % GROUP / 2 * PLANE);
+  }
+  int32_t groups = (int32_t)(n / GROUP), twice = _mm512_reduce_add_epi32((__m512i)offset) + (int32_t)(n % W); /* of elements beyond the last: -1 */
+  return (scale){factor > 0 ? (fine ? 2 : 4) / factor : 0, (fine ? twice : twice / 2) - groups / 2};
+}
+
+int cml_pairs_arrange(const cml_compressed *w, const float *x, void *arranged, float *sum) {
+  enum { ELEMENTS = PIECE * GROUP };
+  const palette t = read_palette(w);
+  const places p = find_places();
+  scale *scales = scales_of(w, arranged);
+  vf sizes = vf_zero(), largest = vf_zero();
+  vd all = vd_set1(0);
+  double units = 0;
+  for (size_t i = 0; i < w->depth; i += W) {
+    vf v = load_elements(x, i, w->depth);
+    sizes += vf_abs(v), largest = vf_max(largest, vf_abs(v)), all += vf_double(v);
+  }
+  double total = (double)vf_sum(sizes);
+  if (!(total * (double)t.reach <= 1e36 && total <= 1e36) || (t.reach > 0 && t.reach < 0x1p-60f)) return 0;
+  for (size_t i = 0; i < w->depth; i += ELEMENTS) {
+    size_t n = at_most(w->depth - i, ELEMENTS);
+    float factor = piece_factor(x + i, n, t.reach);
+    scales[i / ELEMENTS].unit = factor;
+    if (factor > 0) units += (double)n / GROUP / ((double)factor * (double)factor);
+  }
+  int tables = choose_tables(w, &t, total, (double)vf_hmax(largest), units);
+  for (size_t i = 0; i < w->depth && tables; i += ELEMENTS) {
+    size_t n = at_most(w->depth - i, ELEMENTS);
+    uint8_t *to = (uint8_t *)arranged + i / GROUP * GROUP_TABLES;
+    scale *s = scales + i / ELEMENTS;
+    *s = tables == FINE ? arrange_piece(true, &t, &p, x + i, n, 2 * s->unit, to) : arrange_piece(false, &t, &p, x + i, n, s->unit, to);
+  }
+  double plain = 0;
+  for (int i = 0; i < W; i++) plain += all[i];
+  *sum = (float)(plain * (double)t.middle);
+  return tables;
+}
+
+/* ---- products ---- */
+
+/* A block's codes of a piece; how many bytes of the rows that are multiplied are left from there in this piece, and where they begin in the next. */
+typedef struct stretch {
+  const uint8_t *codes, *next;
+  size_t left, groups;
+} stretch;
+
+VINLINE __m512i add_words(__m512i sum, __m512i v) { /* gcc 12 copies sums */
+  __asm__("vpaddw %1, %0, %0" : "+v"(sum) : "v"(v));
+  return sum;
+}
+
+/* Sums of words, and of the upper bytes of words. */
+VINLINE void widen(__m512i *sums, __m512i bytes) {
+  sums[0] = add_words(sums[0], bytes);
+  sums[1] = add_words(sums[1], _mm512_srli_epi16(bytes, 8));
+}
+
+/* The four indices of a lane; the three that are loaded stay in registers. */
+VINLINE void load_indices(const uint8_t *p, __m512i *c) {
+  CML_UNROLL for (int i = 0; i < ROW_BYTES; i++) {
+    c[i] = _mm512_loadu_si512(p + i * REGISTER);
+    __asm__("" : "+v"(c[i]));
+  }
+  __m512i ab = _mm512_ternarylogic_epi32(_mm512_set1_epi8(3), _mm512_srli_epi16(c[0], 6), _mm512_srli_epi16(c[1], 4), 0xca); /* mask ? a : b */
+  c[3] = _mm512_ternarylogic_epi32(_mm512_set1_epi8(15), ab, _mm512_srli_epi16(c[2], 2), 0xca);
+}
+
+/* Adds the sums of `rows` rows to y: bytes 0, 1, 2 and 3 of the dwords are 16 rows each. */
+VINLINE void add_sums(const bool fine, __m512i acc[PLANES][2], scale s, size_t rows, float *y) {
+  const int counts[PLANES] = {1, fine ? 128 : 64, fine ? 16384 : 4096};
+  CML_UNROLL for (size_t i = 0; i < 4; i++) {
+    const size_t some = rows > i * W ? at_most(rows - i * W, W) : 0;
+    __m512i sum = _mm512_set1_epi32(s.offset);
+    CML_UNROLL for (int p = 0; p < PLANES; p++) {
+      __m512i words = i % 2 ? acc[p][1] : _mm512_sub_epi16(acc[p][0], _mm512_slli_epi16(acc[p][1], 8));
+      sum = _mm512_dpwssd_epi32(sum, words, _mm512_set1_epi32(i / 2 ? counts[p] << 16 : counts[p]));
+    }
+    vf_store_n(y + i * W, vf_fma(vf_from_int((vi)sum), vf_set1(s.unit), vf_load_n(y + i * W, some)), some);
+  }
+}
+
+VINLINE void sums_of_block(const bool fine, const stretch *from, const uint8_t *tables, scale s, size_t rows, float *y) {
+  enum { FAR = AHEAD / (ROW_BYTES * REGISTER) * (ROW_BYTES * REGISTER) };
+  const uint8_t *codes = from->codes, *later = from->left > FAR ? codes + FAR : from->next + (FAR - from->left);
+  size_t left = from->left > FAR ? from->left - FAR : 0; /* of what is asked for, until it is of the next piece */
+  __m512i acc[PLANES][2];
+  CML_UNROLL for (int i = 0; i < 2 * PLANES; i++) acc[i / 2][i % 2] = _mm512_setzero_si512();
+  for (size_t g = 0; g < from->groups; g++, codes += ROW_BYTES * REGISTER, tables += GROUP_TABLES) {
+    __m512i c[TABLES];
+    load_indices(codes, c);
+    CML_UNROLL for (int i = 0; i < ROW_BYTES; i++) ask(later + i * REGISTER);
+    later += ROW_BYTES * REGISTER;
+    if (left && !(left -= ROW_BYTES * REGISTER)) later = from->next;
+    CML_UNROLL for (int p = 0; p < PLANES; p++) {
+      __m512i t[TABLES], a, b;
+      CML_UNROLL for (int i = 0; i < TABLES; i++) t[i] = _mm512_permutexvar_epi8(c[i], _mm512_loadu_si512(tables + (p * TABLES + i) * PLANE));
+      a = p ? _mm512_add_epi8(t[0], t[1]) : _mm512_avg_epu8(t[0], t[1]);
+      b = p ? _mm512_add_epi8(t[2], t[3]) : _mm512_avg_epu8(t[2], t[3]);
+      if (fine && p < 2) widen(acc[p], a), widen(acc[p], b);
+      else widen(acc[p], p ? _mm512_add_epi8(a, b) : _mm512_avg_epu8(a, b));
+    }
+  }
+  add_sums(fine, acc, s, rows, y);
+}
+
+static __attribute__((noinline)) void fine_sums(const stretch *from, const uint8_t *tables, scale s, size_t rows, float *y) {
+  sums_of_block(true, from, tables, s, rows, y);
+}
+
+static __attribute__((noinline)) void coarse_sums(const stretch *from, const uint8_t *tables, scale s, size_t rows, float *y) {
+  sums_of_block(false, from, tables, s, rows, y);
+}
+
+/* Rows [begin, end) of a stripe: a piece of the depth after the other. */
+static void stripe_products(const cml_compressed *w, size_t begin, size_t end, float *const *x, const fixed_head *heads, size_t vectors, float *y,
+                            size_t y_stride) {
+  const size_t groups = group_count(w);
+  const uint8_t *codes = w->packed;
+  for (size_t g = 0, some; g < groups; g += some) {
+    some = at_most(groups - g, PIECE);
+    const size_t row = some * ROW_BYTES, bytes = round_up(end - begin, BLOCK) * row, after = at_most(groups - g - some, PIECE);
+    const uint8_t *from = codes + piece_at(w, begin, g, some), *next = after ? codes + piece_at(w, begin, g + some, after) : from + bytes;
+    for (size_t v = 0; v < vectors; v++)
+      for (size_t n = begin; n < end; n += BLOCK) {
+        const size_t at = (n - begin) * row;
+        const stretch s = {from + at, next, bytes - at, some};
+        (heads[v].planes == FINE ? fine_sums : coarse_sums)(&s, (const uint8_t *)x[v] + g * GROUP_TABLES, scales_of(w, x[v])[g / PIECE],
+                                                            at_most(end - n, BLOCK), y + v * y_stride + n);
+      }
+  }
+}
+
+void cml_pairs_product(const cml_compressed *w, size_t begin, size_t end, float *const *x, const fixed_head *heads, size_t vectors, float *y,
+                       size_t y_stride) {
+  for (size_t v = 0; v < vectors; v++)
+    for (size_t n = begin; n < end; n++) y[v * y_stride + n] = heads[v].sum;
+  for (size_t n = begin, last; n < end; n = last) {
+    last = at_most((n / STRIPE + 1) * STRIPE, end);
+    stripe_products(w, n, last, x, heads, vectors, y, y_stride);
+  }
+}
