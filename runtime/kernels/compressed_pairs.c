@@ -16,8 +16,8 @@
  * Tables are 96 bytes for an element, so the depth is cut into pieces, whose tables stay in the first-level cache for a stripe of rows; each piece has a
  * unit of its own, so that a large element costs its neighbours precision and not all. In memory a stripe is its pieces, a piece its blocks of 64 rows,
  * a block its groups. Several vectors take a piece of a stripe one after the other.
- * Errors are worked out for each vector, from its units: coarse tables where 84 dB suffice and are left (for normal numbers 105), or fine ones (115), or
- * floats. */
+ * Errors are worked out for each vector, from its units: coarse tables (for normal numbers 109 dB), or fine ones (118) where large elements make units
+ * large, or floats. */
 #include "compressed_fixed.h"
 
 enum { BLOCK = CML_COMPRESSED_ROWS, REGISTER = 64, GROUP = 8, ROW_BYTES = 3, TABLES = 4 }; /* of a group: elements, bytes in a row, tables */
@@ -129,14 +129,16 @@ static float piece_factor(const float *x, size_t n, float reach) {
   return range > 0 ? fminf(all / range, 0x1p120f) : 0;
 }
 
-/* Which tables suffice; 0: none. Errors of sums are those of rounding four of them, 1/12 in squares, and of averages: the square of a quarter of what
- * is averaged, each. errors: of coarse tables' groups, in squares of their units and 4/12. A float16 program may have errors 84 dB below what products
- * are in the mean (two_digits_suffice), a float32 one 96. Where few are added up, six deviations must be within 2^-20 of the sum of products' sizes. */
+/* Which tables suffice; 0: none. Errors of a group's sums are those of rounding four of them, 1/12 in squares, and of averages: the square of a quarter
+ * of what is averaged, each. units: the squares of coarse tables' units, for all groups. A float16 program may have errors 84 dB below what products are
+ * in the mean (two_digits_suffice), a float32 one 102, or 96 where floats are what is left. Where few products are added up, six deviations must be within
+ * 2^-20 of the sum of their sizes. */
 static int choose_tables(const cml_compressed *w, const palette *t, double total, double largest, double units) {
   const double product = (total - largest) / (double)w->depth * (double)t->mean, mean = product * product * (double)w->depth;
-  const double coarse = (4 / 12. + 2 / 4. + 4 / 4.) * units, fine = (4 / 12. + 2 / 4.) / 4 * units, sizes = total * (double)t->largest;
-  if (w->vectors_half) return 36 * coarse <= 0x1p-40 * sizes * sizes && coarse <= 0x1p-28 * mean ? COARSE : fine <= 0x1p-28 * mean ? FINE : 0;
-  return 36 * fine <= 0x1p-40 * sizes * sizes && fine <= 0x1p-32 * mean ? FINE : 0;
+  const double sizes = total * (double)t->largest, few = 0x1p-40 / 36 * sizes * sizes;
+  const double coarse = (4 / 12. + 2 / 4. + 4 / 4.) * units, fine = (4 / 12. + 2 / 4.) / 4 * units;
+  if (coarse <= few && coarse <= (w->vectors_half ? 0x1p-28 : 0x1p-34) * mean) return COARSE;
+  return w->vectors_half ? (fine <= 0x1p-28 * mean ? FINE : 0) : fine <= few && fine <= 0x1p-32 * mean ? FINE : 0;
 }
 
 /* Where the digits of 16 sums lie when multishift has put those of two into a qword's bytes: two of the lowest, of the middle, of the highest. */
