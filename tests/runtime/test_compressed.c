@@ -148,6 +148,24 @@ static void test_products(void **state) {
   for (size_t t = 0; cml_kernels_at(t); t++) assert_true(done[t] > 2000);
 }
 
+/* More rows than take one piece of a long depth after the other. */
+static void test_stripes(void **state) {
+  (void)state;
+  static const struct { unsigned bits; size_t columns, depth; } sizes[] = {{3, 4196, 272}, {2, 1124, 2104}};
+  const cml_kernels *k;
+  for (size_t i = 0; i < 4; i++) {
+    size_t columns = sizes[i / 2].columns, depth = sizes[i / 2].depth, bytes = columns * depth * sizes[i / 2].bits / 8;
+    float *table = at_end(1, 16 * sizeof *table);
+    uint8_t *codes = at_end(0, bytes);
+    for (size_t j = 0; j < 16; j++) table[j] = j >> sizes[i / 2].bits ? table[j - ((size_t)1 << sizes[i / 2].bits)] : uniform();
+    for (size_t j = 0; j < bytes; j++) codes[j] = (uint8_t)rnd();
+    const cml_compressed w = {.columns = columns, .depth = depth, .codes = codes, .bits = sizes[i / 2].bits, .table = table, .table_size = 16,
+                              .table_rows = columns, .vectors = 1, .vectors_half = i % 2};
+    for (size_t t = 0; (k = cml_kernels_at(t)); t++)
+      if (k->compressed_bytes(&w)) check_product(k, &w);
+  }
+}
+
 static float normal(void) {
   float sum = 0;
   for (int i = 0; i < 12; i++) sum += uniform();
@@ -446,6 +464,6 @@ static int bench(const char *name, double seconds, const char *only, size_t vect
 int main(int argc, char **argv) {
   if (argc > 1 && !strcmp(argv[1], "--bench")) return bench(argc > 2 && *argv[2] ? argv[2] : NULL, argc > 3 ? atof(argv[3]) : 20, argc > 4 ? argv[4] : "", argc > 5 ? (size_t)atoi(argv[5]) : 1);
   guard_buffers();
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_products), cmocka_unit_test(test_half), cmocka_unit_test(test_not_finite), cmocka_unit_test(test_ends), cmocka_unit_test(test_what_does_not_fit)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_products), cmocka_unit_test(test_stripes), cmocka_unit_test(test_half), cmocka_unit_test(test_not_finite), cmocka_unit_test(test_ends), cmocka_unit_test(test_what_does_not_fit)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
