@@ -29,6 +29,15 @@ static bool scalar_constant(const cml_graph *g, uint32_t v, float *out) {
   return true;
 }
 
+/* Whether the step multiplies one value by a constant number, or divides it. */
+static bool scales(const cml_graph *g, const cml_step *s, uint32_t *x, float *factor) {
+  const bool division = cml_pass_is(s, "real_div"), right = scalar_constant(g, cml_pass_arg(s, "y"), factor);
+  if (!right && (division || !scalar_constant(g, cml_pass_arg(s, "x"), factor))) return false;
+  if (division) *factor = 1 / *factor;
+  *x = cml_pass_arg(s, right ? "x" : "y");
+  return true;
+}
+
 typedef struct scores {
   uint32_t q, k, masks[CML_ATTENTION_MASKS], added_to[CML_ATTENTION_MASKS]; /* what they made, for its shape */
   bool inverted[CML_ATTENTION_MASKS];                                       /* true is what the mask leaves out */
@@ -106,11 +115,8 @@ static bool walk(cml_graph *g, const cml_use *uses, size_t at, uint32_t value, s
     return walk_mask(g, uses, at, value, y, x, found) || walk_mask(g, uses, at, value, x, y, found);
   }
   if ((cml_pass_is(s, "mul") || cml_pass_is(s, "real_div")) && !found->scaled) {
-    bool division = cml_pass_is(s, "real_div"), right = scalar_constant(g, cml_pass_arg(s, "y"), &found->scale);
-    if (!right && (division || !scalar_constant(g, cml_pass_arg(s, "x"), &found->scale))) return false;
-    if (division) found->scale = 1 / found->scale;
-    found->scaled = true;
-    return walk(g, uses, at, cml_pass_arg(s, right ? "x" : "y"), found);
+    uint32_t x;
+    return (found->scaled = scales(g, s, &x, &found->scale)) && walk(g, uses, at, x, found);
   }
   if (!cml_pass_is(s, "matmul")) return false;
   found->q = cml_pass_arg(s, "x"), found->k = cml_pass_arg(s, "y");
@@ -185,48 +191,14 @@ static bool mask_fits(const cml_graph *g, uint32_t mask, uint32_t added_to, cons
 
 /* ---- the steps ---- */
 
-/* Steps that are put into the body at the end, each before the body's step of that number; in their order. */
-typedef struct inserted {
-  size_t at;
-  cml_step step;
-} inserted;
-
 typedef struct attention_pass {
   cml_graph *g;
   const cml_use *uses;
-  inserted *more;
-  size_t count, room;
+  cml_additions more;
 } attention_pass;
 
-/* A new step before number `at` that makes `out`. */
 static cml_status insert(attention_pass *p, size_t at, const char *type, const cml_binding *bindings, size_t count, uint32_t out, cml_error *err) {
-  cml_graph *g = p->g;
-  if (p->count == p->room) {
-    size_t room = p->room * 2 + 16;
-    inserted *more = realloc(p->more, room * sizeof *more);
-    if (!more) return cml_fail_memory(err);
-    p->more = more, p->room = room;
-  }
-  cml_step s;
-  for (size_t i = 0; i < count; i++)
-    if (bindings[i].value == CML_NO_VALUE) return cml_fail_memory(err);
-  CML_TRY(cml_pass_new_step(g, type, bindings, count, out, &s, err));
-  p->more[p->count++] = (inserted){at, s};
-  return CML_OK;
-}
-
-static cml_status put_in(attention_pass *p, cml_error *err) {
-  cml_graph_block *b = &p->g->body;
-  if (!p->count) return CML_OK;
-  cml_step *steps = CML_ARENA_NEW_ARRAY(&p->g->arena, cml_step, b->step_count + p->count);
-  if (!steps) return cml_fail_memory(err);
-  size_t n = 0, k = 0;
-  for (size_t i = 0; i <= b->step_count; i++) {
-    while (k < p->count && p->more[k].at == i) steps[n++] = p->more[k++].step;
-    if (i < b->step_count) steps[n++] = b->steps[i];
-  }
-  b->steps = steps, b->step_count = n;
-  return CML_OK;
+  return cml_pass_add(p->g, &p->more, at, type, bindings, count, out, err);
 }
 
 static cml_status new_value(cml_graph *g, uint32_t like, const cml_tensor *type, uint32_t *out, cml_error *err) {
@@ -285,10 +257,8 @@ static cml_status take_scale(attention_pass *p, size_t at, uint32_t *value, floa
     CML_TRY(take_scale(p, at, &x, scale, err));
     return x == was ? CML_OK : cml_pass_become_like(g, s, s->op->name, s, &(cml_binding){"x", x}, 1, err);
   }
-  if (!s || !cml_pass_is(s, "mul")) return CML_OK;
-  bool right = scalar_constant(g, cml_pass_arg(s, "y"), &factor);
-  if (!right && !scalar_constant(g, cml_pass_arg(s, "x"), &factor)) return CML_OK;
-  uint32_t x = cml_pass_arg(s, right ? "x" : "y");
+  uint32_t x;
+  if (!s || !(cml_pass_is(s, "mul") || cml_pass_is(s, "real_div")) || !scales(g, s, &x, &factor)) return CML_OK;
   if (!cml_tensor_same_shape(cml_pass_type(g, x), cml_pass_type(g, *value))) return CML_OK;
   *scale *= factor, *value = x;
   s->op = NULL;
@@ -376,8 +346,6 @@ cml_status cml_pass_attention(cml_graph *g, cml_error *err) {
   cml_status status = CML_OK;
   for (size_t i = 0; i < g->body.step_count && !status; i++)
     if (cml_pass_is(&g->body.steps[i], "matmul")) status = fuse(&p, i, err);
-  if (!status) status = put_in(&p, err);
-  free(p.more);
   free(uses);
-  return status;
+  return cml_pass_put_in(g, &p.more, status, err);
 }

@@ -83,9 +83,9 @@ static cml_status constants(cml_graph *g, const blocks *b, const cml_tensor *w, 
 /* The steps that take the place of one. */
 typedef struct chain {
   cml_graph *g;
+  cml_additions *more;
+  size_t at;
   const char *name;
-  cml_step steps[5];
-  size_t count;
   uint32_t value, result; /* what the last of them makes; what the one made */
   cml_tensor y;           /* the result's type */
 } chain;
@@ -96,8 +96,8 @@ static uint32_t new_value(chain *c, const cml_tensor *type) {
 
 static cml_status append(chain *c, const char *type, const cml_tensor *result, const char *param, uint32_t with, cml_error *err) {
   const uint32_t out = new_value(c, result);
-  if (out == CML_NO_VALUE || with == CML_NO_VALUE) return cml_fail_memory(err);
-  CML_TRY(cml_pass_new_step(c->g, type, (const cml_binding[]){{"x", c->value}, {param, with}}, 2, out, &c->steps[c->count++], err));
+  if (out == CML_NO_VALUE) return cml_fail_memory(err);
+  CML_TRY(cml_pass_add(c->g, c->more, c->at, type, (const cml_binding[]){{"x", c->value}, {param, with}}, 2, out, err));
   c->value = out;
   return CML_OK;
 }
@@ -124,47 +124,36 @@ static cml_status cut(chain *c, const blocks *b, cml_error *err) {
   int64_t begin[4] = {0}, end[4];
   for (int32_t i = 0; i < c->y.rank; i++) begin[i] = i < 2 ? 0 : b->cut[i - 2], end[i] = begin[i] + c->y.dims[i];
   const cml_binding bindings[] = {{"x", c->value}, {"begin", cml_pass_ints(c->g, begin, c->y.rank)}, {"end", cml_pass_ints(c->g, end, c->y.rank)}};
-  if (bindings[1].value == CML_NO_VALUE || bindings[2].value == CML_NO_VALUE) return cml_fail_memory(err);
-  c->value = c->result;
-  return cml_pass_new_step(c->g, "slice_by_index", bindings, 3, c->result, &c->steps[c->count++], err);
+  return cml_pass_add(c->g, c->more, c->at, "slice_by_index", bindings, 3, c->result, err);
 }
 
-static cml_status split(cml_graph *g, size_t at, size_t *added, cml_error *err) {
-  cml_graph_block *body = &g->body;
-  cml_step *s = &body->steps[at];
+static cml_status split(cml_graph *g, size_t at, cml_additions *more, cml_error *err) {
+  cml_step *s = &g->body.steps[at];
   blocks b;
-  if (!s->op || !cml_pass_is(s, "conv_transpose")) return CML_OK;
+  if (!cml_pass_is(s, "conv_transpose")) return CML_OK;
   const cml_tensor *w = cml_pass_constant(g, s, "weight"), *x = cml_pass_type(g, cml_pass_arg(s, "x")), *y = cml_pass_type(g, s->outs[0]);
   if (!fits(g, s, w, x, y, &b)) return CML_OK;
   const cml_tensor *bias = cml_pass_constant(g, s, "bias"), weights = *w, shifts = bias ? *bias : (cml_tensor){0}; /* values move when there are more of them */
-  chain c = {.g = g, .name = g->values[s->outs[0]].name, .value = cml_pass_arg(s, "x"), .result = s->outs[0], .y = *y};
+  chain c = {.g = g, .more = more, .at = at, .name = g->values[s->outs[0]].name, .value = cml_pass_arg(s, "x"), .result = s->outs[0], .y = *y};
   cml_tensor t = *x;
   const int64_t pads[] = {b.before[0], b.after[0], b.before[1], b.after[1]};
   t.data = NULL, t.dims[1] = weights.dims[1] * b.stride * (b.dims == 2 ? b.stride : 1);
   for (int32_t i = 0; i < b.dims; i++) t.dims[2 + i] = b.count[i];
-  cml_binding bindings[] = {{"x", c.value}, {"weight", CML_NO_VALUE}, {"bias", CML_NO_VALUE}, {"pad_type", cml_pass_word(g, "custom")}, {"pad", cml_pass_ints(g, pads, 2 * b.dims)}};
-  CML_TRY(constants(g, &b, &weights, bias ? &shifts : NULL, &bindings[1], &bindings[2], err));
+  cml_binding bindings[] = {{"x", c.value}, {"weight", CML_NO_VALUE}, {"pad_type", cml_pass_word(g, "custom")}, {"pad", cml_pass_ints(g, pads, 2 * b.dims)}, {"bias", CML_NO_VALUE}};
+  CML_TRY(constants(g, &b, &weights, bias ? &shifts : NULL, &bindings[1], &bindings[4], err));
   const uint32_t sums = new_value(&c, &t);
-  if (sums == CML_NO_VALUE || bindings[3].value == CML_NO_VALUE || bindings[4].value == CML_NO_VALUE) return cml_fail_memory(err);
-  CML_TRY(cml_pass_new_step(g, "conv", bindings, 5, sums, &c.steps[c.count++], err));
+  if (sums == CML_NO_VALUE) return cml_fail_memory(err);
+  CML_TRY(cml_pass_add(g, more, at, "conv", bindings, bias ? 5 : 4, sums, err));
   c.value = sums;
   CML_TRY(spread(&c, &b, &t, err));
   if (c.value != c.result) CML_TRY(cut(&c, &b, err));
-  cml_step *steps = CML_ARENA_NEW_ARRAY(&g->arena, cml_step, body->step_count + c.count);
-  if (!steps) return cml_fail_memory(err);
-  memcpy(steps, body->steps, at * sizeof *steps);
-  memcpy(steps + at, c.steps, c.count * sizeof *steps);
-  memcpy(steps + at + c.count, body->steps + at + 1, (body->step_count - at - 1) * sizeof *steps);
-  body->steps = steps, body->step_count += c.count - 1;
-  *added = c.count - 1;
+  s->op = NULL;
   return CML_OK;
 }
 
 cml_status cml_pass_transposed(cml_graph *g, cml_error *err) {
-  for (size_t i = 0; i < g->body.step_count; i++) {
-    size_t added = 0;
-    CML_TRY(split(g, i, &added, err));
-    i += added;
-  }
-  return CML_OK;
+  cml_additions more = {0};
+  cml_status status = CML_OK;
+  for (size_t i = 0; i < g->body.step_count && !status; i++) status = split(g, i, &more, err);
+  return cml_pass_put_in(g, &more, status, err);
 }

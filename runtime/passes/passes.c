@@ -236,6 +236,40 @@ cml_status cml_pass_new_step(cml_graph *g, const char *type, const cml_binding *
   return cml_pass_become(g, step, type, bindings, count, err);
 }
 
+typedef struct cml_addition {
+  size_t at;
+  cml_step step;
+} cml_addition;
+
+cml_status cml_pass_add(cml_graph *g, cml_additions *a, size_t at, const char *type, const cml_binding *bindings, size_t count, uint32_t out, cml_error *err) {
+  if (a->count == a->room) {
+    size_t room = a->room * 2 + 16;
+    cml_addition *list = realloc(a->list, room * sizeof *list);
+    if (!list) return cml_fail_memory(err);
+    a->list = list, a->room = room;
+  }
+  for (size_t i = 0; i < count; i++)
+    if (bindings[i].value == CML_NO_VALUE) return cml_fail_memory(err);
+  a->list[a->count].at = at;
+  CML_TRY(cml_pass_new_step(g, type, bindings, count, out, &a->list[a->count].step, err));
+  a->count++;
+  return CML_OK;
+}
+
+cml_status cml_pass_put_in(cml_graph *g, cml_additions *a, cml_status status, cml_error *err) {
+  cml_graph_block *b = &g->body;
+  cml_step *steps = a->count && !status ? CML_ARENA_NEW_ARRAY(&g->arena, cml_step, b->step_count + a->count) : NULL;
+  if (a->count && !status && !steps) status = cml_fail_memory(err);
+  size_t n = 0, k = 0;
+  for (size_t i = 0; steps && i <= b->step_count; i++) {
+    while (k < a->count && a->list[k].at == i) steps[n++] = a->list[k++].step;
+    if (i < b->step_count) steps[n++] = b->steps[i];
+  }
+  if (steps) b->steps = steps, b->step_count = n;
+  free(a->list);
+  return status;
+}
+
 cml_status cml_pass_become_like(cml_graph *g, cml_step *s, const char *type, const cml_step *like, const cml_binding *others, size_t count,
                                 cml_error *err) {
   const cml_op *op = like->op;

@@ -62,6 +62,17 @@ CML_NODISCARD cml_status cml_pass_become(cml_graph *g, cml_step *s, const char *
 /* A new step that makes `out` and is named after it; whoever called puts it into the body. */
 CML_NODISCARD cml_status cml_pass_new_step(cml_graph *g, const char *type, const cml_binding *bindings, size_t count, uint32_t out, cml_step *step,
                                            cml_error *err);
+/* Steps that go into the body when a pass is through with it: until then the body's steps keep their numbers. Begins as zeros. */
+typedef struct cml_additions {
+  struct cml_addition *list;
+  size_t count, room;
+} cml_additions;
+/* A new step that makes `out`, to stand before the body's step number `at`, none smaller than before; all bindings have values: CML_NO_VALUE, memory
+ * was out. */
+CML_NODISCARD cml_status cml_pass_add(cml_graph *g, cml_additions *a, size_t at, const char *type, const cml_binding *bindings, size_t count, uint32_t out,
+                                      cml_error *err);
+/* Puts them in, unless `status` says that the pass failed, which is returned then, and frees the list. */
+CML_NODISCARD cml_status cml_pass_put_in(cml_graph *g, cml_additions *a, cml_status status, cml_error *err);
 /* With the arguments of `like`, which may be s itself and takes no lists of values; `others`, each a parameter of it, instead of its own. */
 CML_NODISCARD cml_status cml_pass_become_like(cml_graph *g, cml_step *s, const char *type, const cml_step *like, const cml_binding *others, size_t count,
                                               cml_error *err);
