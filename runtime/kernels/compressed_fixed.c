@@ -336,7 +336,7 @@ static void product_by_digits(const cml_compressed *w, size_t begin, size_t end,
   for (size_t n = begin, last; n < end; n = last) {
     last = w->scale ? end : (n / w->table_rows + 1) * w->table_rows; /* of the rows that share a palette */
     if (last > end) last = end;
-    if (!w->scale) unit = 65536 * head->unit * cut_palette(w, n, PLANES, palette);
+    if (!w->scale) unit = 65536 * head->unit * cut_palette(w, n, PLANES, 1, palette);
     float sums[ROWS];
     size_t apart = (last - n) / rows;
     for (size_t i = 0; i < apart; i++) {

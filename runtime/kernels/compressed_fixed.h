@@ -78,21 +78,21 @@ VINLINE float largest_entry(const float *table, size_t n) {
 
 VINLINE const float *palette_of(const cml_compressed *w, size_t n) { return w->table + n / w->table_rows * w->table_size; }
 
-/* Digits of row n's palette, its entries plus 128 of the first digit, by digit and entry; entries repeat up to 64. Returns what the last digit
- * counts. */
-VINLINE double cut_palette(const cml_compressed *w, size_t n, int planes, uint8_t to[PLANES][256]) {
+/* Digits of row n's palette, `factor` (from 1/2 to 1) times its entries plus 128 of the first digit, by digit and entry; entries repeat up to 64. Returns
+ * what the last digit counts. */
+VINLINE double cut_palette(const cml_compressed *w, size_t n, int planes, float factor, uint8_t to[PLANES][256]) {
   const float *t = palette_of(w, n);
   size_t entries = (size_t)1 << w->bits;
   int e = digits_exponent((double)largest_entry(t, entries), planes);
   for (size_t i = 0; i < (entries < 64 ? 64 : entries); i += W) {
     vf v = entries < W ? vf_permute(vf_load(t), vi_iota() & (int)(entries - 1)) : vf_load(t + i % entries);
-    __m512i q = _mm512_add_epi32(_mm512_cvtps_epi32((__m512)scaled_by(v, e)), _mm512_set1_epi32(1 << (8 * planes - 1)));
+    __m512i q = _mm512_add_epi32(_mm512_cvtps_epi32((__m512)(scaled_by(v, e) * factor)), _mm512_set1_epi32(1 << (8 * planes - 1)));
     for (int p = 0; p < planes; p++) {
       _mm_storeu_si128((__m128i *)(void *)(to[p] + i), _mm512_cvtepi32_epi8(q));
       q = _mm512_srli_epi32(q, 8);
     }
   }
-  return ldexp(1, -e);
+  return ldexp(1, -e) / (double)factor;
 }
 
 /* ---- packed palettes: compressed_lanes.c ---- */
