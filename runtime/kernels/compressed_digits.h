@@ -31,18 +31,22 @@ VINLINE vf load_elements(const float *x, size_t at, size_t n) {
 
 /* Whether two digits do in place of three for numbers of float16 programs. Numbers err by at most half of what the last digit counts, and float16's
  * within a factor of 16 of the largest one not at all. An error of 2^-14 of the mean size of the numbers (without the largest: what it is multiplied
- * with may be zero), is one of 84 dB below a sum of many products, where rounding that sum to float16 is one of 74 dB. */
-VINLINE bool two_digits_suffice(const float *x, size_t n, double largest) {
+ * with may be zero), is one of 84 dB below a sum of many products, where rounding that sum to float16 is one of 74 dB. added: what errors add up to may not be more,
+ * either, as they are multiplied with weights that may have one sign. */
+VINLINE bool two_digits_err_little(const float *x, size_t n, double largest, const bool added) {
   const int e = digits_exponent(largest, 2);
   const float first = ldexpf(1, e / 2), second = ldexpf(1, e - e / 2); /* 2^e may be too large for a float */
-  vf errors = vf_zero(), sizes = vf_zero();
+  vf errors = vf_zero(), sum = vf_zero(), sizes = vf_zero();
   for (size_t i = 0; i < n; i += W) {
     vf v = load_elements(x, i, n) * first * second, error = v - vf_round(v);
-    errors = vf_fma(error, error, errors), sizes += vf_abs(v);
+    errors = vf_fma(error, error, errors), sum += error, sizes += vf_abs(v);
   }
   double mean = ((double)vf_sum(sizes) - ldexp(largest, e)) / (double)n;
-  return (double)vf_sum(errors) <= 0x1p-28 * mean * mean * (double)n;
+  const double all = added ? (double)vf_sum(sum) : 0, most = 0x1p-28 * mean * mean * (double)n;
+  return (double)vf_sum(errors) <= most && all * all <= most;
 }
+
+VINLINE bool two_digits_suffice(const float *x, size_t n, double largest) { return two_digits_err_little(x, n, largest, false); }
 
 /* The next W scales from number `at`, of a row that has `left` of them. */
 VINLINE vf load_scales(const void *s, bool half, size_t at, size_t left) {

@@ -9,7 +9,7 @@
  *           are words (pmaddubsw), of which eight can be added before they must be widened: 15 * 128 * 2 * 8 < 2^15
  *
  * With AVX-VNNI both are bytes times three digits of 8 bits, four products added at once. (In registers of 512 bits that gave nothing from memory.)
- * Float16's vectors become numbers of 16 bits where two_digits_suffice: one digit in words or two in bytes.
+ * Float16's vectors become numbers of 16 bits where two_digits_err_little: one digit in words or two in bytes.
  *
  * Up to three vectors come one after the other; for more the ordinary functions, which share the codes' expansion, are as fast. */
 #include "compressed_digits.h"
@@ -181,7 +181,7 @@ static void arrange_digits(const cml_compressed *w, const float *x, int digits, 
 
 static int count_digits(const cml_compressed *w, const float *x, double largest) {
   if (!w->vectors_half || (in_words(w->bits) && lay_out(w, 2).per > (w->is_signed ? 2 * MOST_LONG : MOST_LONG))) return MOST_DIGITS;
-  return two_digits_suffice(x, w->depth, largest) ? 2 : MOST_DIGITS;
+  return two_digits_err_little(x, w->depth, largest, true) ? 2 : MOST_DIGITS;
 }
 
 static void words_arrange(const cml_compressed *w, const float *x, float *arranged) {

@@ -76,20 +76,25 @@ static void fill(void) {
     if (features.avx_vnni) {
       cml_kernels *k = add_like_last("avxvnni");
       cml_fill_words_avxvnni(k);
+      cml_fill_nibbles_avxvnni(k);
       cml_fill_integer_avxvnni(k);
     }
     cml_fill_words_avx2(plain);
+    cml_fill_nibbles_avx2(plain);
   }
   if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl")) {
     ADD_TABLE(avx512);
-    cml_fill_words_avx512(&tables[table_count - 1]);
-    if (__builtin_cpu_supports("avx512vnni")) cml_fill_integer_avx512vnni(add_like_last("avx512vnni"));
+    cml_kernels *plain = &tables[table_count - 1], *vnni = NULL;
+    cml_fill_words_avx512(plain);
+    if (__builtin_cpu_supports("avx512vnni")) cml_fill_integer_avx512vnni(vnni = add_like_last("avx512vnni"));
     if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi")) {
       cml_kernels *k = add_like_last("avx512vbmi");
       cml_fill_compressed_avx512vbmi(k);
       cml_fill_integer_avx512vbmi(k);
     }
+    cml_fill_nibbles_avx512(plain); /* packed in another way than VBMI's */
+    if (vnni) cml_fill_nibbles_avx512(vnni);
     add_newer(features);
   }
 #endif

@@ -26,6 +26,9 @@ CML_KERNEL_FILLS(neon)
 void cml_fill_words_avx2(cml_kernels *k);
 void cml_fill_words_avx512(cml_kernels *k);
 void cml_fill_words_avxvnni(cml_kernels *k);
+void cml_fill_nibbles_avx2(cml_kernels *k);
+void cml_fill_nibbles_avx512(cml_kernels *k);
+void cml_fill_nibbles_avxvnni(cml_kernels *k);
 void cml_fill_compressed_avx512vbmi(cml_kernels *k);
 void cml_fill_half_avx512fp16(cml_kernels *k);
 /* native: the CPU multiplies float16 in tiles (AMX-FP16), not bfloat16 alone */

@@ -151,9 +151,9 @@ static void test_products(void **state) {
 /* More rows than take one piece of a long depth after the other. */
 static void test_stripes(void **state) {
   (void)state;
-  static const struct { unsigned bits; size_t columns, depth; } sizes[] = {{3, 4196, 272}, {2, 1124, 2104}};
+  static const struct { unsigned bits; size_t columns, depth; } sizes[] = {{3, 4196, 272}, {2, 1124, 2104}, {1, 4196, 1048}, {4, 4196, 272}};
   const cml_kernels *k;
-  for (size_t i = 0; i < 4; i++) {
+  for (size_t i = 0; i < 8; i++) {
     size_t columns = sizes[i / 2].columns, depth = sizes[i / 2].depth, bytes = columns * depth * sizes[i / 2].bits / 8;
     float *table = at_end(1, 16 * sizeof *table);
     uint8_t *codes = at_end(0, bytes);

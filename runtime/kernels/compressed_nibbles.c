@@ -1,0 +1,392 @@
+/* Palettes of 1, 2 and 4 bits times few vectors in fixed point, for CPUs with vpshufb and without the instructions of compressed_fixed.c: a nibble of
+ * codes (4, 2 or 1 of them) chooses one of 16 sums of products, which are worked out once for a vector as three planes of digits.
+ *
+ * A lane (a byte) is a row, and a table of 16 bytes stands in each 128 bits of a register, so that all rows look up the same one. Two bytes of codes
+ * of a register's rows are a group: four look-ups for each plane. As in compressed_pairs.c, whose digits, averages, and choice of tables these are,
+ * digits are so small that those of a group's four tables are added as bytes before they are widened:
+ *
+ *   the highest  by the choice of the unit: the four largest sums of a group have digits of less than 256 together;
+ *   the middle   6 bits; of `fine` tables 7, which are added in pairs;
+ *   the lowest   8 bits, of which averages are taken for sums, rounded up: twice, of fine tables once.
+ *
+ * Words (even lane + 256 odd lane) are added, modulo 2^16, and so are the odd lanes alone. What digits are of a table's sums begins with its least
+ * possible sum, and with the middle of the palette as its zero.
+ *
+ * Tables are 48 bytes for a nibble, so the depth is cut into pieces, whose tables stay in the first-level cache for a stripe of rows; each piece has a
+ * unit of its own, so that a large element costs its neighbours precision and not all. In memory a stripe is its pieces, a piece its blocks of a
+ * register's rows, a block its groups. Lane 4 j + i is row W i + j of its block: bytes i of all dwords are neighbouring rows.
+ * Errors are worked out for each vector, from its units: coarse tables, or fine ones where large elements make units large, or floats. */
+#include "compressed_digits.h"
+
+enum { PLANES = 3, TABLES = 4, TABLE = 16, REGISTER = 4 * W, BLOCK = REGISTER };
+enum { ROW_BYTES = 2, GROUP_BYTES = ROW_BYTES * REGISTER, GROUP_TABLES = TABLES * PLANES * TABLE }; /* of a group: a row's bytes, all rows', its tables' */
+enum { PIECE = 64, STRIPE = 4096 }; /* groups, such that sums of words stay below 2^15; rows */
+enum { FLOATS, COARSE, FINE };
+
+#if defined(__AVX512F__)
+typedef __m512i bytes;
+VINLINE bytes load_register(const void *p) { return _mm512_loadu_si512(p); }
+VINLINE bytes load_table(const uint8_t *p) { return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)p)); }
+VINLINE bytes look_up(bytes table, bytes nibbles) { return _mm512_shuffle_epi8(table, nibbles); }
+VINLINE bytes low_nibbles(bytes a) { return _mm512_and_si512(a, _mm512_set1_epi8(15)); }
+VINLINE bytes high_nibbles(bytes a) { return _mm512_and_si512(_mm512_srli_epi16(a, 4), _mm512_set1_epi8(15)); }
+VINLINE bytes add_bytes(bytes a, bytes b) { return _mm512_add_epi8(a, b); }
+VINLINE bytes average(bytes a, bytes b) { return _mm512_avg_epu8(a, b); }
+VINLINE bytes add_words(bytes a, bytes b) { return _mm512_add_epi16(a, b); }
+VINLINE bytes odd_bytes(bytes a) { return _mm512_srli_epi16(a, 8); }
+VINLINE bytes without_odd(bytes all, bytes odd) { return _mm512_sub_epi16(all, _mm512_slli_epi16(odd, 8)); }
+VINLINE vi products_of_words(bytes a, int b) { return (vi)_mm512_madd_epi16(a, _mm512_set1_epi32(b)); }
+#else
+typedef __m256i bytes;
+VINLINE bytes load_register(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
+VINLINE bytes load_table(const uint8_t *p) { return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)p)); }
+VINLINE bytes look_up(bytes table, bytes nibbles) { return _mm256_shuffle_epi8(table, nibbles); }
+VINLINE bytes low_nibbles(bytes a) { return _mm256_and_si256(a, _mm256_set1_epi8(15)); }
+VINLINE bytes high_nibbles(bytes a) { return _mm256_and_si256(_mm256_srli_epi16(a, 4), _mm256_set1_epi8(15)); }
+VINLINE bytes add_bytes(bytes a, bytes b) { return _mm256_add_epi8(a, b); }
+VINLINE bytes average(bytes a, bytes b) { return _mm256_avg_epu8(a, b); }
+VINLINE bytes add_words(bytes a, bytes b) { return _mm256_add_epi16(a, b); }
+VINLINE bytes odd_bytes(bytes a) { return _mm256_srli_epi16(a, 8); }
+VINLINE bytes without_odd(bytes all, bytes odd) { return _mm256_sub_epi16(all, _mm256_slli_epi16(odd, 8)); }
+VINLINE vi products_of_words(bytes a, int b) { return (vi)_mm256_madd_epi16(a, _mm256_set1_epi32(b)); }
+#endif
+
+static cml_kernels ordinary; /* for what is not done here */
+
+/* How an arranged vector begins; tables follow it, or an ordinary arranged vector. */
+typedef struct nibbles_head {
+  float sum; /* what all rows' sums begin with */
+  int32_t tables;
+} nibbles_head;
+
+typedef struct scale {
+  float unit;     /* of a piece's sums */
+  int32_t offset; /* what they begin with, in such units */
+} scale;
+
+static size_t group_codes(const cml_compressed *w) { return ROW_BYTES * 8 / w->bits; }
+static size_t group_count(const cml_compressed *w) { return (w->depth + group_codes(w) - 1) / group_codes(w); }
+static size_t piece_count(const cml_compressed *w) { return (group_count(w) + PIECE - 1) / PIECE; }
+static size_t round_up(size_t x, size_t to) { return (x + to - 1) / to * to; }
+static size_t at_most(size_t n, size_t most) { return n < most ? n : most; }
+static bool in_nibbles(const cml_compressed *w) { return w->packed && !w->scale; }
+
+/* Where the codes of block n begin that belong to the piece from group g on, which has `groups`. */
+static size_t piece_at(const cml_compressed *w, size_t n, size_t g, size_t groups) {
+  size_t stripe = n / STRIPE * STRIPE, rows = at_most(round_up(w->columns - stripe, BLOCK), STRIPE);
+  return (stripe * group_count(w) + rows * g + (n - stripe) * groups) * ROW_BYTES;
+}
+
+static size_t nibbles_bytes(const cml_compressed *w) {
+  const bool narrow = w->bits < 3 || (w->bits == 4 && W < 16); /* with AVX-512 floats of 4 bits are two instructions, and as fast */
+  if (w->scale || !narrow || w->columns < CML_COMPRESSED_ROWS || w->table_rows != w->columns) return ordinary.compressed_bytes(w);
+  return round_up(w->columns, BLOCK) * group_count(w) * ROW_BYTES;
+}
+
+/* ---- packing ---- */
+
+/* Bytes of four rows (NULL: zeros) side by side, a register apart; `some` bytes of `all`, zeros behind them. */
+static void pack_rows(const uint8_t *const *rows, size_t some, size_t all, uint8_t *to) {
+  for (size_t b = 0; b < all; b += 16) {
+    uint32_t dwords[16];
+    __m128i a[4];
+    for (size_t i = 0; i < 4; i++) {
+      uint8_t copy[16] = {0};
+      if (rows[i] && b < some) memcpy(copy, rows[i] + b, at_most(some - b, 16));
+      memcpy(&a[i], copy, sizeof copy);
+    }
+    __m128i low = _mm_unpacklo_epi8(a[0], a[1]), low2 = _mm_unpacklo_epi8(a[2], a[3]);
+    __m128i high = _mm_unpackhi_epi8(a[0], a[1]), high2 = _mm_unpackhi_epi8(a[2], a[3]);
+    const __m128i four[4] = {_mm_unpacklo_epi16(low, low2), _mm_unpackhi_epi16(low, low2), _mm_unpacklo_epi16(high, high2), _mm_unpackhi_epi16(high, high2)};
+    memcpy(dwords, four, sizeof dwords);
+    for (size_t i = 0; i < 16 && b + i < all; i++) memcpy(to + (b + i) * REGISTER, &dwords[i], sizeof *dwords);
+  }
+}
+
+static void pack_piece(const cml_compressed *w, size_t n, size_t at, size_t groups, uint8_t *to) {
+  const size_t row_bytes = w->depth * w->bits / 8;
+  for (size_t j = 0; j < W; j++) {
+    const uint8_t *rows[4];
+    for (size_t i = 0; i < 4; i++) rows[i] = n + i * W + j < w->columns ? w->codes + (n + i * W + j) * row_bytes + at : NULL;
+    pack_rows(rows, row_bytes - at, groups * ROW_BYTES, to + j * 4);
+  }
+}
+
+static void nibbles_pack(const cml_compressed *w, size_t begin, size_t end, void *to) {
+  const size_t groups = group_count(w);
+  for (size_t n = begin; n < end; n += BLOCK)
+    for (size_t g = 0, some; g < groups; g += some) {
+      some = at_most(groups - g, PIECE);
+      pack_piece(w, n, g * ROW_BYTES, some, (uint8_t *)to + piece_at(w, n, g, some));
+    }
+}
+
+/* ---- arranging ---- */
+
+static scale *scales_of(const cml_compressed *w, void *tables) { return (void *)((char *)tables + group_count(w) * GROUP_TABLES); }
+
+static size_t nibbles_room(const cml_compressed *w) {
+  size_t room = ordinary.compressed_room(w), here = (group_count(w) * GROUP_TABLES + round_up(piece_count(w) * sizeof(scale), 64)) / sizeof(float);
+  return in_nibbles(w) ? HEAD + (room > here ? room : here) : room;
+}
+
+/* A palette around its middle. */
+typedef struct palette {
+  float middle, reach;     /* entries are from middle - reach to middle + reach */
+  float largest, mean;     /* of their sizes; the mean without the largest */
+  vf entries[4][16 / W];   /* less the middle, of a nibble's j-th code, for its 16 sums */
+} palette;
+
+static palette read_palette(const cml_compressed *w) {
+  const size_t entries = (size_t)1 << w->bits;
+  palette t = {.largest = 0};
+  float least = w->table[0], most = least, sum = 0, own[16];
+  for (size_t i = 0; i < entries; i++) {
+    float v = w->table[i];
+    least = fminf(least, v), most = fmaxf(most, v), sum += fabsf(v), t.largest = fmaxf(t.largest, fabsf(v));
+  }
+  t.mean = (sum - t.largest) / (float)entries;
+  t.middle = 0.5f * least + 0.5f * most;
+  t.reach = fmaxf(most - t.middle, t.middle - least);
+  for (size_t j = 0; j < 4 / w->bits; j++) {
+    for (size_t i = 0; i < 16; i++) own[i] = w->table[i >> j * w->bits & (entries - 1)] - t.middle;
+    memcpy(t.entries[j], own, sizeof own);
+  }
+  return t;
+}
+
+/* What a piece's products are multiplied with to become whole numbers of coarse tables (of fine ones twice that): a group's four sums, which begin up to
+ * 5 below 0, must stay below 256 units of the highest digit. */
+static float piece_factor(const cml_compressed *w, const float *x, size_t n, float reach) {
+  const size_t codes = group_codes(w);
+  float largest = 0;
+  for (size_t i = 0; i < n; i += codes) {
+    float sum = 0;
+    for (size_t j = i; j < i + codes && j < n; j++) sum += fabsf(x[j]);
+    largest = fmaxf(largest, sum);
+  }
+  const float all = 255 * 0x1p14f - 64, range = 2 * reach * largest;
+  return range > 0 ? fminf(all / range, 0x1p120f) : 0;
+}
+
+/* Which tables suffice. Errors of a group's sums are those of rounding four of them, 1/12 in squares, and of averages: the square of a quarter of what
+ * is averaged, each. units: the squares of coarse tables' units, for all groups. A float16 program may have errors 84 dB below what products are in the
+ * mean (two_digits_suffice), a float32 one 99, or 96 where floats are what is left. Where few products are added up, six deviations must be within 2^-20
+ * of the sum of their sizes. */
+static int choose_tables(const cml_compressed *w, const palette *t, double total, double largest, double units) {
+  const double product = (total - largest) / (double)w->depth * (double)t->mean, mean = product * product * (double)w->depth;
+  const double sizes = total * (double)t->largest, few = 0x1p-40 / 36 * sizes * sizes;
+  const double coarse = (4 / 12. + 2 / 4. + 4 / 4.) * units, fine = (4 / 12. + 2 / 4.) / 4 * units;
+  if (coarse <= few && coarse <= (w->vectors_half ? 0x1p-28 : 0x1p-33) * mean) return COARSE;
+  if (w->vectors_half) return fine <= 0x1p-28 * mean ? FINE : FLOATS;
+  return fine <= few && fine <= 0x1p-32 * mean ? FINE : FLOATS;
+}
+
+/* The table of a nibble of codes by its sums less the least one. */
+VINLINE void store_table(const bool fine, const vi *q, uint8_t *to) {
+  const int middle = fine ? 127 : 63, upper = fine ? 15 : 14;
+#if defined(__AVX512F__)
+  _mm_storeu_si128((__m128i *)(void *)to, _mm512_cvtepi32_epi8((__m512i)q[0]));
+  _mm_storeu_si128((__m128i *)(void *)(to + TABLE), _mm512_cvtepi32_epi8((__m512i)(q[0] >> 8 & middle)));
+  _mm_storeu_si128((__m128i *)(void *)(to + 2 * TABLE), _mm512_cvtepi32_epi8((__m512i)(q[0] >> upper)));
+#else
+  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  __m256i low = _mm256_packus_epi32((__m256i)(q[0] & 255), (__m256i)(q[1] & 255));
+  __m256i mid = _mm256_packus_epi32((__m256i)(q[0] >> 8 & middle), (__m256i)(q[1] >> 8 & middle));
+  __m256i high = _mm256_packus_epi32((__m256i)(q[0] >> upper), (__m256i)(q[1] >> upper));
+  _mm256_storeu_si256((__m256i *)(void *)to, _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, mid), order));
+  __m256i last = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(high, high), order);
+  _mm_storeu_si128((__m128i *)(void *)(to + 2 * TABLE), _mm256_castsi256_si128(last));
+#endif
+}
+
+/* The tables of a piece, by `factor`. Averages of lowest digits are too large by half a unit a pair in the mean, as averages of these: half of what a
+ * piece's sums count for each group. */
+VINLINE scale arrange_piece(const bool fine, const size_t codes, const palette *t, const float *x, size_t n, size_t groups, float factor, uint8_t *to) {
+  const int32_t averaged = fine ? 2 : 4;
+  int32_t offset = 0;
+  for (size_t i = 0; i < groups * TABLES; i++) {
+    float v[4] = {0}, size = 0;
+    for (size_t j = 0; j < codes; j++) v[j] = i * codes + j < n ? x[i * codes + j] * factor : 0, size += fabsf(v[j]);
+    const int32_t least = -(int32_t)(size * t->reach * 0.25f) - 1;
+    vi q[16 / W];
+    CML_UNROLL for (int h = 0; h < 16 / W; h++) {
+      vf sum = vf_set1((float)(-4 * least));
+      CML_UNROLL for (size_t j = 0; j < codes; j++) sum = vf_fma(vf_set1(v[j]), t->entries[j][h], sum);
+      q[h] = vf_int(sum);
+    }
+    store_table(fine, q, to + i * PLANES * TABLE);
+    offset += least;
+  }
+  return (scale){factor > 0 ? (float)averaged / factor : 0, offset * (4 / averaged) - (int32_t)groups / 2};
+}
+
+typedef scale arrange_function(const palette *t, const float *x, size_t n, size_t groups, float factor, uint8_t *to);
+#define ARRANGE(name, fine, codes)                                                                                \
+  static scale name(const palette *t, const float *x, size_t n, size_t groups, float factor, uint8_t *to) {       \
+    return arrange_piece(fine, codes, t, x, n, groups, factor, to);                                               \
+  }
+ARRANGE(coarse_1, false, 1)
+ARRANGE(coarse_2, false, 2)
+ARRANGE(coarse_4, false, 4)
+ARRANGE(fine_1, true, 1)
+ARRANGE(fine_2, true, 2)
+ARRANGE(fine_4, true, 4)
+
+static nibbles_head arrange_tables(const cml_compressed *w, const float *x, uint8_t *to) {
+  static arrange_function *const functions[2][3] = {{coarse_4, coarse_2, coarse_1}, {fine_4, fine_2, fine_1}};
+  const palette t = read_palette(w);
+  const size_t groups = group_count(w), elements = PIECE * group_codes(w);
+  scale *scales = scales_of(w, to);
+  double total = 0, plain = 0, largest = 0, units = 0;
+  for (size_t i = 0; i < w->depth; i += elements) {
+    const size_t n = at_most(w->depth - i, elements);
+    vf sizes = vf_zero(), all = vf_zero(), large = vf_zero();
+    for (size_t j = 0; j < n; j += W) {
+      vf v = load_elements(x + i, j, n);
+      sizes += vf_abs(v), large = vf_max(large, vf_abs(v)), all += v;
+    }
+    total += (double)vf_sum(sizes), plain += (double)vf_sum(all), largest = fmax(largest, (double)vf_hmax(large));
+    const float factor = piece_factor(w, x + i, n, t.reach);
+    scales[i / elements].unit = factor;
+    if (factor > 0) units += (double)(n + group_codes(w) - 1) / (double)group_codes(w) / ((double)factor * (double)factor);
+  }
+  if (!(total * (double)t.reach <= 1e36 && total <= 1e36) || (t.reach > 0 && t.reach < 0x1p-60f)) return (nibbles_head){0};
+  const int tables = choose_tables(w, &t, total, largest, units);
+  arrange_function *arrange = functions[tables == FINE][w->bits / 2];
+  for (size_t g = 0; g < groups && tables; g += PIECE) {
+    const size_t at = g * group_codes(w), n = w->depth - at;
+    scale *s = scales + g / PIECE;
+    *s = arrange(&t, x + at, n, at_most(groups - g, PIECE), tables == FINE ? 2 * s->unit : s->unit, to + g * GROUP_TABLES);
+  }
+  return (nibbles_head){(float)(plain * (double)t.middle), tables};
+}
+
+static void nibbles_arrange(const cml_compressed *w, const float *x, float *arranged) {
+  if (!in_nibbles(w)) {
+    ordinary.compressed_arrange(w, x, arranged);
+    return;
+  }
+  const nibbles_head head = arrange_tables(w, x, (uint8_t *)(arranged + HEAD));
+  if (!head.tables) ordinary.compressed_arrange(w, x, arranged + HEAD);
+  memcpy(arranged, &head, sizeof head);
+}
+
+/* ---- products ---- */
+
+/* A block's codes of a piece; how many bytes of the rows that are multiplied are left from there in this piece, and where they begin in the next. */
+typedef struct stretch {
+  const uint8_t *codes, *next;
+  size_t left, groups;
+} stretch;
+
+/* Into the second-level cache: the first one holds tables. */
+VINLINE void ask(const uint8_t *p) {
+  _mm_prefetch((const char *)p, _MM_HINT_T1);
+  __asm__ volatile(""); /* where it stands: compilers gather them, and bursts wait for one another */
+}
+
+/* Sums of words, and of the upper bytes of words. */
+VINLINE void widen(bytes *sums, bytes a) {
+  sums[0] = add_words(sums[0], a);
+  sums[1] = add_words(sums[1], odd_bytes(a));
+}
+
+/* Adds the sums of `rows` rows to y: bytes 0, 1, 2 and 3 of the dwords are W rows each. */
+VINLINE void add_sums(const bool fine, bytes (*acc)[2], scale s, size_t rows, float *y) {
+  const int counts[PLANES] = {1, fine ? 128 : 64, fine ? 16384 : 4096};
+  CML_UNROLL for (size_t i = 0; i < 4; i++) {
+    const size_t some = rows > i * W ? at_most(rows - i * W, W) : 0;
+    vi sum = vi_set1(s.offset);
+    CML_UNROLL for (int p = 0; p < PLANES; p++)
+      sum += products_of_words(i % 2 ? acc[p][1] : without_odd(acc[p][0], acc[p][1]), i / 2 ? counts[p] << 16 : counts[p]);
+    if (some == W) vf_store(y + i * W, vf_fma(vf_from_int(sum), vf_set1(s.unit), vf_load(y + i * W)));
+    else if (some) vf_store_n(y + i * W, vf_fma(vf_from_int(sum), vf_set1(s.unit), vf_load_n(y + i * W, some)), some);
+  }
+}
+
+VINLINE void sums_of_block(const bool fine, const stretch *from, const uint8_t *tables, scale s, size_t rows, float *y) {
+  enum { FAR = AHEAD / GROUP_BYTES * GROUP_BYTES };
+  const uint8_t *codes = from->codes, *later = from->left > FAR ? codes + FAR : from->next + (FAR - from->left);
+  size_t left = from->left > FAR ? from->left - FAR : 0; /* of what is asked for, until it is of the next piece */
+  bytes acc[PLANES][2];
+  CML_UNROLL for (int i = 0; i < 2 * PLANES; i++) acc[i / 2][i % 2] = (bytes){0};
+  for (size_t g = 0; g < from->groups; g++, codes += GROUP_BYTES, tables += GROUP_TABLES) {
+    bytes c[TABLES];
+    CML_UNROLL for (int i = 0; i < ROW_BYTES; i++) {
+      bytes code = load_register(codes + i * REGISTER);
+      c[2 * i] = low_nibbles(code), c[2 * i + 1] = high_nibbles(code);
+    }
+    CML_UNROLL for (size_t i = 0; i < GROUP_BYTES; i += 64) ask(later + i);
+    later += GROUP_BYTES;
+    if (left && !(left -= GROUP_BYTES)) later = from->next;
+    CML_UNROLL for (int p = 0; p < PLANES; p++) {
+      bytes t[TABLES], a, b;
+      CML_UNROLL for (int i = 0; i < TABLES; i++) t[i] = look_up(load_table(tables + (i * PLANES + p) * TABLE), c[i]);
+      a = p ? add_bytes(t[0], t[1]) : average(t[0], t[1]);
+      b = p ? add_bytes(t[2], t[3]) : average(t[2], t[3]);
+      if (fine && p < 2) widen(acc[p], a), widen(acc[p], b);
+      else widen(acc[p], p ? add_bytes(a, b) : average(a, b));
+    }
+  }
+  add_sums(fine, acc, s, rows, y);
+}
+
+static __attribute__((noinline)) void fine_sums(const stretch *from, const uint8_t *tables, scale s, size_t rows, float *y) {
+  sums_of_block(true, from, tables, s, rows, y);
+}
+
+static __attribute__((noinline)) void coarse_sums(const stretch *from, const uint8_t *tables, scale s, size_t rows, float *y) {
+  sums_of_block(false, from, tables, s, rows, y);
+}
+
+/* Rows [begin, end) of a stripe: a piece of the depth after the other. */
+static void stripe_products(const cml_compressed *w, size_t begin, size_t end, const float *x, bool fine, float *y) {
+  const size_t groups = group_count(w);
+  const uint8_t *codes = w->packed, *tables = (const uint8_t *)(x + HEAD);
+  const scale *scales = scales_of(w, (void *)(uintptr_t)tables);
+  for (size_t g = 0, some; g < groups; g += some) {
+    some = at_most(groups - g, PIECE);
+    const size_t row = some * ROW_BYTES, all = round_up(end - begin, BLOCK) * row, after = at_most(groups - g - some, PIECE);
+    const uint8_t *from = codes + piece_at(w, begin, g, some), *next = after ? codes + piece_at(w, begin, g + some, after) : from + all;
+    for (size_t n = begin; n < end; n += BLOCK) {
+      const size_t at = (n - begin) * row;
+      const stretch s = {from + at, next, all - at, some};
+      (fine ? fine_sums : coarse_sums)(&s, tables + g * GROUP_TABLES, scales[g / PIECE], at_most(end - n, BLOCK), y + n);
+    }
+  }
+}
+
+static void nibbles_product(const cml_compressed *w, size_t begin, size_t end, const float *x, size_t vectors, float *y, size_t y_stride) {
+  const size_t room = nibbles_room(w);
+  if (!in_nibbles(w)) {
+    ordinary.compressed_product(w, begin, end, x, vectors, y, y_stride);
+    return;
+  }
+  for (size_t v = 0; v < vectors; v++, x += room, y += y_stride) {
+    nibbles_head head;
+    memcpy(&head, x, sizeof head);
+    if (!head.tables) {
+      ordinary.compressed_product(w, begin, end, x + HEAD, 1, y, y_stride);
+      continue;
+    }
+    for (size_t n = begin; n < end; n++) y[n] = head.sum;
+    for (size_t n = begin, last; n < end; n = last) {
+      last = at_most((n / STRIPE + 1) * STRIPE, end);
+      stripe_products(w, n, last, x, head.tables == FINE, y);
+    }
+  }
+}
+
+#if defined(__AVXVNNI__)
+void cml_fill_nibbles_avxvnni(cml_kernels *k) {
+#else
+void CML_SIMD(cml_fill_nibbles)(cml_kernels *k) {
+#endif
+  ordinary = *k;
+  k->compressed_bytes = nibbles_bytes;
+  k->compressed_pack = nibbles_pack;
+  k->compressed_room = nibbles_room;
+  k->compressed_arrange = nibbles_arrange;
+  k->compressed_product = nibbles_product;
+}
