@@ -661,7 +661,7 @@ void cml_conv_run(const cml_conv_call *call) {
   size_t cost = taps(v) * (v->channels / v->groups) * (cml_conv_is_depthwise(v) ? DEPTHWISE_COST : 1);
   size_t work = v->batch * (size_t)(v->out[0] * v->out[1] * v->out[2]) * v->outputs * cost;
   if (c.slots < cml_pool_threads(c.pool) || work < SERIAL_BELOW) c.pool = NULL; /* waking threads would take longer */
-  if (cml_depthwise_fits(c.k, v)) {
+  if (cml_depthwise_fits(c.k, v) && !(c.weights.half && cml_conv_slim(c.k, v))) {
     cml_depthwise_run(&c);
     return;
   }

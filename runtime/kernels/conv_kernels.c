@@ -374,7 +374,81 @@ VINLINE void uneven_groups(const int kind, const cml_depthwise *d) {
   }
 }
 
+enum { SUMS = CML_TILE_MAX > 6 ? 3 : 1 }; /* outputs that sum over all channels at once: 32 registers hold 7 pixels of 3, and their columns */
+
+/* Adds to them what n channels from c on give, a vector of them. width: of the kernel, 0: any. */
+VINLINE void add_channels(const int together, const int count, const int width, const int kind, const cml_depthwise *d, size_t o, size_t j, size_t c, size_t n, vf (*acc)[8]) {
+  const size_t size = x_size(kind), step = d->pixel * size, kw = width ? (size_t)width : d->kw, w_stride = d->w_stride, apart = d->kh * kw * w_stride;
+  const vi none = vi_set1(0);
+  const int64_t first = d->first + (int64_t)o;
+  const uint64_t inside = (uint64_t)d->columns;
+  const float *row = d->w + j * apart + c;
+  for (size_t r = 0; r < d->kh; r++, row += kw * w_stride) {
+    if (!d->rows[r]) continue;
+    const char *at = (const char *)d->rows[r] + c * size + first * (int64_t)step;
+    const float *w = row;
+    uint64_t column = (uint64_t)first;
+    vf x[8];
+    UNROLL for (int i = 0; i < together - 1; i++, at += step, column++) x[i] = x_load(column >= inside ? (const void *)zeros : at, kind, none, n);
+    for (size_t t = 0; t < kw; t += (size_t)together)
+      UNROLL for (int u = 0; u < together; u++)
+        if (t + (size_t)u < kw) {
+          x[(u + together - 1) % together] = x_load(column >= inside ? (const void *)zeros : at, kind, none, n);
+          UNROLL for (int m = 0; m < count; m++) {
+            vf weight = load_some(w + (size_t)m * apart, n);
+            UNROLL for (int i = 0; i < together; i++) acc[m][i] = vf_fma(x[(u + i) % together], weight, acc[m][i]);
+          }
+          at += step, column++, w += w_stride;
+        }
+  }
+}
+
+/* Several pixels of outputs [j, j + count), which sum over all channels: as depthwise_sliding, one vector of channels after the other in the same sums. */
+VINLINE void sums_together(const int together, const int count, const int width, const int kind, const cml_depthwise *d, size_t o, size_t j) {
+  vf acc[SUMS][8];
+  UNROLL for (int m = 0; m < count; m++)
+    UNROLL for (int i = 0; i < 8; i++) acc[m][i] = vf_zero();
+  size_t c = 0;
+  for (; c + W <= d->channels; c += W) add_channels(together, count, width, kind, d, o, j, c, W, acc);
+  if (c < d->channels) add_channels(together, count, width, kind, d, o, j, c, d->channels - c, acc);
+  UNROLL for (int m = 0; m < count; m++) {
+    const float bias = d->bias ? d->bias[j + (size_t)m] : 0;
+    float *to = (float *)d->y + j + (size_t)m, all[8];
+    vf_sum_4(acc[m], all), vf_sum_4(acc[m] + 4, all + 4);
+    for (size_t i = 0; i < (size_t)together && o + i < d->outputs; i++) {
+      float sum = all[i] + bias;
+      sum = sum < d->low ? d->low : sum;
+      to[(o + i) * d->y_pixel] = sum > d->high ? d->high : sum;
+    }
+  }
+}
+
+VINLINE void sums_of_row(const int width, const int kind, const cml_depthwise *d) {
+  for (size_t o = 0, step; o < d->outputs; o += step) {
+    step = next_outputs(d, &o);
+    for (size_t j = 0, n; j < d->sums; j += n) {
+      n = step < TOGETHER ? 1 : d->sums - j < SUMS ? d->sums - j : SUMS;
+      if (step < TOGETHER) sums_together(FEW, 1, 0, kind, d, o, j);
+      else if (n == 3) sums_together(TOGETHER, SUMS, width, kind, d, o, j);
+      else if (n == 2) sums_together(TOGETHER, SUMS < 2 ? SUMS : 2, width, kind, d, o, j);
+      else sums_together(TOGETHER, 1, width, kind, d, o, j);
+    }
+  }
+}
+
+static __attribute__((noinline)) void sums_3_floats(const cml_depthwise *d) { sums_of_row(3, FLOATS, d); }
+static __attribute__((noinline)) void sums_3_halves(const cml_depthwise *d) { sums_of_row(3, HALVES, d); }
+static __attribute__((noinline)) void sums_floats(const cml_depthwise *d) { sums_of_row(0, FLOATS, d); }
+static __attribute__((noinline)) void sums_halves(const cml_depthwise *d) { sums_of_row(0, HALVES, d); }
+
 static void depthwise_row(const cml_depthwise *d) {
+  if (d->sums) {
+    if (d->kw == 3 && d->x_half) sums_3_halves(d);
+    else if (d->kw == 3) sums_3_floats(d);
+    else if (d->x_half) sums_halves(d);
+    else sums_floats(d);
+    return;
+  }
   if (d->group > 1 && (W % d->group || d->channels < W)) {
     if (d->x_half) uneven_groups(HALVES, d);
     else uneven_groups(FLOATS, d);

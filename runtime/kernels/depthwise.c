@@ -1,5 +1,5 @@
-/* Depthwise convolutions, and those in groups of a few channels, of images with the channels last; input and output are read and
- * written where they lie.
+/* Depthwise convolutions, those in groups of a few channels, and those to a few outputs, of images with the channels last; input and
+ * output are read and written where they lie.
  *
  * A band of output rows is worked through in chunks of channels so narrow that the input rows of one output row stay in the
  * first-level cache: each of them is then read once from further away, and the band's rows stay in the second-level cache from
@@ -27,9 +27,16 @@ typedef struct job {
   bool staged;
 } job;
 
+/* Each output of a pixel sums over all channels, which come in vectors: the columns under a kernel's taps are loaded once for neighbouring outputs,
+ * from where they lie. */
+static bool sums_channels(const cml_kernels *k, const cml_conv *v) {
+  const bool shared = v->outputs == 1 || k->width >= 16; /* several outputs share what they load where there are registers for all */
+  return cml_conv_slim(k, v) && v->groups == 1 && shared && v->kernel[1] * v->kernel[2] > 1 && v->stride[2] == 1 && v->dilation[2] == 1;
+}
+
 bool cml_depthwise_fits(const cml_kernels *k, const cml_conv *v) {
   if (cml_conv_narrow(k, v) || cml_conv_multiplier(v)) return true;
-  bool fits = cml_conv_is_depthwise(v) && v->in_last && v->out_last && v->kernel[0] == 1 && v->in[0] == 1 && v->out[0] == 1 && v->offset[0] == 0 &&
+  bool fits = (cml_conv_is_depthwise(v) || sums_channels(k, v)) && v->in_last && v->out_last && v->kernel[0] == 1 && v->in[0] == 1 && v->out[0] == 1 && v->offset[0] == 0 &&
               v->kernel[1] <= CML_DEPTHWISE_ROWS;
   for (int i = 0; i < 3; i++) fits = fits && v->step[i] == 1 && v->place[i] == 0 && v->full[i] == v->out[i];
   return fits;
@@ -38,7 +45,7 @@ bool cml_depthwise_fits(const cml_kernels *k, const cml_conv *v) {
 /* Rows with zeros around them spare pixels that share vectors the question whether they are outside. */
 static bool stages(const cml_kernels *k, const cml_conv *v) {
   bool shares = 2 * v->channels <= k->width && !cml_conv_narrow(k, v) && v->stride[2] == 1;
-  return !cml_conv_multiplier(v) && v->dilation[1] == 1 && (shares || v->kernel[1] * v->kernel[2] >= STAGE_TAPS);
+  return !cml_conv_multiplier(v) && !sums_channels(k, v) && v->dilation[1] == 1 && (shares || v->kernel[1] * v->kernel[2] >= STAGE_TAPS);
 }
 
 static bool turns(const cml_kernels *k, const cml_conv *v) {
@@ -59,6 +66,7 @@ static cml_conv turn(cml_conv v) {
  * the next chunk. */
 static size_t chunk_channels(const cml_kernels *k, const cml_conv *v) {
   size_t each = cml_conv_multiplier(v);
+  if (sums_channels(k, v)) return v->outputs;
   if (each) return least(v->outputs, 4 * k->width * each);
   size_t vector = k->width * (v->in_half && !stages(k, v) ? 2 : 4), row = (size_t)v->kernel[1] * (size_t)(v->in[2] > 0 ? v->in[2] : 1) * vector, vectors = row < ROWS_BYTES ? ROWS_BYTES / row : 1;
   size_t line = vector < LINE ? LINE / vector : 1;
@@ -114,11 +122,13 @@ void cml_depthwise_row(const cml_conv_call *call, int64_t image, int64_t row, si
   d.outputs = outputs, d.channels = channels;
   d.kh = (size_t)v->kernel[1], d.kw = (size_t)v->kernel[2];
   d.group = cml_conv_narrow(call->k, v), d.multiplier = v->outputs / v->channels;
+  d.sums = sums_channels(call->k, v) ? v->outputs : 0;
   d.stride = v->stride[2], d.dilation = v->dilation[2];
-  d.w = (const float *)call->weights.packed + c, d.w_stride = v->outputs;
+  d.w = (const float *)call->weights.packed + c, d.w_stride = d.sums ? v->channels : v->outputs;
+  if (d.sums) d.channels = v->channels;
   d.bias = call->after.bias ? call->after.bias + c : NULL;
   d.y = (char *)call->y + at * out, d.y_pixel = pixel, d.y_half = v->out_half;
-  if (cml_epilogue_clamp(&call->after, &d.low, &d.high)) {
+  if (cml_epilogue_clamp(&call->after, &d.low, &d.high) && !(d.sums && v->out_half)) {
     call->k->depthwise(&d);
     return;
   }
@@ -132,7 +142,7 @@ void cml_depthwise_row(const cml_conv_call *call, int64_t image, int64_t row, si
 static void run_row(const job *j, int64_t image, int64_t row, size_t c, size_t channels, float *sums, stage *s) {
   const cml_conv *v = j->c->v;
   const void *rows[CML_DEPTHWISE_ROWS];
-  const size_t in = v->in_half ? 2 : 4, each = v->outputs / v->channels, plane = (size_t)(v->in[1] * v->in[2]), line = (size_t)(j->c->turned ? 1 : v->in[2]);
+  const size_t in = v->in_half ? 2 : 4, each = sums_channels(j->c->k, v) ? v->outputs : v->outputs / v->channels, plane = (size_t)(v->in[1] * v->in[2]), line = (size_t)(j->c->turned ? 1 : v->in[2]);
   for (int64_t i = 0; i < v->kernel[1]; i++) {
     int64_t h = row * v->stride[1] + v->offset[1] + i * v->dilation[1];
     bool outside = h < 0 || h >= v->in[1];

@@ -142,11 +142,14 @@ typedef struct cml_integer_tile {
  * outside [0, columns) are zeros.
  * With a group of 2, 4 or 8 (a divisor of the width and of channels) each output sums over all channels of its group as well:
  * channel i of it times w[((r * kw + t) * group + i) * w_stride + c].
- * With a multiplier m > 1 (and no group) output c reads channel c / m: there are m outputs for each channel of rows. */
+ * With a multiplier m > 1 (and no group) output c reads channel c / m: there are m outputs for each channel of rows.
+ * With sums (stride and dilation 1, no bytes, group or multiplier; y floats) each pixel has so many outputs, each of them the sum over all channels,
+ * w[((j * kh + r) * kw + t) * w_stride + c] output j's. */
 typedef struct cml_depthwise {
   size_t outputs, channels, kh, kw;
   size_t group;            /* 0 or 1: depthwise */
   size_t multiplier;       /* 0 or 1: as many outputs as channels */
+  size_t sums;             /* 0: an output is a channel's */
   const void *const *rows; /* kh of them, floats, halves or bytes */
   bool x_half, x_bytes;    /* bytes: less x_zero each; not with a group or multiplier */
   int32_t x_zero;

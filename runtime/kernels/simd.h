@@ -106,6 +106,14 @@ VINLINE void vh_store_n(cml_f16 *p, vf x, size_t n) { _mm256_mask_storeu_epi16(p
 #define CML_HAVE_SCALEF 1
 VINLINE vf vf_scalef(vf x, vf n) { return (vf)_mm512_scalef_ps((__m512)x, (__m512)n); } /* x 2^n */
 VINLINE float vf_sum(vf x) { return _mm512_reduce_add_ps((__m512)x); }
+VINLINE void vf_sum_4(const vf *x, float *to) { /* of four vectors, in fewer instructions than one by one */
+  __m512 a = _mm512_add_ps(_mm512_unpacklo_ps((__m512)x[0], (__m512)x[1]), _mm512_unpackhi_ps((__m512)x[0], (__m512)x[1]));
+  __m512 b = _mm512_add_ps(_mm512_unpacklo_ps((__m512)x[2], (__m512)x[3]), _mm512_unpackhi_ps((__m512)x[2], (__m512)x[3]));
+  __m512d c = _mm512_castps_pd(a), d = _mm512_castps_pd(b);
+  a = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(c, d)), _mm512_castpd_ps(_mm512_unpackhi_pd(c, d)));
+  __m256 e = _mm256_add_ps(_mm512_castps512_ps256(a), _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a), 1)));
+  _mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(e), _mm256_extractf128_ps(e, 1)));
+}
 VINLINE float vf_hmax(vf x) { return _mm512_reduce_max_ps((__m512)x); }
 VINLINE float vf_hmin(vf x) { return _mm512_reduce_min_ps((__m512)x); }
 
@@ -152,6 +160,10 @@ VINLINE float vf_sum(vf x) {
   a = _mm_add_ps(a, _mm_movehl_ps(a, a));
   return _mm_cvtss_f32(_mm_add_ss(a, _mm_movehdup_ps(a)));
 }
+VINLINE void vf_sum_4(const vf *x, float *to) {
+  __m256 a = _mm256_hadd_ps(_mm256_hadd_ps((__m256)x[0], (__m256)x[1]), _mm256_hadd_ps((__m256)x[2], (__m256)x[3]));
+  _mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1)));
+}
 VINLINE float vf_hmax(vf x) {
   __m128 a = _mm_max_ps(_mm256_castps256_ps128((__m256)x), _mm256_extractf128_ps((__m256)x, 1));
   a = _mm_max_ps(a, _mm_movehl_ps(a, a));
@@ -176,6 +188,9 @@ VINLINE void vf_store_n(float *p, vf x, size_t n) {
 VINLINE vf vf_max(vf a, vf b) { return vf_select(a > b, a, b); }
 VINLINE vf vf_min(vf a, vf b) { return vf_select(a < b, a, b); }
 VINLINE float vf_sum(vf x) { return (x[0] + x[2]) + (x[1] + x[3]); }
+VINLINE void vf_sum_4(const vf *x, float *to) {
+  for (int i = 0; i < 4; i++) to[i] = vf_sum(x[i]);
+}
 VINLINE float vf_hmax(vf x) {
   float a = x[0] > x[1] ? x[0] : x[1], b = x[2] > x[3] ? x[2] : x[3];
   return a > b ? a : b;

@@ -802,6 +802,44 @@ static void test_depthwise(void **state) {
   }
 }
 
+/* Outputs that sum over all channels, between guard pages: against sums in double. */
+static void test_channel_sums(void **state) {
+  (void)state;
+  const cml_kernels *k;
+  EACH_TABLE(k) {
+    for (int round = 0; round < 400; round++) {
+      const size_t channels = between(1, 70), kh = between(1, 4), kw = rnd() % 2 ? 3 : between(1, 16), outputs = between(1, 30), sums = between(1, 5), apart = sums + rnd() % 3;
+      const int64_t first = (int64_t)between(0, 9) - 6, columns = (int64_t)between(1, outputs + 8);
+      const bool half = rnd() % 2;
+      const size_t count = (size_t)columns * channels, all = kh * kw * channels;
+      char *x = (char *)at_end(0, kh * count * (half ? 2 : 4));
+      float *w = at_end(1, sums * all * 4), *bias = at_end(2, sums * 4), *y = at_end(3, ((outputs - 1) * apart + sums) * 4);
+      const void *rows[4];
+      fill(w, sums * all), fill(bias, sums);
+      for (size_t i = 0; i < kh * count; i++) {
+        float v;
+        fill(&v, 1);
+        if (half) ((cml_f16 *)(void *)x)[i] = cml_f16_from_f32(v);
+        else ((float *)(void *)x)[i] = v;
+      }
+      for (size_t r = 0; r < kh; r++) rows[r] = rnd() % 4 ? x + r * count * (half ? 2 : 4) : NULL;
+      k->depthwise(&(cml_depthwise){.outputs = outputs, .channels = channels, .kh = kh, .kw = kw, .sums = sums, .rows = rows, .x_half = half, .stride = 1, .dilation = 1,
+                                    .first = first, .columns = columns, .pixel = channels, .w = w, .w_stride = channels, .bias = rnd() % 2 ? bias : memset(bias, 0, sums * 4),
+                                    .low = -2, .high = 3, .y = y, .y_pixel = apart});
+      for (size_t o = 0; o < outputs; o++)
+        for (size_t j = 0; j < sums; j++) {
+          double want = (double)bias[j];
+          for (size_t t = 0; t < kh * kw; t++) {
+            const int64_t column = first + (int64_t)(o + t % kw);
+            for (size_t c = 0; rows[t / kw] && column >= 0 && column < columns && c < channels; c++)
+              want += any_at(rows[t / kw], half, column * (int64_t)channels + (int64_t)c) * (double)w[j * all + t * channels + c];
+          }
+          assert_true(fabs((double)y[o * apart + j] - fmin(fmax(want, -2), 3)) < 1e-4);
+        }
+    }
+  }
+}
+
 /* Rows anywhere, to floats or halves: the same results as over one array. */
 static void test_unary_rows(void **state) {
   (void)state;
@@ -1151,7 +1189,7 @@ int main(int argc, char **argv) {
   guard_buffers();
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_f16),  cmocka_unit_test(test_unary), cmocka_unit_test(test_unary_f16), cmocka_unit_test(test_unary_rows), cmocka_unit_test(test_binary), cmocka_unit_test(test_remainders), cmocka_unit_test(test_running_sums), cmocka_unit_test(test_binary_f16), cmocka_unit_test(test_same_halves), cmocka_unit_test(test_pow),
-      cmocka_unit_test(test_rows), cmocka_unit_test(test_lstm_cell), cmocka_unit_test(test_gemm), cmocka_unit_test(test_slim_tile), cmocka_unit_test(test_packed_tile), cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_attend), cmocka_unit_test(test_interpolate), cmocka_unit_test(test_pool_lines), cmocka_unit_test(test_rms_norm), cmocka_unit_test(test_depthwise), cmocka_unit_test(test_fold_rows),
+      cmocka_unit_test(test_rows), cmocka_unit_test(test_lstm_cell), cmocka_unit_test(test_gemm), cmocka_unit_test(test_slim_tile), cmocka_unit_test(test_packed_tile), cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_attend), cmocka_unit_test(test_interpolate), cmocka_unit_test(test_pool_lines), cmocka_unit_test(test_rms_norm), cmocka_unit_test(test_depthwise), cmocka_unit_test(test_channel_sums), cmocka_unit_test(test_fold_rows),
       cmocka_unit_test(test_pack_panel), cmocka_unit_test(test_softening), cmocka_unit_test(test_sampling), cmocka_unit_test(test_fourier), cmocka_unit_test(test_fourier_parts), cmocka_unit_test(test_transpose),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
