@@ -107,7 +107,9 @@ static void decode(const cml_kernels *k, const cml_attention *a, size_t begin, s
   for (size_t i = 0; i < n; i++)
     load_rows(k, a, &a->q, base_of(a, &a->q, (begin + i) / a->queries) + (int64_t)((begin + i) % a->queries) * a->q.row, 1, q + i * a->depth, a->depth);
   k->binary_scalar(CML_BINARY_MUL, q, a->scale, false, q, n * a->depth);
-  k->attend_keys(n, a->keys, a->depth, q, (const char *)a->k.data + (size_t)base_of(a, &a->k, first) * size, a->half, (size_t)a->k.row, scores, stride);
+  const char *keys = (const char *)a->k.data + (size_t)base_of(a, &a->k, first) * size;
+  if (n == 1) k->gemv_rows(a->keys, a->depth, keys, a->half, (size_t)a->k.row, q, scores); /* as many streams, and nothing to turn */
+  else k->attend_keys(n, a->keys, a->depth, q, keys, a->half, (size_t)a->k.row, scores, stride);
   for (size_t i = 0; i < n; i++) {
     add_masks(k, a, (begin + i) / a->queries, (begin + i) % a->queries, 1, 0, scores + i * stride, 0, a->keys);
     k->softmax(scores + i * stride, scores + i * stride, a->keys);

@@ -411,7 +411,7 @@ static void run_few(void *context, size_t begin, size_t end) {
     const char *b = (const char *)f->y->data + (batch_offset(p, p->b_batch, at) + (int64_t)first * p->b_column) * (half ? 2 : 4);
     if (p->b_column == 1) f->k->attend_values(rows, depth, n, a, a_row, b, half, (size_t)p->b_depth, c, c_row);
     else
-      for (size_t r = 0; r < rows; r++) f->k->attend_keys(1, n, depth, a + r * a_row, b, half, (size_t)p->b_column, c + r * c_row, 0);
+      for (size_t r = 0; r < rows; r++) f->k->gemv_rows(n, depth, b, half, (size_t)p->b_column, a + r * a_row, c + r * c_row);
   }
 }
 
