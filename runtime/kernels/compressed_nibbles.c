@@ -15,7 +15,7 @@
  * Tables are 48 bytes for a nibble, so the depth is cut into pieces, whose tables stay in the first-level cache for a stripe of rows; each piece has a
  * unit of its own, so that a large element costs its neighbours precision and not all. In memory a stripe is its pieces, a piece its blocks of a
  * register's rows, a block its groups. Lane 4 j + i is row W i + j of its block: bytes i of all dwords are neighbouring rows.
- * Errors are worked out for each vector, from its units: coarse tables, or fine ones where large elements make units large, or floats. */
+ * Errors are worked out for each vector, from its units: coarse tables in float16 programs, fine ones, or floats where large elements make units large. */
 #include "compressed_digits.h"
 
 enum { PLANES = 3, TABLES = 4, TABLE = 16, REGISTER = 4 * W, BLOCK = REGISTER };
@@ -171,13 +171,13 @@ static float piece_factor(const cml_compressed *w, const float *x, size_t n, flo
 
 /* Which tables suffice. Errors of a group's sums are those of rounding four of them, 1/12 in squares, and of averages: the square of a quarter of what
  * is averaged, each. units: the squares of coarse tables' units, for all groups. A float16 program may have errors 84 dB below what products are in the
- * mean (two_digits_suffice), a float32 one 99, or 96 where floats are what is left. Where few products are added up, six deviations must be within 2^-20
+ * mean (two_digits_suffice), a float32 one 114, or 96 where floats are what is left. Where few products are added up, six deviations must be within 2^-20
  * of the sum of their sizes. */
 static int choose_tables(const cml_compressed *w, const palette *t, double total, double largest, double units) {
   const double product = (total - largest) / (double)w->depth * (double)t->mean, mean = product * product * (double)w->depth;
   const double sizes = total * (double)t->largest, few = 0x1p-40 / 36 * sizes * sizes;
   const double coarse = (4 / 12. + 2 / 4. + 4 / 4.) * units, fine = (4 / 12. + 2 / 4.) / 4 * units;
-  if (coarse <= few && coarse <= (w->vectors_half ? 0x1p-28 : 0x1p-33) * mean) return COARSE;
+  if (coarse <= few && coarse <= (w->vectors_half ? 0x1p-28 : 0x1p-38) * mean) return COARSE;
   if (w->vectors_half) return fine <= 0x1p-28 * mean ? FINE : FLOATS;
   return fine <= few && fine <= 0x1p-32 * mean ? FINE : FLOATS;
 }
