@@ -11,6 +11,12 @@ enum { AHEAD = 8192 }; /* bytes from what is read to what is asked for, of all r
 enum { NEAR = 512 };   /* to what should be in the first-level cache by now */
 enum { HEAD = 16 };    /* floats */
 
+/* Into the second-level cache: the first one holds tables. */
+VINLINE void ask(const uint8_t *p) {
+  _mm_prefetch((const char *)p, _MM_HINT_T1);
+  __asm__ volatile(""); /* where it stands: compilers gather them, and bursts wait for one another */
+}
+
 /* The power of two that brings numbers up to `largest` into so many digits to the base of 256. */
 VINLINE int digits_exponent(double largest, int digits) {
   int e = 0;
@@ -31,8 +37,8 @@ VINLINE vf load_elements(const float *x, size_t at, size_t n) {
 
 /* Whether two digits do in place of three for numbers of float16 programs. Numbers err by at most half of what the last digit counts, and float16's
  * within a factor of 16 of the largest one not at all. An error of 2^-14 of the mean size of the numbers (without the largest: what it is multiplied
- * with may be zero), is one of 84 dB below a sum of many products, where rounding that sum to float16 is one of 74 dB. added: what errors add up to may not be more,
- * either, as they are multiplied with weights that may have one sign. */
+ * with may be zero), is one of 84 dB below a sum of many products, where rounding that sum to float16 is one of 74 dB. added: what
+ * errors add up to may not be more, either, as they are multiplied with weights that may have one sign. */
 VINLINE bool two_digits_err_little(const float *x, size_t n, double largest, const bool added) {
   const int e = digits_exponent(largest, 2);
   const float first = ldexpf(1, e / 2), second = ldexpf(1, e - e / 2); /* 2^e may be too large for a float */

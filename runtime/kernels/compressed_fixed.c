@@ -352,14 +352,13 @@ static void product_by_digits(const cml_compressed *w, size_t begin, size_t end,
 
 /* Neighbouring vectors in fixed point, of `left`, that are multiplied at once. */
 static size_t together(const cml_compressed *w, const float *x, size_t room, size_t left) {
-  enum { MOST = 4 };
   size_t n = 0;
   if (!w->packed || !(w->scale || in_pairs(w))) return 1;
-  for (fixed_head head; n < left && n < MOST; n++) {
+  for (fixed_head head; n < left && n < MOST_TOGETHER; n++) {
     memcpy(&head, x + n * room, sizeof head);
     if (!head.planes) break;
   }
-  return n == MOST ? MOST : n > 1 ? 2 : 1;
+  return n == MOST_TOGETHER ? MOST_TOGETHER : n > 1 ? 2 : 1;
 }
 
 static void multiply(const cml_compressed *w, size_t begin, size_t end, const float *x, size_t room, size_t vectors, float *y, size_t y_stride) {

@@ -6,6 +6,7 @@
 #include "compressed_digits.h"
 
 enum { PLANES = 3, PLANE = 64 }; /* planes at most; bytes */
+enum { MOST_TOGETHER = 4 };     /* vectors that share the codes */
 
 /* How an arranged vector begins. */
 typedef struct fixed_head {
@@ -51,12 +52,6 @@ VINLINE __m512i look_up_bytes(__m512i code, __mmask64 upper, const __m512i *tabl
 VINLINE __m512i load_bytes(const uint8_t *row, size_t at, size_t end) {
   if (!row || at >= end) return _mm512_setzero_si512();
   return at + 64 <= end ? _mm512_loadu_si512(row + at) : _mm512_maskz_loadu_epi8(UINT64_MAX >> (64 - (end - at)), row + at);
-}
-
-/* Into the second-level cache: the first one holds tables. */
-VINLINE void ask(const uint8_t *p) {
-  _mm_prefetch((const char *)p, _MM_HINT_T1);
-  __asm__ volatile(""); /* where it stands: compilers gather them, and bursts wait for one another */
 }
 
 /* The largest sum of the sizes of `n` neighbouring elements, from a multiple of n on; n: 1, 2, 4 or 8. */
@@ -116,7 +111,7 @@ void cml_pack_dwords(const uint8_t *const *rows, size_t row_bytes, size_t dwords
 size_t cml_pairs_bytes(const cml_compressed *w);
 void cml_pairs_pack(const cml_compressed *w, size_t begin, size_t end, void *to);
 size_t cml_pairs_room(const cml_compressed *w);
-/* Returns the head's planes, and what sums begin with. */
+/* Returns which tables these are, for the head's planes, and what sums begin with. */
 int cml_pairs_arrange(const cml_compressed *w, const float *x, void *arranged, float *sum);
 /* All vectors in fixed point. */
 void cml_pairs_product(const cml_compressed *w, size_t begin, size_t end, float *const *x, const fixed_head *heads, size_t vectors, float *y,

@@ -173,20 +173,18 @@ static void pack_piece(const cml_compressed *w, const uint8_t *const *rows, size
   for (size_t r = 0; r < BLOCK && w->bits == 6; r++) pack_sixes(rows[r], row_bytes, groups, r, to);
 }
 
-static void renumber(const cml_compressed *w, size_t n, char *codes, size_t bytes) {
-  order o;
+static void renumber(const order *o, char *codes, size_t bytes) {
   __m512i table[4];
-  if (palette_planes(w, n) == 2) return;
-  order_entries(w, n, &o);
-  for (size_t i = 0; i < 4; i++) table[i] = _mm512_loadu_si512(o.place + i * REGISTER);
+  for (size_t i = 0; i < 4; i++) table[i] = _mm512_loadu_si512(o->place + i * REGISTER);
   for (size_t i = 0; i < bytes; i += REGISTER) {
     __m512i code = _mm512_loadu_si512(codes + i);
     _mm512_storeu_si512(codes + i, look_up_bytes(code, _mm512_movepi8_mask(code), table));
   }
 }
 
-/* By how much entries are larger than the digits that stand for them, as bytes. Returns what 1 is of these; 0: there are none. */
-static double entry_errors(const cml_compressed *w, size_t n, int8_t *errors) {
+/* By how much entries are larger than the digits that stand for them, as bytes. o: of palettes whose codes are renumbered. Returns what 1 is of
+ * these; 0: there are none. */
+static double entry_errors(const cml_compressed *w, size_t n, const order *o, int8_t *errors) {
   enum { PARTS = 254 }; /* of an error of up to half a unit */
   const size_t entries = (size_t)1 << w->bits;
   const float *t = palette_of(w, n);
@@ -198,24 +196,21 @@ static double entry_errors(const cml_compressed *w, size_t n, int8_t *errors) {
     }
     return ldexp(1, -e) / PARTS;
   }
-  if (w->bits != 8) return 0;
-  order o;
-  order_entries(w, n, &o);
-  for (size_t i = 0; i < 256; i++) {
-    int error = o.cut[0][i] - o.place[i];
+  for (size_t i = 0; i < 256 && o; i++) {
+    int error = o->cut[0][i] - o->place[i];
     errors[i] = (int8_t)(error > 127 ? 127 : error < -127 ? -127 : error);
   }
-  return o.unit;
+  return o ? o->unit : 0;
 }
 
 /* What the weights of a block's rows are larger, in the mean, than what stands for them: x's mean would add that up where random errors cancel. The rows
  * share a palette; 0 where it has three digits, and for rows beyond the last. */
-static void find_mean_errors(const cml_compressed *w, size_t n, float *to) {
+static void find_mean_errors(const cml_compressed *w, size_t n, const order *o, float *to) {
   const size_t row_bytes = w->depth * w->bits / 8;
   int8_t errors[256];
   __m512i table[4];
   memset(to, 0, BLOCK * sizeof *to);
-  const double unit = entry_errors(w, n, errors);
+  const double unit = entry_errors(w, n, o, errors);
   if (!(unit > 0)) return;
   for (size_t i = 0; i < 4; i++) table[i] = _mm512_loadu_si512(errors + i * REGISTER);
   for (size_t r = 0; r < BLOCK && n + r < w->columns; r++) {
@@ -235,15 +230,20 @@ static float *mean_errors(const cml_compressed *w, const void *packed) { return 
 
 void cml_lanes_pack(const cml_compressed *w, size_t begin, size_t end, void *to) {
   const size_t row_bytes = w->depth * w->bits / 8, groups = group_count(w), piece = piece_groups(w);
+  order of_palette, *o = NULL; /* of palettes whose codes are renumbered */
   for (size_t n = begin; n < end; n += BLOCK) {
     const uint8_t *rows[BLOCK];
+    if (w->bits == 8 && (n == begin || n % w->table_rows == 0)) {
+      o = palette_planes(w, n) == PLANES ? &of_palette : NULL;
+      if (o) order_entries(w, n, o);
+    }
     for (size_t r = 0; r < BLOCK; r++) rows[r] = n + r < w->columns ? w->codes + (n + r) * row_bytes : NULL;
     for (size_t g = 0; g < groups; g += piece) {
       size_t some = groups - g < piece ? groups - g : piece;
       pack_piece(w, rows, g, some, (char *)to + piece_at(w, n, g, some));
-      if (w->bits == 8) renumber(w, n, (char *)to + piece_at(w, n, g, some), BLOCK * some * group_bytes(w));
+      if (o) renumber(o, (char *)to + piece_at(w, n, g, some), BLOCK * some * group_bytes(w));
     }
-    if (has_errors(w)) find_mean_errors(w, n, mean_errors(w, to) + n);
+    if (has_errors(w)) find_mean_errors(w, n, o, mean_errors(w, to) + n);
   }
 }
 

@@ -16,12 +16,11 @@
  * unit of its own, so that a large element costs its neighbours precision and not all. In memory a stripe is its pieces, a piece its blocks of a
  * register's rows, a block its groups. Lane 4 j + i is row W i + j of its block: bytes i of all dwords are neighbouring rows.
  * Errors are worked out for each vector, from its units: coarse tables in float16 programs, fine ones, or floats where large elements make units large. */
-#include "compressed_digits.h"
+#include "compressed_pieces.h"
 
 enum { PLANES = 3, TABLES = 4, TABLE = 16, REGISTER = 4 * W, BLOCK = REGISTER };
 enum { ROW_BYTES = 2, GROUP_BYTES = ROW_BYTES * REGISTER, GROUP_TABLES = TABLES * PLANES * TABLE }; /* of a group: a row's bytes, all rows', its tables' */
-enum { PIECE = 64, STRIPE = 4096 }; /* groups, such that sums of words stay below 2^15; rows */
-enum { FLOATS, COARSE, FINE };
+enum { PIECE = 64 }; /* groups, such that sums of words stay below 2^15 */
 
 #if defined(__AVX512F__)
 typedef __m512i bytes;
@@ -59,28 +58,16 @@ typedef struct nibbles_head {
   int32_t tables;
 } nibbles_head;
 
-typedef struct scale {
-  float unit;     /* of a piece's sums */
-  int32_t offset; /* what they begin with, in such units */
-} scale;
-
 static size_t group_codes(const cml_compressed *w) { return ROW_BYTES * 8 / w->bits; }
 static size_t group_count(const cml_compressed *w) { return (w->depth + group_codes(w) - 1) / group_codes(w); }
-static size_t piece_count(const cml_compressed *w) { return (group_count(w) + PIECE - 1) / PIECE; }
-static size_t round_up(size_t x, size_t to) { return (x + to - 1) / to * to; }
-static size_t at_most(size_t n, size_t most) { return n < most ? n : most; }
+static pieces pieces_of(const cml_compressed *w) { return (pieces){group_count(w), PIECE, BLOCK, ROW_BYTES, GROUP_TABLES}; }
 static bool in_nibbles(const cml_compressed *w) { return w->packed && !w->scale; }
-
-/* Where the codes of block n begin that belong to the piece from group g on, which has `groups`. */
-static size_t piece_at(const cml_compressed *w, size_t n, size_t g, size_t groups) {
-  size_t stripe = n / STRIPE * STRIPE, rows = at_most(round_up(w->columns - stripe, BLOCK), STRIPE);
-  return (stripe * group_count(w) + rows * g + (n - stripe) * groups) * ROW_BYTES;
-}
 
 static size_t nibbles_bytes(const cml_compressed *w) {
   const bool narrow = w->bits < 3 || (w->bits == 4 && W < 16); /* with AVX-512 floats of 4 bits are two instructions, and as fast */
   if (w->scale || !narrow || w->columns < CML_COMPRESSED_ROWS || w->table_rows != w->columns) return ordinary.compressed_bytes(w);
-  return round_up(w->columns, BLOCK) * group_count(w) * ROW_BYTES;
+  const pieces p = pieces_of(w);
+  return pieces_bytes(&p, w);
 }
 
 /* ---- packing ---- */
@@ -92,7 +79,7 @@ static void pack_rows(const uint8_t *const *rows, size_t some, size_t all, uint8
     __m128i a[4];
     for (size_t i = 0; i < 4; i++) {
       uint8_t copy[16] = {0};
-      if (rows[i] && b < some) memcpy(copy, rows[i] + b, at_most(some - b, 16));
+      if (rows[i] && b < some) memcpy(copy, rows[i] + b, least(some - b, 16));
       memcpy(&a[i], copy, sizeof copy);
     }
     __m128i low = _mm_unpacklo_epi8(a[0], a[1]), low2 = _mm_unpacklo_epi8(a[2], a[3]);
@@ -113,51 +100,41 @@ static void pack_piece(const cml_compressed *w, size_t n, size_t at, size_t grou
 }
 
 static void nibbles_pack(const cml_compressed *w, size_t begin, size_t end, void *to) {
-  const size_t groups = group_count(w);
+  const pieces p = pieces_of(w);
   for (size_t n = begin; n < end; n += BLOCK)
-    for (size_t g = 0, some; g < groups; g += some) {
-      some = at_most(groups - g, PIECE);
-      pack_piece(w, n, g * ROW_BYTES, some, (uint8_t *)to + piece_at(w, n, g, some));
+    for (size_t g = 0, some; g < p.groups; g += some) {
+      some = least(p.groups - g, PIECE);
+      pack_piece(w, n, g * ROW_BYTES, some, (uint8_t *)to + piece_at(&p, w, n, g, some));
     }
 }
 
 /* ---- arranging ---- */
 
-static scale *scales_of(const cml_compressed *w, void *tables) { return (void *)((char *)tables + group_count(w) * GROUP_TABLES); }
-
 static size_t nibbles_room(const cml_compressed *w) {
-  size_t room = ordinary.compressed_room(w), here = (group_count(w) * GROUP_TABLES + round_up(piece_count(w) * sizeof(scale), 64)) / sizeof(float);
+  const pieces p = pieces_of(w);
+  size_t room = ordinary.compressed_room(w), here = pieces_room(&p);
   return in_nibbles(w) ? HEAD + (room > here ? room : here) : room;
 }
 
-/* A palette around its middle. */
+/* Entries less the palette's middle, of a nibble's j-th code, for its 16 sums. */
 typedef struct palette {
-  float middle, reach;     /* entries are from middle - reach to middle + reach */
-  float largest, mean;     /* of their sizes; the mean without the largest */
-  vf entries[4][16 / W];   /* less the middle, of a nibble's j-th code, for its 16 sums */
+  range of;
+  vf entries[4][16 / W];
 } palette;
 
 static palette read_palette(const cml_compressed *w) {
   const size_t entries = (size_t)1 << w->bits;
-  palette t = {.largest = 0};
-  float least = w->table[0], most = least, sum = 0, own[16];
-  for (size_t i = 0; i < entries; i++) {
-    float v = w->table[i];
-    least = fminf(least, v), most = fmaxf(most, v), sum += fabsf(v), t.largest = fmaxf(t.largest, fabsf(v));
-  }
-  t.mean = (sum - t.largest) / (float)entries;
-  t.middle = 0.5f * least + 0.5f * most;
-  t.reach = fmaxf(most - t.middle, t.middle - least);
+  palette t = {.of = range_of(w)};
+  float own[16];
   for (size_t j = 0; j < 4 / w->bits; j++) {
-    for (size_t i = 0; i < 16; i++) own[i] = w->table[i >> j * w->bits & (entries - 1)] - t.middle;
+    for (size_t i = 0; i < 16; i++) own[i] = w->table[i >> j * w->bits & (entries - 1)] - t.of.middle;
     memcpy(t.entries[j], own, sizeof own);
   }
   return t;
 }
 
-/* What a piece's products are multiplied with to become whole numbers of coarse tables (of fine ones twice that): a group's four sums, which begin up to
- * 5 below 0, must stay below 256 units of the highest digit. */
-static float piece_factor(const cml_compressed *w, const float *x, size_t n, float reach) {
+/* The largest sum of the sizes of a group's elements. */
+static float largest_group(const cml_compressed *w, const float *x, size_t n) {
   const size_t codes = group_codes(w);
   float largest = 0;
   for (size_t i = 0; i < n; i += codes) {
@@ -165,21 +142,7 @@ static float piece_factor(const cml_compressed *w, const float *x, size_t n, flo
     for (size_t j = i; j < i + codes && j < n; j++) sum += fabsf(x[j]);
     largest = fmaxf(largest, sum);
   }
-  const float all = 255 * 0x1p14f - 64, range = 2 * reach * largest;
-  return range > 0 ? fminf(all / range, 0x1p120f) : 0;
-}
-
-/* Which tables suffice. Errors of a group's sums are those of rounding four of them, 1/12 in squares, and of averages: the square of a quarter of what
- * is averaged, each. units: the squares of coarse tables' units, for all groups. A float16 program may have errors 84 dB below what products are in the
- * mean (two_digits_suffice), a float32 one 114, or 96 where floats are what is left. Where few products are added up, six deviations must be within 2^-20
- * of the sum of their sizes. */
-static int choose_tables(const cml_compressed *w, const palette *t, double total, double largest, double units) {
-  const double product = (total - largest) / (double)w->depth * (double)t->mean, mean = product * product * (double)w->depth;
-  const double sizes = total * (double)t->largest, few = 0x1p-40 / 36 * sizes * sizes;
-  const double coarse = (4 / 12. + 2 / 4. + 4 / 4.) * units, fine = (4 / 12. + 2 / 4.) / 4 * units;
-  if (coarse <= few && coarse <= (w->vectors_half ? 0x1p-28 : 0x1p-38) * mean) return COARSE;
-  if (w->vectors_half) return fine <= 0x1p-28 * mean ? FINE : FLOATS;
-  return fine <= few && fine <= 0x1p-32 * mean ? FINE : FLOATS;
+  return largest;
 }
 
 /* The table of a nibble of codes by its sums less the least one. */
@@ -208,15 +171,15 @@ VINLINE scale arrange_piece(const bool fine, const size_t codes, const palette *
   for (size_t i = 0; i < groups * TABLES; i++) {
     float v[4] = {0}, size = 0;
     for (size_t j = 0; j < codes; j++) v[j] = i * codes + j < n ? x[i * codes + j] * factor : 0, size += fabsf(v[j]);
-    const int32_t least = -(int32_t)(size * t->reach * 0.25f) - 1;
+    const int32_t lowest = -(int32_t)(size * t->of.reach * 0.25f) - 1;
     vi q[16 / W];
     CML_UNROLL for (int h = 0; h < 16 / W; h++) {
-      vf sum = vf_set1((float)(-4 * least));
+      vf sum = vf_set1((float)(-4 * lowest));
       CML_UNROLL for (size_t j = 0; j < codes; j++) sum = vf_fma(vf_set1(v[j]), t->entries[j][h], sum);
       q[h] = vf_int(sum);
     }
     store_table(fine, q, to + i * PLANES * TABLE);
-    offset += least;
+    offset += lowest;
   }
   return (scale){factor > 0 ? (float)averaged / factor : 0, offset * (4 / averaged) - (int32_t)groups / 2};
 }
@@ -237,29 +200,29 @@ static nibbles_head arrange_tables(const cml_compressed *w, const float *x, uint
   static arrange_function *const functions[2][3] = {{coarse_4, coarse_2, coarse_1}, {fine_4, fine_2, fine_1}};
   const palette t = read_palette(w);
   const size_t groups = group_count(w), elements = PIECE * group_codes(w);
-  scale *scales = scales_of(w, to);
+  const pieces p = pieces_of(w);
+  scale *scales = scales_of(&p, to);
   double total = 0, plain = 0, largest = 0, units = 0;
   for (size_t i = 0; i < w->depth; i += elements) {
-    const size_t n = at_most(w->depth - i, elements);
+    const size_t n = least(w->depth - i, elements);
     vf sizes = vf_zero(), all = vf_zero(), large = vf_zero();
     for (size_t j = 0; j < n; j += W) {
       vf v = load_elements(x + i, j, n);
       sizes += vf_abs(v), large = vf_max(large, vf_abs(v)), all += v;
     }
     total += (double)vf_sum(sizes), plain += (double)vf_sum(all), largest = fmax(largest, (double)vf_hmax(large));
-    const float factor = piece_factor(w, x + i, n, t.reach);
+    const float factor = piece_factor(largest_group(w, x + i, n), &t.of);
     scales[i / elements].unit = factor;
     if (factor > 0) units += (double)(n + group_codes(w) - 1) / (double)group_codes(w) / ((double)factor * (double)factor);
   }
-  if (!(total * (double)t.reach <= 1e36 && total <= 1e36) || (t.reach > 0 && t.reach < 0x1p-60f)) return (nibbles_head){0};
-  const int tables = choose_tables(w, &t, total, largest, units);
+  const int tables = choose_tables(w, &t.of, total, largest, units);
   arrange_function *arrange = functions[tables == FINE][w->bits / 2];
   for (size_t g = 0; g < groups && tables; g += PIECE) {
     const size_t at = g * group_codes(w), n = w->depth - at;
     scale *s = scales + g / PIECE;
-    *s = arrange(&t, x + at, n, at_most(groups - g, PIECE), tables == FINE ? 2 * s->unit : s->unit, to + g * GROUP_TABLES);
+    *s = arrange(&t, x + at, n, least(groups - g, PIECE), tables == FINE ? 2 * s->unit : s->unit, to + g * GROUP_TABLES);
   }
-  return (nibbles_head){(float)(plain * (double)t.middle), tables};
+  return (nibbles_head){(float)(plain * (double)t.of.middle), tables};
 }
 
 static void nibbles_arrange(const cml_compressed *w, const float *x, float *arranged) {
@@ -274,18 +237,6 @@ static void nibbles_arrange(const cml_compressed *w, const float *x, float *arra
 
 /* ---- products ---- */
 
-/* A block's codes of a piece; how many bytes of the rows that are multiplied are left from there in this piece, and where they begin in the next. */
-typedef struct stretch {
-  const uint8_t *codes, *next;
-  size_t left, groups;
-} stretch;
-
-/* Into the second-level cache: the first one holds tables. */
-VINLINE void ask(const uint8_t *p) {
-  _mm_prefetch((const char *)p, _MM_HINT_T1);
-  __asm__ volatile(""); /* where it stands: compilers gather them, and bursts wait for one another */
-}
-
 /* Sums of words, and of the upper bytes of words. */
 VINLINE void widen(bytes *sums, bytes a) {
   sums[0] = add_words(sums[0], a);
@@ -296,7 +247,7 @@ VINLINE void widen(bytes *sums, bytes a) {
 VINLINE void add_sums(const bool fine, bytes (*acc)[2], scale s, size_t rows, float *y) {
   const int counts[PLANES] = {1, fine ? 128 : 64, fine ? 16384 : 4096};
   CML_UNROLL for (size_t i = 0; i < 4; i++) {
-    const size_t some = rows > i * W ? at_most(rows - i * W, W) : 0;
+    const size_t some = rows > i * W ? least(rows - i * W, W) : 0;
     vi sum = vi_set1(s.offset);
     CML_UNROLL for (int p = 0; p < PLANES; p++)
       sum += products_of_words(i % 2 ? acc[p][1] : without_odd(acc[p][0], acc[p][1]), i / 2 ? counts[p] << 16 : counts[p]);
@@ -340,24 +291,9 @@ static __attribute__((noinline)) void coarse_sums(const stretch *from, const uin
   sums_of_block(false, from, tables, s, rows, y);
 }
 
-/* Rows [begin, end) of a stripe: a piece of the depth after the other. */
-static void stripe_products(const cml_compressed *w, size_t begin, size_t end, const float *x, bool fine, float *y) {
-  const size_t groups = group_count(w);
-  const uint8_t *codes = w->packed, *tables = (const uint8_t *)(x + HEAD);
-  const scale *scales = scales_of(w, (void *)(uintptr_t)tables);
-  for (size_t g = 0, some; g < groups; g += some) {
-    some = at_most(groups - g, PIECE);
-    const size_t row = some * ROW_BYTES, all = round_up(end - begin, BLOCK) * row, after = at_most(groups - g - some, PIECE);
-    const uint8_t *from = codes + piece_at(w, begin, g, some), *next = after ? codes + piece_at(w, begin, g + some, after) : from + all;
-    for (size_t n = begin; n < end; n += BLOCK) {
-      const size_t at = (n - begin) * row;
-      const stretch s = {from + at, next, all - at, some};
-      (fine ? fine_sums : coarse_sums)(&s, tables + g * GROUP_TABLES, scales[g / PIECE], at_most(end - n, BLOCK), y + n);
-    }
-  }
-}
-
 static void nibbles_product(const cml_compressed *w, size_t begin, size_t end, const float *x, size_t vectors, float *y, size_t y_stride) {
+  static piece_function *const functions[] = {[COARSE] = coarse_sums, [FINE] = fine_sums};
+  const pieces p = pieces_of(w);
   const size_t room = nibbles_room(w);
   if (!in_nibbles(w)) {
     ordinary.compressed_product(w, begin, end, x, vectors, y, y_stride);
@@ -370,11 +306,8 @@ static void nibbles_product(const cml_compressed *w, size_t begin, size_t end, c
       ordinary.compressed_product(w, begin, end, x + HEAD, 1, y, y_stride);
       continue;
     }
-    for (size_t n = begin; n < end; n++) y[n] = head.sum;
-    for (size_t n = begin, last; n < end; n = last) {
-      last = at_most((n / STRIPE + 1) * STRIPE, end);
-      stripe_products(w, n, last, x, head.tables == FINE, y);
-    }
+    const uint8_t *tables = (const uint8_t *)(x + HEAD);
+    piece_products(&p, w, functions, begin, end, 1, &tables, &head.tables, &head.sum, y, y_stride);
   }
 }
 

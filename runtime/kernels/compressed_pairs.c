@@ -19,30 +19,18 @@
  * Errors are worked out for each vector, from its units: coarse tables (for normal numbers 109 dB: float16 programs take these), fine ones
  * (118), or floats where large elements make units large. */
 #include "compressed_fixed.h"
+#include "compressed_pieces.h"
 
 enum { BLOCK = CML_COMPRESSED_ROWS, REGISTER = 64, GROUP = 8, ROW_BYTES = 3, TABLES = 4 }; /* of a group: elements, bytes in a row, tables */
-enum { PIECE = 16, STRIPE = 4096 };                                                       /* groups; rows */
-enum { COARSE = 2, FINE = 3 };                                                            /* fixed_head's planes */
-
-typedef struct scale {
-  float unit;     /* of a piece's sums */
-  int32_t offset; /* what they begin with, in such units */
-} scale;
+enum { PIECE = 16, GROUP_TABLES = PLANES * TABLES * PLANE };                              /* groups; bytes, by plane from the lowest one on */
 
 static size_t group_count(const cml_compressed *w) { return w->depth / GROUP; }
-static size_t piece_count(const cml_compressed *w) { return (group_count(w) + PIECE - 1) / PIECE; }
-static size_t round_up(size_t x, size_t to) { return (x + to - 1) / to * to; }
-static size_t at_most(size_t n, size_t most) { return n < most ? n : most; }
-
-/* Where the codes of block n begin that belong to the piece from group g on, which has `groups`. */
-static size_t piece_at(const cml_compressed *w, size_t n, size_t g, size_t groups) {
-  size_t stripe = n / STRIPE * STRIPE, rows = at_most(round_up(w->columns - stripe, BLOCK), STRIPE);
-  return (stripe * group_count(w) + rows * g + (n - stripe) * groups) * ROW_BYTES;
-}
+static pieces pieces_of(const cml_compressed *w) { return (pieces){group_count(w), PIECE, BLOCK, ROW_BYTES, GROUP_TABLES}; }
 
 size_t cml_pairs_bytes(const cml_compressed *w) {
   if (w->columns < BLOCK || w->depth >= 1 << 18 || w->table_rows != w->columns) return 0;
-  return round_up(w->columns, BLOCK) * group_count(w) * ROW_BYTES;
+  const pieces p = pieces_of(w);
+  return pieces_bytes(&p, w);
 }
 
 /* ---- packing ---- */
@@ -84,61 +72,33 @@ static void pack_piece(const cml_compressed *w, size_t n, size_t begin, size_t g
 }
 
 void cml_pairs_pack(const cml_compressed *w, size_t begin, size_t end, void *to) {
-  const size_t groups = group_count(w);
+  const pieces p = pieces_of(w);
   for (size_t n = begin; n < end; n += BLOCK)
-    for (size_t g = 0, some; g < groups; g += some) {
-      some = at_most(groups - g, PIECE);
-      pack_piece(w, n, g, some, (char *)to + piece_at(w, n, g, some));
+    for (size_t g = 0, some; g < p.groups; g += some) {
+      some = least(p.groups - g, PIECE);
+      pack_piece(w, n, g, some, (char *)to + piece_at(&p, w, n, g, some));
     }
 }
 
 /* ---- arranging ---- */
 
-enum { GROUP_TABLES = PLANES * TABLES * PLANE }; /* bytes, by plane from the lowest one on */
-
-static scale *scales_of(const cml_compressed *w, void *arranged) { return (void *)((char *)arranged + group_count(w) * GROUP_TABLES); }
-
 size_t cml_pairs_room(const cml_compressed *w) {
-  return round_up(group_count(w) * GROUP_TABLES + piece_count(w) * sizeof(scale), REGISTER) / sizeof(float);
+  const pieces p = pieces_of(w);
+  return pieces_room(&p);
 }
 
-/* A palette around its middle. */
+/* Entries less the palette's middle, for the 16 sums of each quarter of a table by the first and the second code. */
 typedef struct palette {
-  float middle, reach;  /* entries are from middle - reach to middle + reach */
-  float largest, mean;  /* of their sizes; the mean without the largest */
-  vf first, second[4];  /* entries less the middle, for the 16 sums of each quarter of a table by the first and the second code */
+  range of;
+  vf first, second[4];
 } palette;
 
 static palette read_palette(const cml_compressed *w) {
-  palette t = {.largest = largest_entry(w->table, 8)};
-  float least = w->table[0], most = least, sum = 0;
-  for (size_t i = 0; i < 8; i++) least = fminf(least, w->table[i]), most = fmaxf(most, w->table[i]), sum += fabsf(w->table[i]);
-  t.mean = (sum - t.largest) / 8;
-  t.middle = 0.5f * least + 0.5f * most;
-  t.reach = fmaxf(most - t.middle, t.middle - least);
-  const vf entries = vf_load(w->table) - t.middle;
+  palette t = {.of = range_of(w)};
+  const vf entries = vf_load(w->table) - t.of.middle;
   t.first = vf_permute(entries, vi_iota() & 7);
   for (int i = 0; i < 4; i++) t.second[i] = vf_permute(entries, (vi_iota() >> 3) + 2 * i);
   return t;
-}
-
-/* What a piece's products are multiplied with to become whole numbers of coarse tables (of fine ones twice that): a group's four sums, which begin up to
- * 5 below 0, must stay below 256 units of the highest digit. */
-static float piece_factor(const float *x, size_t n, float reach) {
-  const float all = 255 * 0x1p14f - 64, range = 2 * reach * (float)largest_sum(x, n, GROUP);
-  return range > 0 ? fminf(all / range, 0x1p120f) : 0;
-}
-
-/* Which tables suffice; 0: none. Errors of a group's sums are those of rounding four of them, 1/12 in squares, and of averages: the square of a quarter
- * of what is averaged, each. units: the squares of coarse tables' units, for all groups. A float16 program may have errors 84 dB below what products are
- * in the mean (two_digits_suffice), a float32 one 114, or 96 where floats are what is left. Where few products are added up, six deviations must be within
- * 2^-20 of the sum of their sizes. */
-static int choose_tables(const cml_compressed *w, const palette *t, double total, double largest, double units) {
-  const double product = (total - largest) / (double)w->depth * (double)t->mean, mean = product * product * (double)w->depth;
-  const double sizes = total * (double)t->largest, few = 0x1p-40 / 36 * sizes * sizes;
-  const double coarse = (4 / 12. + 2 / 4. + 4 / 4.) * units, fine = (4 / 12. + 2 / 4.) / 4 * units;
-  if (coarse <= few && coarse <= (w->vectors_half ? 0x1p-28 : 0x1p-38) * mean) return COARSE;
-  return w->vectors_half ? (fine <= 0x1p-28 * mean ? FINE : 0) : fine <= few && fine <= 0x1p-32 * mean ? FINE : 0;
 }
 
 /* Where the digits of 16 sums lie when multishift has put those of two into a qword's bytes: two of the lowest, of the middle, of the highest. */
@@ -175,10 +135,10 @@ VINLINE scale arrange_piece(const bool fine, const palette *t, const places *p, 
   vi offset = vi_set1(0);
   for (size_t i = 0; i < n; i += W) {
     float scaled[W], from[W];
-    vf v = load_elements(x, i, n) * factor, sizes = vf_abs(v) * t->reach;
-    vf least = vf_floor((sizes + vf_permute(sizes, vi_iota() ^ 1) + 1) * -0.25f);
-    offset += vf_int(least);
-    vf_store(scaled, v), vf_store(from, least * 4);
+    vf v = load_elements(x, i, n) * factor, sizes = vf_abs(v) * t->of.reach;
+    vf lowest = vf_floor((sizes + vf_permute(sizes, vi_iota() ^ 1) + 1) * -0.25f);
+    offset += vf_int(lowest);
+    vf_store(scaled, v), vf_store(from, lowest * 4);
     for (size_t j = 0; j < W && i + j < n; j += 2)
       store_table(fine, t, p, scaled[j], scaled[j + 1], from[j], to + (i + j) / GROUP * GROUP_TABLES + (i + j) % GROUP / 2 * PLANE);
   }
@@ -190,7 +150,8 @@ int cml_pairs_arrange(const cml_compressed *w, const float *x, void *arranged, f
   enum { ELEMENTS = PIECE * GROUP };
   const palette t = read_palette(w);
   const places p = find_places();
-  scale *scales = scales_of(w, arranged);
+  const pieces layout = pieces_of(w);
+  scale *scales = scales_of(&layout, arranged);
   vf sizes = vf_zero(), largest = vf_zero();
   vd all = vd_set1(0);
   double units = 0;
@@ -198,34 +159,26 @@ int cml_pairs_arrange(const cml_compressed *w, const float *x, void *arranged, f
     vf v = load_elements(x, i, w->depth);
     sizes += vf_abs(v), largest = vf_max(largest, vf_abs(v)), all += vf_double(v);
   }
-  double total = (double)vf_sum(sizes);
-  if (!(total * (double)t.reach <= 1e36 && total <= 1e36) || (t.reach > 0 && t.reach < 0x1p-60f)) return 0;
   for (size_t i = 0; i < w->depth; i += ELEMENTS) {
-    size_t n = at_most(w->depth - i, ELEMENTS);
-    float factor = piece_factor(x + i, n, t.reach);
+    size_t n = least(w->depth - i, ELEMENTS);
+    float factor = piece_factor((float)largest_sum(x + i, n, GROUP), &t.of);
     scales[i / ELEMENTS].unit = factor;
     if (factor > 0) units += (double)n / GROUP / ((double)factor * (double)factor);
   }
-  int tables = choose_tables(w, &t, total, (double)vf_hmax(largest), units);
+  int tables = choose_tables(w, &t.of, (double)vf_sum(sizes), (double)vf_hmax(largest), units);
   for (size_t i = 0; i < w->depth && tables; i += ELEMENTS) {
-    size_t n = at_most(w->depth - i, ELEMENTS);
+    size_t n = least(w->depth - i, ELEMENTS);
     uint8_t *to = (uint8_t *)arranged + i / GROUP * GROUP_TABLES;
     scale *s = scales + i / ELEMENTS;
     *s = tables == FINE ? arrange_piece(true, &t, &p, x + i, n, 2 * s->unit, to) : arrange_piece(false, &t, &p, x + i, n, s->unit, to);
   }
   double plain = 0;
   for (int i = 0; i < W; i++) plain += all[i];
-  *sum = (float)(plain * (double)t.middle);
+  *sum = (float)(plain * (double)t.of.middle);
   return tables;
 }
 
 /* ---- products ---- */
-
-/* A block's codes of a piece; how many bytes of the rows that are multiplied are left from there in this piece, and where they begin in the next. */
-typedef struct stretch {
-  const uint8_t *codes, *next;
-  size_t left, groups;
-} stretch;
 
 VINLINE __m512i add_words(__m512i sum, __m512i v) { /* gcc 12 copies sums */
   __asm__("vpaddw %1, %0, %0" : "+v"(sum) : "v"(v));
@@ -252,7 +205,7 @@ VINLINE void load_indices(const uint8_t *p, __m512i *c) {
 VINLINE void add_sums(const bool fine, __m512i acc[PLANES][2], scale s, size_t rows, float *y) {
   const int counts[PLANES] = {1, fine ? 128 : 64, fine ? 16384 : 4096};
   CML_UNROLL for (size_t i = 0; i < 4; i++) {
-    const size_t some = rows > i * W ? at_most(rows - i * W, W) : 0;
+    const size_t some = rows > i * W ? least(rows - i * W, W) : 0;
     __m512i sum = _mm512_set1_epi32(s.offset);
     CML_UNROLL for (int p = 0; p < PLANES; p++) {
       __m512i words = i % 2 ? acc[p][1] : _mm512_sub_epi16(acc[p][0], _mm512_slli_epi16(acc[p][1], 8));
@@ -294,31 +247,13 @@ static __attribute__((noinline)) void coarse_sums(const stretch *from, const uin
   sums_of_block(false, from, tables, s, rows, y);
 }
 
-/* Rows [begin, end) of a stripe: a piece of the depth after the other. */
-static void stripe_products(const cml_compressed *w, size_t begin, size_t end, float *const *x, const fixed_head *heads, size_t vectors, float *y,
-                            size_t y_stride) {
-  const size_t groups = group_count(w);
-  const uint8_t *codes = w->packed;
-  for (size_t g = 0, some; g < groups; g += some) {
-    some = at_most(groups - g, PIECE);
-    const size_t row = some * ROW_BYTES, bytes = round_up(end - begin, BLOCK) * row, after = at_most(groups - g - some, PIECE);
-    const uint8_t *from = codes + piece_at(w, begin, g, some), *next = after ? codes + piece_at(w, begin, g + some, after) : from + bytes;
-    for (size_t v = 0; v < vectors; v++)
-      for (size_t n = begin; n < end; n += BLOCK) {
-        const size_t at = (n - begin) * row;
-        const stretch s = {from + at, next, bytes - at, some};
-        (heads[v].planes == FINE ? fine_sums : coarse_sums)(&s, (const uint8_t *)x[v] + g * GROUP_TABLES, scales_of(w, x[v])[g / PIECE],
-                                                            at_most(end - n, BLOCK), y + v * y_stride + n);
-      }
-  }
-}
-
 void cml_pairs_product(const cml_compressed *w, size_t begin, size_t end, float *const *x, const fixed_head *heads, size_t vectors, float *y,
                        size_t y_stride) {
-  for (size_t v = 0; v < vectors; v++)
-    for (size_t n = begin; n < end; n++) y[v * y_stride + n] = heads[v].sum;
-  for (size_t n = begin, last; n < end; n = last) {
-    last = at_most((n / STRIPE + 1) * STRIPE, end);
-    stripe_products(w, n, last, x, heads, vectors, y, y_stride);
-  }
+  static piece_function *const functions[] = {[COARSE] = coarse_sums, [FINE] = fine_sums};
+  const pieces p = pieces_of(w);
+  const uint8_t *tables[MOST_TOGETHER];
+  int kinds[MOST_TOGETHER];
+  float first[MOST_TOGETHER];
+  for (size_t v = 0; v < vectors; v++) tables[v] = (const uint8_t *)x[v], kinds[v] = heads[v].planes, first[v] = heads[v].sum;
+  piece_products(&p, w, functions, begin, end, vectors, tables, kinds, first, y, y_stride);
 }

@@ -227,7 +227,7 @@ VINLINE const uint8_t *codes_of(const rows *a, int r, const bool whole, uint8_t 
   return copy;
 }
 
-VINLINE void ask(const rows *a, int r) {
+VINLINE void ask_row(const rows *a, int r) {
   const char *codes = (const char *)a->codes + (size_t)r * a->distance;
   _mm_prefetch(codes + AHEAD / 2, _MM_HINT_T1);
   _mm_prefetch(codes + NEAR, _MM_HINT_T0);
@@ -239,7 +239,7 @@ VINLINE void add_group(const int R, const int D, const int bits, const bool whol
   uint8_t copy[REGISTER];
   CML_UNROLL for (int r = 0; r < R; r++) {
     bytes code = differ(load_register(codes_of(a, r, whole, copy)), flip), odd = both(upper_nibbles(code), nibble);
-    ask(a, r);
+    ask_row(a, r);
     if (bits == 4) code = both(code, nibble);
     CML_UNROLL for (int d = 0; d < D; d++) acc[r][d] = add_four_products(acc[r][d], code, digits + d * REGISTER);
     if (bits == 4) CML_UNROLL for (int d = 0; d < D; d++) acc[r][d] = add_four_products(acc[r][d], odd, digits + (D + d) * REGISTER);
@@ -266,7 +266,7 @@ VINLINE void add_fours(const int R, const int D, const bool whole, const int8_t 
   uint8_t copy[REGISTER];
   CML_UNROLL for (int r = 0; r < R; r++) {
     bytes code = differ(load_register(codes_of(a, r, whole, copy)), flip), even = both(code, nibble), odd = both(upper_nibbles(code), nibble);
-    ask(a, r);
+    ask_row(a, r);
     CML_UNROLL for (int d = 0; d < D; d++) {
       bytes two = add_words(product_of_bytes(even, load_register(digits + d * REGISTER)), product_of_bytes(odd, load_register(digits + (D + d) * REGISTER)));
       words[r][d] = add_words(words[r][d], two);
@@ -289,11 +289,11 @@ VINLINE void add_groups(const int R, const int D, const int bits, const bool is_
   if (bits == 8) {
     const size_t line = 64 / group_bytes;
     for (; !single && g + line <= sure; g += line) {
-      CML_UNROLL for (int r = 0; r < R; r++) ask(a, r);
+      CML_UNROLL for (int r = 0; r < R; r++) ask_row(a, r);
       CML_UNROLL for (size_t i = 0; i < line; i++, digits += step) add_eights(R, D, is_signed, true, digits, a, acc);
     }
     if (single || g < sure)
-      CML_UNROLL for (int r = 0; r < R; r++) ask(a, r);
+      CML_UNROLL for (int r = 0; r < R; r++) ask_row(a, r);
     for (; g < sure; g++, digits += step) add_eights(R, D, is_signed, true, digits, a, acc);
     if (!whole) add_eights(R, D, is_signed, false, digits, a, acc);
     return;

@@ -655,7 +655,7 @@ static int64_t arg_int(const arg_job *j, int64_t at) {
   return index;
 }
 
-/* The same for `width` columns side by side, row by row. */
+/* Element k of `width` lines side by side. */
 static void arg_step(const arg_job *j, int32_t k, const float *p, size_t width, float *best, int32_t *index) {
   const float sign = j->lowest ? -1 : 1;
   CML_INDEPENDENT for (size_t i = 0; i < width; i++) {
@@ -667,6 +667,7 @@ static void arg_step(const arg_job *j, int32_t k, const float *p, size_t width, 
   }
 }
 
+/* The same for `width` columns side by side, row by row. */
 static void arg_columns(const arg_job *j, int64_t at, size_t width, int64_t *out) {
   float best[BAND], row[BAND];
   int32_t index[BAND] = {0};

@@ -12,6 +12,7 @@
 #include "f16.h"
 #include "machine.h"
 #include "mapping.h"
+#include "resident.h"
 
 static void cursor_is_sticky(void **state) {
   (void)state;
@@ -102,21 +103,6 @@ static void errors_are_one_line(void **state) {
   assert_string_equal(err.text, "item 3: found \"a?b\"");
   assert_int_equal(err.offset, 12);
   assert_int_equal(cml_status_exit_code(CML_ARGUMENT), 2);
-}
-
-/* Pages in memory of this process's part of a mapping. */
-static size_t resident_kb(const void *p) {
-  char line[256], wanted[32];
-  size_t kb = 0;
-  bool inside = false;
-  FILE *f = fopen("/proc/self/smaps", "r");
-  snprintf(wanted, sizeof wanted, "%lx-", (unsigned long)(uintptr_t)p);
-  while (f && fgets(line, sizeof line, f)) {
-    if (!strncmp(line, wanted, strlen(wanted))) inside = true;
-    if (inside && sscanf(line, "Rss: %zu", &kb) == 1) break;
-  }
-  if (f) fclose(f);
-  return kb;
 }
 
 static void pages_are_dropped_and_come_back(void **state) {

@@ -8,6 +8,7 @@
 
 #include "executable.h"
 #include "mapping.h"
+#include "resident.h"
 #include "sanitized.h"
 
 enum { LAYERS = 6, CHANNELS = 1024, PIXELS = 2 };
@@ -90,20 +91,6 @@ static void packed_weights_are_there_once(void **state) {
   check_run(e); /* another session of the same executable */
   cml_executable_unref(e);
   cml_model_close(model);
-}
-
-static size_t resident_kb(const void *p) { /* of the mapping that begins there */
-  char line[256], wanted[32];
-  size_t kb = 0;
-  bool inside = false;
-  FILE *f = fopen("/proc/self/smaps", "re");
-  snprintf(wanted, sizeof wanted, "%lx-", (unsigned long)(uintptr_t)p);
-  while (f && fgets(line, sizeof line, f)) {
-    if (!strncmp(line, wanted, strlen(wanted))) inside = true;
-    if (inside && sscanf(line, "Rss: %zu", &kb) == 1) break;
-  }
-  if (f) fclose(f);
-  return kb;
 }
 
 /* y = x + 0.5 * (codes - 3), the codes a megabyte in a mapped file. */
