@@ -7,7 +7,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { KEY_BLOCK = 256, FEW_QUERIES = 4, QUERY_TILES = 3 };
+enum { KEY_BLOCK = 256, FEW_QUERIES = 4, QUERY_TILES = 3, NEAR_KEYS = 8192 }; /* elements of keys that stay in the first-level cache while each of a few queries meets them */
 
 static size_t up16(size_t x) { return (x + 15) / 16 * 16; }
 static size_t query_block(const cml_kernels *k) { return k->tile_rows * (k->tile_rows > 8 ? QUERY_TILES : 2 * QUERY_TILES); }
@@ -108,8 +108,11 @@ static void decode(const cml_kernels *k, const cml_attention *a, size_t begin, s
     load_rows(k, a, &a->q, base_of(a, &a->q, (begin + i) / a->queries) + (int64_t)((begin + i) % a->queries) * a->q.row, 1, q + i * a->depth, a->depth);
   k->binary_scalar(CML_BINARY_MUL, q, a->scale, false, q, n * a->depth);
   const char *keys = (const char *)a->k.data + (size_t)base_of(a, &a->k, first) * size;
-  if (n == 1) k->gemv_rows(a->keys, a->depth, keys, a->half, (size_t)a->k.row, q, scores); /* as many streams, and nothing to turn */
-  else k->attend_keys(n, a->keys, a->depth, q, keys, a->half, (size_t)a->k.row, scores, stride);
+  for (size_t s = 0, m; s < a->keys; s += m) {
+    m = least(a->keys - s, n == 1 ? a->keys : up16(NEAR_KEYS / (a->depth + 1)) + 16);
+    for (size_t i = 0; i < n; i++)
+      k->gemv_rows(m, a->depth, keys + s * (size_t)a->k.row * size, a->half, (size_t)a->k.row, q + i * a->depth, scores + i * stride + s);
+  }
   for (size_t i = 0; i < n; i++) {
     add_masks(k, a, (begin + i) / a->queries, (begin + i) % a->queries, 1, 0, scores + i * stride, 0, a->keys);
     k->softmax(scores + i * stride, scores + i * stride, a->keys);

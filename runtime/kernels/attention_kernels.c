@@ -1,43 +1,12 @@
-/* A few queries that read the same keys and values, compiled once for each instruction set; see kernels.h. */
+/* A few rows times a matrix as it lies, compiled once for each instruction set; see kernels.h. */
 #include "kernels_internal.h"
 #include "simd.h"
-#include "transpose_block.h"
 
 enum { NV = W == 16 ? 4 : 2 }; /* vectors of a value's columns at once: with CML_ATTEND rows of sums they fill half of the registers or less */
 
 VINLINE vf load_at(const void *p, bool half, size_t i, size_t n) {
   if (half) return n >= W ? vh_load((const cml_f16 *)p + i) : vh_load_n((const cml_f16 *)p + i, n);
   return n >= W ? vf_load((const float *)p + i) : vf_load_n((const float *)p + i, n);
-}
-
-/* W keys to a vector each, of sums that are added once the vectors are turned to columns. */
-VINLINE void meet_keys(const bool half, size_t queries, size_t keys, size_t depth, const float *q, const void *k, size_t row, float *scores, size_t stride) {
-  for (size_t s = 0; s < keys; s += W) {
-    const size_t m = keys - s < W ? keys - s : W;
-    for (size_t v = 0; v < queries; v++) {
-      const float *x = q + v * depth;
-      vf acc[W] = {{0}};
-      for (size_t c = 0; c < depth; c += W) {
-        const size_t n = depth - c < W ? depth - c : W;
-        const vf xv = load_at(x, false, c, n);
-        if (m == W && n == W) {
-          CML_UNROLL for (int i = 0; i < W; i++) acc[i] = vf_fma(load_at(k, half, (s + (size_t)i) * row + c, W), xv, acc[i]);
-        } else {
-          for (size_t i = 0; i < m; i++) acc[i] = vf_fma(load_at(k, half, (s + i) * row + c, n), xv, acc[i]);
-        }
-      }
-      transpose_block(acc);
-      for (int step = W / 2; step; step /= 2)
-        for (int i = 0; i < step; i++) acc[i] += acc[i + step];
-      if (m == W) vf_store(scores + v * stride + s, acc[0]);
-      else vf_store_n(scores + v * stride + s, acc[0], m);
-    }
-  }
-}
-
-static void attend_keys(size_t queries, size_t keys, size_t depth, const float *q, const void *k, bool half, size_t row, float *scores, size_t stride) {
-  if (half) meet_keys(true, queries, keys, depth, q, k, row, scores, stride);
-  else meet_keys(false, queries, keys, depth, q, k, row, scores, stride);
 }
 
 /* Columns [c, c + vectors * W) of all queries' sums; of the last vector n lanes. */
@@ -83,6 +52,5 @@ static void attend_values(size_t queries, size_t keys, size_t depth, const float
 }
 
 void CML_SIMD(cml_fill_attention)(cml_kernels *k) {
-  k->attend_keys = attend_keys;
   k->attend_values = attend_values;
 }

@@ -265,9 +265,8 @@ typedef struct cml_kernels {
    * `half` (from_half only), else are widened. */
   void (*pack_panel)(void *to, bool half, const void *from, bool from_half, size_t depth, size_t n, size_t stride);
 
-  /* A few rows times a matrix as it lies; up to CML_ATTEND queries over the same keys and values, floats or halves, `row` elements apart. scores[v * stride + s] = query
-   * v, q[v * depth …], times key s; y[v * y_stride + c] = the sum over all values x of p[v * stride + s] * x[s * row + c]. */
-  void (*attend_keys)(size_t queries, size_t keys, size_t depth, const float *q, const void *k, bool half, size_t row, float *scores, size_t stride);
+  /* Up to CML_ATTEND rows times a matrix as it lies, floats or halves, its rows `row` elements apart: y[v * y_stride + c] = the sum over all keys s of
+   * p[v * stride + s] * x[s * row + c], c < depth. */
   void (*attend_values)(size_t queries, size_t keys, size_t depth, const float *p, size_t stride, const void *x, bool half, size_t row, float *y, size_t y_stride);
 
   /* ---- bytes that stand for scale * (byte - zero) ---- */
