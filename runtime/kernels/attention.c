@@ -7,7 +7,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { KEY_BLOCK = 256, FEW_QUERIES = 4, QUERY_TILES = 3, NEAR_KEYS = 8192 }; /* elements of keys that stay in the first-level cache while each of a few queries meets them */
+enum { KEY_BLOCK = 256, FEW_QUERIES = 6, QUERY_TILES = 3, NEAR_KEYS = 8192 }; /* elements of keys that stay in the first-level cache while each of a few queries meets them */
 
 static size_t up16(size_t x) { return (x + 15) / 16 * 16; }
 static size_t query_block(const cml_kernels *k) { return k->tile_rows * (k->tile_rows > 8 ? QUERY_TILES : 2 * QUERY_TILES); }
