@@ -21,7 +21,7 @@ enum {
 static size_t round_up(size_t a, size_t b) { return (a + b - 1) / b * b; }
 static size_t taps(const cml_conv *v) { return (size_t)(v->kernel[0] * v->kernel[1] * v->kernel[2]); }
 
-bool cml_conv_is_depthwise(const cml_conv *v) { return v->groups > 1 && v->groups == v->channels && v->outputs == v->channels; }
+bool cml_conv_is_depthwise(const cml_conv *v) { return v->groups == v->channels && v->outputs == v->channels; }
 
 /* Nothing that depends on an image's size: weights are packed when that may not be known. */
 static bool works_in_place(const cml_conv *v) {

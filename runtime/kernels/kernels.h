@@ -194,6 +194,7 @@ typedef struct cml_kernels {
 
   void (*f16_to_f32)(const cml_f16 *x, float *y, size_t n);
   void (*f32_to_f16)(const float *x, cml_f16 *y, size_t n); /* to nearest even */
+  void (*f32_to_i32)(const float *x, int32_t *y, size_t n); /* toward zero; NaN gives 0, what does not fit the nearest that does */
   void (*bf16_to_f32)(const uint16_t *x, float *y, size_t n);
   void (*f32_to_bf16)(const float *x, uint16_t *y, size_t n);
 

@@ -32,6 +32,17 @@ static void f32_to_f16(const float *x, cml_f16 *y, size_t n) {
   if (i < n) vh_store_n(y + i, vf_load_n(x + i, n - i), n - i);
 }
 
+static void f32_to_i32(const float *x, int32_t *y, size_t n) {
+  for (size_t i = 0; i < n; i += W) {
+    const size_t m = n - i;
+    const vf v = m >= W ? vf_load(x + i) : vf_load_n(x + i, m), high = V(0x1.fffffep30f);
+    vi r = vf_int(vf_min(high, vf_max(vf_trunc(v), V(-0x1p31f)))), above = v > high;
+    r = ((r & ~above) | (INT32_MAX & above)) & (v == v);
+    if (m >= W) vf_store((float *)(void *)(y + i), vi_float(r));
+    else vf_store_n((float *)(void *)(y + i), vi_float(r), m);
+  }
+}
+
 static void bf16_to_f32(const uint16_t *x, float *y, size_t n) {
   for (size_t i = 0; i < n; i++) y[i] = cml_bf16_to_f32(x[i]);
 }
@@ -598,6 +609,7 @@ void CML_SIMD(cml_fill_vector)(cml_kernels *k) {
   k->width = W;
   k->f16_to_f32 = f16_to_f32;
   k->f32_to_f16 = f32_to_f16;
+  k->f32_to_i32 = f32_to_i32;
   k->bf16_to_f32 = bf16_to_f32;
   k->f32_to_bf16 = f32_to_bf16;
   k->unary = unary;

@@ -19,6 +19,15 @@ VINLINE vf v_scale(vf x, vi n) {
   return x * vi_float((half + 127) << 23) * vi_float((n - half + 127) << 23);
 }
 
+/* The same for n in -126 .. 127. */
+VINLINE vf v_power_of_2(vf n) {
+#if defined(CML_HAVE_SCALEF)
+  return vf_scalef(V(1.0f), n);
+#else
+  return vi_float((vf_int(n) + 127) << 23);
+#endif
+}
+
 VINLINE vf v_scale_by(vf p, vf n) {
 #if defined(CML_HAVE_SCALEF)
   return vf_scalef(p, n);
@@ -260,17 +269,19 @@ VINLINE vf v_pow(vf x, vf y) {
 
 VINLINE vf v_sigmoid(vf x) { return 1.0f / (1.0f + v_exp(-x)); }
 
-/* 1 - 2 / (e^2|x| + 1), with a polynomial near zero where that would cancel. */
+/* -E / (2 + E) with E = e^-2|x| - 1 = 2^n (e^r - 1) + (2^n - 1), which loses nothing near zero. The sum's second part is 0 or
+ * larger, so ln 2 in one part is exact enough. */
 VINLINE vf v_tanh(vf x) {
-  vf a = vf_abs(x), t = x * x;
-  vf p = V(-0x1.730b6cp-8f);
-  p = vf_fma(p, t, V(0x1.5191acp-6f));
-  p = vf_fma(p, t, V(-0x1.b8280cp-5f));
-  p = vf_fma(p, t, V(0x1.1106a4p-3f));
-  p = vf_fma(p, t, V(-0x1.555532p-2f));
-  vf small = vf_fma(p * t, x, x);
-  vf large = 1.0f - 2.0f / (v_exp(vf_min(V(20.0f), a) * 2.0f) + 1.0f);
-  return vf_select(a < V(0.625f), small, vf_copysign(vf_select(x != x, x, large), x));
+  vf a = vf_min(V(10.0f), vf_abs(x)), n = vf_round(a * V(-0x1.715476p+1f));
+  vf r = vf_fma(n, V(-0x1.62e430p-1f), a * V(-2.0f));
+  vf p = V(0x1.6bebcep-10f);
+  p = vf_fma(p, r, V(0x1.1228e6p-7f));
+  p = vf_fma(p, r, V(0x1.555676p-5f));
+  p = vf_fma(p, r, V(0x1.5554aep-3f));
+  p = vf_fma(p, r, V(0x1.fffffep-2f));
+  p = vf_fma(r * r, p, r);
+  vf s = v_power_of_2(n), e = vf_fma(p, s, s - 1.0f);
+  return vf_copysign(e / (e + 2.0f), x);
 }
 
 /* erfc(a) for 0.9 <= a, from a polynomial for its logarithm; constant past 6.5. */

@@ -127,7 +127,7 @@ void cml_store_f32(void *data, cml_dtype dtype, int64_t at, const float *from, s
       return;
     CML_STORE_CASE(I8, int8_t, INT8_MIN, INT8_MAX)
     CML_STORE_CASE(I16, int16_t, INT16_MIN, INT16_MAX)
-    CML_STORE_CASE(I32, int32_t, INT32_MIN, INT32_MAX)
+    case CML_I32: cml_kernels_get()->f32_to_i32(from, (int32_t *)data + at, n); return;
     CML_STORE_CASE(I64, int64_t, INT64_MIN, INT64_MAX)
     CML_STORE_CASE(U8, uint8_t, 0, UINT8_MAX)
     CML_STORE_CASE(U16, uint16_t, 0, UINT16_MAX)

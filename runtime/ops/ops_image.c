@@ -353,7 +353,9 @@ static void linear_rows(void *context, size_t begin, size_t end) {
 /* The last `axes` dims of x become those of out; scales: for each, where the rule is BY_SCALE. */
 static cml_status run_resize_job(cml_call *c, int32_t axes, cml_grid grid, enum rule rule, const float *scales) {
   if (is_last(c)) return run_resize_last(c, grid, rule, scales);
-  resize_job j = {.x = cml_arg(c, 0), .out = c->outs[0], .axes = axes, .nearest = rule != LINEAR};
+  cml_tensor x = *cml_arg(c, 0), out = *c->outs[0];
+  for (; axes > 1 && x.dims[x.rank - 1] == 1 && out.dims[out.rank - 1] == 1; axes--) x.rank--, out.rank--; /* images of one column are rows */
+  resize_job j = {.x = &x, .out = &out, .axes = axes, .nearest = rule != LINEAR};
   int64_t rows = 1;
   tap *taps = c->scratch;
   uint64_t bytes;

@@ -174,6 +174,24 @@ static void test_unary_f16(void **state) {
   }
 }
 
+static void test_f32_to_i32(void **state) {
+  (void)state;
+  const cml_kernels *k;
+  static const float special[] = {NAN, INFINITY, -INFINITY, 0x1p31f, 0x1.fffffep30f, -0x1p31f, -0x1.000002p31f, -0.75f, 2.5f, -0.0f};
+  EACH_TABLE(k) {
+    for (size_t n = 1; n < 70; n++) {
+      float *x = at_end(0, n * 4);
+      int32_t *y = at_end(1, n * 4);
+      for (size_t i = 0; i < n; i++) x[i] = i < sizeof special / sizeof *special ? special[i] : uniform() * (i % 2 ? 4e9f : 100.0f);
+      k->f32_to_i32(x, y, n);
+      for (size_t i = 0; i < n; i++) {
+        double want = isnan(x[i]) ? 0 : fmin(INT32_MAX, fmax(INT32_MIN, trunc((double)x[i])));
+        if ((double)y[i] != want) fail_msg("%s: %a is %d, should be %g", k->name, (double)x[i], y[i], want);
+      }
+    }
+  }
+}
+
 static void test_binary(void **state) {
   (void)state;
   const cml_kernels *k;
@@ -1181,7 +1199,7 @@ int main(int argc, char **argv) {
   if (argc > 1 && !strcmp(argv[1], "--bench")) return bench();
   guard_buffers();
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_f16),  cmocka_unit_test(test_unary), cmocka_unit_test(test_unary_f16), cmocka_unit_test(test_unary_rows), cmocka_unit_test(test_binary), cmocka_unit_test(test_remainders), cmocka_unit_test(test_running_sums), cmocka_unit_test(test_binary_f16), cmocka_unit_test(test_same_halves), cmocka_unit_test(test_pow),
+      cmocka_unit_test(test_f16),  cmocka_unit_test(test_unary), cmocka_unit_test(test_unary_f16), cmocka_unit_test(test_unary_rows), cmocka_unit_test(test_f32_to_i32), cmocka_unit_test(test_binary), cmocka_unit_test(test_remainders), cmocka_unit_test(test_running_sums), cmocka_unit_test(test_binary_f16), cmocka_unit_test(test_same_halves), cmocka_unit_test(test_pow),
       cmocka_unit_test(test_rows), cmocka_unit_test(test_lstm_cell), cmocka_unit_test(test_gemm), cmocka_unit_test(test_slim_tile), cmocka_unit_test(test_packed_tile), cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_attend), cmocka_unit_test(test_interpolate), cmocka_unit_test(test_pool_lines), cmocka_unit_test(test_rms_norm), cmocka_unit_test(test_depthwise), cmocka_unit_test(test_channel_sums), cmocka_unit_test(test_fold_rows),
       cmocka_unit_test(test_pack_panel), cmocka_unit_test(test_softening), cmocka_unit_test(test_sampling), cmocka_unit_test(test_fourier), cmocka_unit_test(test_fourier_parts), cmocka_unit_test(test_transpose),
   };
