@@ -14,6 +14,7 @@ enum {
   WIDE_DEPTH = 160,         /* of tiles over two panels, which have to stay in the first-level cache */
   WIDENED_DEPTH = 256,      /* that halves are widened for at a time */
   LINE_CHANNELS = 16,
+  MOST_COLUMNS = 64, /* of a panel */
   SERIAL_BELOW = 400000, /* multiply-adds */
   DEPTHWISE_COST = 4     /* of a depthwise multiply-add, in those of a tile */
 };
@@ -45,6 +46,13 @@ bool cml_conv_slim(const cml_kernels *k, const cml_conv *v) {
   enum { WORTH = 4 }; /* vectors of a sum */
   return !v->winograd && !cml_conv_is_depthwise(v) && !cml_conv_narrow(k, v) && v->groups && v->outputs / v->groups <= CML_SLIM &&
          taps(v) * (v->channels / v->groups) >= WORTH * k->width && v->channels / v->groups >= k->width;
+}
+
+size_t cml_conv_bundle(const cml_kernels *k, const cml_conv *v) {
+  if (v->groups < 2 || cml_conv_is_depthwise(v) || cml_conv_narrow(k, v) || cml_conv_multiplier(v) || cml_conv_slim(k, v)) return 1;
+  size_t n = least(v->groups, k->width / least(k->width, v->outputs / v->groups));
+  while (n > 1 && v->groups % n) n--;
+  return n;
 }
 
 void cml_conv_place_all(cml_conv *v) {
@@ -98,8 +106,30 @@ typedef struct pack_context {
 } pack_context;
 
 static float source_float(const cml_conv_source *s, int64_t i) {
+  if (i < 0) return 0;
   return s->half ? cml_f16_to_f32(((const cml_f16 *)s->data)[i]) : ((const float *)s->data)[i];
 }
+
+static cml_f16 source_half(const cml_conv_source *s, int64_t i) { return i < 0 ? 0 : ((const cml_f16 *)s->data)[i]; }
+
+/* An output's and a channel's share of where a weight is, and which of the bundled groups they are of. */
+typedef struct place {
+  int64_t at;
+  size_t group;
+} place;
+
+static place output_place(const cml_conv *v, const cml_conv_source *s, size_t o) {
+  const size_t all = v->outputs / v->groups / (s->joined ? s->joined : 1), each = all / (s->bundle ? s->bundle : 1), pixel = o / all;
+  return (place){(int64_t)(o % each) * s->output_stride + (int64_t)pixel * s->joined_stride, o % all / each};
+}
+
+static place channel_place(const cml_conv *v, const cml_conv_source *s, size_t group, size_t c) {
+  const size_t bundle = s->bundle ? s->bundle : 1, each = v->channels / v->groups / bundle;
+  return (place){(int64_t)(group * bundle + c / each) * s->group_stride + (int64_t)(c % each) * s->channel_stride, c / each};
+}
+
+/* -1: nowhere, it is zero */
+static int64_t source_at(place output, place channel, int64_t tap) { return output.group == channel.group ? output.at + channel.at + tap : -1; }
 
 static void pack_slim(void *context, size_t begin, size_t end) {
   const pack_context *p = context;
@@ -109,10 +139,11 @@ static void pack_slim(void *context, size_t begin, size_t end) {
   for (size_t i = begin; i < end; i++) {
     size_t group = i / columns, o = i % columns;
     char *to = p->to + group * group_bytes(p->k, v, p->half) + o * taps(v) * channels * (p->half ? 2 : 4);
+    const place output = output_place(v, s, o);
     for (size_t t = 0; t < taps(v); t++)
       for (size_t c = 0; c < channels; c++) {
-        int64_t at = (int64_t)group * s->group_stride + (int64_t)o * s->output_stride + tap_offset(v, s, t) + (int64_t)c * s->channel_stride;
-        if (p->half) ((cml_f16 *)(void *)to)[t * channels + c] = ((const cml_f16 *)s->data)[at];
+        int64_t at = source_at(output, channel_place(v, s, group, c), tap_offset(v, s, t));
+        if (p->half) ((cml_f16 *)(void *)to)[t * channels + c] = source_half(s, at);
         else ((float *)(void *)to)[t * channels + c] = source_float(s, at);
       }
   }
@@ -127,14 +158,17 @@ static void pack_range(void *context, size_t begin, size_t end) {
   for (size_t i = begin; i < end; i++) {
     size_t group = i / panels, panel = i % panels, n = least(columns - panel * nr, nr);
     char *to = p->to + group * group_bytes(p->k, v, p->half) + panel * n_taps * channels * nr * size;
+    place outputs[MOST_COLUMNS];
+    for (size_t j = 0; j < n; j++) outputs[j] = output_place(v, s, panel * nr + j);
     for (size_t t = 0; t < n_taps; t++) {
-      int64_t base = (int64_t)group * s->group_stride + (int64_t)(panel * nr) * s->output_stride + tap_offset(v, s, t);
+      const int64_t tap = tap_offset(v, s, t);
       for (size_t c = 0; c < channels; c++) {
-        int64_t at = base + (int64_t)c * s->channel_stride;
-        size_t row = (t * channels + c) * nr;
-        for (size_t j = 0; j < nr; j++, at += s->output_stride) {
-          if (p->half) ((cml_f16 *)(void *)to)[row + j] = j < n ? ((const cml_f16 *)s->data)[at] : 0;
-          else ((float *)(void *)to)[row + j] = j < n ? source_float(s, at) : 0.0f;
+        const size_t row = (t * channels + c) * nr;
+        const place channel = channel_place(v, s, group, c);
+        for (size_t j = 0; j < nr; j++) {
+          const int64_t at = j < n ? source_at(outputs[j], channel, tap) : -1;
+          if (p->half) ((cml_f16 *)(void *)to)[row + j] = source_half(s, at);
+          else ((float *)(void *)to)[row + j] = source_float(s, at);
         }
       }
     }

@@ -41,6 +41,9 @@ typedef struct cml_conv_source {
   const void *data;
   bool half;
   int64_t group_stride, output_stride, channel_stride, start, tap_stride[3];
+  size_t bundle; /* groups of the source in one of the convolution's, whose outputs do not read each other's channels; 0: 1 */
+  size_t joined; /* neighbouring pixels of a transposed convolution that are outputs of one pixel, each joined_stride from the last; 0: 1 */
+  int64_t joined_stride;
 } cml_conv_source;
 
 bool cml_conv_is_depthwise(const cml_conv *v);
@@ -49,6 +52,9 @@ bool cml_conv_is_depthwise(const cml_conv *v);
 size_t cml_conv_narrow(const cml_kernels *k, const cml_conv *v);
 /* Outputs for each channel, where each has several and the depthwise kernels compute them; 0: they do not. As narrow: without sizes. */
 size_t cml_conv_multiplier(const cml_conv *v);
+/* How many groups are computed as one, with zeros for weights between them, because their outputs together fit in one vector: the same number
+ * of instructions in longer sums. As narrow: without sizes. */
+size_t cml_conv_bundle(const cml_kernels *k, const cml_conv *v);
 /* Whether a group has so few outputs that its weights lie by output (cml_tile's b_column). */
 bool cml_conv_slim(const cml_kernels *k, const cml_conv *v);
 /* Whether transformed tiles are worth while: 3 x 3, stride 1, channels last, enough pixels, and channels for the table. */

@@ -47,6 +47,8 @@ typedef enum cml_binary {
   CML_BINARY_FLOOR_DIV, CML_BINARY_COUNT
 } cml_binary;
 
+typedef enum cml_comparison { CML_COMPARE_EQUAL, CML_COMPARE_NOT_EQUAL, CML_COMPARE_LESS, CML_COMPARE_LESS_EQUAL, CML_COMPARE_GREATER, CML_COMPARE_GREATER_EQUAL, CML_COMPARE_COUNT } cml_comparison;
+
 /* A compressed matrix w[columns][depth]: row n's codes of `bits` bits (1, 2, 3, 4, 6, 8), low bits first, begin at codes[n * depth *
  * bits / 8]. Each stands for an entry of the table of its row, or for (code - offset) * scale of its row and block. */
 enum { CML_COMPRESSED_ROWS = 64 };
@@ -195,6 +197,8 @@ typedef struct cml_kernels {
   void (*f16_to_f32)(const cml_f16 *x, float *y, size_t n);
   void (*f32_to_f16)(const float *x, cml_f16 *y, size_t n); /* to nearest even */
   void (*f32_to_i32)(const float *x, int32_t *y, size_t n); /* toward zero; NaN gives 0, what does not fit the nearest that does */
+  void (*bytes_to_f32)(const uint8_t *x, float *y, size_t n);
+  void (*compare)(cml_comparison c, const float *x, const float *y, uint8_t *to, size_t n); /* 1: so it is; 0: not, or one is NaN and c not NOT_EQUAL */
   void (*bf16_to_f32)(const uint16_t *x, float *y, size_t n);
   void (*f32_to_bf16)(const float *x, uint16_t *y, size_t n);
 

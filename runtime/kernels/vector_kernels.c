@@ -43,6 +43,40 @@ static void f32_to_i32(const float *x, int32_t *y, size_t n) {
   }
 }
 
+static void bytes_to_f32(const uint8_t *x, float *y, size_t n) {
+  size_t i = 0;
+  for (; i + W <= n; i += W) vf_store(y + i, vf_from_int(bytes_load(x + i)));
+  if (i < n) vf_store_n(y + i, vf_from_int(bytes_load_n(x + i, n - i)), n - i);
+}
+
+VINLINE vi compared(const cml_comparison c, vf x, vf y) {
+  switch (c) {
+    case CML_COMPARE_EQUAL: return x == y;
+    case CML_COMPARE_NOT_EQUAL: return x != y;
+    case CML_COMPARE_LESS: return x < y;
+    case CML_COMPARE_LESS_EQUAL: return x <= y;
+    case CML_COMPARE_GREATER: return x > y;
+    default: return x >= y;
+  }
+}
+
+VINLINE void compare_loop(const cml_comparison c, const float *x, const float *y, uint8_t *to, size_t n) {
+  size_t i = 0;
+  for (; i + W <= n; i += W) bytes_store(to + i, compared(c, vf_load(x + i), vf_load(y + i)) & 1);
+  if (i < n) bytes_store_n(to + i, compared(c, vf_load_n(x + i, n - i), vf_load_n(y + i, n - i)) & 1, n - i);
+}
+
+static void compare(cml_comparison c, const float *x, const float *y, uint8_t *to, size_t n) {
+  switch (c) {
+    case CML_COMPARE_EQUAL: compare_loop(CML_COMPARE_EQUAL, x, y, to, n); return;
+    case CML_COMPARE_NOT_EQUAL: compare_loop(CML_COMPARE_NOT_EQUAL, x, y, to, n); return;
+    case CML_COMPARE_LESS: compare_loop(CML_COMPARE_LESS, x, y, to, n); return;
+    case CML_COMPARE_LESS_EQUAL: compare_loop(CML_COMPARE_LESS_EQUAL, x, y, to, n); return;
+    case CML_COMPARE_GREATER: compare_loop(CML_COMPARE_GREATER, x, y, to, n); return;
+    default: compare_loop(CML_COMPARE_GREATER_EQUAL, x, y, to, n); return;
+  }
+}
+
 static void bf16_to_f32(const uint16_t *x, float *y, size_t n) {
   for (size_t i = 0; i < n; i++) y[i] = cml_bf16_to_f32(x[i]);
 }
@@ -610,6 +644,8 @@ void CML_SIMD(cml_fill_vector)(cml_kernels *k) {
   k->f16_to_f32 = f16_to_f32;
   k->f32_to_f16 = f32_to_f16;
   k->f32_to_i32 = f32_to_i32;
+  k->bytes_to_f32 = bytes_to_f32;
+  k->compare = compare;
   k->bf16_to_f32 = bf16_to_f32;
   k->f32_to_bf16 = f32_to_bf16;
   k->unary = unary;

@@ -228,8 +228,8 @@ static void load_period(const operand *o, int64_t begin, size_t n, char *buffer)
   for (; filled < n; filled *= 2) memcpy(buffer + filled * size, buffer, (filled < n - filled ? filled : n - filled) * size);
 }
 
-/* Row by row along the innermost dim, which is contiguous or repeats. */
-static void load_rows(const operand *o, int64_t begin, size_t n, char *buffer) {
+/* Row by row along the innermost dim, which is contiguous or repeats. held: of which element the buffer is all copies; -1: of none. */
+static void load_rows(const operand *o, int64_t begin, size_t n, char *buffer, int64_t *held) {
   int64_t index[CML_MAX_RANK], at = 0, rest = begin;
   for (int32_t i = o->rank - 1; i >= 0; i--) {
     index[i] = rest % o->dims[i];
@@ -238,6 +238,9 @@ static void load_rows(const operand *o, int64_t begin, size_t n, char *buffer) {
   }
   int32_t last = o->rank - 1;
   size_t size = lane_size(o->lane);
+  const bool alike = !o->strides[last] && (uint64_t)(o->dims[last] - index[last]) >= n;
+  if (alike && *held == at) return;
+  *held = alike ? at : -1;
   for (size_t done = 0; done < n;) {
     int64_t left = o->dims[last] - index[last];
     size_t run = (uint64_t)left < n - done ? (size_t)left : n - done;
@@ -256,11 +259,11 @@ static void load_rows(const operand *o, int64_t begin, size_t n, char *buffer) {
   }
 }
 
-static const void *operand_load(const operand *o, int64_t begin, size_t n, void *buffer) {
+static const void *operand_load(const operand *o, int64_t begin, size_t n, void *buffer, int64_t *held) {
   if (o->rank == 2 && !o->strides[0] && o->dims[1] < 256) {
     load_period(o, begin, n, buffer);
   } else if (o->rank > 1) {
-    load_rows(o, begin, n, buffer);
+    load_rows(o, begin, n, buffer, held);
   } else if (o->strides[0]) {
     if (lane_is_native(o->lane, o->dtype)) return (const char *)o->data + (size_t)begin * lane_size(o->lane);
     load_lane(o->lane, buffer, o->data, o->dtype, begin, n);
@@ -323,12 +326,12 @@ static void run_wide(const job *j, size_t i, void *to, size_t at, size_t n, cons
   else if (!e->map) memcpy(to, from, n * lane_size(e->out_lane));
 }
 
-static void run_step(const job *j, size_t i, size_t at, size_t n, char *room) {
+static void run_step(const job *j, size_t i, size_t at, size_t n, char *room, int64_t *held) {
   const cml_elementwise *e = &j->e[i];
   const void *in[CML_MAX_OPERANDS];
   for (size_t k = 0; k < e->arity; k++) {
     in[k] = room + j->places[i][k] * j->place_size;
-    if (j->loaded[i][k]) in[k] = operand_load(&j->operands[i][k], (int64_t)at, n, room + j->places[i][k] * j->place_size);
+    if (j->loaded[i][k]) in[k] = operand_load(&j->operands[i][k], (int64_t)at, n, room + j->places[i][k] * j->place_size, &held[k]);
   }
   cml_lane lane = kept_lane(e->out_lane, e->out->dtype);
   void *to = room + j->results[i] * j->place_size;
@@ -340,6 +343,8 @@ static void run_step(const job *j, size_t i, size_t at, size_t n, char *room) {
 static void run_range(void *context, size_t begin, size_t end) {
   const job *j = context;
   _Alignas(64) char room[PLACES * (CML_CHUNK * 4 + APART)];
+  int64_t held[CML_MAX_CHAIN][CML_MAX_OPERANDS];
+  memset(held, -1, sizeof held);
   for (size_t i = 0; i < j->count; i++)
     for (size_t k = 0; k < j->e[i].arity; k++) {
       const operand *o = &j->operands[i][k];
@@ -348,8 +353,8 @@ static void run_range(void *context, size_t begin, size_t end) {
       load_lane(o->lane, place, o->data, o->dtype, 0, 1);
       repeat_lane(o->lane, place, end - begin < CML_CHUNK ? end - begin : CML_CHUNK);
     }
-  for (size_t at = begin; at < end; at += CML_CHUNK)
-    for (size_t i = 0; i < j->count; i++) run_step(j, i, at, end - at < CML_CHUNK ? end - at : CML_CHUNK, room);
+  for (size_t at = begin; at < end; at += CML_CHUNK) /* chunks get no longer, so that what is held is enough */
+    for (size_t i = 0; i < j->count; i++) run_step(j, i, at, end - at < CML_CHUNK ? end - at : CML_CHUNK, room, held[i]);
 }
 
 /* Where operand k of step i is found when an earlier step has made or converted it; false when it must be loaded. */

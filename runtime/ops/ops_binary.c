@@ -51,14 +51,14 @@ static int64_t pow_int(int64_t x, int64_t y) {
   X(maximum, MAX, x > y ? x : y)                                                      \
   X(minimum, MIN, x < y ? x : y)
 
-/* name, what x and y give; bool from any type */
-#define COMPARISON_MAP(X)   \
-  X(equal, x == y)          \
-  X(not_equal, x != y)      \
-  X(less, x < y)            \
-  X(less_equal, x <= y)     \
-  X(greater, x > y)         \
-  X(greater_equal, x >= y)
+/* name, the kernel's for floats, what integers x and y give; bool from any type */
+#define COMPARISON_MAP(X)                  \
+  X(equal, EQUAL, x == y)                  \
+  X(not_equal, NOT_EQUAL, x != y)          \
+  X(less, LESS, x < y)                     \
+  X(less_equal, LESS_EQUAL, x <= y)        \
+  X(greater, GREATER, x > y)               \
+  X(greater_equal, GREATER_EQUAL, x >= y)
 
 #define LOGICAL_MAP(X)            \
   X(logical_and, x && y)          \
@@ -67,8 +67,12 @@ static int64_t pow_int(int64_t x, int64_t y) {
 
 #define ARITHMETIC(name, kernel, i) CML_KERNEL2(name##_f32, kernel) CML_MAP2(name##_i64, int64_t, int64_t, i)
 ARITHMETIC_MAP(ARITHMETIC)
-#define COMPARISON(name, expression) \
-  CML_MAP2(name##_f32, uint8_t, float, expression) CML_HALF(name##_f32, 2, false) CML_MAP2(name##_i64, uint8_t, int64_t, expression)
+#define COMPARISON(name, kernel, expression)                                                              \
+  static void name##_f32(void *out, const void *const *in, size_t n, const cml_scalars *s) {              \
+    (void)s;                                                                                              \
+    cml_kernels_get()->compare(CML_COMPARE_##kernel, in[0], in[1], out, n);                               \
+  }                                                                                                       \
+  CML_HALF(name##_f32, 2, false) CML_MAP2(name##_i64, uint8_t, int64_t, expression)
 COMPARISON_MAP(COMPARISON)
 #define LOGICAL(name, expression) CML_MAP2(name##_byte, uint8_t, uint8_t, expression)
 LOGICAL_MAP(LOGICAL)
@@ -80,7 +84,7 @@ typedef struct binary {
 
 static const binary functions[] = {
 #define ARITHMETIC_ENTRY(name, kernel, i) {name##_f32, name##_f32_half, name##_i64, NULL, false},
-#define COMPARISON_ENTRY(name, e) {name##_f32, name##_f32_half, name##_i64, NULL, true},
+#define COMPARISON_ENTRY(name, kernel, e) {name##_f32, name##_f32_half, name##_i64, NULL, true},
 #define LOGICAL_ENTRY(name, e) {NULL, NULL, NULL, name##_byte, true},
     ARITHMETIC_MAP(ARITHMETIC_ENTRY) COMPARISON_MAP(COMPARISON_ENTRY) LOGICAL_MAP(LOGICAL_ENTRY)
 };
@@ -296,7 +300,7 @@ static const cml_op rows[] = {
   {.name = #text, .since = CML_IOS15, .flags = CML_OP_IN_PLACE, .min_outputs = 1, .max_outputs = 1, CML_PARAMS(parameters), \
    .infer = infer_binary, .run = cml_elementwise_call, .elementwise = binary_map},
 #define ARITHMETIC_ROW(name, kernel, i) BINARY_ROW(name, number_params)
-#define COMPARISON_ROW(name, e) BINARY_ROW(name, number_params)
+#define COMPARISON_ROW(name, kernel, e) BINARY_ROW(name, number_params)
 #define LOGICAL_ROW(name, e) BINARY_ROW(name, truth_params)
     ARITHMETIC_MAP(ARITHMETIC_ROW) COMPARISON_MAP(COMPARISON_ROW) LOGICAL_MAP(LOGICAL_ROW)
     {.name = "select", .since = CML_IOS15, .flags = CML_OP_IN_PLACE, .min_outputs = 1, .max_outputs = 1,

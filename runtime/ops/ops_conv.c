@@ -50,11 +50,13 @@ typedef struct conv_call {
   bool trims;          /* taps that never meet the image are left out, which takes all sizes when weights are packed */
   int64_t outputs;
   size_t phases;
+  size_t joined;       /* neighbouring pixels of a transposed convolution that are outputs of one pixel (then of one phase); 1: none */
 } conv_call;
 
 typedef struct conv_prepared {
   const cml_kernels *kernels;
-  bool half, winograd, trims; /* trims: as in conv_call */
+  bool half, winograd, trims; /* trims: as in conv_call, */
+  size_t joined;              /* and this */
   const float *bias;
   const void **packed; /* by phase */
 } conv_prepared;
@@ -108,7 +110,7 @@ static int32_t channel_axis(const conv_call *v, const cml_tensor *x) { return v-
 /* between: channels that the weights meet in place of x's; -1: x's own */
 static cml_status read_conv(const cml_call *c, bool last, int64_t between, conv_call *v, cml_error *err) {
   const cml_tensor *x = cml_arg(c, X), *w = cml_arg(c, WEIGHT), *bias = cml_arg(c, BIAS);
-  *v = (conv_call){.phases = 1, .last = last};
+  *v = (conv_call){.phases = 1, .joined = 1, .last = last};
   CML_TRY(check_ranks(c, err));
   if (x->rank < 0 || w->rank < 0) return CML_OK;
   int64_t channels = between < 0 ? x->dims[channel_axis(v, x)] : between, groups;
@@ -171,7 +173,7 @@ static cml_status transpose_sizes(const cml_call *c, conv_call *v, cml_error *er
 
 static cml_status read_transpose(const cml_call *c, conv_call *v, cml_error *err) {
   const cml_tensor *x = cml_arg(c, X), *w = cml_arg(c, WEIGHT), *bias = cml_arg(c, BIAS);
-  *v = (conv_call){.transposed = true, .phases = 1, .last = channels_last(c)};
+  *v = (conv_call){.transposed = true, .phases = 1, .joined = 1, .last = channels_last(c)};
   CML_TRY(check_ranks(c, err));
   if (x->rank < 0 || w->rank < 0) return CML_OK;
   int64_t channels = x->dims[channel_axis(v, x)], groups;
@@ -248,8 +250,39 @@ static void fold_columns(cml_conv *v, cml_conv_source *from) {
   }
 }
 
+/* As many pixels of a row of a transposed convolution as there are taps, none of which overlap: with the channels last they are neighbours in
+ * memory. One convolution computes them all, where they fill fewer vectors together. */
+static size_t pixels_joined(const cml_kernels *k, const conv_call *v) {
+  const cml_conv *t = &v->conv;
+  if (!v->known || !v->transposed || !t->in_last || !t->out_last || t->stride[2] == 1 || t->kernel[2] != t->stride[2] || t->dilation[2] != 1) return 1;
+  if (t->offset[2] || t->out[2] != t->in[2] * t->stride[2]) return 1;
+  cml_conv phase = *t;
+  for (int i = 0; i < 3; i++) phase.step[i] = t->stride[i], phase.kernel[i] = (t->kernel[i] + t->stride[i] - 1) / t->stride[i];
+  if (t->groups > 1 && cml_conv_bundle(k, &phase) != t->groups) return 1;
+  const size_t n = (size_t)t->stride[2], apart = (t->outputs + k->width - 1) / k->width * n, together = (t->outputs * n + k->width - 1) / k->width;
+  return together < apart ? n : 1;
+}
+
+/* `joined` is known: the phases that are left. */
+static void join_pixels(conv_call *v, size_t joined) {
+  v->phases /= joined / v->joined;
+  v->joined = joined;
+}
+
+/* The x-th phases of each row as outputs of one. */
+static void join_phases(const conv_call *v, cml_conv *out, cml_conv_source *from, int64_t tap) {
+  out->place[2] = 0, out->step[2] = 1, out->full[2] = out->out[2];
+  out->outputs *= v->joined, out->out_pixel *= v->joined;
+  from->joined = v->joined, from->joined_stride = tap;
+}
+
+static void bundle_groups(const cml_kernels *k, cml_conv *out, cml_conv_source *from) {
+  from->bundle = cml_conv_bundle(k, out);
+  out->groups /= from->bundle;
+}
+
 /* Convolution number `phase` of the call and where its weights are. False when there is nothing to sum: the output is the bias. */
-static bool phase_conv(const conv_call *v, const cml_tensor *weight, size_t phase, cml_conv *out, cml_conv_source *from) {
+static bool phase_conv(const cml_kernels *k, const conv_call *v, const cml_tensor *weight, size_t phase, cml_conv *out, cml_conv_source *from) {
   *out = v->conv;
   int64_t size[3] = {v->conv.kernel[1] * v->conv.kernel[2], v->conv.kernel[2], 1}, n_taps = v->conv.kernel[0] * size[0];
   int64_t channels = (int64_t)(v->conv.channels / v->conv.groups), outputs = (int64_t)(v->conv.outputs / v->conv.groups);
@@ -260,6 +293,7 @@ static bool phase_conv(const conv_call *v, const cml_tensor *weight, size_t phas
     from->channel_stride = n_taps;
     memcpy(from->tap_stride, size, sizeof size);
     if (v->trims) cml_conv_trim(out, from), fold_columns(out, from);
+    bundle_groups(k, out, from);
     return true;
   }
   from->group_stride = channels * outputs * n_taps;
@@ -267,12 +301,15 @@ static bool phase_conv(const conv_call *v, const cml_tensor *weight, size_t phas
   from->channel_stride = outputs * n_taps;
   bool any = true;
   for (int i = 2; i >= 0; i--) {
-    int64_t first = 0, step = 0, p = (int64_t)phase % v->conv.stride[i];
-    phase /= (size_t)v->conv.stride[i];
+    const size_t phases = (size_t)v->conv.stride[i] / (i == 2 ? v->joined : 1);
+    int64_t first = 0, step = 0, p = (int64_t)(phase % phases);
+    phase /= phases;
     any = phase_dimension(v, i, p, out, &first, &step) && any;
     from->start += first * size[i];
     from->tap_stride[i] = step * size[i];
   }
+  bundle_groups(k, out, from);
+  if (v->joined > 1) join_phases(v, out, from, size[2]);
   return any;
 }
 
@@ -281,7 +318,7 @@ static bool phase_conv(const conv_call *v, const cml_tensor *weight, size_t phas
 static uint64_t phase_bytes(const cml_kernels *k, const conv_call *v, const cml_tensor *weight, size_t phase, bool half) {
   cml_conv conv;
   cml_conv_source from;
-  return phase_conv(v, weight, phase, &conv, &from) ? up(cml_conv_packed_bytes(k, &conv, half)) : 0;
+  return phase_conv(k, v, weight, phase, &conv, &from) ? up(cml_conv_packed_bytes(k, &conv, half)) : 0;
 }
 
 static void widen_bias(const cml_kernels *k, const cml_tensor *t, float *to) {
@@ -289,11 +326,14 @@ static void widen_bias(const cml_kernels *k, const cml_tensor *t, float *to) {
   else memcpy(to, t->data, (size_t)cml_tensor_count(t) * 4);
 }
 
-const float *cml_conv_keep_bias(cml_call *c, const cml_tensor *bias, cml_error *err) {
-  float *to = cml_call_keep(c, (size_t)cml_tensor_count(bias) * sizeof *to, err);
-  if (to) widen_bias(cml_kernels_get(), bias, to);
+static const float *keep_bias(cml_call *c, const cml_tensor *bias, size_t times, cml_error *err) {
+  const size_t n = (size_t)cml_tensor_count(bias);
+  float *to = cml_call_keep(c, times * n * sizeof *to, err);
+  for (size_t i = 0; to && i < times; i++) widen_bias(cml_kernels_get(), bias, to + i * n);
   return to;
 }
+
+const float *cml_conv_keep_bias(cml_call *c, const cml_tensor *bias, cml_error *err) { return keep_bias(c, bias, 1, err); }
 
 static cml_status read_call(const cml_call *c, conv_call *v, cml_error *err) {
   CML_TRY(strstr(c->op->name, "conv_transpose") ? read_transpose(c, v, err) : read_conv(c, channels_last(c), -1, v, err));
@@ -317,16 +357,17 @@ static cml_status prepare(cml_call *c, cml_error *err) {
   /* few pixels: the weights' memory bounds the work, and halves are half of it; many: widening them each time does */
   v.conv.winograd = p->winograd = v.known && !v.transposed && cml_conv_suits_winograd(k, &v.conv);
   v.trims = p->trims = v.known && !p->winograd;
+  join_pixels(&v, p->joined = pixels_joined(k, &v));
   p->half = w->dtype == CML_F16 && (!v.known || v.conv.out[0] * v.conv.out[1] * v.conv.out[2] <= CML_CONV_FEW_PIXELS || cml_conv_suits_pairs(k, &v.conv));
-  if (bias && !(p->bias = cml_conv_keep_bias(c, bias, err))) return c->keep_status;
+  if (bias && !(p->bias = keep_bias(c, bias, p->joined, err))) return c->keep_status;
   for (size_t i = 0; i < v.phases; i++) {
     cml_conv conv;
     cml_conv_source from;
-    if (!phase_conv(&v, w, i, &conv, &from)) continue;
+    if (!phase_conv(k, &v, w, i, &conv, &from)) continue;
     /* where weights go does not depend on the image's size: the same ones over images of several sizes, as in detectors' heads, are packed once */
     const int64_t layout[] = {p->half, (int64_t)cml_conv_narrow(k, &conv), (int64_t)cml_conv_multiplier(&conv), conv.winograd, (int64_t)conv.outputs, (int64_t)conv.channels,
                               (int64_t)conv.groups, conv.kernel[0], conv.kernel[1], conv.kernel[2], from.start, from.group_stride, from.output_stride, from.channel_stride,
-                              from.tap_stride[0], from.tap_stride[1], from.tap_stride[2]};
+                              from.tap_stride[0], from.tap_stride[1], from.tap_stride[2], (int64_t)from.bundle, (int64_t)from.joined};
     bool ready;
     void *to = cml_call_keep_packed(c, cml_conv_packed_bytes(k, &conv, p->half), w, layout, sizeof layout / sizeof *layout, &ready, err);
     if (!to) return c->keep_status;
@@ -345,6 +386,7 @@ static cml_status prepare(cml_call *c, cml_error *err) {
 static void do_as_prepared(conv_call *v, const conv_prepared *p) {
   v->conv.winograd = p && p->winograd;
   v->trims = !p || p->trims;
+  if (p) join_pixels(v, p->joined);
 }
 
 static cml_status infer(cml_call *c, cml_error *err) {
@@ -362,15 +404,15 @@ static cml_status infer(cml_call *c, cml_error *err) {
   if (residual && cml_tensor_known_shape(residual) && cml_tensor_known_shape(c->outs[0]) &&
       (!cml_tensor_same_shape(residual, c->outs[0]) || residual->dtype != x->dtype))
     return cml_call_fail(c, err, "the residual does not have the output's shape and type");
-  c->spaces_rows = last && !residual;
-  if (!v.known) return CML_OK;
   const cml_kernels *k = cml_kernels_get();
   uint64_t most = 0, packed = 0, shared = 0;
   do_as_prepared(&v, c->prepared);
+  c->spaces_rows = last && !residual && v.joined == 1;
+  if (!v.known) return CML_OK;
   for (size_t i = 0; i < v.phases; i++) {
     cml_conv conv;
     cml_conv_source from;
-    if (!phase_conv(&v, w, i, &conv, &from)) continue;
+    if (!phase_conv(k, &v, w, i, &conv, &from)) continue;
     uint64_t need = up(cml_conv_scratch(k, &conv)), bytes = phase_bytes(k, &v, w, i, w->dtype == CML_F16);
     if (need > most) most = need;
     if (bytes > packed) packed = bytes;
@@ -410,7 +452,7 @@ static cml_status run(cml_call *c, cml_error *err) {
   for (size_t i = 0; !p && i < v.phases; i++) {
     cml_conv conv;
     cml_conv_source from;
-    if (!phase_conv(&v, w, i, &conv, &from)) continue;
+    if (!phase_conv(k, &v, w, i, &conv, &from)) continue;
     uint64_t need = up(cml_conv_scratch(k, &conv));
     if (need > most) most = need;
   }
@@ -424,7 +466,7 @@ static cml_status run(cml_call *c, cml_error *err) {
   if (fused(c)) {
     unsigned f = fused(c);
     const cml_tensor *residual = cml_arg(c, f + F_RESIDUAL);
-    if (residual) after.residual = residual->data, after.residual_stride = (size_t)v.outputs;
+    if (residual) after.residual = residual->data, after.residual_stride = (size_t)v.outputs * v.joined;
     after.activation = (cml_unary)cml_arg_int(c, f + F_ACTIVATION, CML_UNARY_COPY);
     after.a = (float)cml_arg_float(c, f + F_ALPHA, 0);
     after.b = (float)cml_arg_float(c, f + F_BETA, 0);
@@ -432,7 +474,7 @@ static cml_status run(cml_call *c, cml_error *err) {
   for (size_t i = 0; i < v.phases; i++) {
     cml_conv conv;
     cml_conv_source from;
-    if (!phase_conv(&v, w, i, &conv, &from)) {
+    if (!phase_conv(k, &v, w, i, &conv, &from)) {
       if (conv.out[0] > 0 && conv.out[1] > 0 && conv.out[2] > 0) fill_phase(k, &conv, &after, y);
       continue;
     }

@@ -61,9 +61,7 @@ KERNEL1(erf, ERF)
 KERNEL1(exp, EXP)
 KERNEL1(exp2, EXP2)
 KERNEL1(floor, FLOOR)
-FLOAT1(inverse, 1.0f / (x + s->f[0]))
 KERNEL1(round, ROUND) /* halves to even */
-FLOAT1(rsqrt, 1.0f / sqrtf(x + s->f[0]))
 FLOAT1(sign, x > 0 ? 1.0f : x < 0 ? -1.0f : x)
 KERNEL1(sin, SIN)
 KERNEL1(sinh, SINH)
@@ -71,21 +69,26 @@ KERNEL1(sqrt, SQRT)
 KERNEL1(square, SQUARE)
 KERNEL1(tan, TAN)
 KERNEL1(tanh, TANH)
-/* Comparisons are written so that NaN comes through, as NumPy's minimum and maximum let it. */
-FLOAT1(threshold, x < s->f[0] ? s->f[0] : x)
+CML_KERNEL1(threshold_f32, CLIP, s->f[0], INFINITY) /* NaN comes through, as NumPy's minimum and maximum let it */
+CML_KERNEL1(clip_f32, CLIP, s->f[0], s->f[1])
 
-CML_MAP1(add_epsilon, float, float, x + s->f[0])
-static void log_f32(void *out, const void *const *in, size_t n, const cml_scalars *s) {
-  add_epsilon(out, in, n, s);
-  cml_kernels_get()->unary(CML_UNARY_LOG, out, out, n, 0, 0);
+/* A kernel's function of x + epsilon. */
+#define OF_SUM(function, name)                                                                    \
+  static void function(void *out, const void *const *in, size_t n, const cml_scalars *s) {        \
+    const cml_kernels *k = cml_kernels_get();                                                     \
+    k->binary_scalar(CML_BINARY_ADD, in[0], s->f[0], false, out, n);                              \
+    k->unary(CML_UNARY_##name, out, out, n, 0, 0);                                                \
+  }
+OF_SUM(log_f32, LOG)
+OF_SUM(inverse_f32, RECIPROCAL)
+OF_SUM(root_f32, SQRT)
+static void rsqrt_f32(void *out, const void *const *in, size_t n, const cml_scalars *s) {
+  root_f32(out, in, n, s);
+  cml_kernels_get()->unary(CML_UNARY_RECIPROCAL, out, out, n, 0, 0);
 }
 CML_HALF(log_f32, 1, true)
-
-static float clip_one(float x, float low, float high) {
-  x = x < low ? low : x;
-  return x > high ? high : x;
-}
-FLOAT1(clip, clip_one(x, s->f[0], s->f[1]))
+CML_HALF(inverse_f32, 1, true)
+CML_HALF(rsqrt_f32, 1, true)
 
 INTEGER1(abs, x < 0 ? (int64_t)(0 - (uint64_t)x) : x)
 INTEGER1(exp2, x < 0 || x > 63 ? 0 : (int64_t)(UINT64_C(1) << x))
@@ -171,7 +174,10 @@ static cml_status infer_cast(cml_call *c, cml_error *err) {
   return CML_OK;
 }
 
-CML_MAP1(truth_f32, float, uint8_t, x)
+static void truth_f32(void *out, const void *const *in, size_t n, const cml_scalars *s) {
+  (void)s;
+  cml_kernels_get()->bytes_to_f32(in[0], out, n);
+}
 
 /* No map but for bool, which chains hand on as bytes: the driver's loads and stores convert. Floats truncate and saturate, integers wrap, bool is != 0. Integers become floats by way of
  * float: those that round there are infinite in float16. */

@@ -7,7 +7,7 @@
  * and last have beyond the output is cut off. With stride 1 that is an ordinary convolution already, whatever its outputs. */
 #include "passes.h"
 
-enum { MOST_COLUMNS = 16, FEW_OUTPUTS = 4 }; /* a vector of sums; more outputs fill enough of it by themselves */
+enum { MOST_COLUMNS = 64, FEW_OUTPUTS = 4 }; /* more outputs fill enough of a vector by themselves */
 
 typedef struct blocks {
   int32_t dims;

@@ -192,6 +192,29 @@ static void test_f32_to_i32(void **state) {
   }
 }
 
+static void test_compare(void **state) {
+  (void)state;
+  const cml_kernels *k;
+  EACH_TABLE(k) {
+    for (size_t n = 1; n < 70; n++) {
+      float *x = at_end(0, n * 4), *y = at_end(1, n * 4), *back = at_end(2, n * 4);
+      uint8_t to[70 + 1], bytes[70];
+      for (size_t i = 0; i < n; i++) x[i] = (float)(int)(uniform() * 2), y[i] = i % 7 ? (float)(int)(uniform() * 2) : NAN, bytes[i] = (uint8_t)rnd();
+      for (int c = 0; c < CML_COMPARE_COUNT; c++) {
+        to[n] = 77;
+        k->compare((cml_comparison)c, x, y, to, n);
+        for (size_t i = 0; i < n; i++) {
+          const bool want[] = {x[i] == y[i], x[i] != y[i], x[i] < y[i], x[i] <= y[i], x[i] > y[i], x[i] >= y[i]};
+          assert_int_equal(to[i], want[c]);
+        }
+        assert_int_equal(to[n], 77);
+      }
+      k->bytes_to_f32(bytes, back, n);
+      for (size_t i = 0; i < n; i++) assert_true(back[i] == (float)bytes[i]);
+    }
+  }
+}
+
 static void test_binary(void **state) {
   (void)state;
   const cml_kernels *k;
@@ -1199,7 +1222,7 @@ int main(int argc, char **argv) {
   if (argc > 1 && !strcmp(argv[1], "--bench")) return bench();
   guard_buffers();
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_f16),  cmocka_unit_test(test_unary), cmocka_unit_test(test_unary_f16), cmocka_unit_test(test_unary_rows), cmocka_unit_test(test_f32_to_i32), cmocka_unit_test(test_binary), cmocka_unit_test(test_remainders), cmocka_unit_test(test_running_sums), cmocka_unit_test(test_binary_f16), cmocka_unit_test(test_same_halves), cmocka_unit_test(test_pow),
+      cmocka_unit_test(test_f16),  cmocka_unit_test(test_unary), cmocka_unit_test(test_unary_f16), cmocka_unit_test(test_unary_rows), cmocka_unit_test(test_f32_to_i32), cmocka_unit_test(test_compare), cmocka_unit_test(test_binary), cmocka_unit_test(test_remainders), cmocka_unit_test(test_running_sums), cmocka_unit_test(test_binary_f16), cmocka_unit_test(test_same_halves), cmocka_unit_test(test_pow),
       cmocka_unit_test(test_rows), cmocka_unit_test(test_lstm_cell), cmocka_unit_test(test_gemm), cmocka_unit_test(test_slim_tile), cmocka_unit_test(test_packed_tile), cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_attend), cmocka_unit_test(test_interpolate), cmocka_unit_test(test_pool_lines), cmocka_unit_test(test_rms_norm), cmocka_unit_test(test_depthwise), cmocka_unit_test(test_channel_sums), cmocka_unit_test(test_fold_rows),
       cmocka_unit_test(test_pack_panel), cmocka_unit_test(test_softening), cmocka_unit_test(test_sampling), cmocka_unit_test(test_fourier), cmocka_unit_test(test_fourier_parts), cmocka_unit_test(test_transpose),
   };

@@ -706,7 +706,8 @@ static void spread(void) {
       {"[20, 1, 2, 2]", "[1]", "[2, 1, 10, 14]", "[2, 2]", "[0, 0, 0, 0]", "pixel_shuffle", false},
       {"[20, 3, 2, 2]", "[3]", "[2, 3, 10, 14]", "[2, 2]", "[0, 0, 0, 0]", "pixel_shuffle", false},
       {"[20, 1, 4, 4]", "[1]", "[2, 1, 20, 28]", "[4, 4]", "[0, 0, 0, 0]", "pixel_shuffle", false},
-      {"[20, 2, 4, 4]", "[2]", "[2, 2, 20, 28]", "[4, 4]", "[0, 0, 0, 0]", "cml_conv_transpose", false},
+      {"[20, 2, 4, 4]", "[2]", "[2, 2, 20, 28]", "[4, 4]", "[0, 0, 0, 0]", "pixel_shuffle", false},
+      {"[20, 3, 5, 5]", "[3]", "[2, 3, 25, 35]", "[5, 5]", "[0, 0, 0, 0]", "cml_conv_transpose", false}, /* too many places */
       {"[20, 1, 4, 4]", "[1]", "[2, 1, 10, 14]", "[2, 2]", "[1, 1, 1, 1]", "pixel_shuffle", true},
       {"[20, 3, 4, 4]", "[3]", "[2, 3, 8, 13]", "[2, 2]", "[2, 2, 0, 3]", "pixel_shuffle", true},
       {"[20, 3, 3, 3]", "[3]", "[2, 3, 9, 13]", "[2, 2]", "[1, 1, 1, 1]", "pixel_shuffle", true},
@@ -733,6 +734,28 @@ static void spread(void) {
       same_with_and_without((const int64_t[]){2, 20, 5, 7}, 4, "transposed,epilogues", cases[i].op);
       must_lack = NULL;
     }
+}
+
+/* Pixels of a row that share no taps are outputs of one pixel where the channels are last, and those of small groups of one product; with the
+ * channels first they are not. */
+static void neighbours(void) {
+  static const struct { const char *weight, *bias, *groups, *out, *strides; } cases[] = {
+      {"[20, 6, 2, 2]", "[6]", "1", "[2, 6, 10, 14]", "[2, 2]"},      {"[20, 3, 2, 2]", "[12]", "4", "[2, 12, 10, 14]", "[2, 2]"},
+      {"[20, 21, 3, 3]", "[21]", "1", "[2, 21, 15, 21]", "[3, 3]"},   {"[20, 5, 3, 5]", "[5]", "1", "[2, 5, 11, 35]", "[2, 5]"},
+      {"[20, 9, 2, 2]", "[18]", "2", "[2, 18, 10, 14]", "[2, 2]"},    {"[20, 1, 2, 2]", "[20]", "20", "[2, 20, 10, 14]", "[2, 2]"}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    start("[2, 20, 5, 7]");
+    constant("w", cases[i].weight);
+    constant("b", cases[i].bias);
+    ints("groups", "[]", cases[i].groups);
+    ints("steps", "[2]", cases[i].strides);
+    word("valid", "valid");
+    op(cases[i].out, "c", "conv_transpose(x = x, weight = w, bias = b, strides = steps, pad_type = valid, groups = groups)");
+    op(cases[i].out, "r", "sigmoid(x = c)");
+    op(cases[i].out, "y", "add(x = r, y = r)");
+    finish("y");
+    same_with_and_without((const int64_t[]){2, 20, 5, 7}, 4, "layout,epilogues", "cml_conv_transpose");
+  }
 }
 
 static void spread_lines(void) {
@@ -1310,7 +1333,7 @@ static void test_joined(void **state) { (void)state, each_type(joined); }
 static void test_planes(void **state) { (void)state, each_type(planes); }
 static void test_pairs(void **state) { (void)state, each_type(pairs); }
 static void test_transposed(void **state) { (void)state, each_type(transposed); }
-static void test_spread(void **state) { (void)state, each_type(spread), each_type(spread_lines); }
+static void test_spread(void **state) { (void)state, each_type(spread), each_type(neighbours), each_type(spread_lines); }
 static void test_unfolded(void **state) { (void)state, each_type(unfolded); }
 static void test_pads(void **state) { (void)state, each_type(pads); }
 static void test_window_attention(void **state) { (void)state, each_type(window_attention); }

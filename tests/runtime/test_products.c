@@ -125,6 +125,11 @@ static conv_case draw_conv(bool transposed, bool fused) {
     v.before[2] = v.after[2] = 0, v.out[2] = v.in[2], v.kernel[1] = between(2, 12), v.in[1] = v.kernel[1] + between(0, 14);
     v.out[1] = v.in[1] + v.before[1] + v.after[1] - v.kernel[1] + 1;
   }
+  if (transposed && rnd() % 3 == 0) { /* pixels of a row that share no taps, often of few outputs */
+    v.before[2] = v.after[2] = 0, v.dilation[2] = 1, v.kernel[2] = v.stride[2] = between(2, 4);
+    v.out[2] = v.in[2] * v.stride[2];
+    if (rnd() % 2) v.groups = between(1, 3), v.og = between(1, 5);
+  }
   if (!transposed && v.dims > 1 && rnd() % 5 == 0) { /* a kernel as wide as the image, often of one channel */
     v.before[2] = v.after[2] = 0, v.out[2] = v.dilation[2] = 1;
     v.in[2] = v.kernel[2] = between(1, 40);
