@@ -44,7 +44,8 @@ VINLINE vf look_up(const palette *t, vi code, int bits) {
   }
   return (vf)_mm512_i32gather_ps((__m512i)(code & 255), t->memory, 4);
 #elif defined(__AVX2__)
-  if (bits <= 4) {
+  if (bits <= 3) return (vf)_mm256_permutevar8x32_ps((__m256)t->r[0], (__m256i)code);
+  if (bits == 4) {
     __m256 low = _mm256_permutevar8x32_ps((__m256)t->r[0], (__m256i)code), high = _mm256_permutevar8x32_ps((__m256)t->r[1], (__m256i)code);
     return (vf)_mm256_blendv_ps(low, high, (__m256)(code << 28));
   }
@@ -123,9 +124,55 @@ VINLINE vf lane_scales(const cml_compressed *w, const void *row, size_t first, c
   return x;
 }
 
+#if defined(__AVX2__)
+VINLINE void add_entry(__m128 *sum, __m128 x, const float *entry) {
+  __asm__("vfmadd231ss %2, %1, %0" : "+x"(*sum) : "x"(x), "m"(*entry));
+}
+
+/* R rows times a vector, entry by entry: two loads, of the code and the entry, and a multiplication, which gathers take three times as long for. */
+VINLINE void entry_product(const int R, const int bits, const cml_compressed *w, size_t n, size_t apart, const float *x, float *y) {
+  enum { LANE = 4, FLUSH = 2 }; /* codes; groups, whose sums are added to the others at once: a large element costs few others precision */
+  const size_t elements = (size_t)LANE * W, bytes = elements * (size_t)bits / 8, row_bytes = w->depth * (size_t)bits / 8, groups = (w->depth + elements - 1) / elements;
+  const float *table = w->table + n / w->table_rows * w->table_size;
+  __asm__("" : "+r"(table)); /* or each entry's place is computed in two steps */
+  float total[4] = {0};
+  for (size_t from = 0; from < groups; from += FLUSH) {
+    __m128 sums[4][2] = {{{0}}};
+    for (size_t g = from; g < groups && g < from + FLUSH; g++, x += elements) {
+      const bool whole = (g + 1) * bytes < row_bytes; /* with a byte behind it */
+      const uint8_t *codes[4];
+      uint8_t copies[4][2 * sizeof(vi)];
+      CML_UNROLL for (int r = 0; r < R; r++) {
+        codes[r] = w->codes + (n + (size_t)r * apart) * row_bytes + g * bytes;
+        if (whole) continue;
+        memset(copies[r], 0, sizeof *copies);
+        memcpy(copies[r], codes[r], row_bytes - g * bytes);
+        codes[r] = copies[r];
+      }
+      for (size_t l = 0; l < W; l++) {
+        uint32_t word[4];
+        CML_UNROLL for (int r = 0; r < R; r++) memcpy(&word[r], codes[r] + l * (size_t)bits / 2, sizeof *word);
+        CML_UNROLL for (int j = 0; j < LANE; j++) {
+          const __m128 element = _mm_load_ss(x + j * W + l);
+          CML_UNROLL for (int r = 0; r < R; r++) add_entry(&sums[r][j & 1], element, table + (word[r] >> (j * bits) & ((1u << bits) - 1)));
+        }
+      }
+    }
+    CML_UNROLL for (int r = 0; r < R; r++) total[r] += _mm_cvtss_f32(sums[r][0]) + _mm_cvtss_f32(sums[r][1]);
+  }
+  CML_UNROLL for (int r = 0; r < R; r++) y[n + (size_t)r * apart] = total[r];
+}
+#endif
+
 /* R rows of the weights from n, `apart` from one another, times M vectors. */
 VINLINE void product(const int R, const int M, const int bits, const int mode, const bool scaled, const cml_compressed *w, size_t n, size_t apart,
                      const float *x, size_t x_stride, const float *sums, size_t sums_stride, float *y, size_t y_stride) {
+#if defined(__AVX2__)
+  if (M == 1 && mode == DECODE_TABLE && (bits == 8 || (bits == 6 && W < 16))) {
+    entry_product(R, bits, w, n, apart, x, y);
+    return;
+  }
+#endif
   const int c = codes_in_lane(bits);
   const size_t elements = (size_t)c * W, bytes = elements * (size_t)bits / 8, row_bytes = w->depth * (size_t)bits / 8;
   const size_t groups = (w->depth + elements - 1) / elements, scale_bytes = w->scale_half ? 2 : 4;

@@ -1,52 +1,62 @@
-/* Palettes of 1, 2 and 4 bits times few vectors in fixed point, for CPUs with vpshufb and without the instructions of compressed_fixed.c: a nibble of
- * codes (4, 2 or 1 of them) chooses one of 16 sums of products, which are worked out once for a vector as three planes of digits.
+/* Palettes of up to 6 bits times few vectors in fixed point, for CPUs with vpshufb and without the instructions of compressed_fixed.c: products, or sums
+ * of them, are worked out once for a vector as three planes of digits, and codes choose among 16 at a time.
  *
- * A lane (a byte) is a row, and a table of 16 bytes stands in each 128 bits of a register, so that all rows look up the same one. Two bytes of codes
- * of a register's rows are a group: four look-ups for each plane. As in compressed_pairs.c, whose digits, averages, and choice of tables these are,
- * digits are so small that those of a group's four tables are added as bytes before they are widened:
+ *   1, 2, 4 bits  A nibble of codes (4, 2 or 1 of them) chooses one of 16 sums.
+ *   3 bits        A code chooses one of 8 products, which stand twice in a table: the fourth bit of an index does not count. Six codes lie in the nibbles
+ *                 of three bytes, the bits of two more in the fourth bits.
+ *   6 bits        A code chooses among four tables. Look-ups are zero where bit 7 of an index is set: with 0x70, 0x60 and 0x50 added (up to 255) it is for
+ *                 codes from 16, 32 and 48 on, and what is looked up with these and the code itself is added, modulo 256. So each table has what the
+ *                 products of its quarter are more than those of the next.
  *
- *   the highest  by the choice of the unit: the four largest sums of a group have digits of less than 256 together;
+ * A lane (a byte) is a row, and a table of 16 bytes stands in each 128 bits of a register, so that all rows look up the same one. Four look-ups for each
+ * plane (of 6 bits, four times four) are a quad. As in compressed_pairs.c, whose digits, averages, and choice of tables these are,
+ * digits are so small that those of a quad's tables are added as bytes before they are widened:
+ *
+ *   the highest  by the choice of the unit: the four largest sums of a quad have digits of less than 256 together;
  *   the middle   6 bits; of `fine` tables 7, which are added in pairs;
  *   the lowest   8 bits, of which averages are taken for sums, rounded up: twice, of fine tables once.
  *
  * Words (even lane + 256 odd lane) are added, modulo 2^16, and so are the odd lanes alone. What digits are of a table's sums begins with its least
  * possible sum, and with the middle of the palette as its zero.
  *
- * Tables are 48 bytes for a nibble, so the depth is cut into pieces, whose tables stay in the first-level cache for a stripe of rows; each piece has a
+ * Tables are 48 bytes for 16 sums, so the depth is cut into pieces, whose tables stay in the first-level cache for a stripe of rows; each piece has a
  * unit of its own, so that a large element costs its neighbours precision and not all. In memory a stripe is its pieces, a piece its blocks of a
- * register's rows, a block its groups. Lane 4 j + i is row W i + j of its block: bytes i of all dwords are neighbouring rows.
+ * register's rows, a block its groups: the quads of two or three bytes of a row. Lane 4 j + i is row W i + j of its block: bytes i of all dwords are neighbouring rows.
  * Errors are worked out for each vector, from its units: coarse tables in float16 programs, fine ones, or floats where large elements make units large. */
 #include "compressed_pieces.h"
 
 enum { PLANES = 3, TABLES = 4, TABLE = 16, REGISTER = 4 * W, BLOCK = REGISTER };
-enum { ROW_BYTES = 2, GROUP_BYTES = ROW_BYTES * REGISTER, GROUP_TABLES = TABLES * PLANES * TABLE }; /* of a group: a row's bytes, all rows', its tables' */
-enum { PIECE = 64 }; /* groups, such that sums of words stay below 2^15 */
+enum { PIECE_TABLES = 12 << 10 }; /* bytes, at most 64 quads, such that sums of words stay below 2^15 */
 
 #if defined(__AVX512F__)
 typedef __m512i bytes;
 VINLINE bytes load_register(const void *p) { return _mm512_loadu_si512(p); }
 VINLINE bytes load_table(const uint8_t *p) { return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)p)); }
 VINLINE bytes look_up(bytes table, bytes nibbles) { return _mm512_shuffle_epi8(table, nibbles); }
-VINLINE bytes low_nibbles(bytes a) { return _mm512_and_si512(a, _mm512_set1_epi8(15)); }
-VINLINE bytes high_nibbles(bytes a) { return _mm512_and_si512(_mm512_srli_epi16(a, 4), _mm512_set1_epi8(15)); }
+VINLINE bytes bits_of(bytes a, int bits) { return _mm512_and_si512(a, _mm512_set1_epi8((char)bits)); }
+VINLINE bytes both(bytes a, bytes b) { return _mm512_or_si512(a, b); }
+VINLINE bytes right(bytes a, int n) { return _mm512_srli_epi16(a, n); }
+VINLINE bytes left(bytes a, int n) { return _mm512_slli_epi16(a, n); }
+VINLINE bytes add_bounded(bytes a, int b) { return _mm512_adds_epu8(a, _mm512_set1_epi8((char)b)); }
 VINLINE bytes add_bytes(bytes a, bytes b) { return _mm512_add_epi8(a, b); }
 VINLINE bytes average(bytes a, bytes b) { return _mm512_avg_epu8(a, b); }
 VINLINE bytes add_words(bytes a, bytes b) { return _mm512_add_epi16(a, b); }
-VINLINE bytes odd_bytes(bytes a) { return _mm512_srli_epi16(a, 8); }
-VINLINE bytes without_odd(bytes all, bytes odd) { return _mm512_sub_epi16(all, _mm512_slli_epi16(odd, 8)); }
+VINLINE bytes sub_words(bytes a, bytes b) { return _mm512_sub_epi16(a, b); }
 VINLINE vi products_of_words(bytes a, int b) { return (vi)_mm512_madd_epi16(a, _mm512_set1_epi32(b)); }
 #else
 typedef __m256i bytes;
 VINLINE bytes load_register(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
 VINLINE bytes load_table(const uint8_t *p) { return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)p)); }
 VINLINE bytes look_up(bytes table, bytes nibbles) { return _mm256_shuffle_epi8(table, nibbles); }
-VINLINE bytes low_nibbles(bytes a) { return _mm256_and_si256(a, _mm256_set1_epi8(15)); }
-VINLINE bytes high_nibbles(bytes a) { return _mm256_and_si256(_mm256_srli_epi16(a, 4), _mm256_set1_epi8(15)); }
+VINLINE bytes bits_of(bytes a, int bits) { return _mm256_and_si256(a, _mm256_set1_epi8((char)bits)); }
+VINLINE bytes both(bytes a, bytes b) { return _mm256_or_si256(a, b); }
+VINLINE bytes right(bytes a, int n) { return _mm256_srli_epi16(a, n); }
+VINLINE bytes left(bytes a, int n) { return _mm256_slli_epi16(a, n); }
+VINLINE bytes add_bounded(bytes a, int b) { return _mm256_adds_epu8(a, _mm256_set1_epi8((char)b)); }
 VINLINE bytes add_bytes(bytes a, bytes b) { return _mm256_add_epi8(a, b); }
 VINLINE bytes average(bytes a, bytes b) { return _mm256_avg_epu8(a, b); }
 VINLINE bytes add_words(bytes a, bytes b) { return _mm256_add_epi16(a, b); }
-VINLINE bytes odd_bytes(bytes a) { return _mm256_srli_epi16(a, 8); }
-VINLINE bytes without_odd(bytes all, bytes odd) { return _mm256_sub_epi16(all, _mm256_slli_epi16(odd, 8)); }
+VINLINE bytes sub_words(bytes a, bytes b) { return _mm256_sub_epi16(a, b); }
 VINLINE vi products_of_words(bytes a, int b) { return (vi)_mm256_madd_epi16(a, _mm256_set1_epi32(b)); }
 #endif
 
@@ -58,13 +68,24 @@ typedef struct nibbles_head {
   int32_t tables;
 } nibbles_head;
 
-static size_t group_codes(const cml_compressed *w) { return ROW_BYTES * 8 / w->bits; }
+VINLINE size_t table_codes(unsigned bits) { return bits < 3 ? 4 / bits : 1; }
+
+/* Of a group: bytes of a row, codes, quads. */
+static size_t row_bytes(const cml_compressed *w) { return w->bits == 3 || w->bits == 6 ? 3 : 2; }
+static size_t group_codes(const cml_compressed *w) { return row_bytes(w) * 8 / w->bits; }
+static size_t group_quads(const cml_compressed *w) { return w->bits == 3 ? 2 : 1; }
+static size_t group_tables(const cml_compressed *w) { return group_quads(w) * TABLES * (w->bits == 6 ? 4 : 1) * PLANES * TABLE; } /* bytes */
+static size_t quad_codes(const cml_compressed *w) { return group_codes(w) / group_quads(w); }
 static size_t group_count(const cml_compressed *w) { return (w->depth + group_codes(w) - 1) / group_codes(w); }
-static pieces pieces_of(const cml_compressed *w) { return (pieces){group_count(w), PIECE, BLOCK, ROW_BYTES, GROUP_TABLES}; }
+
+static pieces pieces_of(const cml_compressed *w) {
+  return (pieces){group_count(w), PIECE_TABLES / group_tables(w), BLOCK, row_bytes(w), group_tables(w)};
+}
+
 static bool in_nibbles(const cml_compressed *w) { return w->packed && !w->scale; }
 
 static size_t nibbles_bytes(const cml_compressed *w) {
-  const bool narrow = w->bits < 3 || (w->bits == 4 && W < 16); /* with AVX-512 floats of 4 bits are two instructions, and as fast */
+  const bool narrow = w->bits < 4 || (w->bits < 8 && W < 16); /* with AVX-512 floats of 4 and 6 bits take few instructions, and are as fast */
   if (w->scale || !narrow || w->columns < CML_COMPRESSED_ROWS || w->table_rows != w->columns) return ordinary.compressed_bytes(w);
   const pieces p = pieces_of(w);
   return pieces_bytes(&p, w);
@@ -90,21 +111,32 @@ static void pack_rows(const uint8_t *const *rows, size_t some, size_t all, uint8
   }
 }
 
+/* Bytes of 8 codes of 3 bits each, as nibbles of six of them, whose fourth bits are the last two codes: those of the seventh in even nibbles. */
+static void spread_threes(size_t groups, uint8_t *to) {
+  for (size_t g = 0; g < groups; g++, to += 3 * REGISTER)
+    for (size_t i = 0; i < REGISTER; i++) {
+      const uint32_t v = to[i] | (uint32_t)to[REGISTER + i] << 8 | (uint32_t)to[2 * REGISTER + i] << 16;
+      for (unsigned b = 0; b < 3; b++)
+        to[b * REGISTER + i] = (uint8_t)((v >> 6 * b & 7) | (v >> (18 + b) & 1) << 3 | (v >> (6 * b + 3) & 7) << 4 | (v >> (21 + b) & 1) << 7);
+    }
+}
+
 static void pack_piece(const cml_compressed *w, size_t n, size_t at, size_t groups, uint8_t *to) {
-  const size_t row_bytes = w->depth * w->bits / 8;
+  const size_t row = w->depth * w->bits / 8;
   for (size_t j = 0; j < W; j++) {
     const uint8_t *rows[4];
-    for (size_t i = 0; i < 4; i++) rows[i] = n + i * W + j < w->columns ? w->codes + (n + i * W + j) * row_bytes + at : NULL;
-    pack_rows(rows, row_bytes - at, groups * ROW_BYTES, to + j * 4);
+    for (size_t i = 0; i < 4; i++) rows[i] = n + i * W + j < w->columns ? w->codes + (n + i * W + j) * row + at : NULL;
+    pack_rows(rows, row - at, groups * row_bytes(w), to + j * 4);
   }
+  if (w->bits == 3) spread_threes(groups, to);
 }
 
 static void nibbles_pack(const cml_compressed *w, size_t begin, size_t end, void *to) {
   const pieces p = pieces_of(w);
   for (size_t n = begin; n < end; n += BLOCK)
     for (size_t g = 0, some; g < p.groups; g += some) {
-      some = least(p.groups - g, PIECE);
-      pack_piece(w, n, g * ROW_BYTES, some, (uint8_t *)to + piece_at(&p, w, n, g, some));
+      some = least(p.groups - g, p.piece);
+      pack_piece(w, n, g * p.row_bytes, some, (uint8_t *)to + piece_at(&p, w, n, g, some));
     }
 }
 
@@ -116,26 +148,26 @@ static size_t nibbles_room(const cml_compressed *w) {
   return in_nibbles(w) ? HEAD + (room > here ? room : here) : room;
 }
 
-/* Entries less the palette's middle, of a nibble's j-th code, for its 16 sums. */
+/* Entries less the palette's middle, of a table's j-th code, for its 16 or 64 sums. */
 typedef struct palette {
   range of;
-  vf entries[4][16 / W];
+  vf entries[4][64 / W];
 } palette;
 
 static palette read_palette(const cml_compressed *w) {
   const size_t entries = (size_t)1 << w->bits;
   palette t = {.of = range_of(w)};
-  float own[16];
-  for (size_t j = 0; j < 4 / w->bits; j++) {
-    for (size_t i = 0; i < 16; i++) own[i] = w->table[i >> j * w->bits & (entries - 1)] - t.of.middle;
+  float own[64];
+  for (size_t j = 0; j < table_codes(w->bits); j++) {
+    for (size_t i = 0; i < 64; i++) own[i] = w->table[i >> j * w->bits & (entries - 1)] - t.of.middle;
     memcpy(t.entries[j], own, sizeof own);
   }
   return t;
 }
 
-/* The largest sum of the sizes of a group's elements. */
-static float largest_group(const cml_compressed *w, const float *x, size_t n) {
-  const size_t codes = group_codes(w);
+/* The largest sum of the sizes of a quad's elements. */
+static float largest_quad(const cml_compressed *w, const float *x, size_t n) {
+  const size_t codes = quad_codes(w);
   float largest = 0;
   for (size_t i = 0; i < n; i += codes) {
     float sum = 0;
@@ -145,7 +177,7 @@ static float largest_group(const cml_compressed *w, const float *x, size_t n) {
   return largest;
 }
 
-/* The table of a nibble of codes by its sums less the least one. */
+/* A table of 16 sums less the least one. */
 VINLINE void store_table(const bool fine, const vi *q, uint8_t *to) {
   const int middle = fine ? 127 : 63, upper = fine ? 15 : 14;
 #if defined(__AVX512F__)
@@ -163,44 +195,48 @@ VINLINE void store_table(const bool fine, const vi *q, uint8_t *to) {
 #endif
 }
 
-/* The tables of a piece, by `factor`. Averages of lowest digits are too large by half a unit a pair in the mean, as averages of these: half of what a
- * piece's sums count for each group. */
-VINLINE scale arrange_piece(const bool fine, const size_t codes, const palette *t, const float *x, size_t n, size_t groups, float factor, uint8_t *to) {
+/* The tables of a piece, by `factor`. */
+VINLINE scale arrange_piece(const bool fine, const unsigned bits, const palette *t, const float *x, size_t n, size_t quads, float factor, uint8_t *to) {
+  const size_t codes = table_codes(bits), quarters = bits == 6 ? 4 : 1;
   const int32_t averaged = fine ? 2 : 4;
   int32_t offset = 0;
-  for (size_t i = 0; i < groups * TABLES; i++) {
+  for (size_t i = 0; i < quads * TABLES; i++, to += quarters * PLANES * TABLE) {
     float v[4] = {0}, size = 0;
     for (size_t j = 0; j < codes; j++) v[j] = i * codes + j < n ? x[i * codes + j] * factor : 0, size += fabsf(v[j]);
     const int32_t lowest = -(int32_t)(size * t->of.reach * 0.25f) - 1;
-    vi q[16 / W];
-    CML_UNROLL for (int h = 0; h < 16 / W; h++) {
-      vf sum = vf_set1((float)(-4 * lowest));
-      CML_UNROLL for (size_t j = 0; j < codes; j++) sum = vf_fma(vf_set1(v[j]), t->entries[j][h], sum);
-      q[h] = vf_int(sum);
+    for (size_t quarter = 0; quarter < quarters; quarter++) {
+      vi q[16 / W];
+      CML_UNROLL for (size_t h = 0; h < 16 / W; h++) {
+        vf sum = vf_set1((float)(-4 * lowest));
+        CML_UNROLL for (size_t j = 0; j < codes; j++) sum = vf_fma(vf_set1(v[j]), t->entries[j][quarter * (16 / W) + h], sum);
+        q[h] = vf_int(sum);
+      }
+      store_table(fine, q, to + quarter * PLANES * TABLE);
     }
-    store_table(fine, q, to + i * PLANES * TABLE);
+    for (size_t j = 0; j < (quarters - 1) * PLANES * TABLE; j++) to[j] = (uint8_t)(to[j] - to[j + PLANES * TABLE]);
     offset += lowest;
   }
-  return (scale){factor > 0 ? (float)averaged / factor : 0, offset * (4 / averaged) - (int32_t)groups / 2};
+  return (scale){factor > 0 ? (float)averaged / factor : 0, offset * (4 / averaged) - rounded_up(fine, x, least(n, quads * TABLES * codes), TABLES * codes)};
 }
 
-typedef scale arrange_function(const palette *t, const float *x, size_t n, size_t groups, float factor, uint8_t *to);
-#define ARRANGE(name, fine, codes)                                                                                \
-  static scale name(const palette *t, const float *x, size_t n, size_t groups, float factor, uint8_t *to) {       \
-    return arrange_piece(fine, codes, t, x, n, groups, factor, to);                                               \
+typedef scale arrange_function(const palette *t, const float *x, size_t n, size_t quads, float factor, uint8_t *to);
+#define ARRANGE(bits)                                                                                            \
+  static scale coarse_##bits(const palette *t, const float *x, size_t n, size_t quads, float factor, uint8_t *to) { \
+    return arrange_piece(false, bits, t, x, n, quads, factor, to);                                               \
+  }                                                                                                              \
+  static scale fine_##bits(const palette *t, const float *x, size_t n, size_t quads, float factor, uint8_t *to) {   \
+    return arrange_piece(true, bits, t, x, n, quads, factor, to);                                                \
   }
-ARRANGE(coarse_1, false, 1)
-ARRANGE(coarse_2, false, 2)
-ARRANGE(coarse_4, false, 4)
-ARRANGE(fine_1, true, 1)
-ARRANGE(fine_2, true, 2)
-ARRANGE(fine_4, true, 4)
+ARRANGE(1)
+ARRANGE(2)
+ARRANGE(4)
+ARRANGE(6)
 
 static nibbles_head arrange_tables(const cml_compressed *w, const float *x, uint8_t *to) {
-  static arrange_function *const functions[2][3] = {{coarse_4, coarse_2, coarse_1}, {fine_4, fine_2, fine_1}};
+  static arrange_function *const functions[2][7] = {{NULL, coarse_1, coarse_2, coarse_4, coarse_4, NULL, coarse_6}, {NULL, fine_1, fine_2, fine_4, fine_4, NULL, fine_6}};
   const palette t = read_palette(w);
-  const size_t groups = group_count(w), elements = PIECE * group_codes(w);
   const pieces p = pieces_of(w);
+  const size_t elements = p.piece * group_codes(w);
   scale *scales = scales_of(&p, to);
   double total = 0, plain = 0, largest = 0, units = 0;
   for (size_t i = 0; i < w->depth; i += elements) {
@@ -211,16 +247,16 @@ static nibbles_head arrange_tables(const cml_compressed *w, const float *x, uint
       sizes += vf_abs(v), large = vf_max(large, vf_abs(v)), all += v;
     }
     total += (double)vf_sum(sizes), plain += (double)vf_sum(all), largest = fmax(largest, (double)vf_hmax(large));
-    const float factor = piece_factor(largest_group(w, x + i, n), &t.of);
+    const float factor = piece_factor(largest_quad(w, x + i, n), &t.of);
     scales[i / elements].unit = factor;
-    if (factor > 0) units += (double)(n + group_codes(w) - 1) / (double)group_codes(w) / ((double)factor * (double)factor);
+    if (factor > 0) units += (double)(n + quad_codes(w) - 1) / (double)quad_codes(w) / ((double)factor * (double)factor);
   }
   const int tables = choose_tables(w, &t.of, total, largest, units);
-  arrange_function *arrange = functions[tables == FINE][w->bits / 2];
-  for (size_t g = 0; g < groups && tables; g += PIECE) {
+  arrange_function *arrange = functions[tables == FINE][w->bits];
+  for (size_t g = 0; g < p.groups && tables; g += p.piece) {
     const size_t at = g * group_codes(w), n = w->depth - at;
-    scale *s = scales + g / PIECE;
-    *s = arrange(&t, x + at, n, least(groups - g, PIECE), tables == FINE ? 2 * s->unit : s->unit, to + g * GROUP_TABLES);
+    scale *s = scales + g / p.piece;
+    *s = arrange(&t, x + at, n, least(p.groups - g, p.piece) * group_quads(w), tables == FINE ? 2 * s->unit : s->unit, to + g * p.tables);
   }
   return (nibbles_head){(float)(plain * (double)t.of.middle), tables};
 }
@@ -240,7 +276,74 @@ static void nibbles_arrange(const cml_compressed *w, const float *x, float *arra
 /* Sums of words, and of the upper bytes of words. */
 VINLINE void widen(bytes *sums, bytes a) {
   sums[0] = add_words(sums[0], a);
-  sums[1] = add_words(sums[1], odd_bytes(a));
+  sums[1] = add_words(sums[1], right(a, 8));
+  __asm__("" : "+x"(sums[0]), "+x"(sums[1]));
+}
+
+/* Of one code an index. */
+VINLINE void add_quad(const bool fine, const bytes *c, const uint8_t *tables, bytes (*acc)[2]) {
+  CML_UNROLL for (int p = 0; p < PLANES; p++) {
+    bytes t[TABLES], a, b;
+    CML_UNROLL for (int i = 0; i < TABLES; i++) t[i] = look_up(load_table(tables + (i * PLANES + p) * TABLE), c[i]);
+    a = p ? add_bytes(t[0], t[1]) : average(t[0], t[1]);
+    b = p ? add_bytes(t[2], t[3]) : average(t[2], t[3]);
+    if (fine && p < 2) widen(acc[p], a), widen(acc[p], b);
+    else widen(acc[p], p ? add_bytes(a, b) : average(a, b));
+  }
+}
+
+VINLINE void add_nibbles(const bool fine, const uint8_t *codes, const uint8_t *tables, bytes (*acc)[2]) {
+  const bytes a = load_register(codes), b = load_register(codes + REGISTER);
+  const bytes c[TABLES] = {bits_of(a, 15), bits_of(right(a, 4), 15), bits_of(b, 15), bits_of(right(b, 4), 15)};
+  add_quad(fine, c, tables, acc);
+}
+
+VINLINE void add_threes(const bool fine, const uint8_t *codes, const uint8_t *tables, bytes (*acc)[2]) {
+  const bytes a = load_register(codes), b = load_register(codes + REGISTER), c = load_register(codes + 2 * REGISTER);
+  const bytes fourth = both(right(bits_of(a, 0x88), 3), both(right(bits_of(b, 0x88), 2), right(bits_of(c, 0x88), 1)));
+  const bytes even[TABLES] = {bits_of(a, 0x77), bits_of(b, 0x77), bits_of(c, 0x77), fourth};
+  CML_UNROLL for (int i = 0; i < TABLES; i += 2) {
+    const bytes four[TABLES] = {even[i], right(even[i], 4), even[i + 1], right(even[i + 1], 4)};
+    add_quad(fine, four, tables + i / 2 * TABLES * PLANES * TABLE, acc);
+  }
+}
+
+/* sum + what an index chooses: in this order, as compilers that take another one run out of registers. */
+VINLINE bytes add_choice(bytes sum, const uint8_t *table, bytes index) {
+  sum = add_bytes(sum, look_up(load_table(table), index));
+  __asm__("" : "+x"(sum));
+  return sum;
+}
+
+VINLINE void add_sixes(const bool fine, const uint8_t *codes, const uint8_t *tables, bytes (*acc)[2]) {
+  const bytes a = load_register(codes), b = load_register(codes + REGISTER), third = load_register(codes + 2 * REGISTER);
+  const bytes code[TABLES] = {bits_of(a, 63), both(bits_of(right(a, 6), 3), bits_of(left(b, 2), 60)),
+                              both(bits_of(right(b, 4), 15), bits_of(left(third, 4), 48)), bits_of(right(third, 2), 63)};
+  bytes first = (bytes){0}, two = (bytes){0}, middle = (bytes){0}, high = (bytes){0}; /* lowest digits of a pair's first code, of the first pair */
+  CML_UNROLL for (int i = 0; i < TABLES; i++) {
+    bytes low = (bytes){0};
+    CML_UNROLL for (int q = 0; q < 4; q++) {
+      const uint8_t *table = tables + (i * 4 + q) * PLANES * TABLE;
+      const bytes index = q == 3 ? code[i] : add_bounded(code[i], 0x70 - 16 * q);
+      low = add_choice(low, table, index), middle = add_choice(middle, table + TABLE, index), high = add_choice(high, table + 2 * TABLE, index);
+    }
+    if (i % 2 == 0) {
+      first = low;
+      continue;
+    }
+    low = average(first, low);
+    if (fine) widen(acc[0], low);
+    else if (i == 3) widen(acc[0], average(two, low));
+    two = low;
+    if (fine || i == 3) widen(acc[1], middle), middle = (bytes){0};
+  }
+  widen(acc[2], high);
+}
+
+VINLINE void add_group(const bool fine, const unsigned bits, const uint8_t *codes, const uint8_t *tables, bytes (*acc)[2]) {
+  if (bits == 3) add_threes(fine, codes, tables, acc);
+  else if (bits == 6) add_sixes(fine, codes, tables, acc);
+  else add_nibbles(fine, codes, tables, acc);
 }
 
 /* Adds the sums of `rows` rows to y: bytes 0, 1, 2 and 3 of the dwords are W rows each. */
@@ -250,49 +353,41 @@ VINLINE void add_sums(const bool fine, bytes (*acc)[2], scale s, size_t rows, fl
     const size_t some = rows > i * W ? least(rows - i * W, W) : 0;
     vi sum = vi_set1(s.offset);
     CML_UNROLL for (int p = 0; p < PLANES; p++)
-      sum += products_of_words(i % 2 ? acc[p][1] : without_odd(acc[p][0], acc[p][1]), i / 2 ? counts[p] << 16 : counts[p]);
+      sum += products_of_words(i % 2 ? acc[p][1] : sub_words(acc[p][0], left(acc[p][1], 8)), i / 2 ? counts[p] << 16 : counts[p]);
     if (some == W) vf_store(y + i * W, vf_fma(vf_from_int(sum), vf_set1(s.unit), vf_load(y + i * W)));
     else if (some) vf_store_n(y + i * W, vf_fma(vf_from_int(sum), vf_set1(s.unit), vf_load_n(y + i * W, some)), some);
   }
 }
 
-VINLINE void sums_of_block(const bool fine, const stretch *from, const uint8_t *tables, scale s, size_t rows, float *y) {
-  enum { FAR = AHEAD / GROUP_BYTES * GROUP_BYTES };
-  const uint8_t *codes = from->codes, *later = from->left > FAR ? codes + FAR : from->next + (FAR - from->left);
-  size_t left = from->left > FAR ? from->left - FAR : 0; /* of what is asked for, until it is of the next piece */
+VINLINE void sums_of_block(const bool fine, const unsigned bits, const stretch *from, const uint8_t *tables, scale s, size_t rows, float *y) {
+  const size_t group = (bits == 4 ? 2 : 3) * REGISTER, far = AHEAD / group * group, step = (bits == 4 ? 1 : bits == 3 ? 2 : 4) * TABLES * PLANES * TABLE;
+  const uint8_t *codes = from->codes, *later = from->left > far ? codes + far : from->next + (far - from->left);
+  size_t rest = from->left > far ? from->left - far : 0; /* of what is asked for, until it is of the next piece */
   bytes acc[PLANES][2];
   CML_UNROLL for (int i = 0; i < 2 * PLANES; i++) acc[i / 2][i % 2] = (bytes){0};
-  for (size_t g = 0; g < from->groups; g++, codes += GROUP_BYTES, tables += GROUP_TABLES) {
-    bytes c[TABLES];
-    CML_UNROLL for (int i = 0; i < ROW_BYTES; i++) {
-      bytes code = load_register(codes + i * REGISTER);
-      c[2 * i] = low_nibbles(code), c[2 * i + 1] = high_nibbles(code);
-    }
-    CML_UNROLL for (size_t i = 0; i < GROUP_BYTES; i += 64) ask(later + i);
-    later += GROUP_BYTES;
-    if (left && !(left -= GROUP_BYTES)) later = from->next;
-    CML_UNROLL for (int p = 0; p < PLANES; p++) {
-      bytes t[TABLES], a, b;
-      CML_UNROLL for (int i = 0; i < TABLES; i++) t[i] = look_up(load_table(tables + (i * PLANES + p) * TABLE), c[i]);
-      a = p ? add_bytes(t[0], t[1]) : average(t[0], t[1]);
-      b = p ? add_bytes(t[2], t[3]) : average(t[2], t[3]);
-      if (fine && p < 2) widen(acc[p], a), widen(acc[p], b);
-      else widen(acc[p], p ? add_bytes(a, b) : average(a, b));
-    }
+  for (size_t g = 0; g < from->groups; g++, codes += group, tables += step) {
+    CML_UNROLL for (size_t i = 0; i < group; i += 64) ask(later + i);
+    later += group;
+    if (rest && !(rest -= group)) later = from->next;
+    add_group(fine, bits, codes, tables, acc);
   }
   add_sums(fine, acc, s, rows, y);
 }
 
-static __attribute__((noinline)) void fine_sums(const stretch *from, const uint8_t *tables, scale s, size_t rows, float *y) {
-  sums_of_block(true, from, tables, s, rows, y);
-}
-
-static __attribute__((noinline)) void coarse_sums(const stretch *from, const uint8_t *tables, scale s, size_t rows, float *y) {
-  sums_of_block(false, from, tables, s, rows, y);
-}
+/* bits: 4 for all nibbles of codes. */
+#define SUMS(bits)                                                                                                                           \
+  static __attribute__((noinline)) void coarse_sums_##bits(const stretch *from, const uint8_t *tables, scale s, size_t rows, float *y) {      \
+    sums_of_block(false, bits, from, tables, s, rows, y);                                                                                    \
+  }                                                                                                                                          \
+  static __attribute__((noinline)) void fine_sums_##bits(const stretch *from, const uint8_t *tables, scale s, size_t rows, float *y) {        \
+    sums_of_block(true, bits, from, tables, s, rows, y);                                                                                     \
+  }
+SUMS(3)
+SUMS(4)
+SUMS(6)
 
 static void nibbles_product(const cml_compressed *w, size_t begin, size_t end, const float *x, size_t vectors, float *y, size_t y_stride) {
-  static piece_function *const functions[] = {[COARSE] = coarse_sums, [FINE] = fine_sums};
+  static piece_function *const functions[3][3] = {{NULL, coarse_sums_4, fine_sums_4}, {NULL, coarse_sums_3, fine_sums_3}, {NULL, coarse_sums_6, fine_sums_6}};
   const pieces p = pieces_of(w);
   const size_t room = nibbles_room(w);
   if (!in_nibbles(w)) {
@@ -307,7 +402,7 @@ static void nibbles_product(const cml_compressed *w, size_t begin, size_t end, c
       continue;
     }
     const uint8_t *tables = (const uint8_t *)(x + HEAD);
-    piece_products(&p, w, functions, begin, end, 1, &tables, &head.tables, &head.sum, y, y_stride);
+    piece_products(&p, w, functions[w->bits % 3 ? 0 : w->bits / 3], begin, end, 1, &tables, &head.tables, &head.sum, y, y_stride);
   }
 }
 

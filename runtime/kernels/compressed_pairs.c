@@ -129,8 +129,7 @@ VINLINE void store_table(const bool fine, const palette *t, const places *p, flo
   _mm512_storeu_si512(to + 2 * TABLES * PLANE, _mm512_shuffle_i64x2(high, high2, 0x44));
 }
 
-/* The tables of a piece, by `factor`. Averages of lowest digits are too large by half a unit a pair in the mean, as averages of these: half of what a
- * piece's sums count for each group. */
+/* The tables of a piece, by `factor`. */
 VINLINE scale arrange_piece(const bool fine, const palette *t, const places *p, const float *x, size_t n, float factor, uint8_t *to) {
   vi offset = vi_set1(0);
   for (size_t i = 0; i < n; i += W) {
@@ -142,8 +141,8 @@ VINLINE scale arrange_piece(const bool fine, const palette *t, const places *p, 
     for (size_t j = 0; j < W && i + j < n; j += 2)
       store_table(fine, t, p, scaled[j], scaled[j + 1], from[j], to + (i + j) / GROUP * GROUP_TABLES + (i + j) % GROUP / 2 * PLANE);
   }
-  int32_t groups = (int32_t)(n / GROUP), twice = _mm512_reduce_add_epi32((__m512i)offset) + (int32_t)(n % W); /* of elements beyond the last: -1 */
-  return (scale){factor > 0 ? (fine ? 2 : 4) / factor : 0, (fine ? twice : twice / 2) - groups / 2};
+  int32_t twice = _mm512_reduce_add_epi32((__m512i)offset) + (int32_t)(n % W); /* of elements beyond the last: -1 */
+  return (scale){factor > 0 ? (fine ? 2 : 4) / factor : 0, (fine ? twice : twice / 2) - rounded_up(fine, x, n, GROUP)};
 }
 
 int cml_pairs_arrange(const cml_compressed *w, const float *x, void *arranged, float *sum) {

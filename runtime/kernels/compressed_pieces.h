@@ -70,6 +70,18 @@ static void piece_products(const pieces *p, const cml_compressed *w, piece_funct
 
 /* ---- the choice of digits ---- */
 
+/* What averages of lowest digits are too large in the mean, for groups of four tables: a quarter of what sums count for each average, of coarse tables an eighth
+ * and for the averages of averages a quarter. Where all elements are zero there is nothing to round. group: elements. */
+static int32_t rounded_up(const bool fine, const float *x, size_t n, size_t group) {
+  size_t eighths = 0;
+  for (size_t i = 0; i < n; i += group) {
+    size_t some[2] = {0};
+    for (size_t j = 0; j < group && i + j < n; j++) some[2 * j / group] |= x[i + j] != 0;
+    eighths += fine ? 2 * (some[0] + some[1]) : some[0] + some[1] + 2 * (some[0] | some[1]);
+  }
+  return (int32_t)(eighths / 8);
+}
+
 /* A palette around its middle. */
 typedef struct range {
   float middle, reach; /* entries are from middle - reach to middle + reach */

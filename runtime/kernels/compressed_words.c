@@ -35,10 +35,11 @@ VINLINE bytes add_words(bytes a, bytes b) { return _mm512_add_epi16(a, b); }
 VINLINE bytes add_dwords(bytes a, bytes b) { return _mm512_add_epi32(a, b); }
 VINLINE bytes product_of_words(bytes a, bytes b) { return _mm512_madd_epi16(a, b); }
 VINLINE bytes product_of_bytes(bytes u, bytes s) { return _mm512_maddubs_epi16(u, s); }
-VINLINE bytes pairs_of_words(bytes a) { return _mm512_madd_epi16(a, _mm512_set1_epi16(1)); }
+VINLINE bytes pairs_of_words(bytes a, int times) { return _mm512_madd_epi16(a, _mm512_set1_epi16((short)times)); }
 VINLINE bytes both(bytes a, bytes b) { return _mm512_and_si512(a, b); }
 VINLINE bytes differ(bytes a, bytes b) { return _mm512_xor_si512(a, b); }
 VINLINE bytes upper_nibbles(bytes a) { return _mm512_srli_epi16(a, 4); }
+VINLINE bytes upper_words(bytes a) { return _mm512_slli_epi32(a, 16); }
 #else
 typedef __m256i bytes;
 enum { LANE_BITS = 3 };
@@ -51,10 +52,11 @@ VINLINE bytes add_words(bytes a, bytes b) { return _mm256_add_epi16(a, b); }
 VINLINE bytes add_dwords(bytes a, bytes b) { return _mm256_add_epi32(a, b); }
 VINLINE bytes product_of_words(bytes a, bytes b) { return _mm256_madd_epi16(a, b); }
 VINLINE bytes product_of_bytes(bytes u, bytes s) { return _mm256_maddubs_epi16(u, s); }
-VINLINE bytes pairs_of_words(bytes a) { return _mm256_madd_epi16(a, _mm256_set1_epi16(1)); }
+VINLINE bytes pairs_of_words(bytes a, int times) { return _mm256_madd_epi16(a, _mm256_set1_epi16((short)times)); }
 VINLINE bytes both(bytes a, bytes b) { return _mm256_and_si256(a, b); }
 VINLINE bytes differ(bytes a, bytes b) { return _mm256_xor_si256(a, b); }
 VINLINE bytes upper_nibbles(bytes a) { return _mm256_srli_epi16(a, 4); }
+VINLINE bytes upper_words(bytes a) { return _mm256_slli_epi32(a, 16); }
 #endif
 enum { REGISTER = 4 * W };
 
@@ -108,6 +110,9 @@ static bool by_words(const cml_compressed *w) {
   return w->blocks == 1 || w->block % l.elements == 0 || (l.elements % w->block == 0 && w->block % lane == 0);
 }
 
+/* Whether digits' sums are joined as they are widened: those of one group, which are small. */
+VINLINE bool joined(const unsigned bits, const bool single) { return bits == 4 && single && !VNNI; }
+
 /* Whether codes are made unsigned, and sums begin with what that adds to them. */
 VINLINE bool shifted(const unsigned bits, const bool is_signed) { return is_signed && (bits == 4 || VNNI); }
 
@@ -158,6 +163,10 @@ static void find_start(const cml_compressed *w, const layout *l, size_t digits, 
   for (size_t g = 0; g < l->groups; g++)
     for (size_t i = 0; i < l->digits; i++)
       to->start[(g / l->per * MOST_DIGITS + i / REGISTER % digits) * W + i % REGISTER / 4] -= bias * to->digits[g * l->digits + i];
+  for (size_t s = 0; s < l->steps && joined(w->bits, l->per == 1); s++) {
+    int32_t *start = to->start + s * MOST_DIGITS * W;
+    for (size_t i = 0; i < W; i++) start[i] += start[W + i] * 256 + start[2 * W + i] * 65536;
+  }
 }
 
 static void arrange_digits(const cml_compressed *w, const float *x, int digits, int e, float *arranged) {
@@ -306,14 +315,17 @@ VINLINE void add_groups(const int R, const int D, const int bits, const bool is_
     for (size_t i = 0; i < some - last; i++, digits += step) add_fours(R, D, true, digits, flip, a, words);
     if (last) add_fours(R, D, false, digits, flip, a, words);
     CML_UNROLL for (int r = 0; r < R; r++)
-      CML_UNROLL for (int d = 0; d < D; d++) acc[r][d] = add_dwords(acc[r][d], pairs_of_words(words[r][d]));
+      CML_UNROLL for (int d = 0; d < D; d++) {
+        const bytes sum = pairs_of_words(words[r][d], single && d == 1 ? 256 : 1);
+        acc[r][single ? 0 : d] = add_dwords(acc[r][single ? 0 : d], single && d == 2 ? upper_words(sum) : sum);
+      }
   }
 }
 
 /* Sums of digits in units of the lowest one; `few`: of one group, whose sums are small. */
 VINLINE vf join(const bytes *acc, const int D, const int bits, const bool few) {
   vi low = (vi)acc[0], middle = (vi)acc[D > 1], high = (vi)acc[D - 1];
-  if (D == 1) return vf_from_int(low);
+  if (D == 1 || joined((unsigned)bits, few)) return vf_from_int(low);
   if (in_words((unsigned)bits)) return vf_fma(vf_from_int(middle), vf_set1(4096), vf_from_int(low));
   if (few && D == 2) return vf_from_int((middle << 8) + low);
   if (few && bits == 4) return vf_from_int((((high << 8) + middle) << 8) + low);

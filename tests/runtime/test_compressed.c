@@ -151,15 +151,16 @@ static void test_products(void **state) {
 /* More rows than take one piece of a long depth after the other. */
 static void test_stripes(void **state) {
   (void)state;
-  static const struct { unsigned bits; size_t columns, depth; } sizes[] = {{3, 4196, 272}, {2, 1124, 2104}, {1, 4196, 1048}, {4, 4196, 272}};
+  static const struct { unsigned bits; size_t columns, depth; } sizes[] = {{3, 4196, 272}, {2, 1124, 2104}, {1, 4196, 1048}, {4, 4196, 272}, {6, 4196, 136}};
   const cml_kernels *k;
-  for (size_t i = 0; i < 8; i++) {
+  for (size_t i = 0; i < 10; i++) {
     size_t columns = sizes[i / 2].columns, depth = sizes[i / 2].depth, bytes = columns * depth * sizes[i / 2].bits / 8;
-    float *table = at_end(1, 16 * sizeof *table);
+    const size_t entries = sizes[i / 2].bits == 6 ? 64 : 16;
+    float *table = at_end(1, entries * sizeof *table);
     uint8_t *codes = at_end(0, bytes);
-    for (size_t j = 0; j < 16; j++) table[j] = j >> sizes[i / 2].bits ? table[j - ((size_t)1 << sizes[i / 2].bits)] : uniform();
+    for (size_t j = 0; j < entries; j++) table[j] = j >> sizes[i / 2].bits ? table[j - ((size_t)1 << sizes[i / 2].bits)] : uniform();
     for (size_t j = 0; j < bytes; j++) codes[j] = (uint8_t)rnd();
-    const cml_compressed w = {.columns = columns, .depth = depth, .codes = codes, .bits = sizes[i / 2].bits, .table = table, .table_size = 16,
+    const cml_compressed w = {.columns = columns, .depth = depth, .codes = codes, .bits = sizes[i / 2].bits, .table = table, .table_size = entries,
                               .table_rows = columns, .vectors = 1, .vectors_half = i % 2};
     for (size_t t = 0; (k = cml_kernels_at(t)); t++)
       if (k->compressed_bytes(&w)) check_product(k, &w);
@@ -340,10 +341,12 @@ static const struct form {
   const char *name;
   unsigned bits;   /* 16 and 32: floats */
   size_t block;    /* 0: a palette */
+  size_t rows;     /* that share one; 0: all */
 } forms[] = {
     {"reading", 0, 0}, {"fp32", 32, 0}, {"fp16", 16, 0}, {"int8, scale a row", 8, DEPTH}, {"int8, blocks of 32", 8, 32},
     {"int4, scale a row", 4, DEPTH}, {"int4, blocks of 32", 4, 32}, {"palette of 1 bit", 1, 0}, {"palette of 2 bits", 2, 0},
-    {"palette of 3 bits", 3, 0}, {"palette of 4 bits", 4, 0}, {"palette of 6 bits", 6, 0}, {"palette of 8 bits", 8, 0}};
+    {"palette of 3 bits", 3, 0}, {"palette of 4 bits", 4, 0}, {"palette of 6 bits", 6, 0}, {"palette of 8 bits", 8, 0}, {"palettes, 3 bits", 3, 0, 16},
+    {"palettes, 4 bits", 4, 0, 16}, {"palettes, 6 bits", 6, 0, 16}, {"palettes, 8 bits", 8, 0, 16}};
 
 static bool is_compressed(const struct form *f) { return f->bits && f->bits <= 8; }
 
@@ -361,9 +364,9 @@ typedef struct work {
 } work;
 
 static void set_form(work *t, cml_compressed *w) {
-  static float table[256]; /* denser near zero, as palettes of networks are, and of the program's type */
+  static float table[1 << 19]; /* denser near zero, as palettes of networks are, and of the program's type */
   const int entries = 1 << t->form->bits;
-  for (int i = 0; i < 256; i++) {
+  for (int i = 0; i < (t->form->rows ? 1 << 19 : 256); i++) {
     float at = ((float)(i % entries) + 0.5f) / (float)entries * 2 - 1;
     float entry = at * (0.3f + 0.7f * at * at) * 0.1f;
     table[i] = t->half ? cml_f16_to_f32(cml_f16_from_f32(entry)) : entry;
@@ -379,7 +382,7 @@ static void set_form(work *t, cml_compressed *w) {
     w->scale = t->data;
   }
   w->columns &= ~(size_t)(CML_COMPRESSED_ROWS - 1);
-  w->table_rows = w->columns, w->table_size = w->bits <= 4 ? 16 : (size_t)1 << w->bits;
+  w->table_rows = t->form->rows ? t->form->rows : w->columns, w->table_size = w->bits <= 4 ? 16 : (size_t)1 << w->bits;
   w->vectors = t->vectors;
   if (t->k->compressed_bytes(w)) w->packed = t->data; /* any bytes will do */
   t->did = w->columns * DEPTH * w->bits / 8 + scales;
