@@ -277,7 +277,7 @@ static void nibbles_arrange(const cml_compressed *w, const float *x, float *arra
 VINLINE void widen(bytes *sums, bytes a) {
   sums[0] = add_words(sums[0], a);
   sums[1] = add_words(sums[1], right(a, 8));
-  __asm__("" : "+x"(sums[0]), "+x"(sums[1]));
+  __asm__("" : "+v"(sums[0]), "+v"(sums[1]));
 }
 
 /* Of one code an index. */
@@ -311,7 +311,7 @@ VINLINE void add_threes(const bool fine, const uint8_t *codes, const uint8_t *ta
 /* sum + what an index chooses: in this order, as compilers that take another one run out of registers. */
 VINLINE bytes add_choice(bytes sum, const uint8_t *table, bytes index) {
   sum = add_bytes(sum, look_up(load_table(table), index));
-  __asm__("" : "+x"(sum));
+  __asm__("" : "+v"(sum));
   return sum;
 }
 

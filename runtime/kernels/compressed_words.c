@@ -110,6 +110,10 @@ static bool by_words(const cml_compressed *w) {
   return w->blocks == 1 || w->block % l.elements == 0 || (l.elements % w->block == 0 && w->block % lane == 0);
 }
 
+/* Groups of the smallest steps that have functions of their own, `single`: those of blocks of 32 codes. */
+VINLINE size_t few_groups(unsigned bits) { return in_words(bits) && W == 8 ? 2 : 1; }
+VINLINE bool is_single(const cml_compressed *w, const layout *l) { return l->per == few_groups(w->bits); }
+
 /* Whether digits' sums are joined as they are widened: those of one group, which are small. */
 VINLINE bool joined(const unsigned bits, const bool single) { return bits == 4 && single && !VNNI; }
 
@@ -163,7 +167,7 @@ static void find_start(const cml_compressed *w, const layout *l, size_t digits, 
   for (size_t g = 0; g < l->groups; g++)
     for (size_t i = 0; i < l->digits; i++)
       to->start[(g / l->per * MOST_DIGITS + i / REGISTER % digits) * W + i % REGISTER / 4] -= bias * to->digits[g * l->digits + i];
-  for (size_t s = 0; s < l->steps && joined(w->bits, l->per == 1); s++) {
+  for (size_t s = 0; s < l->steps && joined(w->bits, is_single(w, l)); s++) {
     int32_t *start = to->start + s * MOST_DIGITS * W;
     for (size_t i = 0; i < W; i++) start[i] += start[W + i] * 256 + start[2 * W + i] * 65536;
   }
@@ -297,6 +301,11 @@ VINLINE void add_groups(const int R, const int D, const int bits, const bool is_
   }
   if (bits == 8) {
     const size_t line = 64 / group_bytes;
+    if (single && sure == few_groups(8)) {
+      CML_UNROLL for (int r = 0; r < R; r++) ask_row(a, r);
+      CML_UNROLL for (size_t i = 0; i < few_groups(8); i++, digits += step) add_eights(R, D, is_signed, true, digits, a, acc);
+      return;
+    }
     for (; !single && g + line <= sure; g += line) {
       CML_UNROLL for (int r = 0; r < R; r++) ask_row(a, r);
       CML_UNROLL for (size_t i = 0; i < line; i++, digits += step) add_eights(R, D, is_signed, true, digits, a, acc);
@@ -337,7 +346,7 @@ VINLINE vf join(const bytes *acc, const int D, const int bits, const bool few) {
 VINLINE void product_rows(const int R, const int digits, const int bits, const bool is_signed, const bool single, const cml_compressed *w, const layout *l, const parts *x,
                           size_t n, size_t apart, double unit, float *y) {
   const int D = register_digits((unsigned)bits, digits);
-  const size_t row_bytes = w->depth * (size_t)bits / 8, per = single ? 1 : l->per, blocks = l->blocks;
+  const size_t row_bytes = w->depth * (size_t)bits / 8, per = single ? few_groups((unsigned)bits) : l->per, blocks = l->blocks;
   const bytes flip = all_bytes(!is_signed ? 0 : bits == 4 ? 0x88 : 0x80);
   rows a = {.codes = w->codes + n * row_bytes, .distance = apart * row_bytes, .left = row_bytes};
   for (size_t s = 0, g = 0, b = 0; g < l->groups; b += W) { /* W blocks after W blocks */
@@ -369,26 +378,27 @@ typedef void rows_function(const cml_compressed *w, const layout *l, const parts
   static void name(const cml_compressed *w, const layout *l, const parts *x, size_t n, size_t apart, double unit, float *y) {                   \
     product_rows(R, digits, bits, is_signed, single, w, l, x, n, apart, unit, y);                                                                       \
   }
-/* By digits (2, 3), of one scale a group or not, signed or not, many rows or one. */
-#define FORMS(R, digits, bits)                                                \
+/* By digits (2, 3), of one scale a group (or a few) or not, signed or not, many rows (R; of single ones S) or one. */
+#define FORMS(R, S, digits, bits)                                             \
   ROWS_FUNCTION(rows_##bits##_##digits##_000, 1, digits, bits, false, false)  \
   ROWS_FUNCTION(rows_##bits##_##digits##_001, R, digits, bits, false, false)  \
   ROWS_FUNCTION(rows_##bits##_##digits##_010, 1, digits, bits, true, false)   \
   ROWS_FUNCTION(rows_##bits##_##digits##_011, R, digits, bits, true, false)   \
   ROWS_FUNCTION(rows_##bits##_##digits##_100, 1, digits, bits, false, true)   \
-  ROWS_FUNCTION(rows_##bits##_##digits##_101, R, digits, bits, false, true)   \
+  ROWS_FUNCTION(rows_##bits##_##digits##_101, S, digits, bits, false, true)   \
   ROWS_FUNCTION(rows_##bits##_##digits##_110, 1, digits, bits, true, true)    \
-  ROWS_FUNCTION(rows_##bits##_##digits##_111, R, digits, bits, true, true)
-FORMS(4, 2, 8)
-FORMS(4, 3, 8)
-FORMS(2, 2, 4)
-FORMS(2, 3, 4)
+  ROWS_FUNCTION(rows_##bits##_##digits##_111, S, digits, bits, true, true)
+enum { FEW_ROWS = W == 8 ? 2 : 4 }; /* two digits and scales of four rows do not fit into 16 registers */
+FORMS(4, 4, 2, 8)
+FORMS(4, FEW_ROWS, 3, 8)
+FORMS(2, 2, 2, 4)
+FORMS(2, 2, 3, 4)
 #define FORMS_OF(name) {{{name##_000, name##_001}, {name##_010, name##_011}}, {{name##_100, name##_101}, {name##_110, name##_111}}}
 static rows_function *const functions[2][2][2][2][2] = {{FORMS_OF(rows_4_2), FORMS_OF(rows_4_3)}, {FORMS_OF(rows_8_2), FORMS_OF(rows_8_3)}};
 
 /* Rows a half or a quarter of the matrix apart: prefetchers follow few long streams better than many short ones. */
 static void words_product(const cml_compressed *w, size_t begin, size_t end, const float *x, size_t vectors, float *y, size_t y_stride) {
-  const size_t room = words_room(w), together = w->bits == 8 ? 4 : 2, apart = (end - begin) / together;
+  const size_t room = words_room(w);
   if (!by_words(w)) {
     ordinary.compressed_product(w, begin, end, x, vectors, y, y_stride);
     return;
@@ -402,7 +412,9 @@ static void words_product(const cml_compressed *w, size_t begin, size_t end, con
     }
     const layout l = lay_out(w, (int)head.digits);
     const parts from = find_parts(&l, (float *)(uintptr_t)x);
-    rows_function *const *form = functions[w->bits == 8][head.digits - 2][l.per == 1][w->is_signed];
+    const bool single = is_single(w, &l);
+    const size_t together = w->bits == 4 ? 2 : single && head.digits == 3 ? FEW_ROWS : 4, apart = (end - begin) / together;
+    rows_function *const *form = functions[w->bits == 8][head.digits - 2][single][w->is_signed];
     for (size_t i = 0; i < apart; i++) form[1](w, &l, &from, begin + i, apart, head.unit, y);
     for (size_t n = begin + together * apart; n < end; n++) form[0](w, &l, &from, n, 1, head.unit, y);
   }
