@@ -154,10 +154,7 @@ VINLINE void entry_product(const int R, const int bits, const cml_compressed *w,
         CML_UNROLL for (int r = 0; r < R; r++) memcpy(&word[r], codes[r] + l * (size_t)bits / 2, sizeof *word);
         CML_UNROLL for (int j = 0; j < LANE; j++) {
           const __m128 element = _mm_load_ss(x + j * W + l);
-          CML_UNROLL for (int r = 0; r < R; r++) {
-            const uint32_t code = bits == 8 && j % 3 ? codes[r][l * LANE + (size_t)j] : word[r] >> (j * bits) & ((1u << bits) - 1); /* loads save shifts */
-            add_entry(&sums[r][j & 1], element, table + code);
-          }
+          CML_UNROLL for (int r = 0; r < R; r++) add_entry(&sums[r][j & 1], element, table + (word[r] >> (j * bits) & ((1u << bits) - 1)));
         }
       }
     }
