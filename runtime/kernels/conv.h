@@ -92,6 +92,7 @@ enum { CML_DEPTHWISE_ROWS = 32 }; /* of a kernel, at most */
 /* depthwise.c: images with the channels last; groups of one channel or of few */
 bool cml_depthwise_fits(const cml_kernels *k, const cml_conv *v);
 size_t cml_depthwise_scratch(const cml_kernels *k, const cml_conv *v);
+bool cml_depthwise_shares(const cml_kernels *k, const cml_conv *v); /* neighbouring pixels of few channels share vectors */
 void cml_depthwise_run(const cml_conv_call *call);
 /* One row of outputs of `channels` channels from c on, and what follows it. from: where the input lies (rows, x_half, first, columns, pixel).
  * sums: out[2] * channels floats. */

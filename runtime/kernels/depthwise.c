@@ -42,10 +42,13 @@ bool cml_depthwise_fits(const cml_kernels *k, const cml_conv *v) {
   return fits;
 }
 
+bool cml_depthwise_shares(const cml_kernels *k, const cml_conv *v) {
+  return 2 * v->channels <= k->width && !cml_conv_narrow(k, v) && !cml_conv_multiplier(v) && !sums_channels(k, v) && v->stride[2] == 1 && v->dilation[1] == 1;
+}
+
 /* Rows with zeros around them spare pixels that share vectors the question whether they are outside. */
 static bool stages(const cml_kernels *k, const cml_conv *v) {
-  bool shares = 2 * v->channels <= k->width && !cml_conv_narrow(k, v) && v->stride[2] == 1;
-  return !cml_conv_multiplier(v) && !sums_channels(k, v) && v->dilation[1] == 1 && (shares || v->kernel[1] * v->kernel[2] >= STAGE_TAPS);
+  return cml_depthwise_shares(k, v) || (!cml_conv_multiplier(v) && !sums_channels(k, v) && v->dilation[1] == 1 && v->kernel[1] * v->kernel[2] >= STAGE_TAPS);
 }
 
 static bool turns(const cml_kernels *k, const cml_conv *v) {

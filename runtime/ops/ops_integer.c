@@ -158,7 +158,7 @@ static cml_status read_linear(const cml_call *c, cml_conv *v, cml_error *err) {
 /* Floats for weights that are, and groups of so few channels that integers would not pay. */
 static enum way choose_way(const cml_call *c, const cml_conv *v) {
   bool floats = cml_dtype_is_float(cml_arg(c, WEIGHT)->dtype);
-  if (cml_integer_depthwise_fits(v)) return floats || v->wide ? BY_CHANNEL_IN_FLOATS : BY_CHANNEL;
+  if (cml_integer_depthwise_fits(v) && !cml_depthwise_shares(cml_kernels_get(), v)) return floats || v->wide ? BY_CHANNEL_IN_FLOATS : BY_CHANNEL;
   return floats || !cml_integer_fits(v) || cml_conv_narrow(cml_kernels_get(), v) || cml_conv_multiplier(v) ? BY_FLOATS : BY_TILES;
 }
 
