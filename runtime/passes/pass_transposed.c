@@ -4,7 +4,9 @@
  *
  * Element q of the output, p of padding before it: q + p = s m + r is place r of block m, and of its taps t = r + s j the j-th reads
  * x[m - j]; places with a tap less have a zero there. Blocks m0 = p / s to m1 = (p + size - 1) / s are computed; what the first
- * and last have beyond the output is cut off. With stride 1 that is an ordinary convolution already, whatever its outputs. */
+ * and last have beyond the output is cut off. With stride 1 that is an ordinary convolution already, whatever its outputs.
+ *
+ * A single pixel, as generators begin with, has one block whatever the stride: the whole kernel, each place of which is one tap. */
 #include "passes.h"
 
 enum { MOST_COLUMNS = 64, FEW_OUTPUTS = 4 }; /* more outputs fill enough of a vector by themselves */
@@ -44,11 +46,13 @@ static bool fits(const cml_graph *g, const cml_step *s, const cml_tensor *w, con
   if (strides ? cml_tensor_count(strides) < 1 : cml_pass_arg(s, "strides") != CML_NO_VALUE) return false;
   *b = (blocks){.dims = x->rank - 2, .kernel = w->dims[2], .stride = strides ? cml_tensor_get_int(strides, 0) : 1};
   if (b->stride < 1 || b->stride > MOST_COLUMNS || b->kernel < b->stride || w->dims[x->rank - 1] != b->kernel) return false;
-  if (b->stride > 1 && (w->dims[1] > FEW_OUTPUTS || w->dims[1] * b->stride * (b->dims == 2 ? b->stride : 1) > MOST_COLUMNS)) return false;
+  const bool pixel = x->dims[2] == 1 && x->dims[x->rank - 1] == 1;
+  if (!pixel && b->stride > 1 && (w->dims[1] > FEW_OUTPUTS || w->dims[1] * b->stride * (b->dims == 2 ? b->stride : 1) > MOST_COLUMNS)) return false;
   if (!all_are(g, s, "strides", b->dims, b->stride) || !all_are(g, s, "dilations", b->dims, 1) || !all_are(g, s, "groups", 1, 1)) return false;
   if (cml_pass_arg(s, "bias") != CML_NO_VALUE && !cml_pass_constant(g, s, "bias")) return false;
   int64_t pads[2];
   if (!paddings(g, s, b, pads)) return false;
+  if (pixel) b->stride = b->kernel;
   b->taps = (b->kernel + b->stride - 1) / b->stride;
   for (int32_t i = 0; i < b->dims; i++) {
     if (pads[i] < 0 || pads[i] >= b->kernel) return false;

@@ -758,6 +758,27 @@ static void neighbours(void) {
   }
 }
 
+/* A single pixel gives its block, the whole kernel, whatever the stride and the outputs. */
+static void spread_pixel(void) {
+  static const struct { const char *out, *strides, *pads; bool cut; } cases[] = {
+      {"[3, 17, 4, 4]", "[1, 1]", "[0, 0, 0, 0]", false}, {"[3, 17, 4, 4]", "[2, 2]", "[0, 0, 0, 0]", false}, {"[3, 17, 4, 4]", "[5, 5]", "[0, 0, 0, 0]", false},
+      {"[3, 17, 2, 1]", "[2, 2]", "[1, 1, 1, 2]", true},  {"[3, 17, 2, 4]", "[1, 1]", "[2, 0, 0, 0]", true}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    start("[3, 20, 1, 1]");
+    constant("w", "[20, 17, 4, 4]");
+    constant("b", "[17]");
+    ints("steps", "[2]", cases[i].strides);
+    ints("pads", "[4]", cases[i].pads);
+    word("custom", "custom");
+    op(cases[i].out, "c", "conv_transpose(x = x, weight = w, bias = b, strides = steps, pad_type = custom, pad = pads)");
+    op(cases[i].out, "y", "sigmoid(x = c)");
+    finish("y");
+    must_lack = cases[i].cut ? "cml_conv_transpose" : "slice_by_index";
+    same_with_and_without((const int64_t[]){3, 20, 1, 1}, 4, "transposed,epilogues", strcmp(cases[i].strides, "[5, 5]") ? "pixel_shuffle" : "cml_conv_transpose");
+    must_lack = NULL;
+  }
+}
+
 static void spread_lines(void) {
   static const struct { const char *weight, *out, *strides, *pads, *op; } cases[] = {
       {"[12, 1, 4]", "[2, 1, 22]", "[2]", "[1, 1]", "slice_by_index"}, {"[12, 3, 5]", "[2, 3, 53]", "[5]", "[0, 2]", "slice_by_index"},
@@ -1333,7 +1354,7 @@ static void test_joined(void **state) { (void)state, each_type(joined); }
 static void test_planes(void **state) { (void)state, each_type(planes); }
 static void test_pairs(void **state) { (void)state, each_type(pairs); }
 static void test_transposed(void **state) { (void)state, each_type(transposed); }
-static void test_spread(void **state) { (void)state, each_type(spread), each_type(neighbours), each_type(spread_lines); }
+static void test_spread(void **state) { (void)state, each_type(spread), each_type(neighbours), each_type(spread_pixel), each_type(spread_lines); }
 static void test_unfolded(void **state) { (void)state, each_type(unfolded); }
 static void test_pads(void **state) { (void)state, each_type(pads); }
 static void test_window_attention(void **state) { (void)state, each_type(window_attention); }
