@@ -170,10 +170,27 @@ VINLINE void rows_loop(cml_unary f, bool half, size_t rows, size_t columns, cons
 
 #define ROWS_CASE(name) case CML_UNARY_##name: rows_loop(CML_UNARY_##name, half, rows, columns, x, x_stride, y, y_stride, a, b); break;
 
-static void unary_rows(cml_unary f, size_t rows, size_t columns, const float *x, size_t x_stride, void *y, size_t y_stride, bool half, float a, float b) {
+static void long_rows(cml_unary f, size_t rows, size_t columns, const float *x, size_t x_stride, void *y, size_t y_stride, bool half, float a, float b) {
   switch (f) {
     CML_UNARY_MAP(ROWS_CASE)
     case CML_UNARY_COUNT: break;
+  }
+}
+
+/* Rows that follow one another are one; short ones, as tiles of few columns have, are brought together: a function takes a vector's time for each. */
+static void unary_rows(cml_unary f, size_t rows, size_t columns, const float *x, size_t x_stride, void *y, size_t y_stride, bool half, float a, float b) {
+  enum { TOGETHER = 16 * W };
+  float part[TOGETHER + W];
+  if (y_stride != columns || rows < 2 || !columns || (x_stride != columns && 2 * columns > W)) {
+    long_rows(f, rows, columns, x, x_stride, y, y_stride, half, a, b);
+  } else if (x_stride == columns) {
+    long_rows(f, 1, rows * columns, x, 0, y, 0, half, a, b);
+  } else {
+    for (size_t r = 0, n; r < rows; r += n) {
+      n = rows - r < TOGETHER / columns ? rows - r : TOGETHER / columns;
+      for (size_t i = 0; i < n; i++) vf_store(part + i * columns, vf_load_n(x + (r + i) * x_stride, columns));
+      long_rows(f, 1, n * columns, part, 0, (char *)y + r * columns * (half ? sizeof(cml_f16) : sizeof(float)), 0, half, a, b);
+    }
   }
 }
 

@@ -6,7 +6,7 @@
  * from the second-level cache, is what a step costs. Every other step goes over the panels backwards, so that it begins with
  * those that the cache still holds. A single short call reads the weights in place. The two directions of a bidirectional layer
  * are two threads' work, be they those of one lstm or two loops over one input that pass recurrent makes one cml_gru: that has an
- * output for each, as the loop had it, in the order in which it works.
+ * output for each, as the loop had it, in the order in which it works. So are shares of a batch, whose sequences have nothing in common.
  *
  * A layer of direction `reverse` gives its results in the order in which it works, last step first; the backward half of a
  * bidirectional one gives them in the order of its input. So coremltools' and torch's expectations have it. */
@@ -214,7 +214,8 @@ static cml_status infer_recurrent(cml_call *c, cml_error *err) {
 
 enum {
   FEW_VECTORS = 4,            /* in all steps: from here on packing pays */
-  SHARED_PRODUCTS = 1 << 19,  /* multiplications of a step; fewer are done before another thread has begun */
+  SHARED_PRODUCTS = 1 << 19,  /* multiplications of a step, or of all where threads have sequences of their own; fewer are done before another thread has begun */
+  SHARE = 4,                  /* sequences of a thread's own, at least: so many keep the multipliers busy */
   SHARED_WEIGHTS = 1 << 16,   /* at least so many are a thread's piece where they are read in place */
 };
 
@@ -292,6 +293,7 @@ typedef struct pass {
   const packed *packed;
   cml_pool *pool; /* for one step's products; NULL: they stay on this thread */
   int64_t index;  /* of the direction */
+  int64_t first, batch; /* the sequences; gates, h, c and t are theirs */
   float *projection, *gates, *bias, *recurrent_bias, *peephole, *h, *c, *t, *gemm;
   bool backwards; /* over the panels */
 } pass;
@@ -323,7 +325,7 @@ static void multiply_gates(const pass *p, size_t first_gate, size_t gate_count, 
   size_t n = (size_t)l->hidden;
   cml_gemm g[4];
   for (size_t i = 0; i < gate_count; i++)
-    g[i] = (cml_gemm){.rows = (size_t)l->batch, .columns = n, .depth = n, .a = h, .a_stride = n, .a_depth_stride = 1,
+    g[i] = (cml_gemm){.rows = (size_t)p->batch, .columns = n, .depth = n, .a = h, .a_stride = n, .a_depth_stride = 1,
                       .b = p->packed->r[p->index] + (first_gate + i) * p->packed->gate_bytes, .b_half = p->d->r->dtype == CML_F16,
                       .c = p->gates + (first_gate + i) * n, .c_stride = (size_t)l->gates * n, .after = {.activation = CML_UNARY_COPY}};
   cml_gemm_run(cml_kernels_get(), g, gate_count, p->pool, p->gemm, cml_pool_threads(p->pool));
@@ -334,11 +336,11 @@ static void multiply(const pass *p, int64_t first_gate, int64_t gate_count, cons
   const layer *l = p->l;
   int64_t n = l->hidden, width = l->gates * n;
   if (!p->packed) {
-    multiply_in_place(p->d->r, first_gate * n, gate_count * n, l->batch, h, p->gates + first_gate * n, width,
+    multiply_in_place(p->d->r, first_gate * n, gate_count * n, p->batch, h, p->gates + first_gate * n, width,
                       p->call->pool);
     return;
   }
-  if (l->batch != 1) {
+  if (p->batch != 1) {
     multiply_gates(p, (size_t)first_gate, (size_t)gate_count, h);
     return;
   }
@@ -352,14 +354,14 @@ static void recur(const pass *p, const float *step, int64_t first_gate, int64_t 
   const layer *l = p->l;
   int64_t width = l->gates * l->hidden, first = first_gate * l->hidden, n = gate_count * l->hidden;
   multiply(p, first_gate, gate_count, h);
-  for (int64_t b = 0; b < l->batch; b++) {
+  for (int64_t b = 0; b < p->batch; b++) {
     float *gates = p->gates + b * width + first;
     cml_kernels_get()->binary(CML_BINARY_ADD, gates, step + b * width + first, gates, (size_t)n);
   }
 }
 
 static void step_rnn(const pass *p, const float *step) {
-  int64_t n = p->l->batch * p->l->hidden;
+  int64_t n = p->batch * p->l->hidden;
   recur(p, step, 0, 1, p->h);
   memcpy(p->h, p->gates, (size_t)n * sizeof(float));
   apply(p->l->output, p->h, n);
@@ -371,14 +373,14 @@ static void step_gru(const pass *p, const float *step) {
   int64_t n = l->hidden;
   recur(p, step, 0, l->reset_after ? 3 : 1, p->h);
   if (!l->reset_after) recur(p, step, 2, 1, p->h);
-  for (int64_t b = 0; b < l->batch; b++) {
+  for (int64_t b = 0; b < p->batch; b++) {
     float *r = p->gates + b * 3 * n, *z = r + 2 * n;
     apply(l->recurrent, r, n);
     apply(l->recurrent, z, n);
     for (int64_t i = 0; i < n; i++) p->t[b * n + i] = r[i] * p->h[b * n + i];
   }
   if (!l->reset_after) recur(p, step, 1, 1, p->t);
-  for (int64_t b = 0; b < l->batch; b++) {
+  for (int64_t b = 0; b < p->batch; b++) {
     float *r = p->gates + b * 3 * n, *o = r + n, *z = o + n, *h = p->h + b * n;
     const float *input = step + b * 3 * n + n;
     for (int64_t i = 0; l->reset_after && i < n; i++) o[i] = input[i] + r[i] * (o[i] - input[i] + p->recurrent_bias[n + i]);
@@ -398,12 +400,12 @@ static void step_lstm(const pass *p, const float *step) {
   int64_t n = l->hidden;
   if (is_plain_lstm(p)) {
     multiply(p, 0, 4, p->h);
-    for (int64_t b = 0; b < l->batch; b++)
+    for (int64_t b = 0; b < p->batch; b++)
       cml_kernels_get()->lstm_cell((size_t)n, p->gates + b * 4 * n, step + b * 4 * n, p->c + b * n, p->h + b * n);
     return;
   }
   recur(p, step, 0, 4, p->h);
-  for (int64_t b = 0; b < l->batch; b++) {
+  for (int64_t b = 0; b < p->batch; b++) {
     float *gi = p->gates + b * 4 * n, *gf = gi + n, *go = gf + n, *gz = go + n, *cell = p->c + b * n, *h = p->h + b * n;
     for (int64_t i = 0; p->d->peephole && i < n; i++) {
       gi[i] += p->peephole[i] * cell[i];
@@ -423,15 +425,17 @@ static void step_lstm(const pass *p, const float *step) {
 
 /* ---- a run ---- */
 
-/* Rows of `hidden` floats into the columns of an output that are the `d`th direction's. */
-static void store_state(cml_tensor *out, const layer *l, int64_t d, int64_t step, const float *from) {
-  for (int64_t b = 0; b < l->batch; b++)
-    cml_store_f32(out->data, out->dtype, ((step * l->batch + b) * l->abreast + d) * l->hidden, from + b * l->hidden, (size_t)l->hidden);
+/* Rows of `hidden` floats into the columns of an output that are the direction's. */
+static void store_state(cml_tensor *out, const pass *p, int64_t step, const float *from) {
+  const layer *l = p->l;
+  for (int64_t b = 0; b < p->batch; b++)
+    cml_store_f32(out->data, out->dtype, ((step * l->batch + p->first + b) * l->abreast + p->index % l->abreast) * l->hidden, from + b * l->hidden, (size_t)l->hidden);
 }
 
-static void load_state(float *to, const cml_tensor *from, const layer *l, int64_t d) {
-  for (int64_t b = 0; b < l->batch; b++)
-    cml_load_f32(to + b * l->hidden, from->data, from->dtype, (b * l->abreast + d) * l->hidden, (size_t)l->hidden);
+static void load_state(float *to, const cml_tensor *from, const pass *p) {
+  const layer *l = p->l;
+  for (int64_t b = 0; b < p->batch; b++)
+    cml_load_f32(to + b * l->hidden, from->data, from->dtype, ((p->first + b) * l->abreast + p->index % l->abreast) * l->hidden, (size_t)l->hidden);
 }
 
 /* Biases: what is added to W x for all steps, and what reset_after keeps with R h for the o gate. */
@@ -469,29 +473,44 @@ static void project(const pass *p, const float *x, cml_pool *pool) {
 static void run_steps(pass *p) {
   const layer *l = p->l;
   const cml_call *call = p->call;
-  int64_t width = l->gates * l->hidden, d = p->index % l->abreast, before = is_loop(call);
+  int64_t width = l->gates * l->hidden, before = is_loop(call);
   cml_tensor *out = call->outs[before ? p->index : 0];
-  load_state(p->h, initial_h(call, p->index), l, d);
-  if (l->kind == LSTM) load_state(p->c, cml_arg(call, 2), l, d);
-  if (before) store_state(out, l, d, 0, p->h);
+  load_state(p->h, initial_h(call, p->index), p);
+  if (l->kind == LSTM) load_state(p->c, cml_arg(call, 2), p);
+  if (before) store_state(out, p, 0, p->h);
   for (int64_t s = 0; s < l->steps; s++) {
     int64_t at = p->d->backward ? l->steps - 1 - s : s;
-    const float *step = p->projection + at * l->batch * width;
+    const float *step = p->projection + (at * l->batch + p->first) * width;
     p->backwards = s % 2;
     if (l->kind == RNN) step_rnn(p, step);
     else if (l->kind == GRU) step_gru(p, step);
     else step_lstm(p, step);
-    if (l->sequence) store_state(out, l, d, l->abreast == 2 ? at : s + before, p->h);
+    if (l->sequence) store_state(out, p, l->abreast == 2 ? at : s + before, p->h);
   }
   if (before) return;
-  if (!l->sequence) store_state(out, l, d, 0, p->h);
-  if (call->out_count > 1) store_state(call->outs[1], l, d, 0, p->h);
-  if (call->out_count > 2) store_state(call->outs[2], l, d, 0, p->c);
+  if (!l->sequence) store_state(out, p, 0, p->h);
+  if (call->out_count > 1) store_state(call->outs[1], p, 0, p->h);
+  if (call->out_count > 2) store_state(call->outs[2], p, 0, p->c);
 }
 
-static void run_directions(void *context, size_t begin, size_t end) {
-  pass *passes = context;
-  for (size_t d = begin; d < end; d++) run_steps(&passes[d]);
+typedef struct pieces {
+  const pass *passes; /* of the directions */
+  size_t shares;      /* of the batch */
+} pieces;
+
+static void run_pieces(void *context, size_t thread, size_t begin, size_t end) {
+  const pieces *j = context;
+  for (size_t i = begin; i < end; i++) {
+    pass p = j->passes[i / j->shares];
+    const layer *l = p.l;
+    int64_t share = (int64_t)(i % j->shares), shares = (int64_t)j->shares;
+    p.first = l->batch * share / shares;
+    p.batch = l->batch * (share + 1) / shares - p.first;
+    p.gates += p.first * l->gates * l->hidden;
+    p.h += p.first * l->hidden, p.c += p.first * l->hidden, p.t += p.first * l->hidden;
+    p.gemm += thread * cml_gemm_scratch(cml_kernels_get()) / sizeof(float);
+    run_steps(&p);
+  }
 }
 
 static cml_status run_recurrent(cml_call *c, cml_error *err) {
@@ -506,9 +525,13 @@ static cml_status run_recurrent(cml_call *c, cml_error *err) {
     cml_load_f32(scratch + at.x, x->data, x->dtype, 0, (size_t)cml_tensor_count(x));
     input = scratch + at.x;
   }
-  /* large steps are shared by all threads, small ones run a direction on each */
-  bool large = (double)l.gates * (double)l.hidden * (double)l.hidden * (double)l.batch >= SHARED_PRODUCTS;
-  bool shared = large && (l.directions == 1 || cml_pool_threads(c->pool) > 2);
+  /* each thread has a direction or a share of the batch to itself; large steps for which that leaves threads idle are shared by all */
+  double products = (double)l.gates * (double)l.hidden * (double)l.hidden * (double)l.batch;
+  size_t threads = cml_pool_threads(c->pool), directions = (size_t)l.directions, shares = threads / directions, most = products * (double)l.steps < SHARED_PRODUCTS ? 1 : (size_t)l.batch / SHARE;
+  if (shares > most) shares = most;
+  if (shares < 1) shares = 1;
+  bool shared = products >= SHARED_PRODUCTS && shares * directions < threads;
+  if (shared) shares = 1;
   pass passes[2];
   for (int64_t d = 0; d < l.directions; d++) {
     float *own = scratch + (uint64_t)d * at.stride;
@@ -517,10 +540,8 @@ static cml_status run_recurrent(cml_call *c, cml_error *err) {
                        .recurrent_bias = own + at.bias + l.gates * l.hidden, .peephole = own + at.peephole, .h = own + at.h, .c = own + at.c,
                        .t = own + at.t, .gemm = scratch + at.gemm};
     project(&passes[d], input, c->pool);
-    /* in the steps each direction's thread has room of its own */
-    if (d && !shared && cml_pool_threads(c->pool) > 1) passes[d].gemm += cml_gemm_scratch(cml_kernels_get()) / sizeof(float);
   }
-  cml_parallel(shared ? NULL : c->pool, (size_t)l.directions, 1, run_directions, passes);
+  cml_parallel_with_thread(shared ? NULL : c->pool, shares * directions, 1, run_pieces, &(pieces){passes, shares});
   return CML_OK;
 }
 

@@ -1339,6 +1339,52 @@ static void layers(void) {
   steps_wanted = 0;
 }
 
+/* Sequences of a batch, which threads share, have nothing in common: each gives the same alone. */
+static void test_sequences(void **state) {
+  (void)state;
+  enum { STEPS = 80, BATCH = 13, HIDDEN = 24, INPUTS = 6 };
+  static const char *const calls[] = {"rnn(x = %s, initial_h = %s, weight_ih = w1, weight_hh = r1, bias = b1, direction = way, output_sequence = yes)",
+                                      "gru(x = %s, initial_h = %s, weight_ih = w3, weight_hh = r3, bias = b3, direction = way, output_sequence = yes)",
+                                      "lstm(x = %s, initial_h = %s, initial_c = %s, weight_ih = w4, weight_hh = r4, bias = b4, direction = way, output_sequence = yes)"};
+  const int64_t dims[] = {STEPS, BATCH, INPUTS};
+  static float x[STEPS * BATCH * INPUTS];
+  for (size_t i = 0; i < sizeof x / sizeof *x; i++) x[i] = uniform();
+  type = "fp32";
+  for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
+    for (int backwards = 0; backwards < 2; backwards++) {
+      char call[400];
+      size_t count;
+      start("[80, 13, 6]");
+      constant("w1", "[24, 6]"), constant("r1", "[24, 24]"), constant("b1", "[24]"), constant("h", "[13, 24]");
+      constant("w3", "[72, 6]"), constant("r3", "[72, 24]"), constant("b3", "[72]");
+      constant("w4", "[96, 6]"), constant("r4", "[96, 24]"), constant("b4", "[96]");
+      word("way", backwards ? "reverse" : "forward");
+      flag("yes", "true"), flag("no", "false");
+      ints("axis", "[]", "1"), ints("rows", "[]", "0"), ints("thirteen", "[]", "13");
+      for (int state_or_x = 0; state_or_x < 2; state_or_x++) {
+        for (int b = 0; b < BATCH; b++) put("%stensor<fp32, [%s]> %s%d", b ? ", " : "", state_or_x ? "80, 1, 6" : "1, 24", state_or_x ? "x" : "h", b);
+        put(" = split(x = %s, num_splits = thirteen, axis = %s)[name = tensor<string, []>(\"%s\")];\n", state_or_x ? "x" : "h", state_or_x ? "axis" : "rows", state_or_x ? "xs" : "hs");
+      }
+      snprintf(call, sizeof call, calls[i], "x", "h", "h");
+      op("[80, 13, 24]", "all", call);
+      for (int b = 0; b < BATCH; b++) {
+        char own[2][8], name[8];
+        snprintf(own[0], sizeof own[0], "x%d", b), snprintf(own[1], sizeof own[1], "h%d", b), snprintf(name, sizeof name, "y%d", b);
+        snprintf(call, sizeof call, calls[i], own[0], own[1], own[1]);
+        op("[80, 1, 24]", name, call);
+      }
+      op("[80, 26, 24]", "y", "concat(values = (all, y0, y1, y2, y3, y4, y5, y6, y7, y8, y9, y10, y11, y12), axis = axis, interleave = no)");
+      finish("y");
+      float *y = run(NULL, x, sizeof x / sizeof *x, dims, 3, NULL, &count);
+      assert_int_equal(count, 2 * STEPS * BATCH * HIDDEN);
+      for (size_t at = 0; at < STEPS * BATCH * HIDDEN; at++) {
+        const float *both = y + at / (BATCH * HIDDEN) * 2 * BATCH * HIDDEN + at % (BATCH * HIDDEN);
+        assert_true(fabsf(both[0] - both[BATCH * HIDDEN]) < 1e-5f);
+      }
+      free(y);
+    }
+}
+
 static void test_recurrent(void **state) {
   (void)state;
   each_type(recurrent);
@@ -1407,7 +1453,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_convolutions), cmocka_unit_test(test_joined), cmocka_unit_test(test_planes), cmocka_unit_test(test_pairs), cmocka_unit_test(test_transposed), cmocka_unit_test(test_moved), cmocka_unit_test(test_affine_vectors), cmocka_unit_test(test_affine_runs), cmocka_unit_test(test_large), cmocka_unit_test(test_volumes), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_channel_norm), cmocka_unit_test(test_attention), cmocka_unit_test(test_turned_attention), cmocka_unit_test(test_broadcast_attention), cmocka_unit_test(test_selected_attention), cmocka_unit_test(test_window_attention), cmocka_unit_test(test_pads), cmocka_unit_test(test_unfolded), cmocka_unit_test(test_spread),
       cmocka_unit_test(test_attention_views), cmocka_unit_test(test_shared_heads), cmocka_unit_test(test_constant_matrices), cmocka_unit_test(test_log_softmax), cmocka_unit_test(test_chains),
-      cmocka_unit_test(test_norms_and_gates), cmocka_unit_test(test_moved_last), cmocka_unit_test(test_recurrent), cmocka_unit_test(test_directions),
+      cmocka_unit_test(test_norms_and_gates), cmocka_unit_test(test_moved_last), cmocka_unit_test(test_recurrent), cmocka_unit_test(test_sequences), cmocka_unit_test(test_directions),
       cmocka_unit_test(test_linear),       cmocka_unit_test(test_an_infinite_norm_stays), cmocka_unit_test(test_unknown_pass_is_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
