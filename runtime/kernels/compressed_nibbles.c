@@ -86,7 +86,8 @@ static bool in_nibbles(const cml_compressed *w) { return w->packed && !w->scale;
 
 static size_t nibbles_bytes(const cml_compressed *w) {
   const bool narrow = w->bits < 4 || (w->bits < 8 && W < 16); /* with AVX-512 floats of 4 and 6 bits take few instructions, and are as fast */
-  if (w->scale || !narrow || w->columns < CML_COMPRESSED_ROWS || w->table_rows != w->columns) return ordinary.compressed_bytes(w);
+  const bool many = w->bits % 3 == 0 && w->vectors > 4; /* whose tables, 48 and 192 bytes an element each, give nothing over floats, which vectors share */
+  if (w->scale || !narrow || many || w->columns < CML_COMPRESSED_ROWS || w->table_rows != w->columns) return ordinary.compressed_bytes(w);
   const pieces p = pieces_of(w);
   return pieces_bytes(&p, w);
 }

@@ -413,7 +413,7 @@ static void *do_work(void *argument) {
 
 /* GB/s of what `threads` threads read, each from data of its own. */
 static double measure(const cml_kernels *k, const struct form *form, bool half, size_t vectors, size_t threads, const char *data, size_t bytes, const float *x) {
-  static _Alignas(64) float arranged[CORES][MOST_VECTORS << 17], y[CORES][BENCH_BYTES / DEPTH * 8 * MOST_VECTORS];
+  static _Alignas(64) float arranged[CORES][MOST_VECTORS << 18], y[CORES][BENCH_BYTES / DEPTH * 8 * MOST_VECTORS];
   pthread_barrier_t start;
   pthread_t ids[CORES];
   work t[CORES];
