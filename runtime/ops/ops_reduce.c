@@ -478,8 +478,29 @@ static void reduce_band_i64(const reduce_job *j, int64_t base, int64_t out, size
 
 /* Short rows that lie one after the other, many at once. */
 static bool suits_rows(const reduce_job *j) {
-  return !j->whole && j->last_reduced && !j->inner && j->last > 0 && j->last <= CML_CHUNK && j->finish != LOG_SUM_EXP && j->fold != &folds[FOLD_product] &&
+  return !j->whole && j->last_reduced && !j->inner && j->last > 0 && j->last <= CML_CHUNK && j->fold != &folds[FOLD_product] &&
          (j->x->dtype == CML_F32 || j->x->dtype == CML_F16);
+}
+
+static void log_sum_exp_rows(const reduce_job *j, size_t begin, size_t end) {
+  const cml_kernels *k = cml_kernels_get();
+  const size_t last = (size_t)j->last, size = j->x->dtype == CML_F16 ? 2 : 4;
+  float x[CML_CHUNK], tops[CML_CHUNK], top[CML_CHUNK], sums[CML_CHUNK];
+  for (size_t i = begin, n; i < end; i += n) {
+    n = end - i < CML_CHUNK / last ? end - i : CML_CHUNK / last;
+    k->fold_rows(CML_FOLD_MAX, n, last, (const char *)j->x->data + i * last * size, size == 2, top);
+    for (size_t r = 0; r < n; r++) {
+      if (isinf(top[r])) top[r] = 0;
+      for (size_t e = 0; e < last; e++) tops[r * last + e] = top[r];
+    }
+    cml_load_f32(x, j->x->data, j->x->dtype, (int64_t)(i * last), n * last);
+    k->binary(CML_BINARY_SUB, x, tops, x, n * last);
+    k->unary(CML_UNARY_EXP, x, x, n * last, 0, 0);
+    k->fold_rows(CML_FOLD_SUM, n, last, x, false, sums);
+    k->unary(CML_UNARY_LOG, sums, sums, n, 0, 0);
+    k->binary(CML_BINARY_ADD, sums, top, sums, n);
+    cml_store_f32(j->out->data, j->out->dtype, (int64_t)i, sums, n);
+  }
 }
 
 static void reduce_rows(const reduce_job *j, size_t begin, size_t end) {
@@ -541,7 +562,8 @@ static void reduce_blocks(const reduce_job *j, size_t begin, size_t end) {
 static void reduce_tasks(void *context, size_t begin, size_t end) {
   const reduce_job *j = context;
   if (suits_rows(j)) {
-    reduce_rows(j, begin, end);
+    if (j->finish == LOG_SUM_EXP) log_sum_exp_rows(j, begin, end);
+    else reduce_rows(j, begin, end);
     return;
   }
   if (suits_blocks(j)) {
