@@ -79,8 +79,63 @@ VINLINE void store_lanes(void *p, bool half, vf v, size_t n) {
 
 enum { MASKS = W == 16 };
 
+#if defined(__AVX512F__)
+/* n lanes from `lane` on, of numbers that begin at p: lanes that are masked are not touched, wherever they would be. */
+VINLINE vf load_into(vf v, const void *p, bool half, size_t lane, size_t n) {
+  const __mmask16 mask = (__mmask16)(v_mask(n) << lane);
+  if (!half) return (vf)_mm512_mask_loadu_ps((__m512)v, mask, (const float *)p - lane);
+  return (vf)_mm512_mask_cvtepu16_epi32((__m512i)v, mask, _mm256_maskz_loadu_epi16(mask, (const uint16_t *)p - lane));
+}
+
+VINLINE void store_from(void *p, bool half, vf v, size_t lane, size_t n) {
+  const __mmask16 mask = (__mmask16)(v_mask(n) << lane);
+  if (!half) _mm512_mask_storeu_ps((float *)p - lane, mask, (__m512)v);
+  else _mm256_mask_storeu_epi16((uint16_t *)p - lane, mask, _mm512_cvtepi32_epi16((__m512i)v));
+}
+
+/* At most W / parts columns: blocks of so many times W rows fill one of W x W. The rest is left; returns where it begins. */
+VINLINE size_t few_columns(const bool half, const size_t parts, size_t rows, size_t columns, const char *x, size_t x_stride, char *y, size_t y_stride) {
+  const size_t size = half ? 2 : 4, each = W / parts;
+  size_t r = 0;
+  for (; r + parts * W <= rows; r += parts * W) {
+    vf v[W];
+    for (size_t i = 0; i < W; i++) {
+      v[i] = vf_zero();
+      CML_UNROLL for (size_t p = 0; p < parts; p++) v[i] = load_into(v[i], x + (r + p * W + i) * x_stride * size, half, p * each, columns);
+    }
+    transpose_block(v);
+    for (size_t c = 0; c < columns; c++)
+      for (size_t p = 0; p < parts; p++) store_lanes(y + (c * y_stride + r + p * W) * size, half, v[p * each + c], W);
+  }
+  return r;
+}
+
+/* The same the other way: few rows, and the first column that is left. */
+VINLINE size_t few_rows(const bool half, const size_t parts, size_t rows, size_t columns, const char *x, size_t x_stride, char *y, size_t y_stride) {
+  const size_t size = half ? 2 : 4, each = W / parts;
+  size_t c = 0;
+  for (; c + parts * W <= columns; c += parts * W) {
+    vf v[W];
+    for (size_t i = 0; i < W; i++) v[i] = i % each < rows ? load_lanes(x + (i % each * x_stride + c + i / each * W) * size, half, W) : vf_zero();
+    transpose_block(v);
+    for (size_t i = 0; i < W; i++)
+      CML_UNROLL for (size_t p = 0; p < parts; p++) store_from(y + (c + p * W + i) * y_stride * size, half, v[i], p * each, rows);
+  }
+  return c;
+}
+#endif
+
 VINLINE void transpose_any(const bool half, size_t rows, size_t columns, const char *x, size_t x_stride, char *y, size_t y_stride) {
   const size_t size = half ? 2 : 4;
+#if defined(__AVX512F__)
+  if (columns <= W / 2) {
+    const size_t done = columns <= W / 4 ? few_columns(half, 4, rows, columns, x, x_stride, y, y_stride) : few_columns(half, 2, rows, columns, x, x_stride, y, y_stride);
+    rows -= done, x += done * x_stride * size, y += done * size;
+  } else if (rows <= W / 2) {
+    const size_t done = rows <= W / 4 ? few_rows(half, 4, rows, columns, x, x_stride, y, y_stride) : few_rows(half, 2, rows, columns, x, x_stride, y, y_stride);
+    columns -= done, x += done * size, y += done * y_stride * size;
+  }
+#endif
   for (size_t r = 0; r < rows; r += W)
     for (size_t c = 0; c < columns; c += W) {
       size_t rn = rows - r < W ? rows - r : W, cn = columns - c < W ? columns - c : W;
