@@ -106,11 +106,8 @@ typedef struct pack_context {
 } pack_context;
 
 static float source_float(const cml_conv_source *s, int64_t i) {
-  if (i < 0) return 0;
   return s->half ? cml_f16_to_f32(((const cml_f16 *)s->data)[i]) : ((const float *)s->data)[i];
 }
-
-static cml_f16 source_half(const cml_conv_source *s, int64_t i) { return i < 0 ? 0 : ((const cml_f16 *)s->data)[i]; }
 
 /* An output's and a channel's share of where a weight is, and which of the bundled groups they are of. */
 typedef struct place {
@@ -124,12 +121,18 @@ static place output_place(const cml_conv *v, const cml_conv_source *s, size_t o)
 }
 
 static place channel_place(const cml_conv *v, const cml_conv_source *s, size_t group, size_t c) {
-  const size_t bundle = s->bundle ? s->bundle : 1, each = v->channels / v->groups / bundle;
+  if (s->bundle <= 1) return (place){(int64_t)group * s->group_stride + (int64_t)c * s->channel_stride, 0};
+  const size_t bundle = s->bundle, each = v->channels / v->groups / bundle;
   return (place){(int64_t)(group * bundle + c / each) * s->group_stride + (int64_t)(c % each) * s->channel_stride, c / each};
 }
 
-/* -1: nowhere, it is zero */
-static int64_t source_at(place output, place channel, int64_t tap) { return output.group == channel.group ? output.at + channel.at + tap : -1; }
+/* One weight to where it is packed; zero between groups. */
+static inline void pack_weight(const cml_conv_source *s, const place *output, const place *channel, int64_t tap, bool half, void *to, size_t i) {
+  const bool none = output->group != channel->group;
+  const int64_t at = output->at + channel->at + tap;
+  if (half) ((cml_f16 *)to)[i] = none ? 0 : ((const cml_f16 *)s->data)[at];
+  else ((float *)to)[i] = none ? 0 : source_float(s, at);
+}
 
 static void pack_slim(void *context, size_t begin, size_t end) {
   const pack_context *p = context;
@@ -142,9 +145,8 @@ static void pack_slim(void *context, size_t begin, size_t end) {
     const place output = output_place(v, s, o);
     for (size_t t = 0; t < taps(v); t++)
       for (size_t c = 0; c < channels; c++) {
-        int64_t at = source_at(output, channel_place(v, s, group, c), tap_offset(v, s, t));
-        if (p->half) ((cml_f16 *)(void *)to)[t * channels + c] = source_half(s, at);
-        else ((float *)(void *)to)[t * channels + c] = source_float(s, at);
+        const place channel = channel_place(v, s, group, c);
+        pack_weight(s, &output, &channel, tap_offset(v, s, t), p->half, to, t * channels + c);
       }
   }
 }
@@ -165,11 +167,8 @@ static void pack_range(void *context, size_t begin, size_t end) {
       for (size_t c = 0; c < channels; c++) {
         const size_t row = (t * channels + c) * nr;
         const place channel = channel_place(v, s, group, c);
-        for (size_t j = 0; j < nr; j++) {
-          const int64_t at = j < n ? source_at(outputs[j], channel, tap) : -1;
-          if (p->half) ((cml_f16 *)(void *)to)[row + j] = source_half(s, at);
-          else ((float *)(void *)to)[row + j] = source_float(s, at);
-        }
+        for (size_t j = 0; j < n; j++) pack_weight(s, &outputs[j], &channel, tap, p->half, to, row + j);
+        memset(to + (row + n) * size, 0, (nr - n) * size);
       }
     }
   }
