@@ -14,7 +14,6 @@ enum {
   WIDE_DEPTH = 160,         /* of tiles over two panels, which have to stay in the first-level cache */
   WIDENED_DEPTH = 256,      /* that halves are widened for at a time */
   LINE_CHANNELS = 16,
-  MOST_COLUMNS = 64, /* of a panel */
   SERIAL_BELOW = 400000, /* multiply-adds */
   DEPTHWISE_COST = 4     /* of a depthwise multiply-add, in those of a tile */
 };
@@ -74,131 +73,6 @@ void cml_conv_trim(cml_conv *v, cml_conv_source *from) {
     }
     while (v->kernel[i] > 1 && v->offset[i] + (v->kernel[i] - 1) * v->dilation[i] >= v->in[i]) v->kernel[i]--;
   }
-}
-
-/* ---- weights: [group][panel][tap][channel][tile_columns], depthwise [tap][channel], narrow groups [tap][channel of group][output],
- * with a multiplier [tap][output], slim [group][output][tap][channel] ---- */
-
-static size_t group_bytes(const cml_kernels *k, const cml_conv *v, bool half) {
-  size_t columns = v->outputs / v->groups;
-  if (cml_conv_slim(k, v)) return round_up(columns * taps(v) * (v->channels / v->groups) * (half ? 2 : 4), 64);
-  return round_up(cml_panel_count(k, columns) * k->tile_columns * taps(v) * (v->channels / v->groups) * (half ? 2 : 4), 64);
-}
-
-size_t cml_conv_packed_bytes(const cml_kernels *k, const cml_conv *v, bool half) {
-  if (v->winograd) return cml_winograd_packed_bytes(k, v);
-  if (cml_conv_is_depthwise(v) || cml_conv_multiplier(v)) return taps(v) * v->outputs * 4 + 64;
-  if (cml_conv_narrow(k, v)) return taps(v) * v->channels * cml_conv_narrow(k, v) * 4 + 64;
-  return v->groups * group_bytes(k, v, half) + 64;
-}
-
-static int64_t tap_offset(const cml_conv *v, const cml_conv_source *s, size_t tap) {
-  int64_t w = (int64_t)tap % v->kernel[2], h = (int64_t)tap / v->kernel[2] % v->kernel[1], d = (int64_t)tap / (v->kernel[1] * v->kernel[2]);
-  return s->start + d * s->tap_stride[0] + h * s->tap_stride[1] + w * s->tap_stride[2];
-}
-
-typedef struct pack_context {
-  const cml_kernels *k;
-  const cml_conv *v;
-  const cml_conv_source *from;
-  bool half;
-  char *to;
-} pack_context;
-
-static float source_float(const cml_conv_source *s, int64_t i) {
-  return s->half ? cml_f16_to_f32(((const cml_f16 *)s->data)[i]) : ((const float *)s->data)[i];
-}
-
-/* An output's and a channel's share of where a weight is, and which of the bundled groups they are of. */
-typedef struct place {
-  int64_t at;
-  size_t group;
-} place;
-
-static place output_place(const cml_conv *v, const cml_conv_source *s, size_t o) {
-  const size_t all = v->outputs / v->groups / (s->joined ? s->joined : 1), each = all / (s->bundle ? s->bundle : 1), pixel = o / all;
-  return (place){(int64_t)(o % each) * s->output_stride + (int64_t)pixel * s->joined_stride, o % all / each};
-}
-
-static place channel_place(const cml_conv *v, const cml_conv_source *s, size_t group, size_t c) {
-  if (s->bundle <= 1) return (place){(int64_t)group * s->group_stride + (int64_t)c * s->channel_stride, 0};
-  const size_t bundle = s->bundle, each = v->channels / v->groups / bundle;
-  return (place){(int64_t)(group * bundle + c / each) * s->group_stride + (int64_t)(c % each) * s->channel_stride, c / each};
-}
-
-/* One weight to where it is packed; zero between groups. */
-static inline void pack_weight(const cml_conv_source *s, const place *output, const place *channel, int64_t tap, bool half, void *to, size_t i) {
-  const bool none = output->group != channel->group;
-  const int64_t at = output->at + channel->at + tap;
-  if (half) ((cml_f16 *)to)[i] = none ? 0 : ((const cml_f16 *)s->data)[at];
-  else ((float *)to)[i] = none ? 0 : source_float(s, at);
-}
-
-static void pack_slim(void *context, size_t begin, size_t end) {
-  const pack_context *p = context;
-  const cml_conv *v = p->v;
-  const cml_conv_source *s = p->from;
-  size_t columns = v->outputs / v->groups, channels = v->channels / v->groups;
-  for (size_t i = begin; i < end; i++) {
-    size_t group = i / columns, o = i % columns;
-    char *to = p->to + group * group_bytes(p->k, v, p->half) + o * taps(v) * channels * (p->half ? 2 : 4);
-    const place output = output_place(v, s, o);
-    for (size_t t = 0; t < taps(v); t++)
-      for (size_t c = 0; c < channels; c++) {
-        const place channel = channel_place(v, s, group, c);
-        pack_weight(s, &output, &channel, tap_offset(v, s, t), p->half, to, t * channels + c);
-      }
-  }
-}
-
-static void pack_range(void *context, size_t begin, size_t end) {
-  const pack_context *p = context;
-  const cml_conv *v = p->v;
-  const cml_conv_source *s = p->from;
-  size_t columns = v->outputs / v->groups, channels = v->channels / v->groups, nr = p->k->tile_columns, n_taps = taps(v);
-  size_t panels = cml_panel_count(p->k, columns), size = p->half ? 2 : 4;
-  for (size_t i = begin; i < end; i++) {
-    size_t group = i / panels, panel = i % panels, n = least(columns - panel * nr, nr);
-    char *to = p->to + group * group_bytes(p->k, v, p->half) + panel * n_taps * channels * nr * size;
-    place outputs[MOST_COLUMNS];
-    for (size_t j = 0; j < n; j++) outputs[j] = output_place(v, s, panel * nr + j);
-    for (size_t t = 0; t < n_taps; t++) {
-      const int64_t tap = tap_offset(v, s, t);
-      for (size_t c = 0; c < channels; c++) {
-        const size_t row = (t * channels + c) * nr;
-        const place channel = channel_place(v, s, group, c);
-        for (size_t j = 0; j < n; j++) pack_weight(s, &outputs[j], &channel, tap, p->half, to, row + j);
-        memset(to + (row + n) * size, 0, (nr - n) * size);
-      }
-    }
-  }
-}
-
-void cml_conv_pack(const cml_kernels *k, const cml_conv *v, const cml_conv_source *from, bool half, void *to, cml_pool *pool) {
-  if (v->winograd) {
-    cml_winograd_pack(k, v, from, to, pool);
-    return;
-  }
-  if (cml_conv_is_depthwise(v) || cml_conv_multiplier(v)) {
-    size_t each = v->outputs / v->groups;
-    for (size_t t = 0; t < taps(v); t++)
-      for (size_t o = 0; o < v->outputs; o++)
-        ((float *)to)[t * v->outputs + o] =
-            source_float(from, (int64_t)(o / each) * from->group_stride + (int64_t)(o % each) * from->output_stride + tap_offset(v, from, t));
-    return;
-  }
-  size_t narrow = cml_conv_narrow(k, v);
-  if (narrow) {
-    for (size_t i = 0; i < taps(v) * narrow * v->channels; i++) {
-      size_t output = i % v->channels, channel = i / v->channels % narrow, tap = i / v->channels / narrow;
-      ((float *)to)[i] = source_float(from, (int64_t)(output / narrow) * from->group_stride + (int64_t)(output % narrow) * from->output_stride +
-                                                (int64_t)channel * from->channel_stride + tap_offset(v, from, tap));
-    }
-    return;
-  }
-  pack_context p = {k, v, from, half, to};
-  if (cml_conv_slim(k, v)) cml_parallel(pool, v->outputs, 1, pack_slim, &p);
-  else cml_parallel(pool, v->groups * cml_panel_count(k, v->outputs / v->groups), 1, pack_range, &p);
 }
 
 /* ---- how the work is cut ---- */
@@ -500,7 +374,7 @@ static void products(const job *j, const region *r, const size_t *offsets, size_
   bool slim = cml_conv_slim(k, v);
   size_t panel = l->depth * (slim ? outputs : nr) * size;
   size_t base = group * l->group_outputs + o0, pixel = r->out_pixel, row = r->out_row;
-  const char *first = (const char *)j->c->weights.packed + group * group_bytes(k, v, j->c->weights.half) + o0 * l->depth * size +
+  const char *first = (const char *)j->c->weights.packed + group * cml_conv_group_bytes(k, v, j->c->weights.half) + o0 * l->depth * size +
                       r->skipped * l->joined * l->group_channels * (slim ? 1 : nr) * size, *b = first;
   /* as many rows as fit: pixels 4 KiB apart fall into the same set of the first-level cache */
   const size_t apart = k->tile_rows > 8 && pixel % 1024 == 0 ? 7 : SIZE_MAX, tall = r->pairs ? CML_PAIR_ROWS : least(k->tile_rows, apart);

@@ -112,9 +112,22 @@ bool cml_conv_pair_fits(const cml_kernels *k, const cml_conv *second);
 size_t cml_conv_pair_scratch(const cml_kernels *k, const cml_conv *second, size_t threads); /* bytes, for one of them */
 void cml_conv_pair_run(const cml_conv_pair *pair);
 
+/* conv_pack.c */
+enum { CML_CONV_COLUMNS = 32, CML_CONV_ROWS = 72 }; /* of a panel, at most; rows at once: whole channels of 3 x 3, half of the first-level cache */
+typedef struct cml_conv_packing {
+  const cml_kernels *k;
+  const cml_conv *v;
+  const cml_conv_source *from;
+  bool half;
+  void *to;
+} cml_conv_packing;
+size_t cml_conv_group_bytes(const cml_kernels *k, const cml_conv *v, bool half);
+/* Rows [first, first + n) of a panel's weights as [channel][tap][tile_columns]; n <= CML_CONV_ROWS. */
+void cml_conv_weight_rows(const cml_conv_packing *p, size_t group, size_t panel, size_t first, size_t n, void *to);
+
 /* winograd.c */
 size_t cml_winograd_packed_bytes(const cml_kernels *k, const cml_conv *v);
-void cml_winograd_pack(const cml_kernels *k, const cml_conv *v, const cml_conv_source *from, void *to, cml_pool *pool);
+void cml_winograd_pack(cml_conv_packing *p, cml_pool *pool);
 size_t cml_winograd_scratch(const cml_kernels *k, const cml_conv *v);
 size_t cml_winograd_shared(const cml_kernels *k, const cml_conv *v, size_t slots);
 void cml_winograd_run(const cml_conv_call *call);

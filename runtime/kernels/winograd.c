@@ -45,55 +45,57 @@ static size_t block_floats(const cml_kernels *k, const cml_conv *v, size_t block
 
 size_t cml_winograd_packed_bytes(const cml_kernels *k, const cml_conv *v) { return POINTS * cml_panel_count(k, v->outputs) * panel_floats(k, v) * 4 + 64; }
 
-typedef struct pack_job {
-  const cml_kernels *k;
-  const cml_conv *v;
-  const cml_conv_source *from;
-  float *to;
-} pack_job;
+enum { LANES = 2 /* of the narrowest CPU */, TOGETHER = 4 /* channels, whose rows of a point are written side by side */ };
+typedef float floats __attribute__((vector_size(LANES * 4)));
+typedef double doubles __attribute__((vector_size(LANES * 8)));
 
-static const double G[IN][3] = {{1.0 / 4, 0, 0},
-                                {-1.0 / 6, -1.0 / 6, -1.0 / 6},
-                                {-1.0 / 6, 1.0 / 6, -1.0 / 6},
-                                {1.0 / 24, 1.0 / 12, 1.0 / 6},
-                                {1.0 / 24, -1.0 / 12, 1.0 / 6},
-                                {0, 0, 1}};
-
-static void transform_weight(const cml_conv_source *s, int64_t at, float *to, size_t stride) {
-  double g[3][3], t[IN][3];
-  for (int h = 0; h < 3; h++)
-    for (int w = 0; w < 3; w++) {
-      int64_t i = at + h * s->tap_stride[1] + w * s->tap_stride[2];
-      g[h][w] = (double)(s->half ? cml_f16_to_f32(((const cml_f16 *)s->data)[i]) : ((const float *)s->data)[i]);
-    }
-  for (int i = 0; i < IN; i++)
-    for (int w = 0; w < 3; w++) t[i][w] = G[i][0] * g[0][w] + G[i][1] * g[1][w] + G[i][2] * g[2][w];
-  for (int i = 0; i < IN; i++)
-    for (int j = 0; j < IN; j++) to[(size_t)(i * IN + j) * stride] = (float)(t[i][0] * G[j][0] + t[i][1] * G[j][1] + t[i][2] * G[j][2]);
+/* G g, for G = {1/4, 0, 0}, {-1/6, -1/6, -1/6}, {-1/6, 1/6, -1/6}, {1/24, 1/12, 1/6}, {1/24, -1/12, 1/6}, {0, 0, 1} */
+static inline void weight_line(const doubles *g, size_t step, doubles *to, size_t to_step) {
+  const doubles a = (g[0] + g[2 * step]) * (1.0 / 6), b = g[step] * (1.0 / 6), c = g[0] * (1.0 / 24) + g[2 * step] * (1.0 / 6), d = g[step] * (1.0 / 12);
+  to[0] = g[0] * .25;
+  to[to_step] = -a - b;
+  to[2 * to_step] = b - a;
+  to[3 * to_step] = c + d;
+  to[4 * to_step] = c - d;
+  to[5 * to_step] = g[2 * step];
 }
 
-static void pack_panel(void *context, size_t begin, size_t end) {
-  const pack_job *j = context;
-  size_t nr = j->k->tile_columns;
-  for (size_t p = begin; p < end; p++) {
-    size_t each = block_panels(j->k), panels, base = block_floats(j->k, j->v, p / each, &panels), floats = panels * panel_floats(j->k, j->v);
-    for (size_t c = 0; c < j->v->channels; c++)
-      for (size_t i = 0; i < nr; i++) {
-        float *to = j->to + base + (p % each * j->v->channels + c) * nr + i;
-        size_t o = p * nr + i;
-        if (o < j->v->outputs) {
-          transform_weight(j->from, j->from->start + (int64_t)o * j->from->output_stride + (int64_t)c * j->from->channel_stride, to, floats);
-        } else {
-          for (size_t q = 0; q < POINTS; q++) to[q * floats] = 0;
-        }
-      }
+/* G g G^T of weights [9][stride] for LANES outputs: point q to to[q * to_stride] */
+static void transform_weights(const float *g, size_t stride, float *to, size_t to_stride) {
+  doubles from[9], t[IN * 3], u[IN];
+  for (size_t i = 0; i < 9; i++) {
+    floats x;
+    memcpy(&x, g + i * stride, sizeof x);
+    from[i] = __builtin_convertvector(x, doubles);
+  }
+  for (size_t i = 0; i < 3; i++) weight_line(from + i, 3, t + i, 3);
+  for (size_t i = 0; i < IN; i++) {
+    weight_line(t + i * 3, 1, u, 1);
+    for (size_t j = 0; j < IN; j++) {
+      const floats x = __builtin_convertvector(u[j], floats);
+      memcpy(to + (i * IN + j) * to_stride, &x, sizeof x);
+    }
   }
 }
 
-void cml_winograd_pack(const cml_kernels *k, const cml_conv *v, const cml_conv_source *from, void *to, cml_pool *pool) {
-  pack_job j = {k, v, from, to};
-  cml_parallel(pool, cml_panel_count(k, v->outputs), 1, pack_panel, &j);
+static void pack_panel(void *context, size_t begin, size_t end) {
+  const cml_conv_packing *j = context;
+  const cml_conv *v = j->v;
+  const size_t nr = j->k->tile_columns, each = block_panels(j->k);
+  float rows[TOGETHER * 9 * CML_CONV_COLUMNS], points[POINTS * TOGETHER * CML_CONV_COLUMNS];
+  for (size_t p = begin; p < end; p++) {
+    size_t panels, base = block_floats(j->k, v, p / each, &panels), point = panels * panel_floats(j->k, v);
+    for (size_t c = 0, n; c < v->channels; c += n) {
+      n = least(v->channels - c, TOGETHER);
+      cml_conv_weight_rows(j, 0, p, c * 9, n * 9, rows);
+      for (size_t i = 0; i < n; i++)
+        for (size_t lane = 0; lane < nr; lane += LANES) transform_weights(rows + i * 9 * nr + lane, nr, points + i * nr + lane, n * nr);
+      for (size_t q = 0; q < POINTS; q++) memcpy((float *)j->to + base + q * point + (p % each * v->channels + c) * nr, points + q * n * nr, n * nr * 4);
+    }
+  }
 }
+
+void cml_winograd_pack(cml_conv_packing *p, cml_pool *pool) { cml_parallel(pool, cml_panel_count(p->k, p->v->outputs), 1, pack_panel, p); }
 
 /* ---- running ---- */
 
