@@ -135,6 +135,31 @@ static void window(const cml_windows *w, int i, int64_t o, int64_t *begin, int64
   *end = to < w->in[i] ? to : w->in[i];
 }
 
+/* A pixel of the output and its window. */
+typedef struct place {
+  int64_t image, at[3], begin[3], end[3], counted[3];
+} place;
+
+static place place_of(const cml_windows *w, size_t pixel) {
+  place t = {.image = (int64_t)pixel};
+  for (int d = 2; d >= 0; d--) {
+    t.at[d] = t.image % w->out[d], t.image /= w->out[d];
+    window(w, d, t.at[d], &t.begin[d], &t.end[d], &t.counted[d]);
+  }
+  return t;
+}
+
+/* To the next pixel: most of the time one window moves by its stride, and nothing is divided. */
+static void move_on(const cml_windows *w, place *t) {
+  for (int d = 2; d >= 0; d--) {
+    bool over = ++t->at[d] == w->out[d];
+    if (over) t->at[d] = 0;
+    window(w, d, t->at[d], &t->begin[d], &t->end[d], &t->counted[d]);
+    if (!over) return;
+  }
+  t->image++;
+}
+
 static void combine(const cml_kernels *k, pool_kind kind, float *sum, const float *x, size_t n) {
   if (kind == POOL_MAX) {
     k->binary(CML_BINARY_MAX, sum, x, sum, n);
@@ -146,15 +171,16 @@ static void combine(const cml_kernels *k, pool_kind kind, float *sum, const floa
 }
 
 /* The window's pixels, when they are few enough for the kernel that takes them all at once; else 0. */
-static size_t gather_window(const pool_job *j, int64_t image, const int64_t *b, const int64_t *e, const void **taps) {
+static size_t gather_window(const pool_job *j, const place *t, const void **taps) {
   const cml_windows *w = &j->p->w;
+  const int64_t *b = t->begin, *e = t->end;
   size_t n = 0, bytes = j->p->channels * (j->p->half ? 2 : 4);
   if (j->p->kind == POOL_L2) return 0;
   for (int64_t d = b[0]; d < e[0]; d++)
     for (int64_t h = b[1]; h < e[1]; h++)
       for (int64_t v = b[2]; v < e[2]; v++) {
         if (n == TAPS) return 0;
-        taps[n++] = j->x + (size_t)(((image * w->in[0] + d) * w->in[1] + h) * w->in[2] + v) * bytes;
+        taps[n++] = j->x + (size_t)(((t->image * w->in[0] + d) * w->in[1] + h) * w->in[2] + v) * bytes;
       }
   return n;
 }
@@ -165,13 +191,12 @@ static void pixels_last(void *context, size_t thread, size_t begin, size_t end) 
   const cml_windows *w = &p->w;
   size_t n = p->channels, size = p->half ? 2 : 4;
   float *wide = (float *)(void *)(j->scratch + thread * j->slot), *sums = wide + n;
-  for (size_t i = begin; i < end; i++) {
-    int64_t o[3], b[3], e[3], counted[3], at = (int64_t)i;
-    for (int d = 2; d >= 0; d--) o[d] = at % w->out[d], at /= w->out[d];
-    for (int d = 0; d < 3; d++) window(w, d, o[d], &b[d], &e[d], &counted[d]);
+  place t = place_of(w, begin);
+  for (size_t i = begin; i < end; i++, move_on(w, &t)) {
+    const int64_t *b = t.begin, *e = t.end, *counted = t.counted;
     int64_t inside = (e[0] - b[0]) * (e[1] - b[1]) * (e[2] - b[2]), all = counted[0] * counted[1] * counted[2];
     const void *taps[TAPS];
-    size_t count = gather_window(j, at, b, e, taps);
+    size_t count = gather_window(j, &t, taps);
     char *y = j->y + i * j->pixel * size;
     if (count) {
       j->k->pool_pixel(p->kind == POOL_MAX, p->half, count, taps, n, (float)(p->exclude ? inside : all), y);
@@ -182,7 +207,7 @@ static void pixels_last(void *context, size_t thread, size_t begin, size_t end) 
     for (int64_t d = b[0]; d < e[0]; d++)
       for (int64_t h = b[1]; h < e[1]; h++)
         for (int64_t v = b[2]; v < e[2]; v++) {
-          const char *from = j->x + (size_t)(((at * w->in[0] + d) * w->in[1] + h) * w->in[2] + v) * n * size;
+          const char *from = j->x + (size_t)(((t.image * w->in[0] + d) * w->in[1] + h) * w->in[2] + v) * n * size;
           if (p->half) j->k->f16_to_f32((const cml_f16 *)(const void *)from, wide, n);
           combine(j->k, p->kind, sum, p->half ? wide : (const float *)(const void *)from, n);
         }
