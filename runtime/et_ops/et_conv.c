@@ -346,7 +346,7 @@ static cml_status run_slices(cml_et_call *c, blocked *b, const cml_et_tensor *bi
   const cml_conv_source source = b->source;
   const bool depthwise = cml_conv_is_depthwise(&all);
   size_t size = b->weights.half ? 2 : 4, groups = depthwise ? 1 : all.groups, outputs = all.outputs / groups, channels = all.channels / all.groups;
-  size_t slice = slice_of(b, cml_et_scratch(c), outputs, all.outputs, channels * (size_t)(all.kernel[0] * all.kernel[1] * all.kernel[2]));
+  size_t slice = slice_of(b, cml_et_scratch(c), outputs, all.outputs, channels * cml_conv_taps(&all));
   size_t plane_in = (size_t)(all.in[0] * all.in[1] * all.in[2]), plane_out = (size_t)(all.out[0] * all.out[1] * all.out[2]);
   const char *x = b->x;
   char *y = b->y;

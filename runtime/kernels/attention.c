@@ -9,7 +9,7 @@
 
 enum { KEY_BLOCK = 256, FEW_QUERIES = 6, QUERY_TILES = 3, NEAR_KEYS = 8192 }; /* elements of keys that stay in the first-level cache while each of a few queries meets them */
 
-static size_t up16(size_t x) { return (x + 15) / 16 * 16; }
+static size_t up16(size_t x) { return up(x, 16); }
 static size_t query_block(const cml_kernels *k) { return k->tile_rows * (k->tile_rows > 8 ? QUERY_TILES : 2 * QUERY_TILES); }
 
 /* floats of each part of one thread's scratch */
@@ -109,7 +109,7 @@ static void decode(const cml_kernels *k, const cml_attention *a, size_t begin, s
   k->binary_scalar(CML_BINARY_MUL, q, a->scale, false, q, n * a->depth);
   const char *keys = (const char *)a->k.data + (size_t)base_of(a, &a->k, first) * size;
   for (size_t s = 0, m; s < a->keys; s += m) {
-    m = least(a->keys - s, n == 1 ? a->keys : up16(NEAR_KEYS / (a->depth + 1)) + 16);
+    m = least(a->keys - s, n == 1 ? a->keys : up16(NEAR_KEYS / (a->depth + 1) + 1));
     for (size_t i = 0; i < n; i++)
       k->gemv_rows(m, a->depth, keys + s * (size_t)a->k.row * size, a->half, (size_t)a->k.row, q + i * a->depth, scores + i * stride + s);
   }

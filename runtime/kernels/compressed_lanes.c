@@ -21,6 +21,7 @@
  * up to 128: 15 or 16 bits of each element's products count, and 22 of the largest one's. Entries of palettes, and elements that are multiplied
  * with them, have two digits where two_digits_suffice. */
 #include "compressed_fixed.h"
+#include "sizes.h"
 
 enum { BLOCK = CML_COMPRESSED_ROWS, SETS = 4, REGISTER = 64 };
 enum { STRIPE = 16 * BLOCK, TABLES = 12 << 10 }; /* rows that take one piece of the depth after the other, at most; bytes of tables for a piece */
@@ -29,8 +30,6 @@ enum { WHOLE_DEPTH = 2048 };                     /* up to which nibbles' tables 
 enum { FLUSH = 4096 }; /* elements whose products with entries' digits fit into 32 bits: 3 of 2^15 each */
 
 static bool by_entries(const cml_compressed *w) { return w->bits == 6 || w->bits == 8; }
-
-static size_t round_up(size_t x, size_t to) { return (x + to - 1) / to * to; }
 
 /* Elements whose codes lie together, and bytes of them in a row. */
 static size_t group_codes(const cml_compressed *w) { return w->bits == 6 ? 16 : 32 / w->bits; }
@@ -45,7 +44,7 @@ static size_t piece_groups(const cml_compressed *w) {
 
 /* Where the codes of block n begin that belong to the piece from group g on, which has `groups`. */
 static size_t piece_at(const cml_compressed *w, size_t n, size_t g, size_t groups) {
-  size_t stripe = n / STRIPE * STRIPE, rows = round_up(w->columns - stripe, BLOCK), bytes = group_bytes(w);
+  size_t stripe = n / STRIPE * STRIPE, rows = up(w->columns - stripe, BLOCK), bytes = group_bytes(w);
   if (rows > STRIPE) rows = STRIPE;
   return stripe * group_count(w) * bytes + (rows * g + (n - stripe) * groups) * bytes;
 }
@@ -103,14 +102,14 @@ static bool ordered(const cml_compressed *w) {
 /* Whether rows have a number each: entries of fewer than three digits. */
 static bool has_errors(const cml_compressed *w) { return w->bits == 8 || (w->bits == 6 && w->vectors_half); }
 
-static size_t code_bytes(const cml_compressed *w) { return round_up(w->columns, BLOCK) * group_count(w) * group_bytes(w); }
+static size_t code_bytes(const cml_compressed *w) { return up(w->columns, BLOCK) * group_count(w) * group_bytes(w); }
 
 size_t cml_lanes_bytes(const cml_compressed *w) {
   if (w->scale || w->columns < BLOCK || w->depth >= 1 << 18) return 0;
   bool one = w->table_rows == w->columns;
   if (w->bits != 1 && !one && (!by_entries(w) || w->table_rows % BLOCK)) return 0;
   if (w->bits == 8 && !ordered(w)) return 0;
-  return code_bytes(w) + (has_errors(w) ? round_up(w->columns, BLOCK) * sizeof(float) : 0);
+  return code_bytes(w) + (has_errors(w) ? up(w->columns, BLOCK) * sizeof(float) : 0);
 }
 
 /* ---- packing ---- */
@@ -250,11 +249,11 @@ void cml_lanes_pack(const cml_compressed *w, size_t begin, size_t end, void *to)
 /* ---- arranging ---- */
 
 /* Bytes of a plane of the elements' digits. */
-static size_t entry_plane(const cml_compressed *w) { return round_up(w->depth, 16); }
+static size_t entry_plane(const cml_compressed *w) { return up(w->depth, 16); }
 
 size_t cml_lanes_room(const cml_compressed *w) {
   size_t plane = entry_plane(w), flushes = (plane + FLUSH - 1) / FLUSH;
-  if (by_entries(w)) return round_up(plane * PLANES, REGISTER) / 4 + round_up(flushes * PLANES, 16);
+  if (by_entries(w)) return up(plane * PLANES, REGISTER) / 4 + up(flushes * PLANES, 16);
   return group_count(w) * group_tables(PLANES) / 4;
 }
 
@@ -317,7 +316,7 @@ static void arrange_nibbles(const cml_compressed *w, const float *x, int planes,
 
 /* Where sums of the elements' digits lie, for each FLUSH elements by plane. */
 static int32_t *digit_sums(const cml_compressed *w, const int8_t *digits) {
-  return (int32_t *)(uintptr_t)(digits + round_up(entry_plane(w) * PLANES, REGISTER));
+  return (int32_t *)(uintptr_t)(digits + up(entry_plane(w) * PLANES, REGISTER));
 }
 
 /* By plane. */
@@ -467,7 +466,7 @@ VINLINE void byte_products(const int X, const int T, const uint8_t *codes, const
 
 VINLINE void entry_sums_of_block(const int bits, const int X, const int T, const uint8_t *codes, const cml_compressed *w, const int8_t *digits,
                                  uint8_t palette[PLANES][256], float *sums) {
-  const size_t plane = entry_plane(w), depth = round_up(w->depth, group_codes(w)), step = bits == 6 ? 16 : 4;
+  const size_t plane = entry_plane(w), depth = up(w->depth, group_codes(w)), step = bits == 6 ? 16 : 4;
   const int32_t *of_digits = digit_sums(w, digits);
   __m512i table[PLANES][4];
   CML_UNROLL for (int i = 0; i < T * 4; i++) table[i / 4][i % 4] = _mm512_loadu_si512(palette[i / 4] + (bits == 8 ? i % 4 * REGISTER : 0));

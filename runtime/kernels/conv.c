@@ -18,9 +18,6 @@ enum {
   DEPTHWISE_COST = 4     /* of a depthwise multiply-add, in those of a tile */
 };
 
-static size_t round_up(size_t a, size_t b) { return (a + b - 1) / b * b; }
-static size_t taps(const cml_conv *v) { return (size_t)(v->kernel[0] * v->kernel[1] * v->kernel[2]); }
-
 bool cml_conv_is_depthwise(const cml_conv *v) { return v->groups == v->channels && v->outputs == v->channels; }
 
 /* Nothing that depends on an image's size: weights are packed when that may not be known. */
@@ -44,7 +41,7 @@ size_t cml_conv_multiplier(const cml_conv *v) {
 bool cml_conv_slim(const cml_kernels *k, const cml_conv *v) {
   enum { WORTH = 4 }; /* vectors of a sum */
   return !v->winograd && !cml_conv_is_depthwise(v) && !cml_conv_narrow(k, v) && v->groups && v->outputs / v->groups <= CML_SLIM &&
-         taps(v) * (v->channels / v->groups) >= WORTH * k->width && v->channels / v->groups >= k->width;
+         cml_conv_taps(v) * (v->channels / v->groups) >= WORTH * k->width && v->channels / v->groups >= k->width;
 }
 
 size_t cml_conv_bundle(const cml_kernels *k, const cml_conv *v) {
@@ -119,7 +116,7 @@ static void lay_out(const cml_kernels *k, const cml_conv *given, layout *l) {
   l->depthwise = cml_conv_is_depthwise(v);
   l->group_channels = v->channels / v->groups;
   l->group_outputs = v->outputs / v->groups;
-  l->depth = taps(v) * l->group_channels;
+  l->depth = cml_conv_taps(v) * l->group_channels;
   for (int i = 0; i < 2; i++) l->apart[i] = v->in_last && v->kernel[i + 1] == 1 && !l->depthwise ? 1 : v->stride[i + 1];
   int64_t pixels = (int64_t)(STAGE_FLOATS / (v->channels * (size_t)(l->apart[0] * l->apart[1]) + 1)) + 1;
   if (pixels > BLOCK_PIXELS) pixels = BLOCK_PIXELS;
@@ -137,10 +134,10 @@ static void lay_out(const cml_kernels *k, const cml_conv *given, layout *l) {
   l->in_columns = span(l->columns, l->apart[1], v->kernel[2], l->near[1]);
   size_t block = (size_t)(l->rows * l->columns);
   l->joined = v->dilation[2] == 1 && (v->groups == 1 || v->kernel[2] == 1) ? (size_t)v->kernel[2] : 1;
-  l->stretches = taps(v) / l->joined;
-  l->staged = round_up((size_t)(v->kernel[0] * l->in_rows * l->in_columns) * v->channels, 16) + 16;
-  l->sums = round_up(block * (l->depthwise ? v->channels * (v->out_last ? 1 : 2) : v->out_last ? 0 : least(l->group_outputs, OUTPUT_BLOCK)), 16);
-  l->line = LINE_CHANNELS * round_up((size_t)(l->in_columns > l->columns ? l->in_columns : l->columns), 16);
+  l->stretches = cml_conv_taps(v) / l->joined;
+  l->staged = up((size_t)(v->kernel[0] * l->in_rows * l->in_columns) * v->channels, 16) + 16;
+  l->sums = up(block * (l->depthwise ? v->channels * (v->out_last ? 1 : 2) : v->out_last ? 0 : least(l->group_outputs, OUTPUT_BLOCK)), 16);
+  l->line = LINE_CHANNELS * up((size_t)(l->in_columns > l->columns ? l->in_columns : l->columns), 16);
   const bool few = v->in_half && v->out[0] * v->out[1] * v->out[2] <= CML_CONV_FEW_PIXELS && block * 2 > k->tile_rows;
   if (!few || l->depthwise || cml_conv_slim(k, v)) return;
   l->widened = WIDENED_DEPTH * k->tile_columns;
@@ -164,7 +161,7 @@ bool cml_conv_suits_pairs(const cml_kernels *k, const cml_conv *v) {
 size_t cml_conv_shared(const cml_kernels *k, const cml_conv *v, size_t slots) { return v->winograd ? cml_winograd_shared(k, v, slots) : 0; }
 
 static size_t block_scratch(const layout *l) {
-  return round_up((l->staged + l->sums + l->line + l->widened + l->partial) * sizeof(float) + l->stretches * sizeof(size_t) + 64, 64);
+  return up((l->staged + l->sums + l->line + l->widened + l->partial) * sizeof(float) + l->stretches * sizeof(size_t) + 64, 64);
 }
 
 size_t cml_conv_scratch(const cml_kernels *k, const cml_conv *v) {
@@ -480,7 +477,7 @@ static void depthwise(const job *j, const region *r, int64_t rows, int64_t colum
     for (int64_t x = 0; x < columns; x++)
       for (size_t ch = 0; ch < v->channels; ch++) {
         float sum = j->c->after.bias ? j->c->after.bias[ch] : 0;
-        for (size_t t = 0; t < taps(v); t++)
+        for (size_t t = 0; t < cml_conv_taps(v); t++)
           sum += r->data[t / (kh * kw) * r->slice + (size_t)(y * v->stride[1]) * r->row + t / kw % kh * r->next_row +
                          (size_t)(x * v->stride[2]) * r->pixel + t % kw * r->next_column + ch] *
                  ((const float *)j->c->weights.packed)[t * v->channels + ch];
@@ -565,7 +562,7 @@ void cml_conv_run(const cml_conv_call *call) {
   }
   if (!v->batch || v->out[0] <= 0 || v->out[1] <= 0 || v->out[2] <= 0) return;
   cml_conv_call c = *call;
-  size_t cost = taps(v) * (v->channels / v->groups) * (cml_conv_is_depthwise(v) ? DEPTHWISE_COST : 1);
+  size_t cost = cml_conv_taps(v) * (v->channels / v->groups) * (cml_conv_is_depthwise(v) ? DEPTHWISE_COST : 1);
   size_t work = v->batch * (size_t)(v->out[0] * v->out[1] * v->out[2]) * v->outputs * cost;
   if (c.slots < cml_pool_threads(c.pool) || work < SERIAL_BELOW) c.pool = NULL; /* waking threads would take longer */
   if (cml_depthwise_fits(c.k, v) && !(c.weights.half && cml_conv_slim(c.k, v))) {

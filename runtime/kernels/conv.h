@@ -46,6 +46,7 @@ typedef struct cml_conv_source {
   int64_t joined_stride;
 } cml_conv_source;
 
+static inline size_t cml_conv_taps(const cml_conv *v) { return (size_t)(v->kernel[0] * v->kernel[1] * v->kernel[2]); }
 bool cml_conv_is_depthwise(const cml_conv *v);
 /* Channels of a group, up to 8, where groups are so narrow that the depthwise kernels work on one or more in a vector; 0: they are not. Decided
  * without the sizes of images, for it decides how weights are packed. */
@@ -113,7 +114,8 @@ size_t cml_conv_pair_scratch(const cml_kernels *k, const cml_conv *second, size_
 void cml_conv_pair_run(const cml_conv_pair *pair);
 
 /* conv_pack.c */
-enum { CML_CONV_COLUMNS = 32, CML_CONV_ROWS = 72 }; /* of a panel, at most; rows at once: whole channels of 3 x 3, half of the first-level cache */
+enum { CML_CONV_COLUMNS = 32, CML_CONV_ROWS = 36 }; /* of a panel, at most; rows at once, four channels of 3 x 3: 4.5 KB of each thread's stack */
+/* What is packed, by which table, and where to. */
 typedef struct cml_conv_packing {
   const cml_kernels *k;
   const cml_conv *v;

@@ -1,24 +1,20 @@
-/* Weights of convolutions as their kernels read them; see conv.h. */
+/* Weights of convolutions as their kernels read them: [group][panel][tap][channel][tile_columns], depthwise [tap][channel], narrow groups
+ * [tap][channel of group][output], with a multiplier [tap][output], slim [group][output][tap][channel]; Winograd's: winograd.c. */
 #include "conv.h"
 #include "sizes.h"
 
 #include <string.h>
 
-static size_t taps(const cml_conv *v) { return (size_t)(v->kernel[0] * v->kernel[1] * v->kernel[2]); }
-
-/* ---- weights: [group][panel][tap][channel][tile_columns], depthwise [tap][channel], narrow groups [tap][channel of group][output],
- * with a multiplier [tap][output], slim [group][output][tap][channel] ---- */
-
 size_t cml_conv_group_bytes(const cml_kernels *k, const cml_conv *v, bool half) {
   size_t columns = v->outputs / v->groups;
-  if (cml_conv_slim(k, v)) return up(columns * taps(v) * (v->channels / v->groups) * (half ? 2 : 4), 64);
-  return up(cml_panel_count(k, columns) * k->tile_columns * taps(v) * (v->channels / v->groups) * (half ? 2 : 4), 64);
+  if (cml_conv_slim(k, v)) return up(columns * cml_conv_taps(v) * (v->channels / v->groups) * (half ? 2 : 4), 64);
+  return up(cml_panel_count(k, columns) * k->tile_columns * cml_conv_taps(v) * (v->channels / v->groups) * (half ? 2 : 4), 64);
 }
 
 size_t cml_conv_packed_bytes(const cml_kernels *k, const cml_conv *v, bool half) {
   if (v->winograd) return cml_winograd_packed_bytes(k, v);
-  if (cml_conv_is_depthwise(v) || cml_conv_multiplier(v)) return taps(v) * v->outputs * 4 + 64;
-  if (cml_conv_narrow(k, v)) return taps(v) * v->channels * cml_conv_narrow(k, v) * 4 + 64;
+  if (cml_conv_is_depthwise(v) || cml_conv_multiplier(v)) return cml_conv_taps(v) * v->outputs * 4 + 64;
+  if (cml_conv_narrow(k, v)) return cml_conv_taps(v) * v->channels * cml_conv_narrow(k, v) * 4 + 64;
   return v->groups * cml_conv_group_bytes(k, v, half) + 64;
 }
 
@@ -75,8 +71,8 @@ void cml_conv_weight_rows(const cml_conv_packing *p, size_t group, size_t panel,
   }
   place rows[CML_CONV_ROWS];
   for (size_t i = 0; i < n; i++) {
-    rows[i] = channel_place(v, s, group, (first + i) / taps(v));
-    rows[i].at += tap_offset(v, s, (first + i) % taps(v));
+    rows[i] = channel_place(v, s, group, (first + i) / cml_conv_taps(v));
+    rows[i].at += tap_offset(v, s, (first + i) % cml_conv_taps(v));
   }
   for (size_t j = 0; j < m; j++) {
     const place output = output_place(v, s, begin + j);
@@ -92,9 +88,9 @@ static void pack_slim(void *context, size_t begin, size_t end) {
   size_t columns = v->outputs / v->groups, channels = v->channels / v->groups;
   for (size_t i = begin; i < end; i++) {
     size_t group = i / columns, o = i % columns;
-    char *to = (char *)p->to + group * cml_conv_group_bytes(p->k, v, p->half) + o * taps(v) * channels * (p->half ? 2 : 4);
+    char *to = (char *)p->to + group * cml_conv_group_bytes(p->k, v, p->half) + o * cml_conv_taps(v) * channels * (p->half ? 2 : 4);
     const place output = output_place(v, s, o);
-    for (size_t t = 0; t < taps(v); t++)
+    for (size_t t = 0; t < cml_conv_taps(v); t++)
       for (size_t c = 0; c < channels; c++) {
         place row = channel_place(v, s, group, c);
         row.at += tap_offset(v, s, t);
@@ -107,7 +103,7 @@ static void pack_slim(void *context, size_t begin, size_t end) {
 static void pack_range(void *context, size_t begin, size_t end) {
   const cml_conv_packing *p = context;
   const cml_conv *v = p->v;
-  const size_t columns = v->outputs / v->groups, channels = v->channels / v->groups, n_taps = taps(v), depth = channels * n_taps;
+  const size_t columns = v->outputs / v->groups, channels = v->channels / v->groups, n_taps = cml_conv_taps(v), depth = channels * n_taps;
   const size_t panels = cml_panel_count(p->k, columns), row = p->k->tile_columns * (p->half ? 2 : 4);
   for (size_t i = begin; i < end; i++) {
     const size_t group = i / panels, panel = i % panels;
@@ -133,7 +129,7 @@ void cml_conv_pack(const cml_kernels *k, const cml_conv *v, const cml_conv_sourc
   }
   if (cml_conv_is_depthwise(v) || cml_conv_multiplier(v)) {
     size_t each = v->outputs / v->groups;
-    for (size_t t = 0; t < taps(v); t++)
+    for (size_t t = 0; t < cml_conv_taps(v); t++)
       for (size_t o = 0; o < v->outputs; o++)
         ((float *)to)[t * v->outputs + o] =
             source_float(from, (int64_t)(o / each) * from->group_stride + (int64_t)(o % each) * from->output_stride + tap_offset(v, from, t));
@@ -141,7 +137,7 @@ void cml_conv_pack(const cml_kernels *k, const cml_conv *v, const cml_conv_sourc
   }
   size_t narrow = cml_conv_narrow(k, v);
   if (narrow) {
-    for (size_t i = 0; i < taps(v) * narrow * v->channels; i++) {
+    for (size_t i = 0; i < cml_conv_taps(v) * narrow * v->channels; i++) {
       size_t output = i % v->channels, channel = i / v->channels % narrow, tap = i / v->channels / narrow;
       ((float *)to)[i] = source_float(from, (int64_t)(output / narrow) * from->group_stride + (int64_t)(output % narrow) * from->output_stride +
                                                 (int64_t)channel * from->channel_stride + tap_offset(v, from, tap));

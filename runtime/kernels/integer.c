@@ -28,7 +28,7 @@ static bool one_pixel(const cml_conv *v) {
 }
 
 bool cml_integer_fits(const cml_conv *v) {
-  size_t channels = v->channels / v->groups, taps = (size_t)(v->kernel[0] * v->kernel[1] * v->kernel[2]);
+  size_t channels = v->channels / v->groups, taps = cml_conv_taps(v);
   return v->kernel[0] == 1 && v->in[0] == 1 && (v->groups == 1 || channels % 4 == 0) && taps && channels <= MOST_DEPTH && taps <= MOST_DEPTH &&
          channels * taps < (v->wide ? MOST_DEPTH / 2 : MOST_DEPTH);
 }

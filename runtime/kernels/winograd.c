@@ -45,7 +45,7 @@ static size_t block_floats(const cml_kernels *k, const cml_conv *v, size_t block
 
 size_t cml_winograd_packed_bytes(const cml_kernels *k, const cml_conv *v) { return POINTS * cml_panel_count(k, v->outputs) * panel_floats(k, v) * 4 + 64; }
 
-enum { LANES = 2 /* of the narrowest CPU */, TOGETHER = 4 /* channels, whose rows of a point are written side by side */ };
+enum { LANES = 2 /* of the narrowest CPU */, TOGETHER = CML_CONV_ROWS / 9 /* channels, whose rows of a point are written side by side */ };
 typedef float floats __attribute__((vector_size(LANES * 4)));
 typedef double doubles __attribute__((vector_size(LANES * 8)));
 
@@ -82,7 +82,7 @@ static void pack_panel(void *context, size_t begin, size_t end) {
   const cml_conv_packing *j = context;
   const cml_conv *v = j->v;
   const size_t nr = j->k->tile_columns, each = block_panels(j->k);
-  float rows[TOGETHER * 9 * CML_CONV_COLUMNS], points[POINTS * TOGETHER * CML_CONV_COLUMNS];
+  float rows[CML_CONV_ROWS * CML_CONV_COLUMNS], points[POINTS * TOGETHER * CML_CONV_COLUMNS];
   for (size_t p = begin; p < end; p++) {
     size_t panels, base = block_floats(j->k, v, p / each, &panels), point = panels * panel_floats(j->k, v);
     for (size_t c = 0, n; c < v->channels; c += n) {
