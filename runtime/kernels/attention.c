@@ -109,7 +109,8 @@ static void decode(const cml_kernels *k, const cml_attention *a, size_t begin, s
   k->binary_scalar(CML_BINARY_MUL, q, a->scale, false, q, n * a->depth);
   const char *keys = (const char *)a->k.data + (size_t)base_of(a, &a->k, first) * size;
   for (size_t s = 0, m; s < a->keys; s += m) {
-    m = least(a->keys - s, n == 1 ? a->keys : up16(NEAR_KEYS / (a->depth + 1) + 1));
+    /* 16 more than a round number: streams of an eighth of them would share the cache's sets */
+    m = least(a->keys - s, n == 1 ? a->keys : up16(NEAR_KEYS / (a->depth + 1)) + 16);
     for (size_t i = 0; i < n; i++)
       k->gemv_rows(m, a->depth, keys + s * (size_t)a->k.row * size, a->half, (size_t)a->k.row, q + i * a->depth, scores + i * stride + s);
   }
