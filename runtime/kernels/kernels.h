@@ -183,6 +183,16 @@ typedef struct cml_plane_points {
 /* What windows are folded to: the greatest (NaN when there is one), sums of x or x^2. */
 typedef enum cml_pool_fold { CML_POOL_MAX, CML_POOL_SUM, CML_POOL_SQUARES } cml_pool_fold;
 enum { CML_POOL_APART = 48 }; /* two vectors of 16 floats, and what is left of one */
+/* A line of windows: `taps` rows, half or float, of `width` elements, with `before` elements of padding before them and as many as it takes behind.
+ * y[i], half or float, = the fold of all rows' elements [i * stride - before, + kernel), a sum divided by counts[i] * counted_rows where there are counts. */
+typedef struct cml_pool_line {
+  bool half;
+  size_t taps, width, before, kernel, stride, outputs;
+  const void *const *rows;
+  const float *counts;
+  float counted_rows;
+  void *y;
+} cml_pool_line;
 typedef enum cml_row_fold { CML_FOLD_SUM, CML_FOLD_ABS, CML_FOLD_SQUARE, CML_FOLD_MAX, CML_FOLD_MIN } cml_row_fold; /* of rows: sums of x, |x| or x^2, extremes as above */
 
 enum { CML_ATTEND = 4 };
@@ -330,6 +340,8 @@ typedef struct cml_kernels {
    * counts[i] * rows where there are counts; the root where the line is one of squares. CML_POOL_APART floats behind what the outputs read are read as well. */
   void (*pool_rows)(cml_pool_fold fold, bool half, size_t taps, const void *const *rows, size_t width, bool begun, float *line);
   void (*pool_line)(cml_pool_fold fold, const float *line, size_t kernel, size_t stride, size_t outputs, const float *counts, float rows, bool half, void *y);
+  /* Both steps in registers: strides 1 and 2, lines of a vector and more, kernels of up to stride vectors. False, and nothing done: it is none such. */
+  bool (*pool_slide)(cml_pool_fold fold, const cml_pool_line *line);
   /* Sampling, n <= CML_SAMPLES. Neighbours of coordinates along an axis of `size` > 0 elements (at: as many as whole vectors have, any
    * values beyond n): the nearest whole one (halves up) alone, or the two around it. What is outside is padding, for NaN all of it; with `border`
    * it is the element at that end, for NaN the first. */

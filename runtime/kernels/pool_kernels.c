@@ -97,6 +97,71 @@ static void pool_line(cml_pool_fold f, const float *line, size_t kernel, size_t 
   }
 }
 
+/* W columns of the rows from `column` on, folded; those outside are what changes nothing. Edges take whole vectors from inside and move them. */
+VINLINE vf fold_columns(const cml_pool_fold f, const bool half, size_t taps, const void *const *rows, int64_t width, int64_t column) {
+  const vf none = vf_set1(f == CML_POOL_MAX ? -__builtin_inff() : 0);
+  if (column >= width || column <= -W) return none;
+  const int64_t at = column < 0 ? 0 : column > width - W ? width - W : column;
+  vf sum = fold_tap(f, none, load_at(rows[0], half, (size_t)at, W));
+  if (taps > 1) sum = fold_tap(f, sum, load_at(rows[1], half, (size_t)at, W));
+  if (taps > 2) sum = fold_tap(f, sum, load_at(rows[2], half, (size_t)at, W));
+  for (size_t t = 3; t < taps; t++) sum = fold_tap(f, sum, load_at(rows[t], half, (size_t)at, W));
+  if (at == column) return sum;
+  const vi from = vi_iota() + vi_set1((int32_t)(column - at));
+  return vf_select((from >= 0) & (from < W), vf_permute(sum, from), none);
+}
+
+/* The vectors that outputs from one place on read: with stride 2 those of the even and of the odd taps. */
+VINLINE void columns_at(const cml_pool_fold f, const bool half, const size_t stride, size_t taps, const void *const *rows, int64_t width, int64_t column, vf *to) {
+  to[0] = fold_columns(f, half, taps, rows, width, column);
+  if (stride == 1) return;
+  const vf more = fold_columns(f, half, taps, rows, width, column + W), even = vf_even(to[0], more);
+  to[1] = vf_odd(to[0], more);
+  to[0] = even;
+}
+
+VINLINE void slide_windows(const cml_pool_fold f, const bool half, const size_t stride, const size_t kernel, const cml_pool_line *l) {
+  const cml_pool_fold along = f == CML_POOL_MAX ? f : CML_POOL_SUM;
+  const int64_t width = (int64_t)l->width, before = (int64_t)l->before;
+  vf here[2], next[2];
+  columns_at(f, half, stride, l->taps, l->rows, width, -before, next);
+  for (size_t i = 0; i < l->outputs; i += W) {
+    for (size_t s = 0; s < stride; s++) here[s] = next[s];
+    columns_at(f, half, stride, l->taps, l->rows, width, (int64_t)((i + W) * stride) - before, next);
+    vf sum = here[0];
+    if (stride == 2 && kernel > 1) sum = fold_tap(along, sum, here[1]);
+    for (size_t v = stride; v < kernel; v += stride) {
+      sum = fold_tap(along, sum, vf_slide(here[0], next[0], v / stride));
+      if (stride == 2 && v + 1 < kernel) sum = fold_tap(along, sum, vf_slide(here[1], next[1], v / stride));
+    }
+    const size_t n = l->outputs - i;
+    if (l->counts) sum /= load_at(l->counts, false, i, n) * l->counted_rows;
+    if (f == CML_POOL_SQUARES) sum = vf_sqrt(sum);
+    store_at(l->y, half, i, sum, n);
+  }
+}
+
+VINLINE void slide_along(const cml_pool_fold f, const bool half, const cml_pool_line *l) {
+  if (l->stride == 1 && l->kernel == 3) slide_windows(f, half, 1, 3, l);
+  else if (l->stride == 1) slide_windows(f, half, 1, l->kernel, l);
+  else if (l->kernel == 3) slide_windows(f, half, 2, 3, l);
+  else if (l->kernel == 2) slide_windows(f, half, 2, 2, l);
+  else slide_windows(f, half, 2, l->kernel, l);
+}
+
+VINLINE void slide_by(const cml_pool_fold f, const cml_pool_line *l) {
+  if (l->half) slide_along(f, true, l);
+  else slide_along(f, false, l);
+}
+
+static bool pool_slide(cml_pool_fold f, const cml_pool_line *l) {
+  if (l->stride > 2 || l->kernel > W * l->stride || l->width < W || !l->taps) return false;
+  if (f == CML_POOL_MAX) slide_by(CML_POOL_MAX, l);
+  else if (f == CML_POOL_SUM) slide_by(CML_POOL_SUM, l);
+  else slide_by(CML_POOL_SQUARES, l);
+  return true;
+}
+
 VINLINE void sum_vectors(const int vectors, const bool half, size_t pixels, const void *x, size_t c, size_t pixel, size_t n, float *sums) {
   vf acc[4][2] = {{{0}}};
   size_t p = 0;
@@ -127,5 +192,6 @@ void CML_SIMD(cml_fill_pool)(cml_kernels *k) {
   k->pool_pixel = pool_pixel;
   k->pool_rows = pool_rows;
   k->pool_line = pool_line;
+  k->pool_slide = pool_slide;
   k->channel_sums = channel_sums;
 }

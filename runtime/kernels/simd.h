@@ -303,6 +303,22 @@ VINLINE vf vf_permute2(vf a, vf b, vi from) { return (vf)_mm512_permutex2var_ps(
 VINLINE vf vf_permute2(vf a, vf b, vi from) { return vf_select(from >= W, vf_permute(b, from), vf_permute(a, from)); }
 #endif
 
+/* Lanes of a from the by-th on and then those of b; by at most W. */
+#if defined(CML_HAVE_PERMUTE2)
+VINLINE vf vf_slide(vf a, vf b, size_t by) { return vf_permute2(a, b, vi_iota() + vi_set1((int32_t)by)); }
+#elif defined(__aarch64__) && !defined(CML_PORTABLE)
+VINLINE vf vf_slide(vf a, vf b, size_t by) {
+  const uint8x16_t bytes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  return (vf)vqtbl2q_u8((uint8x16x2_t){{(uint8x16_t)a, (uint8x16_t)b}}, vaddq_u8(bytes, vdupq_n_u8((uint8_t)(4 * by))));
+}
+#else
+VINLINE vf vf_slide(vf a, vf b, size_t by) {
+  float x[2 * W];
+  vf_store(x, a), vf_store(x + W, b);
+  return vf_load(x + by);
+}
+#endif
+
 /* Every second element of a and then b, from the first or the second on. */
 #if defined(__AVX512F__)
 VINLINE vf vf_even(vf a, vf b) { return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30); }

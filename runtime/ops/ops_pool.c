@@ -221,7 +221,7 @@ static void pixels_last(void *context, size_t thread, size_t begin, size_t end) 
 }
 
 /* Lines of planes: the rows of a window are combined to one line, with what stands for padding around it, and that line with itself,
- * shifted. A line of output is a unit of work. */
+ * shifted; in registers where the kernel can. A line of output is a unit of work. */
 static void pool_line(const pool_job *j, int64_t plane, const int64_t *o, float *line, const float *counts, void *to) {
   static const cml_pool_fold folds[] = {[POOL_MAX] = CML_POOL_MAX, [POOL_AVERAGE] = CML_POOL_SUM, [POOL_L2] = CML_POOL_SQUARES};
   const pool_call *p = j->p;
@@ -234,14 +234,17 @@ static void pool_line(const pool_job *j, int64_t plane, const int64_t *o, float 
   bool begun = false;
   int64_t b[3], e[3], counted[3];
   for (int d = 0; d < 2; d++) window(w, d, o[d], &b[d], &e[d], &counted[d]);
+  const float counted_rows = (float)(p->exclude ? (e[0] - b[0]) * (e[1] - b[1]) : counted[0] * counted[1]);
   for (int64_t d = b[0]; d < e[0]; d++)
     for (int64_t h = b[1]; h < e[1]; h++) {
       if (n == TAPS) j->k->pool_rows(fold, p->half, n, rows, width, begun, inside), n = 0, begun = true;
       rows[n++] = j->x + (size_t)((plane * w->in[0] + d) * w->in[1] + h) * row;
     }
+  const cml_pool_line l = {.half = p->half, .taps = n, .width = width, .before = (size_t)w->before[2], .kernel = (size_t)w->kernel[2],
+                           .stride = (size_t)w->stride[2], .outputs = (size_t)w->out[2], .rows = rows, .counts = counts, .counted_rows = counted_rows, .y = to};
+  if (!begun && j->k->pool_slide(fold, &l)) return;
   j->k->pool_rows(fold, p->half, n, rows, width, begun, inside);
-  float counted_rows = (float)(p->exclude ? (e[0] - b[0]) * (e[1] - b[1]) : counted[0] * counted[1]);
-  j->k->pool_line(fold, line, (size_t)w->kernel[2], (size_t)w->stride[2], (size_t)w->out[2], counts, counted_rows, p->half, to);
+  j->k->pool_line(fold, line, l.kernel, l.stride, l.outputs, counts, counted_rows, p->half, to);
 }
 
 static void lines(void *context, size_t thread, size_t begin, size_t end) {
@@ -254,9 +257,12 @@ static void lines(void *context, size_t thread, size_t begin, size_t end) {
     window(w, 2, v, &from, &to, &all);
     counts[v] = (float)(j->p->exclude ? to - from : all);
   }
+  int64_t at = (int64_t)begin / w->out[1], plane = at / w->out[0], o[2] = {at % w->out[0], (int64_t)begin % w->out[1]};
   for (size_t i = begin; i < end; i++) {
-    int64_t at = (int64_t)i / w->out[1], o[2] = {at % w->out[0], (int64_t)i % w->out[1]};
-    pool_line(j, at / w->out[0], o, line, j->p->kind == POOL_AVERAGE ? counts : NULL, j->y + i * bytes);
+    pool_line(j, plane, o, line, j->p->kind == POOL_AVERAGE ? counts : NULL, j->y + i * bytes);
+    if (++o[1] < w->out[1]) continue;
+    o[1] = 0;
+    if (++o[0] == w->out[0]) o[0] = 0, plane++;
   }
 }
 
