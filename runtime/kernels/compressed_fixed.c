@@ -8,8 +8,8 @@
  *
  *   int8, int4   codes times digits
  *   palettes     entries too are cut into three digits, looked up as bytes; of the nine products of digits those six are summed that reach
- *                the upper 32 of 48 bits, and the mean of the others is added. Most palettes of fewer than 8 bits are packed: compressed_lanes.c, and
- *                compressed_pairs.c for 3 bits. */
+ *                the upper 32 of 48 bits, and the mean of the others is added. Most palettes are packed: compressed_lanes.c,
+ *                compressed_pairs.c for 3 bits, and compressed_tables.c for several tables. */
 #include "compressed_fixed.h"
 
 /* Rows that are read at once, as far apart as they can be: ROWS of 8 bits, 4 of 4 bits share the loads of digits, and more streams find more of the
@@ -26,7 +26,9 @@ typedef struct layout {
   int bias;      /* what was added to codes to make them unsigned */
 } layout;
 
-static bool in_pairs(const cml_compressed *w) { return w->packed && !w->scale && w->bits == 3; }
+static bool several_tables(const cml_compressed *w) { return !w->scale && w->bits > 1 && w->table_rows < w->columns; }
+static bool in_tables(const cml_compressed *w) { return w->packed && several_tables(w); }
+static bool in_pairs(const cml_compressed *w) { return w->packed && !w->scale && w->bits == 3 && !several_tables(w); }
 static bool by_digits(const cml_compressed *w) { return w->depth < 1 << 18 && w->bits >= 3; } /* if it is not packed */
 
 static layout lay_out(const cml_compressed *w) {
@@ -61,7 +63,7 @@ static parts find_parts(const layout *l, float *arranged) {
 static size_t fixed_room(const cml_compressed *w) {
   size_t room = ordinary.compressed_room(w), here = 0;
   if (w->packed) {
-    here = w->scale ? cml_scaled_room(w) : in_pairs(w) ? cml_pairs_room(w) : cml_lanes_room(w);
+    here = w->scale ? cml_scaled_room(w) : in_tables(w) ? cml_tables_room(w) : in_pairs(w) ? cml_pairs_room(w) : cml_lanes_room(w);
   } else if (by_digits(w)) {
     layout l = lay_out(w);
     here = digit_bytes(&l) / 4 + l.steps * (PLANES + 1) * W;
@@ -110,11 +112,14 @@ static fixed_head arrange_by_digits(const cml_compressed *w, const float *x, flo
     large = vf_max(large, vf_abs(v));
   }
   double total = (double)vf_sum(size), largest = (double)vf_hmax(large);
-  double bound = w->packed && !w->scale ? cml_lanes_bound(w, x, largest) : largest; /* of what is cut into digits */
+  const bool lanes = w->packed && !w->scale && !in_tables(w);
+  double bound = lanes ? cml_lanes_bound(w, x, largest) : largest; /* of what is cut into digits */
   fixed_head head = {.sum = vf_sum(all)};
-  bool lanes = w->packed && !w->scale, fixed = (w->packed || by_digits(w)) && bound <= 1e37 && digits_suffice(total, largest, (double)w->depth);
+  bool fixed = (w->packed || by_digits(w)) && bound <= 1e37 && digits_suffice(total, largest, (double)w->depth);
   if (fixed) head.planes = lanes ? cml_lanes_planes(w, x, largest) : PLANES;
-  if (lanes && fixed) {
+  if (in_tables(w) && fixed) {
+    cml_tables_arrange(w, x, largest, &head, arranged + HEAD);
+  } else if (lanes && fixed) {
     head.unit = cml_lanes_arrange(w, x, head.planes, bound, arranged + HEAD);
   } else if (fixed) {
     int e = digits_exponent(bound, head.planes);
@@ -373,6 +378,7 @@ static void multiply(const cml_compressed *w, size_t begin, size_t end, const fl
   if (!heads->planes) ordinary.compressed_product(w, begin, end, from[0], 1, y, y_stride);
   else if (w->packed && w->scale) cml_scaled_product(w, begin, end, from, units, vectors, y, y_stride);
   else if (in_pairs(w)) cml_pairs_product(w, begin, end, from, heads, vectors, y, y_stride);
+  else if (in_tables(w)) cml_tables_product(w, begin, end, from[0], heads, y);
   else if (w->packed) cml_lanes_product(w, begin, end, from[0], heads, y);
   else product_by_digits(w, begin, end, (float *)(uintptr_t)x, heads, y);
 }
@@ -389,10 +395,14 @@ static void fixed_product(const cml_compressed *w, size_t begin, size_t end, con
     }
 }
 
-static size_t fixed_bytes(const cml_compressed *w) { return w->scale ? cml_scaled_bytes(w) : w->bits == 3 ? cml_pairs_bytes(w) : cml_lanes_bytes(w); }
+static size_t fixed_bytes(const cml_compressed *w) {
+  if (several_tables(w)) return cml_tables_bytes(w);
+  return w->scale ? cml_scaled_bytes(w) : w->bits == 3 ? cml_pairs_bytes(w) : cml_lanes_bytes(w);
+}
 
 static void fixed_pack(const cml_compressed *w, size_t begin, size_t end, void *to) {
   if (w->scale) cml_scaled_pack(w, begin, end, to);
+  else if (several_tables(w)) cml_tables_pack(w, begin, end, to);
   else if (w->bits == 3) cml_pairs_pack(w, begin, end, to);
   else cml_lanes_pack(w, begin, end, to);
 }

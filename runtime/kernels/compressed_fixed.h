@@ -13,6 +13,9 @@ typedef struct fixed_head {
   double unit;   /* what the last digit counts */
   float sum;      /* of the elements */
   int32_t planes; /* 0: what follows is an ordinary arranged vector */
+  /* For palettes of several tables, */
+  float error, low;       /* with two planes: squares of what is rounded and of lower digits, as parts of the elements' squares */
+  float low_sum, outlier; /* the sum of lower digits; how much what one entry errs may count more, for one large element */
 } fixed_head;
 
 /* As _mm512_dpbusd_epi32, which gcc 12 wraps in copies of the sum. */
@@ -52,6 +55,14 @@ VINLINE __m512i look_up_bytes(__m512i code, __mmask64 upper, const __m512i *tabl
 VINLINE __m512i load_bytes(const uint8_t *row, size_t at, size_t end) {
   if (!row || at >= end) return _mm512_setzero_si512();
   return at + 64 <= end ? _mm512_loadu_si512(row + at) : _mm512_maskz_loadu_epi8(UINT64_MAX >> (64 - (end - at)), row + at);
+}
+
+/* The 64 codes of 6 bits in the first bytes of a register, a byte each: the 8 of a qword come from its lowest bytes. */
+VINLINE __m512i spread_codes(__m512i codes) {
+  const __m512i eighth = _mm512_set1_epi64(0x0706050403020100);
+  const __m512i qword = _mm512_mullo_epi64(_mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7), _mm512_set1_epi64(6 * INT64_C(0x0101010101010101)));
+  __m512i bytes = _mm512_permutexvar_epi8(_mm512_add_epi8(eighth, qword), codes);
+  return _mm512_and_si512(_mm512_multishift_epi64_epi8(_mm512_set1_epi64(0x2a241e18120c0600), bytes), _mm512_set1_epi8(63));
 }
 
 /* The largest sum of the sizes of `n` neighbouring elements, from a multiple of n on; n: 1, 2, 4 or 8. */
@@ -105,6 +116,25 @@ double cml_lanes_arrange(const cml_compressed *w, const float *x, int planes, do
 void cml_lanes_product(const cml_compressed *w, size_t begin, size_t end, const float *x, const fixed_head *head, float *y);
 /* Dwords of 16 rows (NULL: zeros) side by side, a register after the other, `step` apart. */
 void cml_pack_dwords(const uint8_t *const *rows, size_t row_bytes, size_t dwords, char *to, size_t step);
+
+/* A palette of 8 bits whose codes are numbered anew, in the order of their entries' lowest digits. */
+typedef struct entry_order {
+  uint8_t cut[PLANES][256], place[256]; /* digits by old codes; new codes */
+  double unit;                          /* what the lowest digit counts */
+  bool close;                           /* new codes may stand for lowest digits */
+} entry_order;
+
+/* Of row n's palette. */
+void cml_order_entries(const cml_compressed *w, size_t n, entry_order *o);
+
+/* ---- packed palettes of several tables, of 2 bits and more: compressed_tables.c, compressed_tables_pack.c ---- */
+
+size_t cml_tables_bytes(const cml_compressed *w);
+void cml_tables_pack(const cml_compressed *w, size_t begin, size_t end, void *to);
+size_t cml_tables_room(const cml_compressed *w);
+/* largest: of the elements' sizes. Fills the head but for the elements' sum. */
+void cml_tables_arrange(const cml_compressed *w, const float *x, double largest, fixed_head *head, float *arranged);
+void cml_tables_product(const cml_compressed *w, size_t begin, size_t end, const float *x, const fixed_head *head, float *y);
 
 /* ---- packed palettes of 3 bits: compressed_pairs.c ---- */
 

@@ -1,10 +1,10 @@
-/* Palettes times few vectors in fixed point (see compressed_fixed.c), packed so that a lane is a row: what is looked up
+/* Palettes of one table times few vectors in fixed point (see compressed_fixed.c), of 1 bit also of several, packed so that a lane is a row: what is looked up
  * for one lane is looked up for all, and a register of a table serves 64 rows.
  *
  *   1, 2, 4 bits  A nibble of codes (4, 2 or 1 of them) chooses one of 16 sums of products. These sums are worked out once for a vector, as
  *                 three planes of digits; four tables of 16 are one register, which the four nibbles of a lane look up at once. Digits are so
  *                 small that those of a byte's two nibbles are added as bytes in two of the planes: 22 bits of 24, and fewer sums of products.
- *   3 bits        compressed_pairs.c
+ *   3 bits        compressed_pairs.c; several tables: compressed_tables.c
  *   6 bits        A register of 64 entries' digits, multiplied with digits of the elements, which are the same for all lanes.
  *   8 bits        The same. Two digits of 256 entries are looked up in four registers each. Codes are renumbered in the order of their entries' lowest
  *                 digits, so that a code is nearly that digit itself. Palettes of which that is not true are not packed.
@@ -56,16 +56,9 @@ static int palette_planes(const cml_compressed *w, size_t n) {
   return w->vectors_half && two_digits_suffice(t, entries, (double)largest_entry(t, entries)) ? 2 : PLANES;
 }
 
-/* A palette whose codes are numbered anew, in the order of their entries' lowest digits. */
-typedef struct order {
-  uint8_t cut[PLANES][256], place[256]; /* digits by old codes; new codes */
-  double unit;                          /* what the lowest digit counts */
-  bool close;                           /* new codes may stand for lowest digits */
-} order;
-
 /* Lowest digits of many entries are spread so evenly that in their order the number of each is nearly the digit, when the scale is none that makes many of
  * them equal, as powers of two do for float16's: the errors that are left must be 102 dB (84 in float16 programs) below the entries' mean size. */
-static void order_entries(const cml_compressed *w, size_t n, order *o) {
+void cml_order_entries(const cml_compressed *w, size_t n, entry_order *o) {
   static const float factors[] = {0.9707f, 0.8319f, 0.7231f};
   const float *t = palette_of(w, n);
   double sizes = 0, largest = (double)largest_entry(t, 256);
@@ -87,16 +80,13 @@ static void order_entries(const cml_compressed *w, size_t n, order *o) {
   }
 }
 
-/* Whether that is so for all palettes of three digits, and they are large enough for it to pay to put them in order at each product. */
+/* Whether that is so for a palette of three digits, and the matrix is large enough for it to pay to put them in order at each product. */
 static bool ordered(const cml_compressed *w) {
-  order o;
-  for (size_t n = 0; n < w->columns; n += w->table_rows) {
-    if (palette_planes(w, n) == 2) continue;
-    if (w->table_rows * w->depth < 1 << 16) return false;
-    order_entries(w, n, &o);
-    if (!o.close) return false;
-  }
-  return true;
+  entry_order o;
+  if (palette_planes(w, 0) == 2) return true;
+  if (w->columns * w->depth < 1 << 16) return false;
+  cml_order_entries(w, 0, &o);
+  return o.close;
 }
 
 /* Whether rows have a number each: entries of fewer than three digits. */
@@ -106,8 +96,6 @@ static size_t code_bytes(const cml_compressed *w) { return up(w->columns, BLOCK)
 
 size_t cml_lanes_bytes(const cml_compressed *w) {
   if (w->scale || w->columns < BLOCK || w->depth >= 1 << 18) return 0;
-  bool one = w->table_rows == w->columns;
-  if (w->bits != 1 && !one && (!by_entries(w) || w->table_rows % BLOCK)) return 0;
   if (w->bits == 8 && !ordered(w)) return 0;
   return code_bytes(w) + (has_errors(w) ? up(w->columns, BLOCK) * sizeof(float) : 0);
 }
@@ -141,14 +129,6 @@ void cml_pack_dwords(const uint8_t *const *rows, size_t row_bytes, size_t dwords
   }
 }
 
-/* The 64 codes of 6 bits in the first bytes of a register, a byte each: the 8 of a qword come from its lowest bytes. */
-VINLINE __m512i spread_codes(__m512i codes) {
-  const __m512i eighth = _mm512_set1_epi64(0x0706050403020100);
-  const __m512i qword = _mm512_mullo_epi64(_mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7), _mm512_set1_epi64(6 * INT64_C(0x0101010101010101)));
-  __m512i bytes = _mm512_permutexvar_epi8(_mm512_add_epi8(eighth, qword), codes);
-  return _mm512_and_si512(_mm512_multishift_epi64_epi8(_mm512_set1_epi64(0x2a241e18120c0600), bytes), _mm512_set1_epi8(63));
-}
-
 static void pack_sixes(const uint8_t *row, size_t row_bytes, size_t groups, size_t r, char *to) {
   for (size_t g = 0; g < groups; g++) {
     uint32_t d[16];
@@ -172,7 +152,7 @@ static void pack_piece(const cml_compressed *w, const uint8_t *const *rows, size
   for (size_t r = 0; r < BLOCK && w->bits == 6; r++) pack_sixes(rows[r], row_bytes, groups, r, to);
 }
 
-static void renumber(const order *o, char *codes, size_t bytes) {
+static void renumber(const entry_order *o, char *codes, size_t bytes) {
   __m512i table[4];
   for (size_t i = 0; i < 4; i++) table[i] = _mm512_loadu_si512(o->place + i * REGISTER);
   for (size_t i = 0; i < bytes; i += REGISTER) {
@@ -183,7 +163,7 @@ static void renumber(const order *o, char *codes, size_t bytes) {
 
 /* By how much entries are larger than the digits that stand for them, as bytes. o: of palettes whose codes are renumbered. Returns what 1 is of
  * these; 0: there are none. */
-static double entry_errors(const cml_compressed *w, size_t n, const order *o, int8_t *errors) {
+static double entry_errors(const cml_compressed *w, size_t n, const entry_order *o, int8_t *errors) {
   enum { PARTS = 254 }; /* of an error of up to half a unit */
   const size_t entries = (size_t)1 << w->bits;
   const float *t = palette_of(w, n);
@@ -204,7 +184,7 @@ static double entry_errors(const cml_compressed *w, size_t n, const order *o, in
 
 /* What the weights of a block's rows are larger, in the mean, than what stands for them: x's mean would add that up where random errors cancel. The rows
  * share a palette; 0 where it has three digits, and for rows beyond the last. */
-static void find_mean_errors(const cml_compressed *w, size_t n, const order *o, float *to) {
+static void find_mean_errors(const cml_compressed *w, size_t n, const entry_order *o, float *to) {
   const size_t row_bytes = w->depth * w->bits / 8;
   int8_t errors[256];
   __m512i table[4];
@@ -229,13 +209,10 @@ static float *mean_errors(const cml_compressed *w, const void *packed) { return 
 
 void cml_lanes_pack(const cml_compressed *w, size_t begin, size_t end, void *to) {
   const size_t row_bytes = w->depth * w->bits / 8, groups = group_count(w), piece = piece_groups(w);
-  order of_palette, *o = NULL; /* of palettes whose codes are renumbered */
+  entry_order of_palette, *o = w->bits == 8 && palette_planes(w, 0) == PLANES ? &of_palette : NULL; /* of a palette whose codes are renumbered */
+  if (o) cml_order_entries(w, 0, o);
   for (size_t n = begin; n < end; n += BLOCK) {
     const uint8_t *rows[BLOCK];
-    if (w->bits == 8 && (n == begin || n % w->table_rows == 0)) {
-      o = palette_planes(w, n) == PLANES ? &of_palette : NULL;
-      if (o) order_entries(w, n, o);
-    }
     for (size_t r = 0; r < BLOCK; r++) rows[r] = n + r < w->columns ? w->codes + (n + r) * row_bytes : NULL;
     for (size_t g = 0; g < groups; g += piece) {
       size_t some = groups - g < piece ? groups - g : piece;
@@ -563,9 +540,9 @@ static void whole_products(const cml_compressed *w, size_t begin, size_t end, co
 
 /* Digits of row n's palette, by packed codes. Returns what the last digit counts. */
 static double read_palette(const cml_compressed *w, size_t n, int planes, uint8_t palette[PLANES][256]) {
-  order o;
+  entry_order o;
   if (w->bits != 8 || planes == 2) return cut_palette(w, n, planes, 1, palette);
-  order_entries(w, n, &o);
+  cml_order_entries(w, n, &o);
   for (size_t i = 0; i < PLANES * 256; i++) palette[i / 256][o.place[i % 256]] = o.cut[i / 256][i % 256];
   return o.unit;
 }
@@ -575,8 +552,6 @@ void cml_lanes_product(const cml_compressed *w, size_t begin, size_t end, const 
   const int8_t *from = (const int8_t *)x;
   const uint8_t *codes = w->packed;
   uint8_t palette[PLANES][256];
-  double unit = head->unit;
-  int planes = PLANES;
   if (!by_entries(w) && piece_groups(w) == groups) {
     whole_products(w, begin, end, from, head, y);
     return;
@@ -585,12 +560,11 @@ void cml_lanes_product(const cml_compressed *w, size_t begin, size_t end, const 
     last = (n / STRIPE + 1) * STRIPE < end ? (n / STRIPE + 1) * STRIPE : end;
     stripe_products(w, n, last, from, head, y);
   }
-  for (size_t n = begin; n < end && by_entries(w); n += BLOCK) {
+  if (!by_entries(w)) return;
+  const int planes = palette_planes(w, 0);
+  const double unit = ldexp(head->unit * read_palette(w, 0, planes, palette), 8 * (head->planes + planes - 4));
+  for (size_t n = begin; n < end; n += BLOCK) {
     float sums[BLOCK];
-    if (n == begin || n % w->table_rows == 0) {
-      planes = palette_planes(w, n);
-      unit = ldexp(head->unit * read_palette(w, n, planes, palette), 8 * (head->planes + planes - 4));
-    }
     entry_functions[w->bits == 8][head->planes - 2][planes - 2](codes + n * packed_row, w, from, palette, sums);
     finish(w, n, end - n < BLOCK ? end - n : BLOCK, sums, head, unit, y + n);
   }

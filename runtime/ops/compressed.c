@@ -140,8 +140,8 @@ static void pack_blocks(void *context, size_t begin, size_t end) {
   p->k->compressed_pack(p->w, begin * CML_COMPRESSED_ROWS, last < p->w->columns ? last : p->w->columns, p->to);
 }
 
-/* Scales are packed beside the codes, and the same codes may have others; palettes of 8 bits decide how codes are numbered, those of 6, too, what
- * float16 programs add. */
+/* Scales and several tables are packed beside the codes, and the same codes may have others; palettes of 8 bits decide how codes are numbered, those of 6, too,
+ * what float16 programs add. */
 static uint64_t mix(uint64_t hash, const void *data, size_t bytes) {
   const char *p = data;
   for (size_t i = 0; p && i < bytes; i += 8) {
@@ -160,7 +160,7 @@ static cml_status pack_codes(const cml_kernels *k, const cml_tensor *codes, cml_
   bool ready;
   if (!bytes) return CML_OK;
   size_t scales = w->scale ? w->columns / w->scale_rows * w->blocks * (w->scale_half ? 2 : 4) : 0;
-  size_t tables = !w->scale && w->bits >= 6 ? w->columns / w->table_rows * w->table_size * sizeof *w->table : 0;
+  size_t tables = !w->scale && (w->bits >= 6 || w->table_rows < w->columns) ? w->columns / w->table_rows * w->table_size * sizeof *w->table : 0;
   uint64_t hash = mix(mix(mix(scales, w->scale, scales), w->offset, scales), w->table, tables) ^ (tables && w->vectors_half);
   int64_t layout[] = {w->bits, (int64_t)w->columns, (int64_t)w->depth, (int64_t)w->block, w->scale_half, w->offset != NULL, (int64_t)hash};
   void *to = cml_call_keep_packed(keeper, bytes, codes, layout, sizeof layout / sizeof *layout, &ready, err);

@@ -187,14 +187,14 @@ static float element_of_kind(int kind, size_t i, bool half) {
 
 /* Products for a float16 program: mean errors 84 dB below what sums of such products are in the mean, a tenth of the power of their rounding to float16.
  * For a float32 program 90 dB. Rounded to float16, at least seven of ten are the exact sum, rounded, and those that are not much smaller than the mean are its neighbours at worst. */
-static void check_errors(const cml_kernels *k, bool half, unsigned bits, size_t block, size_t columns, size_t depth, int kind) {
+static void check_errors(const cml_kernels *k, bool half, unsigned bits, size_t block, size_t columns, size_t depth, size_t rows, int kind) {
   static uint8_t codes[200 * 2100];
-  static float table[256], scales[200 * 2100 / 32], x[2100], y[200], arranged[1 << 18];
+  static float table[200 * 256], scales[200 * 2100 / 32], x[2100], y[200], arranged[1 << 18];
   static _Alignas(64) char to[1 << 20];
   cml_compressed w = {.columns = columns, .depth = depth, .codes = codes, .bits = bits, .table = table, .table_size = bits < 4 ? 16 : (size_t)1 << bits,
-                      .table_rows = columns, .scale_rows = columns, .blocks = 1, .block = depth, .vectors = 1, .vectors_half = half};
+                      .table_rows = rows, .scale_rows = columns, .blocks = 1, .block = depth, .vectors = 1, .vectors_half = half};
   for (size_t i = 0; i < columns * depth * bits / 8; i++) codes[i] = (uint8_t)rnd();
-  for (size_t i = 0; i < w.table_size; i++) table[i] = i >> bits ? table[i - ((size_t)1 << bits)] : half ? rounded(normal() / 16) : normal() / 16;
+  for (size_t i = 0; i < columns / rows * w.table_size; i++) table[i] = i % w.table_size >> bits ? table[i - ((size_t)1 << bits)] : half ? rounded(normal() / 16) : normal() / 16;
   if (block) { /* scales, a row or a block, and not a palette */
     w.scale = scales, w.scale_rows = 1, w.block = block < depth ? block : depth, w.blocks = depth / w.block, w.is_signed = kind % 2;
     for (size_t i = 0; i < columns * w.blocks; i++) scales[i] = 1.5f + uniform();
@@ -228,12 +228,15 @@ static void check_errors(const cml_kernels *k, bool half, unsigned bits, size_t 
 static void test_errors(void **state) {
   (void)state;
   static const unsigned widths[] = {1, 2, 3, 4, 6, 8};
+  static const size_t shares[] = {1, 2, 4, 8, 12, 16, 20, 32, 48, 64}; /* rows that share a table */
   const cml_kernels *k;
   for (size_t t = 0; (k = cml_kernels_at(t)); t++)
     for (int i = 0; i < 6 * KINDS * 4; i++) {
       const bool half = i / (6 * KINDS) % 2;
-      check_errors(k, half, widths[i % 6], 0, (size_t)between(64, 200), (size_t)between(100, 260) * 8, i / 6 % KINDS);
-      check_errors(k, half, i % 2 ? 4 : 8, i % 3 ? 32 : SIZE_MAX, (size_t)between(64, 200), (size_t)between(25, 65) * 32, i / 6 % KINDS);
+      const size_t columns = between(64, 200), sharing = shares[rnd() % 10], tables = columns / sharing;
+      check_errors(k, half, widths[i % 6], 0, columns, between(100, 260) * 8, columns, i / 6 % KINDS);
+      check_errors(k, half, widths[i % 6], 0, tables * sharing, between(100, 260) * 8, sharing, i / 6 % KINDS);
+      check_errors(k, half, i % 2 ? 4 : 8, i % 3 ? 32 : SIZE_MAX, columns, between(25, 65) * 32, columns, i / 6 % KINDS);
     }
 }
 
@@ -335,18 +338,19 @@ static uint32_t read_all(const char *data, size_t bytes) {
   return s[0][0];
 }
 
-enum { BENCH_BYTES = 192 << 20, CACHE_BYTES = 512 << 10, DEPTH = 4096, CORES = 2, MOST_VECTORS = 8 };
+enum { BENCH_BYTES = 192 << 20, PACKED_BYTES = 160 << 20, CACHE_BYTES = 512 << 10, DEPTH = 4096, CORES = 2, MOST_VECTORS = 8 };
 
 static const struct form {
   const char *name;
   unsigned bits;   /* 16 and 32: floats */
   size_t block;    /* 0: a palette */
-  size_t rows;     /* that share one; 0: all */
+  size_t rows;     /* that share one; 0: all. 16, where the name does not say it */
 } forms[] = {
     {"reading", 0, 0}, {"fp32", 32, 0}, {"fp16", 16, 0}, {"int8, scale a row", 8, DEPTH}, {"int8, blocks of 32", 8, 32},
     {"int4, scale a row", 4, DEPTH}, {"int4, blocks of 32", 4, 32}, {"palette of 1 bit", 1, 0}, {"palette of 2 bits", 2, 0},
-    {"palette of 3 bits", 3, 0}, {"palette of 4 bits", 4, 0}, {"palette of 6 bits", 6, 0}, {"palette of 8 bits", 8, 0}, {"palettes, 3 bits", 3, 0, 16},
-    {"palettes, 4 bits", 4, 0, 16}, {"palettes, 6 bits", 6, 0, 16}, {"palettes, 8 bits", 8, 0, 16}};
+    {"palette of 3 bits", 3, 0}, {"palette of 4 bits", 4, 0}, {"palette of 6 bits", 6, 0}, {"palette of 8 bits", 8, 0}, {"palettes, 2 bits", 2, 0, 16}, {"palettes, 3 bits", 3, 0, 16},
+    {"palettes, 4 bits", 4, 0, 16}, {"palettes, 6 bits", 6, 0, 16}, {"palettes, 8 bits", 8, 0, 16},
+    {"palettes/4, 3 bits", 3, 0, 4}, {"palettes/4, 4 bits", 4, 0, 4}, {"palettes/4, 6 bits", 6, 0, 4}, {"palettes/4, 8 bits", 8, 0, 4}, {"palettes/1, 4 bits", 4, 0, 1}};
 
 static bool is_compressed(const struct form *f) { return f->bits && f->bits <= 8; }
 
@@ -355,6 +359,7 @@ typedef struct work {
   const struct form *form;
   bool half; /* vectors of float16 */
   const char *data;
+  char *packed; /* room */
   size_t bytes; /* of data, in the cache or not */
   const float *x;
   float *arranged, *y;
@@ -364,9 +369,9 @@ typedef struct work {
 } work;
 
 static void set_form(work *t, cml_compressed *w) {
-  static float table[1 << 19]; /* denser near zero, as palettes of networks are, and of the program's type */
+  static float table[1 << 21]; /* denser near zero, as palettes of networks are, and of the program's type */
   const int entries = 1 << t->form->bits;
-  for (int i = 0; i < (t->form->rows ? 1 << 19 : 256); i++) {
+  for (int i = 0; i < (t->form->rows ? 1 << 21 : 256); i++) {
     float at = ((float)(i % entries) + 0.5f) / (float)entries * 2 - 1;
     float entry = at * (0.3f + 0.7f * at * at) * 0.1f;
     table[i] = t->half ? cml_f16_to_f32(cml_f16_from_f32(entry)) : entry;
@@ -384,7 +389,13 @@ static void set_form(work *t, cml_compressed *w) {
   w->columns &= ~(size_t)(CML_COMPRESSED_ROWS - 1);
   w->table_rows = t->form->rows ? t->form->rows : w->columns, w->table_size = w->bits <= 4 ? 16 : (size_t)1 << w->bits;
   w->vectors = t->vectors;
-  if (t->k->compressed_bytes(w)) w->packed = t->data; /* any bytes will do */
+  const size_t bytes = t->k->compressed_bytes(w);
+  if (bytes && !t->form->rows) w->packed = t->data; /* any bytes will do */
+  if (bytes && t->form->rows) { /* tables are among them */
+    assert_true(bytes <= PACKED_BYTES);
+    t->k->compressed_pack(w, 0, w->columns, t->packed);
+    w->packed = t->packed;
+  }
   t->did = w->columns * DEPTH * w->bits / 8 + scales;
 }
 
@@ -412,7 +423,7 @@ static void *do_work(void *argument) {
 }
 
 /* GB/s of what `threads` threads read, each from data of its own. */
-static double measure(const cml_kernels *k, const struct form *form, bool half, size_t vectors, size_t threads, const char *data, size_t bytes, const float *x) {
+static double measure(const cml_kernels *k, const struct form *form, bool half, size_t vectors, size_t threads, const char *data, char *packed, size_t bytes, const float *x) {
   static _Alignas(64) float arranged[CORES][MOST_VECTORS << 18], y[CORES][BENCH_BYTES / DEPTH * 8 * MOST_VECTORS];
   pthread_barrier_t start;
   pthread_t ids[CORES];
@@ -420,7 +431,7 @@ static double measure(const cml_kernels *k, const struct form *form, bool half, 
   double longest = 0, did = 0;
   pthread_barrier_init(&start, NULL, (unsigned)threads);
   for (size_t i = 0; i < threads; i++) {
-    t[i] = (work){.k = k, .form = form, .half = half, .data = data + i * bytes, .bytes = bytes, .x = x, .arranged = arranged[i], .y = y[i], .start = &start, .vectors = vectors};
+    t[i] = (work){.k = k, .form = form, .half = half, .data = data + i * bytes, .packed = packed + i * PACKED_BYTES, .bytes = bytes, .x = x, .arranged = arranged[i], .y = y[i], .start = &start, .vectors = vectors};
     t[i].times = bytes == CACHE_BYTES ? 10 : 1;
     if (i && pthread_create(&ids[i], NULL, do_work, &t[i])) exit(1);
   }
@@ -443,7 +454,10 @@ static int bench(const char *name, double seconds, const char *only, size_t vect
   const size_t behind = BENCH_BYTES / 256; /* packed palettes have a float for each row behind their codes */
   char *data = mmap(NULL, BENCH_BYTES + behind, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (data == MAP_FAILED || !k || !vectors || vectors > MOST_VECTORS) return 1;
+  char *packed_data = mmap(NULL, (size_t)CORES * PACKED_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (packed_data == MAP_FAILED) return 1;
   (void)madvise(data, BENCH_BYTES, MADV_HUGEPAGE);
+  (void)madvise(packed_data, (size_t)CORES * PACKED_BYTES, MADV_HUGEPAGE);
   for (size_t i = 0; i < BENCH_BYTES / 4; i++) ((uint32_t *)(void *)data)[i] = rnd() & 0x3bff3bff;
   for (size_t i = 0; i < DEPTH; i++) x[i] = cml_f16_to_f32(cml_f16_from_f32(uniform()));
   double best[2 * FORMS][1 + CORES] = {{0}}, peaks[1 + CORES] = {0};
@@ -452,8 +466,8 @@ static int bench(const char *name, double seconds, const char *only, size_t vect
       const struct form *f = &forms[i / 2];
       bool half = i % 2;
       if ((i > 3 && !strstr(f->name, only)) || (half && !is_compressed(f))) continue;
-      best[i][0] = fmax(best[i][0], measure(k, f, half, vectors, 1, data, CACHE_BYTES, x));
-      for (size_t t = 1; t <= CORES; t++) best[i][t] = fmax(best[i][t], measure(k, f, half, vectors, t, data, BENCH_BYTES / CORES, x));
+      best[i][0] = fmax(best[i][0], measure(k, f, half, vectors, 1, data, packed_data, CACHE_BYTES, x));
+      for (size_t t = 1; t <= CORES; t++) best[i][t] = fmax(best[i][t], measure(k, f, half, vectors, t, data, packed_data, BENCH_BYTES / CORES, x));
     }
   for (size_t t = 1; t <= CORES; t++) peaks[t] = fmax(best[0][t], best[2][t]);
   printf("%s, GB/s: from the second-level cache; from memory with one thread and with two, each also as a share of the best of reading and fp32\n",
