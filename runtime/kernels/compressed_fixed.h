@@ -45,10 +45,13 @@ VINLINE vf join_digits(const int planes, const int lowest, const __m512i *acc) {
   return planes == 2 ? low : vf_fma(vf_from_int((vi)acc[2]), vf_set1((float)(256 << lowest)), low);
 }
 
-/* Entry `code` of 256, or half of them, in four registers. */
+/* Entry `code` of 256 in four registers; upper: of which codes the highest bit is set. gcc copies tables over which it writes results. */
 VINLINE __m512i look_up_bytes(__m512i code, __mmask64 upper, const __m512i *table) {
-  __m512i low = _mm512_permutex2var_epi8(table[0], code, table[1]);
-  return _mm512_mask2_permutex2var_epi8(table[2], _mm512_mask_mov_epi8(low, upper, code), upper, table[3]); /* keeps `low`: no copy of the index */
+  __m512i v = code;
+  __asm__("vpermi2b %2, %1, %0" : "+v"(v) : "v"(table[0]), "v"(table[1]));
+  v = _mm512_mask_mov_epi8(v, upper, code);
+  __asm__("vpermi2b %2, %1, %0%{%3%}" : "+v"(v) : "v"(table[2]), "v"(table[3]), "Yk"(upper));
+  return v;
 }
 
 /* Up to 64 bytes of a row from byte `at`, the others zero. */

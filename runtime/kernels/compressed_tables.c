@@ -1,14 +1,15 @@
 /* Palettes of several tables times few vectors in fixed point (see compressed_fixed.c), packed as compressed_tables.h says. A table serves too few rows for sums of
  * products to be worked out for it, as with one table: digits of entries are looked up, and multiplied with digits of the elements.
  *
- *   two digits of both      three products of digits: those of the lower ones are left out, but for the lower digits' mean, where that suffices. Float16 programs
+ *   two digits of both      three products of digits: those of the lower ones are left out, but for the lower digits' mean, where that suffices, or all four.
+ *                           Float16 programs
  *   two and three           five: without those of the lowest ones. Float32 programs; elements some of which are far larger than others
  *   three digits of both    six. Entries that need them; 8 bits: the lowest one is the code itself where these are numbered in its order
  *
  * Which of them is chosen by block, from what its tables and the vector have. Rows' sums lie in a lane each (16 rows a register), in four or in sixteen. */
 #include "compressed_tables.h"
 
-enum { TWO, MIXED, THREE, BY_CODE, KINDS };
+enum { TWO, FOUR, MIXED, THREE, BY_CODE, KINDS };
 enum { FLUSH = 4096 }; /* elements whose products fit into 32 bits: 3 of 2^15 each */
 
 /* ---- arranging ---- */
@@ -114,7 +115,7 @@ VINLINE __m512i load_table(const int bits, const uint8_t *p) {
 VINLINE void add_products(const int kind, __m512i *acc, const __m512i *t, const __m512i *x) {
   const int from = least_place(kind);
   CML_UNROLL for (int i = PLANES; i-- > first_plane(kind);)
-    CML_UNROLL for (int j = PLANES; j--;)
+    CML_UNROLL for (int j = PLANES; j-- > (kind <= FOUR);)
       if (i + j >= from) acc[i + j - from] = dpbusd(acc[i + j - from], t[i], x[j]);
 }
 
@@ -126,7 +127,7 @@ typedef struct place {
 } place;
 
 VINLINE void load_digits(const int R, const int kind, const place *at, size_t k, size_t code, __m512i *x) {
-  CML_UNROLL for (int p = kind == TWO; p < PLANES; p++) x[p] = spread_digits(R, at->digits + (code * PLANES + (size_t)p) * at->plane + k);
+  CML_UNROLL for (int p = kind <= FOUR; p < PLANES; p++) x[p] = spread_digits(R, at->digits + (code * PLANES + (size_t)p) * at->plane + k);
 }
 
 /* Register i of the four that three hold, as in compressed_lanes.c. */
@@ -178,7 +179,10 @@ VINLINE const uint8_t *byte_products(const int R, const int kind, const place *a
     CML_UNROLL for (int s = 0; s < SETS; s++) {
       __m512i table[PLANES][4];
       CML_UNROLL for (int p = first; p < PLANES; p++)
-        CML_UNROLL for (int i = 0; i < 4; i++) table[p][i] = _mm512_loadu_si512(at->tables + ((s * PLANES + p) * 4 + i) * REGISTER);
+        CML_UNROLL for (int i = 0; i < 4; i++) {
+          table[p][i] = _mm512_loadu_si512(at->tables + ((s * PLANES + p) * 4 + i) * REGISTER);
+          __asm__ volatile("" : "+v"(table[p][i])); /* once, for four registers */
+        }
       CML_UNROLL for (int i = 0; i < 4; i++, from += REGISTER) {
         __m512i x[PLANES], t[PLANES];
         ask(from + AHEAD);
@@ -196,7 +200,7 @@ VINLINE const uint8_t *byte_products(const int R, const int kind, const place *a
 /* What a row's sums begin with, entries' digits being those plus 128 of the first digit; what is left out with three digits of the elements is made up for as in
  * compressed_lanes.c. */
 VINLINE void start_sums(const int kind, const __mmask16 first, const int32_t *sums, __m512i *acc) {
-  const int32_t rest = kind == TWO ? 0 : kind == MIXED ? sums[0] >> 1 : (sums[0] + sums[1]) >> 1;
+  const int32_t rest = kind < MIXED ? 0 : kind == MIXED ? sums[0] >> 1 : (sums[0] + sums[1]) >> 1;
   CML_UNROLL for (int i = 0; i < PLANES; i++) {
     const int j = i + least_place(kind) - 2;
     acc[i] = j < PLANES ? _mm512_maskz_set1_epi32(first, sums[j] * -128 + (i ? 0 : rest)) : _mm512_setzero_si512();
@@ -216,20 +220,34 @@ VINLINE void store_rows(const int R, const tables_head *t, const fixed_head *hea
   vf_store_n(y + n, vf_fma(numbers ? vf_load_n(numbers + n, some) : offsets, vf_set1(head->sum), sum), some);
 }
 
+/* x = fraction * 2^exponent, of numbers that are neither 0 nor subnormal; ilogb and ldexp took as long as a tenth of a block of 16 rows. */
+VINLINE int exponent_of(double x) {
+  uint64_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  return (int)(bits >> 52) - 1023;
+}
+
+VINLINE float fraction_of(double x) {
+  uint64_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  bits = (bits & (UINT64_MAX >> 12)) | UINT64_C(1023) << 52;
+  memcpy(&x, &bits, sizeof x);
+  return (float)x;
+}
+
 VINLINE void finish(const int R, const int kind, const uint8_t *block, const tables_head *t, const fixed_head *head, const vf *total, size_t rows, float *y) {
   const float *numbers = (const float *)(const void *)(block + ROWS_AT), *digits = numbers + tables_numbers((size_t)R) / sizeof(float);
   if (kind == THREE && t->planes == 2) numbers = NULL;
   __m512 v[SETS];
   CML_UNROLL for (int s = 0; s < SETS; s++) {
-    const double unit = ldexp(head->unit * t->unit[s], 8 * least_place(kind));
-    const int e = ilogb(unit);
+    const int e = exponent_of(head->unit * t->unit[s]) + 8 * least_place(kind);
     vf sum = total[s];
     if (kind == TWO) { /* one of a row's lanes has its number */
       const vf low = R == 16 ? vf_load(digits + s * W) : R == 4 ? vf_permute(vf_load_n(digits + s * 4, 4), vi_iota() >> 2) : vf_set1(digits[s]);
       const vf factor = (vf)_mm512_maskz_mov_ps(R == 16 ? 0xffff : R == 4 ? 0x1111 : 1, (__m512)vf_set1(head->low_sum * 0x1p-8f));
       sum = vf_fma(low, factor, sum);
     }
-    v[s] = (__m512)scaled_by(sum * vf_set1((float)ldexp(unit, -e)), e);
+    v[s] = (__m512)scaled_by(sum * vf_set1(fraction_of(head->unit * t->unit[s])), e);
   }
   if (R == 16) {
     CML_UNROLL for (size_t s = 0; s < SETS; s++)
@@ -248,6 +266,7 @@ VINLINE void block_product(const int R, const int bits, const int kind, const cm
   place at = {block + codes_at((size_t)R, bits), block + tables_at((size_t)R), d->digits, d->plane};
   const int32_t *sums = d->sums;
   vf total[SETS] = {0};
+  for (size_t i = 0; i < codes_at((size_t)R, bits); i += REGISTER) ask(block + AHEAD + i); /* as codes are */
   for (size_t from = 0; from < end; from += d->flush, sums += PLANES) {
     __m512i acc[SETS][PLANES];
     CML_UNROLL for (int s = 0; s < SETS; s++) start_sums(kind, R == 16 ? 0xffff : R == 4 ? 0x1111 : 1, sums, acc[s]);
@@ -266,27 +285,33 @@ typedef void block_function(const cml_compressed *w, const uint8_t *block, const
   }
 #define BLOCK_FUNCTIONS(R)     \
   BLOCK_FUNCTION(R, 2, TWO)    \
+  BLOCK_FUNCTION(R, 2, FOUR)   \
   BLOCK_FUNCTION(R, 2, MIXED)  \
   BLOCK_FUNCTION(R, 2, THREE)  \
   BLOCK_FUNCTION(R, 3, TWO)    \
+  BLOCK_FUNCTION(R, 3, FOUR)   \
   BLOCK_FUNCTION(R, 3, MIXED)  \
   BLOCK_FUNCTION(R, 3, THREE)  \
   BLOCK_FUNCTION(R, 4, TWO)    \
+  BLOCK_FUNCTION(R, 4, FOUR)   \
   BLOCK_FUNCTION(R, 4, MIXED)  \
   BLOCK_FUNCTION(R, 4, THREE)  \
   BLOCK_FUNCTION(R, 6, TWO)    \
+  BLOCK_FUNCTION(R, 6, FOUR)   \
   BLOCK_FUNCTION(R, 6, MIXED)  \
   BLOCK_FUNCTION(R, 6, THREE)  \
   BLOCK_FUNCTION(R, 8, TWO)    \
+  BLOCK_FUNCTION(R, 8, FOUR)   \
   BLOCK_FUNCTION(R, 8, MIXED)  \
   BLOCK_FUNCTION(R, 8, THREE)  \
   BLOCK_FUNCTION(R, 8, BY_CODE)
 BLOCK_FUNCTIONS(16)
 BLOCK_FUNCTIONS(4)
 BLOCK_FUNCTIONS(1)
-#define KINDS_OF(R, bits) [bits] = {block_##R##_##bits##_TWO, block_##R##_##bits##_MIXED, block_##R##_##bits##_THREE}
-#define FUNCTIONS_OF(R) \
-  {KINDS_OF(R, 2), KINDS_OF(R, 3), KINDS_OF(R, 4), KINDS_OF(R, 6), [8] = {block_##R##_8_TWO, block_##R##_8_MIXED, block_##R##_8_THREE, block_##R##_8_BY_CODE}}
+#define KINDS_OF(R, bits) [bits] = {block_##R##_##bits##_TWO, block_##R##_##bits##_FOUR, block_##R##_##bits##_MIXED, block_##R##_##bits##_THREE}
+#define FUNCTIONS_OF(R)                                                 \
+  {KINDS_OF(R, 2), KINDS_OF(R, 3), KINDS_OF(R, 4), KINDS_OF(R, 6),      \
+   [8] = {block_##R##_8_TWO, block_##R##_8_FOUR, block_##R##_8_MIXED, block_##R##_8_THREE, block_##R##_8_BY_CODE}}
 static block_function *const functions[3][9][KINDS] = {FUNCTIONS_OF(1), FUNCTIONS_OF(4), FUNCTIONS_OF(16)};
 
 /* Two digits of both, without the lower ones' products, where all errors together are 85 dB below what products are in the mean. An element far larger than the
@@ -294,8 +319,9 @@ static block_function *const functions[3][9][KINDS] = {FUNCTIONS_OF(1), FUNCTION
 static int choose_kind(const cml_compressed *w, const tables_head *t, const fixed_head *head) {
   if (t->planes == PLANES) return t->by_code ? BY_CODE : THREE;
   const float error = t->error * head->outlier;
-  if (head->planes == 2 && error + head->error + t->low * head->low <= 0x1.8p-29f) return TWO;
-  return error <= (w->vectors_half ? 0x1p-29f : 0x1p-31f) ? MIXED : THREE;
+  if (error > (w->vectors_half ? 0x1p-29f : 0x1p-31f) || isnan(error)) return THREE;
+  if (head->planes == PLANES) return MIXED;
+  return error + head->error + t->low * head->low <= 0x1.8p-29f ? TWO : FOUR;
 }
 
 void cml_tables_product(const cml_compressed *w, size_t begin, size_t end, const float *x, const fixed_head *head, float *y) {

@@ -26,7 +26,7 @@ typedef struct fit {
 /* The best of some fits to 16 bits, 16 at a time. low: what squares of lower digits count, where squares of errors count 1; 0: they do not. Of float16's entries most
  * are whole numbers by a power of two, and one large element multiplies what an entry errs. */
 static fit find_fit(const float *t, size_t entries, float low) {
-  enum { WORK = 1 << 14, MARGIN = 128 };
+  enum { WORK = 1 << 15, MARGIN = 128 };
   float lowest = t[0], most = t[0], best = INFINITY;
   for (size_t i = 0; i < entries; i++) lowest = fminf(lowest, t[i]), most = fmaxf(most, t[i]);
   fit f = {.middle = 0.5f * lowest + 0.5f * most, .factor = 1};
@@ -48,11 +48,11 @@ static fit find_fit(const float *t, size_t entries, float low) {
   return f;
 }
 
-/* Whether errors are small: 87 dB below what products are in the mean, for float32 programs 96; and where few products are added up, six deviations of their sum
+/* Whether errors are small: 87 dB below what products are in the mean, for float32 programs 95; and where few products are added up, five deviations of their sum
  * within 2^-20 of the sum of their sizes. error: its mean square, and as a part of the mean size's square; largest: of entries, in the same unit. */
 static bool err_little(const cml_compressed *w, float error, float part, float largest) {
   if (w->vectors_half) return part <= 0x1p-29f;
-  return part <= 0x1p-32f && error <= 0x1p-46f * (float)w->depth * largest * largest;
+  return part <= 0x1.8p-32f && error <= 0x1p-45f * (float)w->depth * largest * largest;
 }
 
 /* Two digits. False where they do not suffice. */
