@@ -3,6 +3,7 @@
 
 #include "kernels_internal.h"
 #include "simd.h"
+#include "winograd.h"
 
 #if defined(__clang__)
 #define UNROLL _Pragma("unroll")
@@ -507,17 +508,19 @@ static void depthwise(const cml_depthwise *d) {
   }
 }
 
-/* ---- Winograd: d -> B^T d B, m -> A^T m A, with the points 0, 1, -1, 2, -2 and infinity ---- */
+/* ---- Winograd: d -> B^T d B, m -> A^T m A. A row of B^T has the coefficients of the product of x - x_j over the other points x_j. ---- */
 
 VINLINE void input_line(const vf *d, size_t step, vf *out, size_t out_step) {
-  vf d0 = d[0], d1 = d[step], d2 = d[2 * step], d3 = d[3 * step], d4 = d[4 * step], d5 = d[5 * step], four = vf_set1(-4.0f), five = vf_set1(-5.0f);
-  vf a = vf_fma(d2, four, d4), b = vf_fma(d1, four, d3), c = d4 - d2, e = d3 - d1, two = vf_set1(2.0f);
-  out[0] = vf_fma(d0, vf_set1(4.0f), vf_fma(d2, five, d4));
-  out[out_step] = a + b;
-  out[2 * out_step] = a - b;
-  out[3 * out_step] = vf_fma(e, two, c);
-  out[4 * out_step] = vf_fma(e, -two, c);
-  out[5 * out_step] = vf_fma(d1, vf_set1(4.0f), vf_fma(d3, five, d5));
+  const float p = CML_WINOGRAD_P, q = CML_WINOGRAD_Q;
+  vf d0 = d[0], d1 = d[step], d2 = d[2 * step], d3 = d[3 * step], d4 = d[4 * step], d5 = d[5 * step];
+  vf square_p = vf_set1(-p * p), square_q = vf_set1(-q * q), sum = vf_set1(-p * p - q * q), product = vf_set1(p * p * q * q);
+  vf a = vf_fma(d2, square_q, d4), b = vf_fma(d1, square_q, d3), c = vf_fma(d2, square_p, d4), e = vf_fma(d1, square_p, d3);
+  out[0] = vf_fma(d0, product, vf_fma(d2, sum, d4));
+  out[out_step] = vf_fma(b, vf_set1(p), a);
+  out[2 * out_step] = vf_fma(b, vf_set1(-p), a);
+  out[3 * out_step] = vf_fma(e, vf_set1(q), c);
+  out[4 * out_step] = vf_fma(e, vf_set1(-q), c);
+  out[5 * out_step] = vf_fma(d1, product, vf_fma(d3, sum, d5));
 }
 
 static void winograd_input(size_t channels, const float *x, size_t pixel, size_t row, float *v, size_t v_stride) {
@@ -539,12 +542,14 @@ static void winograd_input(size_t channels, const float *x, size_t pixel, size_t
   }
 }
 
+/* Sums of the points p and -p come times p, which saves the multiplication of one place. */
 VINLINE void output_line(const vf *m, size_t step, vf *out, size_t out_step) {
+  const float p = CML_WINOGRAD_P, q = CML_WINOGRAD_Q;
   vf a = m[step] + m[2 * step], b = m[step] - m[2 * step], c = m[3 * step] + m[4 * step], d = m[3 * step] - m[4 * step];
-  out[0] = m[0] + a + c;
-  out[out_step] = vf_fma(d, vf_set1(2.0f), b);
-  out[2 * out_step] = vf_fma(c, vf_set1(4.0f), a);
-  out[3 * out_step] = vf_fma(d, vf_set1(8.0f), b + m[5 * step]);
+  out[0] = vf_fma(a, vf_set1(1 / p), m[0] + c);
+  out[out_step] = vf_fma(d, vf_set1(q), b);
+  out[2 * out_step] = vf_fma(c, vf_set1(q * q), a * vf_set1(p));
+  out[3 * out_step] = vf_fma(d, vf_set1(q * q * q), vf_fma(b, vf_set1(p * p), m[5 * step]));
 }
 
 static void winograd_output(size_t outputs, const float *m, size_t m_stride, const float *bias, float low, float high, float *y, size_t pixel,

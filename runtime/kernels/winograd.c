@@ -3,13 +3,13 @@
  *
  * First the tiles of a stripe of the image, so many that they stay in cache, are transformed into V[36][tile][channels], which all
  * threads share; then each thread takes a block of tiles and of outputs, makes the 36 products in its own scratch and transforms them into pixels. Weights are
- * transformed when they are packed. Rounding errors grow by about a factor of ten against the direct sum; the weights'
- * transformation is done in double. */
+ * transformed when they are packed, in double. */
 #include <math.h>
 #include <string.h>
 
 #include "conv.h"
 #include "sizes.h"
+#include "winograd.h"
 
 enum { POINTS = 36, OUT = 4, IN = 6, PAD = 16, TILE_GROUPS = 2, OUTPUT_PANELS = 2, DEPTH_BLOCK = 288, STRIPE_BYTES = 512 << 10, FEWEST_TILES = 9 };
 
@@ -49,14 +49,15 @@ enum { LANES = 2 /* of the narrowest CPU */, TOGETHER = CML_CONV_ROWS / 9 /* cha
 typedef float floats __attribute__((vector_size(LANES * 4)));
 typedef double doubles __attribute__((vector_size(LANES * 8)));
 
-/* G g, for G = {1/4, 0, 0}, {-1/6, -1/6, -1/6}, {-1/6, 1/6, -1/6}, {1/24, 1/12, 1/6}, {1/24, -1/12, 1/6}, {0, 0, 1} */
+/* G g. Its rows are x = 0: {1, 0, 0} / p^2 q^2; +-p: p {1, +-p, p^2} / D p^2; +-q: {1, +-q, q^2} / -D q^2; infinity: {0, 0, 1}; D = 2 (p^2 - q^2). */
 static inline void weight_line(const doubles *g, size_t step, doubles *to, size_t to_step) {
-  const doubles a = (g[0] + g[2 * step]) * (1.0 / 6), b = g[step] * (1.0 / 6), c = g[0] * (1.0 / 24) + g[2 * step] * (1.0 / 6), d = g[step] * (1.0 / 12);
-  to[0] = g[0] * .25;
-  to[to_step] = -a - b;
-  to[2 * to_step] = b - a;
-  to[3 * to_step] = c + d;
-  to[4 * to_step] = c - d;
+  const double p = CML_WINOGRAD_P, q = CML_WINOGRAD_Q, d = 2 * (p * p - q * q);
+  const doubles a = g[0] * (1 / (d * p)) + g[2 * step] * (p / d), b = g[step] * (1 / d), c = g[0] * (-1 / (d * q * q)) - g[2 * step] * (1 / d), e = g[step] * (-1 / (d * q));
+  to[0] = g[0] * (1 / (p * p * q * q));
+  to[to_step] = a + b;
+  to[2 * to_step] = a - b;
+  to[3 * to_step] = c + e;
+  to[4 * to_step] = c - e;
   to[5 * to_step] = g[2 * step];
 }
 
