@@ -91,7 +91,7 @@ void cml_tables_arrange(const cml_compressed *w, const float *x, double largest,
   head->error = one > 0 ? (float)((double)vf_sum(errors) / one) : 0;
   head->low = one > 0 ? (float)((double)vf_sum(low) / one) : INFINITY;
   head->low_sum = all[1];
-  head->outlier = one > 0 ? (float)(1 + most / sqrt(one)) : INFINITY;
+  head->outlier = one > 0 ? (float)(1 + 2 * most / sqrt(one)) : INFINITY;
 }
 
 /* ---- products ---- */

@@ -26,25 +26,31 @@ typedef struct fit {
 /* The best of some fits to 16 bits, 16 at a time. low: what squares of lower digits count, where squares of errors count 1; 0: they do not. Of float16's entries most
  * are whole numbers by a power of two, and one large element multiplies what an entry errs. */
 static fit find_fit(const float *t, size_t entries, float low) {
-  enum { WORK = 1 << 15, MARGIN = 128 };
-  float lowest = t[0], most = t[0], best = INFINITY;
+  enum { MARGIN = 128 };
+  const size_t count = (low > 0 ? 1 << 14 : 1 << 15) / entries;
+  float lowest = t[0], most = t[0], least_sum = INFINITY;
+  vf best = vf_set1(INFINITY), factors = vf_zero(), shifts = vf_zero();
   for (size_t i = 0; i < entries; i++) lowest = fminf(lowest, t[i]), most = fmaxf(most, t[i]);
   fit f = {.middle = 0.5f * lowest + 0.5f * most, .factor = 1};
   const float reach = fmaxf(most - f.middle, f.middle - lowest), largest = (0x1p15f - 2 - MARGIN) / reach;
   if (!(reach > 0)) return f;
-  for (size_t n = 0; n < WORK / entries; n += W) {
+  for (size_t n = 0; n < count; n += W) {
     vf number = vf_from_int(vi_iota()) + (float)n + 1, a = number * 0.7548777f, b = number * 0.5698403f; /* evenly in a square */
     vf factor = (1 - 0.25f * (a - vf_floor(a))) * largest, shift = (b - vf_floor(b) - 0.5f) * (2 * MARGIN - 2), sum = vf_zero();
     if (!n) factor[0] = ldexpf(1, digits_exponent((double)largest_entry(t, entries), 2)), shift[0] = f.middle * factor[0];
     for (size_t i = 0; i < entries; i++) {
       vf v = vf_fma(vf_set1(t[i] - f.middle), factor, shift), q = vf_round(v), error = v - q;
-      vf digit = q - vf_floor(q * 0x1p-8f) * 256 - 128;
-      sum = vf_fma(error, error, vf_fma(digit * low, digit, sum));
+      sum = vf_fma(error, error, sum);
+      if (!(low > 0)) continue;
+      vf digit = q - vf_fma(vf_floor(q * 0x1p-8f), vf_set1(256), vf_set1(128));
+      sum = vf_fma(digit * low, digit, sum);
     }
     sum /= factor * factor;
-    for (int i = 0; i < W; i++)
-      if (sum[i] < best) best = sum[i], f.factor = factor[i], f.shift = shift[i];
+    const vi better = sum < best;
+    best = vf_select(better, sum, best), factors = vf_select(better, factor, factors), shifts = vf_select(better, shift, shifts);
   }
+  for (int i = 0; i < W; i++)
+    if (best[i] < least_sum) least_sum = best[i], f.factor = factors[i], f.shift = shifts[i];
   return f;
 }
 
