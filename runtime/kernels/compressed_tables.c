@@ -1,9 +1,9 @@
 /* Palettes of several tables times few vectors in fixed point (see compressed_fixed.c), packed as compressed_tables.h says. A table serves too few rows for sums of
  * products to be worked out for it, as with one table: digits of entries are looked up, and multiplied with digits of the elements.
  *
- *   two digits of both      three products of digits: those of the lower ones are left out, but for the lower digits' mean, where that suffices, or all four.
+ *   two digits of both      three products of digits: those of the lower ones are left out, but for the lower digits' mean, where that suffices, or all four (6 and 8 bits).
  *                           Float16 programs
- *   two and three           five: without those of the lowest ones. Float32 programs; elements some of which are far larger than others
+ *   two and three           five: without those of the lowest ones. Of up to 4 bits: float32 programs; elements some of which are far larger than others
  *   three digits of both    six. Entries that need them; 8 bits: the lowest one is the code itself where these are numbered in its order
  *
  * Which of them is chosen by block, from what its tables and the vector have. Rows' sums lie in a lane each (16 rows a register), in four or in sixteen. */
@@ -285,33 +285,28 @@ typedef void block_function(const cml_compressed *w, const uint8_t *block, const
   }
 #define BLOCK_FUNCTIONS(R)     \
   BLOCK_FUNCTION(R, 2, TWO)    \
-  BLOCK_FUNCTION(R, 2, FOUR)   \
   BLOCK_FUNCTION(R, 2, MIXED)  \
   BLOCK_FUNCTION(R, 2, THREE)  \
   BLOCK_FUNCTION(R, 3, TWO)    \
-  BLOCK_FUNCTION(R, 3, FOUR)   \
   BLOCK_FUNCTION(R, 3, MIXED)  \
   BLOCK_FUNCTION(R, 3, THREE)  \
   BLOCK_FUNCTION(R, 4, TWO)    \
-  BLOCK_FUNCTION(R, 4, FOUR)   \
   BLOCK_FUNCTION(R, 4, MIXED)  \
   BLOCK_FUNCTION(R, 4, THREE)  \
   BLOCK_FUNCTION(R, 6, TWO)    \
   BLOCK_FUNCTION(R, 6, FOUR)   \
-  BLOCK_FUNCTION(R, 6, MIXED)  \
   BLOCK_FUNCTION(R, 6, THREE)  \
   BLOCK_FUNCTION(R, 8, TWO)    \
   BLOCK_FUNCTION(R, 8, FOUR)   \
-  BLOCK_FUNCTION(R, 8, MIXED)  \
   BLOCK_FUNCTION(R, 8, THREE)  \
   BLOCK_FUNCTION(R, 8, BY_CODE)
 BLOCK_FUNCTIONS(16)
 BLOCK_FUNCTIONS(4)
 BLOCK_FUNCTIONS(1)
-#define KINDS_OF(R, bits) [bits] = {block_##R##_##bits##_TWO, block_##R##_##bits##_FOUR, block_##R##_##bits##_MIXED, block_##R##_##bits##_THREE}
-#define FUNCTIONS_OF(R)                                                 \
-  {KINDS_OF(R, 2), KINDS_OF(R, 3), KINDS_OF(R, 4), KINDS_OF(R, 6),      \
-   [8] = {block_##R##_8_TWO, block_##R##_8_FOUR, block_##R##_8_MIXED, block_##R##_8_THREE, block_##R##_8_BY_CODE}}
+#define KINDS_OF(R, bits, second) [bits] = {[TWO] = block_##R##_##bits##_TWO, [second] = block_##R##_##bits##_##second, [THREE] = block_##R##_##bits##_THREE}
+#define FUNCTIONS_OF(R)                                                                                        \
+  {KINDS_OF(R, 2, MIXED), KINDS_OF(R, 3, MIXED), KINDS_OF(R, 4, MIXED), KINDS_OF(R, 6, FOUR),                  \
+   [8] = {block_##R##_8_TWO, block_##R##_8_FOUR, [THREE] = block_##R##_8_THREE, block_##R##_8_BY_CODE}}
 static block_function *const functions[3][9][KINDS] = {FUNCTIONS_OF(1), FUNCTIONS_OF(4), FUNCTIONS_OF(16)};
 
 /* Two digits of both, without the lower ones' products, where all errors together are 85 dB below what products are in the mean. An element far larger than the
@@ -320,8 +315,9 @@ static int choose_kind(const cml_compressed *w, const tables_head *t, const fixe
   if (t->planes == PLANES) return t->by_code ? BY_CODE : THREE;
   const float error = t->error * head->outlier;
   if (error > (w->vectors_half ? 0x1p-29f : 0x1p-31f) || isnan(error)) return THREE;
-  if (head->planes == PLANES) return MIXED;
-  return error + head->error + t->low * head->low <= 0x1.8p-29f ? TWO : FOUR;
+  if (head->planes == PLANES) return w->bits < 6 ? MIXED : THREE; /* what is rare has no function of its own */
+  if (error + head->error + t->low * head->low <= 0x1.8p-29f) return TWO;
+  return w->bits < 6 ? MIXED : FOUR;
 }
 
 void cml_tables_product(const cml_compressed *w, size_t begin, size_t end, const float *x, const fixed_head *head, float *y) {
