@@ -29,6 +29,7 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
     cml_fill_attention_##variant(k);           \
     cml_fill_pack_##variant(k);                \
     cml_fill_sample_##variant(k);              \
+    cml_fill_sort_##variant(k);                \
     cml_fill_fourier_##variant(k);             \
     cml_fill_fourier64_##variant(k);           \
     cml_fill_compressed_##variant(k);          \

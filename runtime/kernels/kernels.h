@@ -193,6 +193,7 @@ typedef struct cml_pool_line {
   float counted_rows;
   void *y;
 } cml_pool_line;
+enum { CML_SORT_COLUMNS = 64 };
 typedef enum cml_row_fold { CML_FOLD_SUM, CML_FOLD_ABS, CML_FOLD_SQUARE, CML_FOLD_MAX, CML_FOLD_MIN } cml_row_fold; /* of rows: sums of x, |x| or x^2, extremes as above */
 
 enum { CML_ATTEND = 4 };
@@ -250,8 +251,8 @@ typedef struct cml_kernels {
 
   /* Rows of n: y = softmax(x) along a row. */
   void (*softmax)(const float *x, float *y, size_t n);
-  void (*softmax_f16)(const cml_f16 *x, cml_f16 *y, size_t n);
-  void (*log_softmax)(const void *x, void *y, bool half, size_t n, float low); /* its logarithm, `low` where that is less */
+  /* of rows one after the other; or its logarithm, `low` where that is less */
+  void (*softmax_rows)(size_t rows, size_t n, const void *x, void *y, bool half, bool logarithm, float low);
   /* y = (x - mean) / sqrt(variance + epsilon) * gamma + beta along a row; gamma, beta may be NULL. */
   void (*layer_norm)(const float *x, float *y, size_t n, const float *gamma, const float *beta, float epsilon);
   void (*layer_norm_f16)(const cml_f16 *x, cml_f16 *y, size_t n, const float *gamma, const float *beta, float epsilon);
@@ -350,6 +351,10 @@ typedef struct cml_kernels {
   void (*sample_points)(const cml_axis_points *rows, const cml_axis_points *columns, size_t n, int32_t width, float pad, cml_plane_points *to);
   /* y[i] = the weighted sum of what x holds at the neighbours of point i; neighbours of weight 0 do not count, whatever they are */
   void (*sample_plane)(const cml_plane_points *points, size_t n, const void *x, bool half, void *y);
+  /* The first of CML_SORT_COLUMNS columns side by side. Keys of n floats in their order, NaN last; and row `number` of keys among the sorted
+   * levels of keys and of their rows' numbers, CML_SORT_COLUMNS a level, behind equal ones. The last falls out; to grow, it is one more level. */
+  void (*sort_keys)(const float *x, size_t n, bool descending, int32_t *keys);
+  void (*sort_insert)(size_t levels, bool grow, const int32_t *row, int32_t number, int32_t *keys, int32_t *rows);
   /* Between neighbours of x[count], which y is not: y[i] = x[low[i]] + weight[i] (x[low[i] + 1] - x[low[i]]), and x[low[i]] alone where the weight
    * is 0. low[i] never falls. */
   void (*interpolate)(size_t n, const int32_t *low, const float *weight, const float *x, size_t count, float *y);

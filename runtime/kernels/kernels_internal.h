@@ -12,6 +12,7 @@
   void cml_fill_attention_##variant(cml_kernels *k); \
   void cml_fill_pack_##variant(cml_kernels *k);   \
   void cml_fill_sample_##variant(cml_kernels *k); \
+  void cml_fill_sort_##variant(cml_kernels *k); \
   void cml_fill_fourier_##variant(cml_kernels *k); \
   void cml_fill_fourier64_##variant(cml_kernels *k); \
   void cml_fill_compressed_##variant(cml_kernels *k); \

@@ -535,7 +535,7 @@ static void fold_rows(cml_row_fold f, size_t rows, size_t n, const void *x, bool
 /* e^(x - max) is kept and summed, then scaled: in y, or for float16 in a room of floats, so that it is rounded once. Rows longer than
  * the room are computed twice. NaN anywhere makes the sum NaN, and with it all of the row. */
 VINLINE void softmax_row(const void *x, void *y, bool half, size_t n) {
-  enum { ROOM = 1024 };
+  enum { ROOM = 4096 };
   float room[ROOM];
   const bool again = half && n > ROOM;
   void *kept = half ? (void *)room : y;
@@ -558,9 +558,6 @@ VINLINE void softmax_row(const void *x, void *y, bool half, size_t n) {
   if (rest) st_n(y, half, whole, last * r, rest);
 }
 
-static void softmax(const float *x, float *y, size_t n) { softmax_row(x, y, false, n); }
-static void softmax_f16(const cml_f16 *x, cml_f16 *y, size_t n) { softmax_row(x, y, true, n); }
-
 /* x - max - log of the sum: nothing is kept, and no small quotient is rounded before its logarithm is taken. */
 VINLINE void log_softmax_row(const void *x, void *y, const bool half, size_t n, vf low) {
   const size_t whole = n / W * W, rest = n - whole;
@@ -577,10 +574,57 @@ VINLINE void log_softmax_row(const void *x, void *y, const bool half, size_t n, 
   if (rest) st_n(y, half, whole, vf_max(low, last - m - log_sum), rest);
 }
 
-static void log_softmax(const void *x, void *y, bool half, size_t n, float low) {
-  if (half) log_softmax_row(x, y, true, n, vf_set1(low));
-  else log_softmax_row(x, y, false, n, vf_set1(low));
+/* Rows of a few vectors, `group` of them in registers: none waits for the others' maxima and sums. */
+VINLINE void softmax_group(const size_t group, const size_t vectors, bool half, bool logarithm, size_t n, const char *x, char *y, vf low) {
+  const size_t whole = (vectors - 1) * W, rest = n - whole, row = n * (half ? 2 : 4);
+  const vi there = vi_iota() < (int32_t)rest;
+  vf v[4][4], sums[4];
+  float of_rows[W] = {0};
+  CML_UNROLL for (size_t r = 0; r < group; r++) {
+    CML_UNROLL for (size_t i = 0; i + 1 < vectors; i++) v[r][i] = ld(x + r * row, half, i * W);
+    v[r][vectors - 1] = vf_select(there, ld_n(x + r * row, half, whole, rest), V(-__builtin_inff()));
+  }
+  CML_UNROLL for (size_t r = 0; r < group; r++) {
+    vf top = v[r][0];
+    CML_UNROLL for (size_t i = 1; i < vectors; i++) top = vf_max(v[r][i], top);
+    top = vf_set1(vf_hmax(top));
+    sums[r] = vf_zero();
+    CML_UNROLL for (size_t i = 0; i < vectors; i++) {
+      const vf d = v[r][i] - top, e = v_exp(d); /* 0 where no element is */
+      sums[r] += e;
+      v[r][i] = logarithm ? d : e;
+    }
+  }
+  for (size_t r = group; r < 4; r++) sums[r] = vf_zero();
+  vf_sum_4(sums, of_rows);
+  vf_store(of_rows, logarithm ? v_log(vf_load(of_rows)) : 1.0f / vf_load(of_rows));
+  CML_UNROLL for (size_t r = 0; r < group; r++) {
+    const vf by = vf_set1(of_rows[r]);
+    CML_UNROLL for (size_t i = 0; i < vectors; i++) v[r][i] = logarithm ? vf_max(low, v[r][i] - by) : v[r][i] * by;
+    CML_UNROLL for (size_t i = 0; i + 1 < vectors; i++) st(y + r * row, half, i * W, v[r][i]);
+    st_n(y + r * row, half, whole, v[r][vectors - 1], rest);
+  }
 }
+
+static void softmax_rows(size_t rows, size_t n, const void *from, void *to, bool half, bool logarithm, float low) {
+  const size_t row = n * (half ? 2 : 4), vectors = (n + W - 1) / W, group = vectors <= 2 ? 4 : 2;
+  const char *x = from;
+  char *y = to;
+  for (; vectors <= 4 && rows >= group; rows -= group, x += group * row, y += group * row) {
+    if (vectors <= 1) softmax_group(4, 1, half, logarithm, n, x, y, V(low));
+    else if (vectors == 2) softmax_group(4, 2, half, logarithm, n, x, y, V(low));
+    else if (vectors == 3) softmax_group(2, 3, half, logarithm, n, x, y, V(low));
+    else softmax_group(2, 4, half, logarithm, n, x, y, V(low));
+  }
+  for (; rows; rows--, x += row, y += row) {
+    if (logarithm && half) log_softmax_row(x, y, true, n, V(low));
+    else if (logarithm) log_softmax_row(x, y, false, n, V(low));
+    else if (half) softmax_row(x, y, true, n);
+    else softmax_row(x, y, false, n);
+  }
+}
+
+static void softmax(const float *x, float *y, size_t n) { softmax_row(x, y, false, n); }
 
 /* Sum of a row's elements less m, or of their squares. */
 VINLINE float row_sum(const bool squares, const void *x, bool half, size_t n, vf m) {
@@ -687,8 +731,7 @@ void CML_SIMD(cml_fill_vector)(cml_kernels *k) {
   k->add_rows = add_rows;
   k->lstm_cell = lstm_cell;
   k->softmax = softmax;
-  k->softmax_f16 = softmax_f16;
-  k->log_softmax = log_softmax;
+  k->softmax_rows = softmax_rows;
   k->layer_norm = layer_norm;
   k->layer_norm_f16 = layer_norm_f16;
 }

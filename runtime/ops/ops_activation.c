@@ -165,7 +165,7 @@ typedef struct softmax_job {
   float low;
 } softmax_job;
 
-enum { BAND = 256, SHORT = 16 };
+enum { BAND = 256, SHORT = 8 };
 
 /* What `groups` short bands side by side hold becomes one band, in all of them. */
 static void join_groups(cml_binary f, float *band, size_t width, size_t groups) {
@@ -206,15 +206,9 @@ static void softmax_band(const softmax_job *j, int64_t at, size_t width) {
   }
 }
 
-static void softmax_row(const softmax_job *j, int64_t at) {
-  const cml_kernels *kernels = cml_kernels_get();
-  const size_t n = (size_t)j->n;
-  const bool half = j->x->dtype == CML_F16;
-  const void *x = (const char *)j->x->data + at * (half ? 2 : 4);
-  void *y = (char *)j->out->data + at * (half ? 2 : 4);
-  if (j->logarithm) kernels->log_softmax(x, y, half, n, j->low);
-  else if (half) kernels->softmax_f16(x, y, n);
-  else kernels->softmax(x, y, n);
+static void softmax_rows(const softmax_job *j, size_t begin, size_t end) {
+  const size_t n = (size_t)j->n, at = begin * n * (j->x->dtype == CML_F16 ? 2 : 4);
+  cml_kernels_get()->softmax_rows(end - begin, n, (const char *)j->x->data + at, (char *)j->out->data + at, j->x->dtype == CML_F16, j->logarithm, j->low);
 }
 
 /* Rows that would each leave most of a vector empty are turned into columns. */
@@ -240,10 +234,13 @@ static void softmax_tasks(void *context, size_t begin, size_t end) {
     for (size_t t = begin; t < end; t++) softmax_short(j, (int64_t)t * BAND);
     return;
   }
+  if (j->inner == 1) {
+    softmax_rows(j, begin, end);
+    return;
+  }
   for (size_t t = begin; t < end; t++) {
     int64_t outer = (int64_t)t / j->bands, from = (int64_t)t % j->bands * BAND;
-    if (j->inner == 1) softmax_row(j, outer * j->n);
-    else softmax_band(j, outer * j->n * j->inner + from, j->inner - from < BAND ? (size_t)(j->inner - from) : BAND);
+    softmax_band(j, outer * j->n * j->inner + from, j->inner - from < BAND ? (size_t)(j->inner - from) : BAND);
   }
 }
 

@@ -121,19 +121,40 @@ typedef struct channel_job {
   double epsilon;
 } channel_job;
 
+/* A plane that fits a tile, by its own mean and variance. */
+static void normalise_plane(const channel_job *j, tiles *t, float gamma, float beta) {
+  const cml_kernels *kernels = cml_kernels_get();
+  const bool wide = t->x->dtype == CML_F32;
+  const size_t n = wide ? (size_t)t->n : tile_load(t, 0, false);
+  float *y = wide ? (float *)j->c->outs[0]->data + t->at : t->buffer;
+  kernels->layer_norm(wide ? (const float *)t->x->data + t->at : t->buffer, y, n, NULL, NULL, (float)j->epsilon);
+  if (j->gamma || j->beta) kernels->unary(CML_UNARY_SCALE, y, y, n, gamma, beta);
+  if (!wide) cml_store_f32(j->c->outs[0]->data, j->c->outs[0]->dtype, t->at, y, n);
+}
+
 static void channel_tasks(void *context, size_t begin, size_t end) {
   const channel_job *j = context;
+  const cml_kernels *kernels = cml_kernels_get();
   tiles t = {.x = cml_arg(j->c, 0), .n = j->plane};
   cml_tensor *out = j->c->outs[0];
   for (size_t i = begin; i < end; i++) {
     int64_t channel = (int64_t)i % j->channels;
     t.at = (int64_t)i * j->plane;
+    if (!j->mean && j->plane <= TILE) {
+      normalise_plane(j, &t, value_or(j->gamma, channel, 1), value_or(j->beta, channel, 0));
+      continue;
+    }
     double mean = j->mean ? cml_tensor_get(j->mean, channel) : run_mean(&t);
     double variance = j->variance ? cml_tensor_get(j->variance, channel) : run_squares(&t, mean, true) / (double)j->plane;
     float scale = value_or(j->gamma, channel, 1) / sqrtf((float)(variance + j->epsilon)), shift = value_or(j->beta, channel, 0);
     for (int64_t k = 0; k < j->plane; k += TILE) {
       size_t n = tile_load(&t, k, !j->mean);
-      for (size_t e = 0; e < n; e++) t.buffer[e] = (t.buffer[e] - (float)mean) * scale + shift;
+      kernels->binary_scalar(CML_BINARY_SUB, t.buffer, (float)mean, false, t.buffer, n); /* first: what x and the mean share cancels */
+      if (out->dtype == CML_F32) {
+        kernels->unary(CML_UNARY_SCALE, t.buffer, (float *)out->data + t.at + k, n, scale, shift);
+        continue;
+      }
+      kernels->unary(CML_UNARY_SCALE, t.buffer, t.buffer, n, scale, shift);
       cml_store_f32(out->data, out->dtype, t.at + k, t.buffer, n);
     }
   }

@@ -53,7 +53,9 @@ static cml_status read_pool(const cml_call *c, pool_call *p, cml_error *err) {
   return CML_OK;
 }
 
-static void to_three(cml_windows *w) {
+/* Three dimensions; slices of a volume that no window joins are so many more planes. */
+static void to_three(pool_call *p) {
+  cml_windows *w = &p->w;
   cml_windows t = {.dims = 3};
   for (int i = 0; i < 3; i++) {
     int d = i - (3 - w->dims);
@@ -61,6 +63,9 @@ static void to_three(cml_windows *w) {
     t.stride[i] = d < 0 ? 1 : w->stride[d], t.dilation[i] = 1, t.before[i] = d < 0 ? 0 : w->before[d], t.after[i] = d < 0 ? 0 : w->after[d];
   }
   *w = t;
+  if (p->last || w->kernel[0] > 1 || w->stride[0] > 1 || w->before[0] || w->after[0]) return;
+  p->channels *= (size_t)w->in[0];
+  w->in[0] = w->out[0] = 1;
 }
 
 /* Of a line of a plane with what stands for padding around it, and what the kernel reads behind it. */
@@ -94,7 +99,7 @@ static uint64_t part_floats(const pool_call *p) {
   if (p->last) return (uint64_t)p->channels;
   for (int d = 0; d < p->w.dims; d++) plane *= (uint64_t)p->w.in[d];
   pool_call three = *p;
-  to_three(&three.w);
+  to_three(&three);
   uint64_t line = (uint64_t)line_floats(&three.w);
   if ((uint64_t)three.w.out[2] > line) line = (uint64_t)three.w.out[2];
   uint64_t most = plane > line ? plane : line, small = small_planes(&three) ? (small_floats(&three.w) + 1) / 2 : 0;
@@ -336,7 +341,7 @@ static cml_status run(cml_call *c, cml_error *err) {
   pool_call p;
   CML_TRY(read_pool(c, &p, err));
   size_t one = (size_t)part_floats(&p);
-  to_three(&p.w);
+  to_three(&p);
   join_untouched(&p);
   pool_job j = {cml_kernels_get(), &p, cml_arg(c, X)->data, c->outs[0]->data, c->scratch, (2 * one * 4 + 127) & ~(size_t)63,
                 c->out_row ? (size_t)c->out_row : p.channels};

@@ -138,10 +138,18 @@ static bool select_floats(const cml_tensor *x, int64_t at, int64_t n, int64_t k,
   return true;
 }
 
-/* Two lines of keys for each thread. */
+enum { COLUMNS = CML_SORT_COLUMNS, MOST_BESIDE = 32, LONGEST_TURNED = 128 };
+
+/* Bytes of a block of short lines as they are and turned; 0: lines of x stay lines. */
+static uint64_t turned_room(const cml_tensor *x, int64_t n) {
+  return cml_dtype_is_float(x->dtype) && n <= LONGEST_TURNED ? 2 * COLUMNS * (uint64_t)n * sizeof(float) : 0;
+}
+
+/* Two lines of keys for each thread, or a block of lines. */
 static cml_status ask_scratch(cml_call *c, int64_t n, cml_error *err) {
   if (n > INT32_MAX) return cml_call_fail(c, err, "%lld elements are too many to sort", (long long)n);
-  c->scratch_size = n > 0 ? cml_pool_threads(c->pool) * 2 * (uint64_t)n * sizeof(uint64_t) : 0;
+  const uint64_t keys = n > 0 ? 2 * (uint64_t)n * sizeof(uint64_t) : 0, turned = n > 0 ? turned_room(cml_arg(c, 0), n) : 0;
+  c->scratch_size = cml_pool_threads(c->pool) * (turned > keys ? turned : keys);
   return CML_OK;
 }
 
@@ -154,7 +162,7 @@ typedef struct line {
 
 typedef struct sort_job {
   cml_call *c;
-  int64_t n, inner, k;
+  int64_t outer, n, inner, k;
   bool descending;
   void (*emit)(cml_call *c, const line *l);
 } sort_job;
@@ -180,87 +188,96 @@ static void sort_some(void *context, size_t thread, size_t begin, size_t end) {
 
 /* ---- the k first of neighbouring lines, side by side ---- */
 
-enum { COLUMNS = 64, MOST_BESIDE = 32 };
+/* Sorted levels of some columns, the first on top. */
+typedef struct levels {
+  int32_t keys[MOST_BESIDE][COLUMNS], rows[MOST_BESIDE][COLUMNS], row[COLUMNS];
+  int64_t held, k;
+} levels;
 
-/* Keys of a row of n neighbouring elements, in the order of signed integers. */
+/* Keys of a row of n neighbouring elements. */
 static void row_keys(const cml_tensor *x, int64_t at, size_t n, bool descending, int32_t *keys) {
   float f[COLUMNS];
   int64_t v[COLUMNS];
   if (cml_dtype_is_float(x->dtype)) {
     const float *p = x->dtype == CML_F32 ? (const float *)x->data + at : f;
     if (p == f) cml_load_f32(f, x->data, x->dtype, at, n);
-    const int32_t turn = descending ? -1 : 0;
-    for (size_t i = 0; i < n; i++) {
-      float value = p[i] + 0.0f; /* -0 equals 0 */
-      int32_t bits, nan = -(value != value);
-      memcpy(&bits, &value, 4);
-      bits ^= (int32_t)((uint32_t)(bits >> 31) >> 1);
-      keys[i] = ((bits ^ turn) & ~nan) | (INT32_MAX & nan);
-    }
+    cml_kernels_get()->sort_keys(p, n, descending, keys);
     return;
   }
   cml_load_i64(v, x->data, x->dtype, at, n);
   for (size_t i = 0; i < n; i++) keys[i] = (int32_t)(key_of_int(v[i], descending) ^ UINT32_C(0x80000000));
 }
 
-/* One level of the sorted keys takes in row r's where they belong, or what was above where they belong further up; later ones do not pass
- * equals. No branches: vectors. */
-static void insert_level(const int32_t *restrict row, int32_t r, const int32_t *restrict keys_above, const int32_t *restrict rows_above, int32_t *restrict keys,
-                         int32_t *restrict rows) {
-  for (size_t i = 0; i < COLUMNS; i++) {
-    const int32_t key = row[i], here = keys[i], above = keys_above[i], mine = rows[i], others = rows_above[i];
-    const int32_t moves = -(key < above), enters = -(key < here);
-    keys[i] = (above & moves) | (~moves & ((key & enters) | (here & ~enters)));
-    rows[i] = (others & moves) | (~moves & ((r & enters) | (mine & ~enters)));
-  }
+static void insert_row(levels *l, int64_t r) {
+  const bool grow = l->held < l->k;
+  cml_kernels_get()->sort_insert((size_t)l->held, grow, l->row, (int32_t)r, l->keys[0], l->rows[0]);
+  l->held += grow;
 }
 
-static void insert_row(int32_t keys[][COLUMNS], int32_t rows[][COLUMNS], int64_t held, const int32_t *row, int32_t r) {
-  int32_t least[COLUMNS];
-  for (size_t i = 0; i < COLUMNS; i++) least[i] = INT32_MIN;
-  for (int64_t l = held - 1; l > 0; l--) insert_level(row, r, keys[l - 1], rows[l - 1], keys[l], rows[l]);
-  insert_level(row, r, least, least, keys[0], rows[0]);
+/* `width` lines, which begin at in and out, and `apart`; their elements are `step` apart. */
+static void emit_columns(const sort_job *j, const levels *l, size_t width, int64_t in, int64_t in_apart, int64_t out, int64_t out_apart, int64_t step) {
+  uint64_t one[MOST_BESIDE];
+  for (size_t i = 0; i < width; i++) {
+    for (int64_t k = 0; k < j->k; k++) one[k] = (uint32_t)l->rows[k][i];
+    j->emit(j->c, &(line){.in = in + (int64_t)i * in_apart, .out = out + (int64_t)i * out_apart, .step = step, .keys = one, .k = j->k});
+  }
 }
 
 static void sort_columns(void *context, size_t begin, size_t end) {
   const sort_job *j = context;
   const cml_tensor *x = cml_arg(j->c, 0);
-  int32_t keys[MOST_BESIDE][COLUMNS], rows[MOST_BESIDE][COLUMNS], row[COLUMNS] = {0};
-  uint64_t one[MOST_BESIDE];
+  levels l = {.row = {0}};
   const int64_t blocks = (j->inner + COLUMNS - 1) / COLUMNS;
   for (int64_t b = (int64_t)begin; b < (int64_t)end; b++) {
-    int64_t outer = b / blocks, column = b % blocks * COLUMNS, held = 0;
+    int64_t outer = b / blocks, column = b % blocks * COLUMNS;
     size_t width = (size_t)(j->inner - column < COLUMNS ? j->inner - column : COLUMNS);
+    l.held = 0, l.k = j->k;
     for (int64_t r = 0; r < j->n; r++) {
-      row_keys(x, (outer * j->n + r) * j->inner + column, width, j->descending, row);
-      if (held < j->k) { /* behind all that are there, then up */
-        for (size_t i = 0; i < COLUMNS; i++) keys[held][i] = row[i], rows[held][i] = (int32_t)r;
-        held++;
-        if (held > 1) insert_row(keys, rows, held, row, (int32_t)r);
-      } else {
-        insert_row(keys, rows, held, row, (int32_t)r);
-      }
+      row_keys(x, (outer * j->n + r) * j->inner + column, width, j->descending, l.row);
+      insert_row(&l, r);
     }
-    for (size_t i = 0; i < width; i++) {
-      for (int64_t l = 0; l < j->k; l++) one[l] = (uint32_t)rows[l][i];
-      int64_t at = column + (int64_t)i;
-      j->emit(j->c, &(line){.in = outer * j->n * j->inner + at, .out = outer * j->k * j->inner + at, .step = j->inner, .keys = one, .k = j->k});
+    emit_columns(j, &l, width, outer * j->n * j->inner + column, 1, outer * j->k * j->inner + column, 1, j->inner);
+  }
+}
+
+/* Short lines of floats become columns, COLUMNS of them at a time. */
+static void sort_turned(void *context, size_t thread, size_t begin, size_t end) {
+  const sort_job *j = context;
+  const cml_tensor *x = cml_arg(j->c, 0);
+  const cml_kernels *kernels = cml_kernels_get();
+  const size_t n = (size_t)j->n;
+  float *turned = (float *)j->c->scratch + thread * 2 * COLUMNS * n, *wide = turned + COLUMNS * n;
+  levels l = {.row = {0}};
+  for (size_t b = begin; b < end; b++) {
+    const int64_t first = (int64_t)b * COLUMNS, left = j->outer - first;
+    const size_t width = (size_t)(left < COLUMNS ? left : COLUMNS);
+    const float *from = x->dtype == CML_F32 ? (const float *)x->data + first * j->n : wide;
+    if (from == wide) cml_load_f32(wide, x->data, x->dtype, first * j->n, width * n);
+    kernels->transpose(width, n, from, n, turned, COLUMNS);
+    l.held = 0, l.k = j->k;
+    for (size_t r = 0; r < n; r++) {
+      kernels->sort_keys(turned + r * COLUMNS, width, j->descending, l.row);
+      insert_row(&l, (int64_t)r);
     }
+    emit_columns(j, &l, width, first * j->n, j->n, first * j->k, j->k, 1);
   }
 }
 
 static void sort_lines(cml_call *c, int32_t axis, int64_t k, bool descending, void (*emit)(cml_call *c, const line *l)) {
   const cml_tensor *x = cml_arg(c, 0);
-  sort_job j = {c, x->dims[axis], 1, k, descending, emit};
-  int64_t outer = 1;
-  for (int32_t i = 0; i < axis; i++) outer *= x->dims[i];
+  sort_job j = {.c = c, .outer = 1, .n = x->dims[axis], .inner = 1, .k = k, .descending = descending, .emit = emit};
+  for (int32_t i = 0; i < axis; i++) j.outer *= x->dims[i];
   for (int32_t i = axis + 1; i < x->rank; i++) j.inner *= x->dims[i];
   if (!j.n || !k) return;
   if (j.inner > 1 && k <= MOST_BESIDE) {
-    cml_parallel(c->pool, (size_t)(outer * ((j.inner + COLUMNS - 1) / COLUMNS)), (size_t)(8192 / (j.n * COLUMNS) + 1), sort_columns, &j);
+    cml_parallel(c->pool, (size_t)(j.outer * ((j.inner + COLUMNS - 1) / COLUMNS)), (size_t)(8192 / (j.n * COLUMNS) + 1), sort_columns, &j);
     return;
   }
-  cml_parallel_with_thread(c->pool, (size_t)(outer * j.inner), (size_t)(8192 / j.n + 1), sort_some, &j);
+  if (j.inner == 1 && k <= MOST_BESIDE && turned_room(x, j.n) && j.outer >= COLUMNS / 4) {
+    cml_parallel_with_thread(c->pool, (size_t)((j.outer + COLUMNS - 1) / COLUMNS), (size_t)(8192 / (j.n * COLUMNS) + 1), sort_turned, &j);
+    return;
+  }
+  cml_parallel_with_thread(c->pool, (size_t)(j.outer * j.inner), (size_t)(8192 / j.n + 1), sort_some, &j);
 }
 
 /* ---- argsort ---- */
@@ -336,11 +353,16 @@ static cml_status infer_topk(cml_call *c, cml_error *err) {
 
 static void emit_top(cml_call *c, const line *l) {
   const cml_tensor *x = cml_arg(c, 0);
-  size_t size = cml_dtype_bits(x->dtype) / 8;
+  const size_t size = cml_dtype_bits(x->dtype) / 8;
+  cml_tensor *indices = c->out_count > 1 ? c->outs[1] : NULL;
   for (int64_t i = 0; i < l->k; i++) {
-    int64_t index = (int64_t)(uint32_t)l->keys[i], to = l->out + i * l->step;
-    memcpy((char *)c->outs[0]->data + (size_t)to * size, (const char *)x->data + (size_t)(l->in + index * l->step) * size, size);
-    if (c->out_count > 1) cml_tensor_set_int(c->outs[1], to, index);
+    const int64_t index = (int64_t)(uint32_t)l->keys[i], from = l->in + index * l->step, to = l->out + i * l->step;
+    char *at = (char *)c->outs[0]->data + (size_t)to * size;
+    const char *element = (const char *)x->data + (size_t)from * size;
+    if (size == 4) memcpy(at, element, 4);
+    else memcpy(at, element, size);
+    if (indices && indices->dtype == CML_I32) ((int32_t *)indices->data)[to] = (int32_t)index;
+    else if (indices) cml_tensor_set_int(indices, to, index);
   }
 }
 

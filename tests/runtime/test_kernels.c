@@ -389,9 +389,6 @@ static void test_rows(void **state) {
       assert_true(fabs((double)q - squares) < 1e-5 * (double)n);
       k->softmax(x, y, n);
       for (size_t i = 0; i < n; i++) assert_true(fabs((double)y[i] - exp((double)x[i] - (double)top) / e) < 1e-6);
-      const float least = (float)((double)low - (double)top - log(e)) * 0.75f;
-      k->log_softmax(x, y, false, n, least);
-      for (size_t i = 0; i < n; i++) assert_true(fabs((double)y[i] - fmax((double)least, (double)x[i] - (double)top - log(e))) < 2e-6);
       k->layer_norm(x, y, n, g, b, 1e-3f);
       for (size_t i = 0; i < n; i++) {
         double want = ((double)x[i] - sum / count) / sqrt(squares / count + 1e-3) * (double)g[i] + (double)b[i];
@@ -401,6 +398,39 @@ static void test_rows(void **state) {
       assert_true(isnan(k->max(x, n)) && isnan(k->min(x, n)));
       x[n / 2] = INFINITY;
       assert_true(k->max(x, n) == INFINITY);
+    }
+  }
+}
+
+/* Softmax and its logarithm of some rows at once, in either type, in place or not. */
+static void test_softmax_rows(void **state) {
+  (void)state;
+  const cml_kernels *k;
+  EACH_TABLE(k) {
+    for (size_t n = 1; n < 160; n += 1 + n / 24) {
+      for (int way = 0; way < 8; way++) {
+        const bool half = way & 1, logarithm = way & 2;
+        const size_t rows = between(1, 9), size = half ? 2 : 4;
+        float *wide = at_end(0, rows * n * 4);
+        void *x = at_end(1, rows * n * size), *y = way & 4 ? x : at_end(2, rows * n * size);
+        fill(wide, rows * n);
+        for (size_t i = 0; i < rows * n; i++) {
+          if (half) wide[i] = cml_f16_to_f32(((cml_f16 *)x)[i] = cml_f16_from_f32(wide[i] * 4));
+          else ((float *)x)[i] = wide[i] = wide[i] * 4;
+        }
+        const float least = -9;
+        k->softmax_rows(rows, n, x, y, half, logarithm, least);
+        for (size_t r = 0; r < rows; r++) {
+          double top = -INFINITY, e = 0;
+          for (size_t i = 0; i < n; i++) top = fmax(top, (double)wide[r * n + i]);
+          for (size_t i = 0; i < n; i++) e += exp((double)wide[r * n + i] - top);
+          for (size_t i = 0; i < n; i++) {
+            const double d = (double)wide[r * n + i] - top, want = logarithm ? fmax((double)least, d - log(e)) : exp(d) / e;
+            const double got = half ? (double)cml_f16_to_f32(((cml_f16 *)y)[r * n + i]) : (double)((float *)y)[r * n + i];
+            assert_true(fabs(got - want) < (half ? 6e-4 * (fabs(want) + 1e-4) : logarithm ? 2e-6 : 1e-6));
+          }
+        }
+      }
     }
   }
 }
@@ -647,6 +677,42 @@ static void test_pool_lines(void **state) {
           assert_true(isinf(want) ? got == want : fabs(got - want) <= (size == 2 ? 1e-3 : 1e-5) * (1 + fabs(want)) * (fold == CML_POOL_MAX ? 1 : (double)(taps * kernel)));
         }
       }
+    }
+  }
+}
+
+/* The first few of columns: those that counting finds, for equal ones the earlier, NaN last. */
+static void test_sort(void **state) {
+  (void)state;
+  enum { C = CML_SORT_COLUMNS, MOST = 9 };
+  const cml_kernels *k;
+  EACH_TABLE(k) {
+    for (int round = 0; round < 60; round++) {
+      const size_t n = between(1, 40), levels = between(1, n < MOST ? n : MOST), width = between(1, C);
+      const bool descending = rnd() % 2;
+      int32_t *keys = at_end(0, levels * C * 4), *rows = at_end(1, levels * C * 4), *row = at_end(2, C * 4);
+      float *x = at_end(3, width * 4), all[40][C];
+      memset(row, 0, C * 4);
+      for (size_t r = 0; r < n; r++) {
+        fill(x, width);
+        for (size_t i = 0; i < width; i++) {
+          x[i] = rnd() % 16 ? roundf(x[i] * 4) : rnd() % 4 ? INFINITY : NAN; /* many equal ones */
+          if (x[i] == 0 && rnd() % 2) x[i] = -0.0f;
+          all[r][i] = x[i];
+        }
+        k->sort_keys(x, width, descending, row);
+        k->sort_insert(r < levels ? r : levels, r < levels, row, (int32_t)r, keys, rows);
+      }
+      for (size_t i = 0; i < width; i++)
+        for (size_t r = 0; r < n; r++) {
+          size_t before = 0;
+          for (size_t o = 0; o < n; o++) {
+            const float a = all[o][i], b = all[r][i];
+            const bool less = isnan(b) ? !isnan(a) : descending ? a > b : a < b, same = isnan(b) ? isnan(a) : a == b;
+            before += less || (same && o < r);
+          }
+          if (before < levels) assert_int_equal(rows[before * C + i], r);
+        }
     }
   }
 }
@@ -1233,7 +1299,7 @@ int main(int argc, char **argv) {
   guard_buffers();
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_f16),  cmocka_unit_test(test_unary), cmocka_unit_test(test_unary_f16), cmocka_unit_test(test_unary_rows), cmocka_unit_test(test_f32_to_i32), cmocka_unit_test(test_compare), cmocka_unit_test(test_binary), cmocka_unit_test(test_remainders), cmocka_unit_test(test_running_sums), cmocka_unit_test(test_binary_f16), cmocka_unit_test(test_same_halves), cmocka_unit_test(test_pow),
-      cmocka_unit_test(test_rows), cmocka_unit_test(test_lstm_cell), cmocka_unit_test(test_gemm), cmocka_unit_test(test_slim_tile), cmocka_unit_test(test_packed_tile), cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_attend), cmocka_unit_test(test_interpolate), cmocka_unit_test(test_pool_lines), cmocka_unit_test(test_rms_norm), cmocka_unit_test(test_depthwise), cmocka_unit_test(test_channel_sums), cmocka_unit_test(test_fold_rows),
+      cmocka_unit_test(test_rows), cmocka_unit_test(test_softmax_rows), cmocka_unit_test(test_lstm_cell), cmocka_unit_test(test_gemm), cmocka_unit_test(test_slim_tile), cmocka_unit_test(test_packed_tile), cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_attend), cmocka_unit_test(test_interpolate), cmocka_unit_test(test_pool_lines), cmocka_unit_test(test_sort), cmocka_unit_test(test_rms_norm), cmocka_unit_test(test_depthwise), cmocka_unit_test(test_channel_sums), cmocka_unit_test(test_fold_rows),
       cmocka_unit_test(test_pack_panel), cmocka_unit_test(test_softening), cmocka_unit_test(test_sampling), cmocka_unit_test(test_fourier), cmocka_unit_test(test_fourier_parts), cmocka_unit_test(test_transpose),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
