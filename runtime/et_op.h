@@ -139,6 +139,9 @@ CML_API CML_NODISCARD cml_status cml_et_want(const cml_et_call *c, const cml_et_
 #define CML_ET_FLOATING (CML_M_FLOAT | CML_MASK(F64) | CML_MASK(BF16))
 #define CML_ET_ANY (CML_ET_INTEGRAL | CML_ET_FLOATING)
 
+static inline int64_t cml_et_least(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t cml_et_most(int64_t a, int64_t b) { return a > b ? a : b; }
+
 /* ---- tensors ---- */
 
 static inline int64_t cml_et_numel(const cml_et_tensor *t) {

@@ -434,7 +434,7 @@ static cml_status evaluate(const cml_graph *g, cml_call *c, cml_slot **slots, cm
   }
   CML_TRY(cml_scratch_check(c->scratch_size, err));
   CML_TRY(cml_account_take(g->account, c->scratch_size, err));
-  c->scratch = c->scratch_size ? aligned_alloc(64, (c->scratch_size + 63) & ~UINT64_C(63)) : NULL;
+  c->scratch = c->scratch_size ? aligned_alloc(64, cml_scratch_part(c->scratch_size)) : NULL;
   cml_status status = c->scratch_size && !c->scratch ? cml_fail_memory(err) : c->op->run(c, err);
   cml_account_give(g->account, c->scratch_size);
   return status;

@@ -88,7 +88,7 @@ static cml_status eval(cml_call *c, cml_slot *slots, cml_error *err) {
   for (size_t i = 0; i < c->out_count; i++)
     if (cml_tensor_known_shape(&slots[i].tensor) && slots[i].tensor.dtype) CML_TRY(cml_slot_reserve(&slots[i], err));
   CML_TRY(cml_scratch_check(c->scratch_size, err));
-  if (c->scratch_size && !(c->scratch = aligned_alloc(64, (c->scratch_size + 63) & ~UINT64_C(63)))) return cml_fail_memory(err);
+  if (c->scratch_size && !(c->scratch = aligned_alloc(64, cml_scratch_part(c->scratch_size)))) return cml_fail_memory(err);
   if (c->op->prepare) CML_TRY(c->op->prepare(c, err));
   return c->op->run(c, err);
 }

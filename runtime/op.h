@@ -147,6 +147,8 @@ CML_API void cml_out_like(cml_call *c, size_t i, const cml_tensor *t); /* type a
 CML_API void cml_out_unknown(cml_call *c, size_t i, cml_dtype dtype, int32_t rank); /* rank may be -1; all dims unknown */
 /* In run: gives output i (dims now set by run) memory that lives until the next run. */
 CML_API CML_NODISCARD cml_status cml_out_alloc(cml_call *c, size_t i, cml_error *err);
+/* Where the next part of scratch memory may begin, that many bytes behind one before. */
+static inline uint64_t cml_scratch_part(uint64_t bytes) { return (bytes + 63) & ~UINT64_C(63); }
 /* In prepare: zeroed memory, 64-byte aligned, that lives as long as the loaded program. NULL: return call->keep_status, which is
  * CML_NO_MEMORY, or CML_LIMIT beyond what the executable may take. */
 CML_API void *cml_call_keep(cml_call *c, size_t size, cml_error *err);

@@ -114,14 +114,11 @@ static int64_t small_from(const geometry *g, int64_t big, int64_t tap) {
   return at <= 0 ? 0 : (at + s - 1) / s;
 }
 
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
-
 /* All taps of a piece of the kernel's row, between pieces of a row of small and of one of big. */
 static void tap_pieces(const geometry *g, pieces *p, target t) {
   for (int64_t x = p->taps.first, step = g->stride[2]; x < p->taps.first + p->taps.count; x++) {
-    int64_t first = most(p->small.first, small_from(g, p->big.first, x));
-    int64_t count = least(p->small.first + p->small.count, small_from(g, p->big.first + p->big.count, x)) - first;
+    int64_t first = cml_et_most(p->small.first, small_from(g, p->big.first, x));
+    int64_t count = cml_et_least(p->small.first + p->small.count, small_from(g, p->big.first + p->big.count, x)) - first;
     if (count <= 0) continue;
     double *s = p->small.at + (first - p->small.first), *b = p->big.at + (big_of(g, 2, first, x) - p->big.first), *w = p->taps.at + (x - p->taps.first), sum = 0;
     if (t == SMALL) for (int64_t i = 0; i < count; i++) s[i] += b[i * step] * *w;
@@ -138,18 +135,18 @@ static void sum_rows(const plain *p, pieces *s) {
   const cml_et_tensor *second_of = p->t == WEIGHT ? p->small : p->w, *third_of = p->t == BIG ? p->small : p->big;
   int64_t length = p->t == WEIGHT ? g->small[2] : g->kernel[2], room = line_room(g);
   for (second->first = 0; second->first < length; second->first += room) {
-    second->count = least(room, length - second->first);
+    second->count = cml_et_least(room, length - second->first);
     load_piece(second_of, second);
     int64_t first, end, last_tap = s->taps.first + s->taps.count - 1;
     if (p->t == BIG) {
       first = small_from(g, s->big.first, last_tap);
-      end = least(g->small[2], small_from(g, s->big.first + s->big.count, s->taps.first));
+      end = cml_et_least(g->small[2], small_from(g, s->big.first + s->big.count, s->taps.first));
     } else {
-      first = most(0, big_of(g, 2, s->small.first, s->taps.first));
-      end = least(g->big[2], big_of(g, 2, s->small.first + s->small.count - 1, last_tap) + 1);
+      first = cml_et_most(0, big_of(g, 2, s->small.first, s->taps.first));
+      end = cml_et_least(g->big[2], big_of(g, 2, s->small.first + s->small.count - 1, last_tap) + 1);
     }
     for (third->first = first; third->first < end; third->first += room) {
-      third->count = least(room, end - third->first);
+      third->count = cml_et_least(room, end - third->first);
       load_piece(third_of, third);
       tap_pieces(g, s, p->t);
     }
@@ -219,7 +216,7 @@ static void plain_rows(void *context, void *scratch, size_t begin, size_t end) {
     if (p->bias) cml_et_load_f64(&start, p->bias, c, 1, 1);
     int64_t row = element(g, p->sum, n, c, z, y);
     for (sum->first = 0; sum->first < size[2]; sum->first += line_room(g)) {
-      sum->count = least(line_room(g), size[2] - sum->first);
+      sum->count = cml_et_least(line_room(g), size[2] - sum->first);
       for (int64_t x = 0; x < sum->count; x++) sum->at[x] = start;
       if (weight) sum_weight_row(p, n, c, z, y, &s);
       else sum_image_row(p, n, c, z, y, &s);
@@ -454,7 +451,7 @@ static cml_status bias_gradient(cml_et_call *c, const geometry *g, const cml_et_
     for (int64_t row = 0; row < g->batch * size[0] * size[1]; row++) {
       piece p = {.row = element(g, grad, row / (size[0] * size[1]), k, row / size[1] % size[0], row % size[1]), .at = line};
       for (; p.first < size[2]; p.first += 512) {
-        p.count = least(size[2] - p.first, 512);
+        p.count = cml_et_least(size[2] - p.first, 512);
         load_piece(grad, &p);
         for (int64_t i = 0; i < p.count; i++) sum += line[i];
       }

@@ -13,9 +13,6 @@ enum {
   LEAST_SCRATCH = 20 << 10 /* bytes of the matrix product's scratch for a thread: some rows */
 };
 
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
-
 /* Whether the kernels can read it where it lies. */
 static bool readable(const cml_et_matrix *m) {
   return (m->t->dtype == CML_F32 || m->t->dtype == CML_F16) && (m->row == 1 || m->column == 1);
@@ -41,7 +38,7 @@ void cml_et_put_f32(float *block, int64_t rows, int64_t columns, const cml_et_bl
   float alpha = blend ? (float)blend->alpha.d : 1, beta = blend ? (float)blend->beta.d : 0;
   for (int64_t r = 0; r < rows; r++, block += columns) {
     for (int64_t j = 0; blend && j < columns; j += 256) {
-      int64_t n = least(columns - j, 256);
+      int64_t n = cml_et_least(columns - j, 256);
       const cml_et_matrix *m = &blend->add;
       if (beta != 0) cml_et_load_f32(add, m->t, m->first + (row + r) * m->row + (column + j) * m->column, m->column, n);
       for (int64_t i = 0; i < n; i++) block[j + i] = beta != 0 ? alpha * block[j + i] + beta * add[i] : alpha * block[j + i];
@@ -119,17 +116,17 @@ static bool is_few(const product *p) {
 static cml_status product_few(product *p, cml_error *err) {
   const cml_et_matrix *a = &p->a, *b = &p->b;
   bool by_columns = b->row == 1 && b->column >= 1, in_place = a->t->dtype == CML_F32 && (a->column == 1 || a->columns == 1);
-  int64_t depth = a->columns, together = in_place ? a->rows : least(a->rows, most(1, BLOCK / depth));
+  int64_t depth = a->columns, together = in_place ? a->rows : cml_et_least(a->rows, cml_et_most(1, BLOCK / depth));
   bool there = p->direct && p->to->dtype == CML_F32;
-  int64_t step = there ? b->columns : least(b->columns, BLOCK / 4);
+  int64_t step = there ? b->columns : cml_et_least(b->columns, BLOCK / 4);
   for (int64_t r = 0; r < a->rows; r += together) {
-    int64_t rows = least(together, a->rows - r);
+    int64_t rows = cml_et_least(together, a->rows - r);
     const float *x = in_place ? place(a, r, 0) : room_for(p, &p->room->a, together * depth);
     if (!x) return cml_fail_memory(err);
     for (int64_t i = 0; i < rows && !in_place; i++)
       cml_et_load_f32((float *)p->room->a + i * depth, a->t, a->first + (r + i) * a->row, a->column, depth);
     for (int64_t at = 0; at < b->columns; at += step) {
-      int64_t n = least(step, b->columns - at);
+      int64_t n = cml_et_least(step, b->columns - at);
       few_rows f = {.a = x, .b = place(b, 0, at), .half = b->t->dtype == CML_F16, .rows = rows, .depth = depth, .a_row = in_place ? a->row : depth,
                     .b_row = by_columns ? 1 : b->row, .b_column = b->column, .to_row = n};
       CML_TRY(take_bias(p, at, n, step, &f.bias, err));
@@ -155,10 +152,10 @@ static cut cut_of(const product *p) {
   bool in_place = readable(&p->b);
   cut u = {.half = in_place && p->b.t->dtype == CML_F16};
   int64_t whole = u.half ? 4 * size : in_place ? 2 * size : size;
-  u.depth = least(depth, whole / tile);
-  u.columns = least(p->b.columns, most(1, whole / (u.depth + 1) / tile) * tile);
-  if (!p->direct) u.columns = least(u.columns, 2048); /* a block of results is that wide */
-  u.rows = p->direct && readable(&p->a) ? p->a.rows : least(p->a.rows, most(16, size / most(u.columns, readable(&p->a) ? 1 : u.depth)));
+  u.depth = cml_et_least(depth, whole / tile);
+  u.columns = cml_et_least(p->b.columns, cml_et_most(1, whole / (u.depth + 1) / tile) * tile);
+  if (!p->direct) u.columns = cml_et_least(u.columns, 2048); /* a block of results is that wide */
+  u.rows = p->direct && readable(&p->a) ? p->a.rows : cml_et_least(p->a.rows, cml_et_most(16, size / cml_et_most(u.columns, readable(&p->a) ? 1 : u.depth)));
   return u;
 }
 
@@ -201,11 +198,11 @@ static cml_status product_many(product *p, cml_error *err) {
   int64_t whole = p->a.columns;
   if (u.depth < whole && p->direct && p->to->dtype != CML_F32) p->direct = false, u = cut_of(p); /* parts are not rounded */
   for (int64_t at = 0; at < p->b.columns; at += u.columns) {
-    int64_t columns = least(u.columns, p->b.columns - at), packed = -1;
+    int64_t columns = cml_et_least(u.columns, p->b.columns - at), packed = -1;
     for (int64_t r = 0; r < p->a.rows; r += u.rows) {
-      int64_t rows = least(u.rows, p->a.rows - r);
+      int64_t rows = cml_et_least(u.rows, p->a.rows - r);
       for (int64_t d = 0; d < whole; d += u.depth) {
-        int64_t depth = least(u.depth, whole - d);
+        int64_t depth = cml_et_least(u.depth, whole - d);
         if (packed != d) CML_TRY(pack(p, &u, d, depth, at, columns, err));
         packed = d;
         CML_TRY(multiply(p, &u, r, rows, d, depth, at, columns, err));
@@ -221,7 +218,7 @@ static void product_of_nothing(product *p) {
   for (int64_t r = 0; r < p->a.rows; r++)
     for (int64_t j = 0; j < p->b.columns; j += 64) {
       float zeros[64] = {0};
-      cml_et_put_f32(zeros, 1, least(64, p->b.columns - j), p->blend, p->to, &p->out, r, j);
+      cml_et_put_f32(zeros, 1, cml_et_least(64, p->b.columns - j), p->blend, p->to, &p->out, r, j);
     }
 }
 

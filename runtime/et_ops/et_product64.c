@@ -68,9 +68,6 @@ static tile_function *best(bool real) {
 
 /* ---- the product ---- */
 
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
-
 typedef struct product {
   bool real;
   tile_function *run;
@@ -92,7 +89,7 @@ static void load(const product *p, void *to, const cml_et_matrix *m, int64_t row
 /* Columns at .. of b into panels of COLUMNS, the last one filled with zeros. */
 static void pack(const product *p, char *to, int64_t d, int64_t depth, int64_t at, int64_t columns) {
   for (int64_t j = 0; j < columns; j += COLUMNS) {
-    int64_t n = least(COLUMNS, columns - j);
+    int64_t n = cml_et_least(COLUMNS, columns - j);
     for (int64_t i = 0; i < depth; i++, to += COLUMNS * 8) {
       load(p, to, p->b, d + i, at + j, n);
       if (n < COLUMNS) memset(to + n * 8, 0, (size_t)(COLUMNS - n) * 8);
@@ -106,7 +103,7 @@ static void run_rows(void *context, size_t begin, size_t end) {
   char ragged[ROWS * COLUMNS * 8];
   for (int64_t j = 0; j < p->columns; j += COLUMNS)
     for (size_t i = begin; i < end; i++) {
-      int64_t r = (int64_t)i * ROWS, rows = least(ROWS, p->rows - r), columns = least(COLUMNS, p->columns - j);
+      int64_t r = (int64_t)i * ROWS, rows = cml_et_least(ROWS, p->rows - r), columns = cml_et_least(COLUMNS, p->columns - j);
       char *to = p->result + (r * p->to_row + j) * 8;
       bool whole = rows == ROWS && columns == COLUMNS;
       tile t = {p->x + r * p->x_row * 8, p->panels + j * p->depth * 8, whole ? to : ragged, p->x_row, whole ? p->to_row : COLUMNS, p->depth, p->more};
@@ -120,7 +117,7 @@ static void run_rows(void *context, size_t begin, size_t end) {
 static void put_row(const product *p, char *row, const cml_et_blend *blend, int64_t r, int64_t at, int64_t n) {
   union { double d[128]; int64_t i[128]; } add;
   for (int64_t j = 0; blend && j < n; j += 128) {
-    int64_t m = least(128, n - j);
+    int64_t m = cml_et_least(128, n - j);
     double *d = (double *)(void *)row + j;
     uint64_t *u = (uint64_t *)(void *)row + j;
     bool adds = blend->beta.d != 0;
@@ -152,24 +149,24 @@ cml_status cml_et_product64(cml_et_call *c, cml_et_room *room, cml_et_matrix a, 
                             cml_et_matrix out, cml_error *err) {
   bool real = to->dtype == CML_F64, direct = !blend && out.column == 1 && to->dtype == (real ? CML_F64 : CML_I64);
   product p = {.real = real, .run = best(real), .a = &a, .b = &b, .out = &out, .to = to};
-  int64_t deep = most(1, least(a.columns, 2 * BLOCK / COLUMNS)), wide = most(1, 2 * BLOCK / deep / COLUMNS) * COLUMNS;
-  int64_t tall = most(1, BLOCK / most(deep, direct ? 1 : least(wide, b.columns)) / ROWS) * ROWS; /* whole tiles */
-  if (!direct) wide = least(wide, 1024);
-  wide = least(wide, (b.columns + COLUMNS - 1) / COLUMNS * COLUMNS);
-  tall = least(tall, (a.rows + ROWS - 1) / ROWS * ROWS);
+  int64_t deep = cml_et_most(1, cml_et_least(a.columns, 2 * BLOCK / COLUMNS)), wide = cml_et_most(1, 2 * BLOCK / deep / COLUMNS) * COLUMNS;
+  int64_t tall = cml_et_most(1, BLOCK / cml_et_most(deep, direct ? 1 : cml_et_least(wide, b.columns)) / ROWS) * ROWS; /* whole tiles */
+  if (!direct) wide = cml_et_least(wide, 1024);
+  wide = cml_et_least(wide, (b.columns + COLUMNS - 1) / COLUMNS * COLUMNS);
+  tall = cml_et_least(tall, (a.rows + ROWS - 1) / ROWS * ROWS);
   if (!room->packed) room->packed = cml_et_temp(c, (uint64_t)(deep * wide) * 8);
   if (!room->a) room->a = cml_et_temp(c, (uint64_t)(deep * tall) * 8);
   if (!room->block && !direct) room->block = cml_et_temp(c, (uint64_t)(tall * wide) * 8);
   if (!room->packed || !room->a || (!room->block && !direct)) return cml_fail_memory(err);
   for (int64_t at = 0; at < b.columns; at += wide) {
     int64_t packed = -1;
-    p.columns = least(wide, b.columns - at);
+    p.columns = cml_et_least(wide, b.columns - at);
     for (int64_t r = 0; r < a.rows; r += tall) {
-      p.rows = least(tall, a.rows - r);
+      p.rows = cml_et_least(tall, a.rows - r);
       p.result = direct ? (char *)to->data + (out.first + r * out.row + at) * 8 : room->block;
       p.to_row = direct ? out.row : p.columns;
       for (int64_t d = 0; d == 0 || d < a.columns; d += deep) {
-        p.depth = least(deep, a.columns - d);
+        p.depth = cml_et_least(deep, a.columns - d);
         p.more = d > 0;
         if (packed != d) pack(&p, room->packed, d, p.depth, at, p.columns);
         packed = d;

@@ -70,7 +70,6 @@ static unsigned fused(const cml_call *c) {
 static bool channels_last(const cml_call *c) { return fused(c) && cml_arg_int(c, fused(c) + F_LAYOUT, 0) != 0; }
 static bool makes_planes(const cml_call *c) { return !fused(c) || cml_arg_int(c, fused(c) + F_LAYOUT, 0) != 1; }
 
-static uint64_t up(uint64_t x) { return (x + 63) & ~UINT64_C(63); }
 static size_t slots(const cml_call *c) { return cml_pool_threads(c->pool); }
 
 /* ---- understanding the call ---- */
@@ -318,7 +317,7 @@ static bool phase_conv(const cml_kernels *k, const conv_call *v, const cml_tenso
 static uint64_t phase_bytes(const cml_kernels *k, const conv_call *v, const cml_tensor *weight, size_t phase, bool half) {
   cml_conv conv;
   cml_conv_source from;
-  return phase_conv(k, v, weight, phase, &conv, &from) ? up(cml_conv_packed_bytes(k, &conv, half)) : 0;
+  return phase_conv(k, v, weight, phase, &conv, &from) ? cml_scratch_part(cml_conv_packed_bytes(k, &conv, half)) : 0;
 }
 
 static void widen_bias(const cml_kernels *k, const cml_tensor *t, float *to) {
@@ -413,13 +412,13 @@ static cml_status infer(cml_call *c, cml_error *err) {
     cml_conv conv;
     cml_conv_source from;
     if (!phase_conv(k, &v, w, i, &conv, &from)) continue;
-    uint64_t need = up(cml_conv_scratch(k, &conv)), bytes = phase_bytes(k, &v, w, i, w->dtype == CML_F16);
+    uint64_t need = cml_scratch_part(cml_conv_scratch(k, &conv)), bytes = phase_bytes(k, &v, w, i, w->dtype == CML_F16);
     if (need > most) most = need;
     if (bytes > packed) packed = bytes;
     if (cml_conv_shared(k, &conv, slots(c)) > shared) shared = cml_conv_shared(k, &conv, slots(c));
   }
-  c->scratch_size = slots(c) * most + up(shared);
-  if (!weights_constant(c)) c->scratch_size += packed + up((uint64_t)v.outputs * 4);
+  c->scratch_size = slots(c) * most + cml_scratch_part(shared);
+  if (!weights_constant(c)) c->scratch_size += packed + cml_scratch_part((uint64_t)v.outputs * 4);
   return CML_OK;
 }
 
@@ -453,7 +452,7 @@ static cml_status run(cml_call *c, cml_error *err) {
     cml_conv conv;
     cml_conv_source from;
     if (!phase_conv(k, &v, w, i, &conv, &from)) continue;
-    uint64_t need = up(cml_conv_scratch(k, &conv));
+    uint64_t need = cml_scratch_part(cml_conv_scratch(k, &conv));
     if (need > most) most = need;
   }
   char *packed = (char *)c->scratch + slots(c) * most; /* of weights that are not packed yet */
@@ -461,7 +460,7 @@ static cml_status run(cml_call *c, cml_error *err) {
   if (!p && bias) {
     widen_bias(k, bias, (float *)(void *)packed);
     after.bias = (float *)(void *)packed;
-    packed += up((uint64_t)v.outputs * 4);
+    packed += cml_scratch_part((uint64_t)v.outputs * 4);
   }
   if (fused(c)) {
     unsigned f = fused(c);

@@ -12,7 +12,6 @@
 #include "integer.h"
 #include "windows.h"
 
-static uint64_t up(uint64_t x) { return (x + 63) & ~UINT64_C(63); }
 static size_t slots(const cml_call *c) { return cml_pool_threads(c->pool); }
 
 /* ---- to bytes and back ---- */
@@ -211,7 +210,7 @@ static cml_status infer_product(cml_call *c, cml_error *err) {
     return cml_call_fail(c, err, "the residual does not have the output's shape");
   if (!cml_tensor_known_shape(x)) return CML_OK;
   const cml_kernels *k = cml_kernels_get();
-  c->scratch_size = slots(c) * up(way_scratch(k, &v, choose_way(c, &v)));
+  c->scratch_size = slots(c) * cml_scratch_part(way_scratch(k, &v, choose_way(c, &v)));
   return CML_OK;
 }
 

@@ -18,7 +18,6 @@ typedef struct packed_b {
 } packed_b;
 
 static size_t slots(const cml_call *c) { return cml_pool_threads(c->pool); }
-static uint64_t up(uint64_t x) { return (x + 63) & ~UINT64_C(63); }
 
 /* Elements of a float tensor as float32. */
 static void widen(const cml_kernels *k, const cml_tensor *t, float *to) {
@@ -89,11 +88,11 @@ static cml_status infer_linear(cml_call *c, cml_error *err) {
   cml_out_set(c, 0, x->dtype, x->rank, dims);
   const cml_kernels *k = cml_kernels_get();
   if (w->dims[0] >= 0 && w->dims[1] >= 0 && is_float_product(x, w)) {
-    c->scratch_size = slots(c) * up(cml_gemm_scratch(k)) + up((uint64_t)w->dims[0] * 4) + up((uint64_t)w->dims[1] * 4);
+    c->scratch_size = slots(c) * cml_scratch_part(cml_gemm_scratch(k)) + cml_scratch_part((uint64_t)w->dims[0] * 4) + cml_scratch_part((uint64_t)w->dims[1] * 4);
     const packed_b *p = c->prepared;
     if (p && p->compressed && cml_tensor_known_shape(c->outs[0]))
-      c->scratch_size = compressed_rows(c->outs[0]) * (up(p->kernels->compressed_room(p->compressed) * 4) + up((uint64_t)w->dims[0] * 4)) + up((uint64_t)w->dims[1] * 4);
-    if (!cml_arg_is_constant(c, WEIGHT)) c->scratch_size += up(cml_pack_bytes(k, (size_t)w->dims[1], (size_t)w->dims[0], w->dtype == CML_F16));
+      c->scratch_size = compressed_rows(c->outs[0]) * (cml_scratch_part(p->kernels->compressed_room(p->compressed) * 4) + cml_scratch_part((uint64_t)w->dims[0] * 4)) + cml_scratch_part((uint64_t)w->dims[1] * 4);
+    if (!cml_arg_is_constant(c, WEIGHT)) c->scratch_size += cml_scratch_part(cml_pack_bytes(k, (size_t)w->dims[1], (size_t)w->dims[0], w->dtype == CML_F16));
   }
   return CML_OK;
 }
@@ -210,7 +209,7 @@ static void run_compressed(cml_call *c, const packed_b *p) {
   cml_tensor *y = c->outs[0];
   const cml_kernels *k = p->kernels;
   size_t depth = p->compressed->depth, columns = p->compressed->columns, rows = compressed_rows(y), room = k->compressed_room(p->compressed);
-  float *arranged = c->scratch, *wide = arranged + up(rows * room * 4) / 4, *line = wide + up(rows * columns * 4) / 4;
+  float *arranged = c->scratch, *wide = arranged + cml_scratch_part(rows * room * 4) / 4, *line = wide + cml_scratch_part(rows * columns * 4) / 4;
   for (size_t r = 0; r < rows; r++) {
     const float *from = (const float *)x->data + r * depth;
     if (x->dtype == CML_F16) k->f16_to_f32((const cml_f16 *)x->data + r * depth, line, depth), from = line;
@@ -237,11 +236,11 @@ static cml_status run_linear(cml_call *c, cml_error *err) {
   if (p && p->compressed) return run_compressed(c, p), CML_OK;
   const cml_kernels *k = p ? p->kernels : cml_kernels_get();
   size_t depth = (size_t)w->dims[1], columns = (size_t)w->dims[0], rows = columns ? (size_t)cml_tensor_count(y) / columns : 0;
-  char *scratch = c->scratch, *vectors = scratch + slots(c) * up(cml_gemm_scratch(k));
-  float *wide_y = (float *)(void *)vectors, *wide_x = (float *)(void *)(vectors + up(columns * 4));
+  char *scratch = c->scratch, *vectors = scratch + slots(c) * cml_scratch_part(cml_gemm_scratch(k));
+  float *wide_y = (float *)(void *)vectors, *wide_x = (float *)(void *)(vectors + cml_scratch_part(columns * 4));
   packed_b local = {.half = w->dtype == CML_F16, .kernels = k};
   if (!p) {
-    char *b = (char *)wide_x + up(depth * 4);
+    char *b = (char *)wide_x + cml_scratch_part(depth * 4);
     cml_parallel(c->pool, cml_panel_count(k, columns), 4, pack_weight, &(pack_context){k, w, b, local.half});
     if (bias) widen(k, bias, wide_y), local.bias = wide_y;
     local.b = b;
@@ -348,10 +347,10 @@ static uint64_t product_scratch(const cml_call *c, const product *shape, bool pa
   product turned = *shape;
   const product *p = packs && turn_column(&turned) ? &turned : shape;
   int64_t n = batch_count(p), b_count = 1;
-  if (packs && few_rows(p)) return up((uint64_t)(n * p->rows * (p->depth + p->columns)) * 4);
+  if (packs && few_rows(p)) return cml_scratch_part((uint64_t)(n * p->rows * (p->depth + p->columns)) * 4);
   b_index(p, 0, &b_count);
-  uint64_t size = slots(c) * up(cml_gemm_scratch(k)) + up((uint64_t)n * sizeof(cml_gemm));
-  if (packs) size += (uint64_t)b_count * up(cml_pack_bytes(k, (size_t)p->depth, (size_t)p->columns, half));
+  uint64_t size = slots(c) * cml_scratch_part(cml_gemm_scratch(k)) + cml_scratch_part((uint64_t)n * sizeof(cml_gemm));
+  if (packs) size += (uint64_t)b_count * cml_scratch_part(cml_pack_bytes(k, (size_t)p->depth, (size_t)p->columns, half));
   return size;
 }
 
@@ -366,7 +365,7 @@ typedef struct product_pack {
 static void pack_products(void *context, size_t begin, size_t end) {
   const product_pack *q = context;
   const product *p = q->p;
-  size_t panels = cml_panel_count(q->k, (size_t)p->columns), bytes = up(cml_pack_bytes(q->k, (size_t)p->depth, (size_t)p->columns, q->half));
+  size_t panels = cml_panel_count(q->k, (size_t)p->columns), bytes = cml_scratch_part(cml_pack_bytes(q->k, (size_t)p->depth, (size_t)p->columns, q->half));
   for (size_t i = begin; i < end; i++) {
     size_t wanted = i / panels, panel = i % panels;
     int64_t n = (int64_t)wanted, at = 0; /* the wanted-th different B: its offset */
@@ -478,8 +477,8 @@ static void run_product(cml_call *c, const product *p, const cml_tensor *x, cons
   const cml_kernels *k = ready ? ready->kernels : cml_kernels_get();
   size_t a_size = x->dtype == CML_F16 ? 2 : 4, c_size = out->dtype == CML_F16 ? 2 : 4;
   bool half = ready ? ready->half : k->pair && x->dtype == CML_F16 && y->dtype == CML_F16 && p->rows >= CML_PAIR_LEAST;
-  size_t bytes = up(cml_pack_bytes(k, (size_t)p->depth, (size_t)p->columns, half));
-  char *scratch = c->scratch, *list = scratch + slots(c) * up(cml_gemm_scratch(k)), *packed = list + up((uint64_t)n * sizeof(cml_gemm));
+  size_t bytes = cml_scratch_part(cml_pack_bytes(k, (size_t)p->depth, (size_t)p->columns, half));
+  char *scratch = c->scratch, *list = scratch + slots(c) * cml_scratch_part(cml_gemm_scratch(k)), *packed = list + cml_scratch_part((uint64_t)n * sizeof(cml_gemm));
   if (!ready) pack_all(k, p, y, half, packed, c->pool);
   cml_gemm *g = (cml_gemm *)(void *)list;
   for (int64_t i = 0; i < n; i++)
@@ -570,7 +569,7 @@ static cml_status prepare_matmul(cml_call *c, cml_error *err) {
   packed_b *ready = cml_call_keep(c, sizeof *ready, err);
   bool half = y->dtype == CML_F16;
   bool packed;
-  void *b = ready ? cml_call_keep_packed(c, (size_t)others * up(cml_pack_bytes(k, (size_t)p.depth, (size_t)p.columns, half)), y, (int64_t[]){half, ty, others, p.depth}, 4, &packed, err) : NULL;
+  void *b = ready ? cml_call_keep_packed(c, (size_t)others * cml_scratch_part(cml_pack_bytes(k, (size_t)p.depth, (size_t)p.columns, half)), y, (int64_t[]){half, ty, others, p.depth}, 4, &packed, err) : NULL;
   if (!b) return c->keep_status;
   if (!packed) pack_all(k, &p, y, half, b, c->pool);
   *ready = (packed_b){.b = b, .half = half, .kernels = k};
