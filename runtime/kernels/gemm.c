@@ -178,7 +178,7 @@ static void run_panel(const cml_kernels *k, const cml_gemm *g, const piece *p, s
   const char *b = (const char *)g->b + (column * g->depth + p->from * nr) * size, *next = b + g->depth * nr * size;
   const float *bias = p->last && g->after.bias ? g->after.bias + column : NULL;
   if (g->rows == 1 && p->first && p->last && !bias && p->low == -INFINITY && p->high == INFINITY) {
-    k->gemv_panel(n, p->depth, p->a, b, g->b_half, c);
+    k->gemv_panels(n, p->depth, p->a, b, g->b_half, !g->b_half, c);
     return;
   }
   cml_tile tile = {.columns = n, .stretches = 1, .depth = p->depth, .a_stride = p->a_stride, .b = b, .b_half = g->b_half, .from_stride = c_stride,

@@ -319,34 +319,38 @@ static void gemm_tile(size_t rows, size_t columns, size_t depth, const float *a,
   tile(&t);
 }
 
-/* Several chains of additions, so that the latency of an FMA does not bound a product that memory should. */
-VINLINE void panel_product(bool half, size_t columns, size_t depth, const float *x, const void *b, float *y) {
-  enum { CHAINS = 4 };
-  vf acc[CHAINS][NV] = {{{0}}};
-  size_t k = 0;
-  for (; k + CHAINS <= depth; k += CHAINS) {
-    UNROLL for (int u = 0; u < CHAINS; u++) {
-      vf bv[NV], xv = vf_set1(x[k + (size_t)u]);
-      b_row(NV, bv, b, half, k + (size_t)u);
-      UNROLL for (int j = 0; j < NV; j++) acc[u][j] = vf_fma(xv, bv[j], acc[u][j]);
-    }
-  }
-  for (; k < depth; k++) {
+VINLINE void panels_step(const int halves, const int panels, size_t depth, const char *b, size_t k, vf xv, vf *acc) {
+  UNROLL for (int p = 0; p < panels; p++) {
     vf bv[NV];
-    b_row(NV, bv, b, half, k);
-    UNROLL for (int j = 0; j < NV; j++) acc[0][j] = vf_fma(vf_set1(x[k]), bv[j], acc[0][j]);
-  }
-  for (size_t j = 0; j * W < columns; j++) {
-    vf s = (acc[0][j] + acc[1][j]) + (acc[2][j] + acc[3][j]);
-    size_t n = columns - j * W;
-    if (n >= W) vf_store(y + j * W, s);
-    else vf_store_n(y + j * W, s, n);
+    b_row(NV, bv, b + (size_t)p * depth * NR * 2, p < halves, k);
+    UNROLL for (int j = 0; j < NV; j++) acc[p * NV + j] = vf_fma(xv, bv[j], acc[p * NV + j]);
   }
 }
 
-static void gemv_panel(size_t columns, size_t depth, const float *x, const void *b, bool b_half, float *y) {
-  if (b_half) panel_product(true, columns, depth, x, b, y);
-  else panel_product(false, columns, depth, x, b, y);
+/* Several chains of additions, so that the latency of an FMA does not bound a product that memory should. */
+VINLINE void panels_product(const int halves, const int floats, size_t columns, size_t depth, const float *x, const char *b, float *y) {
+  enum { MOST = 4 };
+  const int panels = halves + floats, chains = panels == 1 ? MOST : 2;
+  vf acc[MOST][3 * NV] = {{{0}}};
+  size_t k = 0;
+  for (; k + (size_t)chains <= depth; k += (size_t)chains)
+    UNROLL for (int u = 0; u < chains; u++) panels_step(halves, panels, depth, b, k + (size_t)u, vf_set1(x[k + (size_t)u]), acc[u]);
+  for (; k < depth; k++) panels_step(halves, panels, depth, b, k, vf_set1(x[k]), acc[0]);
+  UNROLL for (int j = 0; j < panels * NV; j++) {
+    const size_t at = (size_t)j * W;
+    if (at >= columns) break;
+    vf s = acc[0][j] + acc[1][j];
+    if (chains == MOST) s += acc[2][j] + acc[3][j];
+    if (columns - at >= W) vf_store(y + at, s);
+    else vf_store_n(y + at, s, columns - at);
+  }
+}
+
+static void gemv_panels(size_t columns, size_t depth, const float *x, const void *b, int halves, int floats, float *y) {
+  if (!halves) panels_product(0, 1, columns, depth, x, b, y);
+  else if (!floats) panels_product(1, 0, columns, depth, x, b, y);
+  else if (halves == 1) panels_product(1, 1, columns, depth, x, b, y);
+  else panels_product(2, 1, columns, depth, x, b, y);
 }
 
 VINLINE vf w_load(const void *w, bool half, size_t i) { return half ? vh_load((const cml_f16 *)w + i) : vf_load((const float *)w + i); }
@@ -404,6 +408,6 @@ void CML_SIMD(cml_fill_gemm)(cml_kernels *k) {
   k->wide_columns = WIDE * W;
   k->tile = tile;
   k->gemm_tile = gemm_tile;
-  k->gemv_panel = gemv_panel;
+  k->gemv_panels = gemv_panels;
   k->gemv_rows = gemv_rows;
 }

@@ -272,8 +272,9 @@ typedef struct cml_kernels {
    * step bias[columns] is added (NULL: none) and values are kept within [low, high]. */
   void (*gemm_tile)(size_t rows, size_t columns, size_t depth, const float *a, size_t a_stride, const void *b, bool b_half, float *c,
                     size_t c_stride, bool accumulate, const float *bias, float low, float high);
-  /* y[columns] = x[depth] b, b packed as for gemm_tile, columns <= tile_columns. */
-  void (*gemv_panel)(size_t columns, size_t depth, const float *x, const void *b, bool b_half, float *y);
+  /* y[columns] = x[depth] b, b packed as for gemm_tile: a panel of floats, one of halves, or one or two of halves and then one of floats, which is
+   * fastest where the caches hold all of it: widening halves and loading floats keep different parts of a CPU busy. */
+  void (*gemv_panels)(size_t columns, size_t depth, const float *x, const void *b, int halves, int floats, float *y);
   /* y[rows] = w x for row-major w[rows][depth], float or half. */
   void (*gemv_rows)(size_t rows, size_t depth, const void *w, bool half, size_t row_stride, const float *x, float *y);
 

@@ -4,7 +4,7 @@
  * All arithmetic is in float32, the state between steps included; results are rounded once, as they are stored. Weights are
  * packed into panels when the program is prepared, R gate by gate, float or half as they are, for each step reads all of R: that,
  * from the second-level cache, is what a step costs. Every other step goes over the panels backwards, so that it begins with
- * those that the cache still holds. A single short call reads the weights in place. The two directions of a bidirectional layer
+ * those that the cache still holds. For one sequence a third of the panels of halves are widened at once, and read with the others (mixed). A single short call reads the weights in place. The two directions of a bidirectional layer
  * are two threads' work, be they those of one lstm or two loops over one input that pass recurrent makes one cml_gru: that has an
  * output for each, as the loop had it, in the order in which it works. So are shares of a batch, whose sequences have nothing in common.
  *
@@ -216,20 +216,55 @@ enum {
   FEW_VECTORS = 4,            /* in all steps: from here on packing pays */
   SHARED_PRODUCTS = 1 << 19,  /* multiplications of a step, or of all where threads have sequences of their own; fewer are done before another thread has begun */
   SHARE = 4,                  /* sequences of a thread's own, at least: so many keep the multipliers busy */
+  MIXED = 2 << 20,            /* bytes of R in halves at most: more come from so far that each byte counts */
   SHARED_WEIGHTS = 1 << 16,   /* at least so many are a thread's piece where they are read in place */
 };
+
+/* The panels of a gate, or a part of them: each kind in turn. Threes and twos are of halves but for their last panel. */
+typedef struct groups {
+  size_t threes, twos, ones;
+} groups;
 
 typedef struct packed {
   const char *w[2], *r[2]; /* by direction; r: `gates` packed matrices, gate_bytes apart */
   size_t gate_bytes;
+  groups groups;           /* of the panels of a gate of R */
 } packed;
 
-static void pack(const cml_tensor *m, size_t first_row, size_t rows, char *to) {
+static groups group_panels(size_t count, bool mixed) {
+  const size_t twos = (3 - count % 3) % 3;
+  return mixed && count > 1 ? (groups){(count - 2 * twos) / 3, twos, 0} : (groups){0, 0, count};
+}
+
+/* The group that is the at-th: its first panel, the panels of its own size, and where it begins, in panels of halves. */
+static size_t group_at(const groups *g, size_t at, size_t *panels, size_t *halves) {
+  const size_t before = at < g->threes ? at : g->threes, twos = at - before < g->twos ? at - before : g->twos;
+  *panels = at < g->threes ? 3 : at < g->threes + g->twos ? 2 : 1;
+  *halves = 4 * before + 3 * twos + (at - before - twos);
+  return 3 * before + 2 * twos + (at - before - twos);
+}
+
+static void pack(const cml_tensor *m, size_t first_row, size_t rows, bool half, char *to) {
   const cml_kernels *k = cml_kernels_get();
-  size_t depth = (size_t)m->dims[1];
-  bool half = m->dtype == CML_F16;
-  const char *from = (const char *)m->data + first_row * depth * (half ? 2 : 4);
-  cml_pack_panels(k, to, half, from, half, depth, rows, 1, depth, 0, cml_panel_count(k, rows));
+  const size_t depth = (size_t)m->dims[1];
+  const bool from_half = m->dtype == CML_F16;
+  const char *from = (const char *)m->data + first_row * depth * (from_half ? 2 : 4);
+  cml_pack_panels(k, to, half, from, from_half, depth, rows, 1, depth, 0, cml_panel_count(k, rows));
+}
+
+/* A gate of R; to NULL: the bytes alone. */
+static size_t pack_gate(const cml_tensor *r, size_t gate, const groups *g, char *to) {
+  const size_t h = (size_t)r->dims[1], nr = cml_kernels_get()->tile_columns, count = g->threes + g->twos + g->ones;
+  const bool half = r->dtype == CML_F16;
+  const size_t unit = h * nr * (half ? 2 : 4);
+  size_t panels, units;
+  for (size_t at = 0; to && at < count; at++) {
+    const size_t first = group_at(g, at, &panels, &units) * nr, last = first + (panels - 1) * nr;
+    if (panels > 1) pack(r, gate * h + first, last - first, true, to + units * unit);
+    pack(r, gate * h + last, h - last < nr ? h - last : nr, half && panels == 1, to + (units + panels - 1) * unit);
+  }
+  group_at(g, count, &panels, &units);
+  return cml_scratch_part(units * unit + 64);
 }
 
 static cml_status prepare_recurrent(cml_call *c, cml_error *err) {
@@ -240,15 +275,16 @@ static cml_status prepare_recurrent(cml_call *c, cml_error *err) {
   size_t h = (size_t)l.hidden, gates = (size_t)l.gates;
   packed *p = cml_call_keep(c, sizeof *p, err);
   if (!p) return c->keep_status;
-  p->gate_bytes = (cml_pack_bytes(k, h, h, l.dir[0].r->dtype == CML_F16) + 63) & ~(size_t)63;
+  p->groups = group_panels(cml_panel_count(k, h), l.batch == 1 && l.dir[0].r->dtype == CML_F16 && gates * h * h * 2 <= MIXED);
+  p->gate_bytes = pack_gate(l.dir[0].r, 0, &p->groups, NULL);
   for (int64_t d = 0; d < l.directions; d++) {
     const cml_tensor *w = l.dir[d].w, *r = l.dir[d].r;
     char *to = cml_call_keep(c, cml_pack_bytes(k, (size_t)w->dims[1], gates * h, w->dtype == CML_F16), err);
     if (!to) return c->keep_status;
-    pack(w, 0, gates * h, to);
+    pack(w, 0, gates * h, w->dtype == CML_F16, to);
     p->w[d] = to;
     if (!(to = cml_call_keep(c, gates * p->gate_bytes, err))) return c->keep_status;
-    for (size_t g = 0; g < gates; g++) pack(r, g * h, h, to + g * p->gate_bytes);
+    for (size_t g = 0; g < gates; g++) pack_gate(r, g, &p->groups, to + g * p->gate_bytes);
     p->r[d] = to;
     cml_arg_unread(c, w);
     cml_arg_unread(c, r);
@@ -300,11 +336,11 @@ typedef struct pass {
 
 typedef struct panels {
   const pass *p;
-  size_t first_gate, count, in_gate; /* panels in all, and in a gate */
+  size_t first_gate, count, in_gate; /* groups of panels in all, and in a gate */
   const float *h;
 } panels;
 
-/* gates = R h for one vector, panel by panel. */
+/* gates = R h for one vector, group by group of panels. */
 static void multiply_panels(void *context, size_t begin, size_t end) {
   const panels *s = context;
   const pass *p = s->p;
@@ -313,9 +349,11 @@ static void multiply_panels(void *context, size_t begin, size_t end) {
   size_t h = (size_t)l->hidden, nr = k->tile_columns;
   bool half = p->d->r->dtype == CML_F16;
   for (size_t i = begin; i < end; i++) {
-    size_t at = p->backwards ? s->count - 1 - i : i, gate = s->first_gate + at / s->in_gate, j = at % s->in_gate * nr;
-    const char *panel = p->packed->r[p->index] + gate * p->packed->gate_bytes + j * h * (half ? 2 : 4);
-    k->gemv_panel(h - j < nr ? h - j : nr, h, s->h, panel, half, p->gates + gate * h + j);
+    size_t at = p->backwards ? s->count - 1 - i : i, gate = s->first_gate + at / s->in_gate, count, units;
+    size_t j = group_at(&p->packed->groups, at % s->in_gate, &count, &units) * nr;
+    const char *b = p->packed->r[p->index] + gate * p->packed->gate_bytes + units * nr * h * (half ? 2 : 4);
+    const int halves = half && count == 1 ? 1 : (int)count - 1;
+    k->gemv_panels(h - j < count * nr ? h - j : count * nr, h, s->h, b, halves, !half || count > 1, p->gates + gate * h + j);
   }
 }
 
@@ -344,7 +382,8 @@ static void multiply(const pass *p, int64_t first_gate, int64_t gate_count, cons
     multiply_gates(p, (size_t)first_gate, (size_t)gate_count, h);
     return;
   }
-  panels s = {.p = p, .first_gate = (size_t)first_gate, .in_gate = cml_panel_count(cml_kernels_get(), (size_t)n), .h = h};
+  const groups *g = &p->packed->groups;
+  panels s = {.p = p, .first_gate = (size_t)first_gate, .in_gate = g->threes + g->twos + g->ones, .h = h};
   s.count = s.in_gate * (size_t)gate_count;
   cml_parallel(p->pool, s.count, 1, multiply_panels, &s);
 }

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from make_move_cases import Moves
+from make_move_cases import ACTS, Moves, Weights, recur
 from make_op_cases import F16, F32, I32, SPECIAL, sigmoid, softplus, stored, tolerance
 
 NAN, INF = np.nan, np.inf
@@ -541,12 +541,26 @@ def unaligned_grids(f):
               [F.grid_sample(torch.tensor(x), grid, align_corners=False).numpy()], atol=2e-5, note="unaligned")
 
 
+def one_sequence(f):
+    """Layers in halves whose hidden values fill several panels of packed weights, the last in part."""
+    a = {"out": np.tanh, "rec": ACTS["sigmoid"], "cell": np.tanh, "clip": np.inf}
+    for i, (kind, size) in enumerate((("rnn", 40), ("rnn", 72), ("rnn", 104), ("rnn", 136), ("gru", 72), ("lstm", 40))):
+        g = {"rnn": 1, "gru": 3, "lstm": 4}[kind]
+        small = lambda *shape: f.floats(shape, F16, -0.25, 0.25)
+        x, h0, c0, w = small(5, 1, 3), small(1, size), small(1, size), {"w": small(g * size, 3), "r": small(g * size, size), "b": small(g * size)}
+        states, h, c = recur(kind, *(v.astype(np.float64) for v in (x, h0, c0)), Weights(w, False), a, False)
+        args = {"x": x, "initial_h": h0, "weight_ih": w["w"], "weight_hh": w["r"], "bias": w["b"], "output_sequence": np.bool_(True)}
+        if kind == "lstm":
+            args["initial_c"] = c0
+        f.add(kind, 17 + i % 2, args, [np.asarray(o).astype(F16) for o in [np.stack(states), h] + [c] * (kind == "lstm")], atol=1e-3, rtol=2e-3, note="panels")
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("folder")
     a = p.parse_args()
     f = Moves("edges", np.random.default_rng(7), True)
-    for part in (elementwise, reductions, norms, moves, products, convolutions, pools, attention, others, recurrent, untouched_pools, many_points, wild_samples, few_of_many, columns_of_extremes, far_taps, lines_together, unaligned_grids):
+    for part in (elementwise, reductions, norms, moves, products, convolutions, pools, attention, others, recurrent, untouched_pools, many_points, wild_samples, few_of_many, columns_of_extremes, far_taps, lines_together, unaligned_grids, one_sequence):
         part(f)
     f.save(a.folder)
 

@@ -488,17 +488,33 @@ static void test_gemm(void **state) {
           want = fmin(fmax(want, (double)low), (double)high);
           assert_true(fabs((double)c[i * n + j] - want) < 1e-4);
         }
-      if (m == 1 && !accumulate) {
-        k->gemv_panel(n, depth, a, b, half, c);
-        for (size_t j = 0; j < n; j++) {
-          double want = 0;
-          for (size_t d = 0; d < depth; d++) {
-            size_t at = d * k->tile_columns + j;
-            want += (double)a[d] * (double)(half ? cml_f16_to_f32(((cml_f16 *)b)[at]) : ((float *)b)[at]);
-          }
-          assert_true(fabs((double)c[j] - want) < 1e-4);
+    }
+  }
+}
+
+/* Panels of halves, of floats, and of halves before one of floats. */
+static void test_gemv_panels(void **state) {
+  (void)state;
+  const cml_kernels *k;
+  EACH_TABLE(k) {
+    for (int round = 0; round < 200; round++) {
+      const size_t nr = k->tile_columns, depth = between(0, 40);
+      const int floats = rnd() % 2, halves = floats ? (int)between(0, 2) : 1, panels = halves + floats;
+      const size_t n = (size_t)(panels - 1) * nr + between(1, nr);
+      float *x = at_end(0, depth * 4), *y = at_end(2, n * 4);
+      char *b = at_end(1, depth * nr * (size_t)(2 * halves + 4 * floats));
+      double want[3 * 64] = {0};
+      fill(x, depth);
+      for (int p = 0; p < panels; p++)
+        for (size_t i = 0; i < depth * nr; i++) {
+          const cml_f16 h = cml_f16_from_f32(uniform());
+          char *panel = b + (size_t)p * depth * nr * 2;
+          if (p < halves) ((cml_f16 *)(void *)panel)[i] = h;
+          else ((float *)(void *)panel)[i] = cml_f16_to_f32(h);
+          want[(size_t)p * nr + i % nr] += (double)x[i / nr] * (double)cml_f16_to_f32(h);
         }
-      }
+      k->gemv_panels(n, depth, x, b, halves, floats, y);
+      for (size_t j = 0; j < n; j++) assert_true(fabs((double)y[j] - want[j]) < 1e-4);
     }
   }
 }
@@ -1299,7 +1315,7 @@ int main(int argc, char **argv) {
   guard_buffers();
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_f16),  cmocka_unit_test(test_unary), cmocka_unit_test(test_unary_f16), cmocka_unit_test(test_unary_rows), cmocka_unit_test(test_f32_to_i32), cmocka_unit_test(test_compare), cmocka_unit_test(test_binary), cmocka_unit_test(test_remainders), cmocka_unit_test(test_running_sums), cmocka_unit_test(test_binary_f16), cmocka_unit_test(test_same_halves), cmocka_unit_test(test_pow),
-      cmocka_unit_test(test_rows), cmocka_unit_test(test_softmax_rows), cmocka_unit_test(test_lstm_cell), cmocka_unit_test(test_gemm), cmocka_unit_test(test_slim_tile), cmocka_unit_test(test_packed_tile), cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_attend), cmocka_unit_test(test_interpolate), cmocka_unit_test(test_pool_lines), cmocka_unit_test(test_sort), cmocka_unit_test(test_rms_norm), cmocka_unit_test(test_depthwise), cmocka_unit_test(test_channel_sums), cmocka_unit_test(test_fold_rows),
+      cmocka_unit_test(test_rows), cmocka_unit_test(test_softmax_rows), cmocka_unit_test(test_lstm_cell), cmocka_unit_test(test_gemm), cmocka_unit_test(test_gemv_panels), cmocka_unit_test(test_slim_tile), cmocka_unit_test(test_packed_tile), cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_attend), cmocka_unit_test(test_interpolate), cmocka_unit_test(test_pool_lines), cmocka_unit_test(test_sort), cmocka_unit_test(test_rms_norm), cmocka_unit_test(test_depthwise), cmocka_unit_test(test_channel_sums), cmocka_unit_test(test_fold_rows),
       cmocka_unit_test(test_pack_panel), cmocka_unit_test(test_softening), cmocka_unit_test(test_sampling), cmocka_unit_test(test_fourier), cmocka_unit_test(test_fourier_parts), cmocka_unit_test(test_transpose),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
