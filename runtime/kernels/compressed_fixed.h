@@ -104,6 +104,18 @@ VINLINE double cut_palette(const cml_compressed *w, size_t n, int planes, float 
   return ldexp(1, -e) / (double)factor;
 }
 
+/* Of bytes of 6 bits four registers are stored as three, the fourth one in the others' upper bits. */
+VINLINE __m512i upper_bits(__m512i a, __m512i b, __m512i c) {
+  __m512i ab = _mm512_ternarylogic_epi32(_mm512_set1_epi8(3), _mm512_srli_epi16(a, 6), _mm512_srli_epi16(b, 4), 0xca); /* mask ? a : b */
+  return _mm512_ternarylogic_epi32(_mm512_set1_epi8(15), ab, _mm512_srli_epi16(c, 2), 0xca);
+}
+
+/* Register i of such four, the three from p on `apart` bytes from each other. */
+VINLINE __m512i load_sixes(const uint8_t *p, size_t apart, const int i) {
+  __m512i a = _mm512_loadu_si512(p + (i < 3 ? (size_t)i : 0) * apart);
+  return i < 3 ? a : upper_bits(a, _mm512_loadu_si512(p + apart), _mm512_loadu_si512(p + 2 * apart));
+}
+
 /* ---- packed palettes: compressed_lanes.c ---- */
 
 /* Bytes of the packed matrix; 0: this one is used as it is. */

@@ -382,15 +382,6 @@ NIBBLE_SUMS(2, 2)
 NIBBLE_SUMS(3, 1)
 NIBBLE_SUMS(3, 2)
 
-/* Register i of the four that the three of a set hold, from p on; i = 3: their upper bits. */
-VINLINE __m512i load_codes(const uint8_t *p, const int i) {
-  __m512i a = _mm512_loadu_si512(p + (i < 3 ? i : 0) * SETS * REGISTER);
-  if (i < 3) return a;
-  __m512i b = _mm512_loadu_si512(p + SETS * REGISTER), c = _mm512_loadu_si512(p + 2 * SETS * REGISTER);
-  __m512i ab = _mm512_ternarylogic_epi32(_mm512_set1_epi8(3), _mm512_srli_epi16(a, 6), _mm512_srli_epi16(b, 4), 0xca); /* mask ? a : b */
-  return _mm512_ternarylogic_epi32(_mm512_set1_epi8(15), ab, _mm512_srli_epi16(c, 2), 0xca);
-}
-
 /* Adds four elements' products for 16 rows, whose entries' T digits were looked up, with X digits of the elements: of 6 to 9 products of digits those
  * that are not 2^-24 of the largest one's unit. */
 VINLINE void add_products(const int X, const int T, __m512i *acc, const __m512i *t, const __m512i *x) {
@@ -420,7 +411,7 @@ VINLINE void six_products(const int X, const int T, const uint8_t *codes, const 
     CML_UNROLL for (int s = 0; s < SETS; s++) {
       const uint8_t *at = codes + s * REGISTER;
       if (i < 3) ask(at + i * SETS * REGISTER + AHEAD);
-      __m512i code = load_codes(at, i);
+      __m512i code = load_sixes(at, SETS * REGISTER, i);
       CML_UNROLL for (int p = 0; p < T; p++) t[p] = _mm512_permutexvar_epi8(code, table[p][0]);
       add_products(X, T, acc[s], t, x);
     }

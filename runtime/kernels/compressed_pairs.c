@@ -196,8 +196,7 @@ VINLINE void load_indices(const uint8_t *p, __m512i *c) {
     c[i] = _mm512_loadu_si512(p + i * REGISTER);
     __asm__("" : "+v"(c[i]));
   }
-  __m512i ab = _mm512_ternarylogic_epi32(_mm512_set1_epi8(3), _mm512_srli_epi16(c[0], 6), _mm512_srli_epi16(c[1], 4), 0xca); /* mask ? a : b */
-  c[3] = _mm512_ternarylogic_epi32(_mm512_set1_epi8(15), ab, _mm512_srli_epi16(c[2], 2), 0xca);
+  c[3] = upper_bits(c[0], c[1], c[2]);
 }
 
 /* Adds the sums of `rows` rows to y: bytes 0, 1, 2 and 3 of the dwords are 16 rows each. */

@@ -130,15 +130,6 @@ VINLINE void load_digits(const int R, const int kind, const place *at, size_t k,
   CML_UNROLL for (int p = kind <= FOUR; p < PLANES; p++) x[p] = spread_digits(R, at->digits + (code * PLANES + (size_t)p) * at->plane + k);
 }
 
-/* Register i of the four that three hold, as in compressed_lanes.c. */
-VINLINE __m512i load_sixes(const uint8_t *p, const int i) {
-  __m512i a = _mm512_loadu_si512(p + (i < 3 ? i : 0) * SETS * REGISTER);
-  if (i < 3) return a;
-  __m512i b = _mm512_loadu_si512(p + SETS * REGISTER), c = _mm512_loadu_si512(p + 2 * SETS * REGISTER);
-  __m512i ab = _mm512_ternarylogic_epi32(_mm512_set1_epi8(3), _mm512_srli_epi16(a, 6), _mm512_srli_epi16(b, 4), 0xca); /* mask ? a : b */
-  return _mm512_ternarylogic_epi32(_mm512_set1_epi8(15), ab, _mm512_srli_epi16(c, 2), 0xca);
-}
-
 /* Bytes [k, end) of rows that look up codes of up to 6 bits. */
 VINLINE const uint8_t *small_products(const int R, const int bits, const int kind, const place *at, size_t k, size_t end, __m512i acc[SETS][PLANES]) {
   const int codes = (int)tables_codes(bits), registers = (int)tables_registers(bits), stored = (int)tables_stored(bits);
@@ -159,7 +150,7 @@ VINLINE const uint8_t *small_products(const int R, const int bits, const int kin
       CML_UNROLL for (int s = 0; s < SETS; s++) {
         const uint8_t *p = from + s * REGISTER;
         if (i < stored) ask(p + i * SETS * REGISTER + AHEAD);
-        const __m512i bytes = stored == 3 ? load_sixes(p, i) : _mm512_loadu_si512(p);
+        const __m512i bytes = stored == 3 ? load_sixes(p, SETS * REGISTER, i) : _mm512_loadu_si512(p);
         CML_UNROLL for (int j = 0; j < codes; j++) {
           const __m512i code = j && !upper ? _mm512_srli_epi16(bytes, (unsigned)(j * bits)) : bytes;
           __m512i t[PLANES];
