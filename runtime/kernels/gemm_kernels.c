@@ -18,6 +18,9 @@
  * a panel would fill half of a tile, which waits for its loads. */
 enum { MR = CML_TILE_ROWS, NV = CML_TILE_VECTORS, NR = NV * W, WIDE = NV + 1, WIDE_ROWS = CML_TILE_MAX > 6 ? 9 : 4 };
 
+/* A panel's only tile asks for all of the next one: two lines a step where a row of a panel is two. Few rows wait for memory either way, and lose by it. */
+enum { LINE = 64, ASKS_TWO = NR * sizeof(float) > LINE, ASKING_ROWS = 5 };
+
 VINLINE void b_row(const int nv, vf *to, const void *b, bool half, size_t k) {
   UNROLL for (int j = 0; j < nv; j++)
     to[j] = half ? vh_load((const cml_f16 *)b + k * NR + (size_t)j * W) : vf_load((const float *)b + k * NR + (size_t)j * W);
@@ -122,7 +125,7 @@ VINLINE void tile_of(const int rows, const int nv, const bool half, const cml_ti
   vf acc[MR][WIDE];
   const size_t a_stride = t->a_stride, depth = t->depth;
   const char *b = t->b, *ask = t->ask ? t->ask : b;
-  const size_t ask_step = t->ask ? t->ask_step : 0;
+  const size_t ask_step = t->ask ? t->ask_step : 0, ask_more = ask_step > LINE ? LINE : 0;
   float *widened = half && nv == NV ? t->widened : NULL;
   begin(rows, nv, acc, t);
   for (size_t s = 0; s < t->stretches; s++, b += depth * NR * (half ? 2 : 4)) {
@@ -132,6 +135,7 @@ VINLINE void tile_of(const int rows, const int nv, const bool half, const cml_ti
     for (size_t k = 0; k < depth; k++, ask += ask_step) {
       vf bv[WIDE];
       __builtin_prefetch(ask, 0, 2);
+      if (ASKS_TWO && !half && rows >= ASKING_ROWS) __builtin_prefetch(ask + ask_more, 0, 2);
       b_row(nv < WIDE ? nv : NV, bv, b, half, k);
       if (nv == WIDE) bv[NV] = b_one(b + t->b_panel, half, k);
       if (half && nv == NV && widened) {
