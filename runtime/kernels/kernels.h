@@ -184,13 +184,13 @@ typedef struct cml_plane_points {
 typedef enum cml_pool_fold { CML_POOL_MAX, CML_POOL_SUM, CML_POOL_SQUARES } cml_pool_fold;
 enum { CML_POOL_APART = 48 }; /* two vectors of 16 floats, and what is left of one */
 /* A line of windows: `taps` rows, half or float, of `width` elements, with `before` elements of padding before them and as many as it takes behind.
- * y[i], half or float, = the fold of all rows' elements [i * stride - before, + kernel), a sum divided by counts[i] * counted_rows where there are counts. */
+ * y[i], half or float, = the fold of all rows' elements [i * stride - before, + kernel), times scales[i] * scale where there are scales. */
 typedef struct cml_pool_line {
   bool half;
   size_t taps, width, before, kernel, stride, outputs;
   const void *const *rows;
-  const float *counts;
-  float counted_rows;
+  const float *scales;
+  float scale;
   void *y;
 } cml_pool_line;
 enum { CML_SORT_COLUMNS = 64 };
@@ -335,13 +335,13 @@ typedef struct cml_kernels {
                           size_t row, size_t rows, size_t columns);
 
   /* One output pixel of a pooling with the channels last, x and y half or float: y[c] = maximum (NaN when one is) of x[t][c], or
-   * their sum / divisor. taps > 0. */
+   * their sum times 1 / divisor. taps > 0. */
   void (*pool_pixel)(bool max, bool half, size_t taps, const void *const *x, size_t channels, float divisor, void *y);
   /* Pooling of planes, in two steps. Rows of a window, half or float, of `width` elements become a line: line[i] = the fold of rows[t][i], and of line[i]
-   * where it is `begun`; a maximum is NaN when one is. Then y[i], half or float, = the fold of line[i * stride + v] over v < kernel, divided by
-   * counts[i] * rows where there are counts; the root where the line is one of squares. CML_POOL_APART floats behind what the outputs read are read as well. */
+   * where it is `begun`; a maximum is NaN when one is. Then y[i], half or float, = the fold of line[i * stride + v] over v < kernel, times
+   * scales[i] * scale where there are scales; the root where the line is one of squares. CML_POOL_APART floats behind what the outputs read are read as well. */
   void (*pool_rows)(cml_pool_fold fold, bool half, size_t taps, const void *const *rows, size_t width, bool begun, float *line);
-  void (*pool_line)(cml_pool_fold fold, const float *line, size_t kernel, size_t stride, size_t outputs, const float *counts, float rows, bool half, void *y);
+  void (*pool_line)(cml_pool_fold fold, const float *line, size_t kernel, size_t stride, size_t outputs, const float *scales, float scale, bool half, void *y);
   /* Both steps in registers: strides 1 and 2, lines of a vector and more, kernels of up to stride vectors. False, and nothing done: it is none such. */
   bool (*pool_slide)(cml_pool_fold fold, const cml_pool_line *line);
   /* Sampling, n <= CML_SAMPLES. Neighbours of coordinates along an axis of `size` > 0 elements (at: as many as whole vectors have, any

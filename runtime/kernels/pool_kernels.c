@@ -18,7 +18,7 @@ VINLINE void store_at(void *p, bool half, size_t i, vf x, size_t n) {
 }
 
 /* `vectors` of them side by side: as many chains of operations. */
-VINLINE void pool_vectors(const int vectors, const bool max, const bool half, size_t taps, const void *const *x, size_t c, size_t n, float divisor, void *y) {
+VINLINE void pool_vectors(const int vectors, const bool max, const bool half, size_t taps, const void *const *x, size_t c, size_t n, vf scale, void *y) {
   vf acc[4];
   for (int v = 0; v < vectors; v++) acc[v] = load_at(x[0], half, c + (size_t)v * W, n);
   for (size_t t = 1; t < taps; t++)
@@ -26,14 +26,15 @@ VINLINE void pool_vectors(const int vectors, const bool max, const bool half, si
       vf a = load_at(x[t], half, c + (size_t)v * W, n);
       acc[v] = max ? vf_max_nan(a, acc[v]) : acc[v] + a;
     }
-  for (int v = 0; v < vectors; v++) store_at(y, half, c + (size_t)v * W, max ? acc[v] : acc[v] / divisor, n);
+  for (int v = 0; v < vectors; v++) store_at(y, half, c + (size_t)v * W, max ? acc[v] : acc[v] * scale, n);
 }
 
 VINLINE void pool_channels(const bool max, const bool half, size_t taps, const void *const *x, size_t channels, float divisor, void *y) {
+  const vf scale = vf_set1(1 / divisor); /* a division takes as long as the sum */
   size_t c = 0;
-  for (; c + 4 * W <= channels; c += 4 * W) pool_vectors(4, max, half, taps, x, c, W, divisor, y);
-  for (; c + W <= channels; c += W) pool_vectors(1, max, half, taps, x, c, W, divisor, y);
-  if (c < channels) pool_vectors(1, max, half, taps, x, c, channels - c, divisor, y);
+  for (; c + 4 * W <= channels; c += 4 * W) pool_vectors(4, max, half, taps, x, c, W, scale, y);
+  for (; c + W <= channels; c += W) pool_vectors(1, max, half, taps, x, c, W, scale, y);
+  if (c < channels) pool_vectors(1, max, half, taps, x, c, channels - c, scale, y);
 }
 
 static void pool_pixel(bool max, bool half, size_t taps, const void *const *x, size_t channels, float divisor, void *y) {
@@ -87,11 +88,11 @@ VINLINE vf fold_line(const cml_pool_fold f, const float *line, size_t kernel, si
   return sum;
 }
 
-static void pool_line(cml_pool_fold f, const float *line, size_t kernel, size_t stride, size_t outputs, const float *counts, float rows, bool half, void *y) {
+static void pool_line(cml_pool_fold f, const float *line, size_t kernel, size_t stride, size_t outputs, const float *scales, float scale, bool half, void *y) {
   for (size_t i = 0; i < outputs; i += W) {
     const size_t n = outputs - i;
     vf sum = f == CML_POOL_MAX ? fold_line(CML_POOL_MAX, line, kernel, stride, i, n) : fold_line(CML_POOL_SUM, line, kernel, stride, i, n);
-    if (counts) sum /= load_at(counts, false, i, n) * rows;
+    if (scales) sum *= load_at(scales, false, i, n) * scale;
     if (f == CML_POOL_SQUARES) sum = vf_sqrt(sum);
     store_at(y, half, i, sum, n);
   }
@@ -135,7 +136,7 @@ VINLINE void slide_windows(const cml_pool_fold f, const bool half, const size_t 
       if (stride == 2 && v + 1 < kernel) sum = fold_tap(along, sum, vf_slide(here[1], next[1], v / stride));
     }
     const size_t n = l->outputs - i;
-    if (l->counts) sum /= load_at(l->counts, false, i, n) * l->counted_rows;
+    if (l->scales) sum *= load_at(l->scales, false, i, n) * l->scale;
     if (f == CML_POOL_SQUARES) sum = vf_sqrt(sum);
     store_at(l->y, half, i, sum, n);
   }

@@ -1,6 +1,7 @@
 /* max_pool, avg_pool, l2_pool over one to three spatial dimensions, channels first or (made by passes) last.
  *
- * Channels last, a window's pixels are vectors of channels that are combined one after the other. Channels first, each plane
+ * Channels last, a window's pixels are vectors of channels that are combined one after the other; where windows overlap along a row (stride 1) its
+ * rows are combined to one first, and that with itself, a pixel further for each tap. Channels first, each plane
  * is pooled along one dimension after the other, which a window's maximum and sum allow: first along the rows' direction into a
  * buffer, then along the columns. Planes so small that a line is less than a few vectors are transposed first, many at once: then a
  * pixel is a vector of planes. */
@@ -93,13 +94,32 @@ static uint64_t small_floats(const cml_windows *w) {
   return (uint64_t)(w->in[0] * w->in[1] * w->in[2] + w->in[2] + 2 * w->out[0] * w->out[1] * w->out[2]) * planes_together(w);
 }
 
+/* Channels last, windows that overlap along a row: so many outputs of a row at a time, for a combined row that stays in the first-level cache. */
+enum { SLIDE_FLOATS = 4096 };
+
+static bool slides(const pool_call *p) { return p->last && p->kind != POOL_L2 && p->w.stride[2] == 1 && p->w.kernel[2] > 1 && p->w.kernel[2] <= TAPS; }
+
+static int64_t slide_parts(const pool_call *p) {
+  int64_t most = SLIDE_FLOATS / (int64_t)(p->channels + 1);
+  if (most < p->w.kernel[2]) most = p->w.kernel[2];
+  return (p->w.out[2] + most - 1) / most;
+}
+
+static int64_t slide_outputs(const pool_call *p) {
+  const int64_t parts = slide_parts(p);
+  return parts ? (p->w.out[2] + parts - 1) / parts : 0;
+}
+
+static void join_untouched(pool_call *p);
+
 /* Floats of scratch for each of two parts, in either form. */
 static uint64_t part_floats(const pool_call *p) {
   uint64_t plane = 1;
-  if (p->last) return (uint64_t)p->channels;
   for (int d = 0; d < p->w.dims; d++) plane *= (uint64_t)p->w.in[d];
   pool_call three = *p;
   to_three(&three);
+  join_untouched(&three);
+  if (three.last) return (uint64_t)three.channels * (slides(&three) ? (uint64_t)(slide_outputs(&three) + three.w.kernel[2]) : 1);
   uint64_t line = (uint64_t)line_floats(&three.w);
   if ((uint64_t)three.w.out[2] > line) line = (uint64_t)three.w.out[2];
   uint64_t most = plane > line ? plane : line, small = small_planes(&three) ? (small_floats(&three.w) + 1) / 2 : 0;
@@ -225,9 +245,65 @@ static void pixels_last(void *context, size_t thread, size_t begin, size_t end) 
   }
 }
 
+/* Outputs [begin, end) of a row of windows; o: their depth and row. line: the combined rows, with what changes nothing outside the image. */
+static void slide_row(const pool_job *j, int64_t image, const int64_t *o, int64_t begin, int64_t end, float *line, float *sums, char *y) {
+  const pool_call *p = j->p;
+  const cml_windows *w = &p->w;
+  const cml_pool_fold fold = p->kind == POOL_MAX ? CML_POOL_MAX : CML_POOL_SUM;
+  const size_t n = p->channels, size = p->half ? 2 : 4, outputs = (size_t)(end - begin);
+  const int64_t from = begin - w->before[2], to = from + end - begin + w->kernel[2] - 1;
+  int64_t first = from < 0 ? 0 : from, last = to < w->in[2] ? to : w->in[2], b[3], e[3], counted[3];
+  if (last < first) first = last = to;
+  for (size_t i = 0; i < (size_t)(first - from) * n; i++) line[i] = p->kind == POOL_MAX ? -INFINITY : 0;
+  for (size_t i = (size_t)(last - from) * n; i < (size_t)(to - from) * n; i++) line[i] = p->kind == POOL_MAX ? -INFINITY : 0;
+  for (int d = 0; d < 2; d++) window(w, d, o[d], &b[d], &e[d], &counted[d]);
+  const void *taps[TAPS];
+  size_t count = 0;
+  bool begun = false;
+  for (int64_t d = b[0]; d < e[0] && last > first; d++)
+    for (int64_t h = b[1]; h < e[1]; h++) {
+      if (count == TAPS) j->k->pool_rows(fold, p->half, count, taps, (size_t)(last - first) * n, begun, line + (size_t)(first - from) * n), count = 0, begun = true;
+      taps[count++] = j->x + (size_t)(((image * w->in[0] + d) * w->in[1] + h) * w->in[2] + first) * n * size;
+    }
+  j->k->pool_rows(fold, p->half, count, taps, (size_t)(last - first) * n, begun, line + (size_t)(first - from) * n);
+  const bool direct = !p->half && j->pixel == n;
+  float *z = direct ? (float *)(void *)y : sums;
+  for (int64_t v = 0; v < w->kernel[2]; v++) taps[v] = line + (size_t)v * n;
+  j->k->pool_rows(fold, false, (size_t)w->kernel[2], taps, outputs * n, false, z);
+  const int64_t rows = p->exclude ? (e[0] - b[0]) * (e[1] - b[1]) : counted[0] * counted[1];
+  for (int64_t v = begin, same; p->kind == POOL_AVERAGE && v < end; v = same) { /* neighbours of the same size together */
+    window(w, 2, v, &b[2], &e[2], &counted[2]);
+    const int64_t columns = p->exclude ? e[2] - b[2] : counted[2];
+    for (same = v + 1; same < end; same++) {
+      window(w, 2, same, &b[2], &e[2], &counted[2]);
+      if ((p->exclude ? e[2] - b[2] : counted[2]) != columns) break;
+    }
+    float *part = z + (size_t)(v - begin) * n;
+    j->k->binary_scalar(CML_BINARY_MUL, part, 1 / (float)(rows * columns), false, part, (size_t)(same - v) * n);
+  }
+  const size_t lines = j->pixel == n ? 1 : outputs, each = outputs / lines * n;
+  for (size_t i = 0; i < lines && !direct; i++) {
+    char *at = y + i * j->pixel * size;
+    if (p->half) j->k->f32_to_f16(z + i * n, (cml_f16 *)(void *)at, each);
+    else memcpy(at, z + i * n, each * 4);
+  }
+}
+
+static void rows_last(void *context, size_t thread, size_t begin, size_t end) {
+  const pool_job *j = context;
+  const cml_windows *w = &j->p->w;
+  const size_t outputs = (size_t)slide_outputs(j->p), parts = (size_t)slide_parts(j->p);
+  float *line = (float *)(void *)(j->scratch + thread * j->slot), *sums = line + (outputs + (size_t)w->kernel[2]) * j->p->channels;
+  for (size_t i = begin; i < end; i++) {
+    const int64_t row = (int64_t)(i / parts), first = (int64_t)(i % parts * outputs), last = first + (int64_t)outputs < w->out[2] ? first + (int64_t)outputs : w->out[2];
+    const int64_t o[2] = {row / w->out[1] % w->out[0], row % w->out[1]};
+    if (first < last) slide_row(j, row / w->out[1] / w->out[0], o, first, last, line, sums, j->y + (size_t)(row * w->out[2] + first) * j->pixel * (j->p->half ? 2 : 4));
+  }
+}
+
 /* Lines of planes: the rows of a window are combined to one line, with what stands for padding around it, and that line with itself,
  * shifted; in registers where the kernel can. A line of output is a unit of work. */
-static void pool_line(const pool_job *j, int64_t plane, const int64_t *o, float *line, const float *counts, void *to) {
+static void pool_line(const pool_job *j, int64_t plane, const int64_t *o, float *line, const float *scales, void *to) {
   static const cml_pool_fold folds[] = {[POOL_MAX] = CML_POOL_MAX, [POOL_AVERAGE] = CML_POOL_SUM, [POOL_L2] = CML_POOL_SQUARES};
   const pool_call *p = j->p;
   const cml_windows *w = &p->w;
@@ -239,32 +315,32 @@ static void pool_line(const pool_job *j, int64_t plane, const int64_t *o, float 
   bool begun = false;
   int64_t b[3], e[3], counted[3];
   for (int d = 0; d < 2; d++) window(w, d, o[d], &b[d], &e[d], &counted[d]);
-  const float counted_rows = (float)(p->exclude ? (e[0] - b[0]) * (e[1] - b[1]) : counted[0] * counted[1]);
+  const float scale = 1 / (float)(p->exclude ? (e[0] - b[0]) * (e[1] - b[1]) : counted[0] * counted[1]);
   for (int64_t d = b[0]; d < e[0]; d++)
     for (int64_t h = b[1]; h < e[1]; h++) {
       if (n == TAPS) j->k->pool_rows(fold, p->half, n, rows, width, begun, inside), n = 0, begun = true;
       rows[n++] = j->x + (size_t)((plane * w->in[0] + d) * w->in[1] + h) * row;
     }
   const cml_pool_line l = {.half = p->half, .taps = n, .width = width, .before = (size_t)w->before[2], .kernel = (size_t)w->kernel[2],
-                           .stride = (size_t)w->stride[2], .outputs = (size_t)w->out[2], .rows = rows, .counts = counts, .counted_rows = counted_rows, .y = to};
+                           .stride = (size_t)w->stride[2], .outputs = (size_t)w->out[2], .rows = rows, .scales = scales, .scale = scale, .y = to};
   if (!begun && j->k->pool_slide(fold, &l)) return;
   j->k->pool_rows(fold, p->half, n, rows, width, begun, inside);
-  j->k->pool_line(fold, line, l.kernel, l.stride, l.outputs, counts, counted_rows, p->half, to);
+  j->k->pool_line(fold, line, l.kernel, l.stride, l.outputs, scales, scale, p->half, to);
 }
 
 static void lines(void *context, size_t thread, size_t begin, size_t end) {
   const pool_job *j = context;
   const cml_windows *w = &j->p->w;
   const size_t floats = line_floats(w), bytes = (size_t)w->out[2] * (j->p->half ? 2 : 4);
-  float *line = (float *)(void *)(j->scratch + thread * j->slot), *counts = line + floats;
+  float *line = (float *)(void *)(j->scratch + thread * j->slot), *scales = line + floats;
   for (size_t i = 0; i < floats; i++) line[i] = j->p->kind == POOL_MAX ? -INFINITY : 0;
   for (int64_t v = 0, from, to, all; v < w->out[2]; v++) {
     window(w, 2, v, &from, &to, &all);
-    counts[v] = (float)(j->p->exclude ? to - from : all);
+    scales[v] = 1 / (float)(j->p->exclude ? to - from : all);
   }
   int64_t at = (int64_t)begin / w->out[1], plane = at / w->out[0], o[2] = {at % w->out[0], (int64_t)begin % w->out[1]};
   for (size_t i = begin; i < end; i++) {
-    pool_line(j, plane, o, line, j->p->kind == POOL_AVERAGE ? counts : NULL, j->y + i * bytes);
+    pool_line(j, plane, o, line, j->p->kind == POOL_AVERAGE ? scales : NULL, j->y + i * bytes);
     if (++o[1] < w->out[1]) continue;
     o[1] = 0;
     if (++o[0] == w->out[0]) o[0] = 0, plane++;
@@ -346,7 +422,8 @@ static cml_status run(cml_call *c, cml_error *err) {
   pool_job j = {cml_kernels_get(), &p, cml_arg(c, X)->data, c->outs[0]->data, c->scratch, (2 * one * 4 + 127) & ~(size_t)63,
                 c->out_row ? (size_t)c->out_row : p.channels};
   size_t pixels = (size_t)(p.w.out[0] * p.w.out[1] * p.w.out[2]);
-  if (p.last) cml_parallel_with_thread(c->pool, p.batch * pixels, 16, pixels_last, &j);
+  if (slides(&p)) cml_parallel_with_thread(c->pool, p.batch * (size_t)(p.w.out[0] * p.w.out[1] * slide_parts(&p)), 1 + 2048 / ((size_t)slide_outputs(&p) * p.channels + 1), rows_last, &j);
+  else if (p.last) cml_parallel_with_thread(c->pool, p.batch * pixels, 16, pixels_last, &j);
   else if (small_planes(&p)) cml_parallel_with_thread(c->pool, (p.batch * p.channels + UNIT - 1) / UNIT, 1 + 256 / (size_t)(1 + p.w.in[0] * p.w.in[1] * p.w.in[2]), planes_at_once, &j);
   else cml_parallel_with_thread(c->pool, p.batch * p.channels * (size_t)(p.w.out[0] * p.w.out[1]), 1 + 4096 / (size_t)(p.w.out[2] + 1), lines, &j);
   return CML_OK;

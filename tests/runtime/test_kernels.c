@@ -652,11 +652,11 @@ static void test_pool_lines(void **state) {
       size_t taps = between(1, 5), width = between(1, 70), kernel = between(1, width < 6 ? width : 6), stride = between(1, 4), before = between(0, kernel - 1);
       size_t outputs = (before + width + between(0, kernel - 1) - kernel) / stride + 1, size = rnd() % 2 ? 2 : 4;
       cml_pool_fold fold = (cml_pool_fold)(rnd() % 3);
-      float line[200], wide[5][70], counts[80];
+      float line[200], wide[5][70], scales[80];
       const void *rows[5];
       void *y = at_end(0, outputs * size);
-      fill(counts, 80);
-      for (size_t i = 0; i < 80; i++) counts[i] = 1 + fabsf(counts[i]);
+      fill(scales, 80);
+      for (size_t i = 0; i < 80; i++) scales[i] = 1 + fabsf(scales[i]);
       for (size_t i = 0; i < 200; i++) line[i] = fold == CML_POOL_MAX ? -INFINITY : 0;
       char *x = at_end(1, taps * width * size);
       for (size_t t = 0; t < taps; t++) {
@@ -670,15 +670,15 @@ static void test_pool_lines(void **state) {
       size_t first = between(0, taps); /* in two calls */
       k->pool_rows(fold, size == 2, first, rows, width, false, line + before);
       k->pool_rows(fold, size == 2, taps - first, rows + first, width, true, line + before);
-      bool divided = fold == CML_POOL_SUM && rnd() % 2;
+      bool scaled = fold == CML_POOL_SUM && rnd() % 2;
       float *at = at_end(2, outputs * 4);
-      memcpy(at, counts, outputs * 4);
+      memcpy(at, scales, outputs * 4);
       const cml_pool_line slid = {.half = size == 2, .taps = taps, .width = width, .before = before, .kernel = kernel, .stride = stride, .outputs = outputs,
-                                  .rows = rows, .counts = divided ? at : NULL, .counted_rows = 2, .y = y};
+                                  .rows = rows, .scales = scaled ? at : NULL, .scale = .5f, .y = y};
       for (int way = 0; way < 2; way++) { /* in two steps, and in registers */
         if (way) memset(y, 0, outputs * size);
         if (way && !k->pool_slide(fold, &slid)) break;
-        if (!way) k->pool_line(fold, line, kernel, stride, outputs, divided ? at : NULL, 2, size == 2, y);
+        if (!way) k->pool_line(fold, line, kernel, stride, outputs, scaled ? at : NULL, .5f, size == 2, y);
         for (size_t o = 0; o < outputs; o++) {
           double want = fold == CML_POOL_MAX ? -INFINITY : 0;
           for (size_t t = 0; t < taps; t++)
@@ -687,7 +687,7 @@ static void test_pool_lines(void **state) {
               double e = (double)wide[t][o * stride + v - before];
               want = fold == CML_POOL_MAX ? fmax(want, e) : fold == CML_POOL_SUM ? want + e : want + e * e;
             }
-          if (divided) want /= (double)counts[o] * 2;
+          if (scaled) want *= (double)scales[o] * .5;
           if (fold == CML_POOL_SQUARES) want = sqrt(want);
           double got = size == 2 ? (double)cml_f16_to_f32(((cml_f16 *)y)[o]) : (double)((float *)y)[o];
           assert_true(isinf(want) ? got == want : fabs(got - want) <= (size == 2 ? 1e-3 : 1e-5) * (1 + fabs(want)) * (fold == CML_POOL_MAX ? 1 : (double)(taps * kernel)));

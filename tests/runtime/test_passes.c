@@ -310,6 +310,28 @@ static void joined(void) {
   spaced = 0;
 }
 
+/* Windows that overlap along rows longer than are pooled at once, with the channels last. */
+static void overlapping(void) {
+  start("[2, 8, 5, 70]");
+  word("custom", "custom");
+  word("valid", "valid");
+  flag("yes", "true");
+  flag("no", "false");
+  ints("one", "[2]", "[1, 1]");
+  ints("down", "[2]", "[2, 1]");
+  ints("three", "[2]", "[3, 3]");
+  ints("wide", "[2]", "[2, 5]");
+  ints("pad1", "[4]", "[1, 1, 1, 1]");
+  ints("uneven", "[4]", "[1, 0, 1, 3]");
+  constant("w", "[136, 8, 1, 1]");
+  op("[2, 136, 5, 70]", "c", "conv(x = x, weight = w, pad_type = valid)");
+  op("[2, 136, 5, 70]", "most", "max_pool(x = c, kernel_sizes = three, strides = one, pad_type = custom, pad = pad1, ceil_mode = no)");
+  op("[2, 136, 5, 70]", "mean", "avg_pool(x = most, kernel_sizes = three, strides = one, pad_type = custom, pad = pad1, ceil_mode = no, exclude_padding_from_average = yes)");
+  op("[2, 136, 3, 70]", "all", "avg_pool(x = mean, kernel_sizes = wide, strides = down, pad_type = custom, pad = uneven, ceil_mode = no, exclude_padding_from_average = no)");
+  finish("all");
+  same_with_and_without((const int64_t[]){2, 8, 5, 70}, 4, "epilogues,layout", "cml_max_pool_last");
+}
+
 /* Images made larger, padded, repeated and cut between convolutions keep their channels last: no conversion but at the program's ends. */
 static void moved(void) {
   start("[2, 3, 7, 9]");
@@ -1407,6 +1429,7 @@ static void test_window_attention(void **state) { (void)state, each_type(window_
 static void test_affine_vectors(void **state) { (void)state, each_type(affine_vectors); }
 static void test_affine_runs(void **state) { (void)state, each_type(affine_runs); }
 static void test_moved(void **state) { (void)state, each_type(moved); }
+static void test_overlapping(void **state) { (void)state, each_type(overlapping); }
 static void test_volumes(void **state) { (void)state, each_type(volumes); }
 static void test_large(void **state) { (void)state, each_type(large); }
 static void test_scales(void **state) { (void)state, each_type(scales); }
@@ -1451,7 +1474,7 @@ static void test_unknown_pass_is_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_convolutions), cmocka_unit_test(test_joined), cmocka_unit_test(test_planes), cmocka_unit_test(test_pairs), cmocka_unit_test(test_transposed), cmocka_unit_test(test_moved), cmocka_unit_test(test_affine_vectors), cmocka_unit_test(test_affine_runs), cmocka_unit_test(test_large), cmocka_unit_test(test_volumes), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_channel_norm), cmocka_unit_test(test_attention), cmocka_unit_test(test_turned_attention), cmocka_unit_test(test_broadcast_attention), cmocka_unit_test(test_selected_attention), cmocka_unit_test(test_window_attention), cmocka_unit_test(test_pads), cmocka_unit_test(test_unfolded), cmocka_unit_test(test_spread),
+      cmocka_unit_test(test_convolutions), cmocka_unit_test(test_joined), cmocka_unit_test(test_planes), cmocka_unit_test(test_pairs), cmocka_unit_test(test_transposed), cmocka_unit_test(test_moved), cmocka_unit_test(test_overlapping), cmocka_unit_test(test_affine_vectors), cmocka_unit_test(test_affine_runs), cmocka_unit_test(test_large), cmocka_unit_test(test_volumes), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_channel_norm), cmocka_unit_test(test_attention), cmocka_unit_test(test_turned_attention), cmocka_unit_test(test_broadcast_attention), cmocka_unit_test(test_selected_attention), cmocka_unit_test(test_window_attention), cmocka_unit_test(test_pads), cmocka_unit_test(test_unfolded), cmocka_unit_test(test_spread),
       cmocka_unit_test(test_attention_views), cmocka_unit_test(test_shared_heads), cmocka_unit_test(test_constant_matrices), cmocka_unit_test(test_log_softmax), cmocka_unit_test(test_chains),
       cmocka_unit_test(test_norms_and_gates), cmocka_unit_test(test_moved_last), cmocka_unit_test(test_recurrent), cmocka_unit_test(test_sequences), cmocka_unit_test(test_directions),
       cmocka_unit_test(test_linear),       cmocka_unit_test(test_an_infinite_norm_stays), cmocka_unit_test(test_unknown_pass_is_refused),
