@@ -10,7 +10,7 @@
 enum {
   RING_BYTES = 192 << 10, /* of rows that a thread holds, about */
   MOST_RING = 512 << 10,
-  UNITS = 3,              /* that each thread gets, at least */
+  UNITS = 3,              /* of channels that each thread gets, where there are as many */
   DEPTHWISE_COST = 4,     /* of a depthwise multiply-add, in those of a tile */
   SERIAL_BELOW = 400000   /* multiply-adds */
 };
@@ -26,6 +26,18 @@ typedef struct layout {
 
 static int64_t rows_for(const cml_conv *v, int64_t outputs) { return (outputs - 1) * v->stride[1] + (v->kernel[1] - 1) * v->dilation[1] + 1; }
 
+/* Rows of a band. Each makes rows that its neighbours make, too, so that more bands are more work; fewer leave more to wait for at the end, a quarter
+ * of a band about. Making a row counts as much as convolving one. */
+static int64_t band_rows(const cml_conv *v, size_t units, size_t threads) {
+  int64_t best = v->out[1];
+  for (size_t bands = 1, least_cost = SIZE_MAX; threads > 1 && bands <= least((size_t)v->out[1], 2 * UNITS * threads); bands++) {
+    int64_t band = (v->out[1] + (int64_t)bands - 1) / (int64_t)bands, made = rows_for(v, band) < v->in[1] ? rows_for(v, band) : v->in[1];
+    size_t cost = (4 * ((bands * units + threads - 1) / threads) + 1) * (size_t)(made + band);
+    if (cost < least_cost) least_cost = cost, best = band;
+  }
+  return best;
+}
+
 static void lay_out(const cml_kernels *k, const cml_conv *v, size_t threads, layout *l) {
   size_t nr = k->tile_columns, panels = cml_panel_count(k, v->channels), panel_row = (size_t)v->in[2] * nr * 4;
   int64_t least_rows = rows_for(v, 1) < v->in[1] ? rows_for(v, 1) : v->in[1];
@@ -36,8 +48,7 @@ static void lay_out(const cml_kernels *k, const cml_conv *v, size_t threads, lay
   l->chunk = (panels + l->chunks - 1) / l->chunks * nr;
   l->chunks = (v->channels + l->chunk - 1) / l->chunk;
   l->chunk = least(l->chunk, v->channels);
-  int64_t wanted = threads > 1 ? (int64_t)((UNITS * threads + l->chunks * v->batch - 1) / (l->chunks * v->batch)) : 1;
-  l->band = (v->out[1] + wanted - 1) / wanted;
+  l->band = band_rows(v, l->chunks * v->batch, threads);
   l->row = (size_t)v->in[2] * l->chunk;
   int64_t room = (int64_t)(RING_BYTES / (l->row * 4 + 1));
   l->strip = room > rows_for(v, 1) ? (room - rows_for(v, 1)) / v->stride[1] + 1 : 1;
