@@ -49,12 +49,6 @@ VINLINE vf clamped(vf x, vf low, vf high) { return vf_min(vf_max(x, low), high);
 
 /* ---- the product ---- */
 
-VINLINE vi vi_load(const void *p) {
-  vi x;
-  memcpy(&x, p, sizeof x);
-  return x;
-}
-
 #if defined(__AVX512VNNI__)
 VINLINE void split_weights(vi *w, vi all) { w[0] = all; }
 VINLINE void split_bytes(vi *x, vi all) { x[0] = all; }

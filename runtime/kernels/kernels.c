@@ -34,6 +34,7 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
     cml_fill_fourier64_##variant(k);           \
     cml_fill_compressed_##variant(k);          \
     cml_fill_integer_##variant(k);             \
+    cml_fill_int32_##variant(k);               \
   } while (0)
 
 #if defined(CML_HAVE_X86_KERNELS) || defined(CML_HAVE_NEON_KERNELS)

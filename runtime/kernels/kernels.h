@@ -208,8 +208,10 @@ typedef struct cml_kernels {
   void (*f16_to_f32)(const cml_f16 *x, float *y, size_t n);
   void (*f32_to_f16)(const float *x, cml_f16 *y, size_t n); /* to nearest even */
   void (*f32_to_i32)(const float *x, int32_t *y, size_t n); /* toward zero; NaN gives 0, what does not fit the nearest that does */
+  void (*i32_to_f32)(const int32_t *x, float *y, size_t n);
   void (*bytes_to_f32)(const uint8_t *x, float *y, size_t n);
   void (*compare)(cml_comparison c, const float *x, const float *y, uint8_t *to, size_t n); /* 1: so it is; 0: not, or one is NaN and c not NOT_EQUAL */
+  void (*compare_i32)(cml_comparison c, const int32_t *x, const int32_t *y, uint8_t *to, size_t n);
   void (*bf16_to_f32)(const uint16_t *x, float *y, size_t n);
   void (*f32_to_bf16)(const float *x, uint16_t *y, size_t n);
 
@@ -218,12 +220,15 @@ typedef struct cml_kernels {
   /* y[r * y_stride + c] = f(x[r * x_stride + c]), y in halves when half: the end of a block of sums */
   void (*unary_rows)(cml_unary f, size_t rows, size_t columns, const float *x, size_t x_stride, void *y, size_t y_stride, bool half, float a, float b);
   void (*binary)(cml_binary f, const float *x1, const float *x2, float *y, size_t n);
+  /* Integers wrap. DIV is rounded toward zero, FLOOR_DIV and MOD are NumPy's; all three give 0 for a divisor of 0. Not POW. */
+  void (*binary_i32)(cml_binary f, const int32_t *x1, const int32_t *x2, int32_t *y, size_t n);
   void (*binary_f16)(cml_binary f, const cml_f16 *x1, const cml_f16 *x2, cml_f16 *y, size_t n);
   /* y = x1 f s, or s f x1 when reversed */
   void (*binary_scalar)(cml_binary f, const float *x, float s, bool reversed, float *y, size_t n);
   void (*binary_scalar_f16)(cml_binary f, const cml_f16 *x, float s, bool reversed, cml_f16 *y, size_t n);
-  /* sums[i] += x[i] and y[i] what that gave, or what was there before; sums: n rounded up to a whole number of vectors */
-  void (*running_sums)(size_t n, const float *x, double *sums, bool before, float *y);
+  /* Row after row, `stride` elements apart, floats or halves: sums[i] += x[i] and y[i] what that gave, or what was there before; sums: n rounded up to
+   * a whole number of vectors */
+  void (*running_sums)(size_t rows, size_t n, const void *x, void *y, bool half, ptrdiff_t stride, double *sums, bool before);
 
   float (*sum)(const float *x, size_t n);
   float (*max)(const float *x, size_t n);  /* -inf for n 0; NaN when there is one */

@@ -16,7 +16,8 @@
   void cml_fill_fourier_##variant(cml_kernels *k); \
   void cml_fill_fourier64_##variant(cml_kernels *k); \
   void cml_fill_compressed_##variant(cml_kernels *k); \
-  void cml_fill_integer_##variant(cml_kernels *k);
+  void cml_fill_integer_##variant(cml_kernels *k); \
+  void cml_fill_int32_##variant(cml_kernels *k);
 
 CML_KERNEL_FILLS(portable)
 CML_KERNEL_FILLS(avx2)

@@ -252,6 +252,12 @@ VINLINE void vh_store_n(cml_f16 *p, vf x, size_t n) {
 }
 #endif
 
+/* 32-bit integers of memory; only bits are moved. */
+VINLINE vi vi_load(const void *p) { return (vi)vf_load(p); }
+VINLINE vi vi_load_n(const void *p, size_t n) { return (vi)vf_load_n(p, n); }
+VINLINE void vi_store(void *p, vi x) { vf_store(p, (vf)x); }
+VINLINE void vi_store_n(void *p, vi x, size_t n) { vf_store_n(p, (vf)x, n); }
+
 /* Unsigned bytes of memory to lanes and back, which hold values of a byte. */
 #if defined(__AVX512F__)
 VINLINE vi bytes_load(const uint8_t *p) { return (vi)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)); }
@@ -278,6 +284,24 @@ VINLINE void bytes_store(uint8_t *p, vi x) {
 VINLINE vi bytes_load(const uint8_t *p) { return bytes_load_n(p, W); }
 VINLINE void bytes_store(uint8_t *p, vi x) { bytes_store_n(p, x, W); }
 #endif
+#endif
+
+/* A vector's lanes as doubles in two registers: for sums over a loop, where compilers keep a vd in memory. */
+typedef double vd_half __attribute__((vector_size(W * 4)));
+#if defined(__AVX512F__)
+VINLINE vd_half vf_low_double(vf x) { return (vd_half)_mm512_cvtps_pd(_mm512_castps512_ps256((__m512)x)); }
+VINLINE vd_half vf_high_double(vf x) { return (vd_half)_mm512_cvtps_pd(_mm512_extractf32x8_ps((__m512)x, 1)); }
+VINLINE vf vd_halves_float(vd_half low, vd_half high) {
+  return (vf)_mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps((__m512d)low)), _mm512_cvtpd_ps((__m512d)high), 1);
+}
+#elif defined(__AVX2__)
+VINLINE vd_half vf_low_double(vf x) { return (vd_half)_mm256_cvtps_pd(_mm256_castps256_ps128((__m256)x)); }
+VINLINE vd_half vf_high_double(vf x) { return (vd_half)_mm256_cvtps_pd(_mm256_extractf128_ps((__m256)x, 1)); }
+VINLINE vf vd_halves_float(vd_half low, vd_half high) { return (vf)_mm256_set_m128(_mm256_cvtpd_ps((__m256d)high), _mm256_cvtpd_ps((__m256d)low)); }
+#else
+VINLINE vd_half vf_low_double(vf x) { return (vd_half){(double)x[0], (double)x[1]}; }
+VINLINE vd_half vf_high_double(vf x) { return (vd_half){(double)x[2], (double)x[3]}; }
+VINLINE vf vd_halves_float(vd_half low, vd_half high) { return (vf){(float)low[0], (float)low[1], (float)high[0], (float)high[1]}; }
 #endif
 
 /* Lane i becomes lane from[i]. */
@@ -329,6 +353,18 @@ VINLINE vf vf_odd(vf a, vf b) { return __builtin_shufflevector(a, b, 1, 3, 5, 7,
 #else
 VINLINE vf vf_even(vf a, vf b) { return __builtin_shufflevector(a, b, 0, 2, 4, 6); }
 VINLINE vf vf_odd(vf a, vf b) { return __builtin_shufflevector(a, b, 1, 3, 5, 7); }
+#endif
+
+/* One element of a, one of b, and so on: the first half of all, and the second. */
+#if defined(__AVX512F__)
+VINLINE vf vf_zip_low(vf a, vf b) { return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23); }
+VINLINE vf vf_zip_high(vf a, vf b) { return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31); }
+#elif defined(__AVX2__)
+VINLINE vf vf_zip_low(vf a, vf b) { return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11); }
+VINLINE vf vf_zip_high(vf a, vf b) { return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15); }
+#else
+VINLINE vf vf_zip_low(vf a, vf b) { return __builtin_shufflevector(a, b, 0, 4, 1, 5); }
+VINLINE vf vf_zip_high(vf a, vf b) { return __builtin_shufflevector(a, b, 2, 6, 3, 7); }
 #endif
 
 /* Signed zeros and NaN as torch has them: NaN in either operand gives NaN. */

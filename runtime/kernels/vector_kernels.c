@@ -32,17 +32,6 @@ static void f32_to_f16(const float *x, cml_f16 *y, size_t n) {
   if (i < n) vh_store_n(y + i, vf_load_n(x + i, n - i), n - i);
 }
 
-static void f32_to_i32(const float *x, int32_t *y, size_t n) {
-  for (size_t i = 0; i < n; i += W) {
-    const size_t m = n - i;
-    const vf v = m >= W ? vf_load(x + i) : vf_load_n(x + i, m), high = V(0x1.fffffep30f);
-    vi r = vf_int(vf_min(high, vf_max(vf_trunc(v), V(-0x1p31f)))), above = v > high;
-    r = ((r & ~above) | (INT32_MAX & above)) & (v == v);
-    if (m >= W) vf_store((float *)(void *)(y + i), vi_float(r));
-    else vf_store_n((float *)(void *)(y + i), vi_float(r), m);
-  }
-}
-
 static void bytes_to_f32(const uint8_t *x, float *y, size_t n) {
   size_t i = 0;
   for (; i + W <= n; i += W) vf_store(y + i, vf_from_int(bytes_load(x + i)));
@@ -312,17 +301,35 @@ static void binary_scalar_f16(cml_binary f, const cml_f16 *x, float s, bool reve
 #undef CALL
 }
 
-static void running_sums(size_t n, const float *x, double *sums, bool before, float *y) {
-  for (size_t i = 0; i < n; i += W) {
-    size_t m = n - i < W ? n - i : W;
-    vd sum, next;
-    memcpy(&sum, sums + i, sizeof sum);
-    next = sum + vf_double(m < W ? vf_load_n(x + i, m) : vf_load(x + i));
-    memcpy(sums + i, &next, sizeof next);
-    vf to = vd_float(before ? sum : next);
-    if (m < W) vf_store_n(y + i, to, m);
-    else vf_store(y + i, to);
-  }
+VINLINE void sums_down(const size_t vectors, const bool half, size_t rows, size_t n, const void *x, void *y, ptrdiff_t stride, double *sums, const bool before) {
+  vd_half sum[4][2];
+  CML_UNROLL for (size_t v = 0; v < vectors; v++) memcpy(sum[v], sums + v * W, sizeof sum[v]);
+  for (ptrdiff_t at = 0; rows--; at += stride)
+    CML_UNROLL for (size_t v = 0; v < vectors; v++) {
+      const size_t i = (size_t)at + v * W;
+      const vf e = n == W ? ld(x, half, i) : ld_n(x, half, i, n);
+      const vd_half low = sum[v][0] + vf_low_double(e), high = sum[v][1] + vf_high_double(e);
+      const vf to = before ? vd_halves_float(sum[v][0], sum[v][1]) : vd_halves_float(low, high);
+      sum[v][0] = low, sum[v][1] = high;
+      if (n == W) st(y, half, i, to);
+      else st_n(y, half, i, to, n);
+    }
+  CML_UNROLL for (size_t v = 0; v < vectors; v++) memcpy(sums + v * W, sum[v], sizeof sum[v]);
+}
+
+VINLINE void sums_of(const bool half, const bool before, size_t rows, size_t n, const char *x, char *y, ptrdiff_t stride, double *sums) {
+  const size_t size = half ? 2 : 4;
+  size_t i = 0;
+  for (; i + 4 * W <= n; i += 4 * W) sums_down(4, half, rows, W, x + i * size, y + i * size, stride, sums + i, before);
+  for (; i + W <= n; i += W) sums_down(1, half, rows, W, x + i * size, y + i * size, stride, sums + i, before);
+  if (i < n) sums_down(1, half, rows, n - i, x + i * size, y + i * size, stride, sums + i, before);
+}
+
+static void running_sums(size_t rows, size_t n, const void *x, void *y, bool half, ptrdiff_t stride, double *sums, bool before) {
+  if (half && before) sums_of(true, true, rows, n, x, y, stride, sums);
+  else if (half) sums_of(true, false, rows, n, x, y, stride, sums);
+  else if (before) sums_of(false, true, rows, n, x, y, stride, sums);
+  else sums_of(false, false, rows, n, x, y, stride, sums);
 }
 
 /* ---- reductions: four accumulators hide the latency of an addition ---- */
@@ -704,7 +711,6 @@ void CML_SIMD(cml_fill_vector)(cml_kernels *k) {
   k->width = W;
   k->f16_to_f32 = f16_to_f32;
   k->f32_to_f16 = f32_to_f16;
-  k->f32_to_i32 = f32_to_i32;
   k->bytes_to_f32 = bytes_to_f32;
   k->compare = compare;
   k->bf16_to_f32 = bf16_to_f32;

@@ -157,10 +157,13 @@ void cml_store_i64(void *data, cml_dtype dtype, int64_t at, const int64_t *from,
 }
 
 cml_lane cml_lane_of(cml_dtype dtype) {
-  return cml_dtype_is_float(dtype) ? CML_LANE_F32 : dtype == CML_BOOL ? CML_LANE_BYTE : CML_LANE_I64;
+  return cml_dtype_is_float(dtype) ? CML_LANE_F32 : dtype == CML_I32 ? CML_LANE_I32 : dtype == CML_BOOL ? CML_LANE_BYTE : CML_LANE_I64;
 }
 
-static size_t lane_size(cml_lane lane) { return lane == CML_LANE_F32 ? 4 : lane == CML_LANE_I64 ? 8 : lane == CML_LANE_F16 ? 2 : 1; }
+static size_t lane_size(cml_lane lane) {
+  static const uint8_t sizes[] = {[CML_LANE_F32] = 4, [CML_LANE_I32] = 4, [CML_LANE_I64] = 8, [CML_LANE_BYTE] = 1, [CML_LANE_F16] = 2};
+  return sizes[lane];
+}
 
 static void load_lane(cml_lane lane, void *to, const void *data, cml_dtype dtype, int64_t at, size_t n) {
   if (lane == CML_LANE_F32) cml_load_f32(to, data, dtype, at, n);
@@ -171,12 +174,13 @@ static void load_lane(cml_lane lane, void *to, const void *data, cml_dtype dtype
 static void store_lane(cml_lane lane, void *data, cml_dtype dtype, int64_t at, const void *from, size_t n) {
   if (lane == CML_LANE_F32) cml_store_f32(data, dtype, at, from, n);
   else if (lane == CML_LANE_I64) cml_store_i64(data, dtype, at, from, n);
-  else memmove((uint8_t *)data + at, from, n);
+  else memmove((uint8_t *)data + (size_t)at * lane_size(lane), from, n * lane_size(lane));
 }
 
 /* The lane's elements are the tensor's own, so that no copy is needed. */
 static bool lane_is_native(cml_lane lane, cml_dtype dtype) {
-  return dtype == (lane == CML_LANE_F32 ? CML_F32 : lane == CML_LANE_I64 ? CML_I64 : lane == CML_LANE_F16 ? CML_F16 : CML_BOOL);
+  static const cml_dtype types[] = {[CML_LANE_F32] = CML_F32, [CML_LANE_I32] = CML_I32, [CML_LANE_I64] = CML_I64, [CML_LANE_BYTE] = CML_BOOL, [CML_LANE_F16] = CML_F16};
+  return dtype == types[lane];
 }
 
 /* ---- operands under broadcasting ---- */
@@ -210,8 +214,8 @@ static void operand_init(operand *o, const cml_tensor *t, cml_lane lane, const c
 
 /* n copies of the lane's first element. */
 static void repeat_lane(cml_lane lane, void *buffer, size_t n) {
-  if (lane == CML_LANE_F32)
-    for (size_t i = 1; i < n; i++) ((float *)buffer)[i] = ((float *)buffer)[0];
+  if (lane == CML_LANE_F32 || lane == CML_LANE_I32)
+    for (size_t i = 1; i < n; i++) ((uint32_t *)buffer)[i] = ((uint32_t *)buffer)[0];
   else if (lane == CML_LANE_I64)
     for (size_t i = 1; i < n; i++) ((int64_t *)buffer)[i] = ((int64_t *)buffer)[0];
   else if (lane == CML_LANE_F16)

@@ -1,7 +1,7 @@
 /* What elementwise operators share: one driver for every arity, element type and broadcast.
  *
  * The output is cut into chunks of CML_CHUNK elements. For each chunk every operand is brought into a lane (float,
- * int64 or byte): a pointer into the tensor where that is already the right thing, else converted and broadcast into a
+ * int32, byte, or int64 for other integers): a pointer into the tensor where that is already the right thing, else converted and broadcast into a
  * buffer on the stack. Then one map, a plain loop over contiguous arrays, computes the chunk, and the result is stored
  * in the output's element type. So a map is written once, for float, and serves float16, every broadcast and every
  * number of threads; float16 is rounded once, at the store. Where a kernel takes float16 as it is, the map has a second form,
@@ -18,11 +18,11 @@
 enum { CML_CHUNK = 1024, CML_MAX_OPERANDS = 3, CML_MAX_CHAIN = 8, CML_MAX_CHAIN_OPERANDS = 10, CML_MAX_MAP_PARAMS = 4 };
 
 /* The element type in which a map sees its operands and leaves its result. */
-typedef enum cml_lane { CML_LANE_F32, CML_LANE_I64, CML_LANE_BYTE, CML_LANE_F16 /* the driver's own */ } cml_lane;
+typedef enum cml_lane { CML_LANE_F32, CML_LANE_I32 /* of int32 alone */, CML_LANE_I64, CML_LANE_BYTE, CML_LANE_F16 /* the driver's own */ } cml_lane;
 
 typedef struct cml_scalars {
   float f[3];
-  int64_t i[2];
+  int32_t i[2];
 } cml_scalars;
 
 /* out[0..n) from in[k][0..n). out may be in[k]. n is at most CML_CHUNK. */
@@ -98,7 +98,7 @@ void cml_unpack(uint8_t *to, const void *data, unsigned bits, int64_t at, size_t
 void cml_store_f32(void *data, cml_dtype dtype, int64_t at, const float *from, size_t n);
 /* Integers wrap; floats round. */
 void cml_store_i64(void *data, cml_dtype dtype, int64_t at, const int64_t *from, size_t n);
-/* The lane in which a type computes: floats in F32, bool in BYTE, the rest in I64. */
+/* The lane in which a type computes: floats in F32, int32 in I32, bool in BYTE, the rest in I64. */
 cml_lane cml_lane_of(cml_dtype dtype);
 
 /* ---- the driver ---- */

@@ -1,90 +1,67 @@
 /* Elementwise operators of two tensors with NumPy's broadcasting, and select, which takes three.
  *
- * One line of BINARY_MAP makes an operator: its result for floats and for integers. Integers compute in int64 and wrap
- * at the store; dividing by zero gives 0, as NumPy's integers do. */
+ * One line of a map makes an operator: its kernels for floats and for integers, which wrap; dividing by zero gives 0, as NumPy's
+ * integers do. */
 #include "families.h"
 
 #include "elementwise.h"
 #include "strided.h"
 
-/* ---- what the expressions need ---- */
-
-/* Rounded toward minus infinity. The quotient is exact in int64 for every narrower type; INT64_MIN / -1 wraps. */
-static int64_t floor_div_int(int64_t x, int64_t y) {
-  if (!y) return 0;
-  if (y == -1) return (int64_t)(0 - (uint64_t)x);
-  return x / y - (x % y != 0 && (x < 0) != (y < 0));
-}
-
-/* The remainder has the divisor's sign. */
-static int64_t floor_mod_int(int64_t x, int64_t y) {
-  if (!y || y == -1) return 0;
-  int64_t r = x % y;
-  return r && (r < 0) != (y < 0) ? r + y : r;
-}
-
-static int64_t real_div_int(int64_t x, int64_t y) {
-  if (!y) return 0;
-  return y == -1 ? (int64_t)(0 - (uint64_t)x) : x / y;
-}
-
-/* Wrapping; x to a negative power is truncated, so it is 0 but for 1 and -1. */
-static int64_t pow_int(int64_t x, int64_t y) {
-  if (y < 0) return x == 1 ? 1 : x == -1 ? (y % 2 ? -1 : 1) : 0;
-  uint64_t r = 1;
-  for (uint64_t base = (uint64_t)x; y; y >>= 1, base *= base)
-    if (y & 1) r *= base;
-  return (int64_t)r;
-}
-
 /* ---- the table ---- */
 
-/* name, the kernel for floats, what integers give; both of the operands' type */
-#define ARITHMETIC_MAP(X)                                                                     \
-  X(add, ADD, (int64_t)((uint64_t)x + (uint64_t)y))                                   \
-  X(sub, SUB, (int64_t)((uint64_t)x - (uint64_t)y))                                   \
-  X(mul, MUL, (int64_t)((uint64_t)x * (uint64_t)y))                                   \
-  X(real_div, DIV, real_div_int(x, y))                                                \
-  X(floor_div, FLOOR_DIV, floor_div_int(x, y))                                                \
-  X(mod, MOD, floor_mod_int(x, y))                                                            \
-  X(pow, POW, pow_int(x, y))                                                          \
-  X(maximum, MAX, x > y ? x : y)                                                      \
-  X(minimum, MIN, x < y ? x : y)
+/* Wrapping; x to a negative power is truncated, so it is 0 but for 1 and -1. */
+static int32_t pow_int(int32_t x, int32_t y) {
+  if (y < 0) return x == 1 ? 1 : x == -1 ? (y % 2 ? -1 : 1) : 0;
+  uint32_t r = 1;
+  for (uint32_t base = (uint32_t)x; y; y >>= 1, base *= base)
+    if (y & 1) r *= base;
+  return (int32_t)r;
+}
 
-/* name, the kernel's for floats, what integers x and y give; bool from any type */
-#define COMPARISON_MAP(X)                  \
-  X(equal, EQUAL, x == y)                  \
-  X(not_equal, NOT_EQUAL, x != y)          \
-  X(less, LESS, x < y)                     \
-  X(less_equal, LESS_EQUAL, x <= y)        \
-  X(greater, GREATER, x > y)               \
-  X(greater_equal, GREATER_EQUAL, x >= y)
+/* name, the kernels' */
+#define ARITHMETIC_MAP(X)                                                                                                     \
+  X(add, ADD) X(sub, SUB) X(mul, MUL) X(real_div, DIV) X(floor_div, FLOOR_DIV) X(mod, MOD) X(pow, POW) X(maximum, MAX) X(minimum, MIN)
+
+/* name, the kernels'; bool from any type */
+#define COMPARISON_MAP(X)                                                                                            \
+  X(equal, EQUAL) X(not_equal, NOT_EQUAL) X(less, LESS) X(less_equal, LESS_EQUAL) X(greater, GREATER) X(greater_equal, GREATER_EQUAL)
 
 #define LOGICAL_MAP(X)            \
   X(logical_and, x && y)          \
   X(logical_or, x || y)           \
   X(logical_xor, !x != !y)
 
-#define ARITHMETIC(name, kernel, i) CML_KERNEL2(name##_f32, kernel) CML_MAP2(name##_i64, int64_t, int64_t, i)
+#define ARITHMETIC(name, kernel) CML_KERNEL2(name##_f32, kernel)
 ARITHMETIC_MAP(ARITHMETIC)
-#define COMPARISON(name, kernel, expression)                                                              \
+CML_MAP2(power_i32, int32_t, int32_t, pow_int(x, y))
+#define WHOLE(name, kernel)                                                                               \
+  static void name##_i32(void *out, const void *const *in, size_t n, const cml_scalars *s) {              \
+    if (CML_BINARY_##kernel == CML_BINARY_POW) power_i32(out, in, n, s);                                  \
+    else cml_kernels_get()->binary_i32(CML_BINARY_##kernel, in[0], in[1], out, n);                        \
+  }
+ARITHMETIC_MAP(WHOLE)
+#define COMPARISON(name, kernel)                                                                          \
   static void name##_f32(void *out, const void *const *in, size_t n, const cml_scalars *s) {              \
     (void)s;                                                                                              \
     cml_kernels_get()->compare(CML_COMPARE_##kernel, in[0], in[1], out, n);                               \
   }                                                                                                       \
-  CML_HALF(name##_f32, 2, false) CML_MAP2(name##_i64, uint8_t, int64_t, expression)
+  CML_HALF(name##_f32, 2, false)                                                                          \
+  static void name##_i32(void *out, const void *const *in, size_t n, const cml_scalars *s) {              \
+    (void)s;                                                                                              \
+    cml_kernels_get()->compare_i32(CML_COMPARE_##kernel, in[0], in[1], out, n);                           \
+  }
 COMPARISON_MAP(COMPARISON)
 #define LOGICAL(name, expression) CML_MAP2(name##_byte, uint8_t, uint8_t, expression)
 LOGICAL_MAP(LOGICAL)
 
 typedef struct binary {
-  cml_map *f32, *half, *i64, *byte;
+  cml_map *f32, *half, *i32, *byte;
   bool truth; /* the result is bool whatever the operands are */
 } binary;
 
 static const binary functions[] = {
-#define ARITHMETIC_ENTRY(name, kernel, i) {name##_f32, name##_f32_half, name##_i64, NULL, false},
-#define COMPARISON_ENTRY(name, kernel, e) {name##_f32, name##_f32_half, name##_i64, NULL, true},
+#define ARITHMETIC_ENTRY(name, kernel) {name##_f32, name##_f32_half, name##_i32, NULL, false},
+#define COMPARISON_ENTRY(name, kernel) {name##_f32, name##_f32_half, name##_i32, NULL, true},
 #define LOGICAL_ENTRY(name, e) {NULL, NULL, NULL, name##_byte, true},
     ARITHMETIC_MAP(ARITHMETIC_ENTRY) COMPARISON_MAP(COMPARISON_ENTRY) LOGICAL_MAP(LOGICAL_ENTRY)
 };
@@ -125,7 +102,7 @@ static void binary_map(const cml_call *c, cml_elementwise *out) {
   cml_lane lane = cml_lane_of(x->dtype);
   const double p = b->f32 == pow_f32 && lane == CML_LANE_F32 ? power(x, y, c->outs[0]) : 0;
   if (p == 2) b = &functions[MUL], y = x;
-  *out = (cml_elementwise){.map = lane == CML_LANE_F32 ? b->f32 : lane == CML_LANE_I64 ? b->i64 : b->byte,
+  *out = (cml_elementwise){.map = lane == CML_LANE_F32 ? b->f32 : lane == CML_LANE_I32 ? b->i32 : b->byte,
                            .half = b->half, .arity = 2, .in = {x, y}, .lanes = {lane, lane}, .out = c->outs[0], .out_lane = b->truth ? CML_LANE_BYTE : lane};
   if (p == 3) out->map = cube_f32, out->half = cube_f32_half, out->arity = 1;
 }
@@ -157,11 +134,11 @@ static cml_status infer_select(cml_call *c, cml_error *err) {
   }
 SELECT(select_f32, float)
 SELECT(select_half, cml_f16)
-SELECT(select_i64, int64_t)
+SELECT(select_i32, int32_t)
 SELECT(select_byte, uint8_t)
 
 static void select_map(const cml_call *c, cml_elementwise *out) {
-  static cml_map *const maps[] = {[CML_LANE_F32] = select_f32, [CML_LANE_I64] = select_i64, [CML_LANE_BYTE] = select_byte};
+  static cml_map *const maps[] = {[CML_LANE_F32] = select_f32, [CML_LANE_I32] = select_i32, [CML_LANE_BYTE] = select_byte};
   cml_lane lane = cml_lane_of(c->outs[0]->dtype);
   *out = (cml_elementwise){.map = maps[lane], .half = select_half, .arity = 3, .in = {cml_arg(c, 0), cml_arg(c, 1), cml_arg(c, 2)},
                            .lanes = {CML_LANE_BYTE, lane, lane}, .out = c->outs[0], .out_lane = lane};
@@ -208,20 +185,12 @@ static void whole_columns(const cumsum_job *j, int64_t first, size_t width) {
   }
 }
 
-/* Floats in double; float32 where they lie. */
+/* Floats in double. */
 static void float_columns(const cumsum_job *j, int64_t first, size_t width) {
   double sums[SUM_COLUMNS] = {0};
-  float row[SUM_COLUMNS];
-  for (int64_t k = 0; k < j->n; k++) {
-    int64_t at = first + (j->reverse ? j->n - 1 - k : k) * j->inner;
-    if (j->x->dtype == CML_F32) {
-      j->k->running_sums(width, (const float *)j->x->data + at, sums, j->exclusive, (float *)j->out->data + at);
-      continue;
-    }
-    cml_load_f32(row, j->x->data, j->x->dtype, at, width);
-    j->k->running_sums(width, row, sums, j->exclusive, row);
-    cml_store_f32(j->out->data, j->out->dtype, at, row, width);
-  }
+  const bool half = j->x->dtype == CML_F16;
+  const size_t at = (size_t)(first + (j->reverse ? (j->n - 1) * j->inner : 0)) * (half ? 2 : 4);
+  j->k->running_sums((size_t)j->n, width, (const char *)j->x->data + at, (char *)j->out->data + at, half, j->reverse ? -j->inner : j->inner, sums, j->exclusive);
 }
 
 static void sum_columns(void *context, size_t begin, size_t end) {
@@ -243,10 +212,8 @@ static void sum_lines(const cumsum_job *j, int64_t first, size_t lines) {
     int64_t at = first + (j->reverse ? j->n - done - m : done);
     for (size_t r = 0; r < lines; r++) cml_load_f32(piece + r * SUM_LINES, j->x->data, j->x->dtype, at + (int64_t)r * j->n, (size_t)m);
     j->k->transpose(lines, (size_t)m, piece, SUM_LINES, turned, SUM_LINES);
-    for (int64_t i = 0; i < m; i++) {
-      float *row = turned + (j->reverse ? m - 1 - i : i) * SUM_LINES;
-      j->k->running_sums(lines, row, sums, j->exclusive, row);
-    }
+    float *row = turned + (j->reverse ? (m - 1) * SUM_LINES : 0);
+    j->k->running_sums((size_t)m, lines, row, row, false, j->reverse ? -SUM_LINES : SUM_LINES, sums, j->exclusive);
     j->k->transpose((size_t)m, lines, turned, SUM_LINES, piece, SUM_LINES);
     for (size_t r = 0; r < lines; r++) cml_store_f32(j->out->data, j->out->dtype, at + (int64_t)r * j->n, piece + r * SUM_LINES, (size_t)m);
   }
@@ -299,8 +266,8 @@ static const cml_op rows[] = {
 #define BINARY_ROW(text, parameters)                                                                                    \
   {.name = #text, .since = CML_IOS15, .flags = CML_OP_IN_PLACE, .min_outputs = 1, .max_outputs = 1, CML_PARAMS(parameters), \
    .infer = infer_binary, .run = cml_elementwise_call, .elementwise = binary_map},
-#define ARITHMETIC_ROW(name, kernel, i) BINARY_ROW(name, number_params)
-#define COMPARISON_ROW(name, kernel, e) BINARY_ROW(name, number_params)
+#define ARITHMETIC_ROW(name, kernel) BINARY_ROW(name, number_params)
+#define COMPARISON_ROW(name, kernel) BINARY_ROW(name, number_params)
 #define LOGICAL_ROW(name, e) BINARY_ROW(name, truth_params)
     ARITHMETIC_MAP(ARITHMETIC_ROW) COMPARISON_MAP(COMPARISON_ROW) LOGICAL_MAP(LOGICAL_ROW)
     {.name = "select", .since = CML_IOS15, .flags = CML_OP_IN_PLACE, .min_outputs = 1, .max_outputs = 1,

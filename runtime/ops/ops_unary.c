@@ -47,7 +47,7 @@
 
 #define FLOAT1(tag, expression) CML_FLOAT1(tag##_f32, expression)
 #define KERNEL1(tag, name) CML_KERNEL1(tag##_f32, name, 0, 0)
-#define INTEGER1(tag, expression) CML_MAP1(tag##_i64, int64_t, int64_t, expression)
+#define INTEGER1(tag, expression) CML_MAP1(tag##_i32, int32_t, int32_t, expression)
 
 KERNEL1(abs, ABS)
 KERNEL1(acos, ACOS)
@@ -90,10 +90,10 @@ CML_HALF(log_f32, 1, true)
 CML_HALF(inverse_f32, 1, true)
 CML_HALF(rsqrt_f32, 1, true)
 
-INTEGER1(abs, x < 0 ? (int64_t)(0 - (uint64_t)x) : x)
-INTEGER1(exp2, x < 0 || x > 63 ? 0 : (int64_t)(UINT64_C(1) << x))
+INTEGER1(abs, x < 0 ? (int32_t)(0 - (uint32_t)x) : x)
+INTEGER1(exp2, x < 0 || x > 31 ? 0 : (int32_t)(UINT32_C(1) << x))
 INTEGER1(sign, (x > 0) - (x < 0))
-INTEGER1(square, (int64_t)((uint64_t)x * (uint64_t)x))
+INTEGER1(square, (int32_t)((uint32_t)x * (uint32_t)x))
 INTEGER1(threshold, x < s->i[0] ? s->i[0] : x)
 
 CML_MAP1(logical_not_byte, uint8_t, uint8_t, !x)
@@ -112,13 +112,13 @@ static const cml_param alpha_beta_params[] = {
 /* ---- the rows' functions beside the table ---- */
 
 typedef struct unary {
-  cml_map *f32, *half, *i64, *byte;
+  cml_map *f32, *half, *i32, *byte;
   double otherwise;
 } unary;
 
 /* The maps of each tag; integer or byte maps only where they exist. */
 #define MAPS_plain(tag) .f32 = tag##_f32, .half = tag##_f32_half
-#define MAPS_number(tag) MAPS_plain(tag), .i64 = tag##_i64
+#define MAPS_number(tag) MAPS_plain(tag), .i32 = tag##_i32
 #define MAPS_truth(tag) .byte = tag##_byte
 #define MAPS_epsilon(tag) MAPS_plain(tag)
 #define MAPS_epsilon_any(tag) MAPS_plain(tag)
@@ -146,12 +146,12 @@ static void unary_map(const cml_call *c, cml_elementwise *out) {
   const cml_tensor *x = cml_arg(c, 0);
   cml_lane lane = cml_lane_of(x->dtype);
   *out = (cml_elementwise){.half = u->half, .arity = 1, .in = {x}, .lanes = {lane}, .out_lane = lane, .out = c->outs[0]};
-  out->map = lane == CML_LANE_F32 ? u->f32 : lane == CML_LANE_I64 ? u->i64 : u->byte;
+  out->map = lane == CML_LANE_F32 ? u->f32 : lane == CML_LANE_I32 ? u->i32 : u->byte;
   /* A default is a value of the tensor's type: 1e-12 is zero in float16. */
   float otherwise = x->dtype == CML_F16 ? cml_f16_to_f32(cml_f16_from_f32((float)u->otherwise)) : (float)u->otherwise;
   for (unsigned p = 1; p < c->op->param_count; p++) {
     out->scalars.f[p - 1] = (float)cml_arg_float(c, p, (double)otherwise);
-    if (lane == CML_LANE_I64) out->scalars.i[p - 1] = cml_arg_int(c, p, 0);
+    if (lane == CML_LANE_I32) out->scalars.i[p - 1] = (int32_t)cml_arg_int(c, p, 0);
   }
 }
 
@@ -174,19 +174,37 @@ static cml_status infer_cast(cml_call *c, cml_error *err) {
   return CML_OK;
 }
 
-static void truth_f32(void *out, const void *const *in, size_t n, const cml_scalars *s) {
-  (void)s;
-  cml_kernels_get()->bytes_to_f32(in[0], out, n);
+#define CONVERSION(function, kernel)                                                           \
+  static void function(void *out, const void *const *in, size_t n, const cml_scalars *s) {     \
+    (void)s;                                                                                   \
+    cml_kernels_get()->kernel(in[0], out, n);                                                  \
+  }
+CONVERSION(truth_f32, bytes_to_f32)
+CONVERSION(whole_f32, i32_to_f32)
+CONVERSION(f32_whole, f32_to_i32)
+CML_MAP1(truth_whole, int32_t, uint8_t, x)
+CML_MAP1(whole_truth, uint8_t, int32_t, x != 0)
+CML_MAP1(f32_truth, uint8_t, float, x != 0)
+
+/* Where lanes differ, so that chains may hand on what they hold: NULL where the driver's loads and stores convert. */
+static cml_map *conversion(cml_lane from, cml_lane to) {
+  switch (from) {
+    case CML_LANE_F32: return to == CML_LANE_I32 ? f32_whole : to == CML_LANE_BYTE ? f32_truth : NULL;
+    case CML_LANE_I32: return to == CML_LANE_F32 ? whole_f32 : to == CML_LANE_BYTE ? whole_truth : NULL;
+    case CML_LANE_BYTE: return to == CML_LANE_F32 ? truth_f32 : to == CML_LANE_I32 ? truth_whole : NULL;
+    default: return NULL;
+  }
 }
 
-/* No map but for bool, which chains hand on as bytes: the driver's loads and stores convert. Floats truncate and saturate, integers wrap, bool is != 0. Integers become floats by way of
- * float: those that round there are infinite in float16. */
+/* Floats truncate and saturate, integers wrap, bool is != 0. Integers become floats by way of float: those that round there are infinite in float16. */
 static void cast_map(const cml_call *c, cml_elementwise *out) {
   const cml_tensor *x = cml_arg(c, 0);
-  const cml_dtype to = c->outs[0]->dtype;
-  cml_lane lane = cml_lane_of(x->dtype) == CML_LANE_F32 || to == CML_F32 || to == CML_F16 ? CML_LANE_F32 : CML_LANE_I64;
-  *out = (cml_elementwise){.arity = 1, .in = {x}, .lanes = {lane}, .out_lane = lane, .out = c->outs[0]};
-  if (x->dtype == CML_BOOL && lane == CML_LANE_F32) out->map = truth_f32, out->lanes[0] = CML_LANE_BYTE;
+  const cml_dtype dtype = c->outs[0]->dtype;
+  const cml_lane from = cml_lane_of(x->dtype), to = cml_lane_of(dtype);
+  const cml_lane common = from == CML_LANE_F32 || dtype == CML_F32 || dtype == CML_F16 ? CML_LANE_F32 : CML_LANE_I64;
+  cml_map *map = conversion(from, to);
+  const bool same = map || from == to;
+  *out = (cml_elementwise){.map = map, .arity = 1, .in = {x}, .lanes = {same ? from : common}, .out_lane = same ? to : common, .out = c->outs[0]};
 }
 
 /* ---- the table ---- */

@@ -215,6 +215,46 @@ static void test_compare(void **state) {
   }
 }
 
+/* What C's own operators give, wrapped; the corners of division in every lane. */
+static void test_int32(void **state) {
+  (void)state;
+  const cml_kernels *k;
+  static const int32_t special[] = {INT32_MIN, INT32_MAX, 0, 1, -1, 2, -2, 7, -7, INT32_MIN + 1, 65536, -46341};
+  enum { SPECIAL = sizeof special / sizeof *special };
+  EACH_TABLE(k) {
+    for (size_t n = 1; n < 200; n++) {
+      int32_t *x = at_end(0, n * 4), *z = at_end(1, n * 4), *y = at_end(2, n * 4);
+      float f[200];
+      uint8_t to[200 + 1];
+      for (size_t i = 0; i < n; i++) {
+        x[i] = n > 100 ? special[i % SPECIAL] : (int32_t)rnd() >> rnd() % 31;
+        z[i] = n > 100 ? special[i / SPECIAL % SPECIAL] : (int32_t)rnd() >> rnd() % 31;
+      }
+      for (int b = 0; b < CML_BINARY_COUNT; b++) {
+        if (b == CML_BINARY_POW) continue;
+        k->binary_i32((cml_binary)b, x, z, y, n);
+        for (size_t i = 0; i < n; i++) {
+          const int64_t p = x[i], q = z[i], quotient = q ? p / q : 0, rest = q ? p % q : 0, below = rest && (rest < 0) != (q < 0);
+          const int64_t want = b == CML_BINARY_ADD ? p + q : b == CML_BINARY_SUB ? p - q : b == CML_BINARY_MUL ? p * q : b == CML_BINARY_DIV ? quotient
+                               : b == CML_BINARY_MAX ? (p > q ? p : q) : b == CML_BINARY_MIN ? (p < q ? p : q) : b == CML_BINARY_MOD ? rest + below * q : quotient - below;
+          if (y[i] != (int32_t)want) fail_msg("%s: %d of %d and %d is %d", k->name, b, x[i], z[i], y[i]);
+        }
+      }
+      for (int c = 0; c < CML_COMPARE_COUNT; c++) {
+        to[n] = 77;
+        k->compare_i32((cml_comparison)c, x, z, to, n);
+        for (size_t i = 0; i < n; i++) {
+          const bool want[] = {x[i] == z[i], x[i] != z[i], x[i] < z[i], x[i] <= z[i], x[i] > z[i], x[i] >= z[i]};
+          assert_int_equal(to[i], want[c]);
+        }
+        assert_int_equal(to[n], 77);
+      }
+      k->i32_to_f32(x, f, n);
+      for (size_t i = 0; i < n; i++) assert_true(f[i] == (float)x[i]);
+    }
+  }
+}
+
 static void test_binary(void **state) {
   (void)state;
   const cml_kernels *k;
@@ -270,24 +310,30 @@ static void test_remainders(void **state) {
   }
 }
 
-/* Every sum in double, rounded once: what a plain loop gives. */
+/* Every sum in double, rounded to float and then to a half: what a plain loop gives. Rows apart, down and up. */
 static void test_running_sums(void **state) {
   (void)state;
   const cml_kernels *k;
   EACH_TABLE(k) {
-    for (size_t n = 1; n < 70; n++) {
-      float *x = at_end(0, n * 4), *y = at_end(1, n * 4);
-      double sums[96] = {0}, want[96] = {0};
-      for (int step = 0; step < 5; step++) {
-        bool before = step % 2;
-        fill(x, n);
-        k->running_sums(n, x, sums, before, y);
+    for (size_t n = 1; n < 150; n++) {
+      const size_t rows = 1 + n % 5, stride = n + n % 3, size = n % 2 ? 4 : 2, count = (rows - 1) * stride + n;
+      const bool half = size == 2, before = n % 4 < 2, up = n % 7 < 3;
+      char *x = at_end(0, count * size), *y = at_end(1, count * size);
+      double sums[192] = {0}, want[192] = {0};
+      if (half) for (size_t i = 0; i < count; i++) ((cml_f16 *)(void *)x)[i] = cml_f16_from_f32(uniform());
+      else fill((float *)(void *)x, count);
+      const size_t first = up ? (rows - 1) * stride : 0;
+      for (size_t i = 0; i < n; i++) want[i] = sums[i] = (double)uniform();
+      k->running_sums(rows, n, x + first * size, y + first * size, half, up ? -(ptrdiff_t)stride : (ptrdiff_t)stride, sums, before);
+      for (size_t r = 0; r < rows; r++)
         for (size_t i = 0; i < n; i++) {
-          double old = want[i];
-          want[i] += (double)x[i];
-          assert_true(y[i] == (float)(before ? old : want[i]) && sums[i] == want[i]);
+          const size_t at = (up ? rows - 1 - r : r) * stride + i;
+          const double old = want[i];
+          want[i] += half ? (double)cml_f16_to_f32(((cml_f16 *)(void *)x)[at]) : (double)((float *)(void *)x)[at];
+          const float to = (float)(before ? old : want[i]);
+          assert_true(half ? ((cml_f16 *)(void *)y)[at] == cml_f16_from_f32(to) : ((float *)(void *)y)[at] == to);
         }
-      }
+      assert_memory_equal(sums, want, n * sizeof *sums);
     }
   }
 }
@@ -1314,7 +1360,7 @@ int main(int argc, char **argv) {
   if (argc > 1 && !strcmp(argv[1], "--bench")) return bench();
   guard_buffers();
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_f16),  cmocka_unit_test(test_unary), cmocka_unit_test(test_unary_f16), cmocka_unit_test(test_unary_rows), cmocka_unit_test(test_f32_to_i32), cmocka_unit_test(test_compare), cmocka_unit_test(test_binary), cmocka_unit_test(test_remainders), cmocka_unit_test(test_running_sums), cmocka_unit_test(test_binary_f16), cmocka_unit_test(test_same_halves), cmocka_unit_test(test_pow),
+      cmocka_unit_test(test_f16),  cmocka_unit_test(test_unary), cmocka_unit_test(test_unary_f16), cmocka_unit_test(test_unary_rows), cmocka_unit_test(test_f32_to_i32), cmocka_unit_test(test_compare), cmocka_unit_test(test_int32), cmocka_unit_test(test_binary), cmocka_unit_test(test_remainders), cmocka_unit_test(test_running_sums), cmocka_unit_test(test_binary_f16), cmocka_unit_test(test_same_halves), cmocka_unit_test(test_pow),
       cmocka_unit_test(test_rows), cmocka_unit_test(test_softmax_rows), cmocka_unit_test(test_lstm_cell), cmocka_unit_test(test_gemm), cmocka_unit_test(test_gemv_panels), cmocka_unit_test(test_slim_tile), cmocka_unit_test(test_packed_tile), cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_attend), cmocka_unit_test(test_interpolate), cmocka_unit_test(test_pool_lines), cmocka_unit_test(test_sort), cmocka_unit_test(test_rms_norm), cmocka_unit_test(test_depthwise), cmocka_unit_test(test_channel_sums), cmocka_unit_test(test_fold_rows),
       cmocka_unit_test(test_pack_panel), cmocka_unit_test(test_softening), cmocka_unit_test(test_sampling), cmocka_unit_test(test_fourier), cmocka_unit_test(test_fourier_parts), cmocka_unit_test(test_transpose),
   };
