@@ -9,6 +9,7 @@
 
 enum {
   DEPTH_BLOCK = 256,  /* depth x tile_columns floats stay in the first-level cache */
+  SLIM_BLOCK = 1024,  /* depth x CML_SLIM floats, too */
   LINES = 16,         /* of halves that are widened, then transposed */
   ROW_BLOCK = 224,    /* rows whose part of A, DEPTH_BLOCK deep, stays in the second-level cache */
   COLUMN_BLOCK = 256, /* columns of C that are collected in scratch */
@@ -122,41 +123,46 @@ static bool same_sets(const cml_gemm *g, size_t stride) { return g->rows > 8 && 
 static bool needs_staging(const cml_gemm *g) { return g->a_half || g->a_depth_stride != 1 || same_sets(g, g->a_stride); }
 static bool collects(const cml_gemm *g) { return g->c_half || (!g->more && g->depth > DEPTH_BLOCK && same_sets(g, g->c_stride)); }
 
-static void stage(const cml_kernels *k, const cml_gemm *g, size_t r0, size_t rows, size_t d0, size_t depth, float *to, size_t stride) {
-  if (g->a_depth_stride == 1) {
-    const size_t size = g->a_half ? 2 : 4;
-    for (size_t r = 0; r < rows; r++) {
-      size_t at = (r0 + r) * g->a_stride + d0;
-      for (size_t i = 0; i < depth * size && r + ROWS_AHEAD < rows; i += 64) __builtin_prefetch((const char *)g->a + (at + ROWS_AHEAD * g->a_stride) * size + i);
-      if (g->a_half) k->f16_to_f32((const cml_f16 *)g->a + at, to + r * stride, depth);
-      else memcpy(to + r * stride, (const float *)g->a + at, depth * 4);
-    }
-    return;
-  }
-  size_t at = r0 * g->a_stride + d0 * g->a_depth_stride;
-  if (!g->a_half && g->a_stride == 1) {
-    k->transpose(depth, rows, (const float *)g->a + at, g->a_depth_stride, to, stride);
-    return;
-  }
-  if (g->a_stride == 1) {
-    float lines[LINES * ROW_BLOCK];
+/* Rows that lie side by side, a few lines of the depth at a time. */
+static void stage_lines(const cml_kernels *k, const cml_f16 *a, size_t depth_stride, size_t rows, size_t depth, float *to, size_t to_stride) {
+  float lines[LINES * ROW_BLOCK];
+  const size_t some = least(rows, ROW_BLOCK);
+  for (size_t r = 0, m; r < rows; r += m) {
+    m = least(rows - r, some);
     for (size_t d = 0, n; d < depth; d += n) {
-      n = least(depth - d, LINES);
-      for (size_t i = 0; i < n; i++) k->f16_to_f32((const cml_f16 *)g->a + at + (d + i) * g->a_depth_stride, lines + i * rows, rows);
-      k->transpose(n, rows, lines, rows, to + d, stride);
+      n = least(depth - d, LINES * ROW_BLOCK / some);
+      if (depth_stride == rows && m == rows) k->f16_to_f32(a + d * rows, lines, n * rows);
+      else for (size_t i = 0; i < n; i++) k->f16_to_f32(a + (d + i) * depth_stride + r, lines + i * m, m);
+      k->transpose(n, m, lines, m, to + r * to_stride + d, to_stride);
     }
-    return;
   }
-  for (size_t r = 0; r < rows; r++)
-    for (size_t d = 0; d < depth; d++) {
-      size_t i = at + r * g->a_stride + d * g->a_depth_stride;
-      to[r * stride + d] = g->a_half ? cml_f16_to_f32(((const cml_f16 *)g->a)[i]) : ((const float *)g->a)[i];
+}
+
+void cml_gemm_stage(const cml_kernels *k, const void *a, bool half, size_t stride, size_t depth_stride, size_t rows, size_t depth, float *to, size_t to_stride) {
+  const size_t size = half ? 2 : 4;
+  if (depth_stride == 1) {
+    for (size_t r = 0; r < rows; r++) {
+      const char *from = (const char *)a + r * stride * size;
+      for (size_t i = 0; i < depth * size && r + ROWS_AHEAD < rows; i += 64) __builtin_prefetch(from + ROWS_AHEAD * stride * size + i);
+      if (half) k->f16_to_f32((const cml_f16 *)(const void *)from, to + r * to_stride, depth);
+      else memcpy(to + r * to_stride, from, depth * 4);
     }
+  } else if (stride == 1 && half) {
+    stage_lines(k, a, depth_stride, rows, depth, to, to_stride);
+  } else if (stride == 1) {
+    k->transpose(depth, rows, a, depth_stride, to, to_stride);
+  } else {
+    for (size_t r = 0; r < rows; r++)
+      for (size_t d = 0; d < depth; d++) {
+        const size_t i = r * stride + d * depth_stride;
+        to[r * to_stride + d] = half ? cml_f16_to_f32(((const cml_f16 *)a)[i]) : ((const float *)a)[i];
+      }
+  }
 }
 
 /* Whether float16 products go to the CPU's matrix unit. */
 static bool suits_pairs(const cml_kernels *k, const cml_gemm *g) {
-  return k->pair && g->a_half && g->b_half && g->rows >= CML_PAIR_LEAST && g->columns > 1;
+  return k->pair && g->a_half && g->b_half && g->rows >= CML_PAIR_LEAST && g->columns > 1 && !g->b_column;
 }
 
 /* A stretch of the depth: the rows' part of A, and whether sums begin or end with it. */
@@ -175,13 +181,13 @@ static void run_panel(const cml_kernels *k, const cml_gemm *g, const piece *p, s
   size_t tile_rows = p->pairs ? CML_PAIR_ROWS : k->tile_rows;
   size_t size = g->b_half ? 2 : 4, nr = k->tile_columns, tiles = (rows + tile_rows - 1) / tile_rows, bytes = p->depth * nr * size;
   size_t share = (bytes / tiles + 63) & ~(size_t)63;
-  const char *b = (const char *)g->b + (column * g->depth + p->from * nr) * size, *next = b + g->depth * nr * size;
+  const char *b = (const char *)g->b + (g->b_column ? p->from : column * g->depth + p->from * nr) * size, *next = b + g->depth * nr * size;
   const float *bias = p->last && g->after.bias ? g->after.bias + column : NULL;
-  if (g->rows == 1 && p->first && p->last && !bias && p->low == -INFINITY && p->high == INFINITY) {
+  if (g->rows == 1 && !g->b_column && p->first && p->last && !bias && p->low == -INFINITY && p->high == INFINITY) {
     k->gemv_panels(n, p->depth, p->a, b, g->b_half, !g->b_half, c);
     return;
   }
-  cml_tile tile = {.columns = n, .stretches = 1, .depth = p->depth, .a_stride = p->a_stride, .b = b, .b_half = g->b_half, .from_stride = c_stride,
+  cml_tile tile = {.columns = n, .stretches = 1, .depth = p->depth, .a_stride = p->a_stride, .b = b, .b_half = g->b_half, .b_column = g->b_column, .from_stride = c_stride,
                    .bias = bias, .low = p->last ? p->low : -INFINITY, .high = p->last ? p->high : INFINITY, .c_stride = c_stride,
                    .ask_step = p->depth ? (share + p->depth - 1) / p->depth : 0};
   for (size_t t = 0, r = 0, end; t < tiles; t++, r = end) {
@@ -207,7 +213,8 @@ static void block(const cml_kernels *k, const cml_gemm *g, size_t r0, size_t row
   float *staged = scratch, *sums = staged + rows * (DEPTH_BLOCK + PAD);
   float *c = collected ? sums : (float *)g->c + r0 * g->c_stride + j0;
   size_t c_stride = collected ? columns : g->c_stride, nr = k->tile_columns;
-  size_t pieces = (g->depth + DEPTH_BLOCK - 1) / DEPTH_BLOCK, depth = pieces ? (g->depth + pieces - 1) / pieces : 1;
+  const size_t deepest = g->b_column && !copied ? SLIM_BLOCK : DEPTH_BLOCK; /* the ends of slim sums take as long as 64 of the depth */
+  size_t pieces = (g->depth + deepest - 1) / deepest, depth = pieces ? (g->depth + pieces - 1) / pieces : 1;
   const size_t used = up(rows * (DEPTH_BLOCK + PAD + (collected ? columns : 0)), 16);
   piece p = {.first = !g->more};
   cml_epilogue_clamp(&g->after, &p.low, &p.high);
@@ -216,9 +223,9 @@ static void block(const cml_kernels *k, const cml_gemm *g, size_t r0, size_t row
     p.last = p.from + p.depth >= g->depth;
     p.a = copied ? staged : (const float *)g->a + r0 * g->a_stride + p.from;
     p.a_stride = copied ? DEPTH_BLOCK + PAD : g->a_stride;
-    if (copied) stage(k, g, r0, rows, p.from, p.depth, staged, p.a_stride);
+    if (copied) cml_gemm_stage(k, (const char *)g->a + (r0 * g->a_stride + p.from * g->a_depth_stride) * (g->a_half ? 2 : 4), g->a_half, g->a_stride, g->a_depth_stride, rows, p.depth, staged, p.a_stride);
     p.pairs = suits_pairs(k, g) && k->pair(staged, rows, p.depth, p.a_stride);
-    float *widened = g->b_half && !p.pairs && used + p.depth * nr <= room ? scratch + used : NULL; /* mostly: few rows use halves */
+    float *widened = g->b_half && !g->b_column && !p.pairs && used + p.depth * nr <= room ? scratch + used : NULL; /* mostly: few rows use halves */
     for (size_t at = 0; at < columns; at += GROUP_PANELS * nr) {
       size_t end = least(columns, at + GROUP_PANELS * nr);
       for (size_t j = at; j < end; j += nr) run_panel(k, g, &p, rows, j0 + j, least(end - j, nr), c + j, c_stride, widened);

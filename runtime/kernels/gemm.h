@@ -26,6 +26,7 @@ typedef struct cml_gemm {
   bool a_half;
   const void *b;        /* packed */
   bool b_half;
+  size_t b_column;      /* not 0: it has at most CML_SLIM columns, which lie one after the other, so many elements apart */
   void *c;              /* (r, j) at c[r * c_stride + j] */
   size_t c_stride;
   bool c_half;
@@ -41,6 +42,9 @@ size_t cml_pack_bytes(const cml_kernels *k, size_t depth, size_t columns, bool h
 void cml_pack_panels(const cml_kernels *k, void *to, bool half, const void *b, bool b_half, size_t depth, size_t columns,
                      size_t depth_stride, size_t column_stride, size_t first, size_t last);
 size_t cml_panel_count(const cml_kernels *k, size_t columns);
+
+/* Rows of A as neighbouring floats, to[r * to_stride + d], whatever A's strides are. */
+void cml_gemm_stage(const cml_kernels *k, const void *a, bool half, size_t stride, size_t depth_stride, size_t rows, size_t depth, float *to, size_t to_stride);
 
 /* Bytes of scratch for one thread. */
 size_t cml_gemm_scratch(const cml_kernels *k);

@@ -325,14 +325,14 @@ static int64_t b_index(const product *p, int64_t i, int64_t *out_count) {
 }
 
 /* So few rows that packing B would take longer than the products do: they read it where it lies, and only halves of A and C are kept as
- * floats. */
+ * floats, and what of A does not lie in rows. */
 static bool few_rows(const product *p) {
-  return p->rows <= CML_ATTEND && p->a_depth == 1 && (p->b_column == 1 || p->b_depth == 1);
+  return p->rows <= CML_ATTEND && (p->b_column == 1 || p->b_depth == 1);
 }
 
 /* A matrix times one column is a row times the matrix turned round: its rows are read where they lie, not packed with a panel that is all but empty. */
 static bool turn_column(product *p) {
-  if (p->columns != 1 || few_rows(p) || p->c_row != 1 || p->b_depth != 1 || (p->a_row != 1 && p->a_depth != 1)) return false;
+  if (p->columns != 1 || p->c_row != 1 || p->b_depth != 1 || (p->a_row != 1 && p->a_depth != 1)) return false;
   const product was = *p;
   p->rows = 1, p->columns = was.rows;
   p->a_row = was.b_column, p->a_depth = was.b_depth, p->b_depth = was.a_depth, p->b_column = was.a_row;
@@ -342,16 +342,34 @@ static bool turn_column(product *p) {
   return true;
 }
 
+/* So few columns that a panel would be all but empty: they lie one after the other, in place or in scratch, and vectors go along the depth. */
+static bool few_columns(const product *p) {
+  enum { LEAST_DEPTH = 32 }; /* sums of lanes take as long as four vectors of it */
+  return p->columns <= CML_SLIM && p->depth >= LEAST_DEPTH;
+}
+
+/* How a product is computed when B is not packed before. TURNED: as FEW_ROWS, p having been turned. */
+typedef enum way { PANELS, FEW_ROWS, TURNED, FEW_COLUMNS } way;
+static way way_of(product *p) {
+  if (few_rows(p) && p->a_depth == 1) return FEW_ROWS;
+  if (turn_column(p)) return TURNED;
+  return few_columns(p) ? FEW_COLUMNS : few_rows(p) ? FEW_ROWS : PANELS;
+}
+
+/* Bytes of a B in scratch. */
+static uint64_t b_bytes(const cml_kernels *k, const product *p, way w, bool half) {
+  if (w == FEW_COLUMNS) return p->b_depth == 1 ? 0 : cml_scratch_part((uint64_t)(p->columns * p->depth) * 4);
+  return cml_scratch_part(cml_pack_bytes(k, (size_t)p->depth, (size_t)p->columns, half));
+}
+
 static uint64_t product_scratch(const cml_call *c, const product *shape, bool packs, bool half) {
   const cml_kernels *k = cml_kernels_get();
-  product turned = *shape;
-  const product *p = packs && turn_column(&turned) ? &turned : shape;
-  int64_t n = batch_count(p), b_count = 1;
-  if (packs && few_rows(p)) return cml_scratch_part((uint64_t)(n * p->rows * (p->depth + p->columns)) * 4);
-  b_index(p, 0, &b_count);
-  uint64_t size = slots(c) * cml_scratch_part(cml_gemm_scratch(k)) + cml_scratch_part((uint64_t)n * sizeof(cml_gemm));
-  if (packs) size += (uint64_t)b_count * cml_scratch_part(cml_pack_bytes(k, (size_t)p->depth, (size_t)p->columns, half));
-  return size;
+  product p = *shape;
+  const way w = packs ? way_of(&p) : PANELS;
+  int64_t n = batch_count(&p), b_count = 1;
+  if (w == FEW_ROWS || w == TURNED) return cml_scratch_part((uint64_t)(n * p.rows * (p.depth + p.columns)) * 4);
+  b_index(&p, 0, &b_count);
+  return slots(c) * cml_scratch_part(cml_gemm_scratch(k)) + cml_scratch_part((uint64_t)n * sizeof(cml_gemm)) + (packs ? (uint64_t)b_count * b_bytes(k, &p, w, half) : 0);
 }
 
 typedef struct product_pack {
@@ -362,22 +380,43 @@ typedef struct product_pack {
   bool half;
 } product_pack;
 
+/* The wanted-th different B: its offset. */
+static int64_t b_offset(const product *p, size_t wanted) {
+  int64_t n = (int64_t)wanted, at = 0;
+  for (int32_t d = p->batch_rank - 1; d >= 0; d--)
+    if (p->b_batch[d]) {
+      at += n % p->batch[d] * p->b_batch[d];
+      n /= p->batch[d];
+    }
+  return at;
+}
+
 static void pack_products(void *context, size_t begin, size_t end) {
   const product_pack *q = context;
   const product *p = q->p;
   size_t panels = cml_panel_count(q->k, (size_t)p->columns), bytes = cml_scratch_part(cml_pack_bytes(q->k, (size_t)p->depth, (size_t)p->columns, q->half));
   for (size_t i = begin; i < end; i++) {
     size_t wanted = i / panels, panel = i % panels;
-    int64_t n = (int64_t)wanted, at = 0; /* the wanted-th different B: its offset */
-    for (int32_t d = p->batch_rank - 1; d >= 0; d--)
-      if (p->b_batch[d]) {
-        at += n % p->batch[d] * p->b_batch[d];
-        n /= p->batch[d];
-      }
-    const char *from = (const char *)q->b->data + at * (q->b->dtype == CML_F16 ? 2 : 4);
+    const char *from = (const char *)q->b->data + b_offset(p, wanted) * (q->b->dtype == CML_F16 ? 2 : 4);
     cml_pack_panels(q->k, q->to + wanted * bytes, q->half, from, q->b->dtype == CML_F16, (size_t)p->depth, (size_t)p->columns,
                     (size_t)p->b_depth, (size_t)p->b_column, panel, panel + 1);
   }
+}
+
+static void turn_products(void *context, size_t begin, size_t end) {
+  const product_pack *q = context;
+  const product *p = q->p;
+  const bool half = q->b->dtype == CML_F16;
+  for (size_t i = begin; i < end; i++)
+    cml_gemm_stage(q->k, (const char *)q->b->data + b_offset(p, i) * (half ? 2 : 4), half, (size_t)p->b_column, (size_t)p->b_depth, (size_t)p->columns, (size_t)p->depth,
+                   (float *)(void *)(q->to + i * b_bytes(q->k, p, FEW_COLUMNS, false)), (size_t)p->depth);
+}
+
+static void turn_all(const cml_kernels *k, const product *p, const cml_tensor *b, void *to, cml_pool *pool) {
+  enum { WORK = 65536 }; /* elements that are worth a thread */
+  int64_t count;
+  b_index(p, 0, &count);
+  cml_parallel(pool, (size_t)count, 1 + (size_t)(WORK / (p->depth * p->columns)), turn_products, &(product_pack){k, p, b, to, false});
 }
 
 static void pack_all(const cml_kernels *k, const product *p, const cml_tensor *b, bool half, void *to, cml_pool *pool) {
@@ -421,10 +460,11 @@ static void few_products(cml_call *c, const product *p, const cml_tensor *x, con
   few_product f = {.k = k, .p = p, .x = x, .y = y, .out = out, .step = (WORK / (depth + 1) + 64) / 64 * 64};
   if (f.step > columns) f.step = columns;
   f.pieces = (columns + f.step - 1) / f.step;
-  if (x->dtype == CML_F16) f.a = c->scratch;
+  if (x->dtype == CML_F16 || p->a_depth != 1) f.a = c->scratch;
   if (out->dtype == CML_F16) f.c = (float *)c->scratch + n * rows * depth;
-  for (size_t i = 0; f.a && i < n * rows; i++)
-    k->f16_to_f32((const cml_f16 *)x->data + batch_offset(p, p->a_batch, (int64_t)(i / rows)) + (int64_t)(i % rows) * p->a_row, f.a + i * depth, depth);
+  for (size_t i = 0; f.a && i < n; i++)
+    cml_gemm_stage(k, (const char *)x->data + batch_offset(p, p->a_batch, (int64_t)i) * (x->dtype == CML_F16 ? 2 : 4), x->dtype == CML_F16, (size_t)p->a_row, (size_t)p->a_depth,
+                   rows, depth, f.a + i * rows * depth, depth);
   cml_parallel(c->pool, n * f.pieces, 1 + WORK / (f.step * depth + 1), run_few, &f);
   for (size_t i = 0; f.c && i < n * rows; i++)
     k->f32_to_f16(f.c + i * columns, (cml_f16 *)out->data + batch_offset(p, p->c_batch, (int64_t)(i / rows)) + (int64_t)(i % rows) * p->c_row, columns);
@@ -465,27 +505,29 @@ static void run_product(cml_call *c, const product *p, const cml_tensor *x, cons
     }
     return;
   }
-  if (!ready && few_rows(p)) {
-    few_products(c, p, x, y, out);
-    return;
-  }
   product turned = *p;
-  if (!ready && turn_column(&turned)) {
-    few_products(c, &turned, y, x, out);
+  const way w = ready ? PANELS : way_of(&turned);
+  if (w == FEW_ROWS || w == TURNED) {
+    few_products(c, &turned, w == TURNED ? y : x, w == TURNED ? x : y, out);
     return;
   }
   const cml_kernels *k = ready ? ready->kernels : cml_kernels_get();
   size_t a_size = x->dtype == CML_F16 ? 2 : 4, c_size = out->dtype == CML_F16 ? 2 : 4;
   bool half = ready ? ready->half : k->pair && x->dtype == CML_F16 && y->dtype == CML_F16 && p->rows >= CML_PAIR_LEAST;
-  size_t bytes = cml_scratch_part(cml_pack_bytes(k, (size_t)p->depth, (size_t)p->columns, half));
+  const bool in_place = w == FEW_COLUMNS && p->b_depth == 1;
+  if (w == FEW_COLUMNS) half = in_place && y->dtype == CML_F16;
+  size_t bytes = (size_t)b_bytes(k, p, w, half);
   char *scratch = c->scratch, *list = scratch + slots(c) * cml_scratch_part(cml_gemm_scratch(k)), *packed = list + cml_scratch_part((uint64_t)n * sizeof(cml_gemm));
-  if (!ready) pack_all(k, p, y, half, packed, c->pool);
+  if (w == FEW_COLUMNS && !in_place) turn_all(k, p, y, packed, c->pool);
+  if (w == PANELS && !ready) pack_all(k, p, y, half, packed, c->pool);
   cml_gemm *g = (cml_gemm *)(void *)list;
   for (int64_t i = 0; i < n; i++)
     g[i] = (cml_gemm){.rows = (size_t)p->rows, .columns = (size_t)p->columns, .depth = (size_t)p->depth,
                       .a = (const char *)x->data + (size_t)batch_offset(p, p->a_batch, i) * a_size,
                       .a_stride = (size_t)p->a_row, .a_depth_stride = (size_t)p->a_depth, .a_half = x->dtype == CML_F16,
-                      .b = (ready ? (const char *)ready->b : packed) + (size_t)b_index(p, i, NULL) * bytes, .b_half = half,
+                      .b = in_place ? (const char *)y->data + (size_t)batch_offset(p, p->b_batch, i) * (half ? 2 : 4)
+                                    : (ready ? (const char *)ready->b : packed) + (size_t)b_index(p, i, NULL) * bytes,
+                      .b_half = half, .b_column = w != FEW_COLUMNS ? 0 : (size_t)(in_place ? p->b_column : p->depth),
                       .c = (char *)out->data + (size_t)batch_offset(p, p->c_batch, i) * c_size, .c_stride = (size_t)p->c_row,
                       .c_half = out->dtype == CML_F16, .after = {.activation = CML_UNARY_COPY}};
   cml_gemm_run(k, g, (size_t)n, c->pool, scratch, slots(c));
