@@ -125,8 +125,82 @@ VINLINE size_t few_rows(const bool half, const size_t parts, size_t rows, size_t
 }
 #endif
 
+/* 2, 4 or 8 rows whose columns lie one after the other in y: pairs of vectors are zipped, and again. Returns the first column that is left. */
+VINLINE size_t interleave(const size_t rows, const bool half, size_t columns, const char *x, size_t x_stride, char *y) {
+  const size_t size = half ? 2 : 4;
+  size_t c = 0;
+  for (; c + W <= columns; c += W) {
+    vf v[8], z[8];
+    CML_UNROLL for (size_t i = 0; i < rows; i++) v[i] = load_lanes(x + (i * x_stride + c) * size, half, W);
+    CML_UNROLL for (size_t step = 1; step < rows; step *= 2) {
+      CML_UNROLL for (size_t i = 0; i < rows / 2; i++) z[2 * i] = vf_zip_low(v[i], v[i + rows / 2]), z[2 * i + 1] = vf_zip_high(v[i], v[i + rows / 2]);
+      CML_UNROLL for (size_t i = 0; i < rows; i++) v[i] = z[i];
+    }
+    CML_UNROLL for (size_t i = 0; i < rows; i++) store_lanes(y + (c * rows + i * W) * size, half, v[i], W);
+  }
+  return c;
+}
+
+/* The same back: every second element, and again. Returns the first row that is left. */
+VINLINE size_t separate(const size_t columns, const bool half, size_t rows, const char *x, char *y, size_t y_stride) {
+  const size_t size = half ? 2 : 4;
+  size_t r = 0;
+  for (; r + W <= rows; r += W) {
+    vf v[8], z[8];
+    CML_UNROLL for (size_t i = 0; i < columns; i++) v[i] = load_lanes(x + (r * columns + i * W) * size, half, W);
+    CML_UNROLL for (size_t step = 1; step < columns; step *= 2) {
+      CML_UNROLL for (size_t i = 0; i < columns / 2; i++) z[i] = vf_even(v[2 * i], v[2 * i + 1]), z[i + columns / 2] = vf_odd(v[2 * i], v[2 * i + 1]);
+      CML_UNROLL for (size_t i = 0; i < columns; i++) v[i] = z[i];
+    }
+    CML_UNROLL for (size_t i = 0; i < columns; i++) store_lanes(y + (i * y_stride + r) * size, half, v[i], W);
+  }
+  return r;
+}
+
+/* Every 2nd, 4th or 8th of neighbouring numbers: vectors of all of them, of which every second element stays, and again. Ends before the last one,
+ * behind which nothing may be read. */
+VINLINE size_t pick(const size_t stride, const bool half, size_t rows, const char *x, char *y) {
+  const size_t size = half ? 2 : 4;
+  size_t r = 0;
+  for (; r + W < rows; r += W) {
+    vf v[8];
+    CML_UNROLL for (size_t i = 0; i < stride; i++) v[i] = load_lanes(x + (r * stride + i * W) * size, half, W);
+    CML_UNROLL for (size_t n = stride; n > 1; n /= 2)
+      CML_UNROLL for (size_t i = 0; i < n / 2; i++) v[i] = vf_even(v[2 * i], v[2 * i + 1]);
+    store_lanes(y + r * size, half, v[0], W);
+  }
+  return r;
+}
+
+VINLINE size_t dense_columns(const bool half, size_t rows, size_t columns, const char *x, size_t x_stride, char *y) {
+  switch (rows) {
+    case 2: return interleave(2, half, columns, x, x_stride, y);
+    case 4: return interleave(4, half, columns, x, x_stride, y);
+    case 8: return interleave(8, half, columns, x, x_stride, y);
+    default: return 0;
+  }
+}
+
+VINLINE size_t dense_rows(const bool half, size_t rows, size_t columns, const char *x, size_t x_stride, char *y, size_t y_stride) {
+  if (columns == 1) return x_stride == 2 ? pick(2, half, rows, x, y) : x_stride == 4 ? pick(4, half, rows, x, y) : x_stride == 8 ? pick(8, half, rows, x, y) : 0;
+  if (x_stride != columns) return 0;
+  switch (columns) {
+    case 2: return separate(2, half, rows, x, y, y_stride);
+    case 4: return separate(4, half, rows, x, y, y_stride);
+    case 8: return separate(8, half, rows, x, y, y_stride);
+    default: return 0;
+  }
+}
+
 VINLINE void transpose_any(const bool half, size_t rows, size_t columns, const char *x, size_t x_stride, char *y, size_t y_stride) {
   const size_t size = half ? 2 : 4;
+  if (y_stride == rows && columns > 1 && rows <= 8) {
+    const size_t done = dense_columns(half, rows, columns, x, x_stride, y);
+    columns -= done, x += done * size, y += done * y_stride * size;
+  } else if (columns <= 8) {
+    const size_t done = dense_rows(half, rows, columns, x, x_stride, y, y_stride);
+    rows -= done, x += done * x_stride * size, y += done * size;
+  }
 #if defined(__AVX512F__)
   if (columns <= W / 2) {
     const size_t done = columns <= W / 4 ? few_columns(half, 4, rows, columns, x, x_stride, y, y_stride) : few_columns(half, 2, rows, columns, x, x_stride, y, y_stride);

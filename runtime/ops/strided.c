@@ -60,7 +60,10 @@ static void copy_row(char *to, const char *from, int64_t n, int64_t n_to, int64_
     fill_run(to, from, size, n);
     return;
   }
-  switch (size) {
+  const bool apart = n_to == (int64_t)size && n > 16 && (n_from == 2 * n_to || n_from == 4 * n_to || n_from == 8 * n_to); /* a matrix's column */
+  if (apart && size == 2) cml_kernels_get()->transpose_16((size_t)n, 1, (const uint16_t *)(const void *)from, (size_t)n_from / 2, (uint16_t *)(void *)to, (size_t)n);
+  else if (apart && size == 4) cml_kernels_get()->transpose((size_t)n, 1, (const float *)(const void *)from, (size_t)n_from / 4, (float *)(void *)to, (size_t)n);
+  else switch (size) {
     case 1: ROW_LOOP(uint8_t); break;
     case 2: ROW_LOOP(uint16_t); break;
     case 4: ROW_LOOP(uint32_t); break;
@@ -100,30 +103,34 @@ static void copy_tile(char *to, const char *from, int64_t rows, int64_t columns,
 }
 
 static void copy_band(const job *j, char *to, const char *from, int64_t first, int64_t last) {
-  for (int64_t i = first; i < last; i += TILE)
+  const int64_t tall = j->n <= TILE / 4 ? BAND : TILE; /* few numbers fit the cache in any case */
+  for (int64_t i = first; i < last; i += tall)
     for (int64_t k = 0; k < j->n; k += TILE)
-      copy_tile(to + i * j->m_to + k * j->n_to, from + i * j->m_from + k * j->n_from, last - i < TILE ? last - i : TILE,
+      copy_tile(to + i * j->m_to + k * j->n_to, from + i * j->m_from + k * j->n_from, last - i < tall ? last - i : tall,
                 j->n - k < TILE ? j->n - k : TILE, j->m_to, j->n_from, j->size);
 }
 
-/* to[i * n + k] = from[k][i], with n known to the compiler, which then has vectors for it. */
-#define WEAVE_LOOP(type, n)                                                                                              \
+/* to[i * 3 + k] = from[k][i]: the compiler has vectors for it, which it has not where loops are around. */
+#define WEAVE_LOOP(type)                                                                                                 \
   do {                                                                                                                   \
     type *restrict t = (type *)(void *)to;                                                                               \
     const type *restrict f0 = (const type *)(const void *)from, *restrict f1 = (const type *)(const void *)(from + n_from), \
-               *restrict f2 = (const type *)(const void *)(from + (n - 1) * n_from);                                     \
+               *restrict f2 = (const type *)(const void *)(from + 2 * n_from);                                           \
     for (int64_t i = 0; i < m; i++) {                                                                                    \
-      t[i * n] = f0[i];                                                                                                  \
-      t[i * n + 1] = f1[i];                                                                                              \
-      if (n > 2) t[i * n + 2] = f2[i];                                                                                   \
+      t[i * 3] = f0[i];                                                                                                  \
+      t[i * 3 + 1] = f1[i];                                                                                              \
+      t[i * 3 + 2] = f2[i];                                                                                              \
     }                                                                                                                    \
   } while (0)
 
 static void weave(char *to, const char *from, int64_t m, int64_t n, int64_t n_from, size_t size) {
-  if (size == 2 && n == 2) WEAVE_LOOP(uint16_t, 2);
-  else if (size == 2) WEAVE_LOOP(uint16_t, 3);
-  else if (n == 2) WEAVE_LOOP(uint32_t, 2);
-  else WEAVE_LOOP(uint32_t, 3);
+  if (n == 2) {
+    copy_tile(to, from, m, n, n * (int64_t)size, n_from, size);
+  } else if (size == 2) {
+    WEAVE_LOOP(uint16_t);
+  } else {
+    WEAVE_LOOP(uint32_t);
+  }
 }
 
 /* ---- units ---- */
