@@ -10,6 +10,7 @@ static cml_status allow_order(cml_graph *g, cml_error *err) { return (void)err, 
 
 static const cml_pass passes[] = {
     {"dead-code", "operations whose results nobody uses are left out", cml_pass_dead_code},
+    {"casts", "conversions behind the slices, gathers and views that leave little of what would be converted", cml_pass_casts},
     {"recurrent", "loops that write out a GRU layer as one operation", cml_pass_recurrent},
     {"pads", "zeros around an image into the padding of the convolution that reads them", cml_pass_pads},
     {"groups", "convolutions whose outputs each read one channel, the other weights being zeros, as depthwise ones", cml_pass_groups},

@@ -84,6 +84,7 @@ const cml_tensor *cml_pass_constant(const cml_graph *g, const cml_step *s, const
 /* Its first element; `otherwise` when there is none. */
 double cml_pass_number(const cml_graph *g, const cml_step *s, const char *param, double otherwise);
 
+cml_status cml_pass_casts(cml_graph *g, cml_error *err);
 cml_status cml_pass_chains(cml_graph *g, cml_error *err);
 cml_status cml_pass_epilogues(cml_graph *g, cml_error *err);
 cml_status cml_pass_attention(cml_graph *g, cml_error *err);

@@ -1130,6 +1130,76 @@ static void chains(void) {
   exact = false;
 }
 
+/* Integers and truth values between floats, in one step. */
+static void whole_chains(void) {
+  start("[3, 7, 41]");
+  word("whole", "int32"), word("back", type), word("truth", "bool");
+  ints("three", "[]", "3"), ints("column", "[7, 1]", "[[5], [-5], [0], [1], [-1], [1000], [-7]]");
+  scalar("hundred", 100);
+  op("[3, 7, 41]", "a", "mul(x = x, y = hundred)");
+  put("tensor<int32, [3, 7, 41]> b = cast(x = a, dtype = whole)[name = tensor<string, []>(\"b\")];\n");
+  put("tensor<int32, [3, 7, 41]> c = floor_div(x = b, y = three)[name = tensor<string, []>(\"c\")];\n");
+  put("tensor<int32, [3, 7, 41]> d = mod(x = b, y = column)[name = tensor<string, []>(\"d\")];\n");
+  put("tensor<int32, [3, 7, 41]> e = mul(x = c, y = d)[name = tensor<string, []>(\"e\")];\n");
+  condition("[3, 7, 41]", "f", "greater(x = e, y = three)");
+  condition("[3, 7, 41]", "g", "cast(x = c, dtype = truth)");
+  condition("[3, 7, 41]", "h", "logical_xor(x = f, y = g)");
+  put("tensor<int32, [3, 7, 41]> i = cast(x = h, dtype = whole)[name = tensor<string, []>(\"i\")];\n");
+  put("tensor<int32, [3, 7, 41]> j = select(cond = h, a = e, b = i)[name = tensor<string, []>(\"j\")];\n");
+  op("[3, 7, 41]", "k", "cast(x = j, dtype = back)");
+  finish("k");
+  must_lack = "mod";
+  exact = true;
+  same_with_and_without((const int64_t[]){3, 7, 41}, 3, "chains", "cml_chain");
+  must_lack = NULL;
+  exact = false;
+}
+
+/* A cast goes behind a transpose, and there behind a slice and a gather; one whose result a maximum reads, too, stays, as does one that is half read. */
+static void test_casts(void **state) {
+  (void)state;
+  const int64_t dims[] = {4, 10, 60};
+  float x[2400];
+  size_t counts[3];
+  for (size_t i = 0; i < 2400; i++) x[i] = uniform() * 70000; /* some are infinite as halves */
+  type = "fp32";
+  start("[4, 10, 60]");
+  type = "fp16";
+  word("half", "fp16");
+  word("single", "fp32");
+  ints("perm", "[3]", "[0, 2, 1]");
+  ints("begin", "[3]", "[0, 3, 0]"), ints("end", "[3]", "[4, 9, 10]");
+  ints("begin1", "[3]", "[0, 0, 0]"), ints("end1", "[3]", "[4, 6, 10]"), ints("end2", "[3]", "[4, 6, 60]");
+  ints("indices", "[6]", "[5, 1, 2, 40, 59, 0]");
+  ints("one", "[]", "1"), ints("axes", "[2]", "[1, 2]"), ints("last", "[1]", "[2]");
+  flag("yes", "true");
+  op("[4, 10, 60]", "a", "cast(x = x, dtype = half)");
+  op("[4, 60, 10]", "b", "transpose(x = a, perm = perm)");
+  op("[4, 6, 10]", "c", "slice_by_index(x = b, begin = begin, end = end)");
+  op("[4, 6, 10]", "d", "gather(x = b, indices = indices, axis = one)");
+  op("[4, 6, 10]", "e", "maximum(x = c, y = d)");
+  op("[4, 10, 60]", "f", "cast(x = x, dtype = half)");
+  op("[4, 1, 1]", "g", "reduce_max(x = f, axes = axes, keep_dims = yes)");
+  op("[4, 6, 10]", "h", "slice_by_index(x = f, begin = begin1, end = end1)");
+  op("[4, 6, 10]", "i", "minimum(x = g, y = h)");
+  op("[4, 10, 60]", "j", "cast(x = x, dtype = half)");
+  op("[4, 6, 60]", "k", "slice_by_index(x = j, begin = begin1, end = end2)");
+  op("[4, 6, 1]", "l", "reduce_min(x = k, axes = last, keep_dims = yes)");
+  op("[4, 6, 10]", "m", "maximum(x = e, y = i)");
+  op("[4, 6, 10]", "n", "maximum(x = m, y = l)");
+  type = "fp32";
+  op("[4, 6, 10]", "y", "cast(x = n, dtype = single)");
+  finish("y");
+  float *want = run("", x, 2400, dims, 3, NULL, &counts[0]);
+  steps_wanted = 5; /* two for the first, one each for the second and the third, and the last */
+  float *got = run("casts", x, 2400, dims, 3, "cast", &counts[1]);
+  steps_wanted = 0;
+  float *all = run(NULL, x, 2400, dims, 3, NULL, &counts[2]);
+  assert_memory_equal(want, got, counts[0] * sizeof *want);
+  assert_memory_equal(want, all, counts[0] * sizeof *want);
+  free(want), free(got), free(all);
+}
+
 /* Normalisation by constants, before and after convolutions and where the channels stay second; hard_swish with and without its
  * threshold, silu as written out; convolutions in narrow groups, five and seven wide. */
 static void norms_and_gates(void) {
@@ -1444,7 +1514,7 @@ static void test_attention_views(void **state) { (void)state, each_type(attentio
 static void test_constant_matrices(void **state) { (void)state, each_type(constant_matrices); }
 static void test_shared_heads(void **state) { (void)state, each_type(shared_heads); }
 static void test_log_softmax(void **state) { (void)state, each_type(log_softmax); }
-static void test_chains(void **state) { (void)state, each_type(chains); }
+static void test_chains(void **state) { (void)state, each_type(chains), each_type(whole_chains); }
 static void test_linear(void **state) { (void)state, each_type(linear); }
 
 /* (x - 1) / 0 is infinite on both sides of 1; as a factor and a term it would be NaN above. */
@@ -1475,7 +1545,7 @@ static void test_unknown_pass_is_refused(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_convolutions), cmocka_unit_test(test_joined), cmocka_unit_test(test_planes), cmocka_unit_test(test_pairs), cmocka_unit_test(test_transposed), cmocka_unit_test(test_moved), cmocka_unit_test(test_overlapping), cmocka_unit_test(test_affine_vectors), cmocka_unit_test(test_affine_runs), cmocka_unit_test(test_large), cmocka_unit_test(test_volumes), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_channel_norm), cmocka_unit_test(test_attention), cmocka_unit_test(test_turned_attention), cmocka_unit_test(test_broadcast_attention), cmocka_unit_test(test_selected_attention), cmocka_unit_test(test_window_attention), cmocka_unit_test(test_pads), cmocka_unit_test(test_unfolded), cmocka_unit_test(test_spread),
-      cmocka_unit_test(test_attention_views), cmocka_unit_test(test_shared_heads), cmocka_unit_test(test_constant_matrices), cmocka_unit_test(test_log_softmax), cmocka_unit_test(test_chains),
+      cmocka_unit_test(test_attention_views), cmocka_unit_test(test_shared_heads), cmocka_unit_test(test_constant_matrices), cmocka_unit_test(test_log_softmax), cmocka_unit_test(test_chains), cmocka_unit_test(test_casts),
       cmocka_unit_test(test_norms_and_gates), cmocka_unit_test(test_moved_last), cmocka_unit_test(test_recurrent), cmocka_unit_test(test_sequences), cmocka_unit_test(test_directions),
       cmocka_unit_test(test_linear),       cmocka_unit_test(test_an_infinite_norm_stays), cmocka_unit_test(test_unknown_pass_is_refused),
   };
