@@ -238,7 +238,7 @@ typedef struct cml_kernels {
   void (*moments)(const float *x, size_t n, float shift, float *sum, float *squares);
   /* y[r] = the fold of row r of n > 0 neighbouring floats, or halves */
   void (*fold_rows)(cml_row_fold f, size_t rows, size_t n, const void *x, bool half, float *y);
-  /* x = e^(x - shift); returns the sum of the results */
+  /* x = e^(x - shift), no x above shift, results below 2^-125 perhaps 0; returns the sum of the results */
   float (*exp_sum)(float *x, size_t n, float shift);
   /* x[r * x_stride + c] += y[r * y_stride + c], y in halves when half */
   void (*add_rows)(size_t rows, size_t n, float *x, size_t x_stride, const void *y, bool half, size_t y_stride);

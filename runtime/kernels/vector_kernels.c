@@ -398,14 +398,14 @@ static float exp_sum(float *x, size_t n, float shift) {
   size_t i = 0;
   for (; i + 2 * W <= n; i += 2 * W)
     for (size_t j = 0; j < 2; j++) {
-      vf e = v_exp(vf_load(x + i + j * W) - m);
+      vf e = v_exp_falling(vf_load(x + i + j * W) - m);
       vf_store(x + i + j * W, e);
       s[j] += e;
     }
   float total = vf_sum(s[0] + s[1]);
   for (; i < n; i += W) {
     size_t k = n - i < W ? n - i : W;
-    vf e = v_exp(vf_load_n(x + i, k) - m);
+    vf e = v_exp_falling(vf_load_n(x + i, k) - m);
     vf_store_n(x + i, e, k);
     total += vf_sum(vf_select(vi_iota() < (int32_t)k, e, vf_zero()));
   }
@@ -442,12 +442,12 @@ static void soften_rows(size_t rows, size_t n, float *x, size_t stride, float *t
     corrections[r] = top == before || before == -__builtin_inff() ? 0 : before - top;
     vf m = vf_set1(top == -__builtin_inff() ? 0 : top), s = vf_zero();
     for (size_t i = 0; i < whole; i += W) {
-      vf e = v_exp(vf_load(x + i) - m);
+      vf e = v_exp_falling(vf_load(x + i) - m);
       vf_store(x + i, e);
       s += e;
     }
     if (rest) {
-      vf e = v_exp(vf_load_n(x + whole, rest) - m);
+      vf e = v_exp_falling(vf_load_n(x + whole, rest) - m);
       vf_store_n(x + whole, e, rest);
       s += vf_select(there, e, vf_zero());
     }
@@ -456,7 +456,7 @@ static void soften_rows(size_t rows, size_t n, float *x, size_t stride, float *t
       corrections[r] = 1;
       totals[r] += sum;
     } else {
-      corrections[r] = v_exp(vf_set1(corrections[r]))[0];
+      corrections[r] = v_exp_falling(vf_set1(corrections[r]))[0];
       totals[r] = totals[r] * corrections[r] + sum;
     }
   }
@@ -554,14 +554,14 @@ VINLINE void softmax_row(const void *x, void *y, bool half, size_t n) {
   if (rest) m = vf_max(vf_select(there, ld_n(x, half, whole, rest), m), m);
   m = vf_set1(vf_hmax(m));
   for (i = 0; i < whole; i += W) {
-    vf e = v_exp(ld(x, half, i) - m);
+    vf e = v_exp_falling(ld(x, half, i) - m);
     s += e;
     if (!again) st(kept, false, i, e);
   }
-  vf last = rest ? v_exp(ld_n(x, half, whole, rest) - m) : vf_zero(); /* not through memory: part of a vector would be waited for */
+  vf last = rest ? v_exp_falling(ld_n(x, half, whole, rest) - m) : vf_zero(); /* not through memory: part of a vector would be waited for */
   s += vf_select(there, last, vf_zero());
   vf r = vf_set1(1.0f / vf_sum(s));
-  for (i = 0; i < whole; i += W) st(y, half, i, (again ? v_exp(ld(x, half, i) - m) : ld(kept, false, i)) * r);
+  for (i = 0; i < whole; i += W) st(y, half, i, (again ? v_exp_falling(ld(x, half, i) - m) : ld(kept, false, i)) * r);
   if (rest) st_n(y, half, whole, last * r, rest);
 }
 
@@ -574,8 +574,8 @@ VINLINE void log_softmax_row(const void *x, void *y, const bool half, size_t n, 
   size_t i;
   for (i = 0; i < whole; i += W) m = vf_max(ld(x, half, i), m);
   m = vf_set1(vf_hmax(m));
-  for (i = 0; i < whole; i += W) s += v_exp(ld(x, half, i) - m);
-  if (rest) s += vf_select(there, v_exp(last - m), vf_zero());
+  for (i = 0; i < whole; i += W) s += v_exp_falling(ld(x, half, i) - m);
+  if (rest) s += vf_select(there, v_exp_falling(last - m), vf_zero());
   const vf log_sum = v_log(vf_set1(vf_sum(s)));
   for (i = 0; i < whole; i += W) st(y, half, i, vf_max(low, ld(x, half, i) - m - log_sum));
   if (rest) st_n(y, half, whole, vf_max(low, last - m - log_sum), rest);
@@ -597,7 +597,7 @@ VINLINE void softmax_group(const size_t group, const size_t vectors, bool half, 
     top = vf_set1(vf_hmax(top));
     sums[r] = vf_zero();
     CML_UNROLL for (size_t i = 0; i < vectors; i++) {
-      const vf d = v[r][i] - top, e = v_exp(d); /* 0 where no element is */
+      const vf d = v[r][i] - top, e = v_exp_falling(d); /* 0 where no element is */
       sums[r] += e;
       v[r][i] = logarithm ? d : e;
     }

@@ -36,19 +36,43 @@ VINLINE vf v_scale_by(vf p, vf n) {
 #endif
 }
 
-/* e^x 2^shift = 2^(n + shift) e^r, |r| <= ln 2 / 2, for -105 <= x <= 110; ln 2 in two parts so that n ln 2 is exact enough. */
-VINLINE vf v_exp_inside(vf x, float shift) {
-  vf n = vf_round(x * V(0x1.715476p+0f));
-  vf r = vf_fma(n, V(-0x1.62e4p-1f), x);
-  r = vf_fma(n, V(-0x1.7f7d1cp-20f), r);
+/* The same where the result lies in 2^-126 .. 2^128: n is added to the exponent. */
+VINLINE vf v_scale_normal(vf p, vf n) {
+#if defined(CML_HAVE_SCALEF)
+  return vf_scalef(p, n);
+#else
+  return vi_float(vf_bits(p) + (vf_int(n) << 23));
+#endif
+}
+
+/* e^x = 2^n e^r, |r| <= ln 2 / 2; ln 2 in two parts so that n ln 2 is exact enough. Returns e^r. */
+VINLINE vf v_exp_reduced(vf x, vf *n) {
+  *n = vf_round(x * V(0x1.715476p+0f));
+  vf r = vf_fma(*n, V(-0x1.62e4p-1f), x);
+  r = vf_fma(*n, V(-0x1.7f7d1cp-20f), r);
   vf p = V(0x1.6ab76ep-10f);
   p = vf_fma(p, r, V(0x1.126f0cp-7f));
   p = vf_fma(p, r, V(0x1.5558a4p-5f));
   p = vf_fma(p, r, V(0x1.555406p-3f));
   p = vf_fma(p, r, V(0x1.fffffap-2f));
   p = vf_fma(p, r, V(1.0f));
-  p = vf_fma(p, r, V(1.0f));
+  return vf_fma(p, r, V(1.0f));
+}
+
+/* e^x 2^shift for -105 <= x <= 110. */
+VINLINE vf v_exp_inside(vf x, float shift) {
+  vf n, p = v_exp_reduced(x, &n);
   return v_scale_by(p, shift != 0 ? n + shift : n); /* n + 0 would be computed, for the sake of -0 */
+}
+
+/* e^x for x <= 0, of which a softmax is made: below e^-87, which is 2^-125.5, it may be 0. */
+VINLINE vf v_exp_falling(vf x) {
+#if defined(CML_HAVE_SCALEF)
+  return v_exp_inside(vf_max(V(-105.0f), x), 0.0f);
+#else
+  vf n, p = v_exp_reduced(x, &n);
+  return vi_float(vf_bits(v_scale_normal(p, n)) & ~(x < V(-87.0f))); /* NaN stays */
+#endif
 }
 
 VINLINE vf v_exp_shifted(vf x, float low, float high, float shift) {
@@ -57,18 +81,22 @@ VINLINE vf v_exp_shifted(vf x, float low, float high, float shift) {
 
 VINLINE vf v_exp(vf x) { return v_exp_shifted(x, -105.0f, 89.0f, 0.0f); }
 
-/* 2^x = 2^n 2^f, |f| <= 1/2, for -160 < x < 140. */
-VINLINE vf v_exp2_inside(vf x) {
-  vf n = vf_round(x), f = x - n, p = V(0x1.67b514p-13f);
+/* 2^x = 2^n 2^f, |f| <= 1/2. Returns 2^f. */
+VINLINE vf v_exp2_reduced(vf x, vf *n) {
+  *n = vf_round(x);
+  vf f = x - *n, p = V(0x1.67b514p-13f);
   p = vf_fma(p, f, V(0x1.5fe47ep-10f));
   p = vf_fma(p, f, V(0x1.3af9c6p-7f));
   p = vf_fma(p, f, V(0x1.c6ad62p-5f));
   p = vf_fma(p, f, V(0x1.ebfc1ap-3f));
   p = vf_fma(p, f, V(0x1.62e432p-1f));
-  return v_scale_by(vf_fma(p, f, V(1.0f)), n);
+  return vf_fma(p, f, V(1.0f));
 }
 
-VINLINE vf v_exp2(vf x) { return v_exp2_inside(vf_min(V(129.0f), vf_max(V(-151.0f), x))); }
+VINLINE vf v_exp2(vf x) {
+  vf n, p = v_exp2_reduced(vf_min(V(129.0f), vf_max(V(-151.0f), x)), &n);
+  return v_scale_by(p, n);
+}
 
 /* ln x: x = 2^e m with m in [sqrt 1/2, sqrt 2), f = m - 1, ln(1 + f) = f - f^2/2 + f^3 P(f). */
 VINLINE vf v_log(vf x) {
@@ -317,9 +345,9 @@ VINLINE vf v_erf(vf x) {
 }
 
 /* max(x, 0) - |x|/2 erfc(|x| / sqrt 2), for both signs without cancellation. -log2 of erfc is smooth: one polynomial, fitted where
- * the product is not negligible; past 10 it is far below the smallest result that counts. */
+ * the product is not negligible; past 10, where erfc is 2^-76, it is far below the smallest result that counts. */
 VINLINE vf v_gelu(vf x) {
-  vf a = vf_min(V(10.0f), vf_abs(x)), p = V(0x1.0f9c82p-20f);
+  vf n, a = vf_min(V(10.0f), vf_abs(x)), p = V(0x1.0f9c82p-20f);
   p = vf_fma(p, a, V(-0x1.1f7742p-16f));
   p = vf_fma(p, a, V(0x1.471296p-14f));
   p = vf_fma(p, a, V(0x1.aa1f02p-12f));
@@ -327,7 +355,8 @@ VINLINE vf v_gelu(vf x) {
   p = vf_fma(p, a, V(0x1.b03e58p-5f));
   p = vf_fma(p, a, V(0x1.d621b0p-2f));
   p = vf_fma(p, a, V(0x1.26afa4p+0f));
-  return vf_fma(a * -0.5f, v_exp2_inside(p * -a), vf_max(vf_zero(), x));
+  p = v_exp2_reduced(p * -a, &n);
+  return vf_fma(a * -0.5f, v_scale_normal(p, n), vf_max(vf_zero(), x));
 }
 
 /* x/2 (1 + tanh(u)) = x sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3) */

@@ -481,6 +481,30 @@ static void test_softmax_rows(void **state) {
   }
 }
 
+/* What lies far below the largest: to the end of the normal numbers, then nothing; NaN spoils its row. */
+static void test_softmax_depths(void **state) {
+  (void)state;
+  static const float depths[] = {0, -0.5f, -80, -86.9f, -88, -104, -1000, -1e30f, -INFINITY};
+  enum { N = sizeof depths / sizeof *depths };
+  const cml_kernels *k;
+  EACH_TABLE(k) {
+    for (size_t n = N; n < 80; n += 7) {
+      float *x = at_end(0, n * 4), *y = at_end(1, n * 4);
+      for (size_t i = 0; i < n; i++) x[i] = 3 + depths[i % N];
+      double sum = 0;
+      for (size_t i = 0; i < n; i++) sum += exp((double)x[i] - 3);
+      k->softmax(x, y, n);
+      for (size_t i = 0; i < n; i++) {
+        const double want = exp((double)x[i] - 3) / sum;
+        assert_true(i % N >= 6 ? y[i] == 0 : fabs((double)y[i] - want) <= 2e-6 * want + (i % N > 2 ? 0x1p-126 : 0));
+      }
+      x[n / 2] = NAN;
+      k->softmax(x, y, n);
+      for (size_t i = 0; i < n; i++) assert_true(isnan(y[i]));
+    }
+  }
+}
+
 static double sigmoid(double x) { return 1 / (1 + exp(-x)); }
 
 static void test_lstm_cell(void **state) {
@@ -1361,7 +1385,7 @@ int main(int argc, char **argv) {
   guard_buffers();
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_f16),  cmocka_unit_test(test_unary), cmocka_unit_test(test_unary_f16), cmocka_unit_test(test_unary_rows), cmocka_unit_test(test_f32_to_i32), cmocka_unit_test(test_compare), cmocka_unit_test(test_int32), cmocka_unit_test(test_binary), cmocka_unit_test(test_remainders), cmocka_unit_test(test_running_sums), cmocka_unit_test(test_binary_f16), cmocka_unit_test(test_same_halves), cmocka_unit_test(test_pow),
-      cmocka_unit_test(test_rows), cmocka_unit_test(test_softmax_rows), cmocka_unit_test(test_lstm_cell), cmocka_unit_test(test_gemm), cmocka_unit_test(test_gemv_panels), cmocka_unit_test(test_slim_tile), cmocka_unit_test(test_packed_tile), cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_attend), cmocka_unit_test(test_interpolate), cmocka_unit_test(test_pool_lines), cmocka_unit_test(test_sort), cmocka_unit_test(test_rms_norm), cmocka_unit_test(test_depthwise), cmocka_unit_test(test_channel_sums), cmocka_unit_test(test_fold_rows),
+      cmocka_unit_test(test_rows), cmocka_unit_test(test_softmax_rows), cmocka_unit_test(test_softmax_depths), cmocka_unit_test(test_lstm_cell), cmocka_unit_test(test_gemm), cmocka_unit_test(test_gemv_panels), cmocka_unit_test(test_slim_tile), cmocka_unit_test(test_packed_tile), cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_attend), cmocka_unit_test(test_interpolate), cmocka_unit_test(test_pool_lines), cmocka_unit_test(test_sort), cmocka_unit_test(test_rms_norm), cmocka_unit_test(test_depthwise), cmocka_unit_test(test_channel_sums), cmocka_unit_test(test_fold_rows),
       cmocka_unit_test(test_pack_panel), cmocka_unit_test(test_softening), cmocka_unit_test(test_sampling), cmocka_unit_test(test_fourier), cmocka_unit_test(test_fourier_parts), cmocka_unit_test(test_transpose),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
