@@ -1,7 +1,10 @@
 /* A convolution whose result is scaled and shifted by constants, one a channel (batch_norm, mul, real_div, add, sub), does so with
- * weights and a bias that are scaled beforehand. */
+ * weights and a bias that are scaled beforehand. And convolutions of one image whose results are summed, as networks are trained that should be
+ * re-parameterised before they are used and often are not, are one with the sum of their weights: a smaller kernel lies within the largest, and a batch
+ * norm of the image itself, or the image, is a kernel of one pixel and one channel. */
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "mapping.h"
 #include "passes.h"
@@ -142,3 +145,186 @@ static cml_status fold(cml_graph *g, const cml_use *uses, size_t i, cml_error *e
 }
 
 cml_status cml_pass_scales(cml_graph *g, cml_error *err) { return cml_pass_each(g, fold, err); }
+
+/* ---- sums ---- */
+
+enum { MOST_TERMS = 16 };
+
+/* Where a convolution's taps lie; the leading of three dims are 1. */
+typedef struct geometry {
+  int64_t kernel[3], stride[3], dilation[3], before[3], groups;
+} geometry;
+
+/* What is summed: a step that nobody else reads, or NULL for a value as it is. */
+typedef struct sum {
+  uint32_t terms[MOST_TERMS];
+  cml_step *makers[MOST_TERMS], *adds[MOST_TERMS];
+  geometry at[MOST_TERMS]; /* of convolutions */
+  size_t count, add_count, largest;
+} sum;
+
+static bool same_type(const cml_tensor *a, const cml_tensor *b) {
+  return a->dtype == b->dtype && cml_tensor_known_shape(a) && a->rank == b->rank && !memcmp(a->dims, b->dims, (size_t)a->rank * sizeof *a->dims);
+}
+
+static bool gather(cml_graph *g, const cml_use *uses, size_t before, const cml_step *add, sum *t) {
+  static const char *const sides[] = {"x", "y"};
+  for (int i = 0; i < 2; i++) {
+    uint32_t v = cml_pass_arg(add, sides[i]);
+    if (v == CML_NO_VALUE || !same_type(cml_pass_type(g, v), cml_pass_type(g, add->outs[0]))) return false;
+    cml_step *maker = cml_pass_maker(g, before, v);
+    if (maker && cml_pass_only_user(g, uses, v) != add) maker = NULL;
+    if (maker && cml_pass_is(maker, "add")) {
+      if (t->add_count == MOST_TERMS) return false;
+      t->adds[t->add_count++] = maker;
+      if (!gather(g, uses, before, maker, t)) return false;
+      continue;
+    }
+    if (t->count == MOST_TERMS) return false;
+    t->makers[t->count] = maker && (cml_pass_is(maker, "conv") || cml_pass_is(maker, "batch_norm")) ? maker : NULL;
+    t->terms[t->count++] = v;
+  }
+  return true;
+}
+
+static int64_t number_at(const cml_graph *g, const cml_step *s, const char *param, int64_t i, int64_t otherwise) {
+  const cml_tensor *t = cml_pass_constant(g, s, param);
+  return t && i < cml_tensor_count(t) ? (int64_t)cml_tensor_get(t, i) : otherwise;
+}
+
+static bool read_geometry(const cml_graph *g, const cml_step *s, geometry *at) {
+  const cml_tensor *w = constant(g, s, "weight"), *y = cml_pass_type(g, s->outs[0]);
+  if (!w || w->rank < 3 || w->rank > 5 || w->rank != y->rank || w->dtype != y->dtype || (!constant(g, s, "bias") && cml_pass_arg(s, "bias") != CML_NO_VALUE)) return false;
+  bool valid = cml_pass_is_word(g, s, "pad_type", "valid"), custom = !valid && cml_pass_constant(g, s, "pad") && !cml_pass_is_word(g, s, "pad_type", "same") &&
+                                                                  !cml_pass_is_word(g, s, "pad_type", "same_lower");
+  if (!valid && !custom) return false;
+  *at = (geometry){.groups = number_at(g, s, "groups", 0, 1)};
+  for (int32_t i = 0; i < 3; i++) {
+    int32_t d = i - (5 - w->rank);
+    at->kernel[i] = d < 0 ? 1 : w->dims[d + 2];
+    at->stride[i] = d < 0 ? 1 : number_at(g, s, "strides", d, 1);
+    at->dilation[i] = d < 0 ? 1 : number_at(g, s, "dilations", d, 1);
+    at->before[i] = d < 0 || valid ? 0 : number_at(g, s, "pad", 2 * d, 0);
+  }
+  return true;
+}
+
+/* The tap of the larger kernel that a smaller one's first lies on, in each dim; false: it does not lie within. */
+static bool lies_within(const geometry *large, const geometry *small, int64_t *offset) {
+  for (int i = 0; i < 3; i++) {
+    int64_t apart = large->before[i] - small->before[i];
+    if (large->stride[i] != small->stride[i] || large->dilation[i] < 1 || apart < 0 || apart % large->dilation[i]) return false;
+    offset[i] = apart / large->dilation[i];
+    if (offset[i] + small->kernel[i] > large->kernel[i] || (small->kernel[i] > 1 && small->dilation[i] != large->dilation[i])) return false;
+  }
+  return true;
+}
+
+static const geometry a_pixel = {{1, 1, 1}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}, 0};
+
+/* Whether all terms are made of one image by two convolutions or more, or by one and a norm. */
+static bool is_one(cml_graph *g, const cml_use *uses, cml_step *add, sum *t) {
+  *t = (sum){0};
+  if (!cml_pass_is(add, "add") || !gather(g, uses, (size_t)(add - g->body.steps), add, t)) return false;
+  uint32_t x = CML_NO_VALUE;
+  size_t convolutions = 0, norms = 0, largest_taps = 0;
+  for (size_t i = 0; i < t->count; i++) {
+    if (!t->makers[i] || !cml_pass_is(t->makers[i], "conv")) continue;
+    if (!read_geometry(g, t->makers[i], &t->at[i])) return false;
+    size_t taps = (size_t)(t->at[i].kernel[0] * t->at[i].kernel[1] * t->at[i].kernel[2]);
+    if (!convolutions++) x = cml_pass_arg(t->makers[i], "x");
+    if (taps > largest_taps) largest_taps = taps, t->largest = i;
+  }
+  if (!convolutions) return false;
+  const cml_tensor *w = constant(g, t->makers[t->largest], "weight"), *in = cml_pass_type(g, x);
+  for (size_t i = 0; i < t->count; i++) {
+    const cml_step *m = t->makers[i];
+    const bool convolves = m && cml_pass_is(m, "conv");
+    int64_t offset[3];
+    if ((m ? cml_pass_arg(m, "x") : t->terms[i]) != x) return false;
+    if (!lies_within(&t->at[t->largest], convolves ? &t->at[i] : &a_pixel, offset)) return false;
+    if (convolves) {
+      const cml_tensor *own = constant(g, m, "weight");
+      if (own->dims[0] != w->dims[0] || own->dims[1] != w->dims[1] || t->at[i].groups != t->at[t->largest].groups) return false;
+    } else if (in->rank != w->rank || in->dims[1] != w->dims[0] || w->dims[1] * t->at[t->largest].groups != w->dims[0]) {
+      return false;
+    }
+    norms += m && !convolves;
+  }
+  return convolutions > 1 || norms;
+}
+
+static double element(const cml_tensor *t, int64_t i) { return t->dtype == CML_F32 ? (double)((const float *)t->data)[i] : cml_tensor_get(t, i); }
+
+/* The sum of the convolutions' weights, and f's scale where an output meets its own pixel and channel. */
+static bool add_weights(const cml_graph *g, const sum *t, const affine *f, bool pixels, cml_tensor *to) {
+  const geometry *large = &t->at[t->largest];
+  int64_t offsets[MOST_TERMS][3], own[3] = {0}, n = 0, tap[3];
+  for (size_t i = 0; i < t->count; i++)
+    if (t->at[i].kernel[0] && !lies_within(large, &t->at[i], offsets[i])) return false;
+  if (pixels && !lies_within(large, &a_pixel, own)) return false;
+  for (int64_t o = 0; o < to->dims[0]; o++)
+    for (int64_t c = 0; c < to->dims[1]; c++)
+      for (tap[0] = 0; tap[0] < large->kernel[0]; tap[0]++)
+        for (tap[1] = 0; tap[1] < large->kernel[1]; tap[1]++)
+          for (tap[2] = 0; tap[2] < large->kernel[2]; tap[2]++) {
+            double x = pixels && c == o % to->dims[1] && tap[0] == own[0] && tap[1] == own[1] && tap[2] == own[2] ? f->scale[o] : 0;
+            for (size_t i = 0; i < t->count; i++) {
+              const geometry *at = &t->at[i];
+              if (!at->kernel[0]) continue;
+              int64_t k = o * to->dims[1] + c;
+              bool inside = true;
+              for (int d = 0; d < 3; d++) {
+                int64_t p = tap[d] - offsets[i][d];
+                inside = inside && p >= 0 && p < at->kernel[d];
+                k = k * at->kernel[d] + p;
+              }
+              if (inside) x += element(constant(g, t->makers[i], "weight"), k);
+            }
+            if (!store(to, n++, x)) return false;
+          }
+  return true;
+}
+
+static cml_status rewrite_sum(cml_graph *g, cml_step *add, const sum *t, const affine *f, bool pixels, cml_error *err) {
+  const cml_step *s = t->makers[t->largest];
+  cml_tensor like = {.dtype = cml_pass_type(g, add->outs[0])->dtype, .rank = 1, .dims = {f->channels}}, w = *constant(g, s, "weight"), *to = NULL;
+  uint32_t weight, bias;
+  CML_TRY(new_constant(g, &w, &weight, &to, err));
+  if (!add_weights(g, t, f, pixels, to)) return CML_OK;
+  CML_TRY(new_constant(g, &like, &bias, &to, err));
+  for (int64_t c = 0; c < f->channels; c++)
+    if (!store(to, c, f->shift[c])) return CML_OK;
+  const cml_binding bindings[] = {{"x", cml_pass_arg(s, "x")}, {"weight", weight}, {"bias", bias}, {"strides", cml_pass_arg(s, "strides")}, {"pad_type", cml_pass_arg(s, "pad_type")},
+                                  {"pad", cml_pass_arg(s, "pad")}, {"dilations", cml_pass_arg(s, "dilations")}, {"groups", cml_pass_arg(s, "groups")}};
+  CML_TRY(cml_pass_become(g, add, "conv", bindings, sizeof bindings / sizeof *bindings, err));
+  for (size_t i = 0; i < t->count; i++) {
+    if (t->at[i].kernel[0]) w = *constant(g, t->makers[i], "weight"), cml_mapping_drop(w.data, (size_t)cml_tensor_count(&w) * cml_dtype_bits(w.dtype) / 8);
+    if (t->makers[i]) t->makers[i]->op = NULL;
+  }
+  for (size_t i = 0; i < t->add_count; i++) t->adds[i]->op = NULL;
+  return CML_OK;
+}
+
+static cml_status add_up(cml_graph *g, const cml_use *uses, size_t i, cml_error *err) {
+  cml_step *add = &g->body.steps[i], *user;
+  sum t, whole;
+  if (!is_one(g, uses, add, &t)) return CML_OK;
+  if ((user = cml_pass_only_user(g, uses, add->outs[0])) && is_one(g, uses, user, &whole)) return CML_OK; /* it has its turn */
+  const int64_t n = cml_pass_type(g, add->outs[0])->dims[1];
+  affine all = {n, calloc((size_t)n, sizeof(double)), calloc((size_t)n, sizeof(double))}, one = {n, calloc((size_t)n, sizeof(double)), calloc((size_t)n, sizeof(double))};
+  cml_status status = all.scale && all.shift && one.scale && one.shift ? CML_OK : cml_fail_memory(err);
+  bool fits = !status, pixels = false;
+  for (size_t k = 0; fits && k < t.count; k++) {
+    const cml_tensor *bias = t.at[k].kernel[0] ? constant(g, t.makers[k], "bias") : NULL;
+    for (int64_t c = 0; c < n; c++) one.scale[c] = !t.at[k].kernel[0], one.shift[c] = bias ? cml_tensor_get(bias, c) : 0;
+    if (!t.at[k].kernel[0]) pixels = true;
+    if (!t.at[k].kernel[0] && t.makers[k]) fits = join_norm(g, t.makers[k], &one);
+    for (int64_t c = 0; c < n; c++) all.scale[c] += one.scale[c], all.shift[c] += one.shift[c];
+  }
+  if (fits) status = rewrite_sum(g, add, &t, &all, pixels, err);
+  free(all.scale), free(all.shift), free(one.scale), free(one.shift);
+  return status;
+}
+
+cml_status cml_pass_sums(cml_graph *g, cml_error *err) { return cml_pass_each(g, add_up, err); }

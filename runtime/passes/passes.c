@@ -15,6 +15,7 @@ static const cml_pass passes[] = {
     {"pads", "zeros around an image into the padding of the convolution that reads them", cml_pass_pads},
     {"groups", "convolutions whose outputs each read one channel, the other weights being zeros, as depthwise ones", cml_pass_groups},
     {"scales", "constants that scale and shift a convolution's channels into its weights", cml_pass_scales},
+    {"sums", "convolutions of one image whose results are summed as one", cml_pass_sums},
     {"transposed", "transposed convolutions with few outputs as ordinary ones with all places of a block as outputs, and pixel_shuffle", cml_pass_transposed},
     {"attention", "matrix product, scale, softmax, matrix product: one streaming attention", cml_pass_attention},
     {"attention-views", "transposes and splits around attention become strides that it reads and writes by", cml_pass_attention_views},

@@ -99,6 +99,7 @@ cml_status cml_pass_recurrent(cml_graph *g, cml_error *err);
 cml_status cml_pass_integers(cml_graph *g, cml_error *err);
 cml_status cml_pass_layout(cml_graph *g, cml_error *err);
 cml_status cml_pass_scales(cml_graph *g, cml_error *err);
+cml_status cml_pass_sums(cml_graph *g, cml_error *err);
 cml_status cml_pass_transposed(cml_graph *g, cml_error *err);
 
 #endif

@@ -441,6 +441,66 @@ static void transposed(void) {
   same_with_and_without((const int64_t[]){1, 20, 5, 4}, 4, "epilogues,layout", "cml_to_last");
 }
 
+/* Convolutions of one image, its norm and the image itself, summed: one convolution. */
+static void sums(void) {
+  start("[2, 6, 9, 7]");
+  word("custom", "custom");
+  word("valid", "valid");
+  ints("one", "[2]", "[1, 1]");
+  ints("two", "[2]", "[2, 2]");
+  ints("pad1", "[4]", "[1, 1, 1, 1]");
+  ints("pad2", "[4]", "[2, 2, 2, 2]");
+  ints("tall", "[4]", "[1, 1, 0, 0]");
+  ints("groups", "[]", "2");
+  constant("w1", "[6, 3, 3, 3]");
+  constant("w2", "[6, 3, 3, 1]");
+  constant("w3", "[6, 3, 1, 1]");
+  constant("w4", "[8, 6, 5, 5]");
+  constant("w5", "[8, 6, 1, 1]");
+  constant("b1", "[6]");
+  constant("mean", "[6]");
+  constant("gamma", "[6]");
+  put("tensor<%s, [6]> variance = const()[name = tensor<string, []>(\"variance\"), val = tensor<%s, [6]>([0.5, 1.5, 0.25, 2.0, 1, 3])];\n", type, type);
+  op("[2, 6, 9, 7]", "c1", "conv(x = x, weight = w1, pad = pad1, pad_type = custom, strides = one, groups = groups)");
+  op("[2, 6, 9, 7]", "c2", "conv(x = x, weight = w2, bias = b1, pad = tall, pad_type = custom, strides = one, groups = groups)");
+  op("[2, 6, 9, 7]", "c3", "conv(x = x, weight = w3, bias = b1, pad_type = valid, strides = one, groups = groups)");
+  op("[2, 6, 9, 7]", "n", "batch_norm(x = x, mean = mean, variance = variance, gamma = gamma, beta = mean)");
+  op("[2, 6, 9, 7]", "s1", "add(x = c3, y = c1)");
+  op("[2, 6, 9, 7]", "s2", "add(x = n, y = s1)");
+  op("[2, 6, 9, 7]", "s3", "add(x = x, y = c2)");
+  op("[2, 6, 9, 7]", "s4", "add(x = s2, y = s3)");
+  op("[2, 6, 9, 7]", "r", "relu(x = s4)");
+  op("[2, 8, 5, 4]", "d1", "conv(x = r, weight = w4, pad = pad2, pad_type = custom, strides = two)");
+  op("[2, 8, 5, 4]", "d2", "conv(x = r, weight = w5, pad_type = valid, strides = two)");
+  op("[2, 8, 5, 4]", "d", "add(x = d1, y = d2)");
+  op("[2, 8, 5, 4]", "e", "mul(x = d, y = d)");
+  finish("e");
+  must_lack = "batch_norm";
+  same_with_and_without((const int64_t[]){2, 6, 9, 7}, 4, "sums", "mul");
+  must_lack = "add";
+  same_with_and_without((const int64_t[]){2, 6, 9, 7}, 4, "sums", "mul");
+  must_lack = NULL;
+}
+
+/* A cross of kernels, and a sum with another image's, are no one convolution. */
+static void not_sums(void) {
+  start("[2, 6, 9, 7]");
+  word("custom", "custom");
+  ints("one", "[2]", "[1, 1]");
+  ints("tall", "[4]", "[1, 1, 0, 0]");
+  ints("flat", "[4]", "[0, 0, 1, 1]");
+  constant("w1", "[6, 6, 3, 1]");
+  constant("w2", "[6, 6, 1, 3]");
+  op("[2, 6, 9, 7]", "c1", "conv(x = x, weight = w1, pad = tall, pad_type = custom, strides = one)");
+  op("[2, 6, 9, 7]", "c2", "conv(x = x, weight = w2, pad = flat, pad_type = custom, strides = one)");
+  op("[2, 6, 9, 7]", "s1", "add(x = c1, y = c2)");
+  op("[2, 6, 9, 7]", "c3", "conv(x = s1, weight = w1, pad = tall, pad_type = custom, strides = one)");
+  op("[2, 6, 9, 7]", "c4", "conv(x = x, weight = w1, pad = tall, pad_type = custom, strides = one)");
+  op("[2, 6, 9, 7]", "s2", "add(x = c3, y = c4)");
+  finish("s2");
+  same_with_and_without((const int64_t[]){2, 6, 9, 7}, 4, "sums", "conv");
+}
+
 /* Grouped and transposed convolutions with everything behind them that scales and shifts channels. */
 static void scales(void) {
   start("[2, 6, 9, 7]");
@@ -1502,6 +1562,8 @@ static void test_moved(void **state) { (void)state, each_type(moved); }
 static void test_overlapping(void **state) { (void)state, each_type(overlapping); }
 static void test_volumes(void **state) { (void)state, each_type(volumes); }
 static void test_large(void **state) { (void)state, each_type(large); }
+static void test_sums(void **state) { (void)state, each_type(sums); }
+static void test_not_sums(void **state) { (void)state, each_type(not_sums); }
 static void test_scales(void **state) { (void)state, each_type(scales); }
 static void test_group_norm(void **state) { (void)state, each_type(group_norm); }
 static void test_row_norms(void **state) { (void)state, each_type(row_norms); }
@@ -1544,7 +1606,7 @@ static void test_unknown_pass_is_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_convolutions), cmocka_unit_test(test_joined), cmocka_unit_test(test_planes), cmocka_unit_test(test_pairs), cmocka_unit_test(test_transposed), cmocka_unit_test(test_moved), cmocka_unit_test(test_overlapping), cmocka_unit_test(test_affine_vectors), cmocka_unit_test(test_affine_runs), cmocka_unit_test(test_large), cmocka_unit_test(test_volumes), cmocka_unit_test(test_scales), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_channel_norm), cmocka_unit_test(test_attention), cmocka_unit_test(test_turned_attention), cmocka_unit_test(test_broadcast_attention), cmocka_unit_test(test_selected_attention), cmocka_unit_test(test_window_attention), cmocka_unit_test(test_pads), cmocka_unit_test(test_unfolded), cmocka_unit_test(test_spread),
+      cmocka_unit_test(test_convolutions), cmocka_unit_test(test_joined), cmocka_unit_test(test_planes), cmocka_unit_test(test_pairs), cmocka_unit_test(test_transposed), cmocka_unit_test(test_moved), cmocka_unit_test(test_overlapping), cmocka_unit_test(test_affine_vectors), cmocka_unit_test(test_affine_runs), cmocka_unit_test(test_large), cmocka_unit_test(test_volumes), cmocka_unit_test(test_scales), cmocka_unit_test(test_sums), cmocka_unit_test(test_not_sums), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_channel_norm), cmocka_unit_test(test_attention), cmocka_unit_test(test_turned_attention), cmocka_unit_test(test_broadcast_attention), cmocka_unit_test(test_selected_attention), cmocka_unit_test(test_window_attention), cmocka_unit_test(test_pads), cmocka_unit_test(test_unfolded), cmocka_unit_test(test_spread),
       cmocka_unit_test(test_attention_views), cmocka_unit_test(test_shared_heads), cmocka_unit_test(test_constant_matrices), cmocka_unit_test(test_log_softmax), cmocka_unit_test(test_chains), cmocka_unit_test(test_casts),
       cmocka_unit_test(test_norms_and_gates), cmocka_unit_test(test_moved_last), cmocka_unit_test(test_recurrent), cmocka_unit_test(test_sequences), cmocka_unit_test(test_directions),
       cmocka_unit_test(test_linear),       cmocka_unit_test(test_an_infinite_norm_stays), cmocka_unit_test(test_unknown_pass_is_refused),
