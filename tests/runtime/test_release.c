@@ -37,7 +37,9 @@ static void write_program(void) {
   for (int i = 0; i < LAYERS; i++) {
     put("    tensor<fp32, []> v%d = const()[name = tensor<string, []>(\"v%d\"), val = tensor<fp32, []>(0.%d)];\n", i, i, i + 1);
     put("    tensor<fp32, [%d, %d, 1, 1]> w%d = fill(shape = shape, value = v%d)[name = tensor<string, []>(\"w%d\")];\n", CHANNELS, CHANNELS, i, i, i);
-    put("    tensor<fp32, [1, %d, 1, %d]> c%d = conv(x = x, weight = w%d)[name = tensor<string, []>(\"c%d\")];\n", CHANNELS, PIXELS, i, i, i);
+    put("    tensor<fp32, []> most%d = const()[name = tensor<string, []>(\"most%d\"), val = tensor<fp32, []>(%d)];\n", i, i, i + 2);
+    put("    tensor<fp32, [1, %d, 1, %d]> x%d = clip(x = x, alpha = v%d, beta = most%d)[name = tensor<string, []>(\"x%d\")];\n", CHANNELS, PIXELS, i, i, i, i); /* one image would be one convolution */
+    put("    tensor<fp32, [1, %d, 1, %d]> c%d = conv(x = x%d, weight = w%d)[name = tensor<string, []>(\"c%d\")];\n", CHANNELS, PIXELS, i, i, i, i);
     if (i) put("    tensor<fp32, [1, %d, 1, %d]> y%d = mul(x = c%d, y = scale)[name = tensor<string, []>(\"y%d\")];\n", CHANNELS, PIXELS, i, i, i);
   }
   put("    tensor<fp32, [1, %d, 1, %d]> s0 = mul(x = c0, y = two)[name = tensor<string, []>(\"s0\")];\n", CHANNELS, PIXELS);
