@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "elementwise.h"
 #include "mapping.h"
 #include "passes.h"
 
@@ -155,6 +156,8 @@ typedef struct geometry {
   int64_t kernel[3], stride[3], dilation[3], before[3], groups;
 } geometry;
 
+static int64_t taps_of(const geometry *at) { return at->kernel[0] * at->kernel[1] * at->kernel[2]; } /* 0: no convolution's */
+
 /* What is summed: a step that nobody else reads, or NULL for a value as it is. */
 typedef struct sum {
   uint32_t terms[MOST_TERMS];
@@ -227,13 +230,13 @@ static bool is_one(cml_graph *g, const cml_use *uses, cml_step *add, sum *t) {
   *t = (sum){0};
   if (!cml_pass_is(add, "add") || !gather(g, uses, (size_t)(add - g->body.steps), add, t)) return false;
   uint32_t x = CML_NO_VALUE;
-  size_t convolutions = 0, norms = 0, largest_taps = 0;
+  size_t convolutions = 0, norms = 0;
+  int64_t largest_taps = 0;
   for (size_t i = 0; i < t->count; i++) {
     if (!t->makers[i] || !cml_pass_is(t->makers[i], "conv")) continue;
     if (!read_geometry(g, t->makers[i], &t->at[i])) return false;
-    size_t taps = (size_t)(t->at[i].kernel[0] * t->at[i].kernel[1] * t->at[i].kernel[2]);
     if (!convolutions++) x = cml_pass_arg(t->makers[i], "x");
-    if (taps > largest_taps) largest_taps = taps, t->largest = i;
+    if (taps_of(&t->at[i]) > largest_taps) largest_taps = taps_of(&t->at[i]), t->largest = i;
   }
   if (!convolutions) return false;
   const cml_tensor *w = constant(g, t->makers[t->largest], "weight"), *in = cml_pass_type(g, x);
@@ -254,36 +257,42 @@ static bool is_one(cml_graph *g, const cml_use *uses, cml_step *add, sum *t) {
   return convolutions > 1 || norms;
 }
 
-static double element(const cml_tensor *t, int64_t i) { return t->dtype == CML_F32 ? (double)((const float *)t->data)[i] : cml_tensor_get(t, i); }
+/* An output's weights of a smaller kernel onto those of the larger one, from the tap `first` on. */
+static void add_kernel(const geometry *large, const geometry *small, const int64_t *first, int64_t channels, const float *from, double *to) {
+  for (int64_t c = 0; c < channels; c++, to += taps_of(large))
+    for (int64_t d = first[0]; d < first[0] + small->kernel[0]; d++)
+      for (int64_t h = first[1]; h < first[1] + small->kernel[1]; h++, from += small->kernel[2]) {
+        double *line = to + (d * large->kernel[1] + h) * large->kernel[2] + first[2];
+        for (int64_t k = 0; k < small->kernel[2]; k++) line[k] += (double)from[k];
+      }
+}
 
-/* The sum of the convolutions' weights, and f's scale where an output meets its own pixel and channel. */
+/* The sum of the convolutions' weights, and f's scale where an output meets its own pixel and channel; false when a float16 would overflow. */
 static bool add_weights(const cml_graph *g, const sum *t, const affine *f, bool pixels, cml_tensor *to) {
   const geometry *large = &t->at[t->largest];
-  int64_t offsets[MOST_TERMS][3], own[3] = {0}, n = 0, tap[3];
-  for (size_t i = 0; i < t->count; i++)
-    if (t->at[i].kernel[0] && !lies_within(large, &t->at[i], offsets[i])) return false;
-  if (pixels && !lies_within(large, &a_pixel, own)) return false;
-  for (int64_t o = 0; o < to->dims[0]; o++)
-    for (int64_t c = 0; c < to->dims[1]; c++)
-      for (tap[0] = 0; tap[0] < large->kernel[0]; tap[0]++)
-        for (tap[1] = 0; tap[1] < large->kernel[1]; tap[1]++)
-          for (tap[2] = 0; tap[2] < large->kernel[2]; tap[2]++) {
-            double x = pixels && c == o % to->dims[1] && tap[0] == own[0] && tap[1] == own[1] && tap[2] == own[2] ? f->scale[o] : 0;
-            for (size_t i = 0; i < t->count; i++) {
-              const geometry *at = &t->at[i];
-              if (!at->kernel[0]) continue;
-              int64_t k = o * to->dims[1] + c;
-              bool inside = true;
-              for (int d = 0; d < 3; d++) {
-                int64_t p = tap[d] - offsets[i][d];
-                inside = inside && p >= 0 && p < at->kernel[d];
-                k = k * at->kernel[d] + p;
-              }
-              if (inside) x += element(constant(g, t->makers[i], "weight"), k);
-            }
-            if (!store(to, n++, x)) return false;
-          }
-  return true;
+  const int64_t channels = to->dims[1], n = channels * taps_of(large);
+  const float end = to->dtype == CML_F16 ? 65520 : INFINITY;
+  int64_t first[3], own[3] = {0};
+  double *row = malloc((size_t)n * sizeof *row);
+  float *part = malloc((size_t)n * sizeof *part);
+  bool fits = row && part && (!pixels || lies_within(large, &a_pixel, own));
+  for (int64_t o = 0; fits && o < to->dims[0]; o++) {
+    memset(row, 0, (size_t)n * sizeof *row);
+    for (size_t i = 0; fits && i < t->count; i++) {
+      const geometry *at = &t->at[i];
+      if (!taps_of(at)) continue;
+      const cml_tensor *w = constant(g, t->makers[i], "weight");
+      cml_load_f32(part, w->data, w->dtype, o * channels * taps_of(at), (size_t)(channels * taps_of(at)));
+      fits = lies_within(large, at, first);
+      if (fits) add_kernel(large, at, first, channels, part, row);
+    }
+    if (!fits) break;
+    if (pixels) row[o % channels * taps_of(large) + (own[0] * large->kernel[1] + own[1]) * large->kernel[2] + own[2]] += f->scale[o];
+    for (int64_t k = 0; k < n; k++) part[k] = (float)row[k], fits &= fabsf(part[k]) < end;
+    cml_store_f32(to->data, to->dtype, o * n, part, (size_t)n);
+  }
+  free(row), free(part);
+  return fits;
 }
 
 static cml_status rewrite_sum(cml_graph *g, cml_step *add, const sum *t, const affine *f, bool pixels, cml_error *err) {
@@ -299,7 +308,7 @@ static cml_status rewrite_sum(cml_graph *g, cml_step *add, const sum *t, const a
                                   {"pad", cml_pass_arg(s, "pad")}, {"dilations", cml_pass_arg(s, "dilations")}, {"groups", cml_pass_arg(s, "groups")}};
   CML_TRY(cml_pass_become(g, add, "conv", bindings, sizeof bindings / sizeof *bindings, err));
   for (size_t i = 0; i < t->count; i++) {
-    if (t->at[i].kernel[0]) w = *constant(g, t->makers[i], "weight"), cml_mapping_drop(w.data, (size_t)cml_tensor_count(&w) * cml_dtype_bits(w.dtype) / 8);
+    if (taps_of(&t->at[i])) w = *constant(g, t->makers[i], "weight"), cml_mapping_drop(w.data, (size_t)cml_tensor_count(&w) * cml_dtype_bits(w.dtype) / 8);
     if (t->makers[i]) t->makers[i]->op = NULL;
   }
   for (size_t i = 0; i < t->add_count; i++) t->adds[i]->op = NULL;
@@ -316,10 +325,10 @@ static cml_status add_up(cml_graph *g, const cml_use *uses, size_t i, cml_error 
   cml_status status = all.scale && all.shift && one.scale && one.shift ? CML_OK : cml_fail_memory(err);
   bool fits = !status, pixels = false;
   for (size_t k = 0; fits && k < t.count; k++) {
-    const cml_tensor *bias = t.at[k].kernel[0] ? constant(g, t.makers[k], "bias") : NULL;
-    for (int64_t c = 0; c < n; c++) one.scale[c] = !t.at[k].kernel[0], one.shift[c] = bias ? cml_tensor_get(bias, c) : 0;
-    if (!t.at[k].kernel[0]) pixels = true;
-    if (!t.at[k].kernel[0] && t.makers[k]) fits = join_norm(g, t.makers[k], &one);
+    const cml_tensor *bias = taps_of(&t.at[k]) ? constant(g, t.makers[k], "bias") : NULL;
+    for (int64_t c = 0; c < n; c++) one.scale[c] = !taps_of(&t.at[k]), one.shift[c] = bias ? cml_tensor_get(bias, c) : 0;
+    if (!taps_of(&t.at[k])) pixels = true;
+    if (!taps_of(&t.at[k]) && t.makers[k]) fits = join_norm(g, t.makers[k], &one);
     for (int64_t c = 0; c < n; c++) all.scale[c] += one.scale[c], all.shift[c] += one.shift[c];
   }
   if (fits) status = rewrite_sum(g, add, &t, &all, pixels, err);
