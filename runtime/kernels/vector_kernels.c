@@ -99,7 +99,7 @@ VINLINE vf apply(cml_unary f, vf x, vf a, vf b) {
     case CML_UNARY_SILU: return v_silu(x);
     case CML_UNARY_GELU: return v_gelu(x);
     case CML_UNARY_GELU_TANH: return v_gelu_tanh(x);
-    case CML_UNARY_GELU_SIGMOID: return vf_select(x < V(-51.0f), V(-0.0f), x / (1.0f + v_exp(x * -1.702f)));
+    case CML_UNARY_GELU_SIGMOID: return vf_select(x < V(-51.0f), V(-0.0f), x / v_one_and_exp(vf_min(V(89.0f), x * -1.702f)));
     case CML_UNARY_SOFTPLUS: return v_softplus(x);
     case CML_UNARY_SOFTSIGN: return x / (1.0f + vf_abs(x));
     case CML_UNARY_HARD_SIGMOID: return vf_min(V(1.0f), vf_max(vf_zero(), a * x + b));

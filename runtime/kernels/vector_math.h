@@ -45,23 +45,23 @@ VINLINE vf v_scale_normal(vf p, vf n) {
 #endif
 }
 
-/* e^x = 2^n e^r, |r| <= ln 2 / 2; ln 2 in two parts so that n ln 2 is exact enough. Returns e^r. */
-VINLINE vf v_exp_reduced(vf x, vf *n) {
+/* e^x = 2^n e^r, |r| <= ln 2 / 2; ln 2 in two parts so that n ln 2 is exact enough. Returns e^r times a power of 2. */
+VINLINE vf v_exp_reduced(vf x, vf *n, const float times) {
   *n = vf_round(x * V(0x1.715476p+0f));
   vf r = vf_fma(*n, V(-0x1.62e4p-1f), x);
   r = vf_fma(*n, V(-0x1.7f7d1cp-20f), r);
-  vf p = V(0x1.6ab76ep-10f);
-  p = vf_fma(p, r, V(0x1.126f0cp-7f));
-  p = vf_fma(p, r, V(0x1.5558a4p-5f));
-  p = vf_fma(p, r, V(0x1.555406p-3f));
-  p = vf_fma(p, r, V(0x1.fffffap-2f));
-  p = vf_fma(p, r, V(1.0f));
-  return vf_fma(p, r, V(1.0f));
+  vf p = V(0x1.6ab76ep-10f * times);
+  p = vf_fma(p, r, V(0x1.126f0cp-7f * times));
+  p = vf_fma(p, r, V(0x1.5558a4p-5f * times));
+  p = vf_fma(p, r, V(0x1.555406p-3f * times));
+  p = vf_fma(p, r, V(0x1.fffffap-2f * times));
+  p = vf_fma(p, r, V(times));
+  return vf_fma(p, r, V(times));
 }
 
 /* e^x 2^shift for -105 <= x <= 110. */
 VINLINE vf v_exp_inside(vf x, float shift) {
-  vf n, p = v_exp_reduced(x, &n);
+  vf n, p = v_exp_reduced(x, &n, 1);
   return v_scale_by(p, shift != 0 ? n + shift : n); /* n + 0 would be computed, for the sake of -0 */
 }
 
@@ -70,8 +70,18 @@ VINLINE vf v_exp_falling(vf x) {
 #if defined(CML_HAVE_SCALEF)
   return v_exp_inside(vf_max(V(-105.0f), x), 0.0f);
 #else
-  vf n, p = v_exp_reduced(x, &n);
+  vf n, p = v_exp_reduced(x, &n, 1);
   return vi_float(vf_bits(v_scale_normal(p, n)) & ~(x < V(-87.0f))); /* NaN stays */
+#endif
+}
+
+/* 1 + e^x for x <= 89, infinite where e^x is. */
+VINLINE vf v_one_and_exp(vf x) {
+#if defined(CML_HAVE_SCALEF)
+  return 1.0f + v_exp_inside(vf_max(V(-105.0f), x), 0.0f);
+#else
+  vf n, half = v_exp_reduced(vf_max(V(-86.0f), x), &n, 0.5f); /* of e^x: a normal number also where n is 128 */
+  return vf_fma(v_scale_normal(half, n), V(2.0f), V(1.0f));
 #endif
 }
 
@@ -295,7 +305,7 @@ VINLINE vf v_pow(vf x, vf y) {
   return r;
 }
 
-VINLINE vf v_sigmoid(vf x) { return 1.0f / (1.0f + v_exp(-x)); }
+VINLINE vf v_sigmoid(vf x) { return 1.0f / v_one_and_exp(vf_min(V(89.0f), -x)); }
 
 /* -E / (2 + E) with E = e^-2|x| - 1 = 2^n (e^r - 1) + (2^n - 1), which loses nothing near zero. The sum's second part is 0 or
  * larger, so ln 2 in one part is exact enough. */
@@ -362,13 +372,13 @@ VINLINE vf v_gelu(vf x) {
 /* x/2 (1 + tanh(u)) = x sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3) */
 VINLINE vf v_gelu_tanh(vf x) {
   vf u2 = x * vf_fma(x * x, V(2 * 0.7978845608f * 0.044715f), V(2 * 0.7978845608f));
-  vf y = x / (1.0f + v_exp(-u2));
+  vf y = x / v_one_and_exp(vf_min(V(89.0f), -u2));
   return vf_select(x < V(-16.0f), V(-0.0f), y);
 }
 
 VINLINE vf v_silu(vf x) {
-  vf c = vf_max(V(-100.0f), x); /* there e^-x is infinite and the result -0 */
-  return c / (1.0f + v_exp_inside(-vf_min(V(105.0f), c), 0.0f));
+  vf c = vf_max(V(-89.0f), x); /* there e^-x is infinite and the result -0 */
+  return c / v_one_and_exp(-c);
 }
 
 /* max(x, 0) + log(1 + e), e = e^-|x|; what 1 + e loses to rounding is put back to first order. */
