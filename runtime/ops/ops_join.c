@@ -134,6 +134,12 @@ static cml_status run_stack(cml_call *c, cml_error *err) {
   int32_t axis;
   CML_TRY(cml_check_axis(c, 1, 0, out->rank, &axis, err));
   int64_t outer = cml_dims_product(out->dims, 0, axis), inner = cml_dims_product(out->dims, axis + 1, out->rank);
+  if (inner == 1 && outer > 1 && cml_strided_zips(n, size)) {
+    const void *from[CML_ZIP_MOST];
+    for (size_t i = 0; i < n; i++) from[i] = cml_arg_at(c, 0, i)->data;
+    cml_strided_zip(out->data, from, (int64_t)n, size, outer, c->pool);
+    return CML_OK;
+  }
   for (size_t i = 0; i < n; i++)
     copy_part((char *)out->data + i * (size_t)inner * size, cml_arg_at(c, 0, i)->data, size, outer, inner, (int64_t)n * inner, inner, c->pool);
   return CML_OK;

@@ -28,6 +28,12 @@ static inline void cml_strided_loop(cml_strided *s, int64_t count, int64_t to, i
 /* to and from point at the elements of step 0 of all loops; the arrays do not overlap, or to equals from: nothing moves then. */
 void cml_strided_copy(const cml_strided *s, void *to, const void *from, cml_pool *pool);
 
+/* to[i * n + k] = from[k][i] for i < count, k < n. The arrays do not overlap. Only for numbers of arrays and sizes of elements that kernels have
+ * instructions for: a copy of each array is faster else. */
+enum { CML_ZIP_MOST = 8 };
+static inline bool cml_strided_zips(size_t n, size_t size) { return (size == 2 || size == 4) && (n == 2 || n == 3 || n == 4 || n == CML_ZIP_MOST); }
+void cml_strided_zip(void *to, const void *const *from, int64_t n, size_t size, int64_t count, cml_pool *pool);
+
 /* Sets `count` elements of `size` bytes to the one at `value`. */
 void cml_fill_elements(void *to, const void *value, size_t size, int64_t count, cml_pool *pool);
 

@@ -20,13 +20,13 @@ ALL17 = ALL15 + [I8, U8, I16, U16]
 
 
 class Moves(Family):
-    def add(self, op, opset, args, outputs, atol=0.0, rtol=0.0, refused=False, note=""):
-        """A list is a variadic parameter's values."""
+    def add(self, op, opset, args, outputs, atol=0.0, rtol=0.0, refused=False, note="", keep=False):
+        """A list is a variadic parameter's values; keep: whatever the size."""
         flat = [(k, v) for k, given in args.items() if given is not None for v in (given if isinstance(given, list) else [given])]
         b = b"CASE" + text(op) + text(f"{self.count} {note} {[np.shape(v) for _, v in flat[:2] if not isinstance(v, str)]}"[:120])
         b += bytes([opset, int(refused)]) + struct.pack("<ff", atol, rtol) + bytes([len(flat)])
         b += b"".join(text(k) + tensor(v) for k, v in flat) + bytes([len(outputs)]) + b"".join(tensor(o) for o in outputs)
-        if not self.more and len(b) > 900: # few that are larger than a tile or worth several threads
+        if not self.more and not keep and len(b) > 900: # few that are larger than a tile or worth several threads
             self.large += 1
             if self.large > 4 and (self.large % 8 or len(b) > 6000):
                 return
@@ -281,6 +281,9 @@ def join(f):
     f.refuse("pad", 15, {"x": x, "pad": ints(0, 1, 1)}, "odd")
     f.refuse("pad", 15, {"x": x, "pad": ints(0, 1, 1, 1, 1, 1)}, "long")
     f.refuse("pad", 15, {"x": x, "pad": ints(0, 1), "mode": "circular"}, "mode")
+    for n, shape, dtype in ((2, (5, 9), F32), (2, (37,), F16), (3, (19,), F16), (4, (2, 17), F16), (4, (23,), I32), (8, (3, 7), F16), (8, (7, 37), F32)): # the last: more than a block
+        same = [f.values(shape, dtype) for _ in range(n)]
+        f.add("stack", 16, {"values": same, "axis": I32(-1)}, [np.stack(same, -1)], keep=True)
 
 
 def slices(f):
