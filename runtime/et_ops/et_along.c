@@ -39,7 +39,7 @@ static void softmax_f64(double *x, int64_t n, bool log_of) {
 static void softmax_f32(float *x, int64_t n, bool log_of) {
   const cml_kernels *k = cml_kernels_get();
   if (!log_of) {
-    k->softmax(x, x, (size_t)n);
+    k->softmax_rows(1, (size_t)n, x, x, false, false, 0);
     return;
   }
   float most = k->max(x, (size_t)n), part[256];
@@ -102,7 +102,7 @@ static void softmax_rows(void *context, void *room, size_t begin, size_t end) {
   for (size_t r = begin; r < end; r++) {
     int64_t from = row_offset(j->x, j->axis, (int64_t)r), to = row_offset(j->out, j->axis, (int64_t)r);
     if (xs == 1 && ys == 1 && j->x->dtype == CML_F32 && j->out->dtype == CML_F32 && !j->log) {
-      cml_kernels_get()->softmax((const float *)j->x->data + from, (float *)j->out->data + to, (size_t)j->n);
+      cml_kernels_get()->softmax_rows(1, (size_t)j->n, (const float *)j->x->data + from, (float *)j->out->data + to, false, false, 0);
     } else if (j->n > j->held) {
       if (j->f64) softmax_long_f64(j, from, xs, to, ys);
       else softmax_long(j, from, xs, to, ys, room);

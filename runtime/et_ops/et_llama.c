@@ -73,7 +73,7 @@ static void attend(const attention *a, int64_t batch, int64_t head, int64_t i, f
       if (largest == -INFINITY) continue; /* all masked so far */
       for (int64_t j = 0; j < n; j++) scores[j] = expf(scores[j] - largest);
     } else {
-      kernels->softmax(scores, scores, (size_t)n);
+      kernels->softmax_rows(1, (size_t)n, scores, scores, false, false, 0);
     }
     memset(part, 0, (size_t)size * sizeof *part);
     for (int64_t j = 0; j < n; j++) kernels->axpy(scores[j], load_row(&a->v, row_of(&a->v, batch, key_head, first + j), row_buffer), part, (size_t)size);

@@ -116,7 +116,7 @@ static void decode(const cml_kernels *k, const cml_attention *a, size_t begin, s
   }
   for (size_t i = 0; i < n; i++) {
     add_masks(k, a, (begin + i) / a->queries, (begin + i) % a->queries, 1, 0, scores + i * stride, 0, a->keys);
-    k->softmax(scores + i * stride, scores + i * stride, a->keys);
+    k->softmax_rows(1, a->keys, scores + i * stride, scores + i * stride, false, false, 0);
   }
   k->attend_values(n, a->keys, a->value_depth, scores, stride, (const char *)a->v.data + (size_t)base_of(a, &a->v, first) * size, a->half,
                    (size_t)a->v.row, sums, a->value_depth);

@@ -21,21 +21,10 @@ static void i32_to_f32(const int32_t *x, float *y, size_t n) {
 
 /* ---- two operands ---- */
 
-VINLINE vi compared(const cml_comparison c, vi x, vi y) {
-  switch (c) {
-    case CML_COMPARE_EQUAL: return x == y;
-    case CML_COMPARE_NOT_EQUAL: return x != y;
-    case CML_COMPARE_LESS: return x < y;
-    case CML_COMPARE_LESS_EQUAL: return x <= y;
-    case CML_COMPARE_GREATER: return x > y;
-    default: return x >= y;
-  }
-}
-
 VINLINE void compare_loop(const cml_comparison c, const int32_t *x, const int32_t *y, uint8_t *to, size_t n) {
   size_t i = 0;
-  for (; i + W <= n; i += W) bytes_store(to + i, compared(c, vi_load(x + i), vi_load(y + i)) & 1);
-  if (i < n) bytes_store_n(to + i, compared(c, vi_load_n(x + i, n - i), vi_load_n(y + i, n - i)) & 1, n - i);
+  for (; i + W <= n; i += W) bytes_store(to + i, V_COMPARED(c, vi_load(x + i), vi_load(y + i)) & 1);
+  if (i < n) bytes_store_n(to + i, V_COMPARED(c, vi_load_n(x + i, n - i), vi_load_n(y + i, n - i)) & 1, n - i);
 }
 
 static void compare_i32(cml_comparison c, const int32_t *x, const int32_t *y, uint8_t *to, size_t n) {

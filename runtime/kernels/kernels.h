@@ -254,9 +254,7 @@ typedef struct cml_kernels {
    * and tanh; c = f c + i z, h = o tanh(c). */
   void (*lstm_cell)(size_t n, const float *gates, const float *step, float *c, float *h);
 
-  /* Rows of n: y = softmax(x) along a row. */
-  void (*softmax)(const float *x, float *y, size_t n);
-  /* of rows one after the other; or its logarithm, `low` where that is less */
+  /* Rows of n one after the other: y = softmax(x) along a row, or its logarithm, `low` where that is less. */
   void (*softmax_rows)(size_t rows, size_t n, const void *x, void *y, bool half, bool logarithm, float low);
   /* y = (x - mean) / sqrt(variance + epsilon) * gamma + beta along a row; gamma, beta may be NULL. */
   void (*layer_norm)(const float *x, float *y, size_t n, const float *gamma, const float *beta, float epsilon);

@@ -41,4 +41,13 @@ void cml_fill_integer_avxvnni(cml_kernels *k);
 void cml_fill_integer_neondot(cml_kernels *k);
 void cml_fill_bytes_amx(cml_kernels *k);
 
+/* Lanes of all ones where a comparison of two vectors holds; c is known to the compiler. */
+#define V_COMPARED(c, x, y)                              \
+  ((c) == CML_COMPARE_EQUAL           ? (x) == (y)       \
+   : (c) == CML_COMPARE_NOT_EQUAL     ? (x) != (y)       \
+   : (c) == CML_COMPARE_LESS          ? (x) < (y)        \
+   : (c) == CML_COMPARE_LESS_EQUAL    ? (x) <= (y)       \
+   : (c) == CML_COMPARE_GREATER       ? (x) > (y)        \
+                                      : (x) >= (y))
+
 #endif

@@ -38,21 +38,10 @@ static void bytes_to_f32(const uint8_t *x, float *y, size_t n) {
   if (i < n) vf_store_n(y + i, vf_from_int(bytes_load_n(x + i, n - i)), n - i);
 }
 
-VINLINE vi compared(const cml_comparison c, vf x, vf y) {
-  switch (c) {
-    case CML_COMPARE_EQUAL: return x == y;
-    case CML_COMPARE_NOT_EQUAL: return x != y;
-    case CML_COMPARE_LESS: return x < y;
-    case CML_COMPARE_LESS_EQUAL: return x <= y;
-    case CML_COMPARE_GREATER: return x > y;
-    default: return x >= y;
-  }
-}
-
 VINLINE void compare_loop(const cml_comparison c, const float *x, const float *y, uint8_t *to, size_t n) {
   size_t i = 0;
-  for (; i + W <= n; i += W) bytes_store(to + i, compared(c, vf_load(x + i), vf_load(y + i)) & 1);
-  if (i < n) bytes_store_n(to + i, compared(c, vf_load_n(x + i, n - i), vf_load_n(y + i, n - i)) & 1, n - i);
+  for (; i + W <= n; i += W) bytes_store(to + i, V_COMPARED(c, vf_load(x + i), vf_load(y + i)) & 1);
+  if (i < n) bytes_store_n(to + i, V_COMPARED(c, vf_load_n(x + i, n - i), vf_load_n(y + i, n - i)) & 1, n - i);
 }
 
 static void compare(cml_comparison c, const float *x, const float *y, uint8_t *to, size_t n) {
@@ -631,8 +620,6 @@ static void softmax_rows(size_t rows, size_t n, const void *from, void *to, bool
   }
 }
 
-static void softmax(const float *x, float *y, size_t n) { softmax_row(x, y, false, n); }
-
 /* Sum of a row's elements less m, or of their squares. */
 VINLINE float row_sum(const bool squares, const void *x, bool half, size_t n, vf m) {
   vf s[4] = {{0}};
@@ -736,7 +723,6 @@ void CML_SIMD(cml_fill_vector)(cml_kernels *k) {
   k->soften_rows = soften_rows;
   k->add_rows = add_rows;
   k->lstm_cell = lstm_cell;
-  k->softmax = softmax;
   k->softmax_rows = softmax_rows;
   k->layer_norm = layer_norm;
   k->layer_norm_f16 = layer_norm_f16;

@@ -433,7 +433,7 @@ static void test_rows(void **state) {
       float s, q;
       k->moments(x, n, (float)(sum / count), &s, &q);
       assert_true(fabs((double)q - squares) < 1e-5 * (double)n);
-      k->softmax(x, y, n);
+      k->softmax_rows(1, n, x, y, false, false, 0);
       for (size_t i = 0; i < n; i++) assert_true(fabs((double)y[i] - exp((double)x[i] - (double)top) / e) < 1e-6);
       k->layer_norm(x, y, n, g, b, 1e-3f);
       for (size_t i = 0; i < n; i++) {
@@ -493,13 +493,13 @@ static void test_softmax_depths(void **state) {
       for (size_t i = 0; i < n; i++) x[i] = 3 + depths[i % N];
       double sum = 0;
       for (size_t i = 0; i < n; i++) sum += exp((double)x[i] - 3);
-      k->softmax(x, y, n);
+      k->softmax_rows(1, n, x, y, false, false, 0);
       for (size_t i = 0; i < n; i++) {
         const double want = exp((double)x[i] - 3) / sum;
         assert_true(i % N >= 6 ? y[i] == 0 : fabs((double)y[i] - want) <= 2e-6 * want + (i % N > 2 ? 0x1p-126 : 0));
       }
       x[n / 2] = NAN;
-      k->softmax(x, y, n);
+      k->softmax_rows(1, n, x, y, false, false, 0);
       for (size_t i = 0; i < n; i++) assert_true(isnan(y[i]));
     }
   }
