@@ -2,8 +2,9 @@
  *
  * What depends on the input alone, W x + bias, is computed for all steps at once; a step then adds R h and applies the gates.
  * All arithmetic is in float32, the state between steps included; results are rounded once, as they are stored. Weights are
- * packed into panels when the program is prepared, R gate by gate, float or half as they are, for each step reads all of R: that,
- * from the second-level cache, is what a step costs. Every other step goes over the panels backwards, so that it begins with
+ * packed into panels when the program is prepared, float or half as they are, for each step reads all of R: that, from the
+ * second-level cache, is what a step costs. R is packed gate by gate, but for several sequences whose gates are computed at once:
+ * then one after the other, so that only the last panel has columns to spare. Every other step goes over the panels backwards, so that it begins with
  * those that the cache still holds. For one sequence a third of the panels of halves are widened at once, and read with the others (mixed). A single short call reads the weights in place. The two directions of a bidirectional layer
  * are two threads' work, be they those of one lstm or two loops over one input that pass recurrent makes one cml_gru: that has an
  * output for each, as the loop had it, in the order in which it works. So are shares of a batch, whose sequences have nothing in common.
@@ -229,6 +230,7 @@ typedef struct packed {
   const char *w[2], *r[2]; /* by direction; r: `gates` packed matrices, gate_bytes apart */
   size_t gate_bytes;
   groups groups;           /* of the panels of a gate of R */
+  bool joined;             /* R is one matrix, not one for each gate */
 } packed;
 
 static groups group_panels(size_t count, bool mixed) {
@@ -277,14 +279,16 @@ static cml_status prepare_recurrent(cml_call *c, cml_error *err) {
   if (!p) return c->keep_status;
   p->groups = group_panels(cml_panel_count(k, h), l.batch == 1 && l.dir[0].r->dtype == CML_F16 && gates * h * h * 2 <= MIXED);
   p->gate_bytes = pack_gate(l.dir[0].r, 0, &p->groups, NULL);
+  p->joined = l.batch > 1 && (l.kind != GRU || l.reset_after);
   for (int64_t d = 0; d < l.directions; d++) {
     const cml_tensor *w = l.dir[d].w, *r = l.dir[d].r;
     char *to = cml_call_keep(c, cml_pack_bytes(k, (size_t)w->dims[1], gates * h, w->dtype == CML_F16), err);
     if (!to) return c->keep_status;
     pack(w, 0, gates * h, w->dtype == CML_F16, to);
     p->w[d] = to;
-    if (!(to = cml_call_keep(c, gates * p->gate_bytes, err))) return c->keep_status;
-    for (size_t g = 0; g < gates; g++) pack_gate(r, g, &p->groups, to + g * p->gate_bytes);
+    if (!(to = cml_call_keep(c, p->joined ? cml_pack_bytes(k, h, gates * h, r->dtype == CML_F16) : gates * p->gate_bytes, err))) return c->keep_status;
+    if (p->joined) pack(r, 0, gates * h, r->dtype == CML_F16, to);
+    for (size_t g = 0; !p->joined && g < gates; g++) pack_gate(r, g, &p->groups, to + g * p->gate_bytes);
     p->r[d] = to;
     cml_arg_unread(c, w);
     cml_arg_unread(c, r);
@@ -357,13 +361,14 @@ static void multiply_panels(void *context, size_t begin, size_t end) {
   }
 }
 
-/* For several vectors, be they two: a product of matrices for each gate, which reads each panel once for all. */
+/* For several vectors, be they two: a product of matrices for each gate, or for all, which reads each panel once for all. */
 static void multiply_gates(const pass *p, size_t first_gate, size_t gate_count, const float *h) {
   const layer *l = p->l;
-  size_t n = (size_t)l->hidden;
+  size_t n = (size_t)l->hidden, columns = n;
   cml_gemm g[4];
+  if (p->packed->joined) columns *= gate_count, gate_count = 1;
   for (size_t i = 0; i < gate_count; i++)
-    g[i] = (cml_gemm){.rows = (size_t)p->batch, .columns = n, .depth = n, .a = h, .a_stride = n, .a_depth_stride = 1,
+    g[i] = (cml_gemm){.rows = (size_t)p->batch, .columns = columns, .depth = n, .a = h, .a_stride = n, .a_depth_stride = 1,
                       .b = p->packed->r[p->index] + (first_gate + i) * p->packed->gate_bytes, .b_half = p->d->r->dtype == CML_F16,
                       .c = p->gates + (first_gate + i) * n, .c_stride = (size_t)l->gates * n, .after = {.activation = CML_UNARY_COPY}};
   cml_gemm_run(cml_kernels_get(), g, gate_count, p->pool, p->gemm, cml_pool_threads(p->pool));

@@ -188,7 +188,8 @@ static cml_status take_quantization(layout_pass *p, cml_step *s, bool *done, cml
 static cml_status take_unary(layout_pass *p, cml_step *s, bool *done, cml_error *err) {
   static const char *const unary[] = {"relu", "relu6", "silu", "sigmoid", "tanh", "clip", "leaky_relu", "gelu", "elu", "softplus", "softsign",
                                       "sigmoid_hard", "exp", "sqrt", "rsqrt", "square", "abs", "log", "erf", "cast", "identity",
-                                      "scaled_tanh", "thresholded_relu", "linear_activation", NULL};
+                                      "scaled_tanh", "thresholded_relu", "linear_activation", "sin", "cos", "tan", "asin", "acos", "atan",
+                                      "sinh", "cosh", "atanh", "ceil", "floor", "round", "sign", "inverse", "exp2", "threshold", "logical_not", NULL};
   static const char *const group_norm[] = {"cml_group_norm", NULL};
   bool norm = is_any(s, group_norm);
   if (!norm && !is_any(s, unary)) return CML_OK;
@@ -208,26 +209,32 @@ static cml_status take_unary(layout_pass *p, cml_step *s, bool *done, cml_error 
   return give_last(p, s, err);
 }
 
+/* Of two operands, and the choice between two. */
 static cml_status take_binary(layout_pass *p, cml_step *s, bool *done, cml_error *err) {
-  static const char *const binary[] = {"add", "sub", "mul", "real_div", "maximum", "minimum", "pow", NULL};
-  if (!is_any(s, binary)) return CML_OK;
-  uint32_t v[2] = {cml_pass_arg(s, "x"), cml_pass_arg(s, "y")};
+  static const char *const binary[] = {"add", "sub", "mul", "real_div", "maximum", "minimum", "pow", "floor_div", "mod", "greater", "greater_equal",
+                                       "less", "less_equal", "equal", "not_equal", "logical_and", "logical_or", "logical_xor", NULL};
+  static const char *const operands[] = {"x", "y"}, *const choice[] = {"cond", "a", "b"};
+  const bool chooses = cml_pass_is(s, "select");
+  const char *const *names = chooses ? choice : operands;
+  const int count = chooses ? 3 : 2;
+  if (!chooses && !is_any(s, binary)) return CML_OK;
+  uint32_t v[3] = {0};
   int32_t rank = rank_of(p, s->outs[0]);
   bool any = false;
-  for (int i = 0; i < 2; i++) {
-    if (v[i] == CML_NO_VALUE) return CML_OK;
+  for (int i = 0; i < count; i++) {
+    if ((v[i] = cml_pass_arg(s, names[i])) == CML_NO_VALUE) return CML_OK;
     bool constant = p->g->values[v[i]].role == CML_ROLE_CONSTANT;
     any = any || (!constant && p->twin[v[i]] != CML_NO_VALUE);
     if (!(constant && cml_tensor_known_shape(cml_pass_type(p->g, v[i]))) && rank_of(p, v[i]) != rank) return CML_OK;
   }
   if (!any || rank < 3) return CML_OK;
   CML_TRY(own_args(p, s, err));
-  for (int i = 0; i < 2; i++) {
+  for (int i = 0; i < count; i++) {
     if (p->g->values[v[i]].role == CML_ROLE_CONSTANT && one_element(cml_pass_type(p->g, v[i]))) continue;
     uint32_t twin;
     if (rank_of(p, v[i]) == rank) CML_TRY(want_last(p, v[i], &twin, err));
     else if ((twin = constant_twin(p, v[i], rank)) == CML_NO_VALUE) return cml_fail_memory(err);
-    CML_TRY(replace(p, s, i ? "y" : "x", twin));
+    CML_TRY(replace(p, s, names[i], twin));
   }
   *done = true;
   return give_last(p, s, err);

@@ -207,6 +207,35 @@ static void convolutions(void) {
   same_with_and_without((const int64_t[]){2, 3, 18, 22}, 4, "epilogues,layout", "cml_conv");
 }
 
+/* What is computed of each element alone leaves the channels last: functions, comparisons, logic and choices. */
+static void elements(void) {
+  start("[2, 3, 9, 14]");
+  word("valid", "valid");
+  ints("one", "[2]", "[1, 1]");
+  ints("axes", "[2]", "[2, 3]");
+  flag("no", "false");
+  scalar("zero", 0);
+  scalar("low", -0.75);
+  constant("w", "[20, 3, 3, 3]");
+  constant("per", "[1, 20, 1, 1]");
+  op("[2, 20, 7, 12]", "c", "conv(x = x, weight = w, pad_type = valid, strides = one)");
+  op("[2, 20, 7, 12]", "s", "sin(x = c)");
+  op("[2, 20, 7, 12]", "m", "mul(x = s, y = s)");
+  put("tensor<bool, [2, 20, 7, 12]> g = greater(x = m, y = zero)[name = tensor<string, []>(\"g\")];\n");
+  put("tensor<bool, [2, 20, 7, 12]> l = less_equal(x = c, y = low)[name = tensor<string, []>(\"l\")];\n");
+  put("tensor<bool, [2, 20, 7, 12]> n = logical_not(x = l)[name = tensor<string, []>(\"n\")];\n");
+  put("tensor<bool, [2, 20, 7, 12]> b = logical_and(x = g, y = n)[name = tensor<string, []>(\"b\")];\n");
+  op("[2, 20, 7, 12]", "t", "select(cond = b, a = c, b = low)"); /* continuous where c is low */
+  op("[2, 20, 7, 12]", "u", "select(cond = n, a = t, b = per)");
+  op("[2, 20]", "y", "reduce_mean(x = t, axes = axes, keep_dims = no)");
+  op("[2, 20]", "z", "reduce_max(x = u, axes = axes, keep_dims = no)");
+  op("[2, 20]", "both", "add(x = y, y = z)");
+  finish("both");
+  must_lack = "cml_to_first";
+  same_with_and_without((const int64_t[]){2, 3, 9, 14}, 4, "epilogues,layout", "cml_conv");
+  must_lack = NULL;
+}
+
 /* Large convolutions whose results nothing but planes are made of: along one dimension with many outputs, with strides and a function behind, of single
  * pixels; and one that stays as it is for Winograd's tiles, as all do in float16. */
 static void planes(void) {
@@ -1550,6 +1579,7 @@ static void test_moved_last(void **state) { (void)state, each_type(moved_last); 
 static void test_convolutions(void **state) { (void)state, each_type(convolutions); }
 static void test_joined(void **state) { (void)state, each_type(joined); }
 static void test_planes(void **state) { (void)state, each_type(planes); }
+static void test_elements(void **state) { (void)state, each_type(elements); }
 static void test_pairs(void **state) { (void)state, each_type(pairs); }
 static void test_transposed(void **state) { (void)state, each_type(transposed); }
 static void test_spread(void **state) { (void)state, each_type(spread), each_type(neighbours), each_type(spread_pixel), each_type(spread_lines); }
@@ -1606,7 +1636,7 @@ static void test_unknown_pass_is_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_convolutions), cmocka_unit_test(test_joined), cmocka_unit_test(test_planes), cmocka_unit_test(test_pairs), cmocka_unit_test(test_transposed), cmocka_unit_test(test_moved), cmocka_unit_test(test_overlapping), cmocka_unit_test(test_affine_vectors), cmocka_unit_test(test_affine_runs), cmocka_unit_test(test_large), cmocka_unit_test(test_volumes), cmocka_unit_test(test_scales), cmocka_unit_test(test_sums), cmocka_unit_test(test_not_sums), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_channel_norm), cmocka_unit_test(test_attention), cmocka_unit_test(test_turned_attention), cmocka_unit_test(test_broadcast_attention), cmocka_unit_test(test_selected_attention), cmocka_unit_test(test_window_attention), cmocka_unit_test(test_pads), cmocka_unit_test(test_unfolded), cmocka_unit_test(test_spread),
+      cmocka_unit_test(test_convolutions), cmocka_unit_test(test_joined), cmocka_unit_test(test_planes), cmocka_unit_test(test_elements), cmocka_unit_test(test_pairs), cmocka_unit_test(test_transposed), cmocka_unit_test(test_moved), cmocka_unit_test(test_overlapping), cmocka_unit_test(test_affine_vectors), cmocka_unit_test(test_affine_runs), cmocka_unit_test(test_large), cmocka_unit_test(test_volumes), cmocka_unit_test(test_scales), cmocka_unit_test(test_sums), cmocka_unit_test(test_not_sums), cmocka_unit_test(test_group_norm), cmocka_unit_test(test_row_norms), cmocka_unit_test(test_channel_norm), cmocka_unit_test(test_attention), cmocka_unit_test(test_turned_attention), cmocka_unit_test(test_broadcast_attention), cmocka_unit_test(test_selected_attention), cmocka_unit_test(test_window_attention), cmocka_unit_test(test_pads), cmocka_unit_test(test_unfolded), cmocka_unit_test(test_spread),
       cmocka_unit_test(test_attention_views), cmocka_unit_test(test_shared_heads), cmocka_unit_test(test_constant_matrices), cmocka_unit_test(test_log_softmax), cmocka_unit_test(test_chains), cmocka_unit_test(test_casts),
       cmocka_unit_test(test_norms_and_gates), cmocka_unit_test(test_moved_last), cmocka_unit_test(test_recurrent), cmocka_unit_test(test_sequences), cmocka_unit_test(test_directions),
       cmocka_unit_test(test_linear),       cmocka_unit_test(test_an_infinite_norm_stays), cmocka_unit_test(test_unknown_pass_is_refused),
