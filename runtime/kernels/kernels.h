@@ -193,6 +193,17 @@ typedef struct cml_pool_line {
   float scale;
   void *y;
 } cml_pool_line;
+/* `lines` neighbouring lines, at least one, of windows of 3 x 3 elements with stride 1 over a plane of `width` elements a row: x is the first row of the first
+ * line's windows, or where they hang out `above` the second; so do the last line's `below`. Each line's middle row is inside.
+ * `before` elements of padding are before each row and as many as `outputs` take behind; scales as above. */
+typedef struct cml_pool_strip {
+  bool half, above, below;
+  size_t width, before, outputs, lines;
+  const void *x;
+  const float *scales;
+  float scale;
+  void *y;
+} cml_pool_strip;
 enum { CML_SORT_COLUMNS = 64 };
 typedef enum cml_row_fold { CML_FOLD_SUM, CML_FOLD_ABS, CML_FOLD_SQUARE, CML_FOLD_MAX, CML_FOLD_MIN } cml_row_fold; /* of rows: sums of x, |x| or x^2, extremes as above */
 
@@ -347,6 +358,8 @@ typedef struct cml_kernels {
   void (*pool_line)(cml_pool_fold fold, const float *line, size_t kernel, size_t stride, size_t outputs, const float *scales, float scale, bool half, void *y);
   /* Both steps in registers: strides 1 and 2, lines of a vector and more, kernels of up to stride vectors. False, and nothing done: it is none such. */
   bool (*pool_slide)(cml_pool_fold fold, const cml_pool_line *line);
+  /* Lines of 3 x 3 windows, each row read once for all of them: at least a vector of outputs and at most one element of padding at each side. False, and nothing done: else. */
+  bool (*pool_strip)(cml_pool_fold fold, const cml_pool_strip *strip);
   /* Sampling, n <= CML_SAMPLES. Neighbours of coordinates along an axis of `size` > 0 elements (at: as many as whole vectors have, any
    * values beyond n): the nearest whole one (halves up) alone, or the two around it. What is outside is padding, for NaN all of it; with `border`
    * it is the element at that end, for NaN the first. */

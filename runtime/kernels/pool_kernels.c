@@ -163,6 +163,65 @@ static bool pool_slide(cml_pool_fold f, const cml_pool_line *l) {
   return true;
 }
 
+VINLINE vf tap_at(const cml_pool_fold f, const bool half, const void *row, size_t i) {
+  const vf x = load_at(row, half, i, W);
+  return f == CML_POOL_SQUARES ? x * x : x;
+}
+
+/* W columns of one row, each folded with its neighbours: loads move along by one, and what is outside the row comes out of registers. */
+VINLINE vf fold_three(const cml_pool_fold f, const bool half, const bool left, const bool right, const void *row, size_t i) {
+  const cml_pool_fold along = f == CML_POOL_MAX ? f : CML_POOL_SUM;
+  const vf none = vf_set1(f == CML_POOL_MAX ? -__builtin_inff() : 0), x = tap_at(f, half, row, i);
+  const vf before = left ? vf_slide(none, x, W - 1) : tap_at(f, half, row, i - 1), behind = right ? vf_slide(x, none, 1) : tap_at(f, half, row, i + 1);
+  return fold_tap(along, fold_tap(along, x, before), behind);
+}
+
+/* W columns of outputs, from the first line down: each row is read once, and serves three lines. */
+VINLINE void fold_strip(const cml_pool_fold f, const bool half, const bool left, const bool right, const cml_pool_strip *s, size_t at) {
+  const cml_pool_fold along = f == CML_POOL_MAX ? f : CML_POOL_SUM;
+  const vf none = vf_set1(f == CML_POOL_MAX ? -__builtin_inff() : 0);
+  const size_t size = half ? 2 : 4, row = s->width * size;
+  const size_t i = at + 1 - s->before; /* the middle of the windows */
+  const vf scale = s->scales ? load_at(s->scales, false, at, W) * s->scale : vf_set1(1);
+  const char *x = s->x;
+  char *y = s->y;
+  vf before = s->above ? none : fold_three(f, half, left, right, x, i), here;
+  if (!s->above) x += row;
+  here = fold_three(f, half, left, right, x, i);
+  for (size_t n = s->lines; n > 0; n--, y += s->outputs * size) {
+    const bool inside = n > 1 || !s->below;
+    if (inside) x += row;
+    const vf next = inside ? fold_three(f, half, left, right, x, i) : none;
+    vf sum = fold_tap(along, fold_tap(along, before, here), next);
+    if (s->scales) sum *= scale;
+    if (f == CML_POOL_SQUARES) sum = vf_sqrt(sum);
+    store_at(y, half, at, sum, W);
+    before = here, here = next;
+  }
+}
+
+VINLINE void fold_strips(const cml_pool_fold f, const bool half, const cml_pool_strip *s) {
+  for (size_t i = 0; i < s->outputs; i += W) {
+    const size_t at = i + W <= s->outputs ? i : s->outputs - W; /* the last strip lies over the one before it */
+    const bool left = at < s->before, right = at + W + 2 - s->before > s->width;
+    if (left && right) fold_strip(f, half, true, true, s, at);
+    else if (left) fold_strip(f, half, true, false, s, at);
+    else if (right) fold_strip(f, half, false, true, s, at);
+    else fold_strip(f, half, false, false, s, at);
+  }
+}
+
+static bool pool_strip(cml_pool_fold f, const cml_pool_strip *s) {
+  if (s->before > 1 || s->outputs < W || s->outputs + 2 - s->before > s->width + 1) return false;
+  if (f == CML_POOL_MAX && s->half) fold_strips(CML_POOL_MAX, true, s);
+  else if (f == CML_POOL_MAX) fold_strips(CML_POOL_MAX, false, s);
+  else if (f == CML_POOL_SUM && s->half) fold_strips(CML_POOL_SUM, true, s);
+  else if (f == CML_POOL_SUM) fold_strips(CML_POOL_SUM, false, s);
+  else if (s->half) fold_strips(CML_POOL_SQUARES, true, s);
+  else fold_strips(CML_POOL_SQUARES, false, s);
+  return true;
+}
+
 VINLINE void sum_vectors(const int vectors, const bool half, size_t pixels, const void *x, size_t c, size_t pixel, size_t n, float *sums) {
   vf acc[4][2] = {{{0}}};
   size_t p = 0;
@@ -194,5 +253,6 @@ void CML_SIMD(cml_fill_pool)(cml_kernels *k) {
   k->pool_rows = pool_rows;
   k->pool_line = pool_line;
   k->pool_slide = pool_slide;
+  k->pool_strip = pool_strip;
   k->channel_sums = channel_sums;
 }

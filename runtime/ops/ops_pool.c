@@ -76,7 +76,7 @@ static size_t line_floats(const cml_windows *w) {
 }
 
 /* Small planes are pooled PLANES at a time: their pixels, a row of windows' rows, results as floats and as they are stored. */
-enum { PLANES = 64, UNIT = 16, SMALL_PLANE = 1024, SMALL_WIDTH = 32, TAPS = 128 };
+enum { PLANES = 64, UNIT = 16, SMALL_PLANE = 1024, SMALL_WIDTH = 32, TAPS = 128, STRIP_BYTES = 8192 };
 
 static bool small_planes(const pool_call *p) {
   const cml_windows *w = &p->w;
@@ -301,10 +301,11 @@ static void rows_last(void *context, size_t thread, size_t begin, size_t end) {
   }
 }
 
+static const cml_pool_fold folds[] = {[POOL_MAX] = CML_POOL_MAX, [POOL_AVERAGE] = CML_POOL_SUM, [POOL_L2] = CML_POOL_SQUARES};
+
 /* Lines of planes: the rows of a window are combined to one line, with what stands for padding around it, and that line with itself,
  * shifted; in registers where the kernel can. A line of output is a unit of work. */
 static void pool_line(const pool_job *j, int64_t plane, const int64_t *o, float *line, const float *scales, void *to) {
-  static const cml_pool_fold folds[] = {[POOL_MAX] = CML_POOL_MAX, [POOL_AVERAGE] = CML_POOL_SUM, [POOL_L2] = CML_POOL_SQUARES};
   const pool_call *p = j->p;
   const cml_windows *w = &p->w;
   const cml_pool_fold fold = folds[p->kind];
@@ -328,6 +329,29 @@ static void pool_line(const pool_job *j, int64_t plane, const int64_t *o, float 
   j->k->pool_line(fold, line, l.kernel, l.stride, l.outputs, scales, scale, p->half, to);
 }
 
+/* Windows of 3 x 3 with stride 1 whose middle rows are inside. */
+static bool nine_by_one(const cml_windows *w) {
+  return w->in[0] == 1 && w->out[0] == 1 && w->kernel[0] == 1 && w->kernel[1] == 3 && w->kernel[2] == 3 && w->stride[1] == 1 && w->stride[2] == 1 && w->before[1] <= 1 &&
+         w->out[1] - w->before[1] <= w->in[1];
+}
+
+/* Of lines [o, end) of such windows over a plane as many as have the same scale and share the first-level cache: how many were done at once, 0 where the kernel cannot. */
+static int64_t strip(const pool_job *j, int64_t plane, int64_t o, int64_t end, const float *scales, void *to) {
+  const pool_call *p = j->p;
+  const cml_windows *w = &p->w;
+  const int64_t row = w->in[2] * (p->half ? 2 : 4), most = STRIP_BYTES / row > 4 ? STRIP_BYTES / row : 4;
+  int64_t first, last, b, e, counted, rows, n = 1;
+  window(w, 1, o, &first, &last, &counted);
+  for (rows = p->exclude ? last - first : counted; o + n < end && n < most; n++) {
+    window(w, 1, o + n, &b, &e, &counted);
+    if ((p->exclude ? e - b : counted) != rows) break;
+  }
+  const cml_pool_strip s = {.half = p->half, .above = o < w->before[1], .below = o + n + 2 - w->before[1] > w->in[1], .width = (size_t)w->in[2],
+                            .before = (size_t)w->before[2], .outputs = (size_t)w->out[2], .lines = (size_t)n,
+                            .x = j->x + (plane * w->in[1] + first) * row, .scales = scales, .scale = 1 / (float)rows, .y = to};
+  return j->k->pool_strip(folds[p->kind], &s) ? n : 0;
+}
+
 static void lines(void *context, size_t thread, size_t begin, size_t end) {
   const pool_job *j = context;
   const cml_windows *w = &j->p->w;
@@ -339,9 +363,14 @@ static void lines(void *context, size_t thread, size_t begin, size_t end) {
     scales[v] = 1 / (float)(j->p->exclude ? to - from : all);
   }
   int64_t at = (int64_t)begin / w->out[1], plane = at / w->out[0], o[2] = {at % w->out[0], (int64_t)begin % w->out[1]};
-  for (size_t i = begin; i < end; i++) {
-    pool_line(j, plane, o, line, j->p->kind == POOL_AVERAGE ? scales : NULL, j->y + i * bytes);
-    if (++o[1] < w->out[1]) continue;
+  const float *scaled = j->p->kind == POOL_AVERAGE ? scales : NULL;
+  const bool strips = nine_by_one(w);
+  for (size_t i = begin; i < end;) {
+    const int64_t left = (int64_t)(end - i), same = w->out[1] - o[1];
+    int64_t n = strips ? strip(j, plane, o[1], o[1] + (left < same ? left : same), scaled, j->y + i * bytes) : 0;
+    if (!n) pool_line(j, plane, o, line, scaled, j->y + i * bytes), n = 1;
+    i += (size_t)n;
+    if ((o[1] += n) < w->out[1]) continue;
     o[1] = 0;
     if (++o[0] == w->out[0]) o[0] = 0, plane++;
   }
@@ -356,7 +385,7 @@ static void transpose(const pool_job *j, size_t rows, size_t columns, const void
 static void small_row(const pool_job *j, const char *x, size_t planes, const int64_t *o, float *line, float *y) {
   const pool_call *p = j->p;
   const cml_windows *w = &p->w;
-  const cml_pool_fold fold = p->kind == POOL_MAX ? CML_POOL_MAX : p->kind == POOL_AVERAGE ? CML_POOL_SUM : CML_POOL_SQUARES;
+  const cml_pool_fold fold = folds[p->kind];
   const size_t width = (size_t)w->in[2] * planes, row = width * (p->half ? 2 : 4);
   const void *taps[TAPS];
   size_t n = 0;

@@ -767,6 +767,52 @@ static void test_pool_lines(void **state) {
   }
 }
 
+/* Lines of 3 x 3 windows: those that the definition gives, in any place of a plane. */
+static void test_pool_strip(void **state) {
+  (void)state;
+  const cml_kernels *k;
+  EACH_TABLE(k) {
+    bool any = false;
+    for (int round = 0; round < 600; round++) {
+      const size_t height = between(1, 9), width = between(2, 70), before = between(0, 2), size = rnd() % 2 ? 2 : 4, lines = between(1, height);
+      const size_t outputs = between(1, before + width), above = rnd() % 2, below = rnd() % 2, rows = lines + 2 - above - below;
+      const cml_pool_fold fold = (cml_pool_fold)(rnd() % 3);
+      float x[11][70];
+      char *plane = at_end(0, rows * width * size), *y = at_end(1, lines * outputs * size);
+      float *scales = at_end(2, outputs * 4);
+      const bool scaled = fold == CML_POOL_SUM && rnd() % 2;
+      fill(scales, outputs);
+      for (size_t i = 0; i < rows * width; i++) {
+        float v;
+        fill(&v, 1);
+        if (fold == CML_POOL_MAX && rnd() % 50 == 0) v = rnd() % 2 ? NAN : -INFINITY;
+        if (size == 2) v = cml_f16_to_f32(((cml_f16 *)(void *)plane)[i] = cml_f16_from_f32(v));
+        else ((float *)(void *)plane)[i] = v;
+        x[i / width][i % width] = v;
+      }
+      const cml_pool_strip s = {.half = size == 2, .above = above, .below = below, .width = width, .before = before, .outputs = outputs, .lines = lines,
+                                .x = plane, .scales = scaled ? scales : NULL, .scale = .5f, .y = y};
+      if (!k->pool_strip(fold, &s)) continue;
+      any = true;
+      for (size_t l = 0; l < lines; l++)
+        for (size_t o = 0; o < outputs; o++) {
+          double want = fold == CML_POOL_MAX ? -INFINITY : 0;
+          for (size_t u = 0; u < 3; u++)
+            for (size_t v = 0; v < 3; v++) {
+              if (l + u < above || l + u - above >= rows || o + v < before || o + v - before >= width) continue;
+              const double e = (double)x[l + u - above][o + v - before];
+              want = fold == CML_POOL_SUM ? want + e : fold == CML_POOL_SQUARES ? want + e * e : isnan(want) || isnan(e) ? NAN : fmax(want, e);
+            }
+          if (scaled) want *= (double)scales[o] * .5;
+          if (fold == CML_POOL_SQUARES) want = sqrt(want);
+          const double got = size == 2 ? (double)cml_f16_to_f32(((cml_f16 *)(void *)y)[l * outputs + o]) : (double)((float *)(void *)y)[l * outputs + o];
+          assert_true(isnan(want) ? isnan(got) : isinf(want) ? got == want : fabs(got - want) <= (size == 2 ? 1e-3 : 1e-6) * (1 + fabs(want)) * (fold == CML_POOL_MAX ? 1 : 9));
+        }
+    }
+    assert_true(any);
+  }
+}
+
 /* The first few of columns: those that counting finds, for equal ones the earlier, NaN last. */
 static void test_sort(void **state) {
   (void)state;
@@ -1385,7 +1431,7 @@ int main(int argc, char **argv) {
   guard_buffers();
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_f16),  cmocka_unit_test(test_unary), cmocka_unit_test(test_unary_f16), cmocka_unit_test(test_unary_rows), cmocka_unit_test(test_f32_to_i32), cmocka_unit_test(test_compare), cmocka_unit_test(test_int32), cmocka_unit_test(test_binary), cmocka_unit_test(test_remainders), cmocka_unit_test(test_running_sums), cmocka_unit_test(test_binary_f16), cmocka_unit_test(test_same_halves), cmocka_unit_test(test_pow),
-      cmocka_unit_test(test_rows), cmocka_unit_test(test_softmax_rows), cmocka_unit_test(test_softmax_depths), cmocka_unit_test(test_lstm_cell), cmocka_unit_test(test_gemm), cmocka_unit_test(test_gemv_panels), cmocka_unit_test(test_slim_tile), cmocka_unit_test(test_packed_tile), cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_attend), cmocka_unit_test(test_interpolate), cmocka_unit_test(test_pool_lines), cmocka_unit_test(test_sort), cmocka_unit_test(test_rms_norm), cmocka_unit_test(test_depthwise), cmocka_unit_test(test_channel_sums), cmocka_unit_test(test_fold_rows),
+      cmocka_unit_test(test_rows), cmocka_unit_test(test_softmax_rows), cmocka_unit_test(test_softmax_depths), cmocka_unit_test(test_lstm_cell), cmocka_unit_test(test_gemm), cmocka_unit_test(test_gemv_panels), cmocka_unit_test(test_slim_tile), cmocka_unit_test(test_packed_tile), cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_attend), cmocka_unit_test(test_interpolate), cmocka_unit_test(test_pool_lines), cmocka_unit_test(test_pool_strip), cmocka_unit_test(test_sort), cmocka_unit_test(test_rms_norm), cmocka_unit_test(test_depthwise), cmocka_unit_test(test_channel_sums), cmocka_unit_test(test_fold_rows),
       cmocka_unit_test(test_pack_panel), cmocka_unit_test(test_softening), cmocka_unit_test(test_sampling), cmocka_unit_test(test_fourier), cmocka_unit_test(test_fourier_parts), cmocka_unit_test(test_transpose),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
