@@ -3,7 +3,7 @@
 command -v aarch64-linux-gnu-gcc >/dev/null || { echo "1..0 # SKIP no aarch64-linux-gnu-gcc"; exit 0; }
 command -v qemu-aarch64 >/dev/null || { echo "1..0 # SKIP no qemu-aarch64"; exit 0; }
 command -v meson >/dev/null || { echo "1..0 # SKIP no meson on PATH"; exit 0; }
-[ -d "$2" ] || meson setup --cross-file "$1/cross/aarch64-linux-gnu.ini" "$2" "$1/tests/cross" >"$2.log" 2>&1 || { cat "$2.log" >&2; echo "not ok 1 - set up"; echo 1..1; exit 1; }
+[ -f "$2/build.ninja" ] || meson setup --cross-file "$1/cross/aarch64-linux-gnu.ini" "$2" "$1/tests/cross" >"$2.log" 2>&1 || { cat "$2.log" >&2; echo "not ok 1 - set up"; echo 1..1; exit 1; }
 ninja -C "$2" -j2 >"$2.log" 2>&1 || { tail -30 "$2.log" >&2; echo "not ok 1 - build"; echo 1..1; exit 1; }
 echo 1..3
 n=0
