@@ -399,7 +399,45 @@ VINLINE void all_rows(const bool half, size_t rows, size_t depth, const char *w,
   for (size_t i = apart * STREAMS; i < rows; i++) rows_product(1, half, depth, w + i * row_bytes, stride, 0, x, y + i);
 }
 
+/* Products of W rows of so few elements that `depth` vectors hold them all, one row behind the other: neighbours are added until a row is one. */
+VINLINE vf short_block(const bool half, const int depth, const void *w, const vf *x) {
+  enum { MOST = 16 };
+  vf p[MOST];
+  UNROLL for (int i = 0; i < depth; i++) p[i] = w_load(w, half, (size_t)i * W) * x[depth > W ? i % (depth / W) : 0];
+  UNROLL for (int n = depth; n > 1; n /= 2)
+    UNROLL for (int i = 0; i < n / 2; i++) p[i] = vf_even(p[2 * i], p[2 * i + 1]) + vf_odd(p[2 * i], p[2 * i + 1]);
+  return p[0];
+}
+
+/* The last rows are copied: their sums are made as the others', for threads change no bit. */
+VINLINE void short_rows(const bool half, const int depth, size_t rows, const char *w, const float *x, float *y) {
+  enum { MOST = 16 };
+  float line[MOST];
+  const size_t block = (size_t)depth * W * (half ? 2 : 4);
+  for (size_t i = 0; i < MOST; i++) line[i] = x[i % (size_t)depth];
+  vf xv[MOST / W];
+  UNROLL for (int i = 0; i < MOST / W; i++) xv[i] = vf_load(line + i * W);
+  size_t r = 0;
+  for (; r + W <= rows; r += W, w += block) vf_store(y + r, short_block(half, depth, w, xv));
+  if (r == rows) return;
+  float rest[MOST * W] = {0};
+  memcpy(rest, w, (rows - r) * (size_t)depth * (half ? 2 : 4));
+  vf_store_n(y + r, short_block(half, depth, rest, xv), rows - r);
+}
+
+#define SHORT_CASE(depth_)                                        \
+  case depth_:                                                    \
+    if (half) short_rows(true, depth_, rows, w, x, y);            \
+    else short_rows(false, depth_, rows, w, x, y);                \
+    return;
+
 static void gemv_rows(size_t rows, size_t depth, const void *w, bool half, size_t stride, const float *x, float *y) {
+  if (stride == depth) {
+    switch (depth) {
+      SHORT_CASE(1) SHORT_CASE(2) SHORT_CASE(4) SHORT_CASE(8) SHORT_CASE(16)
+      default: break;
+    }
+  }
   if (half) all_rows(true, rows, depth, w, stride, x, y);
   else all_rows(false, rows, depth, w, stride, x, y);
 }

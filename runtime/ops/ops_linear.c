@@ -175,6 +175,8 @@ typedef struct vector_context {
   const float *x;
   size_t depth;
   float *y;
+  const cml_epilogue *after; /* NULL: the bias alone */
+  cml_f16 *half;             /* where the results go, or NULL */
 } vector_context;
 
 static void run_vector(void *context, size_t begin, size_t end) {
@@ -182,6 +184,8 @@ static void run_vector(void *context, size_t begin, size_t end) {
   const char *w = (const char *)v->p->b + begin * v->depth * (v->p->half ? 2 : 4);
   v->k->gemv_rows(end - begin, v->depth, w, v->p->half, v->depth, v->x, v->y + begin);
   if (v->p->bias) v->k->binary(CML_BINARY_ADD, v->y + begin, v->p->bias + begin, v->y + begin, end - begin);
+  if (v->after && v->after->activation != CML_UNARY_COPY) v->k->unary(v->after->activation, v->y + begin, v->y + begin, end - begin, v->after->a, v->after->b);
+  if (v->half) v->k->f32_to_f16(v->y + begin, v->half + begin, end - begin);
 }
 
 typedef struct compressed_context {
@@ -247,16 +251,12 @@ static cml_status run_linear(cml_call *c, cml_error *err) {
     p = &local;
   }
   if (p->raw && rows == 1) {
-    vector_context v = {k, p, x->data, depth, y->dtype == CML_F32 ? y->data : wide_y};
+    cml_epilogue after = read_epilogue(c, NULL, columns);
+    vector_context v = {k, p, x->data, depth, y->dtype == CML_F32 ? y->data : wide_y, after.residual ? NULL : &after, y->dtype == CML_F16 && !after.residual ? y->data : NULL};
     if (x->dtype == CML_F16) k->f16_to_f32(x->data, wide_x, depth), v.x = wide_x;
     cml_parallel(c->pool, columns, 64, run_vector, &v);
-    cml_epilogue after = read_epilogue(c, NULL, columns);
-    if (after.residual) { /* the rows know no clamp: nothing was done but the bias */
+    if (after.residual) /* the rows know no clamp: nothing was done but the bias */
       cml_epilogue_store(k, &after, v.y, columns, 1, columns, y->data, columns, y->dtype == CML_F16, 0, 0);
-      return CML_OK;
-    }
-    if (after.activation != CML_UNARY_COPY) k->unary(after.activation, v.y, v.y, columns, after.a, after.b);
-    if (y->dtype == CML_F16) k->f32_to_f16(wide_y, y->data, columns);
     return CML_OK;
   }
   cml_gemm g = {.rows = rows, .columns = columns, .depth = depth, .a = x->data, .a_stride = depth, .a_depth_stride = 1,
