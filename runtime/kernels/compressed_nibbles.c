@@ -24,41 +24,10 @@
  * register's rows, a block its groups: the quads of two or three bytes of a row. Lane 4 j + i is row W i + j of its block: bytes i of all dwords are neighbouring rows.
  * Errors are worked out for each vector, from its units: coarse tables in float16 programs, fine ones, or floats where large elements make units large. */
 #include "compressed_pieces.h"
+#include "compressed_registers.h"
 
-enum { PLANES = 3, TABLES = 4, TABLE = 16, REGISTER = 4 * W, BLOCK = REGISTER };
+enum { PLANES = 3, TABLES = 4, TABLE = 16, BLOCK = REGISTER };
 enum { PIECE_TABLES = 12 << 10 }; /* bytes, at most 64 quads, such that sums of words stay below 2^15 */
-
-#if defined(__AVX512F__)
-typedef __m512i bytes;
-VINLINE bytes load_register(const void *p) { return _mm512_loadu_si512(p); }
-VINLINE bytes load_table(const uint8_t *p) { return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)p)); }
-VINLINE bytes look_up(bytes table, bytes nibbles) { return _mm512_shuffle_epi8(table, nibbles); }
-VINLINE bytes bits_of(bytes a, int bits) { return _mm512_and_si512(a, _mm512_set1_epi8((char)bits)); }
-VINLINE bytes both(bytes a, bytes b) { return _mm512_or_si512(a, b); }
-VINLINE bytes right(bytes a, int n) { return _mm512_srli_epi16(a, n); }
-VINLINE bytes left(bytes a, int n) { return _mm512_slli_epi16(a, n); }
-VINLINE bytes add_bounded(bytes a, int b) { return _mm512_adds_epu8(a, _mm512_set1_epi8((char)b)); }
-VINLINE bytes add_bytes(bytes a, bytes b) { return _mm512_add_epi8(a, b); }
-VINLINE bytes average(bytes a, bytes b) { return _mm512_avg_epu8(a, b); }
-VINLINE bytes add_words(bytes a, bytes b) { return _mm512_add_epi16(a, b); }
-VINLINE bytes sub_words(bytes a, bytes b) { return _mm512_sub_epi16(a, b); }
-VINLINE vi products_of_words(bytes a, int b) { return (vi)_mm512_madd_epi16(a, _mm512_set1_epi32(b)); }
-#else
-typedef __m256i bytes;
-VINLINE bytes load_register(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
-VINLINE bytes load_table(const uint8_t *p) { return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)p)); }
-VINLINE bytes look_up(bytes table, bytes nibbles) { return _mm256_shuffle_epi8(table, nibbles); }
-VINLINE bytes bits_of(bytes a, int bits) { return _mm256_and_si256(a, _mm256_set1_epi8((char)bits)); }
-VINLINE bytes both(bytes a, bytes b) { return _mm256_or_si256(a, b); }
-VINLINE bytes right(bytes a, int n) { return _mm256_srli_epi16(a, n); }
-VINLINE bytes left(bytes a, int n) { return _mm256_slli_epi16(a, n); }
-VINLINE bytes add_bounded(bytes a, int b) { return _mm256_adds_epu8(a, _mm256_set1_epi8((char)b)); }
-VINLINE bytes add_bytes(bytes a, bytes b) { return _mm256_add_epi8(a, b); }
-VINLINE bytes average(bytes a, bytes b) { return _mm256_avg_epu8(a, b); }
-VINLINE bytes add_words(bytes a, bytes b) { return _mm256_add_epi16(a, b); }
-VINLINE bytes sub_words(bytes a, bytes b) { return _mm256_sub_epi16(a, b); }
-VINLINE vi products_of_words(bytes a, int b) { return (vi)_mm256_madd_epi16(a, _mm256_set1_epi32(b)); }
-#endif
 
 static cml_kernels ordinary; /* for what is not done here */
 
@@ -85,7 +54,7 @@ static pieces pieces_of(const cml_compressed *w) {
 static bool in_nibbles(const cml_compressed *w) { return w->packed && !w->scale; }
 
 static size_t nibbles_bytes(const cml_compressed *w) {
-  const bool narrow = w->bits < 4 || (w->bits < 8 && W < 16); /* with AVX-512 floats of 4 and 6 bits take few instructions, and are as fast */
+  const bool narrow = w->bits < 4 || (w->bits < 8 && W < 16); /* with AVX-512 words or floats of 4 and 6 bits take few instructions, and are as fast */
   const bool many = w->bits % 3 == 0 && w->vectors > 4; /* whose tables, 48 and 192 bytes an element each, give nothing over floats, which vectors share */
   if (w->scale || !narrow || many || w->columns < CML_COMPRESSED_ROWS || w->table_rows != w->columns) return ordinary.compressed_bytes(w);
   const pieces p = pieces_of(w);
@@ -301,7 +270,7 @@ VINLINE void add_nibbles(const bool fine, const uint8_t *codes, const uint8_t *t
 
 VINLINE void add_threes(const bool fine, const uint8_t *codes, const uint8_t *tables, bytes (*acc)[2]) {
   const bytes a = load_register(codes), b = load_register(codes + REGISTER), c = load_register(codes + 2 * REGISTER);
-  const bytes fourth = both(right(bits_of(a, 0x88), 3), both(right(bits_of(b, 0x88), 2), right(bits_of(c, 0x88), 1)));
+  const bytes fourth = either(right(bits_of(a, 0x88), 3), either(right(bits_of(b, 0x88), 2), right(bits_of(c, 0x88), 1)));
   const bytes even[TABLES] = {bits_of(a, 0x77), bits_of(b, 0x77), bits_of(c, 0x77), fourth};
   CML_UNROLL for (int i = 0; i < TABLES; i += 2) {
     const bytes four[TABLES] = {even[i], right(even[i], 4), even[i + 1], right(even[i + 1], 4)};
@@ -318,8 +287,8 @@ VINLINE bytes add_choice(bytes sum, const uint8_t *table, bytes index) {
 
 VINLINE void add_sixes(const bool fine, const uint8_t *codes, const uint8_t *tables, bytes (*acc)[2]) {
   const bytes a = load_register(codes), b = load_register(codes + REGISTER), third = load_register(codes + 2 * REGISTER);
-  const bytes code[TABLES] = {bits_of(a, 63), both(bits_of(right(a, 6), 3), bits_of(left(b, 2), 60)),
-                              both(bits_of(right(b, 4), 15), bits_of(left(third, 4), 48)), bits_of(right(third, 2), 63)};
+  const bytes code[TABLES] = {bits_of(a, 63), either(bits_of(right(a, 6), 3), bits_of(left(b, 2), 60)),
+                              either(bits_of(right(b, 4), 15), bits_of(left(third, 4), 48)), bits_of(right(third, 2), 63)};
   bytes first = (bytes){0}, two = (bytes){0}, middle = (bytes){0}, high = (bytes){0}; /* lowest digits of a pair's first code, of the first pair */
   CML_UNROLL for (int i = 0; i < TABLES; i++) {
     bytes low = (bytes){0};
@@ -354,7 +323,7 @@ VINLINE void add_sums(const bool fine, bytes (*acc)[2], scale s, size_t rows, fl
     const size_t some = rows > i * W ? least(rows - i * W, W) : 0;
     vi sum = vi_set1(s.offset);
     CML_UNROLL for (int p = 0; p < PLANES; p++)
-      sum += products_of_words(i % 2 ? acc[p][1] : sub_words(acc[p][0], left(acc[p][1], 8)), i / 2 ? counts[p] << 16 : counts[p]);
+      sum += (vi)product_of_words(i % 2 ? acc[p][1] : sub_words(acc[p][0], left(acc[p][1], 8)), (bytes)vi_set1(i / 2 ? counts[p] << 16 : counts[p]));
     if (some == W) vf_store(y + i * W, vf_fma(vf_from_int(sum), vf_set1(s.unit), vf_load(y + i * W)));
     else if (some) vf_store_n(y + i * W, vf_fma(vf_from_int(sum), vf_set1(s.unit), vf_load_n(y + i * W, some)), some);
   }

@@ -13,6 +13,7 @@
  *
  * Up to three vectors come one after the other; for more the ordinary functions, which share the codes' expansion, are as fast. */
 #include "compressed_digits.h"
+#include "compressed_registers.h"
 
 enum { MOST_DIGITS = 3, FLUSH = 4 }; /* digits; groups of words that can be added */
 enum { MOST_GROUPS = 1024, MOST_LONG = 128 }; /* groups of dwords that can be added, and of those with words of 16 bits: 2 * 255 * 32514 each */
@@ -23,42 +24,7 @@ enum { VNNI = 1 };
 enum { VNNI = 0 };
 #endif
 
-#if defined(__AVX512F__)
-typedef __m512i bytes;
-enum { LANE_BITS = 4 };
-VINLINE bytes load_register(const void *p) { return _mm512_loadu_si512(p); }
-VINLINE bytes zero_register(void) { return _mm512_setzero_si512(); }
-VINLINE bytes all_bytes(int v) { return _mm512_set1_epi8((char)v); }
-VINLINE bytes signed_words(const void *p) { return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)p)); }
-VINLINE bytes unsigned_words(const void *p) { return _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)p)); }
-VINLINE bytes add_words(bytes a, bytes b) { return _mm512_add_epi16(a, b); }
-VINLINE bytes add_dwords(bytes a, bytes b) { return _mm512_add_epi32(a, b); }
-VINLINE bytes product_of_words(bytes a, bytes b) { return _mm512_madd_epi16(a, b); }
-VINLINE bytes product_of_bytes(bytes u, bytes s) { return _mm512_maddubs_epi16(u, s); }
-VINLINE bytes pairs_of_words(bytes a, int times) { return _mm512_madd_epi16(a, _mm512_set1_epi16((short)times)); }
-VINLINE bytes both(bytes a, bytes b) { return _mm512_and_si512(a, b); }
-VINLINE bytes differ(bytes a, bytes b) { return _mm512_xor_si512(a, b); }
-VINLINE bytes upper_nibbles(bytes a) { return _mm512_srli_epi16(a, 4); }
-VINLINE bytes upper_words(bytes a) { return _mm512_slli_epi32(a, 16); }
-#else
-typedef __m256i bytes;
-enum { LANE_BITS = 3 };
-VINLINE bytes load_register(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
-VINLINE bytes zero_register(void) { return _mm256_setzero_si256(); }
-VINLINE bytes all_bytes(int v) { return _mm256_set1_epi8((char)v); }
-VINLINE bytes signed_words(const void *p) { return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p)); }
-VINLINE bytes unsigned_words(const void *p) { return _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)p)); }
-VINLINE bytes add_words(bytes a, bytes b) { return _mm256_add_epi16(a, b); }
-VINLINE bytes add_dwords(bytes a, bytes b) { return _mm256_add_epi32(a, b); }
-VINLINE bytes product_of_words(bytes a, bytes b) { return _mm256_madd_epi16(a, b); }
-VINLINE bytes product_of_bytes(bytes u, bytes s) { return _mm256_maddubs_epi16(u, s); }
-VINLINE bytes pairs_of_words(bytes a, int times) { return _mm256_madd_epi16(a, _mm256_set1_epi16((short)times)); }
-VINLINE bytes both(bytes a, bytes b) { return _mm256_and_si256(a, b); }
-VINLINE bytes differ(bytes a, bytes b) { return _mm256_xor_si256(a, b); }
-VINLINE bytes upper_nibbles(bytes a) { return _mm256_srli_epi16(a, 4); }
-VINLINE bytes upper_words(bytes a) { return _mm256_slli_epi32(a, 16); }
-#endif
-enum { REGISTER = 4 * W };
+enum { LANE_BITS = W == 16 ? 4 : 3 };
 
 /* sum + four products a lane. As intrinsics do it, but without gcc 12's copies of the sum. */
 VINLINE bytes add_four_products(bytes sum, bytes u, const void *s) {
@@ -251,7 +217,7 @@ VINLINE void add_group(const int R, const int D, const int bits, const bool whol
   const bytes nibble = all_bytes(15);
   uint8_t copy[REGISTER];
   CML_UNROLL for (int r = 0; r < R; r++) {
-    bytes code = differ(load_register(codes_of(a, r, whole, copy)), flip), odd = both(upper_nibbles(code), nibble);
+    bytes code = differ(load_register(codes_of(a, r, whole, copy)), flip), odd = both(right(code, 4), nibble);
     ask_row(a, r);
     if (bits == 4) code = both(code, nibble);
     CML_UNROLL for (int d = 0; d < D; d++) acc[r][d] = add_four_products(acc[r][d], code, digits + d * REGISTER);
@@ -259,6 +225,9 @@ VINLINE void add_group(const int R, const int D, const int bits, const bool whol
   }
   a->codes += REGISTER, a->left -= REGISTER;
 }
+
+VINLINE bytes signed_words(const uint8_t *p) { return ON_LANES(cvtepi8_epi16)(load_half(p)); }
+VINLINE bytes unsigned_words(const uint8_t *p) { return ON_LANES(cvtepu8_epi16)(load_half(p)); }
 
 /* Adds a group of R rows of 8 bits: acc[r][0] those of the lower digits, acc[r][1] those of the others. */
 VINLINE void add_eights(const int R, const int D, const bool is_signed, const bool whole, const int8_t *digits, rows *a, bytes (*acc)[MOST_DIGITS]) {
@@ -278,7 +247,7 @@ VINLINE void add_fours(const int R, const int D, const bool whole, const int8_t 
   const bytes nibble = all_bytes(15);
   uint8_t copy[REGISTER];
   CML_UNROLL for (int r = 0; r < R; r++) {
-    bytes code = differ(load_register(codes_of(a, r, whole, copy)), flip), even = both(code, nibble), odd = both(upper_nibbles(code), nibble);
+    bytes code = differ(load_register(codes_of(a, r, whole, copy)), flip), even = both(code, nibble), odd = both(right(code, 4), nibble);
     ask_row(a, r);
     CML_UNROLL for (int d = 0; d < D; d++) {
       bytes two = add_words(product_of_bytes(even, load_register(digits + d * REGISTER)), product_of_bytes(odd, load_register(digits + (D + d) * REGISTER)));
@@ -325,7 +294,7 @@ VINLINE void add_groups(const int R, const int D, const int bits, const bool is_
     if (last) add_fours(R, D, false, digits, flip, a, words);
     CML_UNROLL for (int r = 0; r < R; r++)
       CML_UNROLL for (int d = 0; d < D; d++) {
-        const bytes sum = pairs_of_words(words[r][d], single && d == 1 ? 256 : 1);
+        const bytes sum = product_of_words(words[r][d], all_words(single && d == 1 ? 256 : 1));
         acc[r][single ? 0 : d] = add_dwords(acc[r][single ? 0 : d], single && d == 2 ? upper_words(sum) : sum);
       }
   }

@@ -78,10 +78,12 @@ static void fill(void) {
     if (features.avx_vnni) {
       cml_kernels *k = add_like_last("avxvnni");
       cml_fill_words_avxvnni(k);
+      cml_fill_entries_avxvnni(k);
       cml_fill_nibbles_avxvnni(k);
       cml_fill_integer_avxvnni(k);
     }
     cml_fill_words_avx2(plain);
+    cml_fill_entries_avx2(plain);
     cml_fill_nibbles_avx2(plain);
   }
   if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
@@ -89,6 +91,7 @@ static void fill(void) {
     ADD_TABLE(avx512);
     cml_kernels *plain = &tables[table_count - 1], *vnni = NULL;
     cml_fill_words_avx512(plain);
+    cml_fill_entries_avx512(plain);
     if (__builtin_cpu_supports("avx512vnni")) cml_fill_integer_avx512vnni(vnni = add_like_last("avx512vnni"));
     if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi")) {
       cml_kernels *k = add_like_last("avx512vbmi");

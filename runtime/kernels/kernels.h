@@ -2,7 +2,7 @@
  *
  * Every kernel is written once over vectors of whatever width (simd.h) and compiled for portable C (4 lanes), AVX2 with FMA
  * and F16C (8), AVX-512 F/BW/DQ/VL (16) and NEON (4); with AVX-512 VBMI and VNNI, products with compressed weights are others
- * (compressed_fixed.c; with AVX2 or AVX-512 alone some are: compressed_words.c, compressed_nibbles.c), with AVX512-FP16 elementwise functions of float16 (half_fp16.c), and with AMX products of float16 and of bytes
+ * (compressed_fixed.c; with AVX2 or AVX-512 alone some are: compressed_words.c, compressed_nibbles.c, compressed_entries.c), with AVX512-FP16 elementwise functions of float16 (half_fp16.c), and with AMX products of float16 and of bytes
  * (amx_tile.c, amx_bytes.c).
  * cml_kernels_get gives the best table that this CPU can run; tests take each in turn by cml_kernels_at. All kernels are pure functions of their arguments: no allocation, no state, any thread.
  * Pointers need no alignment. Nothing outside the named elements is read or written. Outputs may be the inputs themselves

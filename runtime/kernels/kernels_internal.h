@@ -28,6 +28,9 @@ CML_KERNEL_FILLS(neon)
 void cml_fill_words_avx2(cml_kernels *k);
 void cml_fill_words_avx512(cml_kernels *k);
 void cml_fill_words_avxvnni(cml_kernels *k);
+void cml_fill_entries_avx2(cml_kernels *k);
+void cml_fill_entries_avx512(cml_kernels *k);
+void cml_fill_entries_avxvnni(cml_kernels *k);
 void cml_fill_nibbles_avx2(cml_kernels *k);
 void cml_fill_nibbles_avx512(cml_kernels *k);
 void cml_fill_nibbles_avxvnni(cml_kernels *k);
