@@ -177,8 +177,6 @@ static cml_status step_fail(const cml_step *s, const cml_mil_op *source, cml_err
   return cml_error_prefix(err, status, "operation '%s' (%s)", s->name, source->type);
 }
 
-static cml_status expand(cml_graph *g, uint32_t value, cml_error *err);
-
 /* A linear layer for few vectors multiplies with compressed weights as they are; everything else takes them expanded. */
 static bool takes_compressed(const cml_graph *g, const cml_step *s, const cml_param *param) {
   enum { MOST_VECTORS = 8 };
@@ -211,7 +209,7 @@ static cml_status bind_argument(builder *b, cml_step *s, const cml_param *param,
     } else if (!scope_find(b, binding->name, &value)) {
       return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "parameter %s names '%s', which is not defined before", param->name, binding->name);
     }
-    if (g->values[value].deferred && !takes_compressed(g, s, param)) CML_TRY(expand(g, value, err));
+    if (g->values[value].deferred && !takes_compressed(g, s, param)) CML_TRY(cml_graph_expand(g, value, err));
     s->args[*at] = value;
     s->arg_constant[(*at)++] = g->values[value].role == CML_ROLE_CONSTANT;
   }
@@ -397,13 +395,13 @@ static cml_status infer_step(builder *b, cml_step *s, const cml_mil_op *source, 
 
 /* ---- folding ---- */
 
-static cml_status expand(cml_graph *g, uint32_t value, cml_error *err) {
+cml_status cml_graph_expand(cml_graph *g, uint32_t value, cml_error *err) {
   cml_step step = *g->values[value].deferred;
   cml_tensor out;
   const cml_tensor **args = cml_arena_array(&g->arena, step.arg_count, sizeof *args);
   if (!args) return cml_fail_memory(err);
   for (size_t i = 0; i < step.arg_count; i++) {
-    if (g->values[step.args[i]].deferred) CML_TRY(expand(g, step.args[i], err));
+    if (g->values[step.args[i]].deferred) CML_TRY(cml_graph_expand(g, step.args[i], err));
     args[i] = &g->values[step.args[i]].type;
   }
   out = g->values[value].type;
@@ -602,7 +600,7 @@ static cml_status build_block(builder *b, const cml_mil_block *source, cml_graph
   for (size_t i = 0; i < source->output_count; i++) {
     const cml_graph_value *v = &g->values[block->outputs[i]];
     if (v->role == CML_ROLE_STATE) return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "the block gives out the state '%s', which must be read first", v->name);
-    if (v->deferred) CML_TRY(expand(g, block->outputs[i], err));
+    if (v->deferred) CML_TRY(cml_graph_expand(g, block->outputs[i], err));
   }
   if (depth) scope_leave(b, outer);
   return CML_OK;

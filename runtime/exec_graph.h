@@ -73,6 +73,8 @@ cml_status cml_exec_build(cml_graph *graph, const cml_mil_function *function, co
 void cml_exec_widen_states(cml_graph *graph);
 /* Gives a tensor of known shape memory of the graph's own, contents undefined, for a constant that a pass makes. */
 cml_status cml_graph_constant(cml_graph *graph, cml_tensor *t, cml_error *err);
+/* A deferred value's data is made: it is a constant as any other then. */
+CML_NODISCARD cml_status cml_graph_expand(cml_graph *graph, uint32_t value, cml_error *err);
 /* Calls each step's prepare. */
 cml_status cml_exec_prepare(cml_graph *graph, cml_pool *pool, cml_error *err);
 void cml_exec_free(cml_graph *graph);

@@ -1,5 +1,6 @@
 /* GRU layers as torch's converter writes them out: a loop whose body takes row i of its input and of a buffer of states, computes the
- * next state and puts it into row i + 1. One cml_gru then multiplies the input of all steps at once and packs its weights.
+ * next state and puts it into row i + 1. One cml_gru then multiplies the input of all steps at once and packs its weights, which
+ * are expanded if they are compressed.
  *
  * Two that read the same input, or one of them its reverse, as the directions of a bidirectional layer do, become one step, whose
  * directions run side by side. It stands at the first one's place, for but that input both read constants alone. */
@@ -62,7 +63,7 @@ typedef struct gate {
 
 static bool read_product(const loop *l, uint32_t v, uint32_t operands[2], gate *out) {
   const cml_step *s = maker(l, v, "linear");
-  if (!s || !constant(l, cml_pass_arg(s, "weight")) || (cml_pass_arg(s, "bias") != CML_NO_VALUE && !constant(l, cml_pass_arg(s, "bias")))) return false;
+  if (!s || (!constant(l, cml_pass_arg(s, "weight")) && !l->g->values[cml_pass_arg(s, "weight")].deferred) || (cml_pass_arg(s, "bias") != CML_NO_VALUE && !constant(l, cml_pass_arg(s, "bias")))) return false;
   uint32_t from = row_of(l, cml_pass_arg(s, "x"));
   int which = from == l->body->inputs[1];
   if (from == CML_NO_VALUE || out->of[which] || (operands[which] != CML_NO_VALUE && operands[which] != cml_pass_arg(s, "x"))) return false;
@@ -137,6 +138,7 @@ static uint32_t stack(const loop *l, const gate gates[3], int which, const char 
   for (int i = 0; i < 3; i++) {
     uint32_t v = cml_pass_arg(gates[i].of[which], param);
     if (v == CML_NO_VALUE) continue;
+    if (l->g->values[v].deferred && cml_graph_expand(l->g, v, NULL)) return CML_NO_VALUE;
     memcpy((char *)r.data + (size_t)i * part, cml_pass_type(l->g, v)->data, part);
     cml_mapping_drop(cml_pass_type(l->g, v)->data, part); /* the file's are not read again */
   }

@@ -1403,9 +1403,20 @@ static void moved_last(void) {
   must_lack = NULL;
 }
 
-/* Six rows of two vectors of three values, and what loops over them share. */
+/* Six rows of two vectors of three values, or so many that compressed weights are left so, and what loops over them share. */
+static bool many_inputs;
+#define MANY(dims) many_inputs ? dims "900]" : dims "3]"
+
+static void compressed_constant(const char *name) {
+  put("tensor<int8, [5, 900]> %s_codes = const()[name = tensor<string, []>(\"%s_codes\"), val = tensor<int8, [5, 900]>(", name, name);
+  for (int i = 0; i < 5 * 900; i++) put("%s%d", i == 0 ? "[[" : i % 900 ? ", " : "], [", (int)(uniform() * 7));
+  put("]])];\ntensor<%s, [5]> %s_scale = const()[name = tensor<string, []>(\"%s_scale\"), val = tensor<%s, [5]>([0.01, 0.02, 0.01, 0.015, 0.01])];\n", type, name, name, type);
+  put("tensor<int8, []> %s_zero = const()[name = tensor<string, []>(\"%s_zero\"), val = tensor<int8, []>(2)];\n", name, name);
+  put("tensor<%s, [5, 900]> %s = constexpr_affine_dequantize(quantized_data = %s_codes, zero_point = %s_zero, scale = %s_scale, axis = zero)[name = tensor<string, []>(\"%s\")];\n", type, name, name, name, name, name);
+}
+
 static void start_loops(void) {
-  start("[6, 2, 3]");
+  start(MANY("[6, 2, "));
   ints("zero", "[]", "0");
   ints("one", "[]", "1");
   ints("steps", "[]", "6");
@@ -1434,7 +1445,8 @@ static void gru_loop(const char *input, const char *states) {
   for (size_t k = 0; k < sizeof weights / sizeof *weights; k++) {
     char name[32];
     snprintf(name, sizeof name, "%s_%s", weights[k][0], states);
-    constant(name, weights[k][1]);
+    if (many_inputs && k < 3) compressed_constant(name);
+    else constant(name, weights[k][1]);
   }
   put("tensor<int32, [1]> last_%s, tensor<%s, [7, 2, 5]> %s = while_loop(loop_vars = (start, buffer)) (tensor<int32, [1]> ci, tensor<%s, [7, 2, 5]> cb) {\n",
       states, type, states, type);
@@ -1443,9 +1455,9 @@ static void gru_loop(const char *input, const char *states) {
   put("tensor<bool, [1]> ge = greater_equal(x = i, y = zero)[name = tensor<string, []>(\"ge\")];\n");
   put("tensor<int32, [1]> ia = add(x = i, y = more)[name = tensor<string, []>(\"ia\")];\n");
   put("tensor<int32, [1]> is = select(cond = ge, a = i, b = ia)[name = tensor<string, []>(\"is\")];\n");
-  put("tensor<%s, [1, 2, 3]> xg = gather(x = %s, indices = i, axis = zero)[name = tensor<string, []>(\"xg\")];\n", type, input);
+  put("tensor<%s, %s> xg = gather(x = %s, indices = i, axis = zero)[name = tensor<string, []>(\"xg\")];\n", type, MANY("[1, 2, "), input);
   op("[1, 2, 5]", "hg", "gather(x = b, indices = is, axis = zero)");
-  op("[2, 3]", "xt", "squeeze(x = xg, axes = first)");
+  op(MANY("[2, "), "xt", "squeeze(x = xg, axes = first)");
   op("[2, 5]", "h", "squeeze(x = hg, axes = first)");
   gru_product("r1", "xt", "wr", "br", states);
   gru_product("r2", "h", "rr", NULL, states);
@@ -1476,7 +1488,7 @@ static void recurrent(void) {
   op("[7, 2, 5]", "y", "relu(x = states)");
   finish("y");
   must_lack = other_gate ? "cml_gru" : "while_loop";
-  same_with_and_without((const int64_t[]){6, 2, 3}, 3, "recurrent", other_gate ? "while_loop" : "cml_gru");
+  same_with_and_without((const int64_t[]){6, 2, many_inputs ? 900 : 3}, 3, "recurrent", other_gate ? "while_loop" : "cml_gru");
   must_lack = NULL;
 }
 
@@ -1572,6 +1584,9 @@ static void test_recurrent(void **state) {
   other_gate = true;
   each_type(recurrent);
   other_gate = false;
+  many_inputs = true;
+  each_type(recurrent);
+  many_inputs = false;
 }
 static void test_directions(void **state) { (void)state, each_type(directions), each_type(layers); }
 static void test_norms_and_gates(void **state) { (void)state, each_type(norms_and_gates); }
