@@ -13,6 +13,7 @@ enum {
   LINES = 16,         /* of halves that are widened, then transposed */
   ROW_BLOCK = 224,    /* rows whose part of A, DEPTH_BLOCK deep, stays in the second-level cache */
   COLUMN_BLOCK = 256, /* columns of C that are collected in scratch */
+  SHALLOW = 32,       /* depth up to which storing takes longer than multiplying: rows are finished a few tiles at a time */
   ROWS_AHEAD = 3,     /* that are asked for while one is staged: no prefetcher goes from page to page */
   GROUP_PANELS = 4,   /* panels after which a block's results are finished, while they are in the cache */
   PAD = 16,
@@ -140,7 +141,9 @@ static void stage_lines(const cml_kernels *k, const cml_f16 *a, size_t depth_str
 
 void cml_gemm_stage(const cml_kernels *k, const void *a, bool half, size_t stride, size_t depth_stride, size_t rows, size_t depth, float *to, size_t to_stride) {
   const size_t size = half ? 2 : 4;
-  if (depth_stride == 1) {
+  if (half && depth_stride == 1 && stride == depth && to_stride == depth) {
+    k->f16_to_f32(a, to, rows * depth);
+  } else if (depth_stride == 1) {
     for (size_t r = 0; r < rows; r++) {
       const char *from = (const char *)a + r * stride * size;
       for (size_t i = 0; i < depth * size && r + ROWS_AHEAD < rows; i += 64) __builtin_prefetch(from + ROWS_AHEAD * stride * size + i);
@@ -215,6 +218,8 @@ static void block(const cml_kernels *k, const cml_gemm *g, size_t r0, size_t row
   size_t c_stride = collected ? columns : g->c_stride, nr = k->tile_columns;
   const size_t deepest = g->b_column && !copied ? SLIM_BLOCK : DEPTH_BLOCK; /* the ends of slim sums take as long as 64 of the depth */
   size_t pieces = (g->depth + deepest - 1) / deepest, depth = pieces ? (g->depth + pieces - 1) / pieces : 1;
+  const bool shallow = g->depth <= SHALLOW && !suits_pairs(k, g), dense = shallow && g->depth == g->a_stride && g->a_depth_stride == 1;
+  const size_t bands = shallow && collected && !g->b_column && columns > nr ? (rows + 2 * k->tile_rows - 1) / (2 * k->tile_rows) : 1, staged_stride = dense ? g->depth : DEPTH_BLOCK + PAD;
   const size_t used = up(rows * (DEPTH_BLOCK + PAD + (collected ? columns : 0)), 16);
   piece p = {.first = !g->more};
   cml_epilogue_clamp(&g->after, &p.low, &p.high);
@@ -222,14 +227,20 @@ static void block(const cml_kernels *k, const cml_gemm *g, size_t r0, size_t row
     p.depth = least(g->depth - p.from, depth);
     p.last = p.from + p.depth >= g->depth;
     p.a = copied ? staged : (const float *)g->a + r0 * g->a_stride + p.from;
-    p.a_stride = copied ? DEPTH_BLOCK + PAD : g->a_stride;
+    p.a_stride = copied ? staged_stride : g->a_stride;
     if (copied) cml_gemm_stage(k, (const char *)g->a + (r0 * g->a_stride + p.from * g->a_depth_stride) * (g->a_half ? 2 : 4), g->a_half, g->a_stride, g->a_depth_stride, rows, p.depth, staged, p.a_stride);
     p.pairs = suits_pairs(k, g) && k->pair(staged, rows, p.depth, p.a_stride);
     float *widened = g->b_half && !g->b_column && !p.pairs && used + p.depth * nr <= room ? scratch + used : NULL; /* mostly: few rows use halves */
-    for (size_t at = 0; at < columns; at += GROUP_PANELS * nr) {
-      size_t end = least(columns, at + GROUP_PANELS * nr);
-      for (size_t j = at; j < end; j += nr) run_panel(k, g, &p, rows, j0 + j, least(end - j, nr), c + j, c_stride, widened);
-      if (p.last) cml_epilogue_store(k, &g->after, c + at, c_stride, rows, end - at, g->c, g->c_stride, g->c_half, r0, j0 + at);
+    for (size_t i = 0; i < bands; i++) {
+      const size_t r = i * rows / bands, some = (i + 1) * rows / bands - r;
+      piece part = p;
+      part.a += r * p.a_stride;
+      float *to = collected ? c : c + r * c_stride; /* bands are finished with their only piece of the depth */
+      for (size_t at = 0; at < columns; at += GROUP_PANELS * nr) {
+        size_t end = least(columns, at + GROUP_PANELS * nr);
+        for (size_t j = at; j < end; j += nr) run_panel(k, g, &part, some, j0 + j, least(end - j, nr), to + j, c_stride, widened);
+        if (p.last) cml_epilogue_store(k, &g->after, to + at, c_stride, some, end - at, g->c, g->c_stride, g->c_half, r0 + r, j0 + at);
+      }
     }
   }
 }
