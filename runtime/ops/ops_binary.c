@@ -174,6 +174,20 @@ typedef struct cumsum_job {
 static int64_t column_blocks(const cumsum_job *j) { return (j->inner + SUM_COLUMNS - 1) / SUM_COLUMNS; }
 
 /* Integers wrap. */
+static void int32_columns(const cumsum_job *j, int64_t first, size_t width) {
+  uint32_t totals[SUM_COLUMNS] = {0};
+  for (int64_t k = 0; k < j->n; k++) {
+    const int64_t at = first + (j->reverse ? j->n - 1 - k : k) * j->inner;
+    const uint32_t *x = (const uint32_t *)j->x->data + at;
+    uint32_t *y = (uint32_t *)j->out->data + at;
+    for (size_t i = 0; i < width; i++) {
+      const uint32_t before = totals[i];
+      totals[i] += x[i];
+      y[i] = j->exclusive ? before : totals[i];
+    }
+  }
+}
+
 static void whole_columns(const cumsum_job *j, int64_t first, size_t width) {
   int64_t totals[SUM_COLUMNS] = {0}, values[SUM_COLUMNS];
   for (int64_t k = 0; k < j->n; k++) {
@@ -199,6 +213,7 @@ static void sum_columns(void *context, size_t begin, size_t end) {
     int64_t column = i % column_blocks(j) * SUM_COLUMNS, first = i / column_blocks(j) * j->n * j->inner + column;
     size_t width = (size_t)(j->inner - column < SUM_COLUMNS ? j->inner - column : SUM_COLUMNS);
     if (cml_dtype_is_float(j->x->dtype)) float_columns(j, first, width);
+    else if (j->x->dtype == CML_I32) int32_columns(j, first, width);
     else whole_columns(j, first, width);
   }
 }
