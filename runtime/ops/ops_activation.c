@@ -165,7 +165,7 @@ typedef struct softmax_job {
   float low;
 } softmax_job;
 
-enum { BAND = 256, SHORT = 8 };
+enum { BAND = 256, SHORT = 8, NARROW = 16, TURNED = 4096 };
 
 /* What `groups` short bands side by side hold becomes one band, in all of them. */
 static void join_groups(cml_binary f, float *band, size_t width, size_t groups) {
@@ -226,6 +226,23 @@ static void softmax_short(const softmax_job *j, int64_t row) {
   cml_store_f32(j->out->data, j->out->dtype, row * j->n, rows, count * n);
 }
 
+/* Few columns are turned to rows, those of neighbouring slices together. */
+static void softmax_slices(const softmax_job *j, int64_t slice, size_t slices) {
+  const cml_kernels *kernels = cml_kernels_get();
+  float columns[TURNED], rows[TURNED];
+  const size_t n = (size_t)j->n, inner = (size_t)j->inner, size = n * inner;
+  const float *from = columns;
+  if (j->x->dtype == CML_F32) from = (const float *)j->x->data + slice * (int64_t)size;
+  else cml_load_f32(columns, j->x->data, j->x->dtype, slice * (int64_t)size, slices * size);
+  for (size_t i = 0; i < slices; i++) kernels->transpose(n, inner, from + i * size, inner, rows + i * size, n);
+  kernels->softmax_rows(slices * inner, n, rows, rows, false, j->logarithm, j->low);
+  float *to = j->out->dtype == CML_F32 ? (float *)j->out->data + slice * (int64_t)size : columns;
+  for (size_t i = 0; i < slices; i++) kernels->transpose(inner, n, rows + i * size, n, to + i * size, inner);
+  if (to == columns) cml_store_f32(j->out->data, j->out->dtype, slice * (int64_t)size, columns, slices * size);
+}
+
+static bool few_columns(const softmax_job *j) { return j->inner > 1 && j->inner <= NARROW && j->n > SHORT && j->n * j->inner <= TURNED; }
+
 static bool short_rows(const softmax_job *j) { return j->inner == 1 && j->n <= SHORT && j->outer >= SHORT; }
 
 static void softmax_tasks(void *context, size_t begin, size_t end) {
@@ -238,7 +255,9 @@ static void softmax_tasks(void *context, size_t begin, size_t end) {
     softmax_rows(j, begin, end);
     return;
   }
-  for (size_t t = begin; t < end; t++) {
+  const size_t together = few_columns(j) ? (size_t)(TURNED / (j->n * j->inner)) : 0;
+  for (size_t t = begin; together && t < end; t += together) softmax_slices(j, (int64_t)t, end - t < together ? end - t : together);
+  for (size_t t = begin; !together && t < end; t++) {
     int64_t outer = (int64_t)t / j->bands, from = (int64_t)t % j->bands * BAND;
     softmax_band(j, outer * j->n * j->inner + from, j->inner - from < BAND ? (size_t)(j->inner - from) : BAND);
   }
