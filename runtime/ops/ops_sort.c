@@ -84,17 +84,21 @@ static void sift_down(uint64_t *heap, int64_t n, int64_t at) {
   }
 }
 
-/* The k least of n come first, in order: a heap with the greatest of them on top. */
-static void select_least(uint64_t *keys, int64_t n, int64_t k) {
-  for (int64_t i = k / 2 - 1; i >= 0; i--) sift_down(keys, k, i);
-  for (int64_t i = k; i < n; i++)
-    if (keys[i] < keys[0]) keys[0] = keys[i], sift_down(keys, k, 0);
+static void sort_heap(uint64_t *keys, int64_t k) {
   for (int64_t i = k - 1; i > 0; i--) {
     uint64_t t = keys[0];
     keys[0] = keys[i];
     keys[i] = t;
     sift_down(keys, i, 0);
   }
+}
+
+/* The k least of n come first, in order: a heap with the greatest of them on top. */
+static void select_least(uint64_t *keys, int64_t n, int64_t k) {
+  for (int64_t i = k / 2 - 1; i >= 0; i--) sift_down(keys, k, i);
+  for (int64_t i = k; i < n; i++)
+    if (keys[i] < keys[0]) keys[0] = keys[i], sift_down(keys, k, 0);
+  sort_heap(keys, k);
 }
 
 /* Sorted keys take in another one, and the greatest falls out. No branches: where it belongs nobody can predict. */
@@ -109,12 +113,24 @@ static void insert_key(uint64_t *keys, int64_t k, uint64_t key) {
 /* The k first of n floats side by side, in order: of a few dozen elements together only the first by value is looked at, since most hold none
  * that is among the first k so far. Few are kept sorted, more in a heap. False when there are NaN, which sums of differences show. */
 static bool select_floats(const cml_tensor *x, int64_t at, int64_t n, int64_t k, bool descending, uint64_t *keys) {
-  enum { CHUNK = 32, SORTED = 32 };
+  enum { CHUNK = 32, STRETCH = 8 * CHUNK, SORTED = 32 };
   const cml_kernels *kernels = cml_kernels_get();
   const bool sorted = k <= SORTED;
-  float f[CHUNK], bound = 0;
+  float f[STRETCH], bound = 0;
   for (int64_t i = 0; i < k; i++) keys[i] = UINT64_MAX;
-  for (int64_t i = 0; i < n;) {
+  for (int64_t i = 0, passed = 0; i < n;) {
+    if (i >= k && i >= passed) { /* mostly none of even more */
+      const size_t m = (size_t)(n - i < STRETCH ? n - i : STRETCH);
+      const float *p = x->dtype == CML_F32 ? (const float *)x->data + at + i : f;
+      if (p == f) cml_load_f32(f, x->data, x->dtype, at + i, m);
+      const float best = descending ? kernels->max(p, m) : kernels->min(p, m);
+      if (best != best) return false;
+      passed = i + (int64_t)m;
+      if (!(descending ? best > bound : best < bound)) {
+        i = passed;
+        continue;
+      }
+    }
     size_t m = i < k ? (size_t)(k - i < CHUNK ? k - i : CHUNK) : (size_t)(n - i < CHUNK ? n - i : CHUNK);
     const float *p = x->dtype == CML_F32 ? (const float *)x->data + at + i : f;
     if (p == f) cml_load_f32(f, x->data, x->dtype, at + i, m);
@@ -134,7 +150,7 @@ static bool select_floats(const cml_tensor *x, int64_t at, int64_t n, int64_t k,
     for (int64_t h = k / 2 - 1; h >= 0 && !sorted; h--) sift_down(keys, k, h);
     cml_load_f32(&bound, x->data, x->dtype, at + (int64_t)(uint32_t)keys[sorted ? k - 1 : 0], 1);
   }
-  if (!sorted) insertion_sort(keys, k);
+  if (!sorted) sort_heap(keys, k);
   return true;
 }
 
@@ -168,13 +184,13 @@ typedef struct sort_job {
 } sort_job;
 
 static void sort_some(void *context, size_t thread, size_t begin, size_t end) {
-  enum { MOST = 64 /* for a sort by insertion */, SHORT = 1024 };
+  enum { SHORT = 1024 };
   const sort_job *j = context;
   const cml_tensor *x = cml_arg(j->c, 0);
   int64_t n = j->n, k = j->k, inner = j->inner;
   uint64_t *keys = (uint64_t *)j->c->scratch + thread * 2 * (size_t)n;
   const bool few = k < n / 8 || (k < n && k * n <= SHORT); /* of a short line even half of it is found sooner than all is sorted */
-  bool floats = inner == 1 && cml_dtype_is_float(x->dtype) && k > 0 && few && k <= MOST;
+  bool floats = inner == 1 && cml_dtype_is_float(x->dtype) && k > 0 && few;
   for (int64_t i = (int64_t)begin; i < (int64_t)end; i++) {
     line l = {.in = i / inner * n * inner + i % inner, .out = i / inner * k * inner + i % inner, .step = inner, .keys = keys, .k = k};
     if (!floats || !select_floats(x, l.in, n, k, j->descending, keys)) {
