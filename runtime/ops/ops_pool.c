@@ -76,7 +76,7 @@ static size_t line_floats(const cml_windows *w) {
 }
 
 /* Small planes are pooled PLANES at a time: their pixels, a row of windows' rows, results as floats and as they are stored. */
-enum { PLANES = 64, UNIT = 16, SMALL_PLANE = 1024, SMALL_WIDTH = 32, TAPS = 128, STRIP_BYTES = 8192 };
+enum { PLANES = 64, UNIT = 16, SMALL_PLANE = 1024, SMALL_WIDTH = 32, TAPS = 128, STRIP_BYTES = 8192, APART = 128, STRIDED = 4096 };
 
 static bool small_planes(const pool_call *p) {
   const cml_windows *w = &p->w;
@@ -303,9 +303,35 @@ static void rows_last(void *context, size_t thread, size_t begin, size_t end) {
 
 static const cml_pool_fold folds[] = {[POOL_MAX] = CML_POOL_MAX, [POOL_AVERAGE] = CML_POOL_SUM, [POOL_L2] = CML_POOL_SQUARES};
 
+/* Outputs of a line by more than every second element: its elements are a matrix of `stride` columns, which are turned to lines that windows read in order. */
+static void apart_line(const pool_job *j, const float *line, const float *scales, float scale, char *to) {
+  const cml_windows *w = &j->p->w;
+  const cml_pool_fold fold = j->p->kind == POOL_MAX ? CML_POOL_MAX : CML_POOL_SUM;
+  const size_t stride = (size_t)w->stride[2], kernel = (size_t)w->kernel[2], outputs = (size_t)w->out[2], more = (kernel - 1) / stride, size = j->p->half ? 2 : 4;
+  float turned[STRIDED], sums[APART];
+  const void *taps[TAPS];
+  for (size_t v = 0; v < kernel; v++) taps[v] = turned + v % stride * APART + v / stride;
+  for (size_t i = 0, n; i < outputs; i += n) {
+    n = outputs - i < APART - more ? outputs - i : APART - more;
+    for (size_t v = 0, columns; v < stride && v < kernel; v += columns) { /* those that the last window reads in each row */
+      const size_t rows = n + (kernel - 1 - v) / stride;
+      columns = v < (kernel - 1) % stride + 1 ? (kernel - 1) % stride + 1 - v : (kernel < stride ? kernel : stride) - v;
+      j->k->transpose(rows, columns, line + i * stride + v, stride, turned + v * APART, APART);
+    }
+    j->k->pool_rows(fold, false, kernel, taps, n, false, sums);
+    if (scales) {
+      j->k->binary(CML_BINARY_MUL, sums, scales + i, sums, n);
+      j->k->binary_scalar(CML_BINARY_MUL, sums, scale, false, sums, n);
+    }
+    if (j->p->kind == POOL_L2) j->k->unary(CML_UNARY_SQRT, sums, sums, n, 0, 0);
+    if (j->p->half) j->k->f32_to_f16(sums, (cml_f16 *)(void *)(to + i * size), n);
+    else memcpy(to + i * size, sums, n * size);
+  }
+}
+
 /* Lines of planes: the rows of a window are combined to one line, with what stands for padding around it, and that line with itself,
  * shifted; in registers where the kernel can. A line of output is a unit of work. */
-static void pool_line(const pool_job *j, int64_t plane, const int64_t *o, float *line, const float *scales, void *to) {
+static void pool_line(const pool_job *j, int64_t plane, const int64_t *o, float *line, const float *scales, char *to) {
   const pool_call *p = j->p;
   const cml_windows *w = &p->w;
   const cml_pool_fold fold = folds[p->kind];
@@ -326,7 +352,8 @@ static void pool_line(const pool_job *j, int64_t plane, const int64_t *o, float 
                            .stride = (size_t)w->stride[2], .outputs = (size_t)w->out[2], .rows = rows, .scales = scales, .scale = scale, .y = to};
   if (!begun && j->k->pool_slide(fold, &l)) return;
   j->k->pool_rows(fold, p->half, n, rows, width, begun, inside);
-  j->k->pool_line(fold, line, l.kernel, l.stride, l.outputs, scales, scale, p->half, to);
+  if (l.stride > 2 && l.kernel <= l.stride * 2 && l.kernel <= TAPS && l.stride * APART <= STRIDED) apart_line(j, line, scales, scale, to);
+  else j->k->pool_line(fold, line, l.kernel, l.stride, l.outputs, scales, scale, p->half, to);
 }
 
 /* Windows of 3 x 3 with stride 1 whose middle rows are inside. */

@@ -379,7 +379,7 @@ static void one_pool(int kind) {
     int at = i + 3 - dims;
     kernel[i] = k3[at] = between(1, 4), stride[i] = s3[at] = between(1, 3);
     pad[2 * i] = b3[at] = between(0, kernel[i] / 2), pad[2 * i + 1] = a3[at] = between(0, kernel[i] / 2);
-    x_dims[i + (last ? 1 : 2)] = i3[at] = kernel[i] + between(0, i || rnd() % 2 ? 12 : 70);
+    x_dims[i + (last ? 1 : 2)] = i3[at] = kernel[i] + between(0, (i && i < dims - 1) || rnd() % 2 ? 12 : 70);
   }
   if (last) x_dims[dims + 1] = channels;
   call c = start(names[kind + (last ? 3 : 0)], CML_IOS15);
