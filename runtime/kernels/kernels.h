@@ -244,6 +244,8 @@ typedef struct cml_kernels {
   float (*sum)(const float *x, size_t n);
   float (*max)(const float *x, size_t n);  /* -inf for n 0; NaN when there is one */
   float (*min)(const float *x, size_t n);
+  /* Where the first of the largest, or lowest, of 0 < n < 2^24 elements is, or the first NaN; and its value. */
+  size_t (*first_extreme)(const void *x, bool half, size_t n, bool lowest, float *value);
   float (*dot)(const float *x1, const float *x2, size_t n);
   /* sum and sum of squares of (x - shift) */
   void (*moments)(const float *x, size_t n, float shift, float *sum, float *squares);

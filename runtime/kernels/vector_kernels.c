@@ -477,6 +477,34 @@ VINLINE float extreme(const void *x, bool half, size_t n, bool largest) {
 static float max_of(const float *x, size_t n) { return extreme(x, false, n, true); }
 static float min_of(const float *x, size_t n) { return extreme(x, false, n, false); }
 
+/* Each lane keeps its first extreme and where that was; places are whole floats. */
+VINLINE size_t extreme_place(const void *x, const bool half, size_t n, const bool lowest, float *value) {
+  const vf start = vf_from_int(vi_iota()), none = vf_set1(-__builtin_inff());
+  vf best = none, place = start, at = start, nan = vf_zero();
+  for (size_t i = 0; i < n; i += W, at += (float)W) {
+    vf e = n - i >= W ? ld(x, half, i) : ld_n(x, half, i, n - i);
+    if (lowest) e = -e;
+    if (n - i < W) e = vf_select(at < (float)n, e, none);
+    nan = vf_select(e != e, vf_set1(1), nan);
+    const vi better = e > best;
+    best = vf_select(better, e, best);
+    place = vf_select(better, at, place);
+  }
+  size_t first = 0;
+  if (vf_hmax(nan) > 0) {
+    for (float e = 0; e == e; first += e == e) e = half ? cml_f16_to_f32(((const cml_f16 *)x)[first]) : ((const float *)x)[first];
+  } else {
+    first = (size_t)vf_hmin(vf_select(best == vf_set1(vf_hmax(best)), place, vf_set1(0x1p24f)));
+  }
+  *value = half ? cml_f16_to_f32(((const cml_f16 *)x)[first]) : ((const float *)x)[first];
+  return first;
+}
+
+static size_t first_extreme(const void *x, bool half, size_t n, bool lowest, float *value) {
+  if (half) return lowest ? extreme_place(x, true, n, true, value) : extreme_place(x, true, n, false, value);
+  return lowest ? extreme_place(x, false, n, true, value) : extreme_place(x, false, n, false, value);
+}
+
 /* ---- rows ---- */
 
 /* W rows at once: each is folded to a vector, the vectors are transposed, and then folded lane by lane. */
@@ -714,6 +742,7 @@ void CML_SIMD(cml_fill_vector)(cml_kernels *k) {
   k->dot = dot;
   k->max = max_of;
   k->min = min_of;
+  k->first_extreme = first_extreme;
   k->moments = moments;
   k->axpy = axpy;
   k->blend = blend;

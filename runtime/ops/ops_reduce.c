@@ -646,24 +646,16 @@ typedef struct arg_job {
   bool lowest;
 } arg_job;
 
-/* One output of a contiguous line. The first of equals wins, and the first NaN over all. It is looked through in chunks: one
- * whose extreme value is not better than the best so far is passed over. */
+/* One output of a contiguous line. The first of equals wins, and the first NaN over all. */
 static int64_t arg_float(const arg_job *j, int64_t at) {
-  const cml_kernels *kernels = cml_kernels_get();
-  float best = 0, chunk[BAND];
+  enum { STRETCH = 1 << 20 };
+  const bool half = j->x->dtype == CML_F16;
+  float best = 0, value;
   int64_t index = -1;
-  for (int64_t k = 0; k < j->n;) {
-    size_t n = j->n - k < BAND ? (size_t)(j->n - k) : BAND;
-    cml_load_f32(chunk, j->x->data, j->x->dtype, at + k, n);
-    float extreme = j->lowest ? kernels->min(chunk, n) : kernels->max(chunk, n);
-    bool better = index < 0 || (j->lowest ? extreme < best : extreme > best) || extreme != extreme;
-    for (size_t i = 0; better && i < n; i++)
-      if (chunk[i] == extreme || chunk[i] != chunk[i]) {
-        best = chunk[i], index = k + (int64_t)i;
-        break;
-      }
-    if (best != best) break;
-    k += (int64_t)n;
+  for (int64_t k = 0; k < j->n && best == best; k += STRETCH) {
+    const size_t n = j->n - k < STRETCH ? (size_t)(j->n - k) : STRETCH;
+    const size_t place = cml_kernels_get()->first_extreme((const char *)j->x->data + (at + k) * (half ? 2 : 4), half, n, j->lowest, &value);
+    if (index < 0 || (j->lowest ? value < best : value > best) || value != value) best = value, index = k + (int64_t)place;
   }
   return index;
 }
@@ -706,7 +698,7 @@ static void arg_columns(const arg_job *j, int64_t at, size_t width, int64_t *out
 enum { ARG_BLOCK = 256 };
 
 static bool arg_suits_blocks(const arg_job *j) {
-  return cml_dtype_is_float(j->x->dtype) && j->inner > 0 && j->inner <= 16 && j->n * j->inner <= ARG_BLOCK && (j->inner > 1 || j->n <= 64);
+  return cml_dtype_is_float(j->x->dtype) && j->inner > 0 && j->inner <= 16 && j->n * j->inner <= ARG_BLOCK && (j->inner > 1 || j->n <= 32);
 }
 
 static void arg_blocks(const arg_job *j, size_t from, size_t blocks, int64_t *out) {

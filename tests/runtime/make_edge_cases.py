@@ -513,6 +513,19 @@ def lines_together(f):
             order = np.take(np.argsort(keys, axis, kind="stable"), range(k), axis)  # NaN last
             f.add("topk", 17, {"x": x, "k": I32(k), "axis": I32(axis), "ascending": np.bool_(ascending)}, [np.take_along_axis(x, order, axis), order.astype(I32)], note="together")
             f.add("argsort", 15, {"x": x, "axis": I32(axis), "ascending": np.bool_(ascending)}, [np.argsort(keys, axis, kind="stable").astype(I32)], note="together")
+    for shape in ((5, 40), (2, 3, 257), (3, 33)):
+        for dtype in (F32, F16):
+            x = (f.rng.integers(-20, 20, shape) / 4).astype(dtype)
+            x[0] = -INF
+            x[-1].flat[7::19], x[1].flat[3::41], x[1].flat[2::67] = NAN, INF, -INF
+            for op, fn in (("reduce_argmax", np.argmax), ("reduce_argmin", np.argmin)):
+                f.add(op, 17, {"x": x, "axis": I32(-1), "keep_dims": np.bool_(False)}, [fn(x, -1).astype(I32)], note="together")
+    for shape, axis in (((5, 20, 3), 1), ((31, 9, 4), 1), ((9, 2, 2), 0), ((2, 60, 13), 1)):
+        for dtype in (F32, F16):
+            x = f.floats(shape, dtype)
+            x.flat[::31] = -INF
+            e = np.exp(x.astype(np.float64) - x.astype(np.float64).max(axis, keepdims=True))
+            f.add("softmax", 15 if dtype == F32 else 17, {"x": x, "axis": I32(axis)}, [stored(e / e.sum(axis, keepdims=True), dtype)], **tolerance(dtype), note="together")
     for dtype in (F32, F16, I32):
         for x_shape, axis, shape in (((1, 2, 260), 1, (1, 1, 260)), ((2, 3, 9), 2, (2, 3, 4)), ((2, 3, 9), 1, (2, 5, 9))):
             data = f.rng.integers(-99, 99, x_shape).astype(dtype)

@@ -814,6 +814,30 @@ static void test_pool_strip(void **state) {
   }
 }
 
+/* The first extreme of a row, and the first NaN before all. */
+static void test_first_extreme(void **state) {
+  (void)state;
+  const cml_kernels *k;
+  EACH_TABLE(k) {
+    for (int round = 0; round < 500; round++) {
+      const size_t n = between(1, 90), size = rnd() % 2 ? 2 : 4;
+      const bool lowest = rnd() % 2, infinite = rnd() % 8 == 0;
+      char *x = at_end(0, n * size);
+      float v[90], value;
+      fill(v, n);
+      size_t want = 0;
+      for (size_t i = 0; i < n; i++) {
+        v[i] = infinite ? (lowest ? INFINITY : -INFINITY) : rnd() % 60 ? roundf(v[i] * 4) : rnd() % 4 ? INFINITY : rnd() % 2 ? -INFINITY : NAN;
+        if (size == 2) ((cml_f16 *)(void *)x)[i] = cml_f16_from_f32(v[i]);
+        else ((float *)(void *)x)[i] = v[i];
+        if (!isnan(v[want]) && (isnan(v[i]) || (lowest ? v[i] < v[want] : v[i] > v[want]))) want = i;
+      }
+      assert_int_equal(k->first_extreme(x, size == 2, n, lowest, &value), want);
+      assert_true(isnan(v[want]) ? isnan(value) : value == v[want]);
+    }
+  }
+}
+
 /* The first few of columns: those that counting finds, for equal ones the earlier, NaN last. */
 static void test_sort(void **state) {
   (void)state;
@@ -1432,7 +1456,7 @@ int main(int argc, char **argv) {
   guard_buffers();
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_f16),  cmocka_unit_test(test_unary), cmocka_unit_test(test_unary_f16), cmocka_unit_test(test_unary_rows), cmocka_unit_test(test_f32_to_i32), cmocka_unit_test(test_compare), cmocka_unit_test(test_int32), cmocka_unit_test(test_binary), cmocka_unit_test(test_remainders), cmocka_unit_test(test_running_sums), cmocka_unit_test(test_binary_f16), cmocka_unit_test(test_same_halves), cmocka_unit_test(test_pow),
-      cmocka_unit_test(test_rows), cmocka_unit_test(test_softmax_rows), cmocka_unit_test(test_softmax_depths), cmocka_unit_test(test_lstm_cell), cmocka_unit_test(test_gemm), cmocka_unit_test(test_gemv_panels), cmocka_unit_test(test_slim_tile), cmocka_unit_test(test_packed_tile), cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_attend), cmocka_unit_test(test_interpolate), cmocka_unit_test(test_pool_lines), cmocka_unit_test(test_pool_strip), cmocka_unit_test(test_sort), cmocka_unit_test(test_rms_norm), cmocka_unit_test(test_depthwise), cmocka_unit_test(test_channel_sums), cmocka_unit_test(test_fold_rows),
+      cmocka_unit_test(test_rows), cmocka_unit_test(test_softmax_rows), cmocka_unit_test(test_softmax_depths), cmocka_unit_test(test_lstm_cell), cmocka_unit_test(test_gemm), cmocka_unit_test(test_gemv_panels), cmocka_unit_test(test_slim_tile), cmocka_unit_test(test_packed_tile), cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_attend), cmocka_unit_test(test_interpolate), cmocka_unit_test(test_pool_lines), cmocka_unit_test(test_pool_strip), cmocka_unit_test(test_first_extreme), cmocka_unit_test(test_sort), cmocka_unit_test(test_rms_norm), cmocka_unit_test(test_depthwise), cmocka_unit_test(test_channel_sums), cmocka_unit_test(test_fold_rows),
       cmocka_unit_test(test_pack_panel), cmocka_unit_test(test_softening), cmocka_unit_test(test_sampling), cmocka_unit_test(test_fourier), cmocka_unit_test(test_fourier_parts), cmocka_unit_test(test_transpose),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
