@@ -78,11 +78,19 @@ static size_t line_floats(const cml_windows *w) {
 /* Small planes are pooled PLANES at a time: their pixels, a row of windows' rows, results as floats and as they are stored. */
 enum { PLANES = 64, UNIT = 16, SMALL_PLANE = 1024, SMALL_WIDTH = 32, TAPS = 128, STRIP_BYTES = 8192, APART = 128, STRIDED = 4096 };
 
+/* Windows of 3 x 3 with stride 1 whose middles are inside, which one kernel takes by vectors of columns. */
+static bool nine_by_one(const cml_windows *w) {
+  for (int d = 1; d < 3; d++)
+    if (w->kernel[d] != 3 || w->stride[d] != 1 || w->before[d] > 1 || w->out[d] - w->before[d] > w->in[d]) return false;
+  return w->in[0] == 1 && w->out[0] == 1 && w->kernel[0] == 1;
+}
+
 static bool small_planes(const pool_call *p) {
   const cml_windows *w = &p->w;
   const int64_t plane = w->in[0] * w->in[1] * w->in[2], to = w->out[0] * w->out[1] * w->out[2];
   for (int d = 0; d < 3; d++) /* no window lies wholly in the padding */
     if (w->kernel[d] <= w->before[d] || (w->out[d] - 1) * w->stride[d] - w->before[d] >= w->in[d]) return false;
+  if (w->out[2] >= 16 && nine_by_one(w)) return false;
   const int64_t more = w->stride[2] > 2 ? 4 : 1; /* lines take such strides element by element */
   return !p->last && w->in[2] <= SMALL_WIDTH * more && plane <= SMALL_PLANE * more && to <= SMALL_PLANE && p->batch * p->channels >= UNIT / 2 &&
          w->kernel[0] * w->kernel[1] <= TAPS && w->kernel[2] <= TAPS;
@@ -354,12 +362,6 @@ static void pool_line(const pool_job *j, int64_t plane, const int64_t *o, float 
   j->k->pool_rows(fold, p->half, n, rows, width, begun, inside);
   if (l.stride > 2 && l.kernel <= l.stride * 2 && l.kernel <= TAPS && l.stride * APART <= STRIDED) apart_line(j, line, scales, scale, to);
   else j->k->pool_line(fold, line, l.kernel, l.stride, l.outputs, scales, scale, p->half, to);
-}
-
-/* Windows of 3 x 3 with stride 1 whose middle rows are inside. */
-static bool nine_by_one(const cml_windows *w) {
-  return w->in[0] == 1 && w->out[0] == 1 && w->kernel[0] == 1 && w->kernel[1] == 3 && w->kernel[2] == 3 && w->stride[1] == 1 && w->stride[2] == 1 && w->before[1] <= 1 &&
-         w->out[1] - w->before[1] <= w->in[1];
 }
 
 /* Of lines [o, end) of such windows over a plane as many as have the same scale and share the first-level cache: how many were done at once, 0 where the kernel cannot. */
