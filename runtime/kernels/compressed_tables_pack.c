@@ -154,6 +154,9 @@ static void add_up(const int bits, const cut_table *c, __m512i bytes, __mmask64 
   }
 }
 
+/* Whether 16 rows' dwords are packed as they are, in registers. */
+VINLINE bool by_dwords(const int bits, const size_t rows) { return rows == 16 && tables_stored(bits) == 1; }
+
 /* Row r of a set; NULL: one beyond the last. */
 VINLINE void pack_row(const int bits, const size_t rows, const cml_compressed *w, const uint8_t *row, const cut_table *c, size_t s, size_t r, char *to, float *numbers) {
   enum { TOGETHER = 4 * REGISTER };
@@ -168,7 +171,7 @@ VINLINE void pack_row(const int bits, const size_t rows, const cml_compressed *w
       _mm512_storeu_si512(bytes + k, some);
       if (row && at + k < length) add_up(bits, c, some, UINT64_MAX >> (REGISTER - least(length - at - k, REGISTER)), &errors, &digits);
     }
-    for (size_t k = 0; k < TOGETHER && at + k < steps * step; k += step) {
+    for (size_t k = 0; k < TOGETHER && at + k < steps * step && !by_dwords(bits, rows); k += step) {
       const size_t g = (at + k) / step;
       CML_UNROLL for (size_t i = 0; i < stored; i++) {
         uint8_t some[REGISTER];
@@ -191,10 +194,14 @@ VINLINE void pack_block(const int bits, const size_t rows, const cml_compressed 
   memset(to, 0, codes_at(rows, bits));
   write_head(w, c, to);
   float *numbers = (float *)(void *)(to + ROWS_AT);
+  const uint8_t *from[SETS * 16];
+  const size_t row = w->depth * (size_t)bits / 8;
   for (size_t r = 0; r < SETS * rows; r++) {
-    const uint8_t *row = n + r < w->columns ? w->codes + (n + r) * (w->depth * (size_t)bits / 8) : NULL;
-    pack_row(bits, rows, w, row, &c[r / rows], r / rows, r % rows, to + codes_at(rows, bits), numbers + r);
+    from[r] = n + r < w->columns ? w->codes + (n + r) * row : NULL;
+    pack_row(bits, rows, w, from[r], &c[r / rows], r / rows, r % rows, to + codes_at(rows, bits), numbers + r);
   }
+  for (size_t s = 0; s < SETS && by_dwords(bits, rows); s++)
+    cml_pack_dwords(from + s * rows, row, tables_steps(w), to + codes_at(rows, bits) + s * REGISTER, SETS * REGISTER);
 }
 
 VINLINE void pack_rows(const int bits, const cml_compressed *w, size_t n, char *to) {
