@@ -177,9 +177,15 @@ static cml_status step_fail(const cml_step *s, const cml_mil_op *source, cml_err
   return cml_error_prefix(err, status, "operation '%s' (%s)", s->name, source->type);
 }
 
-/* A linear layer for few vectors multiplies with compressed weights as they are; everything else takes them expanded. */
-static bool takes_compressed(const cml_graph *g, const cml_step *s, const cml_param *param) {
-  enum { MOST_VECTORS = 8 };
+static bool is_palette_of_bytes(const cml_graph *g, const cml_step *source) {
+  const cml_tensor *table = &g->values[source->args[source->first[1]]].type;
+  return !strcmp(source->op->name, "constexpr_lut_to_dense") && table->dims[table->rank == 1 ? 0 : table->rank - 2] > 64;
+}
+
+/* A linear layer for one vector multiplies with compressed weights as they are, and for a few if they are so large that memory bounds that: expanding them for each
+ * vector anew takes longer than reading them from a cache, and those whose entries are looked up one by one longer than from memory. Everything else takes them expanded. */
+static bool takes_compressed(const cml_graph *g, const cml_step *s, const cml_param *param, uint32_t weight) {
+  enum { MOST_VECTORS = 8, LARGE = 1 << 17 }; /* elements, for each vector */
   if (strcmp(s->op->name, "linear") || strcmp(param->name, "weight")) return false;
   const cml_tensor *x = &g->values[s->args[0]].type;
   if (x->rank < 1 || !x->dtype || g->values[s->args[0]].role == CML_ROLE_CONSTANT || (x->dtype != CML_F16 && x->dtype != CML_F32)) return false;
@@ -189,7 +195,7 @@ static bool takes_compressed(const cml_graph *g, const cml_step *s, const cml_pa
     rows *= x->dims[i];
     if (rows > MOST_VECTORS) return false;
   }
-  return true;
+  return rows == 1 || (cml_tensor_count(&g->values[weight].type) >= rows * LARGE && !is_palette_of_bytes(g, g->values[weight].deferred));
 }
 
 static cml_status bind_argument(builder *b, cml_step *s, const cml_param *param, const cml_mil_argument *argument, size_t *at,
@@ -209,7 +215,7 @@ static cml_status bind_argument(builder *b, cml_step *s, const cml_param *param,
     } else if (!scope_find(b, binding->name, &value)) {
       return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "parameter %s names '%s', which is not defined before", param->name, binding->name);
     }
-    if (g->values[value].deferred && !takes_compressed(g, s, param)) CML_TRY(cml_graph_expand(g, value, err));
+    if (g->values[value].deferred && !takes_compressed(g, s, param, value)) CML_TRY(cml_graph_expand(g, value, err));
     s->args[*at] = value;
     s->arg_constant[(*at)++] = g->values[value].role == CML_ROLE_CONSTANT;
   }
@@ -351,7 +357,7 @@ static cml_status fold_step(cml_graph *g, cml_step *s, const cml_tensor **args, 
 
 /* Compressed weights are expanded when something takes them that cannot do without. */
 static bool defer_step(const builder *b, cml_step *s, const cml_tensor **args, const cml_tensor *out) {
-  enum { WORTH = 4096 }; /* elements */
+  enum { WORTH = 1 << 15 }; /* elements: fewer are sooner multiplied expanded, by one vector too */
   cml_tensor *outs[] = {(cml_tensor *)(uintptr_t)out};
   const cml_call c = {.op = s->op, .name = s->name, .opset = b->g->opset, .args = args, .first = s->first, .outs = outs, .out_count = 1};
   if (!(s->op->flags & CML_OP_CONSTEXPR) || s->out_count != 1 || !cml_tensor_known_shape(out) || cml_tensor_count(out) < WORTH) return false;
