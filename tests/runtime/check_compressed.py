@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Linear layers of few vectors with compressed weights, built with coremltools' builder, against NumPy: each form of compressed constant,
-fp32 and fp16, one vector and five. Prints TAP; skips where coremltools is not installed.
+fp32 and fp16, one vector, two, and five, which take them expanded. Prints TAP; skips where coremltools is not installed.
 
 usage: check_compressed.py CMLRUN
 """
@@ -21,10 +21,10 @@ except ImportError as missing:
     print(f"1..0 # SKIP {missing}")
     sys.exit(0)
 
-N, K = 96, 256
+N, K = 548, 512  # so large that they stay compressed for one vector and for two
 RNG = np.random.default_rng(3)
 AFFINE, BLOCKWISE, PALETTE = "affine", "blockwise", "palette"
-CASES = [(AFFINE, 8, 0, True), (BLOCKWISE, 4, 32, True), (BLOCKWISE, 4, 32, False), (BLOCKWISE, 4, 256, True), (BLOCKWISE, 8, 32, True),
+CASES = [(AFFINE, 8, 0, True), (BLOCKWISE, 4, 32, True), (BLOCKWISE, 4, 32, False), (BLOCKWISE, 4, 512, True), (BLOCKWISE, 8, 32, True),
          (BLOCKWISE, 8, 64, False), (BLOCKWISE, 8, 8, True), (BLOCKWISE, 4, 2, False)] + [(PALETTE, bits, 1, False) for bits in (1, 2, 3, 4, 6, 8)] + [(PALETTE, bits, 4, False) for bits in (1, 4)]
 
 
@@ -76,7 +76,7 @@ def check(cmlrun, folder, case, dtype, rows):
 
 
 def main():
-    runs = [(case, dtype, rows) for case in CASES for dtype in (np.float32, np.float16) for rows in (1, 5)]
+    runs = [(case, dtype, rows) for case in CASES for dtype in (np.float32, np.float16) for rows in (1, 2, 5)]
     print(f"1..{len(runs)}")
     with tempfile.TemporaryDirectory() as folder:
         for i, (case, dtype, rows) in enumerate(runs):
