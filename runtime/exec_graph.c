@@ -177,25 +177,42 @@ static cml_status step_fail(const cml_step *s, const cml_mil_op *source, cml_err
   return cml_error_prefix(err, status, "operation '%s' (%s)", s->name, source->type);
 }
 
-static bool is_palette_of_bytes(const cml_graph *g, const cml_step *source) {
-  const cml_tensor *table = &g->values[source->args[source->first[1]]].type;
-  return !strcmp(source->op->name, "constexpr_lut_to_dense") && table->dims[table->rank == 1 ? 0 : table->rank - 2] > 64;
+/* The call behind a value that was left compressed. */
+static cml_status compressed_source(cml_graph *g, uint32_t value, cml_call **out, cml_error *err) {
+  const cml_step *d = g->values[value].deferred;
+  cml_call *c = CML_ARENA_NEW(&g->arena, cml_call);
+  const cml_tensor **args = cml_arena_array(&g->arena, d->arg_count, sizeof *args);
+  cml_tensor **outs = cml_arena_array(&g->arena, 1, sizeof *outs);
+  if (!c || !args || !outs) return cml_fail_memory(err);
+  for (size_t i = 0; i < d->arg_count; i++) args[i] = &g->values[d->args[i]].type;
+  outs[0] = &g->values[value].type;
+  *c = (cml_call){.op = d->op, .name = d->name, .opset = g->opset, .args = args, .first = d->first, .outs = outs, .out_count = 1};
+  *out = c;
+  return CML_OK;
 }
 
-/* A linear layer for one vector multiplies with compressed weights as they are, and for a few if they are so large that memory bounds that: expanding them for each
- * vector anew takes longer than reading them from a cache, and those whose entries are looked up one by one longer than from memory. Everything else takes them expanded. */
-static bool takes_compressed(const cml_graph *g, const cml_step *s, const cml_param *param, uint32_t weight) {
-  enum { MOST_VECTORS = 8, LARGE = 1 << 17 }; /* elements, for each vector */
-  if (strcmp(s->op->name, "linear") || strcmp(param->name, "weight")) return false;
+/* Vectors that a linear layer multiplies with `param`, when it may be compressed; else, and where their number is open, 0. */
+static int64_t vectors_of(const cml_graph *g, const cml_step *s, const cml_param *param) {
+  if (strcmp(s->op->name, "linear") || strcmp(param->name, "weight")) return 0;
   const cml_tensor *x = &g->values[s->args[0]].type;
-  if (x->rank < 1 || !x->dtype || g->values[s->args[0]].role == CML_ROLE_CONSTANT || (x->dtype != CML_F16 && x->dtype != CML_F32)) return false;
-  int64_t rows = 1;
+  if (x->rank < 1 || g->values[s->args[0]].role == CML_ROLE_CONSTANT || (x->dtype != CML_F16 && x->dtype != CML_F32)) return 0;
+  int64_t vectors = 1;
   for (int32_t i = 0; i + 1 < x->rank; i++) {
-    if (x->dims[i] < 1 || x->dims[i] > MOST_VECTORS) return false;
-    rows *= x->dims[i];
-    if (rows > MOST_VECTORS) return false;
+    if (x->dims[i] < 1 || x->dims[i] > INT32_MAX / vectors) return 0;
+    vectors *= x->dims[i];
   }
-  return rows == 1 || (cml_tensor_count(&g->values[weight].type) >= rows * LARGE && !is_palette_of_bytes(g, g->values[weight].deferred));
+  return vectors;
+}
+
+/* Weights stay compressed for a linear layer, where that pays; everything else takes them expanded. */
+static cml_status expand_argument(cml_graph *g, const cml_step *s, const cml_param *param, uint32_t value, cml_error *err) {
+  int64_t vectors = vectors_of(g, s, param);
+  cml_call *source;
+  if (vectors) {
+    CML_TRY(compressed_source(g, value, &source, err));
+    if (cml_compressed_pays(source, vectors)) return CML_OK;
+  }
+  return cml_graph_expand(g, value, err);
 }
 
 static cml_status bind_argument(builder *b, cml_step *s, const cml_param *param, const cml_mil_argument *argument, size_t *at,
@@ -215,7 +232,7 @@ static cml_status bind_argument(builder *b, cml_step *s, const cml_param *param,
     } else if (!scope_find(b, binding->name, &value)) {
       return cml_fail(err, CML_INVALID, CML_NO_OFFSET, "parameter %s names '%s', which is not defined before", param->name, binding->name);
     }
-    if (g->values[value].deferred && !takes_compressed(g, s, param, value)) CML_TRY(cml_graph_expand(g, value, err));
+    if (g->values[value].deferred) CML_TRY(expand_argument(g, s, param, value, err));
     s->args[*at] = value;
     s->arg_constant[(*at)++] = g->values[value].role == CML_ROLE_CONSTANT;
   }
@@ -357,11 +374,10 @@ static cml_status fold_step(cml_graph *g, cml_step *s, const cml_tensor **args, 
 
 /* Compressed weights are expanded when something takes them that cannot do without. */
 static bool defer_step(const builder *b, cml_step *s, const cml_tensor **args, const cml_tensor *out) {
-  enum { WORTH = 1 << 15 }; /* elements: fewer are sooner multiplied expanded, by one vector too */
   cml_tensor *outs[] = {(cml_tensor *)(uintptr_t)out};
   const cml_call c = {.op = s->op, .name = s->name, .opset = b->g->opset, .args = args, .first = s->first, .outs = outs, .out_count = 1};
-  if (!(s->op->flags & CML_OP_CONSTEXPR) || s->out_count != 1 || !cml_tensor_known_shape(out) || cml_tensor_count(out) < WORTH) return false;
-  return s->folded = cml_compressed_possible(cml_kernels_get(), &c);
+  if (!(s->op->flags & CML_OP_CONSTEXPR) || s->out_count != 1 || !cml_tensor_known_shape(out)) return false;
+  return s->folded = cml_compressed_pays(&c, 1) && cml_compressed_possible(cml_kernels_get(), &c);
 }
 
 static cml_status infer_step(builder *b, cml_step *s, const cml_mil_op *source, uint32_t depth, cml_error *err) {
@@ -665,24 +681,6 @@ cml_status cml_exec_build(cml_graph *graph, const cml_mil_function *function, co
 
 /* ---- prepare ---- */
 
-/* The call behind an argument that was left compressed. */
-static cml_status compressed_source(cml_graph *g, const cml_step *s, cml_call **out, cml_error *err) {
-  *out = NULL;
-  for (size_t k = 0; k < s->arg_count; k++) {
-    const cml_step *d = g->values[s->args[k]].deferred;
-    if (!d) continue;
-    cml_call *c = CML_ARENA_NEW(&g->arena, cml_call);
-    const cml_tensor **args = cml_arena_array(&g->arena, d->arg_count, sizeof *args);
-    cml_tensor **outs = cml_arena_array(&g->arena, 1, sizeof *outs);
-    if (!c || !args || !outs) return cml_fail_memory(err);
-    for (size_t i = 0; i < d->arg_count; i++) args[i] = &g->values[d->args[i]].type;
-    outs[0] = &g->values[s->args[k]].type;
-    *c = (cml_call){.op = d->op, .name = d->name, .opset = g->opset, .args = args, .first = d->first, .outs = outs, .out_count = 1};
-    *out = c;
-  }
-  return CML_OK;
-}
-
 static cml_status prepare_block(cml_release *release, cml_graph_block *block, const cml_tensor **args, cml_tensor **outs, cml_pool *pool,
                                 cml_error *err) {
   cml_graph *g = release->graph;
@@ -690,9 +688,11 @@ static cml_status prepare_block(cml_release *release, cml_graph_block *block, co
     cml_step *s = &block->steps[i];
     for (size_t k = 0; k < s->block_count; k++) CML_TRY(prepare_block(release, s->blocks[k], args, outs, pool, err));
     if (s->folded || !s->op->prepare) continue;
-    cml_call *source;
-    CML_TRY(compressed_source(g, s, &source, err));
-    for (size_t k = 0; k < s->arg_count; k++) args[k] = &g->values[s->args[k]].type;
+    cml_call *source = NULL;
+    for (size_t k = 0; k < s->arg_count; k++) {
+      args[k] = &g->values[s->args[k]].type;
+      if (g->values[s->args[k]].deferred) CML_TRY(compressed_source(g, s->args[k], &source, err));
+    }
     for (size_t k = 0; k < s->out_count; k++) outs[k] = &g->values[s->outs[k]].type;
     cml_call c = {.op = s->op, .name = s->name, .opset = g->opset, .args = args, .first = s->first, .outs = outs,
                   .out_count = s->out_count, .arg_constant = s->arg_constant, .declared = s->declared, .pool = pool,

@@ -81,6 +81,16 @@ bool cml_compressed_possible(const cml_kernels *k, const cml_call *c) {
   return true;
 }
 
+/* Several vectors gain where the matrix is so large that memory bounds its floats: expanding codes for each vector anew takes longer than reading floats
+ * from a cache, and looking them up in 256 entries longer than from memory. */
+bool cml_compressed_pays(const cml_call *c, int64_t vectors) {
+  enum { MOST_VECTORS = 8, ALONE = 1 << 15, EACH = 1 << 17 }; /* elements, for one vector and for each of several */
+  cml_compressed w;
+  if (vectors < 1 || vectors > MOST_VECTORS || !read_source(c, &w)) return false;
+  size_t elements = w.columns * w.depth;
+  return vectors == 1 ? elements >= ALONE : elements >= (size_t)vectors * EACH && w.table_size <= 64;
+}
+
 static void *keep_numbers(cml_call *keeper, const cml_tensor *t, size_t count, bool half, cml_error *err) {
   void *to = cml_call_keep(keeper, count * (half ? sizeof(cml_f16) : sizeof(float)), err);
   size_t n = (size_t)cml_tensor_count(t);
