@@ -255,9 +255,12 @@ static void softmax_tasks(void *context, size_t begin, size_t end) {
     softmax_rows(j, begin, end);
     return;
   }
-  const size_t together = few_columns(j) ? (size_t)(TURNED / (j->n * j->inner)) : 0;
-  for (size_t t = begin; together && t < end; t += together) softmax_slices(j, (int64_t)t, end - t < together ? end - t : together);
-  for (size_t t = begin; !together && t < end; t++) {
+  if (few_columns(j)) {
+    const size_t together = (size_t)(TURNED / (j->n * j->inner));
+    for (size_t t = begin; t < end; t += together) softmax_slices(j, (int64_t)t, end - t < together ? end - t : together);
+    return;
+  }
+  for (size_t t = begin; t < end; t++) {
     int64_t outer = (int64_t)t / j->bands, from = (int64_t)t % j->bands * BAND;
     softmax_band(j, outer * j->n * j->inner + from, j->inner - from < BAND ? (size_t)(j->inner - from) : BAND);
   }

@@ -188,17 +188,6 @@ static void int32_columns(const cumsum_job *j, int64_t first, size_t width) {
   }
 }
 
-static void whole_columns(const cumsum_job *j, int64_t first, size_t width) {
-  int64_t totals[SUM_COLUMNS] = {0}, values[SUM_COLUMNS];
-  for (int64_t k = 0; k < j->n; k++) {
-    int64_t at = first + (j->reverse ? j->n - 1 - k : k) * j->inner;
-    cml_load_i64(values, j->x->data, j->x->dtype, at, width);
-    if (j->exclusive) cml_store_i64(j->out->data, j->out->dtype, at, totals, width);
-    for (size_t i = 0; i < width; i++) totals[i] = (int64_t)((uint64_t)totals[i] + (uint64_t)values[i]);
-    if (!j->exclusive) cml_store_i64(j->out->data, j->out->dtype, at, totals, width);
-  }
-}
-
 /* Floats in double. */
 static void float_columns(const cumsum_job *j, int64_t first, size_t width) {
   double sums[SUM_COLUMNS] = {0};
@@ -213,8 +202,7 @@ static void sum_columns(void *context, size_t begin, size_t end) {
     int64_t column = i % column_blocks(j) * SUM_COLUMNS, first = i / column_blocks(j) * j->n * j->inner + column;
     size_t width = (size_t)(j->inner - column < SUM_COLUMNS ? j->inner - column : SUM_COLUMNS);
     if (cml_dtype_is_float(j->x->dtype)) float_columns(j, first, width);
-    else if (j->x->dtype == CML_I32) int32_columns(j, first, width);
-    else whole_columns(j, first, width);
+    else int32_columns(j, first, width);
   }
 }
 

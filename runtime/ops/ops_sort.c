@@ -110,45 +110,51 @@ static void insert_key(uint64_t *keys, int64_t k, uint64_t key) {
   keys[0] = key < keys[0] ? key : keys[0];
 }
 
-/* The k first of n floats side by side, in order: of a few dozen elements together only the first by value is looked at, since most hold none
- * that is among the first k so far. Few are kept sorted, more in a heap. False when there are NaN, which sums of differences show. */
+static const float *floats_at(const cml_tensor *x, int64_t at, size_t n, float *room) {
+  if (x->dtype == CML_F32) return (const float *)x->data + at;
+  cml_load_f32(room, x->data, x->dtype, at, n);
+  return room;
+}
+
+/* The k first of n floats side by side, in order: of a stretch of elements, then of a chunk of it, only the first by value is looked at, since
+ * most hold none that is among the first k so far. Few are kept sorted, more in a heap. False when there are NaN, which max and min show. */
 static bool select_floats(const cml_tensor *x, int64_t at, int64_t n, int64_t k, bool descending, uint64_t *keys) {
   enum { CHUNK = 32, STRETCH = 8 * CHUNK, SORTED = 32 };
   const cml_kernels *kernels = cml_kernels_get();
+  float (*const first_of)(const float *, size_t) = descending ? kernels->max : kernels->min;
   const bool sorted = k <= SORTED;
   float f[STRETCH], bound = 0;
   for (int64_t i = 0; i < k; i++) keys[i] = UINT64_MAX;
-  for (int64_t i = 0, passed = 0; i < n;) {
-    if (i >= k && i >= passed) { /* mostly none of even more */
-      const size_t m = (size_t)(n - i < STRETCH ? n - i : STRETCH);
-      const float *p = x->dtype == CML_F32 ? (const float *)x->data + at + i : f;
-      if (p == f) cml_load_f32(f, x->data, x->dtype, at + i, m);
-      const float best = descending ? kernels->max(p, m) : kernels->min(p, m);
-      if (best != best) return false;
-      passed = i + (int64_t)m;
-      if (!(descending ? best > bound : best < bound)) {
-        i = passed;
-        continue;
+  for (int64_t i = 0; i < k; i += STRETCH) {
+    const size_t m = (size_t)(k - i < STRETCH ? k - i : STRETCH);
+    const float *p = floats_at(x, at + i, m, f), first = first_of(p, m);
+    if (first != first) return false;
+    for (size_t e = 0; e < m; e++) {
+      const uint64_t key = (uint64_t)key_of_float(p[e], descending) << 32 | (uint64_t)(i + (int64_t)e);
+      if (sorted) insert_key(keys, k, key);
+      else keys[i + (int64_t)e] = key;
+    }
+  }
+  for (int64_t h = k / 2 - 1; h >= 0 && !sorted; h--) sift_down(keys, k, h);
+  const uint64_t *const last = keys + (sorted ? k - 1 : 0);
+  cml_load_f32(&bound, x->data, x->dtype, at + (int64_t)(uint32_t)*last, 1);
+  for (int64_t i = k; i < n; i += STRETCH) {
+    const size_t stretch = (size_t)(n - i < STRETCH ? n - i : STRETCH);
+    const float *p = floats_at(x, at + i, stretch, f), first = first_of(p, stretch);
+    if (first != first) return false;
+    if (!(descending ? first > bound : first < bound)) continue;
+    for (size_t c = 0; c < stretch; c += CHUNK) {
+      const size_t m = stretch - c < CHUNK ? stretch - c : CHUNK;
+      const float best = first_of(p + c, m);
+      if (!(descending ? best > bound : best < bound)) continue;
+      for (size_t e = c; e < c + m; e++) {
+        if (!(descending ? p[e] > bound : p[e] < bound)) continue;
+        const uint64_t key = (uint64_t)key_of_float(p[e], descending) << 32 | (uint64_t)(i + (int64_t)e);
+        if (sorted) insert_key(keys, k, key);
+        else keys[0] = key, sift_down(keys, k, 0);
+        cml_load_f32(&bound, x->data, x->dtype, at + (int64_t)(uint32_t)*last, 1);
       }
     }
-    size_t m = i < k ? (size_t)(k - i < CHUNK ? k - i : CHUNK) : (size_t)(n - i < CHUNK ? n - i : CHUNK);
-    const float *p = x->dtype == CML_F32 ? (const float *)x->data + at + i : f;
-    if (p == f) cml_load_f32(f, x->data, x->dtype, at + i, m);
-    float best = descending ? kernels->max(p, m) : kernels->min(p, m);
-    if (best != best) return false;
-    bool some = i < k || (descending ? best > bound : best < bound);
-    for (size_t e = 0; some && e < m; e++) {
-      if (i >= k && !(descending ? p[e] > bound : p[e] < bound)) continue;
-      uint64_t key = (uint64_t)key_of_float(p[e], descending) << 32 | (uint64_t)(i + (int64_t)e);
-      if (sorted) insert_key(keys, k, key);
-      else if (i < k) keys[i + (int64_t)e] = key;
-      else keys[0] = key, sift_down(keys, k, 0);
-      if (i >= k) cml_load_f32(&bound, x->data, x->dtype, at + (int64_t)(uint32_t)keys[sorted ? k - 1 : 0], 1);
-    }
-    i += (int64_t)m;
-    if (i != k) continue;
-    for (int64_t h = k / 2 - 1; h >= 0 && !sorted; h--) sift_down(keys, k, h);
-    cml_load_f32(&bound, x->data, x->dtype, at + (int64_t)(uint32_t)keys[sorted ? k - 1 : 0], 1);
   }
   if (!sorted) sort_heap(keys, k);
   return true;
