@@ -1,9 +1,9 @@
 /* Elementwise functions of float16 in the CPU's own float16 arithmetic (AVX512-FP16): 32 elements a vector and no conversions.
  *
  * Only those are here whose result is bit for bit that of the other tables, which compute in float32 and round once more: sums,
- * differences, products, quotients and square roots, for 24 bits are at least 2 * 11 + 2, so that rounding twice is rounding once; and
- * what does not round at all. Bounds of a clamp are rounded before instead of after, which for a monotone function is the same. The
- * others go to the functions that the table had before. */
+ * differences and products, for 24 bits are at least 2 * 11 + 2, so that rounding twice is rounding once; and what does not round at all.
+ * Bounds of a clamp are rounded before instead of after, which for a monotone function is the same. The others go to the functions that
+ * the table had before: quotients and square roots too, which take a Granite Rapids longer in float16 than with conversions. */
 #include <immintrin.h>
 
 #include "kernels_internal.h"
@@ -28,11 +28,9 @@ INLINE __m512h unless_nan(__m512h x, __m512h other) { return _mm512_mask_blend_p
 
 INLINE __m512h apply(const cml_unary f, __m512h x, __m512h a, __m512h b) {
   switch (f) {
-    case CML_UNARY_SQRT: return _mm512_sqrt_ph(x);
     case CML_UNARY_ABS: return bits_and(x, 0x7fff);
     case CML_UNARY_NEG: return bits_xor(x, 0x8000);
     case CML_UNARY_SQUARE: return _mm512_mul_ph(x, x);
-    case CML_UNARY_RECIPROCAL: return _mm512_div_ph(set(0x3c00), x);
     case CML_UNARY_ROUND: return _mm512_roundscale_ph(x, 8);
     case CML_UNARY_FLOOR: return _mm512_roundscale_ph(x, 9);
     case CML_UNARY_CEIL: return _mm512_roundscale_ph(x, 10);
@@ -59,8 +57,8 @@ static void unary_f16(cml_unary f, const cml_f16 *x, cml_f16 *y, size_t n, float
     return;
   }
   switch (f) {
-    UNARY_CASE(SQRT) UNARY_CASE(ABS) UNARY_CASE(NEG) UNARY_CASE(SQUARE) UNARY_CASE(RECIPROCAL) UNARY_CASE(FLOOR) UNARY_CASE(CEIL)
-    UNARY_CASE(ROUND) UNARY_CASE(RELU) UNARY_CASE(CLIP) UNARY_CASE(LEAKY_RELU)
+    UNARY_CASE(ABS) UNARY_CASE(NEG) UNARY_CASE(SQUARE) UNARY_CASE(FLOOR) UNARY_CASE(CEIL) UNARY_CASE(ROUND) UNARY_CASE(RELU)
+    UNARY_CASE(CLIP) UNARY_CASE(LEAKY_RELU)
     default: wider.unary(f, x, y, n, a, b);
   }
 }
@@ -70,7 +68,6 @@ INLINE __m512h apply2(const cml_binary f, __m512h x, __m512h y) {
     case CML_BINARY_ADD: return _mm512_add_ph(x, y);
     case CML_BINARY_SUB: return _mm512_sub_ph(x, y);
     case CML_BINARY_MUL: return _mm512_mul_ph(x, y);
-    case CML_BINARY_DIV: return _mm512_div_ph(x, y);
     case CML_BINARY_MAX: return unless_nan(x, _mm512_max_ph(x, y));
     case CML_BINARY_MIN: return unless_nan(x, _mm512_min_ph(x, y));
     default: return x;
@@ -88,7 +85,7 @@ INLINE void binary_loop(const cml_binary f, const cml_f16 *x1, const cml_f16 *x2
 
 static void binary_f16(cml_binary f, const cml_f16 *x1, const cml_f16 *x2, cml_f16 *y, size_t n) {
   switch (f) {
-    BINARY_CASE(ADD) BINARY_CASE(SUB) BINARY_CASE(MUL) BINARY_CASE(DIV) BINARY_CASE(MAX) BINARY_CASE(MIN)
+    BINARY_CASE(ADD) BINARY_CASE(SUB) BINARY_CASE(MUL) BINARY_CASE(MAX) BINARY_CASE(MIN)
     default: wider.binary(f, x1, x2, y, n);
   }
 }
