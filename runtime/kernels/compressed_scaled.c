@@ -123,7 +123,7 @@ VINLINE void scaled_block(const int M, const int S, const int bits, const cml_co
     CML_UNROLL for (int s = 0; s < S; s++)
       CML_UNROLL for (size_t p = 0; p < PLANES; p++) acc[m][s][p] = _mm512_set1_epi32(x[m].start[k * PLANES + p]);
   for (size_t d = 0; d < dwords; d++, codes += SETS * REGISTER) {
-    CML_UNROLL for (int s = 0; s < S; s++) _mm_prefetch(codes + s * REGISTER + AHEAD, _MM_HINT_T0);
+    CML_UNROLL for (int s = 0; s < S; s++) ask((const uint8_t *)codes + s * REGISTER + AHEAD);
     CML_UNROLL for (int h = 0; h < 8 / bits; h++) {
       __m512i u[SETS];
       CML_UNROLL for (int s = 0; s < S; s++) {
@@ -151,8 +151,10 @@ VINLINE void scaled_block(const int M, const int S, const int bits, const cml_co
 VINLINE void scaled_rows(const int M, const int S, const int bits, const cml_compressed *w, size_t n, const parts *x, vf (*totals)[SETS]) {
   const char *block = (const char *)w->packed + n / BLOCK * packed_rows(w);
   const size_t bytes = head_bytes(w) + block_dwords(w) * SETS * REGISTER;
-  for (size_t k = 0; k < w->blocks; k++, block += bytes)
+  for (size_t k = 0; k < w->blocks; k++, block += bytes) {
+    for (size_t i = 0; i < head_bytes(w); i += REGISTER) ask((const uint8_t *)block + AHEAD + i); /* codes ask for as many lines as they are */
     CML_UNROLL for (int set = 0; set < SETS; set += S) scaled_block(M, S, bits, w, block, set, x, k, totals);
+  }
 }
 
 typedef void rows_function(const cml_compressed *w, size_t n, const parts *x, vf (*totals)[SETS]);
