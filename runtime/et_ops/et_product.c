@@ -179,14 +179,14 @@ static cml_status multiply(product *p, const cut *u, int64_t r, int64_t rows, in
   const float *bias = NULL;
   const void *x = in_place ? place(a, r, d) : room_for(p, &p->room->a, u->rows * u->depth);
   void *to = p->direct ? (void *)(uintptr_t)place(&p->out, r, at) : room_for(p, &p->room->block, u->rows * u->columns);
-  size_t stride = p->direct ? (size_t)p->out.row : (size_t)columns, share = cml_et_crew_share(p->call, LEAST_SCRATCH, cml_gemm_scratch(p->k));
+  size_t stride = p->direct ? (size_t)p->out.row : (size_t)columns, share = cml_et_crew_share(p->call, LEAST_SCRATCH, cml_gemm_scratch_without_parts());
   if (!p->room->crew.scratch) CML_TRY(cml_et_crew_of(p->call, share, &p->room->crew, err));
   if (!x || !to) return cml_fail_memory(err);
   size_t row = (size_t)a->row, column = (size_t)a->column;
   if (!in_place) load_block(p->room->a, a, r, d, rows, depth, &row, &column);
   if (d == 0) CML_TRY(take_bias(p, at, columns, u->columns, &bias, err));
   cml_gemm g = {.rows = (size_t)rows, .columns = (size_t)columns, .depth = (size_t)depth, .a = x, .a_stride = row,
-                .a_depth_stride = column, .a_half = in_place && a->t->dtype == CML_F16, .b = p->room->packed, .b_half = u->half,
+                .a_depth_stride = column, .a_half = in_place && a->t->dtype == CML_F16, .b = p->room->packed, .b_as = u->half ? CML_PACKED_HALVES : CML_PACKED_FLOATS,
                 .c = to, .c_stride = stride, .c_half = p->direct && p->to->dtype == CML_F16,
                 .more = d > 0, .most_rows = cml_gemm_rows(share), .after = {.bias = bias, .activation = CML_UNARY_COPY}};
   cml_gemm_run(p->k, &g, 1, p->call->pool, p->room->crew.scratch, p->room->crew.threads);

@@ -24,6 +24,8 @@ static const cml_tile_configuration cml_whole_tiles = {
 #define TILE_STORE(tile, to, stride) \
   __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" : : "r"((void *)(to)), "r"((size_t)(stride)) : "memory")
 #define TILE_ZERO(tile) __asm__ volatile("tilezero %tmm" #tile)
+/* 16 floats and 16 more as 32 bfloat16, to nearest even; numbers below 2^-126 become zeros */
+#define ROUND_BF16(low, high) ((__m512i)_mm512_cvtne2ps_pbh(high, low))
 /* sums += a b, of unsigned bytes with signed ones, four to a place */
 #define MULTIPLY_BYTES(sums, a, b) __asm__ volatile("tdpbusd %tmm" #b ", %tmm" #a ", %tmm" #sums)
 /* sums += a b, pairs of bfloat16 or, tdpfp16ps, which assemblers of the time do not know, of float16 */

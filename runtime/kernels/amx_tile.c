@@ -1,234 +1,325 @@
-/* Products of float16 matrices on AMX tiles, with sums in float32.
+/* Products of float16 and float32 matrices on AMX tiles, with sums in float32.
  *
- * A float16 has 11 significant bits, a bfloat16 has 8 and more range: each float16 is the sum of two bfloat16, its first 8 bits and its
- * last 3. Four products of such parts make the product of two halves, each exact in float32. TDPBF16PS multiplies pairs: to the
- * sum in row m and column n it adds a[m][2k] b[2k][n] + a[m][2k + 1] b[2k + 1][n] for 16 k. With (first, last) of one element of a as
- * a pair of its rows, and one part of b twice as a pair of its columns, two such instructions add 16 exact products:
- * 512 multiplications a cycle make 128 of halves, where AVX-512 makes 32 of floats. A pair takes four bytes as the float did that
- * it is made of, so tiles are loaded from wherever the drivers keep rows of floats. With AMX-FP16 the pair is (half, 0), and one
- * instruction does.
+ * TDPBF16PS multiplies pairs of bfloat16, which have 8 significant bits and float32's range: to the sum in row m and column n it adds
+ * a[m][2k] b[2k][n] + a[m][2k + 1] b[2k + 1][n] for 16 k, 512 multiplications a cycle where AVX-512 makes 32 of floats. A float16 (11 bits) is
+ * the sum of two bfloat16, its value rounded and what is left, a float32 (24 bits) of three. Of the products of parts those are
+ * computed that float32 would see beside the first: three of the four of halves (the last is below 2^-16 of the whole, a thirty-second of
+ * what rounding to float16 leaves, and of either sign), six of the nine of floats (below 2^-24). With AMX-FP16 halves are
+ * multiplied as they are.
  *
- * The tiles take bfloat16 and sums below 2^-126 for zeros. Parts of halves are multiples of 2^-24 and sums of their products of
- * 2^-48, so that happens to none but what `from` holds. Infinity times a part that is 0 would be NaN: blocks of a that hold one are left
- * as floats (pair says so), and tiles whose b holds one are computed by the other instructions.
+ * The tiles take bfloat16 and sums below 2^-126 for zeros: halves have none, floats below 2^-102 lose their last parts. Infinity times a part
+ * that is 0 is NaN, so sums that are NaN are computed again from floats by the other table's tile.
  *
  * Tiles are configured and released within a call: nobody else sees them, and a signal that comes in between finds 8 KiB to save. */
 #include <immintrin.h>
 #include <string.h>
 
 #include "kernels_internal.h"
+#include "sizes.h"
 #if defined(CML_AMX_MODEL)
-#define CML_FILL_PAIRS cml_fill_pairs_model
+#define CML_FILL_PARTS cml_fill_parts_model
 #include "amx_model.h" /* tests run the same loops where there are no tiles */
 #else
-#define CML_FILL_PAIRS cml_fill_pairs_amx
+#define CML_FILL_PARTS cml_fill_parts_amx
 #include "amx_instructions.h"
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
 
-enum { STEP = 16, CHUNK = 128, COLUMNS = 32, TILE_BYTES = 64 };
+enum { STEP = CML_PART_DEPTH, COLUMNS = 32, STRIP = 16, MOST_PARTS = 3, ROWS_AHEAD = 3 };
 
-typedef struct room {
-  _Alignas(64) uint32_t b[2][CHUNK][COLUMNS]; /* pairs of the first, then of the last parts */
-  _Alignas(64) float sums[CML_PAIR_ROWS][COLUMNS];
-  _Alignas(64) uint32_t edge[2 * STEP][STEP]; /* of a, where it ends within a tile */
-} room;
+/* A step of b: of each part, and each 16 of the columns, 16 pairs of rows. */
+typedef struct step {
+  _Alignas(64) uint16_t pairs[2][STEP / 2][COLUMNS / 2][2];
+} step;
 
 static struct {
   void (*tile)(const cml_tile *t);
   size_t rows;
 } base; /* of the table that this one extends; set once, when tables are filled */
 
-/* ---- the instructions: tiles 0 to 3 hold sums, 4 and 5 rows of a, 6 and 7 columns of b ---- */
-
-#define MULTIPLY(sums, a, b)              \
-  do {                                    \
-    if (native) MULTIPLY_FP16(sums, a, b); \
-    else MULTIPLY_BF16(sums, a, b);       \
-  } while (0)
-
-/* ---- halves to pairs ---- */
-
 INLINE __mmask16 lanes(size_t n) { return n < 16 ? (__mmask16)((1u << n) - 1) : UINT16_MAX; }
+INLINE __mmask32 words(size_t n) { return n < 32 ? (__mmask32)((UINT32_C(1) << n) - 1) : UINT32_MAX; }
 
-enum { NOT_FINITE = 0x99 }; /* VFPCLASSPS: NaN, infinities */
+/* ---- numbers to parts ---- */
 
-static bool pair_bf16(float *x, size_t rows, size_t n, size_t stride) {
-  __mmask16 bad = 0;
-  for (size_t r = 0; r < rows; r++)
-    for (size_t i = 0; i < n; i += 16) bad |= _mm512_fpclass_ps_mask(_mm512_maskz_loadu_ps(lanes(n - i), x + r * stride + i), NOT_FINITE);
-  if (bad) return false;
-  for (size_t r = 0; r < rows; r++)
-    for (size_t i = 0; i < n; i += 16) {
-      __m512 v = _mm512_maskz_loadu_ps(lanes(n - i), x + r * stride + i);
-      __m512i first = _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32((int)0xffff0000));
-      __m512i last = _mm512_castps_si512(_mm512_sub_ps(v, _mm512_castsi512_ps(first)));
-      _mm512_mask_storeu_epi32(x + r * stride + i, lanes(n - i), _mm512_or_si512(_mm512_srli_epi32(first, 16), last));
-    }
-  return true;
+INLINE __m512 widened(__m256i bf16) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bf16), 16)); }
+
+/* The next part of x, which it leaves the rest of. A float that would round to infinity gives the largest number. */
+INLINE __m512i take_part(__m512 x[2], bool half) {
+  __m512 v[2] = {x[0], x[1]};
+  for (int i = 0; i < 2 && !half; i++) {
+    const __m512i most = _mm512_set1_epi32(0x7f7f0000), bits = _mm512_castps_si512(x[i]), size = _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff));
+    const __mmask16 large = _mm512_cmpgt_epi32_mask(size, most) & _mm512_cmplt_epi32_mask(size, _mm512_set1_epi32(0x7f800000));
+    v[i] = _mm512_castsi512_ps(_mm512_mask_ternarylogic_epi32(bits, large, most, _mm512_set1_epi32(INT32_MIN), 0xe4)); /* the sign of its own */
+  }
+  const __m512i part = ROUND_BF16(v[0], v[1]);
+  x[0] = _mm512_sub_ps(x[0], widened(_mm512_castsi512_si256(part)));
+  x[1] = _mm512_sub_ps(x[1], widened(_mm512_extracti64x4_epi64(part, 1)));
+  return part;
 }
 
-static bool pair_fp16(float *x, size_t rows, size_t n, size_t stride) {
-  for (size_t r = 0; r < rows; r++)
-    for (size_t i = 0; i < n; i += 16) {
-      __m512 v = _mm512_maskz_loadu_ps(lanes(n - i), x + r * stride + i);
-      _mm512_mask_storeu_epi32(x + r * stride + i, lanes(n - i), _mm512_cvtepu16_epi32(_mm512_cvtps_ph(v, 8)));
-    }
-  return true;
-}
-
-/* n steps of b, and zeros up to a whole tile; false when one is not finite, which bfloat16 parts cannot say. */
-INLINE bool pair_b(const bool native, const cml_f16 *b, size_t n, const char *ask, size_t ask_step, room *to) {
-  __mmask16 bad = 0;
-  for (size_t k = 0; k < n; k++, ask += ask_step) {
-    if (ask_step) _mm_prefetch(ask, _MM_HINT_T1);
-    for (size_t j = 0; j < COLUMNS; j += 16) {
-      __m256i halves = _mm256_loadu_si256((const __m256i *)(const void *)(b + k * COLUMNS + j));
-      if (native) {
-        _mm512_store_si512(&to->b[0][k][j], _mm512_cvtepu16_epi32(halves));
+INLINE void part_line(const int parts, const bool half, const void *from, size_t n, uint16_t *to, size_t apart) {
+  for (size_t i = 0; i < n; i += STEP) {
+    __m512i halves = _mm512_setzero_si512();
+    __m512 x[2];
+    if (half) {
+      halves = _mm512_maskz_loadu_epi16(words(n - i), (const cml_f16 *)from + i);
+      if (parts == 1) {
+        _mm512_storeu_si512(to + i, halves);
         continue;
       }
-      __m512 v = _mm512_cvtph_ps(halves);
-      bad |= _mm512_fpclass_ps_mask(v, NOT_FINITE);
-      __m512i first = _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32((int)0xffff0000));
-      __m512i last = _mm512_castps_si512(_mm512_sub_ps(v, _mm512_castsi512_ps(first)));
-      _mm512_store_si512(&to->b[0][k][j], _mm512_or_si512(first, _mm512_srli_epi32(first, 16)));
-      _mm512_store_si512(&to->b[1][k][j], _mm512_or_si512(last, _mm512_srli_epi32(last, 16)));
+      x[0] = _mm512_cvtph_ps(_mm512_castsi512_si256(halves)), x[1] = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves, 1));
+    } else {
+      const float *floats = (const float *)from + i;
+      x[0] = _mm512_maskz_loadu_ps(lanes(n - i), floats), x[1] = n - i > 16 ? _mm512_maskz_loadu_ps(lanes(n - i - 16), floats + 16) : _mm512_setzero_ps();
     }
-  }
-  size_t zeros = (STEP - n % STEP) % STEP * sizeof to->b[0][0];
-  memset(to->b[0][n], 0, zeros);
-  if (!native) memset(to->b[1][n], 0, zeros);
-  return !bad;
-}
-
-/* ---- products ---- */
-
-/* `high` tiles of rows of a whose end lies within them, or whose depth does: the rest is zeros. */
-static void copy_edge(const float *a, size_t stride, size_t rows, size_t depth, uint32_t (*to)[STEP]) {
-  for (size_t r = 0; r < 2 * STEP; r++) {
-    __mmask16 m = r < rows ? lanes(depth) : 0;
-    _mm512_store_si512(to[r], _mm512_maskz_loadu_epi32(m, r < rows ? a + r * stride : a));
+    for (int p = 0; p < parts; p++) _mm512_storeu_si512(to + (size_t)p * apart + i, take_part(x, half));
   }
 }
 
-/* `high` tiles of rows, from r on, times n steps of b. */
-INLINE void group(const bool native, const int high, size_t r, size_t rows, const float *a, size_t a_stride, size_t n, room *m) {
-  float *sums = m->sums[r];
-  enum { ROW = COLUMNS * sizeof(float) };
-  TILE_LOAD(0, sums, ROW);
-  TILE_LOAD(1, sums + 16, ROW);
-  if (high > 1) TILE_LOAD(2, sums + 16 * COLUMNS, ROW);
-  if (high > 1) TILE_LOAD(3, sums + 16 * COLUMNS + 16, ROW);
-  for (size_t k = 0; k < n; k += STEP) {
-    const void *from = a + k;
-    size_t stride = a_stride * sizeof(float), left = rows - r;
-    if (left < (size_t)high * STEP || n - k < STEP) {
-      copy_edge(a + k, a_stride, left < (size_t)high * STEP ? left : (size_t)high * STEP, n - k, m->edge);
-      from = m->edge;
-      stride = TILE_BYTES;
-    }
-    TILE_LOAD(4, from, stride);
-    if (high > 1) TILE_LOAD(5, (const char *)from + STEP * stride, stride);
-    for (int part = 0; part < (native ? 1 : 2); part++) {
-      TILE_LOAD(6, m->b[part][k], ROW);
-      TILE_LOAD(7, m->b[part][k] + 16, ROW);
-      MULTIPLY(0, 4, 6);
-      MULTIPLY(1, 4, 7);
-      if (high > 1) MULTIPLY(2, 5, 6);
-      if (high > 1) MULTIPLY(3, 5, 7);
+INLINE void part_rows(const int parts, const bool half, size_t rows, size_t n, const char *x, size_t x_stride, uint16_t *to, size_t to_stride, size_t apart) {
+  for (size_t r = 0; r < rows; r++, x += x_stride * (half ? 2 : 4), to += to_stride) {
+    for (size_t i = 0; i < n * (half ? 2 : 4) && r + ROWS_AHEAD < rows; i += 64) _mm_prefetch(x + ROWS_AHEAD * x_stride * (half ? 2 : 4) + i, _MM_HINT_T0);
+    part_line(parts, half, x, n, to, apart);
+  }
+}
+
+static void part_bf16(bool half, size_t rows, size_t n, const void *x, size_t x_stride, uint16_t *to, size_t to_stride, size_t apart) {
+  if (half) part_rows(2, true, rows, n, x, x_stride, to, to_stride, apart);
+  else part_rows(3, false, rows, n, x, x_stride, to, to_stride, apart);
+}
+
+static void part_fp16(bool half, size_t rows, size_t n, const void *x, size_t x_stride, uint16_t *to, size_t to_stride, size_t apart) {
+  if (half) part_rows(1, true, rows, n, x, x_stride, to, to_stride, apart);
+  else part_rows(3, false, rows, n, x, x_stride, to, to_stride, apart);
+}
+
+INLINE void pack_row(const int parts, const bool half, const void *row, size_t i, step *to) {
+  const __mmask32 place = i % 2 ? 0xaaaaaaaa : 0x55555555;
+  __m512i halves = half ? _mm512_loadu_si512(row) : _mm512_setzero_si512();
+  __m512 x[2];
+  if (half) x[0] = _mm512_cvtph_ps(_mm512_castsi512_si256(halves)), x[1] = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves, 1));
+  else x[0] = _mm512_loadu_ps(row), x[1] = _mm512_loadu_ps((const float *)row + 16);
+  for (int p = 0; p < parts; p++) {
+    const __m512i part = parts == 1 ? halves : take_part(x, half);
+    for (int j = 0; j < 2; j++) {
+      const __m512i wide = _mm512_cvtepu16_epi32(j ? _mm512_extracti64x4_epi64(part, 1) : _mm512_castsi512_si256(part));
+      _mm512_mask_storeu_epi16(to[p].pairs[j][i / 2], place, i % 2 ? _mm512_slli_epi32(wide, 16) : wide);
     }
   }
-  TILE_STORE(0, sums, ROW);
-  TILE_STORE(1, sums + 16, ROW);
-  if (high > 1) TILE_STORE(2, sums + 16 * COLUMNS, ROW);
-  if (high > 1) TILE_STORE(3, sums + 16 * COLUMNS + 16, ROW);
 }
 
-static void begin(const cml_tile *t, room *m) {
-  for (size_t r = 0; r < CML_PAIR_ROWS && r < ((t->rows + 2 * STEP - 1) & ~(size_t)(2 * STEP - 1)); r++)
-    for (size_t j = 0; j < COLUMNS; j += 16) {
-      __mmask16 some = t->from && r < t->rows && j < t->columns ? lanes(t->columns - j) : 0;
-      _mm512_store_ps(m->sums[r] + j, some ? _mm512_maskz_loadu_ps(some, t->from + r * t->from_stride + j) : _mm512_setzero_ps());
+static void pack_bf16(const void *row, bool half, size_t i, void *to) {
+  if (half) pack_row(2, true, row, i, to);
+  else pack_row(3, false, row, i, to);
+}
+
+static void pack_fp16(const void *row, bool half, size_t i, void *to) {
+  if (half) pack_row(1, true, row, i, to);
+  else pack_row(3, false, row, i, to);
+}
+
+/* ---- products: tiles 0 to 3 hold sums, 4 and 5 rows of a, 6 and 7 columns of b ---- */
+
+typedef struct strips {
+  size_t in_row, rows, count; /* in each row of pixels; of pixels; in all */
+  size_t height, pixels;
+} strips;
+
+INLINE strips cut(const cml_tile *t) {
+  const size_t pixels = t->split ? t->split : t->rows, in_row = (pixels + STRIP - 1) / STRIP, rows = t->rows / pixels;
+  return (strips){in_row, rows, in_row * rows, (pixels + in_row - 1) / in_row, pixels};
+}
+
+/* Where strip s begins: the row of pixels and the pixel in it. The last of a row may begin within the one before. */
+INLINE size_t begins(const strips *c, size_t s) { return least(s % c->in_row * c->height, c->pixels - c->height); }
+
+typedef struct room {
+  _Alignas(64) float sums[2][STRIP][COLUMNS];
+} room;
+
+enum { ROW = COLUMNS * sizeof(float), TILE = STEP / 2 * COLUMNS / 2 * 2 * sizeof(uint16_t), LINE = 64 };
+
+/* a0, a1: strips of a; both times a part of b. */
+#define MULTIPLY(instruction)           \
+  do {                                  \
+    instruction(0, 4, 6);               \
+    instruction(1, 4, 7);               \
+    if (high > 1) instruction(2, 5, 6); \
+    if (high > 1) instruction(3, 5, 7); \
+  } while (0)
+#define LOAD_A(part)                                                    \
+  do {                                                                  \
+    TILE_LOAD(4, a0 + (part)*apart, stride);                            \
+    if (high > 1) TILE_LOAD(5, a1 + (part)*apart, stride);              \
+  } while (0)
+#define LOAD_B(part)                             \
+  do {                                           \
+    TILE_LOAD(6, b[part].pairs[0], LINE);        \
+    TILE_LOAD(7, b[part].pairs[1], LINE);        \
+  } while (0)
+
+INLINE void multiply_step(const int parts, const int high, const uint16_t *a0, const uint16_t *a1, size_t apart, size_t stride, const step *b) {
+  LOAD_B(0);
+  LOAD_A(0);
+  if (parts == 1) {
+    MULTIPLY(MULTIPLY_FP16);
+    return;
+  }
+  MULTIPLY(MULTIPLY_BF16);
+  LOAD_A(1);
+  MULTIPLY(MULTIPLY_BF16);
+  if (parts == 3) {
+    LOAD_A(2);
+    MULTIPLY(MULTIPLY_BF16);
+    LOAD_B(1);
+    LOAD_A(1);
+    MULTIPLY(MULTIPLY_BF16);
+    LOAD_A(0);
+    MULTIPLY(MULTIPLY_BF16);
+    LOAD_B(2);
+  } else {
+    LOAD_B(1);
+    LOAD_A(0);
+  }
+  MULTIPLY(MULTIPLY_BF16);
+}
+
+/* Strips s and, when high is 2, s + 1 over the whole depth. ask: bytes that each step asks for. */
+INLINE void sums_of(const int parts, const int high, const cml_tile *t, const strips *c, size_t s, const char *ask, size_t ask_step, room *m) {
+  const uint16_t *a[2] = {t->parts, t->parts};
+  for (int i = 0; i < high; i++) {
+    const size_t row = (s + (size_t)i) / c->in_row, at = begins(c, s + (size_t)i);
+    a[i] += (row * c->pixels + at) * t->a_stride + row * t->a_jump;
+  }
+  const size_t stride = t->a_stride * sizeof(uint16_t), apart = t->parts_apart;
+  const step *b = t->b;
+  TILE_ZERO(0);
+  TILE_ZERO(1);
+  if (high > 1) TILE_ZERO(2);
+  if (high > 1) TILE_ZERO(3);
+  for (size_t i = 0; i < t->stretches; i++) {
+    const size_t from = t->offsets ? t->offsets[i] : 0;
+    for (size_t k = 0; k < t->depth; k += STEP, b += parts, ask += ask_step) {
+      for (size_t j = 0; j < ask_step; j += 64) _mm_prefetch(ask + j, _MM_HINT_T1);
+      multiply_step(parts, high, a[0] + from + k, a[1] + from + k, apart, stride, b);
+    }
+  }
+  TILE_STORE(0, m->sums[0][0], ROW);
+  TILE_STORE(1, m->sums[0][0] + 16, ROW);
+  if (high > 1) TILE_STORE(2, m->sums[1][0], ROW);
+  if (high > 1) TILE_STORE(3, m->sums[1][0] + 16, ROW);
+}
+
+static bool has_nan(const float (*sums)[COLUMNS], size_t rows) {
+  __m512 all[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+  for (size_t r = 0; r < rows; r++)
+    for (int j = 0; j < 2; j++) all[j] = _mm512_add_ps(all[j], _mm512_load_ps(sums[r] + 16 * j)); /* or infinities of both signs */
+  return _mm512_cmp_ps_mask(all[0], all[0], _CMP_UNORD_Q) | _mm512_cmp_ps_mask(all[1], all[1], _CMP_UNORD_Q);
+}
+
+/* n parts at x, `apart` apart, as the number that they were made of. */
+INLINE __m512 whole(const int parts, const uint16_t *x, size_t apart, __mmask16 m) {
+  if (parts == 1) return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(m, x));
+  __m512 v = widened(_mm256_maskz_loadu_epi16(m, x));
+  for (int p = 1; p < parts; p++) {
+    const __mmask16 finite = _mm512_cmp_ps_mask(_mm512_abs_ps(v), _mm512_set1_ps(__builtin_inff()), _CMP_LT_OQ);
+    v = _mm512_mask_add_ps(v, finite, v, widened(_mm256_maskz_loadu_epi16(m, x + (size_t)p * apart)));
+  }
+  return v;
+}
+
+/* The strip's sums by the other tile, from parts made floats again. */
+static __attribute__((noinline)) void sums_of_floats(const int parts, const cml_tile *t, const strips *c, size_t s, float (*sums)[COLUMNS]) {
+  const size_t row = s / c->in_row;
+  const uint16_t *a = t->parts + (row * c->pixels + begins(c, s)) * t->a_stride + row * t->a_jump;
+  const step *b = t->b;
+  float rows[STRIP][STEP], columns[STEP][COLUMNS];
+  memset(sums, 0, c->height * sizeof *sums);
+  for (size_t i = 0; i < t->stretches; i++)
+    for (size_t k = 0; k < t->depth; k += STEP, b += parts) {
+      const size_t n = least(t->depth - k, STEP);
+      for (size_t r = 0; r < c->height; r++)
+        for (size_t j = 0; j < STEP; j += 16)
+          _mm512_storeu_ps(rows[r] + j, whole(parts, a + (t->offsets ? t->offsets[i] : 0) + k + r * t->a_stride + j, t->parts_apart, n > j ? lanes(n - j) : 0));
+      for (size_t d = 0; d < n; d++)
+        for (size_t j = 0; j < COLUMNS; j++) {
+          uint16_t x[MOST_PARTS][16] = {{0}};
+          for (int p = 0; p < parts; p++) x[p][0] = b[p].pairs[j / 16][d / 2][j % 16][d % 2];
+          columns[d][j] = _mm512_cvtss_f32(whole(parts, x[0], 16, 1));
+        }
+      for (size_t r = 0, high; r < c->height; r += high) {
+        high = least(c->height - r, base.rows);
+        base.tile(&(cml_tile){.rows = high, .columns = COLUMNS, .stretches = 1, .depth = n, .a = rows[r], .a_stride = STEP, .b = columns, .from = sums[r],
+                              .from_stride = COLUMNS, .low = -__builtin_inff(), .high = __builtin_inff(), .c = sums[r], .c_stride = COLUMNS});
+      }
     }
 }
 
-/* Bias, residual, function and store are the other tile's, which gets the sums to begin with and no depth. */
-static void finish(const cml_tile *t, const room *m) {
+/* What was there before, bias, residual, function and store are the other tile's, which gets the sums to begin with and no depth. */
+static void finish(const cml_tile *t, const strips *c, size_t s, const float (*sums)[COLUMNS]) {
+  const size_t at = begins(c, s), skip = s % c->in_row * c->height - at, row = s / c->in_row, size = t->c_half ? 2 : 4;
+  const size_t pixel = row * c->pixels + at + skip, n = c->height - skip;
+  float more[STRIP][COLUMNS];
+  if (t->from) {
+    for (size_t r = 0; r < n; r++)
+      for (size_t j = 0; j < t->columns; j += 16)
+        _mm512_storeu_ps(more[r] + j, _mm512_add_ps(_mm512_load_ps(sums[skip + r] + j), _mm512_maskz_loadu_ps(lanes(t->columns - j), t->from + (pixel + r) * t->from_stride + j)));
+    sums = (const float(*)[COLUMNS])more;
+  } else {
+    sums += skip;
+  }
   cml_tile u = *t;
-  u.stretches = 0;
+  u.stretches = 0, u.split = 0, u.ask = NULL, u.widened = NULL, u.b_half = false;
   u.from_stride = COLUMNS;
-  for (size_t r = 0; r < t->rows; r += u.rows) {
-    u.rows = t->rows - r < base.rows ? t->rows - r : base.rows;
-    u.from = m->sums[r];
-    if (t->residual) u.residual = (const char *)t->residual + r * t->residual_stride * (t->c_half ? 2 : 4);
-    u.c = (char *)t->c + r * t->c_stride * (t->c_half ? 2 : 4);
+  for (size_t r = 0; r < n; r += u.rows) {
+    const size_t to = (pixel + r) * t->c_stride + row * t->c_jump;
+    u.rows = least(n - r, base.rows);
+    u.from = sums[r];
+    if (t->residual) u.residual = (const char *)t->residual + ((pixel + r) * t->residual_stride + row * t->c_jump) * size;
+    u.c = (char *)t->c + to * size;
     base.tile(&u);
   }
 }
 
-/* All of the product by the other tile, from pairs made floats again. */
-static __attribute__((noinline)) void sums_of_floats(const cml_tile *t, room *m) {
-  float rows[16][CHUNK];
-  const char *b = t->b;
-  begin(t, m);
-  for (size_t s = 0; s < t->stretches; s++)
-    for (size_t k = 0, n; k < t->depth; k += n, b += n * COLUMNS * sizeof(cml_f16)) {
-      n = t->depth - k < CHUNK ? t->depth - k : CHUNK;
-      for (size_t r = 0, high; r < t->rows; r += high) {
-        high = t->rows - r < base.rows ? t->rows - r : base.rows;
-        for (size_t i = 0; i < high; i++)
-          for (size_t j = 0; j < n; j += 16) {
-            const float *a = t->a + (t->offsets ? t->offsets[s] : 0) + (r + i) * t->a_stride + k + j;
-            __m512i pair = _mm512_maskz_loadu_epi32(lanes(n - j), a), last = _mm512_and_si512(pair, _mm512_set1_epi32((int)0xffff0000));
-            __m512 v = _mm512_add_ps(_mm512_castsi512_ps(_mm512_slli_epi32(pair, 16)), _mm512_castsi512_ps(last));
-            _mm512_storeu_ps(rows[i] + j, v);
-          }
-        base.tile(&(cml_tile){.rows = high, .columns = t->columns, .stretches = 1, .depth = n, .a = rows[0], .a_stride = CHUNK, .b = b,
-                              .b_half = true, .from = m->sums[r], .from_stride = COLUMNS, .low = -__builtin_inff(), .high = __builtin_inff(),
-                              .c = m->sums[r], .c_stride = COLUMNS});
-      }
+INLINE void tile_of(const int parts, const cml_tile *t) {
+  room m;
+  const strips c = cut(t);
+  cml_tile_configuration low = cml_whole_tiles; /* but for b's */
+  for (int i = 0; i < 6; i++) low.rows[i] = (uint8_t)c.height;
+  const size_t steps = t->stretches * ((t->depth + STEP - 1) / STEP), pairs = (c.count + 1) / 2, asked = t->ask ? t->ask_step * t->stretches * t->depth : 0;
+  const size_t each = steps ? up((asked + pairs * steps - 1) / (pairs * steps), 64) : 0;
+  const char *ask = t->ask;
+  TILE_CONFIGURE(&low);
+  for (size_t s = 0; s < c.count; s += 2) {
+    const size_t high = c.count - s > 1 ? 2 : 1, more = t->ask && (size_t)(ask - t->ask) < asked ? each : 0;
+    if (high > 1) sums_of(parts, 2, t, &c, s, more ? ask : t->b, more, &m);
+    else sums_of(parts, 1, t, &c, s, more ? ask : t->b, more, &m);
+    if (more) ask += more * steps;
+    for (size_t i = 0; i < high; i++) {
+      if (has_nan((const float(*)[COLUMNS])m.sums[i], c.height)) sums_of_floats(parts, t, &c, s + i, m.sums[i]);
+      finish(t, &c, s + i, (const float(*)[COLUMNS])m.sums[i]);
     }
-}
-
-/* False: b is not finite, the sums are void. */
-INLINE bool sums_of_pairs(const bool native, const cml_tile *t, room *m) {
-  const cml_f16 *b = t->b;
-  const char *ask = t->ask ? t->ask : t->b;
-  bool finite = true;
-  begin(t, m);
-  TILE_CONFIGURE(&cml_whole_tiles);
-  for (size_t s = 0; s < t->stretches && finite; s++)
-    for (size_t k = 0, n; k < t->depth && finite; k += n, b += n * COLUMNS) {
-      const float *a = t->a + (t->offsets ? t->offsets[s] : 0) + k;
-      n = t->depth - k < CHUNK ? t->depth - k : CHUNK;
-      finite = pair_b(native, b, n, ask, t->ask ? t->ask_step : 0, m);
-      if (t->ask) ask += n * t->ask_step;
-      for (size_t r = 0; r < t->rows && finite; r += 2 * STEP) {
-        if (t->rows - r > STEP) group(native, 2, r, t->rows, a + r * t->a_stride, t->a_stride, n, m);
-        else group(native, 1, r, t->rows, a + r * t->a_stride, t->a_stride, n, m);
-      }
-    }
+  }
   TILE_RELEASE();
-  return finite;
 }
 
-static void tile_pairs_bf16(const cml_tile *t) {
-  room m;
-  if (!sums_of_pairs(false, t, &m)) sums_of_floats(t, &m);
-  finish(t, &m);
+static void tile_bf16(const cml_tile *t) {
+  if (t->b_half) tile_of(2, t);
+  else tile_of(3, t);
 }
 
-static void tile_pairs_fp16(const cml_tile *t) {
-  room m;
-  (void)sums_of_pairs(true, t, &m);
-  finish(t, &m);
+static void tile_fp16(const cml_tile *t) {
+  if (t->b_half) tile_of(1, t);
+  else tile_of(3, t);
 }
 
-void CML_FILL_PAIRS(cml_kernels *k, bool native) {
+void CML_FILL_PARTS(cml_kernels *k, bool native) {
   base.tile = k->tile;
   base.rows = k->tile_rows;
-  k->pair = native ? pair_fp16 : pair_bf16;
-  k->tile_pairs = native ? tile_pairs_fp16 : tile_pairs_bf16;
+  k->half_parts = native ? 1 : 2;
+  k->part = native ? part_fp16 : part_bf16;
+  k->part_row = native ? pack_fp16 : pack_bf16;
+  k->tile_parts = native ? tile_fp16 : tile_bf16;
 }

@@ -8,6 +8,8 @@
 
 enum {
   BLOCK_PIXELS = 112,       /* output pixels of a block, about */
+  PARTS_PIXELS = 400,       /* the same in parts: weights come from the second-level cache or from beyond, for each block again */
+  PARTS_WIDTH = 4,          /* pixels of a row from which a strip of them pays */
   STAGE_FLOATS = 160 << 10, /* staged floats of a block, about */
   OUTPUT_BLOCK = 128,       /* output channels that scratch holds at once, on their way to planes */
   SPLIT_DEPTH = 128,        /* of tiles over the end of a row of the image, which end through memory */
@@ -85,6 +87,7 @@ typedef struct layout {
   size_t group_channels, group_outputs, depth;
   size_t joined, stretches;    /* taps of a row whose channels are neighbours, so many of them */
   size_t staged, sums, line;   /* floats of each part of scratch, */
+  size_t parted;               /* the region in parts, where that suits; `staged` then has room for a row of it */
   size_t widened, partial;     /* these where a few pixels meet weights in halves: a piece of a panel widened for all tiles, and sums on their way */
 } layout;
 
@@ -108,6 +111,18 @@ static void flatten(cml_conv *v) {
   v->in[0] = v->in[1] = v->out[0] = v->out[1] = v->full[0] = v->full[1] = 1;
 }
 
+/* Whether matrix units are worth while: enough of the depth fills a step, and enough pixels follow one another. Nothing that depends on blocks. */
+static bool suits_parts(const cml_kernels *k, const layout *l) {
+  const cml_conv *v = &l->v;
+  const size_t depth = l->joined * l->group_channels;
+  return !v->winograd && !l->depthwise && !cml_conv_slim(k, v) && !cml_conv_narrow(k, v) && !cml_conv_multiplier(v) && 3 * depth >= 2 * up(depth, CML_PART_DEPTH) &&
+         v->out[2] >= PARTS_WIDTH && cml_parts_pay(k, v->in_half, v->out[0] * v->out[1] * v->out[2], l->depth, l->group_outputs);
+}
+
+static size_t most_parts(const cml_kernels *k, const cml_conv *v) { return v->in_half ? k->half_parts : 3; }
+/* Of each part of the region that a block reads, with what a step may read behind. */
+static size_t part_words(const layout *l) { return up((size_t)(l->v.kernel[0] * l->in_rows * l->in_columns) * l->v.channels, CML_PART_DEPTH) + CML_PART_DEPTH; }
+
 static void lay_out(const cml_kernels *k, const cml_conv *given, layout *l) {
   *l = (layout){.v = *given};
   cml_conv *v = &l->v;
@@ -118,8 +133,11 @@ static void lay_out(const cml_kernels *k, const cml_conv *given, layout *l) {
   l->group_outputs = v->outputs / v->groups;
   l->depth = cml_conv_taps(v) * l->group_channels;
   for (int i = 0; i < 2; i++) l->apart[i] = v->in_last && v->kernel[i + 1] == 1 && !l->depthwise ? 1 : v->stride[i + 1];
+  l->joined = cml_conv_joined(v);
+  l->stretches = cml_conv_taps(v) / l->joined;
+  const bool parts = suits_parts(k, l);
   int64_t pixels = (int64_t)(STAGE_FLOATS / (v->channels * (size_t)(l->apart[0] * l->apart[1]) + 1)) + 1;
-  if (pixels > BLOCK_PIXELS) pixels = BLOCK_PIXELS;
+  if (pixels > (parts ? PARTS_PIXELS : BLOCK_PIXELS)) pixels = parts ? PARTS_PIXELS : BLOCK_PIXELS;
   if (pixels < 28) pixels = 28;
   l->columns = v->out[2] <= pixels + pixels / 4 ? v->out[2] : pixels;
   l->rows = pixels / l->columns < 1 ? 1 : pixels / l->columns;
@@ -133,35 +151,35 @@ static void lay_out(const cml_kernels *k, const cml_conv *given, layout *l) {
   l->in_rows = span(l->rows, l->apart[0], v->kernel[1], l->near[0]);
   l->in_columns = span(l->columns, l->apart[1], v->kernel[2], l->near[1]);
   size_t block = (size_t)(l->rows * l->columns);
-  l->joined = v->dilation[2] == 1 && (v->groups == 1 || v->kernel[2] == 1) ? (size_t)v->kernel[2] : 1;
-  l->stretches = cml_conv_taps(v) / l->joined;
   l->staged = up((size_t)(v->kernel[0] * l->in_rows * l->in_columns) * v->channels, 16) + 16;
   l->sums = up(block * (l->depthwise ? v->channels * (v->out_last ? 1 : 2) : v->out_last ? 0 : least(l->group_outputs, OUTPUT_BLOCK)), 16);
   l->line = LINE_CHANNELS * up((size_t)(l->in_columns > l->columns ? l->in_columns : l->columns), 16);
+  l->parted = parts ? most_parts(k, v) * part_words(l) / 2 : 0;
   const bool few = v->in_half && v->out[0] * v->out[1] * v->out[2] <= CML_CONV_FEW_PIXELS && block * 2 > k->tile_rows;
   if (!few || l->depthwise || cml_conv_slim(k, v)) return;
   l->widened = WIDENED_DEPTH * k->tile_columns;
   l->partial = l->depth > WIDENED_DEPTH ? block * k->tile_columns : 0;
 }
 
-/* Whether enough pixels in a row make a tile. */
-static bool suits_pairs(const cml_kernels *k, const layout *l) {
-  bool joined = l->in_columns == l->columns && l->apart[0] == 1; /* a block's rows are one */
-  return k->pair && l->v.in_half && !l->depthwise && !cml_conv_slim(k, &l->v) && !cml_conv_narrow(k, &l->v) && !cml_conv_multiplier(&l->v) && l->group_outputs > 1 &&
-         (joined ? l->rows * l->columns : l->columns) >= CML_PAIR_LEAST;
+bool cml_conv_suits_parts(const cml_kernels *k, const cml_conv *v) {
+  cml_conv direct = *v;
+  layout l;
+  direct.winograd = false;
+  if (!k->tile_parts) return false;
+  lay_out(k, &direct, &l);
+  return l.parted > 0;
 }
 
-bool cml_conv_suits_pairs(const cml_kernels *k, const cml_conv *v) {
-  if (!k->pair || v->winograd) return false;
-  layout l;
-  lay_out(k, v, &l);
-  return suits_pairs(k, &l);
+cml_packed cml_conv_pack_as(const cml_kernels *k, const cml_conv *v, bool half) {
+  if (v->winograd) return CML_PACKED_FLOATS;
+  if (v->in_half == half && cml_conv_suits_parts(k, v)) return half ? CML_PACKED_HALF_PARTS : CML_PACKED_FLOAT_PARTS;
+  return half && v->out[0] * v->out[1] * v->out[2] <= CML_CONV_FEW_PIXELS ? CML_PACKED_HALVES : CML_PACKED_FLOATS;
 }
 
 size_t cml_conv_shared(const cml_kernels *k, const cml_conv *v, size_t slots) { return v->winograd ? cml_winograd_shared(k, v, slots) : 0; }
 
 static size_t block_scratch(const layout *l) {
-  return up((l->staged + l->sums + l->line + l->widened + l->partial) * sizeof(float) + l->stretches * sizeof(size_t) + 64, 64);
+  return up((l->staged + l->sums + l->line + l->parted + l->widened + l->partial) * sizeof(float) + l->stretches * sizeof(size_t) + 64, 64);
 }
 
 size_t cml_conv_scratch(const cml_kernels *k, const cml_conv *v) {
@@ -187,62 +205,89 @@ typedef struct region {
   size_t pixel, row, slice; /* distances in floats */
   size_t next_row, next_column; /* the same from tap to tap, */
   size_t out_row, out_pixel;    /* and from one output to the next */
-  bool pairs;               /* data is what the table's pair made */
+  const uint16_t *parts;    /* in place of data; or NULL */
+  size_t apart;
   size_t skipped, stretches; /* of taps: those whose rows are above the image for all of the block's outputs, and how many are not outside behind them */
 } region;
 
+/* Where the region goes: floats, or parts, which lie `apart`. */
+typedef struct staging {
+  float *floats, *line;
+  uint16_t *parts;
+  size_t apart, count;
+} staging;
+
+static void stage_zeros(const staging *s, size_t at, size_t n) {
+  if (!s->parts) memset(s->floats + at, 0, n * sizeof(float));
+  for (size_t p = 0; p < s->count; p++) memset(s->parts + p * s->apart + at, 0, n * sizeof(uint16_t));
+}
+
+/* n pixels whose channels are planes, `plane` elements apart. */
+static void stage_planes(const job *j, const staging *s, const void *x, size_t plane, size_t n, size_t at) {
+  const cml_kernels *k = j->c->k;
+  const size_t channels = j->l->v.channels;
+  const bool half = j->l->v.in_half;
+  if (s->parts) {
+    if (half) k->transpose_16(channels, n, x, plane, (uint16_t *)(void *)s->floats, channels);
+    else k->transpose(channels, n, x, plane, s->floats, channels);
+    k->part(half, 1, n * channels, s->floats, 0, s->parts + at, 0, s->apart);
+    return;
+  }
+  float *to = s->floats + at;
+  if (!half) {
+    k->transpose(channels, n, x, plane, to, channels);
+    return;
+  }
+  for (size_t c = 0; c < channels; c += LINE_CHANNELS) {
+    size_t m = least(channels - c, LINE_CHANNELS);
+    for (size_t i = 0; i < m; i++) k->f16_to_f32((const cml_f16 *)x + (c + i) * plane, s->line + i * n, n);
+    k->transpose(m, n, s->line, n, to + c, channels);
+  }
+}
+
 /* `width` columns of a row of the input into scratch, channels last. column: of the input; may start before or end after it. */
-static void stage_columns(const job *j, int64_t image, int64_t depth, int64_t row, int64_t column, int64_t width, float *to, float *line) {
+static void stage_columns(const job *j, int64_t image, int64_t depth, int64_t row, int64_t column, int64_t width, const staging *s, size_t to) {
   const cml_conv *v = &j->l->v;
   size_t channels = v->channels;
   int64_t first = column < 0 ? -column : 0, last = v->in[2] - column;
   if (last > width) last = width;
   if (first > width) first = width;
   if (depth < 0 || depth >= v->in[0] || row < 0 || row >= v->in[1] || last <= first) {
-    memset(to, 0, (size_t)width * channels * 4);
+    stage_zeros(s, to, (size_t)width * channels);
     return;
   }
-  memset(to, 0, (size_t)first * channels * 4);
-  memset(to + (size_t)last * channels, 0, (size_t)(width - last) * channels * 4);
-  size_t n = (size_t)(last - first), plane = (size_t)(v->in[0] * v->in[1] * v->in[2]);
-  size_t at = (size_t)((depth * v->in[1] + row) * v->in[2] + column + first), base = (size_t)image * plane * channels;
-  to += (size_t)first * channels;
-  if (v->in_last) {
-    if (v->in_half) j->c->k->f16_to_f32((const cml_f16 *)j->c->x + base + at * channels, to, n * channels);
-    else memcpy(to, (const float *)j->c->x + base + at * channels, n * channels * 4);
-    return;
-  }
-  if (!v->in_half) {
-    j->c->k->transpose(channels, n, (const float *)j->c->x + base + at, plane, to, channels);
-    return;
-  }
-  for (size_t c = 0; c < channels; c += LINE_CHANNELS) {
-    size_t m = least(channels - c, LINE_CHANNELS);
-    for (size_t i = 0; i < m; i++) j->c->k->f16_to_f32((const cml_f16 *)j->c->x + base + (c + i) * plane + at, line + i * n, n);
-    j->c->k->transpose(m, n, line, n, to + c, channels);
-  }
+  const size_t n = (size_t)(last - first), plane = (size_t)(v->in[0] * v->in[1] * v->in[2]), size = v->in_half ? 2 : 4, inside = to + (size_t)first * channels;
+  const size_t at = (size_t)((depth * v->in[1] + row) * v->in[2] + column + first), base = (size_t)image * plane * channels;
+  const char *x = (const char *)j->c->x + (base + at * (v->in_last ? channels : 1)) * size;
+  stage_zeros(s, to, (size_t)first * channels);
+  if (!v->in_last) stage_planes(j, s, x, plane, n, inside);
+  else if (s->parts) j->c->k->part(v->in_half, 1, n * channels, x, 0, s->parts + inside, 0, s->apart);
+  else if (v->in_half) j->c->k->f16_to_f32((const cml_f16 *)(const void *)x, s->floats + inside, n * channels);
+  else memcpy(s->floats + inside, x, n * channels * 4);
+  stage_zeros(s, to + (size_t)last * channels, (size_t)(width - last) * channels); /* after what part leaves behind */
 }
 
-static void stage_row(const job *j, int64_t image, int64_t depth, int64_t row, int64_t column, float *to, float *line) {
+static void stage_row(const job *j, int64_t image, int64_t depth, int64_t row, int64_t column, const staging *s, size_t to) {
   const layout *l = j->l;
   if (l->apart[1] < l->v.stride[2]) {
-    for (int64_t i = 0; i < l->in_columns; i++) stage_columns(j, image, depth, row, column + i * l->v.stride[2], 1, to + (size_t)i * l->v.channels, line);
+    for (int64_t i = 0; i < l->in_columns; i++) stage_columns(j, image, depth, row, column + i * l->v.stride[2], 1, s, to + (size_t)i * l->v.channels);
     return;
   }
   if (l->near[1] == l->v.dilation[2]) {
-    stage_columns(j, image, depth, row, column, l->in_columns, to, line);
+    stage_columns(j, image, depth, row, column, l->in_columns, s, to);
     return;
   }
   for (int64_t i = 0; i < l->v.kernel[2]; i++)
-    stage_columns(j, image, depth, row, column + i * l->v.dilation[2], l->near[1], to + (size_t)(i * l->near[1]) * l->v.channels, line);
+    stage_columns(j, image, depth, row, column + i * l->v.dilation[2], l->near[1], s, to + (size_t)(i * l->near[1]) * l->v.channels);
 }
 
-static region stage_region(const job *j, int64_t image, int64_t d, int64_t h, int64_t w, int64_t rows, float *staged, float *line) {
+static region stage_region(const job *j, int64_t image, int64_t d, int64_t h, int64_t w, int64_t rows, float *staged, float *line, float *parted) {
   const layout *l = j->l;
+  const bool parts = cml_packed_parts(j->c->weights.as);
   const cml_conv *v = &l->v;
   int64_t in_rows = span(rows, v->stride[1], v->kernel[1], v->dilation[1]);
   size_t channels = v->channels, row;
-  if (v->in_last && !v->in_half) {
+  if (v->in_last && !v->in_half && !parts) {
     int64_t columns = span(l->columns < v->out[2] - (w - v->offset[2]) / v->stride[2] ? l->columns : v->out[2] - (w - v->offset[2]) / v->stride[2],
                            v->stride[2], v->kernel[2], v->dilation[2]);
     bool inside = d >= 0 && d + (v->kernel[0] - 1) * v->dilation[0] < v->in[0] && h >= 0 && h + in_rows <= v->in[1] && w >= 0 &&
@@ -260,10 +305,13 @@ static region stage_region(const job *j, int64_t image, int64_t d, int64_t h, in
   region r = {.data = staged, .pixel = channels, .row = row, .slice = (size_t)l->in_rows * row, .next_row = (size_t)l->near[0] * row,
               .next_column = (size_t)l->near[1] * channels, .out_row = (size_t)l->apart[0] * row, .out_pixel = (size_t)l->apart[1] * channels};
   const int64_t skip = l->apart[0] < v->stride[1] ? v->stride[1] : v->dilation[1]; /* from tap to tap, or from output to output of a single one */
-  for (int64_t i = 0; i < v->kernel[0]; i++)
+  staging s = {.floats = staged, .line = line};
+  if (parts) r.parts = s.parts = (uint16_t *)(void *)parted, r.apart = s.apart = part_words(l), s.count = cml_part_count(j->c->k, j->c->weights.as);
+  for (int64_t i = 0; i < v->kernel[0]; i++) {
     for (int64_t y = 0; y < in_rows; y++)
-      stage_row(j, image, d + i * v->dilation[0], h + y / l->near[0] * skip + y % l->near[0], w, staged + (size_t)i * r.slice + (size_t)y * r.row, line);
-  r.pairs = j->c->weights.half && suits_pairs(j->c->k, l) && j->c->k->pair(staged, (size_t)v->kernel[0], (size_t)in_rows * r.row, r.slice);
+      stage_row(j, image, d + i * v->dilation[0], h + y / l->near[0] * skip + y % l->near[0], w, &s, (size_t)i * r.slice + (size_t)y * r.row);
+    if (parts) stage_zeros(&s, (size_t)i * r.slice + (size_t)in_rows * r.row, CML_PART_DEPTH); /* steps read so far */
+  }
   return r;
 }
 
@@ -311,7 +359,7 @@ static division cut_depth(const layout *l, bool widens) {
 
 /* All tiles of one panel, or of a piece of it, which `t` describes but for its rows. What is asked for, `bytes` at `next`, comes in parts, one with each
  * tile. Sums go to `partial` and begin there when it is not NULL and the piece is not the last, or not the first one. */
-static void cover_block(const cml_kernels *k, const region *r, const cover *c, const target *to, cml_tile t, size_t o, const char *next, size_t bytes,
+static void cover_block(const cml_kernels *k, const cover *c, const target *to, cml_tile t, size_t o, const char *next, size_t bytes,
                         float *partial, bool first, bool last, float *widened) {
   const size_t to_size = to->half ? 2 : 4, share = (bytes / c->tiles + 63) & ~(size_t)63, depth = t.stretches * t.depth, nr = k->tile_columns;
   const float *a = t.a;
@@ -330,15 +378,14 @@ static void cover_block(const cml_kernels *k, const region *r, const cover *c, c
     t.c = last ? (void *)(to->to + at * to_size) : sums;
     t.widened = i ? NULL : widened;
     if (i && widened) t.b = widened, t.b_half = false;
-    if (r->pairs) k->tile_pairs(&t);
-    else k->tile(&t);
+    k->tile(&t);
     x = end;
     for (; x >= c->columns; x -= c->columns) y++;
   }
 }
 
 /* The same piece by piece: what ends a tile comes with the last. next: what is read after the panel. */
-static void cover_pieces(const job *j, const region *r, const cover *c, const target *to, const cml_tile *whole, size_t o, const char *next, float *widened) {
+static void cover_pieces(const job *j, const cover *c, const target *to, const cml_tile *whole, size_t o, const char *next, float *widened) {
   const layout *l = j->l;
   const division cut = cut_depth(l, widened != NULL);
   const size_t step = j->c->k->tile_columns * (whole->b_half ? 2 : 4);
@@ -356,7 +403,34 @@ static void cover_pieces(const job *j, const region *r, const cover *c, const ta
     size_t bytes = t.stretches * t.depth * step;
     b += bytes;
     if (!last) t.bias = NULL, t.unary_rows = NULL, t.low = -INFINITY, t.high = INFINITY;
-    cover_block(j->c->k, r, c, to, t, o, last ? next : b, bytes, partial, !i, last, widened);
+    cover_block(j->c->k, c, to, t, o, last ? next : b, bytes, partial, !i, last, widened);
+  }
+}
+
+/* A block's products by matrix units: all of its pixels at once with a panel. */
+static void products_in_parts(const job *j, const region *r, const size_t *offsets, size_t group, size_t o0, size_t outputs, size_t rows, size_t columns,
+                              const target *to) {
+  const layout *l = j->l;
+  const cml_kernels *k = j->c->k;
+  const cml_conv_weights *w = &j->c->weights;
+  const cml_epilogue *e = &j->c->after;
+  const size_t nr = k->tile_columns, depth = l->joined * l->group_channels, panel = cml_packed_bytes(k, w->as, l->stretches, depth), size = to->half ? 2 : 4;
+  const char *first = (const char *)w->packed + group * cml_conv_group_bytes(k, &l->v, w->as) + o0 / nr * panel;
+  size_t pixel = r->out_pixel, row = r->out_row;
+  if (rows > 1 && row == pixel * columns && to->row == to->pixel * columns) columns *= rows, rows = 1;
+  cml_tile t = {.rows = rows * columns, .stretches = l->stretches, .depth = depth, .offsets = offsets, .parts = r->parts + group * l->group_channels, .parts_apart = r->apart,
+                .a_stride = pixel, .split = rows > 1 ? columns : 0, .a_jump = row - columns * pixel, .c_jump = to->row - columns * to->pixel, .b_half = cml_packed_half(w->as),
+                .residual_stride = to->pixel, .c_stride = to->pixel, .c_half = to->half, .low = -INFINITY, .high = INFINITY,
+                .ask_step = panel / (l->stretches * depth) + 1};
+  if (!cml_epilogue_bounds(e, &t.low, &t.high)) t.unary_rows = k->unary_rows, t.f = e->activation, t.f_a = e->a, t.f_b = e->b;
+  for (size_t o = 0; o < outputs; o += nr) {
+    t.columns = least(outputs - o, nr);
+    t.b = first + o / nr * panel;
+    t.ask = o + nr < outputs ? (const char *)t.b + panel : first; /* the next block begins with the first again */
+    t.bias = e->bias ? e->bias + group * l->group_outputs + o0 + o : NULL;
+    t.residual = to->residual ? to->residual + o * size : NULL;
+    t.c = to->to + o * size;
+    k->tile_parts(&t);
   }
 }
 
@@ -367,21 +441,26 @@ static void products(const job *j, const region *r, const size_t *offsets, size_
   const layout *l = j->l;
   const cml_conv *v = &l->v;
   const cml_kernels *k = j->c->k;
-  size_t size = j->c->weights.half ? 2 : 4, nr = k->tile_columns;
+  if (r->parts) {
+    products_in_parts(j, r, offsets, group, o0, outputs, rows, columns, to);
+    return;
+  }
+  const bool half = cml_packed_half(j->c->weights.as);
+  size_t size = half ? 2 : 4, nr = k->tile_columns;
   bool slim = cml_conv_slim(k, v);
   size_t panel = l->depth * (slim ? outputs : nr) * size;
   size_t base = group * l->group_outputs + o0, pixel = r->out_pixel, row = r->out_row;
-  const char *first = (const char *)j->c->weights.packed + group * cml_conv_group_bytes(k, v, j->c->weights.half) + o0 * l->depth * size +
+  const char *first = (const char *)j->c->weights.packed + group * cml_conv_group_bytes(k, v, j->c->weights.as) + o0 * l->depth * size +
                       r->skipped * l->joined * l->group_channels * (slim ? 1 : nr) * size, *b = first;
   /* as many rows as fit: pixels 4 KiB apart fall into the same set of the first-level cache */
-  const size_t apart = k->tile_rows > 8 && pixel % 1024 == 0 ? 7 : SIZE_MAX, tall = r->pairs ? CML_PAIR_ROWS : least(k->tile_rows, apart);
-  const bool wides = !slim && !r->pairs && l->depth <= WIDE_DEPTH, widens = l->widened && j->c->weights.half && !r->pairs;
+  const size_t apart = k->tile_rows > 8 && pixel % 1024 == 0 ? 7 : SIZE_MAX, tall = least(k->tile_rows, apart);
+  const bool wides = !slim && l->depth <= WIDE_DEPTH, widens = l->widened && half;
   if (rows > 1 && row == pixel * columns && to->row == to->pixel * columns) columns *= rows, rows = 1;
   /* where tiles end with a row they would be low; low ones wait for their sums, those over a row's end need more instructions */
   const size_t long_rows = least(tall, columns + 1);
-  const bool splits = k->tile_splits && !slim && !r->pairs && rows > 1 && l->depth >= SPLIT_DEPTH && columns < (columns + tall - 1) / tall * (tall - 1);
+  const bool splits = k->tile_splits && !slim && rows > 1 && l->depth >= SPLIT_DEPTH && columns < (columns + tall - 1) / tall * (tall - 1);
   cml_tile t = {.stretches = r->stretches, .depth = l->joined * l->group_channels, .offsets = offsets + r->skipped, .a = r->data + group * l->group_channels, .a_stride = pixel,
-                .b_half = j->c->weights.half, .b_panel = panel, .b_column = slim ? l->depth : 0, .residual_stride = to->pixel, .c_stride = to->pixel, .c_half = to->half,
+                .b_half = half, .b_panel = panel, .b_column = slim ? l->depth : 0, .residual_stride = to->pixel, .c_stride = to->pixel, .c_half = to->half,
                 .a_jump = row - columns * pixel, .c_jump = to->row - columns * to->pixel, .low = -INFINITY, .high = INFINITY};
   bool clamp = cml_epilogue_bounds(&j->c->after, &t.low, &t.high);
   if (!clamp && to->finished) t.unary_rows = k->unary_rows, t.f = j->c->after.activation, t.f_a = j->c->after.a, t.f_b = j->c->after.b;
@@ -394,8 +473,8 @@ static void products(const job *j, const region *r, const size_t *offsets, size_
     t.columns = wide ? outputs - o : least(outputs - o, nr);
     t.bias = j->c->after.bias ? j->c->after.bias + base + o : NULL;
     const char *next = o + t.columns < outputs ? b + panel : first; /* the next block begins with the first again */
-    if (widens && !wide && !c.across && c.tiles > 1 && t.columns > nr / 2) cover_pieces(j, r, &c, to, &t, o, next, more);
-    else cover_block(k, r, &c, to, t, o, next, panel, NULL, true, true, NULL);
+    if (widens && !wide && !c.across && c.tiles > 1 && t.columns > nr / 2) cover_pieces(j, &c, to, &t, o, next, more);
+    else cover_block(k, &c, to, t, o, next, panel, NULL, true, true, NULL);
   }
 }
 
@@ -403,7 +482,7 @@ static void products(const job *j, const region *r, const size_t *offsets, size_
 static void leave_out(const layout *l, region *r, int64_t h, int64_t rows) {
   const cml_conv *v = &l->v;
   r->skipped = 0, r->stretches = l->stretches;
-  if (v->kernel[0] > 1 || r->pairs || l->widened) return;
+  if (v->kernel[0] > 1 || r->parts || l->widened) return;
   const int64_t reach = (rows - 1) * v->stride[1], step = v->dilation[1];
   int64_t first = 0, last = v->kernel[1] - 1;
   while (first < last && h + first * step + reach < 0) first++;
@@ -492,7 +571,7 @@ static void run_block(const job *j, size_t index, float *scratch) {
   const cml_conv *v = &l->v;
   size_t first = index % j->parts * j->part, last = first + least(l->group_outputs - first, j->part);
   index /= j->parts;
-  float *staged = scratch, *sums = staged + l->staged, *line = sums + l->sums, *more = line + l->line, low, high;
+  float *staged = scratch, *sums = staged + l->staged, *line = sums + l->sums, *parted = line + l->line, *more = parted + l->parted, low, high;
   size_t *offsets = (size_t *)(void *)(more + l->widened + l->partial);
   int64_t i = (int64_t)index, wb = i % l->column_blocks, hb = i / l->column_blocks % l->row_blocks,
           d = i / (l->column_blocks * l->row_blocks) % v->out[0], image = i / (l->column_blocks * l->row_blocks * v->out[0]);
@@ -500,7 +579,7 @@ static void run_block(const job *j, size_t index, float *scratch) {
   int64_t rows = v->out[1] - h < l->rows ? v->out[1] - h : l->rows, columns = v->out[2] - w < l->columns ? v->out[2] - w : l->columns;
   if (rows <= 0 || columns <= 0) return;
   region r = stage_region(j, image, d * v->stride[0] + v->offset[0], h * v->stride[1] + v->offset[1], w * v->stride[2] + v->offset[2], rows,
-                          staged, line);
+                          staged, line, parted);
   if (l->depthwise) {
     cml_epilogue_clamp(&j->c->after, &low, &high);
     depthwise(j, &r, rows, columns, sums, low, high);
@@ -531,6 +610,14 @@ static void run_blocks(void *context, size_t thread, size_t begin, size_t end) {
   for (size_t i = begin; i < end; i++) run_block(j, i, (float *)(void *)((char *)j->c->scratch + thread * j->slot));
 }
 
+/* Of a block `wide` pixels wide and so many panels, in multiply-adds of the other tile: bringing a number into parts takes as long as eight, and the
+ * end of a strip as long as 48 of the depth. */
+static size_t parts_cost(const layout *l, int64_t wide, size_t panels) {
+  enum { STRIP = 16, FASTER = 5, STAGE = 8, END = 48, COLUMNS = 32 };
+  const size_t strips = (size_t)l->rows * (((size_t)wide + STRIP - 1) / STRIP), staged = (size_t)(l->v.kernel[0] * l->in_rows * span(wide, l->apart[1], l->v.kernel[2], l->near[1]));
+  return strips * STRIP * COLUMNS * panels * (l->depth + END) / FASTER + staged * l->v.channels * STAGE + 2000;
+}
+
 /* How the work is shared: output channels in parts of whole panels, and where blocks are few (late layers have few pixels) smaller
  * blocks, so that all threads end at about the same time. */
 static void share_out(layout *l, job *j, size_t threads) {
@@ -545,10 +632,12 @@ static void share_out(layout *l, job *j, size_t threads) {
     for (size_t part = 1; part <= panels; part++) {
       size_t units = blocks * ((panels + part - 1) / part), rounds = (units + threads - 1) / threads;
       size_t cost = rounds * (steps * part * (l->depth + 8) * mr + 500 + (size_t)wide * 4);
+      if (cml_packed_parts(j->c->weights.as)) cost = rounds * parts_cost(l, wide, part);
       if (cost < best) best = cost, j->part = part, columns = wide;
     }
   }
   l->columns = columns;
+  l->in_columns = span(columns, l->apart[1], v->kernel[2], l->near[1]);
   l->column_blocks = (v->out[2] + columns - 1) / columns;
   j->part *= j->c->k->tile_columns;
   j->parts = (l->group_outputs + j->part - 1) / j->part;
@@ -565,7 +654,7 @@ void cml_conv_run(const cml_conv_call *call) {
   size_t cost = cml_conv_taps(v) * (v->channels / v->groups) * (cml_conv_is_depthwise(v) ? DEPTHWISE_COST : 1);
   size_t work = v->batch * (size_t)(v->out[0] * v->out[1] * v->out[2]) * v->outputs * cost;
   if (c.slots < cml_pool_threads(c.pool) || work < SERIAL_BELOW) c.pool = NULL; /* waking threads would take longer */
-  if (cml_depthwise_fits(c.k, v) && !(c.weights.half && cml_conv_slim(c.k, v))) {
+  if (cml_depthwise_fits(c.k, v) && !(cml_packed_half(c.weights.as) && cml_conv_slim(c.k, v))) {
     cml_depthwise_run(&c);
     return;
   }

@@ -38,10 +38,11 @@ static int64_t band_rows(const cml_conv *v, size_t units, size_t threads) {
   return best;
 }
 
-static void lay_out(const cml_kernels *k, const cml_conv *v, size_t threads, layout *l) {
+/* in_parts: what goes in is brought into parts for each chunk of channels again, so that threads take bands. */
+static void lay_out(const cml_kernels *k, const cml_conv *v, bool in_parts, size_t threads, layout *l) {
   size_t nr = k->tile_columns, panels = cml_panel_count(k, v->channels), panel_row = (size_t)v->in[2] * nr * 4;
   int64_t least_rows = rows_for(v, 1) < v->in[1] ? rows_for(v, 1) : v->in[1];
-  size_t fit = RING_BYTES / (panel_row * (size_t)least_rows + 1), parts = threads > 1 ? least(panels, UNITS * threads) : 1;
+  size_t fit = RING_BYTES / (panel_row * (size_t)least_rows + 1), each = !in_parts ? UNITS : v->out[1] < 2 * UNITS * (int64_t)threads, parts = threads > 1 && each ? least(panels, each * threads) : 1;
   size_t most = (panels + parts - 1) / parts;
   fit = fit < 1 ? 1 : least(fit, most);
   l->chunks = (panels + fit - 1) / fit;
@@ -69,9 +70,10 @@ bool cml_conv_pair_fits(const cml_kernels *k, const cml_conv *v) {
 static size_t slot_bytes(const layout *l) { return up((l->ring_floats + l->sums_floats) * sizeof(float) + l->gemm_bytes, 64); }
 
 size_t cml_conv_pair_scratch(const cml_kernels *k, const cml_conv *v, size_t threads) {
-  layout l;
-  lay_out(k, v, threads, &l);
-  return slot_bytes(&l);
+  layout l, in_parts;
+  lay_out(k, v, false, threads, &l);
+  lay_out(k, v, true, threads, &in_parts);
+  return slot_bytes(&l) > slot_bytes(&in_parts) || !k->tile_parts ? slot_bytes(&l) : slot_bytes(&in_parts);
 }
 
 typedef struct job {
@@ -93,7 +95,7 @@ static void make_rows(const job *j, int64_t image, int64_t from, int64_t to, siz
     if (after.bias) after.bias += c;
     cml_gemm g = {.rows = (size_t)n * width, .columns = channels, .depth = p->depth, .a_stride = p->depth, .a_depth_stride = 1, .a_half = v->in_half,
                   .a = (const char *)p->second.x + (size_t)(image * v->in[1] + from) * width * p->depth * size,
-                  .b = (const char *)p->packed + c * p->depth * (p->half ? 2 : 4), .b_half = p->half,
+                  .b = (const char *)p->packed + c / k->tile_columns * cml_packed_bytes(k, p->as, 1, p->depth), .b_as = p->as,
                   .c = ring + (size_t)at * width * channels, .c_stride = channels, .most_rows = cml_gemm_rows(j->l.gemm_bytes), .after = after};
     cml_gemm_run(k, &g, 1, NULL, scratch, 1);
   }
@@ -135,7 +137,7 @@ void cml_conv_pair_run(const cml_conv_pair *p) {
   if (!v->batch || v->out[1] <= 0 || v->out[2] <= 0) return;
   job j = {.p = p};
   size_t threads = least(cml_pool_threads(call->pool), call->slots);
-  lay_out(call->k, v, threads, &j.l);
+  lay_out(call->k, v, cml_packed_parts(p->as), threads, &j.l);
   j.slot = slot_bytes(&j.l);
   bool little = v->batch * (size_t)(v->in[1] * v->in[2]) * v->channels * (p->depth + DEPTHWISE_COST * (size_t)(v->kernel[1] * v->kernel[2])) < SERIAL_BELOW;
   cml_parallel_with_thread(little ? NULL : call->pool, v->batch * (size_t)j.l.bands * j.l.chunks, 1, run_units, &j);

@@ -9,6 +9,10 @@
 
 enum {
   DEPTH_BLOCK = 256,  /* depth x tile_columns floats stay in the first-level cache */
+  PARTS_ROOM = 768 << 10, /* bytes of rows of A in parts that stay in the second-level cache */
+  PARTS_DEPTH = 8192, /* of which a few rows fit there */
+  MOST_COLUMNS = 32,  /* of a panel that is packed in parts */
+  FEW_ROWS = 64,      /* for which halves stay halves when they are packed */
   SLIM_BLOCK = 1024,  /* depth x CML_SLIM floats, too */
   LINES = 16,         /* of halves that are widened, then transposed */
   ROW_BLOCK = 224,    /* rows whose part of A, DEPTH_BLOCK deep, stays in the second-level cache */
@@ -18,13 +22,25 @@ enum {
   GROUP_PANELS = 4,   /* panels after which a block's results are finished, while they are in the cache */
   PAD = 16,
   SERIAL_BELOW = 400000, /* multiply-adds: waking threads would take longer */
+  PARTS_SERIAL_BELOW = 1600000, /* the same in parts */
   LEAST_SHARE = 65536    /* that one thread takes at a time */
 };
 
 size_t cml_panel_count(const cml_kernels *k, size_t columns) { return (columns + k->tile_columns - 1) / k->tile_columns; }
 
-size_t cml_pack_bytes(const cml_kernels *k, size_t depth, size_t columns, bool half) {
-  return cml_panel_count(k, columns) * k->tile_columns * depth * (half ? 2 : 4) + 64;
+size_t cml_pack_bytes(const cml_kernels *k, size_t depth, size_t columns, cml_packed as) {
+  return cml_panel_count(k, columns) * cml_packed_bytes(k, as, 1, depth) + 64;
+}
+
+bool cml_parts_pay(const cml_kernels *k, bool half, int64_t rows, size_t depth, size_t columns) {
+  if (!k->tile_parts) return false;
+  /* Parts are made of A for all columns, and bytes come from memory for all rows: of a weight four in place of two or four, of a float six of four. */
+  return half ? rows >= 32 && depth >= 20 && columns >= 20 : rows >= 96 && depth >= 64 && columns >= 64;
+}
+
+cml_packed cml_pack_as(const cml_kernels *k, int64_t rows, size_t depth, size_t columns, bool a_half, bool b_half) {
+  if (a_half == b_half && depth <= PARTS_DEPTH && cml_parts_pay(k, b_half, rows, depth, columns)) return b_half ? CML_PACKED_HALF_PARTS : CML_PACKED_FLOAT_PARTS;
+  return b_half && rows <= FEW_ROWS ? CML_PACKED_HALVES : CML_PACKED_FLOATS; /* many rows: widened once instead of for each tile */
 }
 
 /* One panel whose source has its columns side by side: row by row. */
@@ -43,14 +59,28 @@ static void pack_across(const cml_kernels *k, char *to, bool half, const char *b
   }
 }
 
-void cml_pack_panels(const cml_kernels *k, void *to, bool half, const void *b, bool b_half, size_t depth, size_t columns,
+static void pack_rows(const cml_kernels *k, void *to, bool half, const char *b, bool b_half, size_t depth, size_t n, size_t depth_stride, size_t column_stride) {
+  if (column_stride == 1) pack_across(k, to, half, b, b_half, depth, n, depth_stride);
+  else k->pack_panel(to, half, b, b_half, depth, n, column_stride);
+}
+
+void cml_pack_panels(const cml_kernels *k, void *to, cml_packed as, const void *b, bool b_half, size_t depth, size_t columns,
                      size_t depth_stride, size_t column_stride, size_t first, size_t last) {
-  size_t nr = k->tile_columns, panel = depth * nr * (half ? 2 : 4), size = b_half ? 2 : 4;
+  const size_t nr = k->tile_columns, panel = cml_packed_bytes(k, as, 1, depth), step = cml_packed_bytes(k, as, 1, 1), size = b_half ? 2 : 4;
+  const bool half = cml_packed_half(as);
   for (size_t p = first; p < last; p++) {
     const char *from = (const char *)b + p * nr * column_stride * size;
-    size_t n = least(columns - p * nr, nr);
-    if (column_stride == 1) pack_across(k, (char *)to + p * panel, half, from, b_half, depth, n, depth_stride);
-    else k->pack_panel((char *)to + p * panel, half, from, b_half, depth, n, column_stride);
+    char *into = (char *)to + p * panel;
+    const size_t n = least(columns - p * nr, nr);
+    if (!cml_packed_parts(as)) {
+      pack_rows(k, into, half, from, b_half, depth, n, depth_stride, column_stride);
+      continue;
+    }
+    for (size_t d = 0; d < depth; d += CML_PART_DEPTH, into += step) {
+      _Alignas(64) float rows[CML_PART_DEPTH * MOST_COLUMNS] = {0};
+      pack_rows(k, rows, half, from + d * (column_stride == 1 ? depth_stride : 1) * size, b_half, least(depth - d, CML_PART_DEPTH), n, depth_stride, column_stride);
+      for (size_t i = 0; i < CML_PART_DEPTH; i++) k->part_row((const char *)rows + i * nr * (half ? 2 : 4), half, i, into);
+    }
   }
 }
 
@@ -108,10 +138,8 @@ void cml_epilogue_store(const cml_kernels *k, const cml_epilogue *e, float *bloc
 
 static const size_t row_scratch = (DEPTH_BLOCK + PAD + COLUMN_BLOCK) * sizeof(float), more_scratch = 256;
 
-size_t cml_gemm_scratch(const cml_kernels *k) {
-  (void)k;
-  return ROW_BLOCK * row_scratch + more_scratch;
-}
+size_t cml_gemm_scratch(const cml_kernels *k) { return k->tile_parts ? PARTS_ROOM + more_scratch : cml_gemm_scratch_without_parts(); }
+size_t cml_gemm_scratch_without_parts(void) { return ROW_BLOCK * row_scratch + more_scratch; }
 
 size_t cml_gemm_rows(size_t scratch) {
   size_t rows = scratch > more_scratch ? (scratch - more_scratch) / row_scratch : 0;
@@ -163,15 +191,9 @@ void cml_gemm_stage(const cml_kernels *k, const void *a, bool half, size_t strid
   }
 }
 
-/* Whether float16 products go to the CPU's matrix unit. */
-static bool suits_pairs(const cml_kernels *k, const cml_gemm *g) {
-  return k->pair && g->a_half && g->b_half && g->rows >= CML_PAIR_LEAST && g->columns > 1 && !g->b_column;
-}
-
 /* A stretch of the depth: the rows' part of A, and whether sums begin or end with it. */
 typedef struct piece {
   const float *a;
-  bool pairs; /* a is what the table's pair made */
   size_t a_stride, from, depth;
   bool first, last;
   float low, high;
@@ -181,20 +203,20 @@ typedef struct piece {
  * next panel, which comes from memory or from a cache far away. */
 static void run_panel(const cml_kernels *k, const cml_gemm *g, const piece *p, size_t rows, size_t column, size_t n, float *c, size_t c_stride,
                       float *widened) {
-  size_t tile_rows = p->pairs ? CML_PAIR_ROWS : k->tile_rows;
-  size_t size = g->b_half ? 2 : 4, nr = k->tile_columns, tiles = (rows + tile_rows - 1) / tile_rows, bytes = p->depth * nr * size;
+  const bool half = g->b_as == CML_PACKED_HALVES;
+  size_t size = half ? 2 : 4, nr = k->tile_columns, tiles = (rows + k->tile_rows - 1) / k->tile_rows, bytes = p->depth * nr * size;
   size_t share = (bytes / tiles + 63) & ~(size_t)63;
   const char *b = (const char *)g->b + (g->b_column ? p->from : column * g->depth + p->from * nr) * size, *next = b + g->depth * nr * size;
   const float *bias = p->last && g->after.bias ? g->after.bias + column : NULL;
   if (g->rows == 1 && !g->b_column && p->first && p->last && !bias && p->low == -INFINITY && p->high == INFINITY) {
-    k->gemv_panels(n, p->depth, p->a, b, g->b_half, !g->b_half, c);
+    k->gemv_panels(n, p->depth, p->a, b, half, !half, c);
     return;
   }
-  cml_tile tile = {.columns = n, .stretches = 1, .depth = p->depth, .a_stride = p->a_stride, .b = b, .b_half = g->b_half, .b_column = g->b_column, .from_stride = c_stride,
+  cml_tile tile = {.columns = n, .stretches = 1, .depth = p->depth, .a_stride = p->a_stride, .b = b, .b_half = half, .b_column = g->b_column, .from_stride = c_stride,
                    .bias = bias, .low = p->last ? p->low : -INFINITY, .high = p->last ? p->high : INFINITY, .c_stride = c_stride,
                    .ask_step = p->depth ? (share + p->depth - 1) / p->depth : 0};
   for (size_t t = 0, r = 0, end; t < tiles; t++, r = end) {
-    end = p->pairs ? least(rows, r + CML_PAIR_ROWS) : (t + 1) * rows / tiles;
+    end = (t + 1) * rows / tiles;
     tile.rows = end - r;
     tile.ask = column + nr < g->columns && t * share < bytes ? next + t * share : NULL;
     tile.a = p->a + r * p->a_stride;
@@ -204,8 +226,7 @@ static void run_panel(const cml_kernels *k, const cml_gemm *g, const piece *p, s
       tile.widened = t ? NULL : widened;
       if (t) tile.b = widened, tile.b_half = false;
     }
-    if (p->pairs) k->tile_pairs(&tile);
-    else k->tile(&tile);
+    k->tile(&tile);
   }
 }
 
@@ -218,7 +239,7 @@ static void block(const cml_kernels *k, const cml_gemm *g, size_t r0, size_t row
   size_t c_stride = collected ? columns : g->c_stride, nr = k->tile_columns;
   const size_t deepest = g->b_column && !copied ? SLIM_BLOCK : DEPTH_BLOCK; /* the ends of slim sums take as long as 64 of the depth */
   size_t pieces = (g->depth + deepest - 1) / deepest, depth = pieces ? (g->depth + pieces - 1) / pieces : 1;
-  const bool shallow = g->depth <= SHALLOW && !suits_pairs(k, g), dense = shallow && g->depth == g->a_stride && g->a_depth_stride == 1;
+  const bool shallow = g->depth <= SHALLOW, dense = shallow && g->depth == g->a_stride && g->a_depth_stride == 1;
   const size_t bands = shallow && collected && !g->b_column && columns > nr ? (rows + 2 * k->tile_rows - 1) / (2 * k->tile_rows) : 1, staged_stride = dense ? g->depth : DEPTH_BLOCK + PAD;
   const size_t used = up(rows * (DEPTH_BLOCK + PAD + (collected ? columns : 0)), 16);
   piece p = {.first = !g->more};
@@ -229,8 +250,7 @@ static void block(const cml_kernels *k, const cml_gemm *g, size_t r0, size_t row
     p.a = copied ? staged : (const float *)g->a + r0 * g->a_stride + p.from;
     p.a_stride = copied ? staged_stride : g->a_stride;
     if (copied) cml_gemm_stage(k, (const char *)g->a + (r0 * g->a_stride + p.from * g->a_depth_stride) * (g->a_half ? 2 : 4), g->a_half, g->a_stride, g->a_depth_stride, rows, p.depth, staged, p.a_stride);
-    p.pairs = suits_pairs(k, g) && k->pair(staged, rows, p.depth, p.a_stride);
-    float *widened = g->b_half && !g->b_column && !p.pairs && used + p.depth * nr <= room ? scratch + used : NULL; /* mostly: few rows use halves */
+    float *widened = g->b_as == CML_PACKED_HALVES && !g->b_column && used + p.depth * nr <= room ? scratch + used : NULL; /* mostly: few rows use halves */
     for (size_t i = 0; i < bands; i++) {
       const size_t r = i * rows / bands, some = (i + 1) * rows / bands - r;
       piece part = p;
@@ -242,6 +262,51 @@ static void block(const cml_kernels *k, const cml_gemm *g, size_t r0, size_t row
         if (p.last) cml_epilogue_store(k, &g->after, to + at, c_stride, some, end - at, g->c, g->c_stride, g->c_half, r0 + r, j0 + at);
       }
     }
+  }
+}
+
+/* ---- blocks in parts, for matrix units ---- */
+
+/* From row to row: an odd number of lines, which are spread over all sets of the cache. */
+static size_t parts_row(const cml_gemm *g) { return (up(g->depth, CML_PART_DEPTH) / CML_PART_DEPTH | 1) * CML_PART_DEPTH; }
+
+/* Rows of A in parts. */
+static void stage_parts(const cml_kernels *k, const cml_gemm *g, size_t r0, size_t rows, uint16_t *to, size_t stride) {
+  const size_t size = g->a_half ? 2 : 4, apart = rows * stride;
+  const char *a = (const char *)g->a + r0 * g->a_stride * size;
+  if (g->a_depth_stride == 1) {
+    k->part(g->a_half, rows, g->depth, a, g->a_stride, to, stride, apart);
+    return;
+  }
+  float lines[LINES * DEPTH_BLOCK];
+  cml_f16 halves[LINES * DEPTH_BLOCK];
+  for (size_t r = 0, m; r < rows; r += m)
+    for (size_t d = 0, n; m = least(rows - r, LINES), d < g->depth; d += n) {
+      n = least(g->depth - d, DEPTH_BLOCK);
+      cml_gemm_stage(k, a + (r * g->a_stride + d * g->a_depth_stride) * size, g->a_half, g->a_stride, g->a_depth_stride, m, n, lines, n);
+      if (g->a_half) k->f32_to_f16(lines, halves, m * n);
+      k->part(g->a_half, m, n, g->a_half ? (const void *)halves : lines, n, to + r * stride + d, stride, apart);
+    }
+}
+
+/* The whole depth at once, so that results are stored as they should be. */
+static void block_of_parts(const cml_kernels *k, const cml_gemm *g, size_t r0, size_t rows, size_t j0, size_t columns, bool staged, void *scratch) {
+  const size_t nr = k->tile_columns, stride = parts_row(g), panel = cml_packed_bytes(k, g->b_as, 1, g->depth), size = g->c_half ? 2 : 4;
+  const bool half = cml_packed_half(g->b_as);
+  const cml_epilogue *e = &g->after;
+  if (!staged) stage_parts(k, g, r0, rows, scratch, stride);
+  cml_tile t = {.rows = rows, .stretches = 1, .depth = g->depth, .parts = scratch, .a_stride = stride, .parts_apart = rows * stride, .b_half = half, .from_stride = g->c_stride,
+                .residual_stride = e->residual_stride, .c_stride = g->c_stride, .c_half = g->c_half, .ask_step = g->depth ? panel / g->depth + 1 : 0};
+  if (!cml_epilogue_bounds(e, &t.low, &t.high)) t.unary_rows = k->unary_rows, t.f = e->activation, t.f_a = e->a, t.f_b = e->b;
+  for (size_t j = j0; j < j0 + columns; j += nr) {
+    t.columns = least(j0 + columns - j, nr);
+    t.b = (const char *)g->b + j / nr * panel;
+    t.ask = j + nr < g->columns ? (const char *)t.b + panel : NULL;
+    t.bias = e->bias ? e->bias + j : NULL;
+    t.residual = e->residual ? (const char *)e->residual + (r0 * e->residual_stride + j) * size : NULL;
+    t.c = (char *)g->c + (r0 * g->c_stride + j) * size;
+    t.from = g->more ? t.c : NULL;
+    k->tile_parts(&t);
   }
 }
 
@@ -264,6 +329,12 @@ static void run_units(void *context, size_t thread, size_t begin, size_t end) {
     size_t part = begin / c->panels % c->row_parts, panel = begin % c->panels, nr = c->k->tile_columns;
     n = least(end - begin, c->panels - panel);
     size_t r = part * g->rows / c->row_parts, rows = (part + 1) * g->rows / c->row_parts - r, last = least((panel + n) * nr, g->columns);
+    if (cml_packed_parts(g->b_as)) { /* what the thread has in parts stays there from piece to piece */
+      size_t *staged = (size_t *)(void *)((char *)scratch + c->slot) - 1;
+      block_of_parts(c->k, g, r, rows, panel * nr, last - panel * nr, *staged == begin / c->panels, scratch);
+      *staged = begin / c->panels;
+      continue;
+    }
     size_t step = collects(g) ? COLUMN_BLOCK : last;
     for (size_t j = panel * nr; j < last; j += step) block(c->k, g, r, rows, j, least(last - j, step), scratch, c->slot / sizeof(float));
   }
@@ -271,13 +342,20 @@ static void run_units(void *context, size_t thread, size_t begin, size_t end) {
 
 void cml_gemm_run(const cml_kernels *k, const cml_gemm *g, size_t count, cml_pool *pool, void *scratch, size_t slots) {
   if (!count || !g->rows || !g->columns) return;
+  const bool parts = cml_packed_parts(g->b_as);
   size_t threads = least(cml_pool_threads(pool), slots), most_rows = g->most_rows ? least(g->most_rows, ROW_BLOCK) : ROW_BLOCK;
-  if (count * g->rows * g->columns * g->depth < SERIAL_BELOW) threads = 1;
-  run_context c = {.k = k, .g = g, .row_parts = (g->rows + most_rows - 1) / most_rows, .panels = cml_panel_count(k, g->columns),
-                   .scratch = scratch, .slot = most_rows * row_scratch + more_scratch};
+  const size_t slot = g->most_rows ? most_rows * row_scratch + more_scratch : cml_gemm_scratch(k);
+  if (parts) {
+    const size_t fit = (slot - more_scratch) / (parts_row(g) * cml_part_count(k, g->b_as) * sizeof(uint16_t));
+    most_rows = fit < 1 ? 1 : least(fit, ROW_BLOCK);
+  }
+  if (count * g->rows * g->columns * g->depth < (parts ? PARTS_SERIAL_BELOW : SERIAL_BELOW)) threads = 1;
+  run_context c = {.k = k, .g = g, .row_parts = (g->rows + most_rows - 1) / most_rows, .panels = cml_panel_count(k, g->columns), .scratch = scratch, .slot = slot};
   /* enough units to end together */
-  size_t least_rows = suits_pairs(k, g) ? 2 * CML_PAIR_LEAST : k->tile_rows, tiles = (g->rows + least_rows - 1) / least_rows, wanted = threads == 1 ? 1 : (12 * threads + count * c.panels - 1) / (count * c.panels);
+  size_t least_rows = parts ? 32 : k->tile_rows, tiles = (g->rows + least_rows - 1) / least_rows, wanted = threads == 1 ? 1 : (12 * threads + count * c.panels - 1) / (count * c.panels);
+  if (parts && wanted < threads) wanted = threads; /* each its own rows */
   if (c.row_parts < wanted) c.row_parts = least(wanted, tiles);
+  for (size_t i = 0; i < threads && parts; i++) *((size_t *)(void *)((char *)scratch + (i + 1) * slot) - 1) = SIZE_MAX;
   size_t unit = (g->rows + c.row_parts - 1) / c.row_parts * k->tile_columns * (g->depth + 1);
   cml_parallel_among(pool, threads, count * c.row_parts * c.panels, 1 + LEAST_SHARE / unit, run_units, &c);
 }

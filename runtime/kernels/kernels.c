@@ -57,7 +57,7 @@ static void add_newer(cml_x86_features f) {
   if (f.amx_bf16) {
     cml_kernels *k = add_like_last("amx");
     on_tiles = k;
-    cml_fill_pairs_amx(k, f.amx_fp16);
+    cml_fill_parts_amx(k, f.amx_fp16);
     if (f.amx_int8) cml_fill_bytes_amx(k);
   }
 #endif

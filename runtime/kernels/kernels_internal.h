@@ -37,7 +37,7 @@ void cml_fill_nibbles_avxvnni(cml_kernels *k);
 void cml_fill_compressed_avx512vbmi(cml_kernels *k);
 void cml_fill_half_avx512fp16(cml_kernels *k);
 /* native: the CPU multiplies float16 in tiles (AMX-FP16), not bfloat16 alone */
-void cml_fill_pairs_amx(cml_kernels *k, bool native);
+void cml_fill_parts_amx(cml_kernels *k, bool native);
 void cml_fill_integer_avx512vnni(cml_kernels *k);
 void cml_fill_integer_avx512vbmi(cml_kernels *k);
 void cml_fill_integer_avxvnni(cml_kernels *k);

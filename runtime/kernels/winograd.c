@@ -19,6 +19,7 @@ static size_t tile_count(const cml_conv *v) { return tiles_across(v) * ((size_t)
 /* With fewer tiles than FEWEST_TILES, reading the weights, four times as many, takes the time that multiplications save, and memory. */
 bool cml_conv_suits_winograd(const cml_kernels *k, const cml_conv *v) {
   if (v->kernel[0] != 1 || v->kernel[1] != 3 || v->kernel[2] != 3 || v->in[0] != 1 || v->groups != 1 || !v->in_last || !v->out_last) return false;
+  if (v->in_half && cml_conv_suits_parts(k, v)) return false; /* nine products of halves by matrix units are faster than four, and exact */
   for (int i = 0; i < 3; i++)
     if (v->stride[i] != 1 || v->dilation[i] != 1 || v->step[i] != 1) return false;
   /* for what the transforms cost: vectors of 16 take half of the instructions for 8 channels, and leave a direct tile three quarters idle */

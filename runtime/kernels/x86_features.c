@@ -7,7 +7,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { OSXSAVE = 1 << 27, FP16 = 1 << 23, AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24, AMX_INT8 = 1 << 25, MORE_AMX_FP16 = 1 << 21, MORE_AVX_VNNI = 1 << 4 };
+enum { OSXSAVE = 1 << 27, FP16 = 1 << 23, AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24, AMX_INT8 = 1 << 25, MORE_AMX_FP16 = 1 << 21, MORE_AVX_VNNI = 1 << 4, MORE_BF16 = 1 << 5 };
 enum { AVX_STATE = 6, AVX512_STATE = 0xe6, TILE_STATE = 3 << 17 }; /* of XCR0: SSE, AVX, masks and both halves of the vectors; configuration and data */
 enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 }; /* asm/prctl.h, which older systems lack */
 
@@ -36,7 +36,7 @@ cml_x86_features cml_x86_features_of(const cml_x86_words *w) {
   f.fp16 = w->extended_edx & FP16;
   uint32_t tile_bytes = w->palette[0] >> 16, row_bytes = w->palette[1] & 0xffff, tiles = w->palette[1] >> 16, rows = w->palette[2] & 0xffff;
   bool shape = tile_bytes >= 1024 && row_bytes >= 64 && tiles >= 8 && rows >= 16;
-  f.amx_bf16 = shape && (w->xcr0 & TILE_STATE) == TILE_STATE && w->extended_edx & AMX_TILE && w->extended_edx & AMX_BF16;
+  f.amx_bf16 = shape && (w->xcr0 & TILE_STATE) == TILE_STATE && w->extended_edx & AMX_TILE && w->extended_edx & AMX_BF16 && w->more_eax & MORE_BF16;
   f.amx_fp16 = f.amx_bf16 && w->more_eax & MORE_AMX_FP16;
   f.amx_int8 = f.amx_bf16 && w->extended_edx & AMX_INT8;
   return f;

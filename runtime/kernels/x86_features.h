@@ -18,7 +18,7 @@ typedef struct cml_x86_words {
 typedef struct cml_x86_features {
   bool avx_vnni; /* products of bytes in vectors of AVX, which are kept */
   bool fp16;     /* AVX512-FP16 with the registers of AVX-512 kept */
-  bool amx_bf16; /* AMX-TILE and AMX-BF16 with eight tiles of 16 rows x 64 bytes, kept */
+  bool amx_bf16; /* AVX512-BF16, AMX-TILE and AMX-BF16 with eight tiles of 16 rows x 64 bytes, kept */
   bool amx_fp16; /* AMX-FP16 as well */
   bool amx_int8; /* AMX-INT8 as well */
 } cml_x86_features;

@@ -369,7 +369,7 @@ static void multiply_gates(const pass *p, size_t first_gate, size_t gate_count, 
   if (p->packed->joined) columns *= gate_count, gate_count = 1;
   for (size_t i = 0; i < gate_count; i++)
     g[i] = (cml_gemm){.rows = (size_t)p->batch, .columns = columns, .depth = n, .a = h, .a_stride = n, .a_depth_stride = 1,
-                      .b = p->packed->r[p->index] + (first_gate + i) * p->packed->gate_bytes, .b_half = p->d->r->dtype == CML_F16,
+                      .b = p->packed->r[p->index] + (first_gate + i) * p->packed->gate_bytes, .b_as = p->d->r->dtype == CML_F16 ? CML_PACKED_HALVES : CML_PACKED_FLOATS,
                       .c = p->gates + (first_gate + i) * n, .c_stride = (size_t)l->gates * n, .after = {.activation = CML_UNARY_COPY}};
   cml_gemm_run(cml_kernels_get(), g, gate_count, p->pool, p->gemm, cml_pool_threads(p->pool));
 }
@@ -509,7 +509,7 @@ static void project(const pass *p, const float *x, cml_pool *pool) {
     return;
   }
   cml_gemm g = {.rows = (size_t)vectors, .columns = (size_t)width, .depth = (size_t)l->inputs, .a = x, .a_stride = (size_t)l->inputs,
-                .a_depth_stride = 1, .b = p->packed->w[p->index], .b_half = w->dtype == CML_F16, .c = p->projection,
+                .a_depth_stride = 1, .b = p->packed->w[p->index], .b_as = w->dtype == CML_F16 ? CML_PACKED_HALVES : CML_PACKED_FLOATS, .c = p->projection,
                 .c_stride = (size_t)width, .after = {.bias = p->bias, .activation = CML_UNARY_COPY}};
   cml_gemm_run(cml_kernels_get(), &g, 1, pool, p->gemm, cml_pool_threads(pool));
 }

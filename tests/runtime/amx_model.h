@@ -3,12 +3,14 @@
 #ifndef CML_AMX_MODEL_H
 #define CML_AMX_MODEL_H
 
+#include <immintrin.h>
 #include <math.h>
 #include <string.h>
 
 #include "amx_instructions.h"
 #include "f16.h"
 
+#undef ROUND_BF16
 #undef TILE_CONFIGURE
 #undef TILE_RELEASE
 #undef TILE_LOAD
@@ -26,12 +28,13 @@ typedef union model_tile {
 } model_tile;
 static _Thread_local model_tile tiles[8];
 static _Thread_local int configured;
+static _Thread_local uint8_t tile_rows_set[8];
 
 static float flushed(float x) { return fabsf(x) < 0x1p-126f ? copysignf(0, x) : x; }
 static inline float bf16(uint16_t x) { return flushed(cml_bf16_to_f32(x)); }
 
 static inline void model_multiply(int to, int a, int b, float (*value)(uint16_t)) {
-  for (int m = 0; m < 16; m++)
+  for (int m = 0; m < tile_rows_set[to]; m++)
     for (int n = 0; n < 16; n++) {
       float sums[2] = {0, 0};
       for (int k = 0; k < 16; k++)
@@ -41,7 +44,7 @@ static inline void model_multiply(int to, int a, int b, float (*value)(uint16_t)
 }
 
 static inline void model_multiply_bytes(int to, int a, int b) {
-  for (int m = 0; m < 16; m++)
+  for (int m = 0; m < tile_rows_set[to]; m++)
     for (int n = 0; n < 16; n++)
       for (int k = 0; k < 64; k++)
         tiles[to].sums[m][n] = (int32_t)((uint32_t)tiles[to].sums[m][n] + (uint32_t)(tiles[a].bytes[m][k] * (int8_t)tiles[b].bytes[k / 4][4 * n + k % 4]));
@@ -49,16 +52,26 @@ static inline void model_multiply_bytes(int to, int a, int b) {
 
 static inline void model_configure(const cml_tile_configuration *c) {
   configured = c->palette == 1;
-  for (int i = 0; i < 8; i++) configured = configured && c->row_bytes[i] == 64 && c->rows[i] == 16;
+  for (int i = 0; i < 8; i++) configured = configured && c->row_bytes[i] == 64 && c->rows[i] > 0 && c->rows[i] <= 16;
+  memcpy(tile_rows_set, c->rows, sizeof tile_rows_set);
   memset(tiles, 0, sizeof tiles);
 }
 static inline void model_load(int tile, const char *from, size_t stride) {
-  for (size_t i = 0; i < 16 && configured; i++) memcpy(tiles[tile].halves[i], from + i * stride, 64);
+  for (size_t i = 0; i < tile_rows_set[tile] && configured; i++) memcpy(tiles[tile].halves[i], from + i * stride, 64);
 }
 static inline void model_store(int tile, char *to, size_t stride) {
-  for (size_t i = 0; i < 16 && configured; i++) memcpy(to + i * stride, tiles[tile].halves[i], 64);
+  for (size_t i = 0; i < tile_rows_set[tile] && configured; i++) memcpy(to + i * stride, tiles[tile].halves[i], 64);
 }
 
+static inline __m512i model_round(__m512 low, __m512 high) {
+  float x[32];
+  uint16_t y[32];
+  _mm512_storeu_ps(x, low), _mm512_storeu_ps(x + 16, high);
+  for (int i = 0; i < 32; i++) y[i] = cml_bf16_from_f32(flushed(x[i]));
+  return _mm512_loadu_si512(y);
+}
+
+#define ROUND_BF16(low, high) model_round(low, high)
 #define TILE_CONFIGURE(c) model_configure(c)
 #define TILE_RELEASE() (configured = 0)
 #define TILE_LOAD(tile, from, stride) model_load(tile, (const char *)(from), stride)

@@ -75,8 +75,9 @@ static void test_choice(void **state) {
     const cml_kernels *k = cml_kernels_at(i);
     assert_ok(cml_kernels_use(k->name, err));
     assert_ptr_equal(cml_kernels_get(), k);
-    assert_int_equal(k->pair != NULL, k->tile_pairs != NULL);
-    assert_int_equal(k->pair != NULL, !strcmp(k->name, "amx"));
+    assert_int_equal(k->part != NULL, k->tile_parts != NULL);
+    assert_int_equal(k->part_row != NULL, k->tile_parts != NULL);
+    assert_int_equal(k->tile_parts != NULL, !strcmp(k->name, "amx"));
   }
   assert_int_equal(cml_kernels_use("amx512", &refused), CML_NOT_FOUND);
   assert_ok(cml_kernels_use(NULL, err));
@@ -91,8 +92,8 @@ static int without_permission(void) {
   cml_error refused;
   if (sigaltstack(&small, NULL) || cml_x86_permit_tiles()) return 1;
   for (size_t i = 0; cml_kernels_at(i); i++)
-    if (cml_kernels_at(i)->pair) return 2;
-  if (cml_kernels_get()->pair || cml_kernels_use("amx", &refused) != CML_NOT_FOUND) return 3;
+    if (cml_kernels_at(i)->tile_parts) return 2;
+  if (cml_kernels_get()->tile_parts || cml_kernels_use("amx", &refused) != CML_NOT_FOUND) return 3;
 #endif
   return 0;
 }
@@ -122,21 +123,21 @@ static void test_refused(void **state) {
 static cml_kernels tables[4];
 static size_t table_count;
 
-void cml_fill_pairs_model(cml_kernels *k, bool native);
+void cml_fill_parts_model(cml_kernels *k, bool native);
 void cml_fill_bytes_model(cml_kernels *k);
 
 static void fill_tables(void) {
   const cml_kernels *k, *wide = NULL;
   for (size_t i = 0; (k = cml_kernels_at(i)); i++) {
     if (k->width == 16) wide = k;
-    if (k->pair) tables[table_count++] = *k;
+    if (k->tile_parts) tables[table_count++] = *k;
   }
 #if defined(CML_HAVE_AMX_MODEL)
-  for (int native = 0; native < 2 && wide && !wide->pair; native++) {
+  for (int native = 0; native < 2 && wide && !wide->tile_parts; native++) {
     cml_kernels *m = &tables[table_count++];
     *m = *wide;
     m->name = native ? "model of AMX-FP16" : "model of AMX-BF16";
-    cml_fill_pairs_model(m, native);
+    cml_fill_parts_model(m, native);
     if (native) cml_fill_bytes_model(m);
   }
 #endif
@@ -155,81 +156,119 @@ static cml_f16 some_half(void) {
   return cml_f16_from_f32(uniform());
 }
 
-/* Every half that is a number is the sum of its two parts; one that is none stops the whole. */
-static void test_pair(void **state) {
+static float some_float(void) {
+  uint32_t r = rnd();
+  if (r % 16 == 0) return 0;
+  return ldexpf(uniform(), (int)(r >> 8) % 12 - 6);
+}
+
+/* The parts of element i of what `part` made of n, as one number; infinities are in the first parts that hold them. */
+static double whole(const uint16_t *parts, size_t count, size_t apart, bool native) {
+  if (native) return (double)cml_f16_to_f32(parts[0]);
+  double sum = 0;
+  for (size_t p = 0; p < count && isfinite(sum); p++) sum += (double)cml_bf16_to_f32(parts[p * apart]);
+  return sum;
+}
+
+/* Every number is the sum of its parts, each of which is the nearest bfloat16 to what is left; zeros follow. */
+static void test_part(void **state) {
   (void)state;
   const cml_kernels *k;
   EACH_TABLE(k) {
-    bool native = strstr(k->name, "FP16") != NULL;
-    for (uint32_t h = 0; h < 65536; h += 48) {
-      float x[2][24], before[2][24];
-      for (uint32_t i = 0; i < 48; i++) x[i / 24][i % 24] = cml_f16_to_f32((cml_f16)(h + i));
-      memcpy(before, x, sizeof x);
-      bool finite = true;
-      for (int i = 0; i < 48; i++) finite = finite && isfinite(before[i / 24][i % 24]);
-      bool done = k->pair(x[0], 2, 24, 24);
-      if (!done) {
-        assert_false(finite);
-        assert_memory_equal(x, before, sizeof x);
-        continue;
+    enum { N = 40, ROWS = 3, STRIDE = 72, APART = ROWS * STRIDE };
+    for (uint32_t round = 0; round < 65536 / (N * ROWS) + 2000; round++) {
+      const bool half = round <= 65536 / (N * ROWS);
+      const size_t count = half ? k->half_parts : 3, n = round % 5 ? N : between(0, N);
+      static cml_f16 halves[ROWS * N];
+      static float floats[ROWS * N];
+      static uint16_t parts[3 * APART];
+      for (uint32_t i = 0; i < ROWS * N; i++) {
+        uint32_t bits = round % 2 ? rnd() : rnd() & 0xff7fffffu; /* any, and mostly numbers */
+        if (!half && (bits >> 23 & 255) < 26) bits |= 26u << 23;  /* parts of smaller ones are no longer normal */
+        if (!half && round % 7 == 0) bits = i % 3 == 2 ? 0xff800000 : i % 3 ? 0x7f7fffff : 0xff7f8001;
+        memcpy(&floats[i], &bits, 4);
+        halves[i] = (cml_f16)(round * N * ROWS + i);
       }
-      for (int i = 0; i < 48 && finite; i++) {
-        uint16_t parts[2];
-        memcpy(parts, &x[i / 24][i % 24], 4);
-        bool half = parts[1] == 0 && cml_f16_to_f32(parts[0]) == before[i / 24][i % 24];
-        bool sum = cml_bf16_to_f32(parts[0]) + cml_bf16_to_f32(parts[1]) == before[i / 24][i % 24];
-        if (!half && !sum) fail_msg("%s: %a is %04x + %04x", k->name, (double)before[i / 24][i % 24], parts[0], parts[1]);
-        if (!strncmp(k->name, "model", 5)) assert_true(native ? half : sum);
-      }
+      memset(parts, 0x55, sizeof parts);
+      k->part(half, ROWS, n, half ? (const void *)halves : floats, N, parts, STRIDE, APART);
+      for (size_t r = 0; r < ROWS; r++)
+        for (size_t i = 0; i < (n + 31) / 32 * 32; i++) {
+          const double want = i >= n ? 0 : half ? (double)cml_f16_to_f32(halves[r * N + i]) : (double)floats[r * N + i];
+          const double got = whole(parts + r * STRIDE + i, count, APART, half && count == 1);
+          if (isnan(want) ? !isnan(got) : got != want) fail_msg("%s: %a is taken for %a", k->name, want, got);
+          const float first = count > 1 && isfinite(want) ? cml_bf16_to_f32(parts[r * STRIDE + i]) : 0;
+          if (count > 1 && isfinite(want) && fabs(want) < 0x1.fdp127 && fabs((double)first - want) > fabs(want) * 0x1p-8) fail_msg("%s: the first part of %a is %a", k->name, want, (double)first);
+        }
     }
   }
 }
 
-/* Tiles of every height, width and depth, in stretches, that end at unmapped pages; with all that may follow a product. `odd`: values
- * that are no numbers are strewn in. */
-static void check_tile(const cml_kernels *k, bool odd) {
-  size_t rows = between(1, CML_PAIR_ROWS), n = between(1, 32), stretches = between(1, 3), depth = rnd() % 4 ? between(0, 40) : between(100, 300);
-  size_t stride = depth + between(0, 20), gap = rows * stride, offsets[] = {gap * 2, 0, gap}, steps = stretches * depth;
-  bool c_half = rnd() % 2, with_from = rnd() % 2, with_bias = rnd() % 2, with_residual = rnd() % 2, with_f = rnd() % 4 == 0, clipped = rnd() % 2;
-  size_t c_stride = n + between(0, 3), size = c_half ? 2 : 4;
-  cml_f16 *b = at_end(1, steps * 32 * 2);
-  float *a = at_end(0, 3 * gap * 4), *from = at_end(2, rows * n * 4), *bias = at_end(3, n * 4);
-  static float values[3 * CML_PAIR_ROWS * 400];
-  char *c = at_end(4, ((rows - 1) * c_stride + n) * size), *residual = at_end(5, ((rows - 1) * c_stride + n) * size);
-  memset(c, 0x55, ((rows - 1) * c_stride + n) * size);
-  for (size_t i = 0; i < 3 * gap; i++) a[i] = cml_f16_to_f32(some_half());
-  for (size_t i = 0; i < steps * 32; i++) b[i] = some_half();
+/* n rows of 32 numbers as steps of parts. */
+static void pack_steps(const cml_kernels *k, bool half, const void *rows, size_t n, char *to) {
+  static const float zeros[32];
+  const size_t step = cml_packed_bytes(k, half ? CML_PACKED_HALF_PARTS : CML_PACKED_FLOAT_PARTS, 1, 1);
+  for (size_t i = 0; i < (n + 31) / 32 * 32; i++) k->part_row(i < n ? (const char *)rows + i * 32 * (half ? 2 : 4) : (const char *)zeros, half, i % 32, to + i / 32 * step);
+}
+
+/* Tiles of every height, width and depth, in stretches and in rows of pixels, that end at unmapped pages; with all that may follow a product.
+ * `odd`: values that are no numbers are strewn in. */
+static void check_tile(const cml_kernels *k, bool half, bool odd) {
+  const size_t lines = rnd() % 3 ? 1 : between(1, 5), in_line = between(1, lines > 1 ? 20 : 90), rows = lines * in_line, n = between(1, 32), stretches = between(1, 3);
+  const size_t depth = rnd() % 4 ? between(0, 70) : between(100, 300), whole_depth = (depth + 31) / 32 * 32, jump = lines > 1 ? between(0, 9) : 0, c_jump = lines > 1 ? between(0, 9) : 0;
+  const size_t stride = whole_depth + between(0, 20), gap = rows * stride + lines * jump, offsets[] = {gap * 2, 0, gap}, steps = stretches * depth, count = half ? k->half_parts : 3;
+  const bool c_half = rnd() % 2, with_from = rnd() % 2, with_bias = rnd() % 2, with_residual = rnd() % 2, with_f = rnd() % 4 == 0, clipped = rnd() % 2;
+  const size_t c_stride = n + between(0, 3), size = c_half ? 2 : 4, results = (rows - 1) * c_stride + (lines - 1) * c_jump + n, apart = 3 * gap;
+  const cml_packed as = half ? CML_PACKED_HALF_PARTS : CML_PACKED_FLOAT_PARTS;
+  float *b = malloc((steps * 32 + 1) * 4), *a = malloc(3 * gap * 4 + 4), *from = at_end(2, rows * n * 4), *bias = at_end(3, n * 4);
+  cml_f16 *halves = malloc((steps * 32 + 3 * gap + 1) * 2), *b_halves = halves + 3 * gap;
+  uint16_t *parts = at_end(0, apart * count * 2);
+  char *packed = at_end(1, cml_packed_bytes(k, as, stretches, depth)), *c = at_end(4, results * size), *residual = at_end(5, results * size);
+  memset(c, 0x55, results * size);
+  for (size_t i = 0; i < 3 * gap; i++) a[i] = half ? cml_f16_to_f32(halves[i] = some_half()) : some_float();
+  for (size_t i = 0; i < steps * 32; i++) b[i] = half ? cml_f16_to_f32(b_halves[i] = some_half()) : some_float();
   for (size_t i = 0; i < rows * n; i++) from[i] = uniform();
   for (size_t i = 0; i < n; i++) bias[i] = uniform();
-  for (size_t i = 0; i < (rows - 1) * c_stride + n; i++) {
+  for (size_t i = 0; i < results; i++) {
     if (c_half) ((cml_f16 *)(void *)residual)[i] = cml_f16_from_f32(uniform());
     else ((float *)(void *)residual)[i] = uniform();
   }
   static const cml_f16 none[] = {0x7c00, 0xfc00, 0x7e00};
-  if (odd && steps) b[rnd() % (steps * 32)] = none[rnd() % 3], b[rnd() % (steps * 32)] = none[rnd() % 3];
-  if (odd && gap && strstr(k->name, "FP16")) a[rnd() % (3 * gap)] = INFINITY; /* the others leave such rows to floats */
-  memcpy(values, a, 3 * gap * 4);
-  if (!k->pair(a, 3, gap, gap)) return;
+  for (int i = 0; i < 3 && odd && steps && gap; i++) {
+    const size_t at = rnd() % (i < 2 ? steps * 32 : 3 * gap);
+    const cml_f16 x = none[rnd() % 3];
+    if (i < 2) b_halves[at] = x, b[at] = cml_f16_to_f32(x);
+    else halves[at] = x, a[at] = cml_f16_to_f32(x);
+  }
+  k->part(half, 1, 3 * gap / 32 * 32, half ? (const void *)halves : a, 0, parts, 0, apart);
+  if (3 * gap % 32) { /* nothing is written behind the last */
+    static uint16_t rest[3 * 32];
+    k->part(half, 1, 3 * gap % 32, half ? (const void *)(halves + 3 * gap / 32 * 32) : a + 3 * gap / 32 * 32, 0, rest, 0, 32);
+    for (size_t p = 0; p < count; p++) memcpy(parts + p * apart + 3 * gap / 32 * 32, rest + p * 32, 3 * gap % 32 * 2);
+  }
+  for (size_t s = 0; s < stretches; s++)
+    pack_steps(k, half, half ? (const void *)(b_halves + s * depth * 32) : b + s * depth * 32, depth, packed + cml_packed_bytes(k, as, s, depth));
   float low = clipped ? -1.5f : -INFINITY, high = clipped ? 2.5f : INFINITY;
-  const cml_tile t = {.rows = rows, .columns = n, .stretches = stretches, .depth = depth, .offsets = stretches > 1 ? offsets : NULL, .a = a, .a_stride = stride,
-                      .b = b, .b_half = true, .ask = rnd() % 2 ? (const char *)b : NULL, .ask_step = 64, .from = with_from ? from : NULL,
-                      .from_stride = n, .bias = with_bias ? bias : NULL, .residual = with_residual ? residual : NULL, .residual_stride = c_stride,
+  const cml_tile t = {.rows = rows, .columns = n, .stretches = stretches, .depth = depth, .offsets = stretches > 1 ? offsets : NULL, .parts = parts, .parts_apart = apart, .a_stride = stride,
+                      .split = lines > 1 ? in_line : 0, .a_jump = jump, .c_jump = c_jump, .b = packed, .b_half = half, .ask = rnd() % 2 ? packed : NULL, .ask_step = 64,
+                      .from = with_from && lines == 1 ? from : NULL, .from_stride = n, .bias = with_bias ? bias : NULL, .residual = with_residual ? residual : NULL, .residual_stride = c_stride,
                       .low = low, .high = high, .unary_rows = with_f ? k->unary_rows : NULL, .f = CML_UNARY_SQUARE, .c = c, .c_stride = c_stride, .c_half = c_half};
-  k->tile_pairs(&t);
+  k->tile_parts(&t);
   for (size_t r = 0; r < rows; r++)
     for (size_t j = 0; j < n; j++) {
-      double want = with_from ? (double)from[r * n + j] : 0, size_of = fabs(want);
+      const size_t line = r / in_line, to = r * c_stride + line * c_jump + j;
+      double want = t.from ? (double)from[r * n + j] : 0, size_of = fabs(want);
       for (size_t s = 0; s < stretches; s++)
         for (size_t d = 0; d < depth; d++) {
-          double p = (double)values[(stretches > 1 ? offsets[s] : 0) + r * stride + d] * (double)cml_f16_to_f32(b[(s * depth + d) * 32 + j]);
+          double p = (double)a[(stretches > 1 ? offsets[s] : 0) + r * stride + line * jump + d] * (double)b[(s * depth + d) * 32 + j];
           want += p, size_of += fabs(p);
         }
       if (with_bias) want += (double)bias[j];
-      if (with_residual) want += c_half ? (double)cml_f16_to_f32(((cml_f16 *)(void *)residual)[r * c_stride + j]) : (double)((float *)(void *)residual)[r * c_stride + j];
-      double error = 0x1p-24 * (20 + (double)steps / 8) * (size_of + 4); /* float32's, of a step's sums and of theirs */
+      if (with_residual) want += c_half ? (double)cml_f16_to_f32(((cml_f16 *)(void *)residual)[to]) : (double)((float *)(void *)residual)[to];
+      /* float32's, of a step's sums and of theirs; of halves the products of last parts are left out */
+      double error = 0x1p-24 * (20 + (double)steps / 8) * (size_of + 4) + (half && count > 1 ? 0x1p-16 * size_of : 0);
       if (clipped && !isnan(want)) want = fmin(fmax(want, -1.5), 2.5);
       if (with_f) error *= 2 * fabs(want) + 1, want *= want;
-      double got = c_half ? (double)cml_f16_to_f32(((cml_f16 *)(void *)c)[r * c_stride + j]) : (double)((float *)(void *)c)[r * c_stride + j];
+      double got = c_half ? (double)cml_f16_to_f32(((cml_f16 *)(void *)c)[to]) : (double)((float *)(void *)c)[to];
       if (isnan(want)) {
         if (!clipped && !isnan(got)) fail_msg("%s: %g for NaN", k->name, got);
         continue;
@@ -238,40 +277,48 @@ static void check_tile(const cml_kernels *k, bool odd) {
       if (c_half) error += fabs(want) * 0x1.01p-11 + 0x1p-25;
       if (got == want || fabs(got - want) <= error) continue;
       if (c_half && isinf(got) && fabs(want) > 65400) continue;
-      fail_msg("%s: %zu x %zu x %zu * %zu, row %zu column %zu: %a, should be %a", k->name, rows, n, stretches, depth, r, j, got, want);
+      fail_msg("%s: %s, %zu x %zu (%zu lines) x %zu * %zu, row %zu column %zu: %a, should be %a", k->name, half ? "halves" : "floats", rows, n, lines, stretches, depth, r, j, got, want);
     }
+  free(a), free(b), free(halves);
 }
 
 static void test_tile(void **state) {
   (void)state;
   const cml_kernels *k;
   EACH_TABLE(k) {
-    for (int round = 0; round < 150; round++) check_tile(k, round % 5 == 4);
+    const int rounds = strncmp(k->name, "model", 5) ? 300 : 60; /* which take a hundred times as long */
+    for (int round = 0; round < rounds; round++) check_tile(k, round % 2, round % 10 > 7);
   }
 }
 
-/* Products of two halves are exact, the smallest and the largest. */
+/* Products of two halves: without matrix units for halves all but those of their last parts. */
 static void test_exact(void **state) {
   (void)state;
   const cml_kernels *k;
   EACH_TABLE(k) {
     for (int round = 0; round < 40; round++) {
-      float a[32], x[32], c[32][32];
-      cml_f16 b[32];
+      float c[32][32];
+      cml_f16 a[32], b[32];
+      static uint16_t parts[3 * 32 * 32];
+      static _Alignas(64) char packed[3 * 2048];
       for (int i = 0; i < 32; i++) {
         do b[i] = (cml_f16)rnd();
         while (!isfinite(cml_f16_to_f32(b[i])));
-        do x[i] = cml_f16_to_f32((cml_f16)rnd());
-        while (!isfinite(x[i]));
+        do a[i] = (cml_f16)rnd();
+        while (!isfinite(cml_f16_to_f32(a[i])));
       }
-      if (!round) x[0] = 65504, b[0] = 0x7bff, x[1] = 0x1p-24f, b[1] = 0x8001;
-      memcpy(a, x, sizeof a);
-      assert_true(k->pair(a, 32, 1, 1));
-      k->tile_pairs(&(cml_tile){.rows = 32, .columns = 32, .stretches = 1, .depth = 1, .a = a, .a_stride = 1, .b = b, .b_half = true, .low = -INFINITY,
-                                .high = INFINITY, .c = c, .c_stride = 32});
+      if (!round) a[0] = 0x7bff, b[0] = 0x7bff, a[1] = 0x0001, b[1] = 0x8001;
+      k->part(true, 32, 1, a, 1, parts, 32, 32 * 32);
+      pack_steps(k, true, b, 1, packed);
+      k->tile_parts(&(cml_tile){.rows = 32, .columns = 32, .stretches = 1, .depth = 1, .parts = parts, .parts_apart = 32 * 32, .a_stride = 32, .b = packed, .b_half = true,
+                                .low = -INFINITY, .high = INFINITY, .c = c[0], .c_stride = 32});
       for (int i = 0; i < 32; i++)
-        for (int j = 0; j < 32; j++)
-          if (c[i][j] != x[i] * cml_f16_to_f32(b[j])) fail_msg("%s: %a times %04x is %a", k->name, (double)x[i], b[j], (double)c[i][j]);
+        for (int j = 0; j < 32; j++) {
+          const float x = cml_f16_to_f32(a[i]), y = cml_f16_to_f32(b[j]);
+          float left_out = 0;
+          if (k->half_parts > 1) left_out = (x - cml_bf16_to_f32(cml_bf16_from_f32(x))) * (y - cml_bf16_to_f32(cml_bf16_from_f32(y)));
+          if (c[i][j] != x * y - left_out) fail_msg("%s: %a times %04x is %a", k->name, (double)x, b[j], (double)c[i][j]);
+        }
     }
   }
 }
@@ -281,7 +328,7 @@ static void test_exact(void **state) {
 static void test_bytes(void **state) {
   (void)state;
   const cml_kernels *k, *plain = NULL;
-  for (size_t i = 0; cml_kernels_at(i) && !cml_kernels_at(i)->pair; i++) plain = cml_kernels_at(i);
+  for (size_t i = 0; cml_kernels_at(i) && !cml_kernels_at(i)->tile_parts; i++) plain = cml_kernels_at(i);
   EACH_TABLE(k) {
     if (k->integer_tile == plain->integer_tile || k->integer_columns != plain->integer_columns) continue;
     for (int round = 0; round < 300; round++) {
@@ -320,74 +367,90 @@ static void test_bytes(void **state) {
 
 /* ---- driven ---- */
 
-/* A product through the blocks, against the same table without its matrix unit: sums of the same products in another order. */
+/* Results against the same table's without its matrix unit: sums of the same products in another order, and halves' last parts. Numbers are below 1 in size. */
+static void agree(const cml_kernels *k, const char *what, size_t number, bool half, size_t depth, size_t n, const void *got, const void *want) {
+  for (size_t i = 0; i < n; i++) {
+    const float x = half ? cml_f16_to_f32(((const cml_f16 *)got)[i]) : ((const float *)got)[i], y = half ? cml_f16_to_f32(((const cml_f16 *)want)[i]) : ((const float *)want)[i];
+    const float error = (half ? 0x1p-10f * fabsf(y) + 1e-4f : 0x1p-20f * fabsf(y)) + 0x1p-24f * (float)depth;
+    if (!(isnan(x) && isnan(y)) && x != y && !(fabsf(x - y) <= error)) fail_msg("%s: %s %zu of %s, %zu: %a, not %a", k->name, what, number, half ? "halves" : "floats", i, (double)x, (double)y);
+  }
+}
+
+/* n numbers of either type; with room for results. */
+static void *some_numbers(bool half, size_t n) {
+  void *x = malloc(n * 4 + 4);
+  for (size_t i = 0; i < n; i++) {
+    if (half) ((cml_f16 *)x)[i] = cml_f16_from_f32(uniform());
+    else ((float *)x)[i] = uniform();
+  }
+  return x;
+}
+
+static void *lines_of(size_t bytes) { return aligned_alloc(64, (bytes + 127) & ~(size_t)63); }
+
+/* A product through the blocks, its first matrix as it lies and turned. */
 static void test_product(void **state) {
   (void)state;
   const cml_kernels *k;
   EACH_TABLE(k) {
-    static const size_t shapes[][3] = {{32, 33, 300}, {70, 64, 16}, {229, 40, 517}, {31, 64, 64}};
-    for (size_t s = 0; s < 4; s++) {
-      size_t rows = shapes[s][0], columns = shapes[s][1], depth = shapes[s][2], bytes = cml_pack_bytes(k, depth, columns, true);
-      bool odd = s == 1;
-      cml_f16 *a = malloc(rows * depth * 2), *b = malloc(depth * columns * 2), *c = malloc(rows * columns * 2), *want = malloc(rows * columns * 2);
-      void *packed = aligned_alloc(64, (bytes + 63) & ~(size_t)63), *scratch = aligned_alloc(64, (cml_gemm_scratch(k) + 63) & ~(size_t)63);
-      for (size_t i = 0; i < rows * depth; i++) a[i] = cml_f16_from_f32(uniform());
-      for (size_t i = 0; i < depth * columns; i++) b[i] = cml_f16_from_f32(uniform());
-      if (odd) a[rows * depth / 2] = 0x7c00;
-      cml_pack_panels(k, packed, true, b, true, depth, columns, columns, 1, 0, cml_panel_count(k, columns));
-      cml_gemm g = {.rows = rows, .columns = columns, .depth = depth, .a = a, .a_stride = depth, .a_depth_stride = 1, .a_half = true, .b = packed,
-                    .b_half = true, .c = c, .c_stride = columns, .c_half = true, .after = {.activation = CML_UNARY_RELU}};
+    static const size_t shapes[][3] = {{32, 33, 300}, {70, 64, 16}, {229, 40, 517}, {31, 64, 64}, {300, 70, 2000}};
+    for (size_t s = 0; s < 20; s++) {
+      const size_t rows = shapes[s % 5][0], columns = shapes[s % 5][1], depth = shapes[s % 5][2];
+      const bool odd = s % 5 == 1, half = s / 5 % 2, turned = s >= 10;
+      const cml_packed as = half ? CML_PACKED_HALF_PARTS : CML_PACKED_FLOAT_PARTS;
+      void *a = some_numbers(half, rows * depth), *b = some_numbers(half, depth * columns), *c = malloc(rows * columns * 4), *want = malloc(rows * columns * 4);
+      void *packed = lines_of(cml_pack_bytes(k, depth, columns, as)), *plainly = lines_of(cml_pack_bytes(k, depth, columns, CML_PACKED_FLOATS)), *scratch = lines_of(cml_gemm_scratch(k));
+      if (odd && half) ((cml_f16 *)a)[rows * depth / 2] = 0x7c00;
+      if (odd && !half) ((float *)a)[rows * depth / 2] = INFINITY;
+      cml_pack_panels(k, packed, as, b, half, depth, columns, columns, 1, 0, cml_panel_count(k, columns));
+      cml_pack_panels(k, plainly, CML_PACKED_FLOATS, b, half, depth, columns, columns, 1, 0, cml_panel_count(k, columns));
+      cml_gemm g = {.rows = rows, .columns = columns, .depth = depth, .a = a, .a_stride = turned ? 1 : depth, .a_depth_stride = turned ? rows : 1, .a_half = half, .b = packed,
+                    .b_as = as, .c = c, .c_stride = columns, .c_half = half, .after = {.activation = CML_UNARY_RELU}};
       cml_gemm_run(k, &g, 1, NULL, scratch, 1);
-      cml_kernels plain = *k;
-      plain.pair = NULL, plain.tile_pairs = NULL;
-      g.c = want;
-      cml_gemm_run(&plain, &g, 1, NULL, scratch, 1);
-      for (size_t i = 0; i < rows * columns; i++) {
-        float x = cml_f16_to_f32(c[i]), y = cml_f16_to_f32(want[i]);
-        if (!(isnan(x) && isnan(y)) && x != y && !(fabsf(x - y) <= 0x1p-10f * fabsf(y) + 1e-4f)) fail_msg("%s: product %zu, %zu: %a, not %a", k->name, s, i, (double)x, (double)y);
-      }
-      free(a), free(b), free(c), free(want), free(packed), free(scratch);
+      g.c = want, g.b = plainly, g.b_as = CML_PACKED_FLOATS;
+      cml_gemm_run(k, &g, 1, NULL, scratch, 1);
+      agree(k, "product", s, half, depth, rows * columns, c, want);
+      free(a), free(b), free(c), free(want), free(packed), free(plainly), free(scratch);
     }
   }
 }
 
-/* Convolutions likewise: single pixels, taps side by side, dilated ones, strides, groups, channels first. */
+/* Convolutions likewise: single pixels, taps side by side, dilated ones, strides, groups, channels first, volumes. */
 static void test_convolution(void **state) {
   (void)state;
   const cml_kernels *k;
-  static const struct { int64_t size, kernel, stride, dilation, pad; size_t channels, outputs, groups; bool last; } cases[] = {
-      {12, 1, 1, 1, 0, 40, 48, 1, true}, {40, 3, 1, 1, 1, 3, 33, 1, true}, {40, 3, 1, 2, 2, 16, 20, 1, true},
-      {70, 5, 2, 1, 2, 6, 40, 2, true},  {36, 3, 1, 1, 1, 17, 8, 1, false}};
+  static const struct { int64_t deep, size, kernel, stride, dilation, pad; size_t channels, outputs, groups; bool last; } cases[] = {
+      {1, 12, 1, 1, 1, 0, 70, 70, 1, true}, {1, 40, 3, 1, 1, 1, 22, 65, 1, true}, {1, 40, 3, 1, 2, 2, 24, 64, 1, true}, {1, 70, 5, 2, 1, 2, 56, 140, 2, true},
+      {1, 36, 3, 1, 1, 1, 22, 80, 1, false}, {1, 40, 1, 2, 1, 0, 64, 64, 1, true}, {1, 60, 3, 1, 20, 20, 32, 64, 1, true}, {4, 12, 3, 1, 1, 1, 32, 64, 1, true}};
   EACH_TABLE(k) {
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-      int64_t out = (cases[i].size + 2 * cases[i].pad - cases[i].dilation * (cases[i].kernel - 1) - 1) / cases[i].stride + 1, n = cases[i].kernel;
-      cml_conv v = {.batch = 1, .channels = cases[i].channels, .outputs = cases[i].outputs, .groups = cases[i].groups, .in = {1, 9, cases[i].size},
-                    .out = {1, (9 + 2 * cases[i].pad - cases[i].dilation * (n - 1) - 1) / cases[i].stride + 1, out}, .kernel = {1, n, n},
-                    .stride = {1, cases[i].stride, cases[i].stride}, .dilation = {1, cases[i].dilation, cases[i].dilation},
-                    .offset = {0, -cases[i].pad, -cases[i].pad}, .in_last = cases[i].last, .out_last = cases[i].last, .in_half = true, .out_half = true};
+    for (size_t i = 0; i < 2 * sizeof cases / sizeof *cases; i++) {
+      const size_t at = i / 2;
+      const bool half = i % 2;
+      int64_t out = (cases[at].size + 2 * cases[at].pad - cases[at].dilation * (cases[at].kernel - 1) - 1) / cases[at].stride + 1, n = cases[at].kernel, high = 30, deep = cases[at].deep;
+      cml_conv v = {.batch = 1, .channels = cases[at].channels, .outputs = cases[at].outputs, .groups = cases[at].groups, .in = {deep, high, cases[at].size},
+                    .out = {deep, (high + 2 * cases[at].pad - cases[at].dilation * (n - 1) - 1) / cases[at].stride + 1, out}, .kernel = {deep > 1 ? n : 1, n, n},
+                    .stride = {1, cases[at].stride, cases[at].stride}, .dilation = {1, cases[at].dilation, cases[at].dilation},
+                    .offset = {deep > 1 ? -cases[at].pad : 0, -cases[at].pad, -cases[at].pad}, .in_last = cases[at].last, .out_last = cases[at].last, .in_half = half, .out_half = half};
       cml_conv_place_all(&v);
-      size_t in_count = (size_t)(9 * cases[i].size) * v.channels, out_count = (size_t)(v.out[1] * out) * v.outputs, group_channels = v.channels / v.groups;
-      size_t w_count = (size_t)(n * n) * v.outputs * group_channels;
-      cml_f16 *x = malloc(in_count * 2), *w = malloc(w_count * 2), *y = malloc(out_count * 2), *want = malloc(out_count * 2);
-      for (size_t j = 0; j < in_count; j++) x[j] = cml_f16_from_f32(uniform());
-      for (size_t j = 0; j < w_count; j++) w[j] = cml_f16_from_f32(uniform());
-      const cml_conv_source from = {.data = w, .half = true, .group_stride = (int64_t)(v.outputs / v.groups * group_channels) * n * n,
-                                    .output_stride = (int64_t)group_channels * n * n, .channel_stride = n * n, .tap_stride = {n * n, n, 1}};
-      void *packed = aligned_alloc(64, (cml_conv_packed_bytes(k, &v, true) + 127) & ~(size_t)63);
-      void *scratch = aligned_alloc(64, (cml_conv_scratch(k, &v) + cml_conv_shared(k, &v, 1) + 127) & ~(size_t)63);
-      cml_conv_pack(k, &v, &from, true, packed, NULL);
-      cml_conv_call call = {.k = k, .v = &v, .weights = {packed, true}, .after = {.activation = CML_UNARY_COPY}, .x = x, .y = y, .scratch = scratch, .slots = 1};
+      const cml_packed as = half ? CML_PACKED_HALF_PARTS : CML_PACKED_FLOAT_PARTS;
+      assert_true(cml_conv_suits_parts(k, &v));
+      assert_int_equal(cml_conv_pack_as(k, &v, half), as);
+      size_t in_count = (size_t)(deep * high * cases[at].size) * v.channels, out_count = (size_t)(deep * v.out[1] * out) * v.outputs, group_channels = v.channels / v.groups;
+      const int64_t taps = (int64_t)cml_conv_taps(&v);
+      void *x = some_numbers(half, in_count), *w = some_numbers(half, (size_t)taps * v.outputs * group_channels), *y = malloc(out_count * 4), *want = malloc(out_count * 4);
+      const cml_conv_source from = {.data = w, .half = half, .group_stride = (int64_t)(v.outputs / v.groups * group_channels) * taps,
+                                    .output_stride = (int64_t)group_channels * taps, .channel_stride = taps, .tap_stride = {n * n, n, 1}};
+      void *packed = lines_of(cml_conv_packed_bytes(k, &v, as)), *plainly = lines_of(cml_conv_packed_bytes(k, &v, CML_PACKED_FLOATS));
+      void *scratch = lines_of(cml_conv_scratch(k, &v) + cml_conv_shared(k, &v, 1));
+      cml_conv_pack(k, &v, &from, as, packed, NULL);
+      cml_conv_pack(k, &v, &from, CML_PACKED_FLOATS, plainly, NULL);
+      cml_conv_call call = {.k = k, .v = &v, .weights = {packed, as}, .after = {.activation = CML_UNARY_COPY}, .x = x, .y = y, .scratch = scratch, .slots = 1};
       cml_conv_run(&call);
-      cml_kernels plain = *k;
-      plain.pair = NULL, plain.tile_pairs = NULL;
-      call.k = &plain;
+      call.weights = (cml_conv_weights){plainly, CML_PACKED_FLOATS};
       call.y = want;
       cml_conv_run(&call);
-      for (size_t j = 0; j < out_count; j++) {
-        float p = cml_f16_to_f32(y[j]), q = cml_f16_to_f32(want[j]);
-        if (!(fabsf(p - q) <= 0x1p-10f * fabsf(q) + 1e-4f)) fail_msg("%s: convolution %zu, %zu: %a, not %a", k->name, i, j, (double)p, (double)q);
-      }
-      free(x), free(w), free(y), free(want), free(packed), free(scratch);
+      agree(k, "convolution", at, half, (size_t)taps * group_channels, out_count, y, want);
+      free(x), free(w), free(y), free(want), free(packed), free(plainly), free(scratch);
     }
   }
 }
@@ -398,32 +461,29 @@ static void test_conv_pair(void **state) {
   const cml_kernels *k;
   enum { SIDE = 33, DEPTH = 24, CHANNELS = 80 };
   EACH_TABLE(k) {
-    cml_conv placed = {.batch = 1, .channels = CHANNELS, .outputs = CHANNELS, .groups = CHANNELS, .in = {1, SIDE, SIDE}, .out = {1, SIDE, SIDE}, .kernel = {1, 3, 3},
-                        .stride = {1, 1, 1}, .dilation = {1, 1, 1}, .offset = {0, -1, -1}, .in_last = true, .out_last = true, .in_half = true, .out_half = true};
-    cml_conv_place_all(&placed);
-    assert_true(cml_conv_pair_fits(k, &placed));
-    static cml_f16 x[SIDE * SIDE * DEPTH], first[CHANNELS * DEPTH], second[CHANNELS * 9], y[SIDE * SIDE * CHANNELS], want[SIDE * SIDE * CHANNELS];
-    for (size_t i = 0; i < sizeof x / sizeof *x; i++) x[i] = cml_f16_from_f32(uniform());
-    for (size_t i = 0; i < sizeof first / sizeof *first; i++) first[i] = cml_f16_from_f32(uniform());
-    for (size_t i = 0; i < sizeof second / sizeof *second; i++) second[i] = cml_f16_from_f32(uniform());
-    const cml_conv_source from = {.data = second, .half = true, .group_stride = 9, .output_stride = 9, .channel_stride = 9, .tap_stride = {9, 3, 1}};
-    void *packed = aligned_alloc(64, (cml_conv_packed_bytes(k, &placed, false) + 127) & ~(size_t)63);
-    void *panels = aligned_alloc(64, (cml_pack_bytes(k, DEPTH, CHANNELS, true) + 127) & ~(size_t)63);
-    void *scratch = aligned_alloc(64, (cml_conv_pair_scratch(k, &placed, 1) + 127) & ~(size_t)63);
-    cml_conv_pack(k, &placed, &from, false, packed, NULL);
-    cml_pack_panels(k, panels, true, first, true, DEPTH, CHANNELS, 1, DEPTH, 0, cml_panel_count(k, CHANNELS));
-    cml_conv_pair pair = {.second = {.k = k, .v = &placed, .weights = {packed, false}, .after = {.activation = CML_UNARY_COPY}, .x = x, .y = y, .scratch = scratch, .slots = 1},
-                          .depth = DEPTH, .packed = panels, .half = true, .before = {.activation = CML_UNARY_RELU}};
-    cml_conv_pair_run(&pair);
-    cml_kernels plain = *k;
-    plain.pair = NULL, plain.tile_pairs = NULL;
-    pair.second.k = &plain, pair.second.y = want;
-    cml_conv_pair_run(&pair);
-    for (size_t i = 0; i < sizeof y / sizeof *y; i++) {
-      float p = cml_f16_to_f32(y[i]), q = cml_f16_to_f32(want[i]);
-      if (!(fabsf(p - q) <= 0x1p-10f * fabsf(q) + 1e-4f)) fail_msg("%s: pair, %zu: %a, not %a", k->name, i, (double)p, (double)q);
+    for (int half = 0; half < 2; half++) {
+      cml_conv placed = {.batch = 1, .channels = CHANNELS, .outputs = CHANNELS, .groups = CHANNELS, .in = {1, SIDE, SIDE}, .out = {1, SIDE, SIDE}, .kernel = {1, 3, 3},
+                         .stride = {1, 1, 1}, .dilation = {1, 1, 1}, .offset = {0, -1, -1}, .in_last = true, .out_last = true, .in_half = half, .out_half = half};
+      cml_conv_place_all(&placed);
+      assert_true(cml_conv_pair_fits(k, &placed));
+      const cml_packed as = half ? CML_PACKED_HALF_PARTS : CML_PACKED_FLOAT_PARTS;
+      const size_t results = SIDE * SIDE * CHANNELS;
+      void *x = some_numbers(half, SIDE * SIDE * DEPTH), *first = some_numbers(half, CHANNELS * DEPTH), *second = some_numbers(half, CHANNELS * 9), *y = malloc(results * 4), *want = malloc(results * 4);
+      const cml_conv_source from = {.data = second, .half = half, .group_stride = 9, .output_stride = 9, .channel_stride = 9, .tap_stride = {9, 3, 1}};
+      void *packed = lines_of(cml_conv_packed_bytes(k, &placed, CML_PACKED_FLOATS)), *panels = lines_of(cml_pack_bytes(k, DEPTH, CHANNELS, as));
+      void *plainly = lines_of(cml_pack_bytes(k, DEPTH, CHANNELS, CML_PACKED_FLOATS));
+      void *scratch = lines_of(cml_conv_pair_scratch(k, &placed, 1));
+      cml_conv_pack(k, &placed, &from, CML_PACKED_FLOATS, packed, NULL);
+      cml_conv_pair pair = {.second = {.k = k, .v = &placed, .weights = {packed, CML_PACKED_FLOATS}, .after = {.activation = CML_UNARY_COPY}, .x = x, .y = y, .scratch = scratch, .slots = 1},
+                            .depth = DEPTH, .packed = panels, .as = as, .before = {.activation = CML_UNARY_RELU}};
+      cml_pack_panels(k, panels, as, first, half, DEPTH, CHANNELS, 1, DEPTH, 0, cml_panel_count(k, CHANNELS));
+      cml_conv_pair_run(&pair);
+      pair.as = CML_PACKED_FLOATS, pair.packed = plainly, pair.second.y = want;
+      cml_pack_panels(k, plainly, pair.as, first, half, DEPTH, CHANNELS, 1, DEPTH, 0, cml_panel_count(k, CHANNELS));
+      cml_conv_pair_run(&pair);
+      agree(k, "pair", 0, half, 9 * DEPTH, results, y, want);
+      free(x), free(first), free(second), free(y), free(want), free(packed), free(panels), free(plainly), free(scratch);
     }
-    free(packed), free(panels), free(scratch);
   }
 }
 
@@ -433,7 +493,7 @@ int main(int argc, char **argv) {
   fill_tables();
   for (size_t i = 0; i < table_count; i++) printf("# %s\n", tables[i].name);
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_features), cmocka_unit_test(test_choice), cmocka_unit_test(test_refused), cmocka_unit_test(test_pair), cmocka_unit_test(test_exact), cmocka_unit_test(test_tile), cmocka_unit_test(test_bytes),
+      cmocka_unit_test(test_features), cmocka_unit_test(test_choice), cmocka_unit_test(test_refused), cmocka_unit_test(test_part), cmocka_unit_test(test_exact), cmocka_unit_test(test_tile), cmocka_unit_test(test_bytes),
       cmocka_unit_test(test_product), cmocka_unit_test(test_convolution), cmocka_unit_test(test_conv_pair),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
