@@ -274,7 +274,8 @@ static size_t parts_row(const cml_gemm *g) { return (up(g->depth, CML_PART_DEPTH
 static void stage_parts(const cml_kernels *k, const cml_gemm *g, size_t r0, size_t rows, uint16_t *to, size_t stride) {
   const size_t size = g->a_half ? 2 : 4, apart = rows * stride;
   const char *a = (const char *)g->a + r0 * g->a_stride * size;
-  if (g->a_depth_stride == 1) {
+  const bool half = cml_packed_half(g->b_as);
+  if (g->a_depth_stride == 1 && g->a_half == half) {
     k->part(g->a_half, rows, g->depth, a, g->a_stride, to, stride, apart);
     return;
   }
@@ -284,8 +285,8 @@ static void stage_parts(const cml_kernels *k, const cml_gemm *g, size_t r0, size
     for (size_t d = 0, n; m = least(rows - r, LINES), d < g->depth; d += n) {
       n = least(g->depth - d, DEPTH_BLOCK);
       cml_gemm_stage(k, a + (r * g->a_stride + d * g->a_depth_stride) * size, g->a_half, g->a_stride, g->a_depth_stride, m, n, lines, n);
-      if (g->a_half) k->f32_to_f16(lines, halves, m * n);
-      k->part(g->a_half, m, n, g->a_half ? (const void *)halves : lines, n, to + r * stride + d, stride, apart);
+      if (half) k->f32_to_f16(lines, halves, m * n);
+      k->part(half, m, n, half ? (const void *)halves : lines, n, to + r * stride + d, stride, apart);
     }
 }
 

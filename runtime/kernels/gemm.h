@@ -21,7 +21,7 @@ typedef struct cml_epilogue {
 
 typedef struct cml_gemm {
   size_t rows, columns, depth;
-  const void *a;        /* (r, k) at a[r * a_stride + k * a_depth_stride] */
+  const void *a;        /* (r, k) at a[r * a_stride + k * a_depth_stride]; halves' values where b is in parts of such */
   size_t a_stride, a_depth_stride;
   bool a_half;
   const void *b;        /* packed */
