@@ -31,41 +31,53 @@ typedef struct transpose_job {
   const cml_kernels *k;
   const char *x;
   char *y;
-  size_t rows, columns, size, blocks; /* y[c][r] = x[r][c] in each image; blocks of rows in an image */
+  size_t rows, columns, size;                    /* y[c][r] = x[r][c] in each image */
+  size_t task_rows, task_columns, across, tasks; /* of an image, `across` of them side by side */
 } transpose_job;
 
-enum { BLOCK_ROWS = 64 };
+enum { BLOCK_ROWS = 64, TASK_BYTES = 64 << 10 };
+
+static void transpose_block(const transpose_job *j, size_t image, size_t r0, size_t rows, size_t c0, size_t columns) {
+  const char *x = j->x + ((image * j->rows + r0) * j->columns + c0) * j->size;
+  char *y = j->y + ((image * j->columns + c0) * j->rows + r0) * j->size;
+  if (j->size == 4) {
+    j->k->transpose(rows, columns, (const float *)(const void *)x, j->columns, (float *)(void *)y, j->rows);
+  } else if (j->size == 2) {
+    j->k->transpose_16(rows, columns, (const uint16_t *)(const void *)x, j->columns, (uint16_t *)(void *)y, j->rows);
+  } else if (j->size == 1) {
+    j->k->transpose_8(rows, columns, (const uint8_t *)x, j->columns, (uint8_t *)y, j->rows);
+  } else {
+    for (size_t c = 0; c < columns; c++)
+      for (size_t r = 0; r < rows; r++) memcpy(y + (c * j->rows + r) * j->size, x + (r * j->columns + c) * j->size, j->size);
+  }
+}
 
 static void transpose_blocks(void *context, size_t begin, size_t end) {
   const transpose_job *j = context;
   for (size_t i = begin; i < end; i++) {
-    size_t image = i / j->blocks, r0 = i % j->blocks * BLOCK_ROWS, n = j->rows - r0 < BLOCK_ROWS ? j->rows - r0 : BLOCK_ROWS;
-    const char *x = j->x + (image * j->rows + r0) * j->columns * j->size;
-    char *y = j->y + (image * j->rows * j->columns + r0) * j->size;
-    if (j->size == 4) {
-      j->k->transpose(n, j->columns, (const float *)(const void *)x, j->columns, (float *)(void *)y, j->rows);
-    } else if (j->size == 2) {
-      j->k->transpose_16(n, j->columns, (const uint16_t *)(const void *)x, j->columns, (uint16_t *)(void *)y, j->rows);
-    } else if (j->size == 1) {
-      j->k->transpose_8(n, j->columns, (const uint8_t *)x, j->columns, (uint8_t *)y, j->rows);
-    } else {
-      for (size_t c = 0; c < j->columns; c++)
-        for (size_t r = 0; r < n; r++) memcpy(y + (c * j->rows + r) * j->size, x + (r * j->columns + c) * j->size, j->size);
-    }
+    const size_t image = i / j->tasks, at = i % j->tasks, r0 = at / j->across * j->task_rows, c0 = at % j->across * j->task_columns;
+    const size_t end_row = j->rows - r0 < j->task_rows ? j->rows : r0 + j->task_rows, columns = j->columns - c0 < j->task_columns ? j->columns - c0 : j->task_columns;
+    for (size_t r = r0; r < end_row; r += BLOCK_ROWS) transpose_block(j, image, r, end_row - r < BLOCK_ROWS ? end_row - r : BLOCK_ROWS, c0, columns);
   }
 }
 
 static cml_status run_layout(cml_call *c, cml_error *err) {
-  (void)err;
   const cml_tensor *x = cml_arg(c, 0);
   bool to_last = !strcmp(c->op->name, "cml_to_last");
   size_t channels = (size_t)x->dims[to_last ? 1 : x->rank - 1], images = (size_t)x->dims[0], count = (size_t)cml_tensor_count(x);
   if (!count) return CML_OK;
   size_t plane = count / channels / images, size = cml_dtype_bits(x->dtype) / 8;
+  if (!size) return cml_call_fail(c, err, "elements of less than a byte have no layout");
   if (plane == 1 || channels == 1) return memcpy(c->outs[0]->data, x->data, count * size), CML_OK;
-  transpose_job j = {cml_kernels_get(), x->data, c->outs[0]->data, to_last ? channels : plane, to_last ? plane : channels, size, 0};
-  j.blocks = (j.rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
-  cml_parallel(c->pool, images * j.blocks, 1 + 32768 / (BLOCK_ROWS * j.columns), transpose_blocks, &j);
+  transpose_job j = {.k = cml_kernels_get(), .x = x->data, .y = c->outs[0]->data, .rows = to_last ? channels : plane, .columns = to_last ? plane : channels, .size = size};
+  j.task_rows = BLOCK_ROWS, j.task_columns = j.columns;
+  if (to_last && plane >= channels) { /* threads take pixels, as they will in what comes next */
+    const size_t room = TASK_BYTES / (channels * size) / BLOCK_ROWS * BLOCK_ROWS;
+    j.task_rows = channels, j.task_columns = room ? room : BLOCK_ROWS;
+  }
+  j.across = (j.columns + j.task_columns - 1) / j.task_columns;
+  j.tasks = j.across * ((j.rows + j.task_rows - 1) / j.task_rows);
+  cml_parallel(c->pool, images * j.tasks, 1 + 32768 / (j.task_rows * j.task_columns), transpose_blocks, &j);
   return CML_OK;
 }
 
