@@ -91,10 +91,37 @@ static void finish(const cml_integer_tile *t, const float *x, size_t x_stride) {
   }
 }
 
+/* Bytes, one column's scale after another's sum, from the sums themselves: as finish_columns in integer_kernels.c computes them. */
+static void finish_bytes(const cml_integer_tile *t, int32_t (*sums)[COLUMNS]) {
+  const __m512 low = _mm512_set1_ps(t->low), high = _mm512_set1_ps(t->high);
+  const __m512 residual_scale = _mm512_set1_ps(t->residual_scale), residual_bias = _mm512_set1_ps(t->residual_bias);
+  const __m512i zero = _mm512_set1_epi32(t->zero);
+  for (size_t j = 0; j < t->columns; j += 16) {
+    const __mmask16 some = t->columns - j < 16 ? (__mmask16)((1u << (t->columns - j)) - 1) : UINT16_MAX;
+    const __m512 scale = _mm512_maskz_loadu_ps(some, t->scale + j), bias = _mm512_maskz_loadu_ps(some, t->bias + j);
+    const __m512i start = _mm512_maskz_loadu_epi32(some, t->start + j);
+    for (size_t r = 0; r < t->rows; r++) {
+      const __m512i sum = _mm512_add_epi32(_mm512_loadu_si512(&sums[r][j]), start);
+      __m512 v = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, bias);
+      if (t->residual) {
+        const __m512i codes = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(some, t->residual + r * t->residual_stride + j));
+        v = _mm512_add_ps(v, _mm512_fmadd_ps(_mm512_cvtepi32_ps(codes), residual_scale, residual_bias));
+      }
+      v = _mm512_min_ps(_mm512_max_ps(v, low), high);
+      const __m128i bytes = _mm512_cvtepi32_epi8(_mm512_add_epi32(_mm512_cvtps_epi32(v), zero));
+      _mm_mask_storeu_epi8((uint8_t *)t->c + r * t->c_stride + j, some, bytes);
+    }
+  }
+}
+
 /* Rows [begin, end) of the tile, at most 16, whose sums these are. */
 static void finish_sums(const cml_integer_tile *t, size_t begin, size_t end, int32_t (*sums)[COLUMNS]) {
   float values[ROWS][COLUMNS];
   const cml_integer_tile u = rows_of(t, begin, end);
+  if (t->to == CML_TO_BYTE && !t->middle && !t->unary_rows) {
+    finish_bytes(&u, sums);
+    return;
+  }
   for (size_t r = 0; r < u.rows; r++)
     for (size_t j = 0; j < t->columns; j += 16) {
       __mmask16 some = t->columns - j < 16 ? (__mmask16)((1u << (t->columns - j)) - 1) : UINT16_MAX;

@@ -1,20 +1,21 @@
 /* Work is cut into blocks of output rows (of pixels, where the kernel is one pixel and the image is one long row) and parts of the output
  * channels. The weights of a panel lie [stretch][depth / 4][column][4]: a stretch is the taps of one kernel row together where their
  * channels are neighbours in the image, else one tap. Stretches are filled with zeros up to whole words of four bytes; what a tile
- * then reads of the image beyond a stretch is multiplied by zero. Weights that are two signed bytes each have all stretches twice, the image's
- * bytes as well. */
+ * then reads of the image beyond a stretch is multiplied by zero. Where a row of the image has fewer pixels than a matrix unit's tile has
+ * rows, each pixel's stretches are gathered one behind the other (im2col) and all pixels are rows alike. Weights that are two signed bytes
+ * each have all stretches twice, the image's bytes as well. */
 #include "integer.h"
 #include "sizes.h"
 
 #include <string.h>
 
-enum { STAGED = 48 << 10, SERIAL_BELOW = 1 << 15, PIXELS = 1024, MOST_DEPTH = 1 << 16 };
+enum { STAGED = 48 << 10, SERIAL_BELOW = 1 << 15, PIXELS = 1024, MOST_DEPTH = 1 << 16, MATRIX_ROWS = 16, GATHERED = 384 << 10 };
 
 typedef struct layout {
   size_t channels, outputs;        /* of a group */
   size_t stretches, distinct, joined, depth; /* taps in a stretch; bytes of one, whole words */
   size_t panels;
-  bool direct, flat;               /* read where the image lies; all pixels alike, as rows of one */
+  bool direct, flat, gathered;     /* read where the image lies; all pixels alike, as rows of one; each pixel's stretches copied */
   int64_t columns;                 /* pixels of an output row */
   int64_t out_rows;                /* output rows */
   int64_t rows;                    /* of a block */
@@ -42,6 +43,12 @@ static void lay_weights(const cml_conv *v, layout *l) {
   l->depth = up(l->joined * l->channels, 4);
 }
 
+/* Tables whose tiles have 32 rows and more multiply by a matrix unit, 16 rows at a time. */
+static bool gathers(const cml_kernels *k, const cml_conv *v, const layout *l) {
+  return k->integer_rows >= 2 * MATRIX_ROWS && !l->flat && v->groups == 1 && v->out[2] < MATRIX_ROWS && v->out[1] * v->out[2] >= MATRIX_ROWS &&
+         l->joined * l->channels % 4 == 0;
+}
+
 static void lay_out(const cml_kernels *k, const cml_conv *v, layout *l) {
   lay_weights(v, l);
   l->panels = (l->outputs + k->integer_columns - 1) / k->integer_columns;
@@ -49,10 +56,13 @@ static void lay_out(const cml_kernels *k, const cml_conv *v, layout *l) {
   l->columns = v->out[2];
   l->out_rows = v->out[1];
   l->flat = l->direct && v->stride[1] == 1 && v->stride[2] == 1 && v->in[2] == v->out[2];
-  if (l->flat) l->columns = 1, l->out_rows = v->out[1] * v->out[2];
+  l->gathered = gathers(k, v, l);
+  if (l->gathered) l->direct = false;
+  if (l->flat || l->gathered) l->columns = 1, l->out_rows = v->out[1] * v->out[2];
   l->in_row = up(((size_t)(v->out[2] - 1) * (size_t)v->stride[2] + (size_t)((v->kernel[2] - 1) * v->dilation[2]) + 1) * v->channels, 4);
   size_t step = (size_t)v->stride[1] * l->in_row, more = (size_t)((v->kernel[1] - 1) * v->dilation[1] + 1) * l->in_row;
   l->rows = l->direct ? (PIXELS + l->columns - 1) / l->columns : more + step < STAGED ? (int64_t)(1 + (STAGED - more) / step) : 1;
+  if (l->gathered) l->rows = (int64_t)(GATHERED / (l->distinct * l->depth) > 64 ? GATHERED / (l->distinct * l->depth) : 64);
   if (l->rows > l->out_rows) l->rows = l->out_rows;
 }
 
@@ -63,6 +73,7 @@ size_t cml_integer_packed_bytes(const cml_kernels *k, const cml_conv *v) {
 }
 
 static size_t staged_bytes(const cml_conv *v, const layout *l) {
+  if (l->gathered) return up((size_t)l->rows * l->distinct * l->depth, 64);
   return l->direct ? 0 : up(((size_t)((l->rows - 1) * v->stride[1] + (v->kernel[1] - 1) * v->dilation[1]) + 1) * l->in_row + 64, 64);
 }
 
@@ -153,6 +164,27 @@ static void stage(const job *j, size_t image, int64_t row, int64_t rows, uint8_t
   }
 }
 
+/* The stretches of output pixels from `first` on, one pixel's behind another's. */
+static void gather(const job *j, size_t image, int64_t first, int64_t pixels, uint8_t *to) {
+  const cml_conv *v = j->c->v;
+  const uint8_t *x = j->c->x + image * (size_t)(v->in[1] * v->in[2]) * v->channels;
+  int64_t taps = (int64_t)j->l.joined, across = taps > 1 ? 1 : v->kernel[2];
+  for (int64_t p = first; p < first + pixels; p++)
+    for (int64_t s = 0; s < (int64_t)j->l.distinct; s++, to += j->l.depth) {
+      int64_t h = p / v->out[2] * v->stride[1] + s / across * v->dilation[1] + v->offset[1];
+      int64_t w = p % v->out[2] * v->stride[2] + s % across * v->dilation[2] + v->offset[2], begin = w < 0 ? -w : 0, end = v->in[2] - w;
+      if (end > taps) end = taps;
+      if (h < 0 || h >= v->in[1] || begin >= end) {
+        memset(to, j->c->x_zero, j->l.depth);
+        continue;
+      }
+      size_t before = (size_t)begin * v->channels, until = (size_t)end * v->channels;
+      memset(to, j->c->x_zero, before);
+      memcpy(to + before, x + (size_t)(h * v->in[2] + w + begin) * v->channels, until - before);
+      memset(to + until, j->c->x_zero, j->l.depth - until);
+    }
+}
+
 /* Rows of pixels that lie at one distance, times one panel. */
 static void run_panel(const job *j, cml_integer_tile *t, const uint8_t *a, size_t a_row, size_t rows, size_t columns, size_t first_pixel,
                       size_t c_row) {
@@ -201,13 +233,16 @@ static void run_unit(const job *j, size_t unit, char *scratch) {
   if (l->direct) {
     a_row = l->flat ? pixel : (size_t)(v->in[2] * v->stride[1]) * v->channels;
     a = j->c->x + image * (size_t)(v->in[1] * v->in[2]) * v->channels + (size_t)row * a_row;
+  } else if (l->gathered) {
+    a_row = pixel = l->distinct * l->depth;
+    gather(j, image, row, rows, staged);
   } else {
     stage(j, image, row, rows, staged);
   }
   for (size_t s = 0; s < l->stretches; s++) {
     size_t taps = l->joined > 1 ? 1 : (size_t)v->kernel[2];
     size_t i = s % l->distinct;
-    offsets[s] = i / taps * (size_t)v->dilation[1] * l->in_row + i % taps * (size_t)v->dilation[2] * v->channels;
+    offsets[s] = l->gathered ? i * l->depth : i / taps * (size_t)v->dilation[1] * l->in_row + i % taps * (size_t)v->dilation[2] * v->channels;
   }
   size_t panel = l->stretches * l->depth * j->c->k->integer_columns, all = v->groups * l->panels;
   size_t pixels = (image * (size_t)l->out_rows + (size_t)row) * (size_t)l->columns;
@@ -249,7 +284,8 @@ void cml_integer_run(const cml_integer_call *call) {
   j.part = all;
   if (threads > 1) { /* some units for each thread, of equal size */
     int64_t wanted = (int64_t)((4 * threads + v->batch - 1) / v->batch), rows = (j.l.out_rows + wanted - 1) / wanted;
-    int64_t few = j.l.direct ? (int64_t)(4 * c.k->integer_rows) / j.l.columns : 4; /* below which weights, or rows around a block, cost more */
+    /* below which weights, or rows around a block, cost more */
+    int64_t few = j.l.direct || j.l.gathered ? (int64_t)(4 * c.k->integer_rows) / j.l.columns : 4;
     if (rows < few) rows = few < 1 ? 1 : few;
     if (rows < j.l.rows) j.l.rows = rows;
   }
