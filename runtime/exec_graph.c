@@ -210,7 +210,7 @@ static cml_status expand_argument(cml_graph *g, const cml_step *s, const cml_par
   cml_call *source;
   if (vectors) {
     CML_TRY(compressed_source(g, value, &source, err));
-    if (cml_compressed_pays(source, vectors)) return CML_OK;
+    if (cml_compressed_pays(cml_kernels_get(), source, vectors)) return CML_OK;
   }
   return cml_graph_expand(g, value, err);
 }
@@ -377,7 +377,7 @@ static bool defer_step(const builder *b, cml_step *s, const cml_tensor **args, c
   cml_tensor *outs[] = {(cml_tensor *)(uintptr_t)out};
   const cml_call c = {.op = s->op, .name = s->name, .opset = b->g->opset, .args = args, .first = s->first, .outs = outs, .out_count = 1};
   if (!(s->op->flags & CML_OP_CONSTEXPR) || s->out_count != 1 || !cml_tensor_known_shape(out)) return false;
-  return s->folded = cml_compressed_pays(&c, 1) && cml_compressed_possible(cml_kernels_get(), &c);
+  return s->folded = cml_compressed_pays(cml_kernels_get(), &c, 1) && cml_compressed_possible(cml_kernels_get(), &c);
 }
 
 static cml_status infer_step(builder *b, cml_step *s, const cml_mil_op *source, uint32_t depth, cml_error *err) {

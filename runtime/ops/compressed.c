@@ -81,14 +81,24 @@ bool cml_compressed_possible(const cml_kernels *k, const cml_call *c) {
   return true;
 }
 
+/* Vectors that expanding codes anew for each of pays for. Up to 2 bits, sums of products are looked up. A float16 program's floats are half as many bytes, and
+ * from 5 vectors on sooner multiplied where matrix units are, from 3 on with narrow registers, from 2 on where look-ups there are in more than 16 entries. */
+static int64_t most_vectors(const cml_kernels *k, const cml_compressed *w, bool half) {
+  enum { MOST = 8 };
+  if (w->table_size > 64) return 1;
+  if (!half || (w->bits <= 2 && w->table_rows == w->columns)) return MOST;
+  if (k->width < 16) return w->table_size > 16 ? 1 : 2;
+  return k->tile_parts ? 4 : MOST;
+}
+
 /* Several vectors gain where the matrix is so large that memory bounds its floats: expanding codes for each vector anew takes longer than reading floats
  * from a cache, and looking them up in 256 entries longer than from memory. */
-bool cml_compressed_pays(const cml_call *c, int64_t vectors) {
-  enum { MOST_VECTORS = 8, ALONE = 1 << 15, EACH = 1 << 17 }; /* elements, for one vector and for each of several */
+bool cml_compressed_pays(const cml_kernels *k, const cml_call *c, int64_t vectors) {
+  enum { ALONE = 1 << 15, EACH = 1 << 17 }; /* elements, for one vector and for each of several */
   cml_compressed w;
-  if (vectors < 1 || vectors > MOST_VECTORS || !read_source(c, &w)) return false;
+  if (vectors < 1 || !read_source(c, &w) || vectors > most_vectors(k, &w, c->outs[0]->dtype == CML_F16)) return false;
   size_t elements = w.columns * w.depth;
-  return vectors == 1 ? elements >= ALONE : elements >= (size_t)vectors * EACH && w.table_size <= 64;
+  return elements >= (vectors == 1 ? ALONE : (size_t)vectors * EACH);
 }
 
 static void *keep_numbers(cml_call *keeper, const cml_tensor *t, size_t count, bool half, cml_error *err) {

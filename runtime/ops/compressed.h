@@ -9,7 +9,7 @@
  * of vectors, scales along both axes that do not fit a kernel's groups, sparse data, or tables with infinities or NaN. */
 bool cml_compressed_possible(const cml_kernels *k, const cml_call *source);
 /* Whether products of so many vectors with such a matrix are sooner computed from what it was compressed to than from its floats. */
-bool cml_compressed_pays(const cml_call *source, int64_t vectors);
+bool cml_compressed_pays(const cml_kernels *k, const cml_call *source, int64_t vectors);
 /* Fills `out` for a source that is possible and products of so many vectors, of float16 when `half`; tables and offsets that the kernels want
  * otherwise are kept by `keeper`. */
 CML_NODISCARD cml_status cml_compressed_make(const cml_kernels *k, const cml_call *source, size_t vectors, bool half, cml_call *keeper,
