@@ -110,6 +110,41 @@ INLINE void pack_row(const int parts, const bool half, const void *row, size_t i
   }
 }
 
+/* Rows 2i and 2i + 1, each pair of numbers by one store. */
+INLINE void pack_pair(const int parts, const bool half, const char *rows, size_t i, step *to) {
+  const size_t row = COLUMNS * (half ? 2 : 4);
+  const char *low = rows + 2 * i * row, *high = low + row;
+  __m512 x[2][2];
+  __m512i halves[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+  for (int r = 0; r < 2; r++) {
+    const char *from = r ? high : low;
+    if (half) halves[r] = _mm512_loadu_si512(from);
+    if (half) x[r][0] = _mm512_cvtph_ps(_mm512_castsi512_si256(halves[r])), x[r][1] = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves[r], 1));
+    else x[r][0] = _mm512_loadu_ps(from), x[r][1] = _mm512_loadu_ps(from + 64);
+  }
+  for (int p = 0; p < parts; p++) {
+    const __m512i even = parts == 1 ? halves[0] : take_part(x[0], half), odd = parts == 1 ? halves[1] : take_part(x[1], half);
+    const __m512i first = _mm512_or_si512(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(even)), _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(odd)), 16));
+    const __m512i second = _mm512_or_si512(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(even, 1)), _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(odd, 1)), 16));
+    _mm512_store_si512(to[p].pairs[0][i], first);
+    _mm512_store_si512(to[p].pairs[1][i], second);
+  }
+}
+
+static void pack_step_bf16(const void *rows, bool half, void *to) {
+  for (size_t i = 0; i < STEP / 2; i++) {
+    if (half) pack_pair(2, true, rows, i, to);
+    else pack_pair(3, false, rows, i, to);
+  }
+}
+
+static void pack_step_fp16(const void *rows, bool half, void *to) {
+  for (size_t i = 0; i < STEP / 2; i++) {
+    if (half) pack_pair(1, true, rows, i, to);
+    else pack_pair(3, false, rows, i, to);
+  }
+}
+
 static void pack_bf16(const void *row, bool half, size_t i, void *to) {
   if (half) pack_row(2, true, row, i, to);
   else pack_row(3, false, row, i, to);
@@ -321,5 +356,6 @@ void CML_FILL_PARTS(cml_kernels *k, bool native) {
   k->half_parts = native ? 1 : 2;
   k->part = native ? part_fp16 : part_bf16;
   k->part_row = native ? pack_fp16 : pack_bf16;
+  k->part_step = native ? pack_step_fp16 : pack_step_bf16;
   k->tile_parts = native ? tile_fp16 : tile_bf16;
 }

@@ -11,7 +11,8 @@ enum {
   DEPTH_BLOCK = 256,  /* depth x tile_columns floats stay in the first-level cache */
   PARTS_ROOM = 768 << 10, /* bytes of rows of A in parts that stay in the second-level cache */
   PARTS_DEPTH = 8192, /* of which a few rows fit there */
-  MOST_COLUMNS = 32,  /* of a panel that is packed in parts */
+  MOST_COLUMNS = 32,  /* of a panel that is packed in parts, */
+  PARTED_ROWS = 128,  /* so many rows at a time: neighbours in each column of the source, which may be pages apart */
   FEW_ROWS = 64,      /* for which halves stay halves when they are packed */
   SLIM_BLOCK = 1024,  /* depth x CML_SLIM floats, too */
   LINES = 16,         /* of halves that are widened, then transposed */
@@ -35,7 +36,7 @@ size_t cml_pack_bytes(const cml_kernels *k, size_t depth, size_t columns, cml_pa
 bool cml_parts_pay(const cml_kernels *k, bool half, int64_t rows, size_t depth, size_t columns) {
   if (!k->tile_parts) return false;
   /* Parts are made of A for all columns, and bytes come from memory for all rows: of a weight four in place of two or four, of a float six of four. */
-  return half ? rows >= 32 && depth >= 20 && columns >= 20 : rows >= 96 && depth >= 64 && columns >= 64;
+  return half ? rows >= 32 && depth >= 20 && columns >= 20 : rows >= 96 && depth >= 64 && columns >= 96;
 }
 
 cml_packed cml_pack_as(const cml_kernels *k, int64_t rows, size_t depth, size_t columns, bool a_half, bool b_half) {
@@ -76,10 +77,13 @@ void cml_pack_panels(const cml_kernels *k, void *to, cml_packed as, const void *
       pack_rows(k, into, half, from, b_half, depth, n, depth_stride, column_stride);
       continue;
     }
-    for (size_t d = 0; d < depth; d += CML_PART_DEPTH, into += step) {
-      _Alignas(64) float rows[CML_PART_DEPTH * MOST_COLUMNS] = {0};
-      pack_rows(k, rows, half, from + d * (column_stride == 1 ? depth_stride : 1) * size, b_half, least(depth - d, CML_PART_DEPTH), n, depth_stride, column_stride);
-      for (size_t i = 0; i < CML_PART_DEPTH; i++) k->part_row((const char *)rows + i * nr * (half ? 2 : 4), half, i, into);
+    for (size_t d = 0, rows; d < depth; d += rows) {
+      _Alignas(64) float wide[PARTED_ROWS * MOST_COLUMNS];
+      rows = least(depth - d, PARTED_ROWS);
+      const size_t row = nr * (half ? 2 : 4), whole = up(rows, CML_PART_DEPTH);
+      pack_rows(k, wide, half, from + d * (column_stride == 1 ? depth_stride : 1) * size, b_half, rows, n, depth_stride, column_stride);
+      memset((char *)wide + rows * row, 0, (whole - rows) * row);
+      for (size_t i = 0; i < whole; i += CML_PART_DEPTH, into += step) k->part_step((const char *)wide + i * row, half, into);
     }
   }
 }

@@ -282,11 +282,12 @@ typedef struct cml_kernels {
   void (*tile)(const cml_tile *t);
   /* Where matrix units multiply sums of shorter numbers, the parts of floats (three) and halves (half_parts) (else NULL, all three).
    * part: of rows of n numbers side by side; number i of row r's part p to to[r * to_stride + p * apart + i]; zeros follow up to a multiple of CML_PART_DEPTH.
-   * part_row: row i of a step of CML_PART_DEPTH rows of tile_columns numbers, cml_packed_bytes of one, aligned to 64; all rows of a step have to be there.
+   * part_step: a step of CML_PART_DEPTH rows of tile_columns numbers, one behind the other, cml_packed_bytes of one, aligned to 64. part_row: row i of such; all rows of a step have to be there.
    * tile_parts: tile for `parts` and b in such steps, each stretch in whole ones, of parts of halves when b_half, of floats else. Any number of rows;
    * when split, rows of so many pixels, each of which a_jump and c_jump move. Of a stretch's parts whole steps are read. */
   size_t half_parts;
   void (*part)(bool half, size_t rows, size_t n, const void *x, size_t x_stride, uint16_t *to, size_t to_stride, size_t apart);
+  void (*part_step)(const void *rows, bool half, void *step);
   void (*part_row)(const void *row, bool half, size_t i, void *step);
   void (*tile_parts)(const cml_tile *t);
   /* c[rows][columns] = a b (+ c when accumulate): rows <= tile_rows, columns <= tile_columns. Row r of a lies at a[r * a_stride];
