@@ -316,7 +316,7 @@ static size_t choose_tiles(const cml_et_call *c, blocked *b) {
 }
 
 static cml_status take_room(cml_et_call *c, blocked *b, const cml_et_tensor *bias, size_t scratch, cml_error *err) {
-  b->weights.packed = b->packed = cml_et_temp(c, cml_conv_packed_bytes(b->k, &b->conv, b->weights.as));
+  b->weights.packed = b->packed = cml_et_temp(c, cml_conv_packed_bytes(b->k, &b->conv, b->weights.half));
   b->after.bias = b->widened = bias ? cml_et_temp(c, b->conv.outputs * sizeof *b->widened) : NULL;
   if (!b->packed || (bias && !b->widened)) return cml_fail_memory(err);
   return cml_et_crew_of(c, scratch, &b->crew, err);
@@ -325,12 +325,12 @@ static cml_status take_room(cml_et_call *c, blocked *b, const cml_et_tensor *bia
 /* Output channels from `first` on, as many as conv has. */
 static void pack(cml_et_call *c, blocked *b, const cml_et_tensor *bias, size_t first) {
   if (bias) cml_et_load_f32(b->widened, bias, (int64_t)first, 1, (int64_t)b->conv.outputs);
-  cml_conv_pack(b->k, &b->conv, &b->source, b->weights.as, b->packed, c->pool);
+  cml_conv_pack(b->k, &b->conv, &b->source, b->weights.half, b->packed, c->pool);
 }
 
 /* Output channels of a slice of one group (or of groups of one channel): whole panels that fit; with the channels last a divisor of all. */
 static size_t slice_of(const blocked *b, size_t room, size_t outputs, size_t all, size_t depth) {
-  size_t nr = b->k->tile_columns, panels = room / 5 * 2 / (depth * nr * (cml_packed_half(b->weights.as) ? 2 : 4));
+  size_t nr = b->k->tile_columns, panels = room / 5 * 2 / (depth * nr * (b->weights.half ? 2 : 4));
   size_t slice = panels > 1 ? panels * nr : nr;
   if (slice > outputs) slice = outputs;
   while (b->conv.out_last && all % slice) slice--;
@@ -342,7 +342,7 @@ static cml_status run_slices(cml_et_call *c, blocked *b, const cml_et_tensor *bi
   const cml_conv all = b->conv;
   const cml_conv_source source = b->source;
   const bool depthwise = cml_conv_is_depthwise(&all);
-  size_t size = cml_packed_half(b->weights.as) ? 2 : 4, groups = depthwise ? 1 : all.groups, outputs = all.outputs / groups, channels = all.channels / all.groups;
+  size_t size = b->weights.half ? 2 : 4, groups = depthwise ? 1 : all.groups, outputs = all.outputs / groups, channels = all.channels / all.groups;
   size_t slice = slice_of(b, cml_et_scratch(c), outputs, all.outputs, channels * cml_conv_taps(&all));
   size_t plane_in = (size_t)(all.in[0] * all.in[1] * all.in[2]), plane_out = (size_t)(all.out[0] * all.out[1] * all.out[2]);
   const char *x = b->x;
@@ -377,10 +377,10 @@ static cml_status run_slices(cml_et_call *c, blocked *b, const cml_et_tensor *bi
 
 static void describe(const geometry *g, const cml_et_tensor *x, const cml_et_tensor *w, const cml_et_tensor *out, blocked *b) {
   bool half = x->dtype == CML_F16;
-  *b = (blocked){.k = cml_kernels_get(), .weights = {.as = half ? CML_PACKED_HALVES : CML_PACKED_FLOATS}, .after = {.activation = CML_UNARY_COPY}, .x = x->data, .y = out->data};
+  *b = (blocked){.k = cml_kernels_get(), .weights = {.half = half}, .after = {.activation = CML_UNARY_COPY}, .x = x->data, .y = out->data};
   b->conv = (cml_conv){.batch = (size_t)g->batch, .channels = (size_t)g->big_channels, .outputs = (size_t)g->small_channels,
                        .groups = (size_t)g->groups, .in_last = layout_of(x) == 1, .out_last = layout_of(out) == 1, .in_half = half, .out_half = half,
-                       .planar = g->dims < 3};
+                       .planar = g->dims < 3, .plain = true};
   b->source = (cml_conv_source){.data = w->data, .half = half, .group_stride = g->small_channels / g->groups * w->strides[0],
                                 .output_stride = w->strides[0], .channel_stride = w->strides[1]};
   for (int i = 0; i < 3; i++) {
@@ -401,7 +401,7 @@ static cml_status run_blocked(cml_et_call *c, const geometry *g, const cml_et_te
   blocked b;
   describe(g, x, w, out, &b);
   size_t threads = cml_pool_threads(c->pool), scratch = cml_conv_scratch(b.k, &b.conv);
-  if (scratch > cml_et_crew_share(c, 0, SIZE_MAX) || cml_conv_packed_bytes(b.k, &b.conv, b.weights.as) + scratch * threads > cml_et_scratch(c)) {
+  if (scratch > cml_et_crew_share(c, 0, SIZE_MAX) || cml_conv_packed_bytes(b.k, &b.conv, b.weights.half) + scratch * threads > cml_et_scratch(c)) {
     bool done = false;
     CML_TRY(run_slices(c, &b, bias, (size_t)g->batch, &done, err));
     return done ? CML_OK : run_plain(c, g, x, w, bias, out, err);

@@ -186,9 +186,9 @@ static cml_status multiply(product *p, const cut *u, int64_t r, int64_t rows, in
   if (!in_place) load_block(p->room->a, a, r, d, rows, depth, &row, &column);
   if (d == 0) CML_TRY(take_bias(p, at, columns, u->columns, &bias, err));
   cml_gemm g = {.rows = (size_t)rows, .columns = (size_t)columns, .depth = (size_t)depth, .a = x, .a_stride = row,
-                .a_depth_stride = column, .a_half = in_place && a->t->dtype == CML_F16, .b = p->room->packed, .b_as = u->half ? CML_PACKED_HALVES : CML_PACKED_FLOATS,
+                .a_depth_stride = column, .a_half = in_place && a->t->dtype == CML_F16, .b = p->room->packed, .b_half = u->half,
                 .c = to, .c_stride = stride, .c_half = p->direct && p->to->dtype == CML_F16,
-                .more = d > 0, .most_rows = cml_gemm_rows(share), .after = {.bias = bias, .activation = CML_UNARY_COPY}};
+                .more = d > 0, .scratch = share & ~(size_t)63, .after = {.bias = bias, .activation = CML_UNARY_COPY}};
   cml_gemm_run(p->k, &g, 1, p->call->pool, p->room->crew.scratch, p->room->crew.threads);
   return CML_OK;
 }

@@ -2,8 +2,8 @@
  *
  * TDPBF16PS multiplies pairs of bfloat16, which have 8 significant bits and float32's range: to the sum in row m and column n it adds
  * a[m][2k] b[2k][n] + a[m][2k + 1] b[2k + 1][n] for 16 k, 512 multiplications a cycle where AVX-512 makes 32 of floats. A float16 (11 bits) is
- * the sum of two bfloat16, its value rounded and what is left, a float32 (24 bits) of three. Of the products of parts those are
- * computed that float32 would see beside the first: three of the four of halves (the last is below 2^-16 of the whole, a thirty-second of
+ * the sum of two bfloat16, a float32 (24 bits) of three. Of the products of parts those are
+ * computed that float32 would see beside the first: three of the four of halves (the last is below 2^-15 of the whole, a sixteenth of
  * what rounding to float16 leaves, and of either sign), six of the nine of floats (below 2^-24). With AMX-FP16 halves are
  * multiplied as they are.
  *
@@ -95,64 +95,74 @@ static void part_fp16(bool half, size_t rows, size_t n, const void *x, size_t x_
   else part_rows(3, false, rows, n, x, x_stride, to, to_stride, apart);
 }
 
-INLINE void pack_row(const int parts, const bool half, const void *row, size_t i, step *to) {
-  const __mmask32 place = i % 2 ? 0xaaaaaaaa : 0x55555555;
-  __m512i halves = half ? _mm512_loadu_si512(row) : _mm512_setzero_si512();
-  __m512 x[2];
-  if (half) x[0] = _mm512_cvtph_ps(_mm512_castsi512_si256(halves)), x[1] = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves, 1));
-  else x[0] = _mm512_loadu_ps(row), x[1] = _mm512_loadu_ps((const float *)row + 16);
-  for (int p = 0; p < parts; p++) {
-    const __m512i part = parts == 1 ? halves : take_part(x, half);
-    for (int j = 0; j < 2; j++) {
-      const __m512i wide = _mm512_cvtepu16_epi32(j ? _mm512_extracti64x4_epi64(part, 1) : _mm512_castsi512_si256(part));
-      _mm512_mask_storeu_epi16(to[p].pairs[j][i / 2], place, i % 2 ? _mm512_slli_epi32(wide, 16) : wide);
+/* ---- panels of b, a piece of the depth at a time ----
+ *
+ * Weights lie as they are stored, halves or floats; vectors bring the next piece into parts while the tiles multiply one: memory gives a third to a half of
+ * the bytes that parts take, and the instructions fit into the cycles that those of the tiles leave. */
+
+enum { ROW_BYTES = COLUMNS * sizeof(float), PIECE_STEPS = 64, MOST_PAIRS = 14, AHEAD = 32 << 10 };
+
+typedef struct room {
+  const void *of; /* the panel whose first piece is here, */
+  size_t at;      /* in this one */
+  _Alignas(64) step pieces[2][PIECE_STEPS];
+  float sums[MOST_PAIRS][2][STRIP][COLUMNS];
+} room;
+_Static_assert(sizeof(room) <= CML_PARTS_ROOM, "the room that callers give");
+
+/* Rows of a panel on their way to a piece. */
+typedef struct source {
+  const char *row;
+  size_t depth, left; /* rows of a stretch, and those that are left of one */
+  step *to;
+  size_t i, pairs;    /* the next pair of its step; pairs that are left */
+} source;
+
+INLINE source source_of(const cml_tile *t, const void *b, size_t first, size_t steps, step *to) {
+  const size_t each = (t->depth + STEP - 1) / STEP, at = first % each * STEP;
+  return (source){(const char *)b + (first / each * t->depth + at) * ROW_BYTES / (t->b_half ? 2 : 1), t->depth, t->depth - at, to, 0, steps * (STEP / 2)};
+}
+
+/* x with the next part in its upper half: of floats the nearest bfloat16, as infinity where that overflows; of halves what it has there, which is quicker and,
+ * a's being the nearest, leaves out products of either sign, too. */
+INLINE __m512i upper(__m512 x, bool half) {
+  const __m512i bits = _mm512_castps_si512(x);
+  return half ? bits : _mm512_add_epi32(bits, _mm512_set1_epi32(1 << 15));
+}
+
+INLINE __m512 rest(__m512 x, __m512i upper) { return _mm512_sub_ps(x, _mm512_castsi512_ps(_mm512_and_si512(upper, _mm512_set1_epi32(-65536)))); }
+
+INLINE void part_pair(const int parts, const bool half, source *s) {
+  const size_t row = ROW_BYTES / (half ? 2 : 1);
+  const char *low = s->row, *high = low + row;
+  for (size_t j = 0; j < 2 * row; j += 64) _mm_prefetch(low + AHEAD + j, _MM_HINT_T1);
+  const bool two = s->left > 1, one = s->left > 0;
+  for (int j = 0; j < 2; j++) {
+    if (parts == 1) {
+      const __m512i even = one ? _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)low + j)) : _mm512_setzero_si512();
+      const __m512i odd = two ? _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)high + j)) : _mm512_setzero_si512();
+      _mm512_store_si512(s->to->pairs[j][s->i], _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
+      continue;
+    }
+    __m512 even = _mm512_setzero_ps(), odd = even;
+    if (one) even = half ? _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)low + j)) : _mm512_loadu_ps((const float *)(const void *)low + 16 * j);
+    if (two) odd = half ? _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)high + j)) : _mm512_loadu_ps((const float *)(const void *)high + 16 * j);
+    for (int p = 0; p < parts; p++) {
+      const __m512i first = upper(even, half), second = upper(odd, half);
+      _mm512_store_si512(s->to[p].pairs[j][s->i], _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(first, 16), second));
+      even = rest(even, first), odd = rest(odd, second);
     }
   }
+  s->row += two ? 2 * row : one ? row : 0;
+  s->left -= two ? 2 : one;
+  s->pairs--;
+  if (++s->i < STEP / 2) return;
+  s->i = 0, s->to += parts;
+  if (!s->left) s->left = s->depth;
 }
 
-/* Rows 2i and 2i + 1, each pair of numbers by one store. */
-INLINE void pack_pair(const int parts, const bool half, const char *rows, size_t i, step *to) {
-  const size_t row = COLUMNS * (half ? 2 : 4);
-  const char *low = rows + 2 * i * row, *high = low + row;
-  __m512 x[2][2];
-  __m512i halves[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
-  for (int r = 0; r < 2; r++) {
-    const char *from = r ? high : low;
-    if (half) halves[r] = _mm512_loadu_si512(from);
-    if (half) x[r][0] = _mm512_cvtph_ps(_mm512_castsi512_si256(halves[r])), x[r][1] = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves[r], 1));
-    else x[r][0] = _mm512_loadu_ps(from), x[r][1] = _mm512_loadu_ps(from + 64);
-  }
-  for (int p = 0; p < parts; p++) {
-    const __m512i even = parts == 1 ? halves[0] : take_part(x[0], half), odd = parts == 1 ? halves[1] : take_part(x[1], half);
-    const __m512i first = _mm512_or_si512(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(even)), _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(odd)), 16));
-    const __m512i second = _mm512_or_si512(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(even, 1)), _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(odd, 1)), 16));
-    _mm512_store_si512(to[p].pairs[0][i], first);
-    _mm512_store_si512(to[p].pairs[1][i], second);
-  }
-}
-
-static void pack_step_bf16(const void *rows, bool half, void *to) {
-  for (size_t i = 0; i < STEP / 2; i++) {
-    if (half) pack_pair(2, true, rows, i, to);
-    else pack_pair(3, false, rows, i, to);
-  }
-}
-
-static void pack_step_fp16(const void *rows, bool half, void *to) {
-  for (size_t i = 0; i < STEP / 2; i++) {
-    if (half) pack_pair(1, true, rows, i, to);
-    else pack_pair(3, false, rows, i, to);
-  }
-}
-
-static void pack_bf16(const void *row, bool half, size_t i, void *to) {
-  if (half) pack_row(2, true, row, i, to);
-  else pack_row(3, false, row, i, to);
-}
-
-static void pack_fp16(const void *row, bool half, size_t i, void *to) {
-  if (half) pack_row(1, true, row, i, to);
-  else pack_row(3, false, row, i, to);
+INLINE void part_pairs(const int parts, const bool half, source *s, size_t n) {
+  for (n = least(n, s->pairs); n; n--) part_pair(parts, half, s);
 }
 
 /* ---- products: tiles 0 to 3 hold sums, 4 and 5 rows of a, 6 and 7 columns of b ---- */
@@ -170,11 +180,7 @@ INLINE strips cut(const cml_tile *t) {
 /* Where strip s begins: the row of pixels and the pixel in it. The last of a row may begin within the one before. */
 INLINE size_t begins(const strips *c, size_t s) { return least(s % c->in_row * c->height, c->pixels - c->height); }
 
-typedef struct room {
-  _Alignas(64) float sums[2][STRIP][COLUMNS];
-} room;
-
-enum { ROW = COLUMNS * sizeof(float), TILE = STEP / 2 * COLUMNS / 2 * 2 * sizeof(uint16_t), LINE = 64 };
+enum { LINE = 64 };
 
 /* a0, a1: strips of a; both times a part of b. */
 #define MULTIPLY(instruction)           \
@@ -195,56 +201,77 @@ enum { ROW = COLUMNS * sizeof(float), TILE = STEP / 2 * COLUMNS / 2 * 2 * sizeof
     TILE_LOAD(7, b[part].pairs[1], LINE);        \
   } while (0)
 
-INLINE void multiply_step(const int parts, const int high, const uint16_t *a0, const uint16_t *a1, size_t apart, size_t stride, const step *b) {
+#define PRODUCT(instruction)          \
+  do {                                \
+    MULTIPLY(instruction);            \
+    part_pairs(parts, half, next, n); \
+  } while (0)
+
+/* Each product differs from the one before in one factor. After each, n pairs of what comes next. */
+INLINE void multiply_step(const int parts, const bool half, const int high, const uint16_t *a0, const uint16_t *a1, size_t apart, size_t stride, const step *b, source *next, size_t n) {
   LOAD_B(0);
-  LOAD_A(0);
   if (parts == 1) {
-    MULTIPLY(MULTIPLY_FP16);
+    LOAD_A(0);
+    PRODUCT(MULTIPLY_FP16);
     return;
   }
-  MULTIPLY(MULTIPLY_BF16);
-  LOAD_A(1);
-  MULTIPLY(MULTIPLY_BF16);
   if (parts == 3) {
     LOAD_A(2);
-    MULTIPLY(MULTIPLY_BF16);
+    PRODUCT(MULTIPLY_BF16);
+  }
+  LOAD_A(1);
+  PRODUCT(MULTIPLY_BF16);
+  if (parts == 3) {
     LOAD_B(1);
-    LOAD_A(1);
-    MULTIPLY(MULTIPLY_BF16);
-    LOAD_A(0);
-    MULTIPLY(MULTIPLY_BF16);
+    PRODUCT(MULTIPLY_BF16);
+  }
+  LOAD_A(0);
+  PRODUCT(MULTIPLY_BF16);
+  if (parts == 3) {
     LOAD_B(2);
+    PRODUCT(MULTIPLY_BF16);
+    LOAD_B(0);
   } else {
     LOAD_B(1);
-    LOAD_A(0);
   }
-  MULTIPLY(MULTIPLY_BF16);
+  PRODUCT(MULTIPLY_BF16);
 }
 
-/* Strips s and, when high is 2, s + 1 over the whole depth. ask: bytes that each step asks for. */
-INLINE void sums_of(const int parts, const int high, const cml_tile *t, const strips *c, size_t s, const char *ask, size_t ask_step, room *m) {
+/* A piece of the depth, in parts. */
+typedef struct piece {
+  const step *b;
+  size_t first, steps;
+  bool begins; /* its sums; else they are in memory */
+} piece;
+
+/* Strips s and, when high is 2, s + 1. */
+INLINE void sums_of(const int parts, const bool half, const int high, const cml_tile *t, const strips *c, size_t s, const piece *p, float (*sums)[STRIP][COLUMNS], source *next, size_t n) {
   const uint16_t *a[2] = {t->parts, t->parts};
   for (int i = 0; i < high; i++) {
     const size_t row = (s + (size_t)i) / c->in_row, at = begins(c, s + (size_t)i);
     a[i] += (row * c->pixels + at) * t->a_stride + row * t->a_jump;
   }
-  const size_t stride = t->a_stride * sizeof(uint16_t), apart = t->parts_apart;
-  const step *b = t->b;
-  TILE_ZERO(0);
-  TILE_ZERO(1);
-  if (high > 1) TILE_ZERO(2);
-  if (high > 1) TILE_ZERO(3);
-  for (size_t i = 0; i < t->stretches; i++) {
-    const size_t from = t->offsets ? t->offsets[i] : 0;
-    for (size_t k = 0; k < t->depth; k += STEP, b += parts, ask += ask_step) {
-      for (size_t j = 0; j < ask_step; j += 64) _mm_prefetch(ask + j, _MM_HINT_T1);
-      multiply_step(parts, high, a[0] + from + k, a[1] + from + k, apart, stride, b);
-    }
+  const size_t stride = t->a_stride * sizeof(uint16_t), apart = t->parts_apart, each = (t->depth + STEP - 1) / STEP;
+  if (p->begins) {
+    TILE_ZERO(0);
+    TILE_ZERO(1);
+    if (high > 1) TILE_ZERO(2);
+    if (high > 1) TILE_ZERO(3);
+  } else {
+    TILE_LOAD(0, sums[0][0], ROW_BYTES);
+    TILE_LOAD(1, sums[0][0] + 16, ROW_BYTES);
+    if (high > 1) TILE_LOAD(2, sums[1][0], ROW_BYTES);
+    if (high > 1) TILE_LOAD(3, sums[1][0] + 16, ROW_BYTES);
   }
-  TILE_STORE(0, m->sums[0][0], ROW);
-  TILE_STORE(1, m->sums[0][0] + 16, ROW);
-  if (high > 1) TILE_STORE(2, m->sums[1][0], ROW);
-  if (high > 1) TILE_STORE(3, m->sums[1][0] + 16, ROW);
+  const step *b = p->b;
+  for (size_t d = p->first, last = d + p->steps; d < last;) {
+    size_t at = (t->offsets ? t->offsets[d / each] : 0) + d % each * STEP;
+    for (const size_t end = least(last, (d / each + 1) * each); d < end; d++, at += STEP, b += parts) multiply_step(parts, half, high, a[0] + at, a[1] + at, apart, stride, b, next, n);
+  }
+  TILE_STORE(0, sums[0][0], ROW_BYTES);
+  TILE_STORE(1, sums[0][0] + 16, ROW_BYTES);
+  if (high > 1) TILE_STORE(2, sums[1][0], ROW_BYTES);
+  if (high > 1) TILE_STORE(3, sums[1][0] + 16, ROW_BYTES);
 }
 
 static bool has_nan(const float (*sums)[COLUMNS], size_t rows) {
@@ -265,28 +292,22 @@ INLINE __m512 whole(const int parts, const uint16_t *x, size_t apart, __mmask16 
   return v;
 }
 
-/* The strip's sums by the other tile, from parts made floats again. */
+/* The strip's sums by the other tile, from a's parts made floats again. */
 static __attribute__((noinline)) void sums_of_floats(const int parts, const cml_tile *t, const strips *c, size_t s, float (*sums)[COLUMNS]) {
   const size_t row = s / c->in_row;
   const uint16_t *a = t->parts + (row * c->pixels + begins(c, s)) * t->a_stride + row * t->a_jump;
-  const step *b = t->b;
-  float rows[STRIP][STEP], columns[STEP][COLUMNS];
+  const char *b = t->b;
+  float rows[STRIP][STEP];
   memset(sums, 0, c->height * sizeof *sums);
   for (size_t i = 0; i < t->stretches; i++)
-    for (size_t k = 0; k < t->depth; k += STEP, b += parts) {
-      const size_t n = least(t->depth - k, STEP);
+    for (size_t k = 0, n; k < t->depth; k += n, b += n * ROW_BYTES / (t->b_half ? 2 : 1)) {
+      n = least(t->depth - k, STEP);
       for (size_t r = 0; r < c->height; r++)
         for (size_t j = 0; j < STEP; j += 16)
           _mm512_storeu_ps(rows[r] + j, whole(parts, a + (t->offsets ? t->offsets[i] : 0) + k + r * t->a_stride + j, t->parts_apart, n > j ? lanes(n - j) : 0));
-      for (size_t d = 0; d < n; d++)
-        for (size_t j = 0; j < COLUMNS; j++) {
-          uint16_t x[MOST_PARTS][16] = {{0}};
-          for (int p = 0; p < parts; p++) x[p][0] = b[p].pairs[j / 16][d / 2][j % 16][d % 2];
-          columns[d][j] = _mm512_cvtss_f32(whole(parts, x[0], 16, 1));
-        }
       for (size_t r = 0, high; r < c->height; r += high) {
         high = least(c->height - r, base.rows);
-        base.tile(&(cml_tile){.rows = high, .columns = COLUMNS, .stretches = 1, .depth = n, .a = rows[r], .a_stride = STEP, .b = columns, .from = sums[r],
+        base.tile(&(cml_tile){.rows = high, .columns = COLUMNS, .stretches = 1, .depth = n, .a = rows[r], .a_stride = STEP, .b = b, .b_half = t->b_half, .from = sums[r],
                               .from_stride = COLUMNS, .low = -__builtin_inff(), .high = __builtin_inff(), .c = sums[r], .c_stride = COLUMNS});
       }
     }
@@ -306,7 +327,7 @@ static void finish(const cml_tile *t, const strips *c, size_t s, const float (*s
     sums += skip;
   }
   cml_tile u = *t;
-  u.stretches = 0, u.split = 0, u.ask = NULL, u.widened = NULL, u.b_half = false;
+  u.stretches = 0, u.split = 0;
   u.from_stride = COLUMNS;
   for (size_t r = 0; r < n; r += u.rows) {
     const size_t to = (pixel + r) * t->c_stride + row * t->c_jump;
@@ -318,36 +339,55 @@ static void finish(const cml_tile *t, const strips *c, size_t s, const float (*s
   }
 }
 
-INLINE void tile_of(const int parts, const cml_tile *t) {
-  room m;
+INLINE void finish_pair(const int parts, const cml_tile *t, const strips *c, size_t s, size_t high, float (*sums)[STRIP][COLUMNS]) {
+  for (size_t i = 0; i < high; i++) {
+    if (has_nan((const float(*)[COLUMNS])sums[i], c->height)) sums_of_floats(parts, t, c, s + i, sums[i]);
+    finish(t, c, s + i, (const float(*)[COLUMNS])sums[i]);
+  }
+}
+
+INLINE void tile_of(const int parts, const bool half, const cml_tile *t) {
+  room *m = t->room;
   const strips c = cut(t);
   cml_tile_configuration low = cml_whole_tiles; /* but for b's */
   for (int i = 0; i < 6; i++) low.rows[i] = (uint8_t)c.height;
-  const size_t steps = t->stretches * ((t->depth + STEP - 1) / STEP), pairs = (c.count + 1) / 2, asked = t->ask ? t->ask_step * t->stretches * t->depth : 0;
-  const size_t each = steps ? up((asked + pairs * steps - 1) / (pairs * steps), 64) : 0;
-  const char *ask = t->ask;
+  const size_t most = PIECE_STEPS / parts, steps = t->stretches * ((t->depth + STEP - 1) / STEP), pieces = steps > most ? (steps + most - 1) / most : 1, length = (steps + pieces - 1) / pieces;
   TILE_CONFIGURE(&low);
-  for (size_t s = 0; s < c.count; s += 2) {
-    const size_t high = c.count - s > 1 ? 2 : 1, more = t->ask && (size_t)(ask - t->ask) < asked ? each : 0;
-    if (high > 1) sums_of(parts, 2, t, &c, s, more ? ask : t->b, more, &m);
-    else sums_of(parts, 1, t, &c, s, more ? ask : t->b, more, &m);
-    if (more) ask += more * steps;
-    for (size_t i = 0; i < high; i++) {
-      if (has_nan((const float(*)[COLUMNS])m.sums[i], c.height)) sums_of_floats(parts, t, &c, s + i, m.sums[i]);
-      finish(t, &c, s + i, (const float(*)[COLUMNS])m.sums[i]);
+  if (m->of != t->b && steps) {
+    source now = source_of(t, t->b, 0, length, m->pieces[m->at = 0]);
+    part_pairs(parts, half, &now, now.pairs);
+  }
+  for (size_t s = 0, some; s < c.count; s += some) { /* as many as sums have room for */
+    some = least(c.count - s, 2 * MOST_PAIRS);
+    for (size_t d = 0; d < pieces; d++) {
+      const piece p = {m->pieces[m->at], d * length, least(steps - d * length, length), !d};
+      const bool again = d + 1 < pieces || s + some < c.count; /* of this panel */
+      const size_t from = d + 1 < pieces ? (d + 1) * length : 0;
+      source next = {0};
+      if (steps && (again || t->next)) next = source_of(t, again ? t->b : t->next, from, least(steps - from, length), m->pieces[m->at ^= 1]);
+      const size_t n = p.steps ? (next.pairs + (some + 1) / 2 * p.steps * parts * (parts + 1) / 2 - 1) / ((some + 1) / 2 * p.steps * parts * (parts + 1) / 2) : 0;
+      for (size_t i = 0; i < some; i += 2) {
+        float(*sums)[STRIP][COLUMNS] = m->sums[pieces > 1 ? i / 2 : 0];
+        const size_t high = some - i > 1 ? 2 : 1;
+        if (high > 1) sums_of(parts, half, 2, t, &c, s + i, &p, sums, &next, n);
+        else sums_of(parts, half, 1, t, &c, s + i, &p, sums, &next, n);
+        if (d + 1 == pieces) finish_pair(parts, t, &c, s + i, high, sums);
+      }
+      part_pairs(parts, half, &next, next.pairs);
     }
   }
+  m->of = t->next;
   TILE_RELEASE();
 }
 
 static void tile_bf16(const cml_tile *t) {
-  if (t->b_half) tile_of(2, t);
-  else tile_of(3, t);
+  if (t->b_half) tile_of(2, true, t);
+  else tile_of(3, false, t);
 }
 
 static void tile_fp16(const cml_tile *t) {
-  if (t->b_half) tile_of(1, t);
-  else tile_of(3, t);
+  if (t->b_half) tile_of(1, true, t);
+  else tile_of(3, false, t);
 }
 
 void CML_FILL_PARTS(cml_kernels *k, bool native) {
@@ -355,7 +395,5 @@ void CML_FILL_PARTS(cml_kernels *k, bool native) {
   base.rows = k->tile_rows;
   k->half_parts = native ? 1 : 2;
   k->part = native ? part_fp16 : part_bf16;
-  k->part_row = native ? pack_fp16 : pack_bf16;
-  k->part_step = native ? pack_step_fp16 : pack_step_bf16;
   k->tile_parts = native ? tile_fp16 : tile_bf16;
 }

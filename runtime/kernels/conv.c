@@ -87,7 +87,7 @@ typedef struct layout {
   size_t group_channels, group_outputs, depth;
   size_t joined, stretches;    /* taps of a row whose channels are neighbours, so many of them */
   size_t staged, sums, line;   /* floats of each part of scratch, */
-  size_t parted;               /* the region in parts, where that suits; `staged` then has room for a row of it */
+  size_t parted;               /* the tiles' room and the region in parts, where that suits; `staged` then has room for a row of it */
   size_t widened, partial;     /* these where a few pixels meet weights in halves: a piece of a panel widened for all tiles, and sums on their way */
 } layout;
 
@@ -115,13 +115,18 @@ static void flatten(cml_conv *v) {
 static bool suits_parts(const cml_kernels *k, const layout *l) {
   const cml_conv *v = &l->v;
   const size_t depth = l->joined * l->group_channels;
-  return !v->winograd && !l->depthwise && !cml_conv_slim(k, v) && !cml_conv_narrow(k, v) && !cml_conv_multiplier(v) && 3 * depth >= 2 * up(depth, CML_PART_DEPTH) &&
+  return !v->plain && !v->winograd && !l->depthwise && !cml_conv_slim(k, v) && !cml_conv_narrow(k, v) && !cml_conv_multiplier(v) && 3 * depth >= 2 * up(depth, CML_PART_DEPTH) &&
          v->out[2] >= PARTS_WIDTH && cml_parts_pay(k, v->in_half, v->out[0] * v->out[1] * v->out[2], l->depth, l->group_outputs);
 }
 
-static size_t most_parts(const cml_kernels *k, const cml_conv *v) { return v->in_half ? k->half_parts : 3; }
 /* Of each part of the region that a block reads, with what a step may read behind. */
 static size_t part_words(const layout *l) { return up((size_t)(l->v.kernel[0] * l->in_rows * l->in_columns) * l->v.channels, CML_PART_DEPTH) + CML_PART_DEPTH; }
+
+/* Whether it is a plain product for matrix units: of pixels that lie one after the other. */
+static bool is_product(const layout *l) {
+  const cml_conv *v = &l->v;
+  return l->parted && v->in_last && v->out_last && v->groups == 1 && cml_conv_taps(v) == 1 && v->in[0] * v->in[1] == 1 && v->out[2] == v->in[2] && v->full[2] == v->out[2];
+}
 
 static void lay_out(const cml_kernels *k, const cml_conv *given, layout *l) {
   *l = (layout){.v = *given};
@@ -154,7 +159,7 @@ static void lay_out(const cml_kernels *k, const cml_conv *given, layout *l) {
   l->staged = up((size_t)(v->kernel[0] * l->in_rows * l->in_columns) * v->channels, 16) + 16;
   l->sums = up(block * (l->depthwise ? v->channels * (v->out_last ? 1 : 2) : v->out_last ? 0 : least(l->group_outputs, OUTPUT_BLOCK)), 16);
   l->line = LINE_CHANNELS * up((size_t)(l->in_columns > l->columns ? l->in_columns : l->columns), 16);
-  l->parted = parts ? most_parts(k, v) * part_words(l) / 2 : 0;
+  l->parted = parts ? up(cml_part_count(k, v->in_half) * part_words(l) / 2, 16) + CML_PARTS_ROOM / 4 : 0;
   const bool few = v->in_half && v->out[0] * v->out[1] * v->out[2] <= CML_CONV_FEW_PIXELS && block * 2 > k->tile_rows;
   if (!few || l->depthwise || cml_conv_slim(k, v)) return;
   l->widened = WIDENED_DEPTH * k->tile_columns;
@@ -170,15 +175,14 @@ bool cml_conv_suits_parts(const cml_kernels *k, const cml_conv *v) {
   return l.parted > 0;
 }
 
-cml_packed cml_conv_pack_as(const cml_kernels *k, const cml_conv *v, bool half) {
-  if (v->winograd) return CML_PACKED_FLOATS;
-  if (v->in_half == half && cml_conv_suits_parts(k, v)) return half ? CML_PACKED_HALF_PARTS : CML_PACKED_FLOAT_PARTS;
-  return half && v->out[0] * v->out[1] * v->out[2] <= CML_CONV_FEW_PIXELS ? CML_PACKED_HALVES : CML_PACKED_FLOATS;
+bool cml_conv_pack_half(const cml_kernels *k, const cml_conv *v, bool half) {
+  return half && !v->winograd && (v->out[0] * v->out[1] * v->out[2] <= CML_CONV_FEW_PIXELS || (v->in_half && cml_conv_suits_parts(k, v)));
 }
 
 size_t cml_conv_shared(const cml_kernels *k, const cml_conv *v, size_t slots) { return v->winograd ? cml_winograd_shared(k, v, slots) : 0; }
 
-static size_t block_scratch(const layout *l) {
+static size_t block_scratch(const cml_kernels *k, const layout *l) {
+  if (is_product(l)) return cml_gemm_scratch(k);
   return up((l->staged + l->sums + l->line + l->parted + l->widened + l->partial) * sizeof(float) + l->stretches * sizeof(size_t) + 64, 64);
 }
 
@@ -187,7 +191,7 @@ size_t cml_conv_scratch(const cml_kernels *k, const cml_conv *v) {
   if (cml_conv_narrow(k, v) || cml_conv_multiplier(v)) return cml_depthwise_scratch(k, v);
   layout l;
   lay_out(k, v, &l);
-  size_t bytes = block_scratch(&l), rows = cml_depthwise_scratch(k, v);
+  size_t bytes = block_scratch(k, &l), rows = cml_depthwise_scratch(k, v);
   return bytes > rows ? bytes : rows;
 }
 
@@ -200,12 +204,15 @@ typedef struct job {
   size_t parts, part; /* the output channels are cut into `parts`, of `part` each */
 } job;
 
+static bool in_parts(const job *j) { return j->l->parted && j->c->weights.half == j->l->v.in_half; }
+
 typedef struct region {
   const float *data;
   size_t pixel, row, slice; /* distances in floats */
   size_t next_row, next_column; /* the same from tap to tap, */
   size_t out_row, out_pixel;    /* and from one output to the next */
   const uint16_t *parts;    /* in place of data; or NULL */
+  void *room;               /* of the tiles */
   size_t apart;
   size_t skipped, stretches; /* of taps: those whose rows are above the image for all of the block's outputs, and how many are not outside behind them */
 } region;
@@ -283,7 +290,7 @@ static void stage_row(const job *j, int64_t image, int64_t depth, int64_t row, i
 
 static region stage_region(const job *j, int64_t image, int64_t d, int64_t h, int64_t w, int64_t rows, float *staged, float *line, float *parted) {
   const layout *l = j->l;
-  const bool parts = cml_packed_parts(j->c->weights.as);
+  const bool parts = in_parts(j);
   const cml_conv *v = &l->v;
   int64_t in_rows = span(rows, v->stride[1], v->kernel[1], v->dilation[1]);
   size_t channels = v->channels, row;
@@ -306,7 +313,7 @@ static region stage_region(const job *j, int64_t image, int64_t d, int64_t h, in
               .next_column = (size_t)l->near[1] * channels, .out_row = (size_t)l->apart[0] * row, .out_pixel = (size_t)l->apart[1] * channels};
   const int64_t skip = l->apart[0] < v->stride[1] ? v->stride[1] : v->dilation[1]; /* from tap to tap, or from output to output of a single one */
   staging s = {.floats = staged, .line = line};
-  if (parts) r.parts = s.parts = (uint16_t *)(void *)parted, r.apart = s.apart = part_words(l), s.count = cml_part_count(j->c->k, j->c->weights.as);
+  if (parts) r.room = parted, r.parts = s.parts = (uint16_t *)(void *)(parted + CML_PARTS_ROOM / 4), r.apart = s.apart = part_words(l), s.count = cml_part_count(j->c->k, v->in_half);
   for (int64_t i = 0; i < v->kernel[0]; i++) {
     for (int64_t y = 0; y < in_rows; y++)
       stage_row(j, image, d + i * v->dilation[0], h + y / l->near[0] * skip + y % l->near[0], w, &s, (size_t)i * r.slice + (size_t)y * r.row);
@@ -407,26 +414,29 @@ static void cover_pieces(const job *j, const cover *c, const target *to, const c
   }
 }
 
-/* A block's products by matrix units: all of its pixels at once with a panel. */
+/* Where the weights of output o of a group begin, o a multiple of tile_columns. */
+static const char *panel_at(const job *j, size_t group, size_t o) {
+  const cml_conv_weights *w = &j->c->weights;
+  return (const char *)w->packed + group * cml_conv_group_bytes(j->c->k, &j->l->v, w->half) + o / j->c->k->tile_columns * cml_panel_bytes(j->c->k, w->half, j->l->depth);
+}
+
+/* A block's products by matrix units: all of its pixels at once with a panel. after: the panel that comes after these. */
 static void products_in_parts(const job *j, const region *r, const size_t *offsets, size_t group, size_t o0, size_t outputs, size_t rows, size_t columns,
-                              const target *to) {
+                              const target *to, const char *after) {
   const layout *l = j->l;
   const cml_kernels *k = j->c->k;
-  const cml_conv_weights *w = &j->c->weights;
   const cml_epilogue *e = &j->c->after;
-  const size_t nr = k->tile_columns, depth = l->joined * l->group_channels, panel = cml_packed_bytes(k, w->as, l->stretches, depth), size = to->half ? 2 : 4;
-  const char *first = (const char *)w->packed + group * cml_conv_group_bytes(k, &l->v, w->as) + o0 / nr * panel;
+  const size_t nr = k->tile_columns, depth = l->joined * l->group_channels, size = to->half ? 2 : 4;
   size_t pixel = r->out_pixel, row = r->out_row;
   if (rows > 1 && row == pixel * columns && to->row == to->pixel * columns) columns *= rows, rows = 1;
-  cml_tile t = {.rows = rows * columns, .stretches = l->stretches, .depth = depth, .offsets = offsets, .parts = r->parts + group * l->group_channels, .parts_apart = r->apart,
-                .a_stride = pixel, .split = rows > 1 ? columns : 0, .a_jump = row - columns * pixel, .c_jump = to->row - columns * to->pixel, .b_half = cml_packed_half(w->as),
-                .residual_stride = to->pixel, .c_stride = to->pixel, .c_half = to->half, .low = -INFINITY, .high = INFINITY,
-                .ask_step = panel / (l->stretches * depth) + 1};
+  cml_tile t = {.rows = rows * columns, .stretches = l->stretches, .depth = depth, .offsets = offsets, .parts = r->parts + group * l->group_channels, .parts_apart = r->apart, .room = r->room,
+                .a_stride = pixel, .split = rows > 1 ? columns : 0, .a_jump = row - columns * pixel, .c_jump = to->row - columns * to->pixel, .b_half = j->c->weights.half,
+                .residual_stride = to->pixel, .c_stride = to->pixel, .c_half = to->half, .low = -INFINITY, .high = INFINITY};
   if (!cml_epilogue_bounds(e, &t.low, &t.high)) t.unary_rows = k->unary_rows, t.f = e->activation, t.f_a = e->a, t.f_b = e->b;
   for (size_t o = 0; o < outputs; o += nr) {
     t.columns = least(outputs - o, nr);
-    t.b = first + o / nr * panel;
-    t.ask = o + nr < outputs ? (const char *)t.b + panel : first; /* the next block begins with the first again */
+    t.b = panel_at(j, group, o0 + o);
+    t.next = o + nr < outputs ? panel_at(j, group, o0 + o + nr) : after;
     t.bias = e->bias ? e->bias + group * l->group_outputs + o0 + o : NULL;
     t.residual = to->residual ? to->residual + o * size : NULL;
     t.c = to->to + o * size;
@@ -437,20 +447,20 @@ static void products_in_parts(const job *j, const region *r, const size_t *offse
 /* Outputs [o0, o0 + outputs) of a group over a block of rows x columns pixels; o0 a multiple of tile_columns. The next panel of
  * weights comes from far away, and is asked for while one is multiplied. more: the layout's `widened` and `partial`. */
 static void products(const job *j, const region *r, const size_t *offsets, size_t group, size_t o0, size_t outputs, size_t rows, size_t columns,
-                     const target *to, float *more) {
+                     const target *to, const char *after, float *more) {
   const layout *l = j->l;
   const cml_conv *v = &l->v;
   const cml_kernels *k = j->c->k;
   if (r->parts) {
-    products_in_parts(j, r, offsets, group, o0, outputs, rows, columns, to);
+    products_in_parts(j, r, offsets, group, o0, outputs, rows, columns, to, after);
     return;
   }
-  const bool half = cml_packed_half(j->c->weights.as);
+  const bool half = j->c->weights.half;
   size_t size = half ? 2 : 4, nr = k->tile_columns;
   bool slim = cml_conv_slim(k, v);
   size_t panel = l->depth * (slim ? outputs : nr) * size;
   size_t base = group * l->group_outputs + o0, pixel = r->out_pixel, row = r->out_row;
-  const char *first = (const char *)j->c->weights.packed + group * cml_conv_group_bytes(k, v, j->c->weights.as) + o0 * l->depth * size +
+  const char *first = (const char *)j->c->weights.packed + group * cml_conv_group_bytes(k, v, j->c->weights.half) + o0 * l->depth * size +
                       r->skipped * l->joined * l->group_channels * (slim ? 1 : nr) * size, *b = first;
   /* as many rows as fit: pixels 4 KiB apart fall into the same set of the first-level cache */
   const size_t apart = k->tile_rows > 8 && pixel % 1024 == 0 ? 7 : SIZE_MAX, tall = least(k->tile_rows, apart);
@@ -569,7 +579,7 @@ static void depthwise(const job *j, const region *r, int64_t rows, int64_t colum
 static void run_block(const job *j, size_t index, float *scratch) {
   const layout *l = j->l;
   const cml_conv *v = &l->v;
-  size_t first = index % j->parts * j->part, last = first + least(l->group_outputs - first, j->part);
+  size_t first = index % j->parts * j->part, last = first + least(l->group_outputs - first, j->part), next = (index + 1) % j->parts * j->part; /* the next block's first */
   index /= j->parts;
   float *staged = scratch, *sums = staged + l->staged, *line = sums + l->sums, *parted = line + l->line, *more = parted + l->parted, low, high;
   size_t *offsets = (size_t *)(void *)(more + l->widened + l->partial);
@@ -589,17 +599,18 @@ static void run_block(const job *j, size_t index, float *scratch) {
   tap_offsets(l, &r, offsets);
   leave_out(l, &r, h * v->stride[1] + v->offset[1], rows);
   for (size_t g = 0; g < v->groups; g++) {
+    const char *after = g + 1 < v->groups ? panel_at(j, g + 1, first) : panel_at(j, 0, next);
     if (v->out_last) {
       target t = output_at(j, image, d, h, w);
       size_t at = (g * l->group_outputs + first) * (t.half ? 2 : 4);
       t.to += at;
       if (t.residual) t.residual += at;
-      products(j, &r, offsets, g, first, last - first, (size_t)rows, (size_t)columns, &t, more);
+      products(j, &r, offsets, g, first, last - first, (size_t)rows, (size_t)columns, &t, after, more);
       continue;
     }
     for (size_t o = first; o < last; o += OUTPUT_BLOCK) {
       size_t n = least(last - o, OUTPUT_BLOCK);
-      products(j, &r, offsets, g, o, n, (size_t)rows, (size_t)columns, &(target){.to = (char *)sums, .pixel = n, .row = (size_t)columns * n, .half = v->out_half, .finished = true}, more);
+      products(j, &r, offsets, g, o, n, (size_t)rows, (size_t)columns, &(target){.to = (char *)sums, .pixel = n, .row = (size_t)columns * n, .half = v->out_half, .finished = true}, o + n < last ? panel_at(j, g, o + n) : after, more);
       to_planes(j, (const char *)sums, n, image, d, h, w, rows, columns, g * l->group_outputs + o, n);
     }
   }
@@ -632,7 +643,7 @@ static void share_out(layout *l, job *j, size_t threads) {
     for (size_t part = 1; part <= panels; part++) {
       size_t units = blocks * ((panels + part - 1) / part), rounds = (units + threads - 1) / threads;
       size_t cost = rounds * (steps * part * (l->depth + 8) * mr + 500 + (size_t)wide * 4);
-      if (cml_packed_parts(j->c->weights.as)) cost = rounds * parts_cost(l, wide, part);
+      if (in_parts(j)) cost = rounds * parts_cost(l, wide, part);
       if (cost < best) best = cost, j->part = part, columns = wide;
     }
   }
@@ -641,6 +652,14 @@ static void share_out(layout *l, job *j, size_t threads) {
   l->column_blocks = (v->out[2] + columns - 1) / columns;
   j->part *= j->c->k->tile_columns;
   j->parts = (l->group_outputs + j->part - 1) / j->part;
+}
+
+static void run_product(const job *j) {
+  const cml_conv_call *c = j->c;
+  const cml_conv *v = &j->l->v;
+  const cml_gemm g = {.rows = v->batch * (size_t)v->out[2], .columns = v->outputs, .depth = v->channels, .a = c->x, .a_stride = v->channels, .a_depth_stride = 1, .a_half = v->in_half,
+                      .b = c->weights.packed, .b_half = c->weights.half, .in_parts = true, .c = c->y, .c_stride = v->out_pixel, .c_half = v->out_half, .after = c->after};
+  cml_gemm_run(c->k, &g, 1, c->pool, c->scratch, c->slots);
 }
 
 void cml_conv_run(const cml_conv_call *call) {
@@ -654,14 +673,19 @@ void cml_conv_run(const cml_conv_call *call) {
   size_t cost = cml_conv_taps(v) * (v->channels / v->groups) * (cml_conv_is_depthwise(v) ? DEPTHWISE_COST : 1);
   size_t work = v->batch * (size_t)(v->out[0] * v->out[1] * v->out[2]) * v->outputs * cost;
   if (c.slots < cml_pool_threads(c.pool) || work < SERIAL_BELOW) c.pool = NULL; /* waking threads would take longer */
-  if (cml_depthwise_fits(c.k, v) && !(cml_packed_half(c.weights.as) && cml_conv_slim(c.k, v))) {
+  if (cml_depthwise_fits(c.k, v) && !(c.weights.half && cml_conv_slim(c.k, v))) {
     cml_depthwise_run(&c);
     return;
   }
   layout l;
   lay_out(c.k, v, &l);
-  job j = {.c = &c, .l = &l, .slot = block_scratch(&l), .parts = 1};
+  job j = {.c = &c, .l = &l, .slot = block_scratch(c.k, &l), .parts = 1};
+  if (is_product(&l) && in_parts(&j)) {
+    run_product(&j);
+    return;
+  }
   if (l.depthwise) j.part = l.group_outputs;
   else share_out(&l, &j, cml_pool_threads(c.pool));
+  for (size_t i = 0; in_parts(&j) && i < cml_pool_threads(c.pool); i++) cml_parts_begin((char *)c.scratch + i * j.slot + (l.staged + l.sums + l.line) * sizeof(float));
   cml_parallel_with_thread(c.pool, v->batch * (size_t)(l.v.out[0] * l.row_blocks * l.column_blocks) * j.parts, 1, run_blocks, &j);
 }

@@ -25,12 +25,13 @@ typedef struct cml_conv {
   bool in_half, out_half;
   bool planar;          /* at most two spatial dimensions: in[0] and out[0] are 1 whatever the image's size */
   bool wide;            /* integer.c: weights are sums of two signed bytes each */
+  bool plain;           /* no matrix units: what a call computes depends on memory, and its results do not */
   bool winograd;        /* weights are transformed; cml_conv_suits_winograd said yes when they were packed */
 } cml_conv;
 
 typedef struct cml_conv_weights {
   const void *packed;
-  cml_packed as;
+  bool half;
 } cml_conv_weights;
 
 enum { CML_CONV_FEW_PIXELS = 64 }; /* for which float16 weights stay halves when they are packed: memory bounds the work */
@@ -62,16 +63,16 @@ bool cml_conv_slim(const cml_kernels *k, const cml_conv *v);
 bool cml_conv_suits_winograd(const cml_kernels *k, const cml_conv *v);
 /* Whether a direct convolution goes to the CPU's matrix unit. */
 bool cml_conv_suits_parts(const cml_kernels *k, const cml_conv *v);
-/* How its weights, halves or not, are best packed. */
-cml_packed cml_conv_pack_as(const cml_kernels *k, const cml_conv *v, bool half);
+/* Whether its weights, when halves, are best packed as such. */
+bool cml_conv_pack_half(const cml_kernels *k, const cml_conv *v, bool half);
 /* Fills the placement of an ordinary convolution, whose pixels are the whole output; out_pixel, too. */
 void cml_conv_place_all(cml_conv *v);
 /* Leaves out taps that fall outside the image for all outputs, as those of a dilation that is larger than the image do. One stays.
  * Before anything is packed. */
 void cml_conv_trim(cml_conv *v, cml_conv_source *from);
-size_t cml_conv_packed_bytes(const cml_kernels *k, const cml_conv *v, cml_packed as);
-/* Packs all weights; to halves, or parts of such, only when the source is of halves (depthwise ones are widened anyhow). */
-void cml_conv_pack(const cml_kernels *k, const cml_conv *v, const cml_conv_source *from, cml_packed as, void *to, cml_pool *pool);
+size_t cml_conv_packed_bytes(const cml_kernels *k, const cml_conv *v, bool half);
+/* Packs all weights; to halves only when the source is of halves (depthwise and Winograd's are widened anyhow). */
+void cml_conv_pack(const cml_kernels *k, const cml_conv *v, const cml_conv_source *from, bool half, void *to, cml_pool *pool);
 size_t cml_conv_scratch(const cml_kernels *k, const cml_conv *v); /* bytes, for one thread */
 size_t cml_conv_shared(const cml_kernels *k, const cml_conv *v, size_t slots); /* bytes, for `slots` threads together, behind the others */
 
@@ -106,7 +107,7 @@ typedef struct cml_conv_pair {
   cml_conv_call second; /* x: what the first reads, as the second's in_half and in_last say; no padding of its own */
   size_t depth;         /* channels of x */
   const void *packed;   /* the first's weights, by cml_pack_panels */
-  cml_packed as;
+  bool half;
   cml_epilogue before;  /* no residual */
 } cml_conv_pair;
 
@@ -122,10 +123,10 @@ typedef struct cml_conv_packing {
   const cml_kernels *k;
   const cml_conv *v;
   const cml_conv_source *from;
-  cml_packed as;
+  bool half;
   void *to;
 } cml_conv_packing;
-size_t cml_conv_group_bytes(const cml_kernels *k, const cml_conv *v, cml_packed as);
+size_t cml_conv_group_bytes(const cml_kernels *k, const cml_conv *v, bool half);
 /* Neighbouring taps of a row whose channels are one stretch of the depth. */
 static inline size_t cml_conv_joined(const cml_conv *v) { return v->dilation[2] == 1 && (v->groups == 1 || v->kernel[2] == 1) ? (size_t)v->kernel[2] : 1; }
 /* Rows [first, first + n) of a panel's weights, floats or halves as they are packed, as [channel][tap][tile_columns]; n <= CML_CONV_ROWS. */

@@ -1,27 +1,23 @@
 /* Weights of convolutions as their kernels read them: [group][panel][tap][channel][tile_columns], depthwise [tap][channel], narrow groups
- * [tap][channel of group][output], with a multiplier [tap][output], slim [group][output][tap][channel]; Winograd's: winograd.c. In parts: each
- * stretch of neighbouring taps in whole steps. */
+ * [tap][channel of group][output], with a multiplier [tap][output], slim [group][output][tap][channel]; Winograd's: winograd.c. */
 #include "conv.h"
 #include "sizes.h"
 
 #include <string.h>
 
-static size_t panel_bytes(const cml_kernels *k, const cml_conv *v, cml_packed as) {
-  const size_t joined = cml_conv_joined(v);
-  return cml_packed_bytes(k, as, cml_conv_taps(v) / joined, joined * (v->channels / v->groups));
-}
+static size_t panel_bytes(const cml_kernels *k, const cml_conv *v, bool half) { return cml_panel_bytes(k, half, cml_conv_taps(v) * (v->channels / v->groups)); }
 
-size_t cml_conv_group_bytes(const cml_kernels *k, const cml_conv *v, cml_packed as) {
+size_t cml_conv_group_bytes(const cml_kernels *k, const cml_conv *v, bool half) {
   size_t columns = v->outputs / v->groups;
-  if (cml_conv_slim(k, v)) return up(columns * cml_conv_taps(v) * (v->channels / v->groups) * (cml_packed_half(as) ? 2 : 4), 64);
-  return up(cml_panel_count(k, columns) * panel_bytes(k, v, as), 64);
+  if (cml_conv_slim(k, v)) return up(columns * cml_conv_taps(v) * (v->channels / v->groups) * (half ? 2 : 4), 64);
+  return up(cml_panel_count(k, columns) * panel_bytes(k, v, half), 64);
 }
 
-size_t cml_conv_packed_bytes(const cml_kernels *k, const cml_conv *v, cml_packed as) {
+size_t cml_conv_packed_bytes(const cml_kernels *k, const cml_conv *v, bool half) {
   if (v->winograd) return cml_winograd_packed_bytes(k, v);
   if (cml_conv_is_depthwise(v) || cml_conv_multiplier(v)) return cml_conv_taps(v) * v->outputs * 4 + 64;
   if (cml_conv_narrow(k, v)) return cml_conv_taps(v) * v->channels * cml_conv_narrow(k, v) * 4 + 64;
-  return v->groups * cml_conv_group_bytes(k, v, as) + 64;
+  return v->groups * cml_conv_group_bytes(k, v, half) + 64;
 }
 
 static int64_t tap_offset(const cml_conv *v, const cml_conv_source *s, size_t tap) {
@@ -70,7 +66,7 @@ void cml_conv_weight_rows(const cml_conv_packing *p, size_t group, size_t panel,
   const cml_conv *v = p->v;
   const cml_conv_source *s = p->from;
   const size_t nr = p->k->tile_columns, begin = panel * nr, m = least(v->outputs / v->groups - begin, nr);
-  const bool half = cml_packed_half(p->as);
+  const bool half = p->half;
   if (side_by_side(v, s)) {
     const int64_t at = s->start + (int64_t)group * s->group_stride + (int64_t)begin * s->output_stride + (int64_t)first;
     p->k->pack_panel(to, half, (const char *)s->data + at * (s->half ? 2 : 4), s->half, n, m, (size_t)s->output_stride);
@@ -93,10 +89,10 @@ static void pack_slim(void *context, size_t begin, size_t end) {
   const cml_conv *v = p->v;
   const cml_conv_source *s = p->from;
   size_t columns = v->outputs / v->groups, channels = v->channels / v->groups;
-  const bool half = cml_packed_half(p->as);
+  const bool half = p->half;
   for (size_t i = begin; i < end; i++) {
     size_t group = i / columns, o = i % columns;
-    char *to = (char *)p->to + group * cml_conv_group_bytes(p->k, v, p->as) + o * cml_conv_taps(v) * channels * (half ? 2 : 4);
+    char *to = (char *)p->to + group * cml_conv_group_bytes(p->k, v, p->half) + o * cml_conv_taps(v) * channels * (half ? 2 : 4);
     const place output = output_place(v, s, o);
     for (size_t t = 0; t < cml_conv_taps(v); t++)
       for (size_t c = 0; c < channels; c++) {
@@ -107,43 +103,31 @@ static void pack_slim(void *context, size_t begin, size_t end) {
   }
 }
 
-/* Row c of tap t, of a panel in parts; with the last of a stretch, the zeros behind it. */
-static void part_row(const cml_conv_packing *p, size_t t, size_t c, const void *row, char *panel) {
-  const size_t channels = p->v->channels / p->v->groups, joined = cml_conv_joined(p->v), depth = joined * channels, at = t % joined * channels + c;
-  const size_t step = cml_packed_bytes(p->k, p->as, 1, 1);
-  const bool half = cml_packed_half(p->as);
-  static const _Alignas(64) float zeros[CML_CONV_COLUMNS];
-  panel += (t / joined * ((depth + CML_PART_DEPTH - 1) / CML_PART_DEPTH) + at / CML_PART_DEPTH) * step;
-  p->k->part_row(row, half, at % CML_PART_DEPTH, panel);
-  for (size_t i = at + 1; at + 1 == depth && i % CML_PART_DEPTH; i++) p->k->part_row(zeros, half, i % CML_PART_DEPTH, panel);
-}
-
 /* Taps stand after channels in the source, and before them here. */
 static void pack_range(void *context, size_t begin, size_t end) {
   const cml_conv_packing *p = context;
   const cml_conv *v = p->v;
   const size_t columns = v->outputs / v->groups, channels = v->channels / v->groups, n_taps = cml_conv_taps(v), depth = channels * n_taps;
-  const size_t panels = cml_panel_count(p->k, columns), row = p->k->tile_columns * (cml_packed_half(p->as) ? 2 : 4);
-  const bool parts = cml_packed_parts(p->as), direct = n_taps == 1 && !parts;
+  const size_t panels = cml_panel_count(p->k, columns), row = p->k->tile_columns * (p->half ? 2 : 4);
+  const bool direct = n_taps == 1;
   for (size_t i = begin; i < end; i++) {
     const size_t group = i / panels, panel = i % panels;
-    char *to = (char *)p->to + group * cml_conv_group_bytes(p->k, v, p->as) + panel * panel_bytes(p->k, v, p->as);
+    char *to = (char *)p->to + group * cml_conv_group_bytes(p->k, v, p->half) + panel * panel_bytes(p->k, v, p->half);
     for (size_t d = 0, n; d < depth; d += n) {
       n = least(depth - d, CML_CONV_ROWS);
       _Alignas(64) float rows[CML_CONV_ROWS * CML_CONV_COLUMNS];
       if (direct) cml_conv_weight_rows(p, group, panel, d, n, to + d * row);
       else cml_conv_weight_rows(p, group, panel, d, n, rows);
       for (size_t r = 0, t = d % n_taps, c = d / n_taps; !direct && r < n; r++) {
-        if (parts) part_row(p, t, c, (const char *)rows + r * row, to);
-        else memcpy(to + (t * channels + c) * row, (const char *)rows + r * row, row);
+        memcpy(to + (t * channels + c) * row, (const char *)rows + r * row, row);
         if (++t == n_taps) t = 0, c++;
       }
     }
   }
 }
 
-void cml_conv_pack(const cml_kernels *k, const cml_conv *v, const cml_conv_source *from, cml_packed as, void *to, cml_pool *pool) {
-  cml_conv_packing p = {k, v, from, v->winograd ? CML_PACKED_FLOATS : as, to};
+void cml_conv_pack(const cml_kernels *k, const cml_conv *v, const cml_conv_source *from, bool half, void *to, cml_pool *pool) {
+  cml_conv_packing p = {k, v, from, half && !v->winograd, to};
   if (v->winograd) {
     cml_winograd_pack(&p, pool);
     return;

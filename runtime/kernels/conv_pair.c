@@ -8,7 +8,8 @@
 #include "sizes.h"
 
 enum {
-  RING_BYTES = 192 << 10, /* of rows that a thread holds, about */
+  RING_BYTES = 192 << 10, /* of rows that a thread holds, about; */
+  PARTS_PIXELS = 128,     /* that are made at a time, where matrix units bring weights into parts each time */
   MOST_RING = 512 << 10,
   UNITS = 3,              /* of channels that each thread gets, where there are as many */
   DEPTHWISE_COST = 4,     /* of a depthwise multiply-add, in those of a tile */
@@ -51,14 +52,15 @@ static void lay_out(const cml_kernels *k, const cml_conv *v, bool in_parts, size
   l->chunk = least(l->chunk, v->channels);
   l->band = band_rows(v, l->chunks * v->batch, threads);
   l->row = (size_t)v->in[2] * l->chunk;
-  int64_t room = (int64_t)(RING_BYTES / (l->row * 4 + 1));
+  int64_t room = (int64_t)(RING_BYTES / (l->row * 4 + 1)), tall = rows_for(v, 1) + PARTS_PIXELS / v->in[2], most_room = (int64_t)(MOST_RING / (l->row * 4 + 1));
+  if (in_parts && room < tall) room = tall < most_room ? tall : most_room;
   l->strip = room > rows_for(v, 1) ? (room - rows_for(v, 1)) / v->stride[1] + 1 : 1;
   if (l->strip > l->band) l->strip = l->band;
   l->bands = (v->out[1] + l->band - 1) / l->band;
   l->ring = rows_for(v, l->strip) < v->in[1] ? rows_for(v, l->strip) : v->in[1];
   l->ring_floats = up((size_t)l->ring * l->row, 16) + k->width; /* vectors may read past the end */
   l->sums_floats = up((size_t)v->out[2] * l->chunk, 16) + k->width;
-  l->gemm_bytes = cml_gemm_scratch(k) / 2;
+  l->gemm_bytes = up(cml_gemm_scratch(k) / 2, 64);
 }
 
 bool cml_conv_pair_fits(const cml_kernels *k, const cml_conv *v) {
@@ -80,6 +82,7 @@ typedef struct job {
   const cml_conv_pair *p;
   layout l;
   size_t slot;
+  bool in_parts;
 } job;
 
 /* Rows [from, to) of the image between, of a chunk's channels, to their places in the ring. */
@@ -95,8 +98,8 @@ static void make_rows(const job *j, int64_t image, int64_t from, int64_t to, siz
     if (after.bias) after.bias += c;
     cml_gemm g = {.rows = (size_t)n * width, .columns = channels, .depth = p->depth, .a_stride = p->depth, .a_depth_stride = 1, .a_half = v->in_half,
                   .a = (const char *)p->second.x + (size_t)(image * v->in[1] + from) * width * p->depth * size,
-                  .b = (const char *)p->packed + c / k->tile_columns * cml_packed_bytes(k, p->as, 1, p->depth), .b_as = p->as,
-                  .c = ring + (size_t)at * width * channels, .c_stride = channels, .most_rows = cml_gemm_rows(j->l.gemm_bytes), .after = after};
+                  .b = (const char *)p->packed + c / k->tile_columns * cml_panel_bytes(k, p->half, p->depth), .b_half = p->half, .in_parts = j->in_parts,
+                  .c = ring + (size_t)at * width * channels, .c_stride = channels, .scratch = j->l.gemm_bytes, .after = after};
     cml_gemm_run(k, &g, 1, NULL, scratch, 1);
   }
 }
@@ -137,7 +140,8 @@ void cml_conv_pair_run(const cml_conv_pair *p) {
   if (!v->batch || v->out[1] <= 0 || v->out[2] <= 0) return;
   job j = {.p = p};
   size_t threads = least(cml_pool_threads(call->pool), call->slots);
-  lay_out(call->k, v, cml_packed_parts(p->as), threads, &j.l);
+  j.in_parts = !v->plain && p->half == v->in_half && cml_parts_pay(call->k, p->half, v->in[1] * v->in[2], p->depth, v->channels);
+  lay_out(call->k, v, j.in_parts, threads, &j.l);
   j.slot = slot_bytes(&j.l);
   bool little = v->batch * (size_t)(v->in[1] * v->in[2]) * v->channels * (p->depth + DEPTHWISE_COST * (size_t)(v->kernel[1] * v->kernel[2])) < SERIAL_BELOW;
   cml_parallel_with_thread(little ? NULL : call->pool, v->batch * (size_t)j.l.bands * j.l.chunks, 1, run_units, &j);

@@ -11,8 +11,7 @@ enum {
   DEPTH_BLOCK = 256,  /* depth x tile_columns floats stay in the first-level cache */
   PARTS_ROOM = 768 << 10, /* bytes of rows of A in parts that stay in the second-level cache */
   PARTS_DEPTH = 8192, /* of which a few rows fit there */
-  MOST_COLUMNS = 32,  /* of a panel that is packed in parts, */
-  PARTED_ROWS = 128,  /* so many rows at a time: neighbours in each column of the source, which may be pages apart */
+  PARTS_ROWS = 448,   /* rows, at most, for which a panel of B is brought into parts */
   FEW_ROWS = 64,      /* for which halves stay halves when they are packed */
   SLIM_BLOCK = 1024,  /* depth x CML_SLIM floats, too */
   LINES = 16,         /* of halves that are widened, then transposed */
@@ -29,19 +28,16 @@ enum {
 
 size_t cml_panel_count(const cml_kernels *k, size_t columns) { return (columns + k->tile_columns - 1) / k->tile_columns; }
 
-size_t cml_pack_bytes(const cml_kernels *k, size_t depth, size_t columns, cml_packed as) {
-  return cml_panel_count(k, columns) * cml_packed_bytes(k, as, 1, depth) + 64;
-}
+size_t cml_pack_bytes(const cml_kernels *k, size_t depth, size_t columns, bool half) { return cml_panel_count(k, columns) * cml_panel_bytes(k, half, depth) + 64; }
 
 bool cml_parts_pay(const cml_kernels *k, bool half, int64_t rows, size_t depth, size_t columns) {
-  if (!k->tile_parts) return false;
-  /* Parts are made of A for all columns, and bytes come from memory for all rows: of a weight four in place of two or four, of a float six of four. */
-  return half ? rows >= 32 && depth >= 20 && columns >= 20 : rows >= 96 && depth >= 64 && columns >= 96;
+  if (!k->tile_parts || depth > PARTS_DEPTH) return false;
+  /* parts are made of A for all columns, and of B for all rows */
+  return half ? rows >= 32 && depth >= 20 && columns >= 20 : rows >= 40 && depth >= 64 && columns >= 96;
 }
 
-cml_packed cml_pack_as(const cml_kernels *k, int64_t rows, size_t depth, size_t columns, bool a_half, bool b_half) {
-  if (a_half == b_half && depth <= PARTS_DEPTH && cml_parts_pay(k, b_half, rows, depth, columns)) return b_half ? CML_PACKED_HALF_PARTS : CML_PACKED_FLOAT_PARTS;
-  return b_half && rows <= FEW_ROWS ? CML_PACKED_HALVES : CML_PACKED_FLOATS; /* many rows: widened once instead of for each tile */
+bool cml_pack_half(const cml_kernels *k, int64_t rows, size_t depth, size_t columns, bool a_half, bool b_half) {
+  return b_half && (rows <= FEW_ROWS || (a_half && cml_parts_pay(k, true, rows, depth, columns))); /* many rows: widened once instead of for each tile */
 }
 
 /* One panel whose source has its columns side by side: row by row. */
@@ -65,27 +61,11 @@ static void pack_rows(const cml_kernels *k, void *to, bool half, const char *b, 
   else k->pack_panel(to, half, b, b_half, depth, n, column_stride);
 }
 
-void cml_pack_panels(const cml_kernels *k, void *to, cml_packed as, const void *b, bool b_half, size_t depth, size_t columns,
+void cml_pack_panels(const cml_kernels *k, void *to, bool half, const void *b, bool b_half, size_t depth, size_t columns,
                      size_t depth_stride, size_t column_stride, size_t first, size_t last) {
-  const size_t nr = k->tile_columns, panel = cml_packed_bytes(k, as, 1, depth), step = cml_packed_bytes(k, as, 1, 1), size = b_half ? 2 : 4;
-  const bool half = cml_packed_half(as);
-  for (size_t p = first; p < last; p++) {
-    const char *from = (const char *)b + p * nr * column_stride * size;
-    char *into = (char *)to + p * panel;
-    const size_t n = least(columns - p * nr, nr);
-    if (!cml_packed_parts(as)) {
-      pack_rows(k, into, half, from, b_half, depth, n, depth_stride, column_stride);
-      continue;
-    }
-    for (size_t d = 0, rows; d < depth; d += rows) {
-      _Alignas(64) float wide[PARTED_ROWS * MOST_COLUMNS];
-      rows = least(depth - d, PARTED_ROWS);
-      const size_t row = nr * (half ? 2 : 4), whole = up(rows, CML_PART_DEPTH);
-      pack_rows(k, wide, half, from + d * (column_stride == 1 ? depth_stride : 1) * size, b_half, rows, n, depth_stride, column_stride);
-      memset((char *)wide + rows * row, 0, (whole - rows) * row);
-      for (size_t i = 0; i < whole; i += CML_PART_DEPTH, into += step) k->part_step((const char *)wide + i * row, half, into);
-    }
-  }
+  const size_t nr = k->tile_columns, panel = cml_panel_bytes(k, half, depth);
+  for (size_t p = first; p < last; p++)
+    pack_rows(k, (char *)to + p * panel, half, (const char *)b + p * nr * column_stride * (b_half ? 2 : 4), b_half, depth, least(columns - p * nr, nr), depth_stride, column_stride);
 }
 
 /* ---- what follows the product ---- */
@@ -142,10 +122,10 @@ void cml_epilogue_store(const cml_kernels *k, const cml_epilogue *e, float *bloc
 
 static const size_t row_scratch = (DEPTH_BLOCK + PAD + COLUMN_BLOCK) * sizeof(float), more_scratch = 256;
 
-size_t cml_gemm_scratch(const cml_kernels *k) { return k->tile_parts ? PARTS_ROOM + more_scratch : cml_gemm_scratch_without_parts(); }
+size_t cml_gemm_scratch(const cml_kernels *k) { return k->tile_parts ? CML_PARTS_ROOM + PARTS_ROOM + more_scratch : cml_gemm_scratch_without_parts(); }
 size_t cml_gemm_scratch_without_parts(void) { return ROW_BLOCK * row_scratch + more_scratch; }
 
-size_t cml_gemm_rows(size_t scratch) {
+static size_t rows_of(size_t scratch) {
   size_t rows = scratch > more_scratch ? (scratch - more_scratch) / row_scratch : 0;
   return rows < 1 ? 1 : least(rows, ROW_BLOCK);
 }
@@ -207,7 +187,7 @@ typedef struct piece {
  * next panel, which comes from memory or from a cache far away. */
 static void run_panel(const cml_kernels *k, const cml_gemm *g, const piece *p, size_t rows, size_t column, size_t n, float *c, size_t c_stride,
                       float *widened) {
-  const bool half = g->b_as == CML_PACKED_HALVES;
+  const bool half = g->b_half;
   size_t size = half ? 2 : 4, nr = k->tile_columns, tiles = (rows + k->tile_rows - 1) / k->tile_rows, bytes = p->depth * nr * size;
   size_t share = (bytes / tiles + 63) & ~(size_t)63;
   const char *b = (const char *)g->b + (g->b_column ? p->from : column * g->depth + p->from * nr) * size, *next = b + g->depth * nr * size;
@@ -254,7 +234,7 @@ static void block(const cml_kernels *k, const cml_gemm *g, size_t r0, size_t row
     p.a = copied ? staged : (const float *)g->a + r0 * g->a_stride + p.from;
     p.a_stride = copied ? staged_stride : g->a_stride;
     if (copied) cml_gemm_stage(k, (const char *)g->a + (r0 * g->a_stride + p.from * g->a_depth_stride) * (g->a_half ? 2 : 4), g->a_half, g->a_stride, g->a_depth_stride, rows, p.depth, staged, p.a_stride);
-    float *widened = g->b_as == CML_PACKED_HALVES && !g->b_column && used + p.depth * nr <= room ? scratch + used : NULL; /* mostly: few rows use halves */
+    float *widened = g->b_half && !g->b_column && used + p.depth * nr <= room ? scratch + used : NULL; /* mostly: few rows use halves */
     for (size_t i = 0; i < bands; i++) {
       const size_t r = i * rows / bands, some = (i + 1) * rows / bands - r;
       piece part = p;
@@ -278,7 +258,7 @@ static size_t parts_row(const cml_gemm *g) { return (up(g->depth, CML_PART_DEPTH
 static void stage_parts(const cml_kernels *k, const cml_gemm *g, size_t r0, size_t rows, uint16_t *to, size_t stride) {
   const size_t size = g->a_half ? 2 : 4, apart = rows * stride;
   const char *a = (const char *)g->a + r0 * g->a_stride * size;
-  const bool half = cml_packed_half(g->b_as);
+  const bool half = g->b_half;
   if (g->a_depth_stride == 1 && g->a_half == half) {
     k->part(g->a_half, rows, g->depth, a, g->a_stride, to, stride, apart);
     return;
@@ -294,19 +274,20 @@ static void stage_parts(const cml_kernels *k, const cml_gemm *g, size_t r0, size
     }
 }
 
-/* The whole depth at once, so that results are stored as they should be. */
-static void block_of_parts(const cml_kernels *k, const cml_gemm *g, size_t r0, size_t rows, size_t j0, size_t columns, bool staged, void *scratch) {
-  const size_t nr = k->tile_columns, stride = parts_row(g), panel = cml_packed_bytes(k, g->b_as, 1, g->depth), size = g->c_half ? 2 : 4;
-  const bool half = cml_packed_half(g->b_as);
+/* The rows' whole depth in parts, so that results are stored as they should be. scratch: the tiles' room, then the rows'. after: the panel that comes
+ * after these. */
+static void block_of_parts(const cml_kernels *k, const cml_gemm *g, size_t r0, size_t rows, size_t j0, size_t columns, bool staged, const void *after, char *scratch) {
+  const size_t nr = k->tile_columns, stride = parts_row(g), panel = cml_panel_bytes(k, g->b_half, g->depth), size = g->c_half ? 2 : 4;
+  uint16_t *parts = (uint16_t *)(void *)(scratch + CML_PARTS_ROOM);
   const cml_epilogue *e = &g->after;
-  if (!staged) stage_parts(k, g, r0, rows, scratch, stride);
-  cml_tile t = {.rows = rows, .stretches = 1, .depth = g->depth, .parts = scratch, .a_stride = stride, .parts_apart = rows * stride, .b_half = half, .from_stride = g->c_stride,
-                .residual_stride = e->residual_stride, .c_stride = g->c_stride, .c_half = g->c_half, .ask_step = g->depth ? panel / g->depth + 1 : 0};
+  if (!staged) stage_parts(k, g, r0, rows, parts, stride);
+  cml_tile t = {.rows = rows, .stretches = 1, .depth = g->depth, .parts = parts, .a_stride = stride, .parts_apart = rows * stride, .room = scratch, .b_half = g->b_half,
+                .from_stride = g->c_stride, .residual_stride = e->residual_stride, .c_stride = g->c_stride, .c_half = g->c_half};
   if (!cml_epilogue_bounds(e, &t.low, &t.high)) t.unary_rows = k->unary_rows, t.f = e->activation, t.f_a = e->a, t.f_b = e->b;
   for (size_t j = j0; j < j0 + columns; j += nr) {
     t.columns = least(j0 + columns - j, nr);
     t.b = (const char *)g->b + j / nr * panel;
-    t.ask = j + nr < g->columns ? (const char *)t.b + panel : NULL;
+    t.next = j + nr < j0 + columns ? (const char *)t.b + panel : after;
     t.bias = e->bias ? e->bias + j : NULL;
     t.residual = e->residual ? (const char *)e->residual + (r0 * e->residual_stride + j) * size : NULL;
     t.c = (char *)g->c + (r0 * g->c_stride + j) * size;
@@ -317,11 +298,25 @@ static void block_of_parts(const cml_kernels *k, const cml_gemm *g, size_t r0, s
 
 /* ---- on all threads ---- */
 
+/* Into how many parts rows are cut for matrix units: threads that take all rows of some columns bring each row into parts again, those that take some rows of
+ * all columns each panel. In cycles of 32 of the depth: a row, a panel, and a strip of 16 rows times a panel, of which half hides the next panel. */
+static size_t parts_of_rows(const cml_gemm *g, size_t panels, size_t threads, size_t least_parts) {
+  const size_t row = g->b_half ? 12 : 24, panel = g->b_half ? 256 : 350, strip = g->b_half ? 96 : 192;
+  size_t best = least_parts, least_cost = SIZE_MAX;
+  for (size_t n = 1; n <= threads; n++) {
+    const size_t parts = n * least_parts, rows = (g->rows + parts - 1) / parts, strips = (rows + 15) / 16, own = (panels * parts + threads - 1) / threads;
+    if (parts > 1 && rows < 16) break;
+    const size_t hidden = least(panel, strips * strip) * 3 / 4, cost = (own + panels - 1) / panels * rows * row + own * (strips * strip + panel - hidden);
+    if (cost < least_cost) least_cost = cost, best = parts;
+  }
+  return best;
+}
+
 /* The unit of work is a panel of columns against a part of the rows, all parts of nearly equal height. */
 typedef struct run_context {
   const cml_kernels *k;
   const cml_gemm *g;
-  size_t row_parts, panels;
+  size_t row_parts, panels, units;
   char *scratch;
   size_t slot;
 } run_context;
@@ -334,9 +329,11 @@ static void run_units(void *context, size_t thread, size_t begin, size_t end) {
     size_t part = begin / c->panels % c->row_parts, panel = begin % c->panels, nr = c->k->tile_columns;
     n = least(end - begin, c->panels - panel);
     size_t r = part * g->rows / c->row_parts, rows = (part + 1) * g->rows / c->row_parts - r, last = least((panel + n) * nr, g->columns);
-    if (cml_packed_parts(g->b_as)) { /* what the thread has in parts stays there from piece to piece */
+    if (g->in_parts) { /* what the thread has in parts stays there from piece to piece */
       size_t *staged = (size_t *)(void *)((char *)scratch + c->slot) - 1;
-      block_of_parts(c->k, g, r, rows, panel * nr, last - panel * nr, *staged == begin / c->panels, scratch);
+      const size_t next = begin + n; /* in this call, or likely in the next */
+      const void *after = next >= c->units ? NULL : (const char *)c->g[next / (c->panels * c->row_parts)].b + next % c->panels * cml_panel_bytes(c->k, g->b_half, g->depth);
+      block_of_parts(c->k, g, r, rows, panel * nr, last - panel * nr, *staged == begin / c->panels, after, (char *)scratch);
       *staged = begin / c->panels;
       continue;
     }
@@ -347,20 +344,24 @@ static void run_units(void *context, size_t thread, size_t begin, size_t end) {
 
 void cml_gemm_run(const cml_kernels *k, const cml_gemm *g, size_t count, cml_pool *pool, void *scratch, size_t slots) {
   if (!count || !g->rows || !g->columns) return;
-  const bool parts = cml_packed_parts(g->b_as);
-  size_t threads = least(cml_pool_threads(pool), slots), most_rows = g->most_rows ? least(g->most_rows, ROW_BLOCK) : ROW_BLOCK;
-  const size_t slot = g->most_rows ? most_rows * row_scratch + more_scratch : cml_gemm_scratch(k);
+  const bool parts = g->in_parts;
+  size_t threads = least(cml_pool_threads(pool), slots), most_rows = g->scratch ? rows_of(g->scratch) : ROW_BLOCK;
+  const size_t slot = g->scratch ? g->scratch : cml_gemm_scratch(k);
   if (parts) {
-    const size_t fit = (slot - more_scratch) / (parts_row(g) * cml_part_count(k, g->b_as) * sizeof(uint16_t));
-    most_rows = fit < 1 ? 1 : least(fit, ROW_BLOCK);
+    const size_t fit = (slot - CML_PARTS_ROOM - more_scratch) / (parts_row(g) * cml_part_count(k, g->b_half) * sizeof(uint16_t));
+    most_rows = fit < 1 ? 1 : least(fit, PARTS_ROWS);
   }
   if (count * g->rows * g->columns * g->depth < (parts ? PARTS_SERIAL_BELOW : SERIAL_BELOW)) threads = 1;
   run_context c = {.k = k, .g = g, .row_parts = (g->rows + most_rows - 1) / most_rows, .panels = cml_panel_count(k, g->columns), .scratch = scratch, .slot = slot};
   /* enough units to end together */
-  size_t least_rows = parts ? 32 : k->tile_rows, tiles = (g->rows + least_rows - 1) / least_rows, wanted = threads == 1 ? 1 : (12 * threads + count * c.panels - 1) / (count * c.panels);
-  if (parts && wanted < threads) wanted = threads; /* each its own rows */
-  if (c.row_parts < wanted) c.row_parts = least(wanted, tiles);
-  for (size_t i = 0; i < threads && parts; i++) *((size_t *)(void *)((char *)scratch + (i + 1) * slot) - 1) = SIZE_MAX;
+  const size_t tiles = (g->rows + k->tile_rows - 1) / k->tile_rows, wanted = threads == 1 ? 1 : (12 * threads + count * c.panels - 1) / (count * c.panels);
+  if (parts && count < threads) c.row_parts = parts_of_rows(g, c.panels, threads, c.row_parts);
+  if (!parts && c.row_parts < wanted) c.row_parts = least(wanted, tiles);
+  c.units = count * c.row_parts * c.panels;
+  for (size_t i = 0; i < threads && parts; i++) {
+    *((size_t *)(void *)((char *)scratch + (i + 1) * slot) - 1) = SIZE_MAX;
+    cml_parts_begin((char *)scratch + i * slot);
+  }
   size_t unit = (g->rows + c.row_parts - 1) / c.row_parts * k->tile_columns * (g->depth + 1);
-  cml_parallel_among(pool, threads, count * c.row_parts * c.panels, 1 + LEAST_SHARE / unit, run_units, &c);
+  cml_parallel_among(pool, threads, c.units, 1 + LEAST_SHARE / unit, run_units, &c);
 }

@@ -72,7 +72,7 @@ typedef struct cml_compressed {
  * `depth` neighbouring floats, number s at a[r * a_stride + offsets[s]]. b is packed: steps of tile_columns floats, or halves when
  * b_half, one after the other over all stretches (columns beyond `columns` present). For at most CML_SLIM columns it may lie by
  * columns instead, which wastes no lanes: then b_column is the distance from one column to the next, in elements. */
-enum { CML_SLIM = 4, CML_PART_DEPTH = 32 };
+enum { CML_SLIM = 4, CML_PART_DEPTH = 32, CML_PARTS_ROOM = 313 << 10 };
 typedef struct cml_tile {
   size_t rows, columns;    /* at most tile_rows, tile_columns; or wide_rows, wide_columns */
   size_t stretches, depth;
@@ -82,9 +82,11 @@ typedef struct cml_tile {
   size_t split;            /* not 0: rows from this one on lie a_jump floats and c_jump elements further, as behind the end of an image's row; */
   size_t a_jump, c_jump;   /* only where the table's tile_splits, not beyond tile_columns and without `from` */
   const void *b;
-  bool b_half;             /* halves, or parts of such */
+  bool b_half;
   const uint16_t *parts;   /* tile_parts: in place of a, strides and offsets in elements; part p lies p * parts_apart behind */
   size_t parts_apart;
+  void *room;              /* of CML_PARTS_ROOM bytes, aligned to 64; cml_parts_begin before its first use, and when what b points to may have changed */
+  const void *next;        /* the b of the next tile with this room, of the same stretches, depth and type; NULL: not known */
   float *widened;          /* NULL, or where halves in steps are also left as floats, b's layout, for the tiles of other rows that follow */
   size_t b_panel;          /* bytes from b to the panel of the columns from tile_columns on, where there are so many */
   size_t b_column;         /* 0: in steps */
@@ -282,13 +284,10 @@ typedef struct cml_kernels {
   void (*tile)(const cml_tile *t);
   /* Where matrix units multiply sums of shorter numbers, the parts of floats (three) and halves (half_parts) (else NULL, all three).
    * part: of rows of n numbers side by side; number i of row r's part p to to[r * to_stride + p * apart + i]; zeros follow up to a multiple of CML_PART_DEPTH.
-   * part_step: a step of CML_PART_DEPTH rows of tile_columns numbers, one behind the other, cml_packed_bytes of one, aligned to 64. part_row: row i of such; all rows of a step have to be there.
-   * tile_parts: tile for `parts` and b in such steps, each stretch in whole ones, of parts of halves when b_half, of floats else. Any number of rows;
-   * when split, rows of so many pixels, each of which a_jump and c_jump move. Of a stretch's parts whole steps are read. */
+   * tile_parts: tile for `parts` and b as it is packed for tile. Any number of rows; when split, rows of so many pixels, each of which a_jump and c_jump move. Of a
+   * stretch's parts whole steps of CML_PART_DEPTH are read. */
   size_t half_parts;
   void (*part)(bool half, size_t rows, size_t n, const void *x, size_t x_stride, uint16_t *to, size_t to_stride, size_t apart);
-  void (*part_step)(const void *rows, bool half, void *step);
-  void (*part_row)(const void *row, bool half, size_t i, void *step);
   void (*tile_parts)(const cml_tile *t);
   /* c[rows][columns] = a b (+ c when accumulate): rows <= tile_rows, columns <= tile_columns. Row r of a lies at a[r * a_stride];
    * b is packed: depth steps of tile_columns floats, or halves when b_half (columns beyond `columns` present). After the last
@@ -396,17 +395,11 @@ typedef struct cml_kernels {
   void (*transpose_16)(size_t rows, size_t columns, const uint16_t *x, size_t x_stride, uint16_t *y, size_t y_stride); /* any 16 bits */
 } cml_kernels;
 
-/* How weights are packed: steps of tile_columns floats or halves, or for tile_parts in parts of either. */
-typedef enum cml_packed { CML_PACKED_FLOATS, CML_PACKED_HALVES, CML_PACKED_FLOAT_PARTS, CML_PACKED_HALF_PARTS } cml_packed;
-static inline bool cml_packed_parts(cml_packed p) { return p >= CML_PACKED_FLOAT_PARTS; }
-static inline bool cml_packed_half(cml_packed p) { return p == CML_PACKED_HALVES || p == CML_PACKED_HALF_PARTS; }
-/* Parts of each number that is multiplied with weights packed so. */
-static inline size_t cml_part_count(const cml_kernels *k, cml_packed p) { return p == CML_PACKED_HALF_PARTS ? k->half_parts : 3; }
-/* Bytes of a panel of `depth` rows, each of its stretches by itself when in parts. */
-static inline size_t cml_packed_bytes(const cml_kernels *k, cml_packed p, size_t stretches, size_t depth) {
-  if (!cml_packed_parts(p)) return stretches * depth * k->tile_columns * (cml_packed_half(p) ? 2 : 4);
-  return stretches * ((depth + CML_PART_DEPTH - 1) / CML_PART_DEPTH) * CML_PART_DEPTH * cml_part_count(k, p) * k->tile_columns * 2;
-}
+/* Parts of each number where matrix units multiply it. */
+static inline size_t cml_part_count(const cml_kernels *k, bool half) { return half ? k->half_parts : 3; }
+static inline void cml_parts_begin(void *room) { *(const void **)room = NULL; }
+/* Bytes of a panel of packed weights, floats or halves, of so many rows. */
+static inline size_t cml_panel_bytes(const cml_kernels *k, bool half, size_t depth) { return depth * k->tile_columns * (half ? 2 : 4); }
 
 /* The best table for this CPU, or the one chosen by cml_kernels_use. */
 CML_API const cml_kernels *cml_kernels_get(void);

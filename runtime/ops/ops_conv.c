@@ -314,10 +314,10 @@ static bool phase_conv(const cml_kernels *k, const conv_call *v, const cml_tenso
 
 /* ---- weights ---- */
 
-static uint64_t phase_bytes(const cml_kernels *k, const conv_call *v, const cml_tensor *weight, size_t phase, cml_packed as) {
+static uint64_t phase_bytes(const cml_kernels *k, const conv_call *v, const cml_tensor *weight, size_t phase, bool half) {
   cml_conv conv;
   cml_conv_source from;
-  return phase_conv(k, v, weight, phase, &conv, &from) ? cml_scratch_part(cml_conv_packed_bytes(k, &conv, as)) : 0;
+  return phase_conv(k, v, weight, phase, &conv, &from) ? cml_scratch_part(cml_conv_packed_bytes(k, &conv, half)) : 0;
 }
 
 static void widen_bias(const cml_kernels *k, const cml_tensor *t, float *to) {
@@ -356,22 +356,21 @@ static cml_status prepare(cml_call *c, cml_error *err) {
   v.conv.winograd = p->winograd = v.known && !v.transposed && cml_conv_suits_winograd(k, &v.conv);
   v.trims = p->trims = v.known && !p->winograd;
   join_pixels(&v, p->joined = pixels_joined(k, &v));
-  const bool half = w->dtype == CML_F16;
   if (bias && !(p->bias = keep_bias(c, bias, p->joined, err))) return c->keep_status;
   for (size_t i = 0; i < v.phases; i++) {
     cml_conv conv;
     cml_conv_source from;
     if (!phase_conv(k, &v, w, i, &conv, &from)) continue;
-    const cml_packed as = v.known ? cml_conv_pack_as(k, &conv, half) : half ? CML_PACKED_HALVES : CML_PACKED_FLOATS;
+    const bool half = from.half && (!v.known || cml_conv_pack_half(k, &conv, true));
     /* where weights go does not depend on the image's size: the same ones over images of several sizes, as in detectors' heads, are packed once */
-    const int64_t layout[] = {as, (int64_t)cml_conv_narrow(k, &conv), (int64_t)cml_conv_multiplier(&conv), conv.winograd, (int64_t)conv.outputs, (int64_t)conv.channels,
+    const int64_t layout[] = {half, (int64_t)cml_conv_narrow(k, &conv), (int64_t)cml_conv_multiplier(&conv), conv.winograd, (int64_t)conv.outputs, (int64_t)conv.channels,
                               (int64_t)conv.groups, conv.kernel[0], conv.kernel[1], conv.kernel[2], from.start, from.group_stride, from.output_stride, from.channel_stride,
                               from.tap_stride[0], from.tap_stride[1], from.tap_stride[2], (int64_t)from.bundle, (int64_t)from.joined};
     bool ready;
-    void *to = cml_call_keep_packed(c, cml_conv_packed_bytes(k, &conv, as), w, layout, sizeof layout / sizeof *layout, &ready, err);
+    void *to = cml_call_keep_packed(c, cml_conv_packed_bytes(k, &conv, half), w, layout, sizeof layout / sizeof *layout, &ready, err);
     if (!to) return c->keep_status;
-    if (!ready) cml_conv_pack(k, &conv, &from, as, to, c->pool);
-    p->weights[i] = (cml_conv_weights){to, as};
+    if (!ready) cml_conv_pack(k, &conv, &from, half, to, c->pool);
+    p->weights[i] = (cml_conv_weights){to, half};
   }
   cml_arg_unread(c, w);
   cml_arg_unread(c, bias);
@@ -478,8 +477,8 @@ static cml_status run(cml_call *c, cml_error *err) {
       continue;
     }
     if (conv.out[0] <= 0 || conv.out[1] <= 0 || conv.out[2] <= 0) continue;
-    const cml_conv_weights unprepared = {packed, w->dtype == CML_F16 ? CML_PACKED_HALVES : CML_PACKED_FLOATS};
-    if (!p) cml_conv_pack(k, &conv, &from, unprepared.as, packed, c->pool);
+    const cml_conv_weights unprepared = {packed, w->dtype == CML_F16};
+    if (!p) cml_conv_pack(k, &conv, &from, unprepared.half, packed, c->pool);
     cml_conv_run(&(cml_conv_call){.k = k, .v = &conv, .weights = p ? p->weights[i] : unprepared, .after = after,
                                   .x = x->data, .y = y->data, .pool = c->pool, .scratch = c->scratch, .slots = slots(c)});
   }

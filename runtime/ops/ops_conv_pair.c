@@ -26,7 +26,7 @@ static const cml_param params[] = {
 typedef struct prepared {
   const cml_kernels *k;
   const void *first, *second;
-  cml_packed as; /* first */
+  bool half; /* first */
   const float *bias, *before_bias;
 } prepared;
 
@@ -52,7 +52,7 @@ static cml_status prepare(cml_call *c, cml_error *err) {
   const bool half = first->dtype == CML_F16;
   prepared *p = cml_call_keep(c, sizeof *p, err);
   if (!p) return c->keep_status;
-  *p = (prepared){.k = k, .as = cml_pack_as(k, v.in[1] * v.in[2], depth, v.channels, v.in_half, half)};
+  *p = (prepared){.k = k, .half = cml_pack_half(k, v.in[1] * v.in[2], depth, v.channels, v.in_half, half)};
   if (bias && !(p->bias = cml_conv_keep_bias(c, bias, err))) return c->keep_status;
   if (before_bias && !(p->before_bias = cml_conv_keep_bias(c, before_bias, err))) return c->keep_status;
   enum { SECOND = -1, FIRST = -2 }; /* what no other operator's layout begins with */
@@ -63,9 +63,9 @@ static cml_status prepare(cml_call *c, cml_error *err) {
                                 .tap_stride = {taps, v.kernel[2], 1}};
   if (!ready) cml_conv_pack(k, &v, &from, false, to, c->pool);
   p->second = to;
-  to = cml_call_keep_packed(c, cml_pack_bytes(k, depth, v.channels, p->as), first, (int64_t[]){FIRST, p->as, (int64_t)depth, (int64_t)v.channels}, 4, &ready, err);
+  to = cml_call_keep_packed(c, cml_pack_bytes(k, depth, v.channels, p->half), first, (int64_t[]){FIRST, p->half, (int64_t)depth, (int64_t)v.channels}, 4, &ready, err);
   if (!to) return c->keep_status;
-  if (!ready) cml_pack_panels(k, to, p->as, first->data, half, depth, v.channels, 1, depth, 0, cml_panel_count(k, v.channels));
+  if (!ready) cml_pack_panels(k, to, p->half, first->data, half, depth, v.channels, 1, depth, 0, cml_panel_count(k, v.channels));
   p->first = to;
   for (unsigned i = 0; i < 4; i++) cml_arg_unread(c, ((const cml_tensor *[]){w, first, bias, before_bias})[i]);
   c->prepared = p;
@@ -97,9 +97,9 @@ static cml_status run(cml_call *c, cml_error *err) {
   if (c->out_row) v.out_pixel = (size_t)c->out_row;
   cml_epilogue after = epilogue(c, ACTIVATION, p->bias);
   if (residual) after.residual = residual->data, after.residual_stride = v.outputs;
-  cml_conv_pair_run(&(cml_conv_pair){.second = {.k = p->k, .v = &v, .weights = {p->second, CML_PACKED_FLOATS}, .after = after, .x = x->data, .y = c->outs[0]->data,
+  cml_conv_pair_run(&(cml_conv_pair){.second = {.k = p->k, .v = &v, .weights = {p->second, false}, .after = after, .x = x->data, .y = c->outs[0]->data,
                                                 .pool = c->pool, .scratch = c->scratch, .slots = slots(c)},
-                                     .depth = (size_t)x->dims[3], .packed = p->first, .as = p->as, .before = epilogue(c, BEFORE_ACTIVATION, p->before_bias)});
+                                     .depth = (size_t)x->dims[3], .packed = p->first, .half = p->half, .before = epilogue(c, BEFORE_ACTIVATION, p->before_bias)});
   return CML_OK;
 }
 

@@ -12,7 +12,7 @@
 typedef struct packed_b {
   const void *b;
   const float *bias; /* or NULL */
-  cml_packed as;
+  bool half;
   bool raw;          /* row-major weights as they are, for one row of A */
   const cml_kernels *kernels;
   cml_compressed *compressed; /* or NULL; then b is, too */
@@ -102,13 +102,13 @@ typedef struct pack_context {
   const cml_kernels *k;
   const cml_tensor *w;
   void *to;
-  cml_packed as;
+  bool half;
 } pack_context;
 
 static void pack_weight(void *context, size_t begin, size_t end) {
   const pack_context *p = context;
   size_t depth = (size_t)p->w->dims[1];
-  cml_pack_panels(p->k, p->to, p->as, p->w->data, p->w->dtype == CML_F16, depth, (size_t)p->w->dims[0], 1, depth, begin, end);
+  cml_pack_panels(p->k, p->to, p->half, p->w->data, p->w->dtype == CML_F16, depth, (size_t)p->w->dims[0], 1, depth, begin, end);
 }
 
 static cml_status prepare_linear(cml_call *c, cml_error *err) {
@@ -135,14 +135,14 @@ static cml_status prepare_linear(cml_call *c, cml_error *err) {
     return CML_OK;
   }
   p->raw = rows == 1;
-  p->as = cml_pack_as(k, rows, depth, columns, x->dtype == CML_F16, w->dtype == CML_F16);
+  p->half = cml_pack_half(k, rows, depth, columns, x->dtype == CML_F16, w->dtype == CML_F16);
   if (p->raw) {
     p->b = w->data;
   } else {
     bool ready;
-    void *b = cml_call_keep_packed(c, cml_pack_bytes(k, depth, columns, p->as), w, (int64_t[]){p->as}, 1, &ready, err);
+    void *b = cml_call_keep_packed(c, cml_pack_bytes(k, depth, columns, p->half), w, (int64_t[]){p->half}, 1, &ready, err);
     if (!b) return c->keep_status;
-    if (!ready) cml_parallel(c->pool, cml_panel_count(k, columns), 4, pack_weight, &(pack_context){k, w, b, p->as});
+    if (!ready) cml_parallel(c->pool, cml_panel_count(k, columns), 4, pack_weight, &(pack_context){k, w, b, p->half});
     p->b = b;
     cml_arg_unread(c, w);
   }
@@ -180,7 +180,7 @@ typedef struct vector_context {
 
 static void run_vector(void *context, size_t begin, size_t end) {
   const vector_context *v = context;
-  const bool half = v->p->as == CML_PACKED_HALVES;
+  const bool half = v->p->half;
   const char *w = (const char *)v->p->b + begin * v->depth * (half ? 2 : 4);
   v->k->gemv_rows(end - begin, v->depth, w, half, v->depth, v->x, v->y + begin);
   if (v->p->bias) v->k->binary(CML_BINARY_ADD, v->y + begin, v->p->bias + begin, v->y + begin, end - begin);
@@ -242,10 +242,10 @@ static cml_status run_linear(cml_call *c, cml_error *err) {
   size_t depth = (size_t)w->dims[1], columns = (size_t)w->dims[0], rows = columns ? (size_t)cml_tensor_count(y) / columns : 0;
   char *scratch = c->scratch, *vectors = scratch + slots(c) * cml_scratch_part(cml_gemm_scratch(k));
   float *wide_y = (float *)(void *)vectors, *wide_x = (float *)(void *)(vectors + cml_scratch_part(columns * 4));
-  packed_b local = {.as = w->dtype == CML_F16 ? CML_PACKED_HALVES : CML_PACKED_FLOATS, .kernels = k};
+  packed_b local = {.half = w->dtype == CML_F16, .kernels = k};
   if (!p) {
     char *b = (char *)wide_x + cml_scratch_part(depth * 4);
-    cml_parallel(c->pool, cml_panel_count(k, columns), 4, pack_weight, &(pack_context){k, w, b, local.as});
+    cml_parallel(c->pool, cml_panel_count(k, columns), 4, pack_weight, &(pack_context){k, w, b, local.half});
     if (bias) widen(k, bias, wide_y), local.bias = wide_y;
     local.b = b;
     p = &local;
@@ -260,7 +260,8 @@ static cml_status run_linear(cml_call *c, cml_error *err) {
     return CML_OK;
   }
   cml_gemm g = {.rows = rows, .columns = columns, .depth = depth, .a = x->data, .a_stride = depth, .a_depth_stride = 1,
-                .a_half = x->dtype == CML_F16, .b = p->b, .b_as = p->as, .c = y->data, .c_stride = columns,
+                .a_half = x->dtype == CML_F16, .b = p->b, .b_half = p->half, .c = y->data, .c_stride = columns,
+                .in_parts = p->half == (x->dtype == CML_F16) && cml_parts_pay(k, p->half, (int64_t)rows, depth, columns),
                 .c_half = y->dtype == CML_F16, .after = read_epilogue(c, p->bias, columns)};
   cml_gemm_run(k, &g, 1, c->pool, scratch, slots(c));
   return CML_OK;
@@ -356,26 +357,25 @@ static way way_of(product *p) {
   return few_columns(p) ? FEW_COLUMNS : few_rows(p) ? FEW_ROWS : PANELS;
 }
 
-/* What a B is packed as that is not constant: widened, or in parts. */
-static cml_packed made_as(const cml_kernels *k, const product *p, const cml_tensor *x, const cml_tensor *y) {
-  const cml_packed as = p->depth < 0 ? CML_PACKED_FLOATS : cml_pack_as(k, p->rows, (size_t)p->depth, p->columns < 0 ? 0 : (size_t)p->columns, x->dtype == CML_F16, y->dtype == CML_F16);
-  return cml_packed_parts(as) ? as : CML_PACKED_FLOATS;
+/* Whether matrix units take it, and so a B that is not constant is packed as halves, which is widened else. */
+static bool in_parts(const cml_kernels *k, const product *p, const cml_tensor *x, const cml_tensor *y) {
+  return x->dtype == y->dtype && p->depth >= 0 && p->columns >= 0 && cml_parts_pay(k, y->dtype == CML_F16, p->rows, (size_t)p->depth, (size_t)p->columns);
 }
 
 /* Bytes of a B in scratch. */
-static uint64_t b_bytes(const cml_kernels *k, const product *p, way w, cml_packed as) {
+static uint64_t b_bytes(const cml_kernels *k, const product *p, way w, bool half) {
   if (w == FEW_COLUMNS) return p->b_depth == 1 ? 0 : cml_scratch_part((uint64_t)(p->columns * p->depth) * 4);
-  return cml_scratch_part(cml_pack_bytes(k, (size_t)p->depth, (size_t)p->columns, as));
+  return cml_scratch_part(cml_pack_bytes(k, (size_t)p->depth, (size_t)p->columns, half));
 }
 
-static uint64_t product_scratch(const cml_call *c, const product *shape, bool packs, cml_packed as) {
+static uint64_t product_scratch(const cml_call *c, const product *shape, bool packs, bool half) {
   const cml_kernels *k = cml_kernels_get();
   product p = *shape;
   const way w = packs ? way_of(&p) : PANELS;
   int64_t n = batch_count(&p), b_count = 1;
   if (w == FEW_ROWS || w == TURNED) return cml_scratch_part((uint64_t)(n * p.rows * (p.depth + p.columns)) * 4);
   b_index(&p, 0, &b_count);
-  return slots(c) * cml_scratch_part(cml_gemm_scratch(k)) + cml_scratch_part((uint64_t)n * sizeof(cml_gemm)) + (packs ? (uint64_t)b_count * b_bytes(k, &p, w, as) : 0);
+  return slots(c) * cml_scratch_part(cml_gemm_scratch(k)) + cml_scratch_part((uint64_t)n * sizeof(cml_gemm)) + (packs ? (uint64_t)b_count * b_bytes(k, &p, w, half) : 0);
 }
 
 typedef struct product_pack {
@@ -383,7 +383,7 @@ typedef struct product_pack {
   const product *p;
   const cml_tensor *b;
   char *to;
-  cml_packed as;
+  bool half;
 } product_pack;
 
 /* The wanted-th different B: its offset. */
@@ -400,11 +400,11 @@ static int64_t b_offset(const product *p, size_t wanted) {
 static void pack_products(void *context, size_t begin, size_t end) {
   const product_pack *q = context;
   const product *p = q->p;
-  size_t panels = cml_panel_count(q->k, (size_t)p->columns), bytes = cml_scratch_part(cml_pack_bytes(q->k, (size_t)p->depth, (size_t)p->columns, q->as));
+  size_t panels = cml_panel_count(q->k, (size_t)p->columns), bytes = cml_scratch_part(cml_pack_bytes(q->k, (size_t)p->depth, (size_t)p->columns, q->half));
   for (size_t i = begin; i < end; i++) {
     size_t wanted = i / panels, panel = i % panels;
     const char *from = (const char *)q->b->data + b_offset(p, wanted) * (q->b->dtype == CML_F16 ? 2 : 4);
-    cml_pack_panels(q->k, q->to + wanted * bytes, q->as, from, q->b->dtype == CML_F16, (size_t)p->depth, (size_t)p->columns,
+    cml_pack_panels(q->k, q->to + wanted * bytes, q->half, from, q->b->dtype == CML_F16, (size_t)p->depth, (size_t)p->columns,
                     (size_t)p->b_depth, (size_t)p->b_column, panel, panel + 1);
   }
 }
@@ -415,20 +415,20 @@ static void turn_products(void *context, size_t begin, size_t end) {
   const bool half = q->b->dtype == CML_F16;
   for (size_t i = begin; i < end; i++)
     cml_gemm_stage(q->k, (const char *)q->b->data + b_offset(p, i) * (half ? 2 : 4), half, (size_t)p->b_column, (size_t)p->b_depth, (size_t)p->columns, (size_t)p->depth,
-                   (float *)(void *)(q->to + i * b_bytes(q->k, p, FEW_COLUMNS, CML_PACKED_FLOATS)), (size_t)p->depth);
+                   (float *)(void *)(q->to + i * b_bytes(q->k, p, FEW_COLUMNS, false)), (size_t)p->depth);
 }
 
 static void turn_all(const cml_kernels *k, const product *p, const cml_tensor *b, void *to, cml_pool *pool) {
   enum { WORK = 65536 }; /* elements that are worth a thread */
   int64_t count;
   b_index(p, 0, &count);
-  cml_parallel(pool, (size_t)count, 1 + (size_t)(WORK / (p->depth * p->columns)), turn_products, &(product_pack){k, p, b, to, CML_PACKED_FLOATS});
+  cml_parallel(pool, (size_t)count, 1 + (size_t)(WORK / (p->depth * p->columns)), turn_products, &(product_pack){k, p, b, to, false});
 }
 
-static void pack_all(const cml_kernels *k, const product *p, const cml_tensor *b, cml_packed as, void *to, cml_pool *pool) {
+static void pack_all(const cml_kernels *k, const product *p, const cml_tensor *b, bool half, void *to, cml_pool *pool) {
   int64_t count;
   b_index(p, 0, &count);
-  cml_parallel(pool, (size_t)count * cml_panel_count(k, (size_t)p->columns), 1, pack_products, &(product_pack){k, p, b, to, as});
+  cml_parallel(pool, (size_t)count * cml_panel_count(k, (size_t)p->columns), 1, pack_products, &(product_pack){k, p, b, to, half});
 }
 
 typedef struct few_product {
@@ -520,19 +520,19 @@ static void run_product(cml_call *c, const product *p, const cml_tensor *x, cons
   const cml_kernels *k = ready ? ready->kernels : cml_kernels_get();
   size_t a_size = x->dtype == CML_F16 ? 2 : 4, c_size = out->dtype == CML_F16 ? 2 : 4;
   const bool in_place = w == FEW_COLUMNS && p->b_depth == 1;
-  const cml_packed as = ready ? ready->as : w != FEW_COLUMNS ? made_as(k, p, x, y) : in_place && y->dtype == CML_F16 ? CML_PACKED_HALVES : CML_PACKED_FLOATS;
-  size_t bytes = (size_t)b_bytes(k, p, w, as);
+  const bool pays = w == PANELS && in_parts(k, p, x, y), half = ready ? ready->half : y->dtype == CML_F16 && (pays || in_place);
+  size_t bytes = (size_t)b_bytes(k, p, w, half);
   char *scratch = c->scratch, *list = scratch + slots(c) * cml_scratch_part(cml_gemm_scratch(k)), *packed = list + cml_scratch_part((uint64_t)n * sizeof(cml_gemm));
   if (w == FEW_COLUMNS && !in_place) turn_all(k, p, y, packed, c->pool);
-  if (w == PANELS && !ready) pack_all(k, p, y, as, packed, c->pool);
+  if (w == PANELS && !ready) pack_all(k, p, y, half, packed, c->pool);
   cml_gemm *g = (cml_gemm *)(void *)list;
   for (int64_t i = 0; i < n; i++)
     g[i] = (cml_gemm){.rows = (size_t)p->rows, .columns = (size_t)p->columns, .depth = (size_t)p->depth,
                       .a = (const char *)x->data + (size_t)batch_offset(p, p->a_batch, i) * a_size,
                       .a_stride = (size_t)p->a_row, .a_depth_stride = (size_t)p->a_depth, .a_half = x->dtype == CML_F16,
-                      .b = in_place ? (const char *)y->data + (size_t)batch_offset(p, p->b_batch, i) * (as == CML_PACKED_HALVES ? 2 : 4)
+                      .b = in_place ? (const char *)y->data + (size_t)batch_offset(p, p->b_batch, i) * (half ? 2 : 4)
                                     : (ready ? (const char *)ready->b : packed) + (size_t)b_index(p, i, NULL) * bytes,
-                      .b_as = as, .b_column = w != FEW_COLUMNS ? 0 : (size_t)(in_place ? p->b_column : p->depth),
+                      .b_half = half, .in_parts = pays && half == (y->dtype == CML_F16), .b_column = w != FEW_COLUMNS ? 0 : (size_t)(in_place ? p->b_column : p->depth),
                       .c = (char *)out->data + (size_t)batch_offset(p, p->c_batch, i) * c_size, .c_stride = (size_t)p->c_row,
                       .c_half = out->dtype == CML_F16, .after = {.activation = CML_UNARY_COPY}};
   cml_gemm_run(k, g, (size_t)n, c->pool, scratch, slots(c));
@@ -597,7 +597,7 @@ static cml_status infer_matmul(cml_call *c, cml_error *err) {
   CML_TRY(matmul_shapes(c, &p, &rank, dims, err));
   if (rank == CML_RANK_UNKNOWN) return cml_out_unknown(c, 0, type, rank), CML_OK;
   cml_out_set(c, 0, type, rank, dims);
-  if (product_known(&p)) c->scratch_size = product_scratch(c, &p, !c->prepared, made_as(cml_kernels_get(), &p, x, y));
+  if (product_known(&p)) c->scratch_size = product_scratch(c, &p, !c->prepared, y->dtype == CML_F16 && in_parts(cml_kernels_get(), &p, x, y));
   return CML_OK;
 }
 
@@ -614,13 +614,13 @@ static cml_status prepare_matmul(cml_call *c, cml_error *err) {
   }
   const cml_kernels *k = cml_kernels_get();
   packed_b *ready = cml_call_keep(c, sizeof *ready, err);
-  const cml_packed as = cml_pack_as(k, x->rank == CML_RANK_UNKNOWN ? -1 : x->rank < 2 ? 1 : x->dims[cml_arg_bool(c, TRANSPOSE_X, false) ? x->rank - 1 : x->rank - 2], (size_t)p.depth, (size_t)p.columns,
+  const bool half = cml_pack_half(k, x->rank == CML_RANK_UNKNOWN ? -1 : x->rank < 2 ? 1 : x->dims[cml_arg_bool(c, TRANSPOSE_X, false) ? x->rank - 1 : x->rank - 2], (size_t)p.depth, (size_t)p.columns,
                                     x->dtype == CML_F16, y->dtype == CML_F16);
   bool packed;
-  void *b = ready ? cml_call_keep_packed(c, (size_t)others * cml_scratch_part(cml_pack_bytes(k, (size_t)p.depth, (size_t)p.columns, as)), y, (int64_t[]){as, ty, others, p.depth}, 4, &packed, err) : NULL;
+  void *b = ready ? cml_call_keep_packed(c, (size_t)others * cml_scratch_part(cml_pack_bytes(k, (size_t)p.depth, (size_t)p.columns, half)), y, (int64_t[]){half, ty, others, p.depth}, 4, &packed, err) : NULL;
   if (!b) return c->keep_status;
-  if (!packed) pack_all(k, &p, y, as, b, c->pool);
-  *ready = (packed_b){.b = b, .as = as, .kernels = k};
+  if (!packed) pack_all(k, &p, y, half, b, c->pool);
+  *ready = (packed_b){.b = b, .half = half, .kernels = k};
   cml_arg_unread(c, y);
   c->prepared = ready;
   return CML_OK;

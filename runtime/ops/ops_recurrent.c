@@ -227,7 +227,6 @@ typedef struct groups {
 } groups;
 
 typedef struct packed {
-  cml_packed w_as;
   const char *w[2], *r[2]; /* by direction; r: `gates` packed matrices, gate_bytes apart */
   size_t gate_bytes;
   groups groups;           /* of the panels of a gate of R */
@@ -247,14 +246,14 @@ static size_t group_at(const groups *g, size_t at, size_t *panels, size_t *halve
   return 3 * before + 2 * twos + (at - before - twos);
 }
 
-static cml_packed as_it_is(const cml_tensor *t) { return t->dtype == CML_F16 ? CML_PACKED_HALVES : CML_PACKED_FLOATS; }
+static bool is_half(const cml_tensor *t) { return t->dtype == CML_F16; }
 
-static void pack(const cml_tensor *m, size_t first_row, size_t rows, cml_packed as, char *to) {
+static void pack(const cml_tensor *m, size_t first_row, size_t rows, bool half, char *to) {
   const cml_kernels *k = cml_kernels_get();
   const size_t depth = (size_t)m->dims[1];
-  const bool from_half = m->dtype == CML_F16;
+  const bool from_half = is_half(m);
   const char *from = (const char *)m->data + first_row * depth * (from_half ? 2 : 4);
-  cml_pack_panels(k, to, as, from, from_half, depth, rows, 1, depth, 0, cml_panel_count(k, rows));
+  cml_pack_panels(k, to, half, from, from_half, depth, rows, 1, depth, 0, cml_panel_count(k, rows));
 }
 
 /* A gate of R; to NULL: the bytes alone. */
@@ -265,8 +264,8 @@ static size_t pack_gate(const cml_tensor *r, size_t gate, const groups *g, char 
   size_t panels, units;
   for (size_t at = 0; to && at < count; at++) {
     const size_t first = group_at(g, at, &panels, &units) * nr, last = first + (panels - 1) * nr;
-    if (panels > 1) pack(r, gate * h + first, last - first, CML_PACKED_HALVES, to + units * unit);
-    pack(r, gate * h + last, h - last < nr ? h - last : nr, half && panels == 1 ? CML_PACKED_HALVES : CML_PACKED_FLOATS, to + (units + panels - 1) * unit);
+    if (panels > 1) pack(r, gate * h + first, last - first, true, to + units * unit);
+    pack(r, gate * h + last, h - last < nr ? h - last : nr, half && panels == 1, to + (units + panels - 1) * unit);
   }
   group_at(g, count, &panels, &units);
   return cml_scratch_part(units * unit + 64);
@@ -285,15 +284,12 @@ static cml_status prepare_recurrent(cml_call *c, cml_error *err) {
   p->joined = l.batch > 1 && (l.kind != GRU || l.reset_after);
   for (int64_t d = 0; d < l.directions; d++) {
     const cml_tensor *w = l.dir[d].w, *r = l.dir[d].r;
-    const bool half = w->dtype == CML_F16;
-    const cml_packed as = l.steps < 0 || l.batch < 0 ? CML_PACKED_FLOATS : cml_pack_as(k, l.steps * l.batch, (size_t)w->dims[1], gates * h, half, half);
-    p->w_as = cml_packed_parts(as) ? as : as_it_is(w);
-    char *to = cml_call_keep(c, cml_pack_bytes(k, (size_t)w->dims[1], gates * h, p->w_as), err);
+    char *to = cml_call_keep(c, cml_pack_bytes(k, (size_t)w->dims[1], gates * h, is_half(w)), err);
     if (!to) return c->keep_status;
-    pack(w, 0, gates * h, p->w_as, to);
+    pack(w, 0, gates * h, is_half(w), to);
     p->w[d] = to;
-    if (!(to = cml_call_keep(c, p->joined ? cml_pack_bytes(k, h, gates * h, as_it_is(r)) : gates * p->gate_bytes, err))) return c->keep_status;
-    if (p->joined) pack(r, 0, gates * h, as_it_is(r), to);
+    if (!(to = cml_call_keep(c, p->joined ? cml_pack_bytes(k, h, gates * h, is_half(r)) : gates * p->gate_bytes, err))) return c->keep_status;
+    if (p->joined) pack(r, 0, gates * h, is_half(r), to);
     for (size_t g = 0; !p->joined && g < gates; g++) pack_gate(r, g, &p->groups, to + g * p->gate_bytes);
     p->r[d] = to;
     cml_arg_unread(c, w);
@@ -375,7 +371,7 @@ static void multiply_gates(const pass *p, size_t first_gate, size_t gate_count, 
   if (p->packed->joined) columns *= gate_count, gate_count = 1;
   for (size_t i = 0; i < gate_count; i++)
     g[i] = (cml_gemm){.rows = (size_t)p->batch, .columns = columns, .depth = n, .a = h, .a_stride = n, .a_depth_stride = 1,
-                      .b = p->packed->r[p->index] + (first_gate + i) * p->packed->gate_bytes, .b_as = as_it_is(p->d->r),
+                      .b = p->packed->r[p->index] + (first_gate + i) * p->packed->gate_bytes, .b_half = is_half(p->d->r),
                       .c = p->gates + (first_gate + i) * n, .c_stride = (size_t)l->gates * n, .after = {.activation = CML_UNARY_COPY}};
   cml_gemm_run(cml_kernels_get(), g, gate_count, p->pool, p->gemm, cml_pool_threads(p->pool));
 }
@@ -515,7 +511,8 @@ static void project(const pass *p, const float *x, cml_pool *pool) {
     return;
   }
   cml_gemm g = {.rows = (size_t)vectors, .columns = (size_t)width, .depth = (size_t)l->inputs, .a = x, .a_stride = (size_t)l->inputs,
-                .a_depth_stride = 1, .b = p->packed->w[p->index], .b_as = p->packed->w_as, .c = p->projection,
+                .a_depth_stride = 1, .b = p->packed->w[p->index], .b_half = is_half(w),
+                .in_parts = cml_parts_pay(cml_kernels_get(), is_half(w), vectors, (size_t)l->inputs, (size_t)width), .c = p->projection,
                 .c_stride = (size_t)width, .after = {.bias = p->bias, .activation = CML_UNARY_COPY}};
   cml_gemm_run(cml_kernels_get(), &g, 1, pool, p->gemm, cml_pool_threads(pool));
 }

@@ -93,7 +93,7 @@ typedef struct work {
   const cml_kernels *k;
   const shape *s;
   bool half;
-  cml_packed as; /* as the operators pack them */
+  bool packed_half; /* as the operators pack them */
   cml_conv conv;
   char *x, *y, *weights, *scratch;
   float *bias;
@@ -111,13 +111,13 @@ static void run(work *w, cml_pool *pool) {
   const void *b = w->weights + (w->turn = (w->turn + 1) % w->copies) * w->weight_bytes;
   cml_epilogue after = {.bias = w->bias, .activation = CML_UNARY_RELU};
   if (w->s->kernel) {
-    cml_conv_run(&(cml_conv_call){.k = w->k, .v = &w->conv, .weights = {b, w->as}, .after = after, .x = w->x, .y = w->y,
+    cml_conv_run(&(cml_conv_call){.k = w->k, .v = &w->conv, .weights = {b, w->packed_half}, .after = after, .x = w->x, .y = w->y,
                                   .pool = pool, .scratch = w->scratch, .slots = w->slots});
     return;
   }
   size_t rows = (size_t)w->s->size, depth = (size_t)w->s->channels, columns = (size_t)w->s->outputs;
   cml_gemm g = {.rows = rows, .columns = columns, .depth = depth, .a = w->x, .a_stride = depth, .a_depth_stride = 1, .a_half = w->half, .b = b,
-                .b_as = w->as, .c = w->y, .c_stride = columns, .c_half = w->half, .after = after};
+                .b_half = w->packed_half, .in_parts = w->packed_half == w->half && cml_parts_pay(w->k, w->half, (int64_t)rows, depth, columns), .c = w->y, .c_stride = columns, .c_half = w->half, .after = after};
   cml_gemm_run(w->k, &g, 1, pool, w->scratch, w->slots);
 }
 
@@ -151,15 +151,15 @@ static bool prepare(work *w, size_t threads, bool cold) {
     depth /= w->conv.groups;
     outputs = w->conv.outputs;
     out = (size_t)(w->conv.out[1] * w->conv.out[2]);
-    w->as = cml_conv_pack_as(w->k, &w->conv, w->half);
-    w->weight_bytes = cml_conv_packed_bytes(w->k, &w->conv, w->as);
+    w->packed_half = cml_conv_pack_half(w->k, &w->conv, w->half);
+    w->weight_bytes = cml_conv_packed_bytes(w->k, &w->conv, w->packed_half);
     scratch = cml_conv_scratch(w->k, &w->conv);
     shared = cml_conv_shared(w->k, &w->conv, threads);
   } else {
     in = (size_t)s->size * depth;
     out = (size_t)s->size;
-    w->as = cml_pack_as(w->k, (int64_t)out, depth, outputs, w->half, w->half);
-    w->weight_bytes = cml_pack_bytes(w->k, depth, outputs, w->as);
+    w->packed_half = cml_pack_half(w->k, (int64_t)out, depth, outputs, w->half, w->half);
+    w->weight_bytes = cml_pack_bytes(w->k, depth, outputs, w->packed_half);
     scratch = cml_gemm_scratch(w->k);
   }
   w->flops = 2.0 * (double)(out * outputs * depth * taps);
@@ -179,8 +179,8 @@ static bool prepare(work *w, size_t threads, bool cold) {
     int64_t n = (int64_t)taps;
     if (s->kernel)
       cml_conv_pack(w->k, &w->conv, &(cml_conv_source){.data = source, .half = w->half, .group_stride = n, .output_stride = n * (int64_t)depth, .channel_stride = n,
-                                                       .tap_stride = {n, s->kernel, 1}}, w->as, to, NULL);
-    else cml_pack_panels(w->k, to, w->as, source, w->half, depth, outputs, 1, depth, 0, cml_panel_count(w->k, outputs));
+                                                       .tap_stride = {n, s->kernel, 1}}, w->packed_half, to, NULL);
+    else cml_pack_panels(w->k, to, w->packed_half, source, w->half, depth, outputs, 1, depth, 0, cml_panel_count(w->k, outputs));
   }
   free(source);
   return made;
