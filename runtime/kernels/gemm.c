@@ -9,10 +9,10 @@
 
 enum {
   DEPTH_BLOCK = 256,  /* depth x tile_columns floats stay in the first-level cache */
+  MOST_COLUMNS = 32,  /* of a tile */
   PARTS_ROOM = 768 << 10, /* bytes of rows of A in parts that stay in the second-level cache */
   PARTS_DEPTH = 8192, /* of which a few rows fit there */
   PARTS_ROWS = 448,   /* rows, at most, for which a panel of B is brought into parts */
-  FEW_ROWS = 64,      /* for which halves stay halves when they are packed */
   SLIM_BLOCK = 1024,  /* depth x CML_SLIM floats, too */
   LINES = 16,         /* of halves that are widened, then transposed */
   ROW_BLOCK = 224,    /* rows whose part of A, DEPTH_BLOCK deep, stays in the second-level cache */
@@ -34,10 +34,6 @@ bool cml_parts_pay(const cml_kernels *k, bool half, int64_t rows, size_t depth, 
   if (!k->tile_parts || depth > PARTS_DEPTH) return false;
   /* parts are made of A for all columns, and of B for all rows */
   return half ? rows >= 32 && depth >= 20 && columns >= 20 : rows >= 40 && depth >= 64 && columns >= 96;
-}
-
-bool cml_pack_half(const cml_kernels *k, int64_t rows, size_t depth, size_t columns, bool a_half, bool b_half) {
-  return b_half && (rows <= FEW_ROWS || (a_half && cml_parts_pay(k, true, rows, depth, columns))); /* many rows: widened once instead of for each tile */
 }
 
 /* One panel whose source has its columns side by side: row by row. */
@@ -120,10 +116,10 @@ void cml_epilogue_store(const cml_kernels *k, const cml_epilogue *e, float *bloc
 
 /* ---- blocks ---- */
 
-static const size_t row_scratch = (DEPTH_BLOCK + PAD + COLUMN_BLOCK) * sizeof(float), more_scratch = 256;
+static const size_t row_scratch = (DEPTH_BLOCK + PAD + COLUMN_BLOCK) * sizeof(float), more_scratch = 256, widened_scratch = DEPTH_BLOCK * MOST_COLUMNS * sizeof(float);
 
 size_t cml_gemm_scratch(const cml_kernels *k) { return k->tile_parts ? CML_PARTS_ROOM + PARTS_ROOM + more_scratch : cml_gemm_scratch_without_parts(); }
-size_t cml_gemm_scratch_without_parts(void) { return ROW_BLOCK * row_scratch + more_scratch; }
+size_t cml_gemm_scratch_without_parts(void) { return ROW_BLOCK * row_scratch + more_scratch + widened_scratch; }
 
 static size_t rows_of(size_t scratch) {
   size_t rows = scratch > more_scratch ? (scratch - more_scratch) / row_scratch : 0;
@@ -234,7 +230,7 @@ static void block(const cml_kernels *k, const cml_gemm *g, size_t r0, size_t row
     p.a = copied ? staged : (const float *)g->a + r0 * g->a_stride + p.from;
     p.a_stride = copied ? staged_stride : g->a_stride;
     if (copied) cml_gemm_stage(k, (const char *)g->a + (r0 * g->a_stride + p.from * g->a_depth_stride) * (g->a_half ? 2 : 4), g->a_half, g->a_stride, g->a_depth_stride, rows, p.depth, staged, p.a_stride);
-    float *widened = g->b_half && !g->b_column && used + p.depth * nr <= room ? scratch + used : NULL; /* mostly: few rows use halves */
+    float *widened = g->b_half && !g->b_column && used + p.depth * nr <= room ? scratch + used : NULL;
     for (size_t i = 0; i < bands; i++) {
       const size_t r = i * rows / bands, some = (i + 1) * rows / bands - r;
       piece part = p;

@@ -1,7 +1,7 @@
 /* The matrix product C = act(A B + bias + residual), driven in blocks that fit the caches, over the tables' tiles.
  *
  * B is packed once (weights, when the model is prepared) into panels of tile_columns columns: [panel][depth][tile_columns],
- * in float or, where the weights are float16, still in float16: halves are widened in registers, or brought into parts for matrix units. A is read in place where it
+ * in float or, where the weights are float16, still in float16: halves are widened a panel at a time, or brought into parts for matrix units. A is read in place where it
  * is float with rows at hand, else a block of it is widened or transposed into scratch memory. */
 #ifndef CML_GEMM_H
 #define CML_GEMM_H
@@ -42,8 +42,6 @@ size_t cml_pack_bytes(const cml_kernels *k, size_t depth, size_t columns, bool h
 void cml_pack_panels(const cml_kernels *k, void *to, bool half, const void *b, bool b_half, size_t depth, size_t columns,
                      size_t depth_stride, size_t column_stride, size_t first, size_t last);
 size_t cml_panel_count(const cml_kernels *k, size_t columns);
-/* Whether B, when of halves, is best packed as such for `rows` rows of A, -1 when that is not known. */
-bool cml_pack_half(const cml_kernels *k, int64_t rows, size_t depth, size_t columns, bool a_half, bool b_half);
 /* Whether such a product, of halves with halves or of floats, is faster by matrix units. */
 bool cml_parts_pay(const cml_kernels *k, bool half, int64_t rows, size_t depth, size_t columns);
 

@@ -52,7 +52,7 @@ static cml_status prepare(cml_call *c, cml_error *err) {
   const bool half = first->dtype == CML_F16;
   prepared *p = cml_call_keep(c, sizeof *p, err);
   if (!p) return c->keep_status;
-  *p = (prepared){.k = k, .half = cml_pack_half(k, v.in[1] * v.in[2], depth, v.channels, v.in_half, half)};
+  *p = (prepared){.k = k, .half = half};
   if (bias && !(p->bias = cml_conv_keep_bias(c, bias, err))) return c->keep_status;
   if (before_bias && !(p->before_bias = cml_conv_keep_bias(c, before_bias, err))) return c->keep_status;
   enum { SECOND = -1, FIRST = -2 }; /* what no other operator's layout begins with */

@@ -135,7 +135,7 @@ static cml_status prepare_linear(cml_call *c, cml_error *err) {
     return CML_OK;
   }
   p->raw = rows == 1;
-  p->half = cml_pack_half(k, rows, depth, columns, x->dtype == CML_F16, w->dtype == CML_F16);
+  p->half = w->dtype == CML_F16;
   if (p->raw) {
     p->b = w->data;
   } else {
@@ -614,8 +614,7 @@ static cml_status prepare_matmul(cml_call *c, cml_error *err) {
   }
   const cml_kernels *k = cml_kernels_get();
   packed_b *ready = cml_call_keep(c, sizeof *ready, err);
-  const bool half = cml_pack_half(k, x->rank == CML_RANK_UNKNOWN ? -1 : x->rank < 2 ? 1 : x->dims[cml_arg_bool(c, TRANSPOSE_X, false) ? x->rank - 1 : x->rank - 2], (size_t)p.depth, (size_t)p.columns,
-                                    x->dtype == CML_F16, y->dtype == CML_F16);
+  const bool half = y->dtype == CML_F16;
   bool packed;
   void *b = ready ? cml_call_keep_packed(c, (size_t)others * cml_scratch_part(cml_pack_bytes(k, (size_t)p.depth, (size_t)p.columns, half)), y, (int64_t[]){half, ty, others, p.depth}, 4, &packed, err) : NULL;
   if (!b) return c->keep_status;

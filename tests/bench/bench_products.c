@@ -158,7 +158,7 @@ static bool prepare(work *w, size_t threads, bool cold) {
   } else {
     in = (size_t)s->size * depth;
     out = (size_t)s->size;
-    w->packed_half = cml_pack_half(w->k, (int64_t)out, depth, outputs, w->half, w->half);
+    w->packed_half = w->half;
     w->weight_bytes = cml_pack_bytes(w->k, depth, outputs, w->packed_half);
     scratch = cml_gemm_scratch(w->k);
   }
