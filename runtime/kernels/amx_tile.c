@@ -100,7 +100,7 @@ static void part_fp16(bool half, size_t rows, size_t n, const void *x, size_t x_
  * Weights lie as they are stored, halves or floats; vectors bring the next piece into parts while the tiles multiply one: memory gives a third to a half of
  * the bytes that parts take, and the instructions fit into the cycles that those of the tiles leave. */
 
-enum { ROW_BYTES = COLUMNS * sizeof(float), PIECE_STEPS = 64, MOST_PAIRS = 14, AHEAD = 32 << 10 };
+enum { ROW_BYTES = COLUMNS * sizeof(float), PIECE_STEPS = 64, FEW_STEPS = 2, MOST_PAIRS = 14, AHEAD = 32 << 10 };
 
 typedef struct room {
   const void *of; /* the panel whose first piece is here, */
@@ -351,7 +351,8 @@ INLINE void tile_of(const int parts, const bool half, const cml_tile *t) {
   const strips c = cut(t);
   cml_tile_configuration low = cml_whole_tiles; /* but for b's */
   for (int i = 0; i < 6; i++) low.rows[i] = (uint8_t)c.height;
-  const size_t most = PIECE_STEPS / parts, steps = t->stretches * ((t->depth + STEP - 1) / STEP), pieces = steps > most ? (steps + most - 1) / most : 1, length = (steps + pieces - 1) / pieces;
+  /* few rows read each piece of floats so seldom that it should not leave the first-level cache */
+  const size_t most = parts == 3 && c.count <= 4 ? FEW_STEPS : PIECE_STEPS / parts, steps = t->stretches * ((t->depth + STEP - 1) / STEP), pieces = steps > most ? (steps + most - 1) / most : 1, length = (steps + pieces - 1) / pieces;
   TILE_CONFIGURE(&low);
   if (m->of != t->b && steps) {
     source now = source_of(t, t->b, 0, length, m->pieces[m->at = 0]);
