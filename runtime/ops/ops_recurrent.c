@@ -343,6 +343,7 @@ typedef struct pass {
 typedef struct panels {
   const pass *p;
   size_t first_gate, count, in_gate; /* groups of panels in all, and in a gate */
+  size_t shares;                     /* of the threads, each of which goes to and fro over its own */
   const float *h;
 } panels;
 
@@ -354,8 +355,12 @@ static void multiply_panels(void *context, size_t begin, size_t end) {
   const cml_kernels *k = cml_kernels_get();
   size_t h = (size_t)l->hidden, nr = k->tile_columns;
   bool half = p->d->r->dtype == CML_F16;
-  for (size_t i = begin; i < end; i++) {
-    size_t at = p->backwards ? s->count - 1 - i : i, gate = s->first_gate + at / s->in_gate, count, units;
+  for (size_t i = begin, last = begin, ends = 0; i < end; i++) {
+    if (i == last) { /* a share begins, or the piece within it */
+      const size_t share = ((i + 1) * s->shares - 1) / s->count;
+      last = (share + 1) * s->count / s->shares, ends = share * s->count / s->shares + last - 1;
+    }
+    size_t at = p->backwards ? ends - i : i, gate = s->first_gate + at / s->in_gate, count, units;
     size_t j = group_at(&p->packed->groups, at % s->in_gate, &count, &units) * nr;
     const char *b = p->packed->r[p->index] + gate * p->packed->gate_bytes + units * nr * h * (half ? 2 : 4);
     const int halves = half && count == 1 ? 1 : (int)count - 1;
@@ -392,6 +397,7 @@ static void multiply(const pass *p, int64_t first_gate, int64_t gate_count, cons
   const groups *g = &p->packed->groups;
   panels s = {.p = p, .first_gate = (size_t)first_gate, .in_gate = g->threes + g->twos + g->ones, .h = h};
   s.count = s.in_gate * (size_t)gate_count;
+  s.shares = cml_pool_threads(p->pool) < s.count ? cml_pool_threads(p->pool) : s.count;
   cml_parallel(p->pool, s.count, 1, multiply_panels, &s);
 }
 
