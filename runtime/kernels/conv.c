@@ -200,8 +200,9 @@ size_t cml_conv_scratch(const cml_kernels *k, const cml_conv *v) {
 typedef struct job {
   const cml_conv_call *c;
   const layout *l;
-  size_t slot;        /* bytes of a thread's scratch */
-  size_t parts, part; /* the output channels are cut into `parts`, of `part` each */
+  size_t slot;                /* bytes of a thread's scratch */
+  size_t groups, group_parts; /* of a unit of work, and how many such there are */
+  size_t parts, part;         /* a group's output channels are cut into `parts`, of `part` each */
 } job;
 
 static bool in_parts(const job *j) { return j->l->parted && j->c->weights.half == j->l->v.in_half; }
@@ -214,14 +215,16 @@ typedef struct region {
   const uint16_t *parts;    /* in place of data; or NULL */
   void *room;               /* of the tiles */
   size_t apart;
+  size_t group;             /* the first one whose channels it has */
   size_t skipped, stretches; /* of taps: those whose rows are above the image for all of the block's outputs, and how many are not outside behind them */
 } region;
 
-/* Where the region goes: floats, or parts, which lie `apart`. */
+/* Where the region goes: floats, or parts, which lie `apart`; and which of the image's channels. */
 typedef struct staging {
   float *floats, *line;
   uint16_t *parts;
   size_t apart, count;
+  size_t channel, channels;
 } staging;
 
 static void stage_zeros(const staging *s, size_t at, size_t n) {
@@ -232,7 +235,7 @@ static void stage_zeros(const staging *s, size_t at, size_t n) {
 /* n pixels whose channels are planes, `plane` elements apart. */
 static void stage_planes(const job *j, const staging *s, const void *x, size_t plane, size_t n, size_t at) {
   const cml_kernels *k = j->c->k;
-  const size_t channels = j->l->v.channels;
+  const size_t channels = s->channels;
   const bool half = j->l->v.in_half;
   if (s->parts) {
     if (half) k->transpose_16(channels, n, x, plane, (uint16_t *)(void *)s->floats, channels);
@@ -252,10 +255,19 @@ static void stage_planes(const job *j, const staging *s, const void *x, size_t p
   }
 }
 
+/* n neighbouring numbers of the input. */
+static void stage_run(const job *j, const staging *s, const char *x, size_t n, size_t at) {
+  const cml_kernels *k = j->c->k;
+  const bool half = j->l->v.in_half;
+  if (s->parts) k->part(half, 1, n, x, 0, s->parts + at, 0, s->apart);
+  else if (half) k->f16_to_f32((const cml_f16 *)(const void *)x, s->floats + at, n);
+  else memcpy(s->floats + at, x, n * 4);
+}
+
 /* `width` columns of a row of the input into scratch, channels last. column: of the input; may start before or end after it. */
 static void stage_columns(const job *j, int64_t image, int64_t depth, int64_t row, int64_t column, int64_t width, const staging *s, size_t to) {
   const cml_conv *v = &j->l->v;
-  size_t channels = v->channels;
+  const size_t channels = s->channels;
   int64_t first = column < 0 ? -column : 0, last = v->in[2] - column;
   if (last > width) last = width;
   if (first > width) first = width;
@@ -264,20 +276,19 @@ static void stage_columns(const job *j, int64_t image, int64_t depth, int64_t ro
     return;
   }
   const size_t n = (size_t)(last - first), plane = (size_t)(v->in[0] * v->in[1] * v->in[2]), size = v->in_half ? 2 : 4, inside = to + (size_t)first * channels;
-  const size_t at = (size_t)((depth * v->in[1] + row) * v->in[2] + column + first), base = (size_t)image * plane * channels;
-  const char *x = (const char *)j->c->x + (base + at * (v->in_last ? channels : 1)) * size;
+  const size_t at = (size_t)((depth * v->in[1] + row) * v->in[2] + column + first), base = (size_t)image * plane * v->channels;
+  const char *x = (const char *)j->c->x + (base + (v->in_last ? at * v->channels + s->channel : at + s->channel * plane)) * size;
+  const size_t runs = channels < v->channels ? n : 1;
   stage_zeros(s, to, (size_t)first * channels);
   if (!v->in_last) stage_planes(j, s, x, plane, n, inside);
-  else if (s->parts) j->c->k->part(v->in_half, 1, n * channels, x, 0, s->parts + inside, 0, s->apart);
-  else if (v->in_half) j->c->k->f16_to_f32((const cml_f16 *)(const void *)x, s->floats + inside, n * channels);
-  else memcpy(s->floats + inside, x, n * channels * 4);
+  for (size_t i = 0; i < runs && v->in_last; i++) stage_run(j, s, x + i * v->channels * size, n / runs * channels, inside + i * channels);
   stage_zeros(s, to + (size_t)last * channels, (size_t)(width - last) * channels); /* after what part leaves behind */
 }
 
 static void stage_row(const job *j, int64_t image, int64_t depth, int64_t row, int64_t column, const staging *s, size_t to) {
   const layout *l = j->l;
   if (l->apart[1] < l->v.stride[2]) {
-    for (int64_t i = 0; i < l->in_columns; i++) stage_columns(j, image, depth, row, column + i * l->v.stride[2], 1, s, to + (size_t)i * l->v.channels);
+    for (int64_t i = 0; i < l->in_columns; i++) stage_columns(j, image, depth, row, column + i * l->v.stride[2], 1, s, to + (size_t)i * s->channels);
     return;
   }
   if (l->near[1] == l->v.dilation[2]) {
@@ -285,34 +296,36 @@ static void stage_row(const job *j, int64_t image, int64_t depth, int64_t row, i
     return;
   }
   for (int64_t i = 0; i < l->v.kernel[2]; i++)
-    stage_columns(j, image, depth, row, column + i * l->v.dilation[2], l->near[1], s, to + (size_t)(i * l->near[1]) * l->v.channels);
+    stage_columns(j, image, depth, row, column + i * l->v.dilation[2], l->near[1], s, to + (size_t)(i * l->near[1]) * s->channels);
 }
 
-static region stage_region(const job *j, int64_t image, int64_t d, int64_t h, int64_t w, int64_t rows, float *staged, float *line, float *parted) {
+/* group: the first of so many as a unit of work has. */
+static region stage_region(const job *j, size_t group, int64_t image, int64_t d, int64_t h, int64_t w, int64_t rows, float *staged, float *line, float *parted) {
   const layout *l = j->l;
   const bool parts = in_parts(j);
   const cml_conv *v = &l->v;
   int64_t in_rows = span(rows, v->stride[1], v->kernel[1], v->dilation[1]);
-  size_t channels = v->channels, row;
+  const size_t channel = group * l->group_channels, channels = least(v->channels - channel, j->groups * l->group_channels);
+  size_t row;
   if (v->in_last && !v->in_half && !parts) {
     int64_t columns = span(l->columns < v->out[2] - (w - v->offset[2]) / v->stride[2] ? l->columns : v->out[2] - (w - v->offset[2]) / v->stride[2],
                            v->stride[2], v->kernel[2], v->dilation[2]);
     bool inside = d >= 0 && d + (v->kernel[0] - 1) * v->dilation[0] < v->in[0] && h >= 0 && h + in_rows <= v->in[1] && w >= 0 &&
                   w + columns <= v->in[2];
     if (inside) {
-      size_t at = ((((size_t)image * (size_t)v->in[0] + (size_t)d) * (size_t)v->in[1] + (size_t)h) * (size_t)v->in[2] + (size_t)w) * channels;
-      row = (size_t)v->in[2] * channels;
-      return (region){.data = (const float *)j->c->x + at, .pixel = channels, .row = row, .slice = (size_t)(v->dilation[0] * v->in[1]) * row,
-                      .next_row = (size_t)v->dilation[1] * row, .next_column = (size_t)v->dilation[2] * channels, .out_row = (size_t)v->stride[1] * row,
-                      .out_pixel = (size_t)v->stride[2] * channels};
+      size_t at = ((((size_t)image * (size_t)v->in[0] + (size_t)d) * (size_t)v->in[1] + (size_t)h) * (size_t)v->in[2] + (size_t)w) * v->channels + channel;
+      row = (size_t)v->in[2] * v->channels;
+      return (region){.data = (const float *)j->c->x + at, .group = group, .pixel = v->channels, .row = row, .slice = (size_t)(v->dilation[0] * v->in[1]) * row,
+                      .next_row = (size_t)v->dilation[1] * row, .next_column = (size_t)v->dilation[2] * v->channels, .out_row = (size_t)v->stride[1] * row,
+                      .out_pixel = (size_t)v->stride[2] * v->channels};
     }
   }
   row = (size_t)l->in_columns * channels;
   in_rows = span(rows, l->apart[0], v->kernel[1], l->near[0]);
-  region r = {.data = staged, .pixel = channels, .row = row, .slice = (size_t)l->in_rows * row, .next_row = (size_t)l->near[0] * row,
+  region r = {.data = staged, .group = group, .pixel = channels, .row = row, .slice = (size_t)l->in_rows * row, .next_row = (size_t)l->near[0] * row,
               .next_column = (size_t)l->near[1] * channels, .out_row = (size_t)l->apart[0] * row, .out_pixel = (size_t)l->apart[1] * channels};
   const int64_t skip = l->apart[0] < v->stride[1] ? v->stride[1] : v->dilation[1]; /* from tap to tap, or from output to output of a single one */
-  staging s = {.floats = staged, .line = line};
+  staging s = {.floats = staged, .line = line, .channel = channel, .channels = channels};
   if (parts) r.room = parted, r.parts = s.parts = (uint16_t *)(void *)(parted + CML_PARTS_ROOM / 4), r.apart = s.apart = part_words(l), s.count = cml_part_count(j->c->k, v->in_half);
   for (int64_t i = 0; i < v->kernel[0]; i++) {
     for (int64_t y = 0; y < in_rows; y++)
@@ -429,7 +442,7 @@ static void products_in_parts(const job *j, const region *r, const size_t *offse
   const size_t nr = k->tile_columns, depth = l->joined * l->group_channels, size = to->half ? 2 : 4;
   size_t pixel = r->out_pixel, row = r->out_row;
   if (rows > 1 && row == pixel * columns && to->row == to->pixel * columns) columns *= rows, rows = 1;
-  cml_tile t = {.rows = rows * columns, .stretches = l->stretches, .depth = depth, .offsets = offsets, .parts = r->parts + group * l->group_channels, .parts_apart = r->apart, .room = r->room,
+  cml_tile t = {.rows = rows * columns, .stretches = l->stretches, .depth = depth, .offsets = offsets, .parts = r->parts + (group - r->group) * l->group_channels, .parts_apart = r->apart, .room = r->room,
                 .a_stride = pixel, .split = rows > 1 ? columns : 0, .a_jump = row - columns * pixel, .c_jump = to->row - columns * to->pixel, .b_half = j->c->weights.half,
                 .residual_stride = to->pixel, .c_stride = to->pixel, .c_half = to->half, .low = -INFINITY, .high = INFINITY};
   if (!cml_epilogue_bounds(e, &t.low, &t.high)) t.unary_rows = k->unary_rows, t.f = e->activation, t.f_a = e->a, t.f_b = e->b;
@@ -469,7 +482,7 @@ static void products(const job *j, const region *r, const size_t *offsets, size_
   /* where tiles end with a row they would be low; low ones wait for their sums, those over a row's end need more instructions */
   const size_t long_rows = least(tall, columns + 1);
   const bool splits = k->tile_splits && !slim && rows > 1 && l->depth >= SPLIT_DEPTH && columns < (columns + tall - 1) / tall * (tall - 1);
-  cml_tile t = {.stretches = r->stretches, .depth = l->joined * l->group_channels, .offsets = offsets + r->skipped, .a = r->data + group * l->group_channels, .a_stride = pixel,
+  cml_tile t = {.stretches = r->stretches, .depth = l->joined * l->group_channels, .offsets = offsets + r->skipped, .a = r->data + (group - r->group) * l->group_channels, .a_stride = pixel,
                 .b_half = half, .b_panel = panel, .b_column = slim ? l->depth : 0, .residual_stride = to->pixel, .c_stride = to->pixel, .c_half = to->half,
                 .a_jump = row - columns * pixel, .c_jump = to->row - columns * to->pixel, .low = -INFINITY, .high = INFINITY};
   bool clamp = cml_epilogue_bounds(&j->c->after, &t.low, &t.high);
@@ -575,12 +588,14 @@ static void depthwise(const job *j, const region *r, int64_t rows, int64_t colum
   }
 }
 
-/* Block index / parts, of its output channels the part index % parts. */
+/* One of the units of work: blocks of pixels, of each the parts of groups, of each the parts of their output channels. */
 static void run_block(const job *j, size_t index, float *scratch) {
   const layout *l = j->l;
   const cml_conv *v = &l->v;
   size_t first = index % j->parts * j->part, last = first + least(l->group_outputs - first, j->part), next = (index + 1) % j->parts * j->part; /* the next block's first */
   index /= j->parts;
+  const size_t g0 = index % j->group_parts * j->groups, groups = least(v->groups - g0, j->groups), after_g = (index + 1) % j->group_parts * j->groups;
+  index /= j->group_parts;
   float *staged = scratch, *sums = staged + l->staged, *line = sums + l->sums, *parted = line + l->line, *more = parted + l->parted, low, high;
   size_t *offsets = (size_t *)(void *)(more + l->widened + l->partial);
   int64_t i = (int64_t)index, wb = i % l->column_blocks, hb = i / l->column_blocks % l->row_blocks,
@@ -588,7 +603,7 @@ static void run_block(const job *j, size_t index, float *scratch) {
   int64_t h = hb * l->rows, w = wb * l->columns;
   int64_t rows = v->out[1] - h < l->rows ? v->out[1] - h : l->rows, columns = v->out[2] - w < l->columns ? v->out[2] - w : l->columns;
   if (rows <= 0 || columns <= 0) return;
-  region r = stage_region(j, image, d * v->stride[0] + v->offset[0], h * v->stride[1] + v->offset[1], w * v->stride[2] + v->offset[2], rows,
+  region r = stage_region(j, g0, image, d * v->stride[0] + v->offset[0], h * v->stride[1] + v->offset[1], w * v->stride[2] + v->offset[2], rows,
                           staged, line, parted);
   if (l->depthwise) {
     cml_epilogue_clamp(&j->c->after, &low, &high);
@@ -598,8 +613,8 @@ static void run_block(const job *j, size_t index, float *scratch) {
   }
   tap_offsets(l, &r, offsets);
   leave_out(l, &r, h * v->stride[1] + v->offset[1], rows);
-  for (size_t g = 0; g < v->groups; g++) {
-    const char *after = g + 1 < v->groups ? panel_at(j, g + 1, first) : panel_at(j, 0, next);
+  for (size_t g = g0; g < g0 + groups; g++) {
+    const char *after = g + 1 < g0 + groups ? panel_at(j, g + 1, first) : panel_at(j, next ? g0 : after_g, next);
     if (v->out_last) {
       target t = output_at(j, image, d, h, w);
       size_t at = (g * l->group_outputs + first) * (t.half ? 2 : 4);
@@ -621,35 +636,38 @@ static void run_blocks(void *context, size_t thread, size_t begin, size_t end) {
   for (size_t i = begin; i < end; i++) run_block(j, i, (float *)(void *)((char *)j->c->scratch + thread * j->slot));
 }
 
-/* Of a block `wide` pixels wide and so many panels, in multiply-adds of the other tile: bringing a number into parts takes as long as eight, and the
+/* Of a block `wide` pixels wide and so many panels of so many groups, in multiply-adds of the other tile: bringing a number into parts takes as long as eight, and the
  * end of a strip as long as 48 of the depth. */
-static size_t parts_cost(const layout *l, int64_t wide, size_t panels) {
+static size_t parts_cost(const layout *l, int64_t wide, size_t groups, size_t panels) {
   enum { STRIP = 16, FASTER = 5, STAGE = 8, END = 48, COLUMNS = 32 };
   const size_t strips = (size_t)l->rows * (((size_t)wide + STRIP - 1) / STRIP), staged = (size_t)(l->v.kernel[0] * l->in_rows * span(wide, l->apart[1], l->v.kernel[2], l->near[1]));
-  return strips * STRIP * COLUMNS * panels * (l->depth + END) / FASTER + staged * l->v.channels * STAGE + 2000;
+  return strips * STRIP * COLUMNS * groups * panels * (l->depth + END) / FASTER + staged * groups * l->group_channels * STAGE + 2000;
 }
 
-/* How the work is shared: output channels in parts of whole panels, and where blocks are few (late layers have few pixels) smaller
+/* How the work is shared: groups in parts, a group's output channels in parts of whole panels, and where blocks are few (late layers have few pixels) smaller
  * blocks, so that all threads end at about the same time. */
 static void share_out(layout *l, job *j, size_t threads) {
   const cml_conv *v = &l->v;
-  size_t panels = cml_panel_count(j->c->k, l->group_outputs), best = SIZE_MAX, mr = j->c->k->tile_rows;
+  const size_t panels = cml_panel_count(j->c->k, l->group_outputs), mr = j->c->k->tile_rows, most = least(v->groups, 4 * threads);
+  size_t best = SIZE_MAX;
   int64_t columns = l->columns;
   j->part = panels;
   for (int64_t pieces = 1; threads > 1 && pieces <= 4; pieces *= 2) {
     int64_t wide = (l->columns + pieces - 1) / pieces;
     size_t blocks = v->batch * (size_t)(v->out[0] * l->row_blocks * ((v->out[2] + wide - 1) / wide)), steps = (size_t)l->rows * (((size_t)wide + mr - 1) / mr);
     if (pieces > 1 && blocks >= 8 * threads * (size_t)pieces) break;
-    for (size_t part = 1; part <= panels; part++) {
-      size_t units = blocks * ((panels + part - 1) / part), rounds = (units + threads - 1) / threads;
-      size_t cost = rounds * (steps * part * (l->depth + 8) * mr + 500 + (size_t)wide * 4);
-      if (in_parts(j)) cost = rounds * parts_cost(l, wide, part);
-      if (cost < best) best = cost, j->part = part, columns = wide;
-    }
+    for (size_t cut = 1; cut <= most; cut++)
+      for (size_t part = 1; part <= panels; part++) {
+        const size_t groups = (v->groups + cut - 1) / cut, units = blocks * ((v->groups + groups - 1) / groups) * ((panels + part - 1) / part), rounds = (units + threads - 1) / threads;
+        size_t cost = rounds * (steps * groups * part * (l->depth + 8) * mr + 500 + (size_t)wide * 4);
+        if (in_parts(j)) cost = rounds * parts_cost(l, wide, groups, part);
+        if (cost < best) best = cost, j->groups = groups, j->part = part, columns = wide;
+      }
   }
   l->columns = columns;
   l->in_columns = span(columns, l->apart[1], v->kernel[2], l->near[1]);
   l->column_blocks = (v->out[2] + columns - 1) / columns;
+  j->group_parts = (v->groups + j->groups - 1) / j->groups;
   j->part *= j->c->k->tile_columns;
   j->parts = (l->group_outputs + j->part - 1) / j->part;
 }
@@ -679,7 +697,7 @@ void cml_conv_run(const cml_conv_call *call) {
   }
   layout l;
   lay_out(c.k, v, &l);
-  job j = {.c = &c, .l = &l, .slot = block_scratch(c.k, &l), .parts = 1};
+  job j = {.c = &c, .l = &l, .slot = block_scratch(c.k, &l), .groups = v->groups, .group_parts = 1, .parts = 1};
   if (is_product(&l) && in_parts(&j)) {
     run_product(&j);
     return;
@@ -687,5 +705,5 @@ void cml_conv_run(const cml_conv_call *call) {
   if (l.depthwise) j.part = l.group_outputs;
   else share_out(&l, &j, cml_pool_threads(c.pool));
   for (size_t i = 0; in_parts(&j) && i < cml_pool_threads(c.pool); i++) cml_parts_begin((char *)c.scratch + i * j.slot + (l.staged + l.sums + l.line) * sizeof(float));
-  cml_parallel_with_thread(c.pool, v->batch * (size_t)(l.v.out[0] * l.row_blocks * l.column_blocks) * j.parts, 1, run_blocks, &j);
+  cml_parallel_with_thread(c.pool, v->batch * (size_t)(l.v.out[0] * l.row_blocks * l.column_blocks) * j.group_parts * j.parts, 1, run_blocks, &j);
 }
