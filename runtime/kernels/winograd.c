@@ -11,40 +11,46 @@
 #include "sizes.h"
 #include "winograd.h"
 
-enum { POINTS = 36, OUT = 4, IN = 6, PAD = 16, TILE_GROUPS = 2, OUTPUT_PANELS = 2, DEPTH_BLOCK = 288, STRIPE_BYTES = 512 << 10, FEWEST_TILES = 9 };
+enum { POINTS = 36, OUT = 4, IN = 6, PAD = 16, TILE_GROUPS = 2, OUTPUT_PANELS = 2, DEPTH_BLOCK = 288, STRIPE_BYTES = 512 << 10, FEWEST_TILES = 9,
+       GROUP_CHANNELS = 16, /* of each group, in and out, where there are several; */
+       GROUP_WORK = 512 /* such channels times tiles: fewer wait for the weights as long as they save */ };
 
 static size_t tiles_across(const cml_conv *v) { return (size_t)(v->out[2] + OUT - 1) / OUT; }
 static size_t tile_count(const cml_conv *v) { return tiles_across(v) * ((size_t)(v->out[1] + OUT - 1) / OUT); }
 
 /* With fewer tiles than FEWEST_TILES, reading the weights, four times as many, takes the time that multiplications save, and memory. */
 bool cml_conv_suits_winograd(const cml_kernels *k, const cml_conv *v) {
-  if (v->kernel[0] != 1 || v->kernel[1] != 3 || v->kernel[2] != 3 || v->in[0] != 1 || v->groups != 1 || !v->in_last || !v->out_last) return false;
+  if (v->kernel[0] != 1 || v->kernel[1] != 3 || v->kernel[2] != 3 || v->in[0] != 1 || !v->groups || !v->in_last || !v->out_last) return false;
   if (v->in_half && cml_conv_suits_parts(k, v)) return false; /* nine products of halves by matrix units are faster than four, and exact */
   for (int i = 0; i < 3; i++)
     if (v->stride[i] != 1 || v->dilation[i] != 1 || v->step[i] != 1) return false;
   /* for what the transforms cost: vectors of 16 take half of the instructions for 8 channels, and leave a direct tile three quarters idle */
-  const size_t smaller = least(v->channels, v->outputs), larger = v->channels + v->outputs - smaller;
+  const size_t channels = v->channels / v->groups, outputs = v->outputs / v->groups, smaller = least(channels, outputs), larger = channels + outputs - smaller;
   bool enough = smaller >= 8 && larger >= (k->width >= 16 ? 8 : 16);
   /* Tiles that hang over the image's edges take what they save where a direct convolution fills its tiles no worse. */
   size_t tiles = tile_count(v), pixels = (size_t)(v->out[1] * v->out[2]);
+  if (v->groups > 1 && (smaller < GROUP_CHANNELS || smaller * tiles < GROUP_WORK)) return false;
   bool filled = smaller > (k->width >= 16 ? 16 : 23) || 10 * OUT * OUT * tiles <= 14 * pixels;
   return enough && filled && v->out[1] >= 8 && v->out[2] >= 8 && tiles >= FEWEST_TILES;
 }
 
-/* ---- weights: [output block][36][panel of the block][channel][tile_columns], as they are read ---- */
+/* ---- weights: [group][output block][36][panel of the block][channel][tile_columns], as they are read ---- */
 
 static size_t block_panels(const cml_kernels *k) { return k->tile_columns >= 32 ? OUTPUT_PANELS : 2 * OUTPUT_PANELS; }
 static size_t output_block(const cml_kernels *k) { return k->tile_columns * block_panels(k); }
-static size_t panel_floats(const cml_kernels *k, const cml_conv *v) { return v->channels * k->tile_columns; }
+static size_t group_channels(const cml_conv *v) { return v->channels / v->groups; }
+static size_t group_outputs(const cml_conv *v) { return v->outputs / v->groups; }
+static size_t group_panels(const cml_kernels *k, const cml_conv *v) { return cml_panel_count(k, group_outputs(v)); }
+static size_t panel_floats(const cml_kernels *k, const cml_conv *v) { return group_channels(v) * k->tile_columns; }
 
 /* Where the panels of a block begin, those of one point after those of the one before; how many they are. */
-static size_t block_floats(const cml_kernels *k, const cml_conv *v, size_t block, size_t *panels) {
-  size_t each = block_panels(k);
-  *panels = least(cml_panel_count(k, v->outputs) - block * each, each);
-  return block * each * POINTS * panel_floats(k, v);
+static size_t block_floats(const cml_kernels *k, const cml_conv *v, size_t group, size_t block, size_t *panels) {
+  size_t each = block_panels(k), all = group_panels(k, v);
+  *panels = least(all - block * each, each);
+  return (group * all + block * each) * POINTS * panel_floats(k, v);
 }
 
-size_t cml_winograd_packed_bytes(const cml_kernels *k, const cml_conv *v) { return POINTS * cml_panel_count(k, v->outputs) * panel_floats(k, v) * 4 + 64; }
+size_t cml_winograd_packed_bytes(const cml_kernels *k, const cml_conv *v) { return v->groups * POINTS * group_panels(k, v) * panel_floats(k, v) * 4 + 64; }
 
 enum { LANES = 2 /* of the narrowest CPU */, TOGETHER = CML_CONV_ROWS / 9 /* channels, whose rows of a point are written side by side */ };
 typedef float floats __attribute__((vector_size(LANES * 4)));
@@ -83,21 +89,22 @@ static void transform_weights(const float *g, size_t stride, float *to, size_t t
 static void pack_panel(void *context, size_t begin, size_t end) {
   const cml_conv_packing *j = context;
   const cml_conv *v = j->v;
-  const size_t nr = j->k->tile_columns, each = block_panels(j->k);
+  const size_t nr = j->k->tile_columns, each = block_panels(j->k), all = group_panels(j->k, v), channels = group_channels(v);
   float rows[CML_CONV_ROWS * CML_CONV_COLUMNS], points[POINTS * TOGETHER * CML_CONV_COLUMNS];
-  for (size_t p = begin; p < end; p++) {
-    size_t panels, base = block_floats(j->k, v, p / each, &panels), point = panels * panel_floats(j->k, v);
-    for (size_t c = 0, n; c < v->channels; c += n) {
-      n = least(v->channels - c, TOGETHER);
-      cml_conv_weight_rows(j, 0, p, c * 9, n * 9, rows);
+  for (size_t at = begin; at < end; at++) {
+    const size_t group = at / all, p = at % all;
+    size_t panels, base = block_floats(j->k, v, group, p / each, &panels), point = panels * panel_floats(j->k, v);
+    for (size_t c = 0, n; c < channels; c += n) {
+      n = least(channels - c, TOGETHER);
+      cml_conv_weight_rows(j, group, p, c * 9, n * 9, rows);
       for (size_t i = 0; i < n; i++)
         for (size_t lane = 0; lane < nr; lane += LANES) transform_weights(rows + i * 9 * nr + lane, nr, points + i * nr + lane, n * nr);
-      for (size_t q = 0; q < POINTS; q++) memcpy((float *)j->to + base + q * point + (p % each * v->channels + c) * nr, points + q * n * nr, n * nr * 4);
+      for (size_t q = 0; q < POINTS; q++) memcpy((float *)j->to + base + q * point + (p % each * channels + c) * nr, points + q * n * nr, n * nr * 4);
     }
   }
 }
 
-void cml_winograd_pack(cml_conv_packing *p, cml_pool *pool) { cml_parallel(pool, cml_panel_count(p->k, p->v->outputs), 1, pack_panel, p); }
+void cml_winograd_pack(cml_conv_packing *p, cml_pool *pool) { cml_parallel(pool, p->v->groups * group_panels(p->k, p->v), 1, pack_panel, p); }
 
 /* ---- running ---- */
 
@@ -108,7 +115,8 @@ typedef struct job {
   size_t across;                /* tiles in a row of the image */
   size_t first, count;          /* tiles of the stripe */
   size_t tile_blocks, output_blocks;
-  size_t groups;                /* of blocks of tiles: a group's units follow each other, those of the same weights first */
+  size_t in_group, together;    /* blocks of a group's outputs, or groups in a block */
+  size_t shares;                /* of blocks of tiles: a share's units follow each other, those of the same weights first */
 } job;
 
 static size_t tile_block(const cml_kernels *k) { return k->tile_rows * (k->tile_rows > 8 ? TILE_GROUPS : 2 * TILE_GROUPS); }
@@ -120,7 +128,7 @@ size_t cml_winograd_scratch(const cml_kernels *k, const cml_conv *v) {
 }
 
 /* What is larger, transformed tiles or weights, is read once. */
-static bool reads_tiles_once(const cml_conv *v) { return tile_count(v) >= v->outputs; }
+static bool reads_tiles_once(const cml_conv *v) { return tile_count(v) >= group_outputs(v); }
 
 /* Tiles of a stripe: as many as stay in the second-level cache, and enough for the threads. */
 static size_t stripe_tiles(const cml_kernels *k, const cml_conv *v, size_t slots) {
@@ -177,7 +185,7 @@ static void transform_tiles(void *context, size_t thread, size_t begin, size_t e
 /* One panel of weights against all tiles of the block; with each goes a part of asking for the next panel. */
 static void panel_products(const job *j, const float *a, const float *b, size_t tiles, size_t outputs, float *c, size_t c_stride, bool last) {
   const cml_kernels *k = j->c->k;
-  size_t n = j->c->v->channels, nr = k->tile_columns, a_stride = n + PAD, groups = (tiles + k->tile_rows - 1) / k->tile_rows;
+  size_t n = group_channels(j->c->v), nr = k->tile_columns, a_stride = j->c->v->channels + PAD, groups = (tiles + k->tile_rows - 1) / k->tile_rows;
   size_t pieces = (n + DEPTH_BLOCK - 1) / DEPTH_BLOCK, even = (n + pieces - 1) / pieces;
   cml_tile tile = {.columns = outputs, .stretches = 1, .a_stride = a_stride, .from_stride = c_stride, .low = -INFINITY, .high = INFINITY, .c_stride = c_stride};
   for (size_t d = 0; d < n; d += even) {
@@ -198,15 +206,18 @@ static void panel_products(const job *j, const float *a, const float *b, size_t 
   }
 }
 
-static void products(const job *j, size_t t0, size_t tiles, size_t block, size_t outputs, float *sums, size_t stride) {
+/* A block of a group's outputs, or all of them. */
+static void products(const job *j, size_t t0, size_t tiles, size_t group, size_t block, size_t outputs, float *sums, size_t stride) {
   const cml_kernels *k = j->c->k;
+  const cml_conv *v = j->c->v;
   size_t nr = k->tile_columns, panels;
-  const float *b = (const float *)j->c->weights.packed + block_floats(k, j->c->v, block, &panels);
+  const float *b = (const float *)j->c->weights.packed + block_floats(k, v, group, block, &panels);
+  const bool last = group + 1 == v->groups && block + 1 == j->in_group;
   for (size_t q = 0; q < POINTS; q++) {
-    const float *a = j->tiles + (q * j->count + t0) * (j->c->v->channels + PAD);
+    const float *a = j->tiles + (q * j->count + t0) * (v->channels + PAD) + group * group_channels(v);
     float *c = sums + q * tile_block(k) * stride;
-    for (size_t p = 0; p < panels; p++, b += panel_floats(k, j->c->v))
-      panel_products(j, a, b, tiles, least(outputs - p * nr, nr), c + p * nr, stride, q + 1 == POINTS && p + 1 == panels && block + 1 == j->output_blocks);
+    for (size_t p = 0; p < panels; p++, b += panel_floats(k, v))
+      panel_products(j, a, b, tiles, least(outputs - p * nr, nr), c + p * nr, stride, last && q + 1 == POINTS && p + 1 == panels);
   }
 }
 
@@ -217,12 +228,14 @@ static void make_pixels(void *context, size_t thread, size_t begin, size_t end) 
   float *sums = (float *)(void *)((char *)j->c->scratch + thread * j->slot), *pixels = sums + POINTS * q_stride + IN * IN * v->channels, low, high;
   cml_epilogue_clamp(&j->c->after, &low, &high);
   for (size_t i = begin; i < end; i++) {
-    size_t group = ((i / j->output_blocks + 1) * j->groups - 1) / j->tile_blocks, begins = group * j->tile_blocks / j->groups;
-    size_t parts = (group + 1) * j->tile_blocks / j->groups - begins, part = begins + (i - begins * j->output_blocks) % parts;
+    size_t share = ((i / j->output_blocks + 1) * j->shares - 1) / j->tile_blocks, begins = share * j->tile_blocks / j->shares;
+    size_t parts = (share + 1) * j->tile_blocks / j->shares - begins, part = begins + (i - begins * j->output_blocks) % parts;
     size_t o = (i - begins * j->output_blocks) / parts;
     size_t t0 = part * j->count / j->tile_blocks, tiles = (part + 1) * j->count / j->tile_blocks - t0;
-    size_t o0 = o * output_block(j->c->k), outputs = least(v->outputs - o0, output_block(j->c->k));
-    products(j, t0, tiles, o, outputs, sums, stride);
+    const size_t group = o / j->in_group * j->together, block = o % j->in_group, some = least(v->groups - group, j->together);
+    const size_t before = block * output_block(j->c->k), each = least(group_outputs(v) - before, output_block(j->c->k));
+    const size_t o0 = group * group_outputs(v) + before, outputs = some * each;
+    for (size_t g = 0; g < some; g++) products(j, t0, tiles, group + g, block, each, sums + g * each, stride);
     const float *bias = j->c->after.bias ? j->c->after.bias + o0 : NULL;
     for (size_t t = t0; t < t0 + tiles; t++) {
       size_t row = (j->first + t) / j->across * OUT, column = (j->first + t) % j->across * OUT;
@@ -256,14 +269,16 @@ void cml_winograd_run(const cml_conv_call *c) {
   cml_pool *pool = cml_pool_threads(c->pool) > c->slots ? NULL : c->pool;
   j.tiles = (float *)(void *)((char *)c->scratch + c->slots * j.slot);
   j.across = tiles_across(v);
-  j.output_blocks = (v->outputs + output_block(c->k) - 1) / output_block(c->k);
+  j.in_group = (group_outputs(v) + output_block(c->k) - 1) / output_block(c->k);
+  j.together = j.in_group > 1 ? 1 : least(output_block(c->k) / group_outputs(v), v->groups);
+  j.output_blocks = j.in_group * ((v->groups + j.together - 1) / j.together);
   size_t tiles = tile_count(v), stripe = stripe_tiles(c->k, v, c->slots), stripes = stripe ? (tiles + stripe - 1) / stripe : 0;
   for (j.image = 0; j.image < v->batch; j.image++)
     for (size_t s = 0; s < stripes; s++) {
       j.first = s * tiles / stripes;
       j.count = (s + 1) * tiles / stripes - j.first;
       j.tile_blocks = choose_blocks(c->k, j.count, j.output_blocks, cml_pool_threads(pool));
-      j.groups = reads_tiles_once(v) ? j.tile_blocks : least(j.tile_blocks, cml_pool_threads(pool)); /* a thread has the tiles that it transformed */
+      j.shares = reads_tiles_once(v) ? j.tile_blocks : least(j.tile_blocks, cml_pool_threads(pool)); /* a thread has the tiles that it transformed */
       cml_parallel_with_thread(pool, j.count, 4, transform_tiles, &j);
       cml_parallel_with_thread(pool, j.tile_blocks * j.output_blocks, 1, make_pixels, &j);
     }
