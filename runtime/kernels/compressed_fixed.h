@@ -24,6 +24,9 @@ VINLINE __m512i dpbusd(__m512i sum, __m512i u, __m512i s) {
   return sum;
 }
 
+/* As ask, behind what `sum` has by now: two that stand side by side hold up a Xeon with AMX, and gcc moves sums over a barrier alone. */
+VINLINE void ask_after(const uint8_t *p, __m512i *sum) { __asm__ volatile("prefetcht1 %1" : "+v"(*sum) : "m"(*p)); }
+
 /* The digits of whole numbers that digits_exponent allows: the last one has `lowest` bits, 7 or 8, the others 8. */
 VINLINE void store_digits(const int planes, const int lowest, vf scaled, int8_t *to, size_t plane) {
   __m512i q = _mm512_cvtps_epi32((__m512)scaled);

@@ -410,10 +410,10 @@ VINLINE void six_products(const int X, const int T, const uint8_t *codes, const 
     spread_digits(X, digits + i * 4, plane, x);
     CML_UNROLL for (int s = 0; s < SETS; s++) {
       const uint8_t *at = codes + s * REGISTER;
-      if (i < 3) ask(at + i * SETS * REGISTER + AHEAD);
       __m512i code = load_sixes(at, SETS * REGISTER, i);
       CML_UNROLL for (int p = 0; p < T; p++) t[p] = _mm512_permutexvar_epi8(code, table[p][0]);
       add_products(X, T, acc[s], t, x);
+      if (i < 3) ask_after(at + i * SETS * REGISTER + AHEAD, &acc[s][0]);
     }
   }
 }
@@ -423,12 +423,12 @@ VINLINE void byte_products(const int X, const int T, const uint8_t *codes, const
   __m512i x[PLANES], t[PLANES];
   spread_digits(X, digits, plane, x);
   CML_UNROLL for (int s = 0; s < SETS; s++) {
-    ask(codes + s * REGISTER + AHEAD);
     __m512i code = _mm512_loadu_si512(codes + s * REGISTER);
     __mmask64 upper = _mm512_movepi8_mask(code);
     if (T == PLANES) t[0] = code;
     CML_UNROLL for (int p = T - 2; p < T; p++) t[p] = look_up_bytes(code, upper, table[p]);
     add_products(X, T, acc[s], t, x);
+    ask_after(codes + s * REGISTER + AHEAD, &acc[s][0]);
   }
 }
 

@@ -222,9 +222,6 @@ VINLINE void sums_of_block(const bool fine, const stretch *from, const uint8_t *
   for (size_t g = 0; g < from->groups; g++, codes += ROW_BYTES * REGISTER, tables += GROUP_TABLES) {
     __m512i c[TABLES];
     load_indices(codes, c);
-    CML_UNROLL for (int i = 0; i < ROW_BYTES; i++) ask(later + i * REGISTER);
-    later += ROW_BYTES * REGISTER;
-    if (left && !(left -= ROW_BYTES * REGISTER)) later = from->next;
     CML_UNROLL for (int p = 0; p < PLANES; p++) {
       __m512i t[TABLES], a, b;
       CML_UNROLL for (int i = 0; i < TABLES; i++) t[i] = _mm512_permutexvar_epi8(c[i], _mm512_loadu_si512(tables + (p * TABLES + i) * PLANE));
@@ -232,7 +229,10 @@ VINLINE void sums_of_block(const bool fine, const stretch *from, const uint8_t *
       b = p ? _mm512_add_epi8(t[2], t[3]) : _mm512_avg_epu8(t[2], t[3]);
       if (fine && p < 2) widen(acc[p], a), widen(acc[p], b);
       else widen(acc[p], p ? _mm512_add_epi8(a, b) : _mm512_avg_epu8(a, b));
+      ask_after(later + p * REGISTER, &acc[p][1]); /* a group's lines are as many as planes */
     }
+    later += ROW_BYTES * REGISTER;
+    if (left && !(left -= ROW_BYTES * REGISTER)) later = from->next;
   }
   add_sums(fine, acc, s, rows, y);
 }

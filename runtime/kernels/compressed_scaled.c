@@ -123,7 +123,6 @@ VINLINE void scaled_block(const int M, const int S, const int bits, const cml_co
     CML_UNROLL for (int s = 0; s < S; s++)
       CML_UNROLL for (size_t p = 0; p < PLANES; p++) acc[m][s][p] = _mm512_set1_epi32(x[m].start[k * PLANES + p]);
   for (size_t d = 0; d < dwords; d++, codes += SETS * REGISTER) {
-    CML_UNROLL for (int s = 0; s < S; s++) ask((const uint8_t *)codes + s * REGISTER + AHEAD);
     CML_UNROLL for (int h = 0; h < 8 / bits; h++) {
       __m512i u[SETS];
       CML_UNROLL for (int s = 0; s < S; s++) {
@@ -134,7 +133,11 @@ VINLINE void scaled_block(const int M, const int S, const int bits, const cml_co
       CML_UNROLL for (int m = 0; m < M; m++)
         CML_UNROLL for (size_t p = 0; p < PLANES; p++) {
           __m512i digits = broadcast_digits(x[m].digits + at + d * dword + ((size_t)h * PLANES + p) * 4);
-          CML_UNROLL for (int s = 0; s < S; s++) acc[m][s][p] = dpbusd(acc[m][s][p], u[s], digits);
+          CML_UNROLL for (int s = 0; s < S; s++) {
+            const int each = 8 / bits * M * PLANES, done = ((h * M + m) * PLANES + (int)p) * S + s; /* sums for a line that is asked for */
+            acc[m][s][p] = dpbusd(acc[m][s][p], u[s], digits);
+            if (done % each == each - 1) ask_after((const uint8_t *)codes + done / each * REGISTER + AHEAD, &acc[m][s][p]);
+          }
         }
     }
   }

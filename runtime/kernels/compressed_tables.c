@@ -149,7 +149,6 @@ VINLINE const uint8_t *small_products(const int R, const int bits, const int kin
       CML_UNROLL for (int j = 0; j < codes; j++) load_digits(R, kind, at, k + (size_t)(i * REGISTER / R), (size_t)j, x[j]);
       CML_UNROLL for (int s = 0; s < SETS; s++) {
         const uint8_t *p = from + s * REGISTER;
-        if (i < stored) ask(p + i * SETS * REGISTER + AHEAD);
         const __m512i bytes = stored == 3 ? load_sixes(p, SETS * REGISTER, i) : _mm512_loadu_si512(p);
         CML_UNROLL for (int j = 0; j < codes; j++) {
           const __m512i code = j && !upper ? _mm512_srli_epi16(bytes, (unsigned)(j * bits)) : bytes;
@@ -157,6 +156,7 @@ VINLINE const uint8_t *small_products(const int R, const int bits, const int kin
           CML_UNROLL for (int d = first_plane(kind); d < PLANES; d++) t[d] = _mm512_permutexvar_epi8(code, table[upper && j][s][d]);
           add_products(kind, acc[s], t, x[j]);
         }
+        if (i < stored) ask_after(p + i * SETS * REGISTER + AHEAD, &acc[s][0]);
       }
     }
   return from;
@@ -176,13 +176,13 @@ VINLINE const uint8_t *byte_products(const int R, const int kind, const place *a
         }
       CML_UNROLL for (int i = 0; i < 4; i++, from += REGISTER) {
         __m512i x[PLANES], t[PLANES];
-        ask(from + AHEAD);
         load_digits(R, kind, at, k + (size_t)(i * REGISTER / R), 0, x);
         const __m512i code = _mm512_loadu_si512(from);
         const __mmask64 upper = _mm512_movepi8_mask(code);
         t[0] = code;
         CML_UNROLL for (int p = first; p < PLANES; p++) t[p] = look_up_bytes(code, upper, table[p]);
         add_products(kind, acc[s], t, x);
+        ask_after(from + AHEAD, &acc[s][0]);
       }
     }
   return from;
