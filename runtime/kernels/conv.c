@@ -9,6 +9,7 @@
 enum {
   BLOCK_PIXELS = 112,       /* output pixels of a block, about */
   PARTS_PIXELS = 400,       /* the same in parts: weights come from the second-level cache or from beyond, for each block again */
+  PARTS_OUTPUTS = 48,       /* of floats, however often a number meets taps */
   PARTS_WIDTH = 4,          /* pixels of a row from which a strip of them pays */
   STAGE_FLOATS = 160 << 10, /* staged floats of a block, about */
   OUTPUT_BLOCK = 128,       /* output channels that scratch holds at once, on their way to planes */
@@ -111,12 +112,14 @@ static void flatten(cml_conv *v) {
   v->in[0] = v->in[1] = v->out[0] = v->out[1] = v->full[0] = v->full[1] = 1;
 }
 
-/* Whether matrix units are worth while: enough of the depth fills a step, and enough pixels follow one another. Nothing that depends on blocks. */
+/* Whether matrix units are worth while: enough of the depth fills a step, and enough pixels follow one another. A float that was brought into parts meets
+ * `met` outputs' taps. Nothing that depends on blocks. */
 static bool suits_parts(const cml_kernels *k, const layout *l) {
   const cml_conv *v = &l->v;
-  const size_t depth = l->joined * l->group_channels;
+  const size_t depth = l->joined * l->group_channels, taps = cml_conv_taps(v) / (size_t)(v->kernel[0] * l->apart[0] * l->apart[1]);
+  const size_t met = v->in_half || l->group_outputs < PARTS_OUTPUTS ? l->group_outputs : l->group_outputs * (taps ? taps : 1);
   return !v->plain && !v->winograd && !l->depthwise && !cml_conv_slim(k, v) && !cml_conv_narrow(k, v) && !cml_conv_multiplier(v) && 3 * depth >= 2 * up(depth, CML_PART_DEPTH) &&
-         v->out[2] >= PARTS_WIDTH && cml_parts_pay(k, v->in_half, v->out[0] * v->out[1] * v->out[2], l->depth, l->group_outputs);
+         v->out[2] >= PARTS_WIDTH && cml_parts_pay(k, v->in_half, v->out[0] * v->out[1] * v->out[2], l->depth, met);
 }
 
 /* Of each part of the region that a block reads, with what a step may read behind. */
@@ -636,11 +639,13 @@ static void run_blocks(void *context, size_t thread, size_t begin, size_t end) {
   for (size_t i = begin; i < end; i++) run_block(j, i, (float *)(void *)((char *)j->c->scratch + thread * j->slot));
 }
 
-/* Of a block `wide` pixels wide and so many panels of so many groups, in multiply-adds of the other tile: bringing a number into parts takes as long as eight, and the
+/* Of a block and so many panels of so many groups, in multiply-adds of the other tile: bringing a number into parts takes as long as eight, and the
  * end of a strip as long as 48 of the depth. */
-static size_t parts_cost(const layout *l, int64_t wide, size_t groups, size_t panels) {
+static size_t parts_cost(const layout *l, int64_t rows, int64_t wide, size_t groups, size_t panels) {
   enum { STRIP = 16, FASTER = 5, STAGE = 8, END = 48, COLUMNS = 32 };
-  const size_t strips = (size_t)l->rows * (((size_t)wide + STRIP - 1) / STRIP), staged = (size_t)(l->v.kernel[0] * l->in_rows * span(wide, l->apart[1], l->v.kernel[2], l->near[1]));
+  const cml_conv *v = &l->v;
+  const size_t strips = (size_t)rows * (((size_t)wide + STRIP - 1) / STRIP);
+  const size_t staged = (size_t)(v->kernel[0] * span(rows, l->apart[0], v->kernel[1], l->near[0]) * span(wide, l->apart[1], v->kernel[2], l->near[1]));
   return strips * STRIP * COLUMNS * groups * panels * (l->depth + END) / FASTER + staged * groups * l->group_channels * STAGE + 2000;
 }
 
@@ -650,22 +655,25 @@ static void share_out(layout *l, job *j, size_t threads) {
   const cml_conv *v = &l->v;
   const size_t panels = cml_panel_count(j->c->k, l->group_outputs), mr = j->c->k->tile_rows, most = least(v->groups, 4 * threads);
   size_t best = SIZE_MAX;
-  int64_t columns = l->columns;
+  int64_t rows = l->rows, columns = l->columns;
   j->part = panels;
-  for (int64_t pieces = 1; threads > 1 && pieces <= 4; pieces *= 2) {
-    int64_t wide = (l->columns + pieces - 1) / pieces;
-    size_t blocks = v->batch * (size_t)(v->out[0] * l->row_blocks * ((v->out[2] + wide - 1) / wide)), steps = (size_t)l->rows * (((size_t)wide + mr - 1) / mr);
-    if (pieces > 1 && blocks >= 8 * threads * (size_t)pieces) break;
-    for (size_t cut = 1; cut <= most; cut++)
-      for (size_t part = 1; part <= panels; part++) {
-        const size_t groups = (v->groups + cut - 1) / cut, units = blocks * ((v->groups + groups - 1) / groups) * ((panels + part - 1) / part), rounds = (units + threads - 1) / threads;
-        size_t cost = rounds * (steps * groups * part * (l->depth + 8) * mr + 500 + (size_t)wide * 4);
-        if (in_parts(j)) cost = rounds * parts_cost(l, wide, groups, part);
-        if (cost < best) best = cost, j->groups = groups, j->part = part, columns = wide;
-      }
-  }
-  l->columns = columns;
+  for (int64_t pieces = 1; threads > 1 && pieces <= 4; pieces *= 2)
+    for (int64_t more = 0; more < (in_parts(j) ? (int64_t)threads : 1); more++) {
+      const int64_t wide = (l->columns + pieces - 1) / pieces, high = (v->out[1] + l->row_blocks + more - 1) / (l->row_blocks + more);
+      const size_t blocks = v->batch * (size_t)(v->out[0] * ((v->out[1] + high - 1) / high) * ((v->out[2] + wide - 1) / wide)), steps = (size_t)high * (((size_t)wide + mr - 1) / mr);
+      if (pieces > 1 && blocks >= 8 * threads * (size_t)pieces) break;
+      for (size_t cut = 1; cut <= most; cut++)
+        for (size_t part = 1; part <= panels; part++) {
+          const size_t groups = (v->groups + cut - 1) / cut, units = blocks * ((v->groups + groups - 1) / groups) * ((panels + part - 1) / part), rounds = (units + threads - 1) / threads;
+          size_t cost = rounds * (steps * groups * part * (l->depth + 8) * mr + 500 + (size_t)wide * 4);
+          if (in_parts(j)) cost = rounds * parts_cost(l, high, wide, groups, part);
+          if (cost < best) best = cost, j->groups = groups, j->part = part, rows = high, columns = wide;
+        }
+    }
+  l->rows = rows, l->columns = columns;
+  l->in_rows = span(rows, l->apart[0], v->kernel[1], l->near[0]);
   l->in_columns = span(columns, l->apart[1], v->kernel[2], l->near[1]);
+  l->row_blocks = (v->out[1] + rows - 1) / rows;
   l->column_blocks = (v->out[2] + columns - 1) / columns;
   j->group_parts = (v->groups + j->groups - 1) / j->groups;
   j->part *= j->c->k->tile_columns;
