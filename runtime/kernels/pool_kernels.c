@@ -46,13 +46,19 @@ static void pool_pixel(bool max, bool half, size_t taps, const void *const *x, s
 
 VINLINE vf fold_tap(cml_pool_fold f, vf sum, vf x) { return f == CML_POOL_MAX ? vf_max_nan(x, sum) : f == CML_POOL_SUM ? sum + x : sum + x * x; }
 
+/* `vectors` of them side by side: as many chains of operations. */
+VINLINE void fold_vectors(const int vectors, const cml_pool_fold f, const bool half, size_t taps, const void *const *rows, size_t i, size_t n, bool begun, float *line) {
+  vf sum[4];
+  for (int v = 0; v < vectors; v++) sum[v] = begun ? load_at(line, false, i + (size_t)v * W, n) : vf_set1(f == CML_POOL_MAX ? -__builtin_inff() : 0);
+  for (size_t t = 0; t < taps; t++)
+    for (int v = 0; v < vectors; v++) sum[v] = fold_tap(f, sum[v], load_at(rows[t], half, i + (size_t)v * W, n));
+  for (int v = 0; v < vectors; v++) store_at(line, false, i + (size_t)v * W, sum[v], n);
+}
+
 VINLINE void fold_rows(const cml_pool_fold f, const bool half, size_t taps, const void *const *rows, size_t width, bool begun, float *line) {
-  for (size_t i = 0; i < width; i += W) {
-    size_t n = width - i;
-    vf sum = begun ? load_at(line, false, i, n) : vf_set1(f == CML_POOL_MAX ? -__builtin_inff() : 0);
-    for (size_t t = 0; t < taps; t++) sum = fold_tap(f, sum, load_at(rows[t], half, i, n));
-    store_at(line, false, i, sum, n);
-  }
+  size_t i = 0;
+  for (; i + 4 * W <= width; i += 4 * W) fold_vectors(4, f, half, taps, rows, i, W, begun, line);
+  for (; i < width; i += W) fold_vectors(1, f, half, taps, rows, i, width - i, begun, line);
 }
 
 static void pool_rows(cml_pool_fold f, bool half, size_t taps, const void *const *rows, size_t width, bool begun, float *line) {

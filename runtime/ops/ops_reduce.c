@@ -368,13 +368,34 @@ static size_t group_from(const reduce_job *j, int64_t r, size_t rows) {
 
 static int64_t row_at(const reduce_job *j, int64_t base, int64_t r) { return base + cml_step_offset(r, j->inner, j->inner_dims, j->inner_strides); }
 
+/* The greatest of each column, a stretch of rows in one call, which keeps what it has in registers. From the last row to the first: of two
+ * zeros the later one stays, of NaNs the first, as in the rows' order with the other kernel below. */
+static void greatest_band(const reduce_job *j, int64_t base, size_t width, size_t rows, float *best) {
+  enum { TAPS = 64 };
+  const void *taps[TAPS];
+  const size_t size = j->x->dtype == CML_F16 ? 2 : 4;
+  const int64_t inner = j->inner_dims[j->inner - 1], groups = (inner + (int64_t)rows - 1) / (int64_t)rows;
+  size_t count = 0, across = 0;
+  for (size_t i = 0; i < rows * width; i++) best[i] = -INFINITY;
+  for (int64_t g = j->inner_count / inner * groups - 1; g >= 0; g--) {
+    const int64_t r = g / groups * inner + g % groups * (int64_t)rows;
+    const size_t n = group_from(j, r, rows);
+    if (count && (count == TAPS || n != across)) cml_kernels_get()->pool_rows(CML_POOL_MAX, size == 2, count, taps, across * width, true, best), count = 0;
+    across = n;
+    taps[count++] = (const char *)j->x->data + (size_t)row_at(j, base, r) * size;
+  }
+  cml_kernels_get()->pool_rows(CML_POOL_MAX, size == 2, count, taps, across * width, true, best);
+}
+
 /* The greatest or least of each column: a float comes out as it went in, so that no sum in double is needed. */
 static void extreme_band(const reduce_job *j, int64_t base, size_t width, float *best) {
   cml_binary f = j->fold == &folds[FOLD_maximum] ? CML_BINARY_MAX : CML_BINARY_MIN;
   const cml_kernels *kernels = cml_kernels_get();
   float wide[BAND];
   size_t rows = rows_beside(j), n;
-  for (int64_t r = 0; r < j->inner_count; r += (int64_t)n) {
+  const bool greatest = f == CML_BINARY_MAX && j->inner && (j->x->dtype == CML_F32 || j->x->dtype == CML_F16);
+  if (greatest) greatest_band(j, base, width, rows, best);
+  for (int64_t r = 0; r < j->inner_count && !greatest; r += (int64_t)n) {
     int64_t at = row_at(j, base, r);
     n = group_from(j, r, rows);
     const float *row = j->x->dtype == CML_F32 ? (const float *)j->x->data + at : wide;

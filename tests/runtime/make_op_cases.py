@@ -50,14 +50,14 @@ class Family:
     def __init__(self, name, rng, more):
         self.name, self.rng, self.more, self.out, self.count, self.large = name, rng, more, [], 0, 0
 
-    def add(self, op, opset, args, outputs, atol=0.0, rtol=0.0, refused=False, note=""):
-        """args: name -> array, text or Packed (None leaves it out)."""
+    def add(self, op, opset, args, outputs, atol=0.0, rtol=0.0, refused=False, note="", kept=False):
+        """args: name -> array, text or Packed (None leaves it out). `kept` however large it is."""
         args = {k: v for k, v in args.items() if v is not None}
         shape = "x".join(str(np.asarray(getattr(v, "values", v)).shape).replace(" ", "") for v in list(args.values())[:2] if not isinstance(v, str))
         b = b"CASE" + text(op) + text(f"{self.count} {note} {shape}"[:120]) + bytes([opset, int(refused)]) + struct.pack("<ff", atol, rtol)
         b += bytes([len(args)]) + b"".join(text(k) + tensor(v) for k, v in args.items())
         b += bytes([len(outputs)]) + b"".join(tensor(o) for o in outputs)
-        if not self.more and len(b) > 500:  # few that are larger than a chunk
+        if not self.more and not kept and len(b) > 500:  # few that are larger than a chunk
             self.large += 1
             if self.large > 10 and self.large % 10 or len(b) > 5000 and self.large > 3:
                 return
@@ -402,6 +402,16 @@ def reduce(f):
             x = f.floats(shape, dtype, 0.5, 1.5)
             y = ops[op](x.astype(np.float64), axis=(1,), keepdims=False)
             f.add(op, 15, {"x": x, "axes": np.array([1], I32)}, [y.astype(dtype)], **(dict(atol=1e-6, rtol=3e-6) if dtype == F32 else tolerance(dtype)))
+    for dtype in (F32, F16):
+        w = f.floats((70, 2, 2, 2), dtype)
+        w[[0, 1, 66, 69], [0, 1, 1, 1], 0, [0, 1, 1, 0]] = np.nan
+        w[[3, 68], 0, 1, 1], w[:, 1, 1, 1] = np.inf, -np.inf
+        f.add("reduce_max", 15, {"x": w, "axes": np.array([0, 2], I32)}, [w.max((0, 2))], note="more rows than one call takes", kept=True)
+        w = f.floats((3, 7, 50), dtype)
+        w[1, 6, 3], w[2, 0, 3], w[0, 5, 49] = np.nan, np.nan, np.nan
+        f.add("reduce_max", 15, {"x": w, "axes": np.array([0, 1], I32)}, [w.max((0, 1))], note="rows side by side, the last few fewer", kept=True)
+        f.add("reduce_max", 15, {"x": np.array([[0.0, -0.0, -0.0, -1]] * 2 + [[-0.0, 0.0, -0.0, -0.0]] * 70, dtype), "axes": np.array([0], I32)},
+              [np.zeros(4, dtype)], note="zeros of both signs", kept=True)
 
 
 # ---- normalisation ---------------------------------------------------------------------------------------------------
