@@ -292,12 +292,13 @@ INLINE __m512 whole(const int parts, const uint16_t *x, size_t apart, __mmask16 
   return v;
 }
 
-/* The strip's sums by the other tile, from a's parts made floats again. */
-static __attribute__((noinline)) void sums_of_floats(const int parts, const cml_tile *t, const strips *c, size_t s, float (*sums)[COLUMNS]) {
+/* Those of the strip's sums that are NaN by the other tile, from a's parts made floats again. The others stay: which rows share a strip is the
+ * threads' affair. */
+static __attribute__((noinline)) void sums_of_floats(const int parts, const cml_tile *t, const strips *c, size_t s, float (*to)[COLUMNS]) {
   const size_t row = s / c->in_row;
   const uint16_t *a = t->parts + (row * c->pixels + begins(c, s)) * t->a_stride + row * t->a_jump;
   const char *b = t->b;
-  float rows[STRIP][STEP];
+  float rows[STRIP][STEP], sums[STRIP][COLUMNS];
   memset(sums, 0, c->height * sizeof *sums);
   for (size_t i = 0; i < t->stretches; i++)
     for (size_t k = 0, n; k < t->depth; k += n, b += n * ROW_BYTES / (t->b_half ? 2 : 1)) {
@@ -310,6 +311,11 @@ static __attribute__((noinline)) void sums_of_floats(const int parts, const cml_
         base.tile(&(cml_tile){.rows = high, .columns = COLUMNS, .stretches = 1, .depth = n, .a = rows[r], .a_stride = STEP, .b = b, .b_half = t->b_half, .from = sums[r],
                               .from_stride = COLUMNS, .low = -__builtin_inff(), .high = __builtin_inff(), .c = sums[r], .c_stride = COLUMNS});
       }
+    }
+  for (size_t r = 0; r < c->height; r++)
+    for (size_t j = 0; j < COLUMNS; j += 16) {
+      const __m512 v = _mm512_load_ps(to[r] + j);
+      _mm512_mask_storeu_ps(to[r] + j, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), _mm512_loadu_ps(sums[r] + j));
     }
 }
 

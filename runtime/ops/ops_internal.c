@@ -107,7 +107,10 @@ typedef struct norm_job {
   size_t wide_floats;
 } norm_job;
 
-static size_t norm_parts(const cml_call *c) { return cml_pool_threads(c->pool) * 4; }
+/* Of an image of so many elements. Channels last, they have sums of their own, so that the number of threads must not say how many there are. */
+static size_t norm_parts(const cml_call *c, bool last, uint64_t elements) {
+  return !last ? cml_pool_threads(c->pool) * 4 : elements < 1 << 13 ? 1 : elements < 1 << 18 ? 4 : 16;
+}
 
 static cml_status infer_norm(cml_call *c, cml_error *err) {
   const cml_tensor *x = cml_arg(c, X);
@@ -126,7 +129,7 @@ static cml_status infer_norm(cml_call *c, cml_error *err) {
   if (activation < 0 || activation >= CML_UNARY_COUNT) return cml_call_fail(c, err, "there is no activation %lld", (long long)activation);
   uint64_t plane = channels && x->dims[0] ? (uint64_t)(cml_tensor_count(x) / channels / x->dims[0]) : 0;
   uint64_t wide = last ? PIXELS * (uint64_t)channels : plane;
-  c->scratch_size = 4 * ((uint64_t)x->dims[0] * norm_parts(c) * 3 * (uint64_t)channels + cml_pool_threads(c->pool) * (wide + 16)) + 64;
+  c->scratch_size = 4 * ((uint64_t)x->dims[0] * norm_parts(c, last, plane * (uint64_t)channels) * 3 * (uint64_t)channels + cml_pool_threads(c->pool) * (wide + 16)) + 64;
   return CML_OK;
 }
 
@@ -172,11 +175,12 @@ static void settle(norm_job *j, size_t image) {
     for (int pass = 0; pass < 2; pass++)
       for (size_t p = 0; p < parts; p++) {
         double pixels = j->last ? (double)((p + 1) * j->plane / j->parts - p * j->plane / j->parts) : (double)j->plane;
+        const double inverse = 1 / pixels, all = total / count;
         for (size_t c = g * each; pixels > 0 && c < (g + 1) * each; c++) {
           const float *s = base + p * 3 * n + c;
-          double shift = (double)s[0], sum = (double)s[n], mean = shift + sum / pixels, off = mean - total / count;
+          double shift = (double)s[0], sum = (double)s[n], off = shift + sum * inverse - all;
           if (!pass) total += shift * pixels + sum;
-          else spread += (double)s[2 * n] - sum * sum / pixels + pixels * off * off;
+          else spread += (double)s[2 * n] - sum * sum * inverse + pixels * off * off;
         }
       }
     double r = 1 / sqrt(spread / count + (double)j->epsilon);
@@ -220,7 +224,7 @@ static cml_status run_norm(cml_call *c, cml_error *err) {
   j.images = (size_t)x->dims[0];
   j.channels = (size_t)x->dims[j.last ? x->rank - 1 : 1];
   j.plane = (size_t)cml_tensor_count(x) / j.channels / j.images;
-  j.parts = norm_parts(c);
+  j.parts = norm_parts(c, j.last, j.plane * j.channels);
   j.sums = c->scratch;
   j.wide = j.sums + j.images * j.parts * 3 * j.channels;
   j.wide_floats = (j.last ? PIXELS * j.channels : j.plane) + 16;

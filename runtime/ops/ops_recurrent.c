@@ -401,15 +401,20 @@ static void multiply(const pass *p, int64_t first_gate, int64_t gate_count, cons
   cml_parallel(p->pool, s.count, 1, multiply_panels, &s);
 }
 
-/* gates[b] = R h[b] + what the input gives at this step. */
-static void recur(const pass *p, const float *step, int64_t first_gate, int64_t gate_count, const float *h) {
+/* gates[b] += what the input gives at this step. */
+static void add_input(const pass *p, const float *step, int64_t first_gate, int64_t gate_count) {
   const layer *l = p->l;
   int64_t width = l->gates * l->hidden, first = first_gate * l->hidden, n = gate_count * l->hidden;
-  multiply(p, first_gate, gate_count, h);
   for (int64_t b = 0; b < p->batch; b++) {
     float *gates = p->gates + b * width + first;
     cml_kernels_get()->binary(CML_BINARY_ADD, gates, step + b * width + first, gates, (size_t)n);
   }
+}
+
+/* gates[b] = R h[b] + what the input gives. */
+static void recur(const pass *p, const float *step, int64_t first_gate, int64_t gate_count, const float *h) {
+  multiply(p, first_gate, gate_count, h);
+  add_input(p, step, first_gate, gate_count);
 }
 
 static void step_rnn(const pass *p, const float *step) {
@@ -423,8 +428,10 @@ static void step_rnn(const pass *p, const float *step) {
 static void step_gru(const pass *p, const float *step) {
   const layer *l = p->l;
   int64_t n = l->hidden;
-  recur(p, step, 0, l->reset_after ? 3 : 1, p->h);
-  if (!l->reset_after) recur(p, step, 2, 1, p->h);
+  multiply(p, 0, l->reset_after ? 3 : 1, p->h);
+  add_input(p, step, 0, 1);
+  if (l->reset_after) add_input(p, step, 2, 1);
+  else recur(p, step, 2, 1, p->h);
   for (int64_t b = 0; b < p->batch; b++) {
     float *r = p->gates + b * 3 * n, *z = r + 2 * n;
     apply(l->recurrent, r, n);
@@ -435,7 +442,7 @@ static void step_gru(const pass *p, const float *step) {
   for (int64_t b = 0; b < p->batch; b++) {
     float *r = p->gates + b * 3 * n, *o = r + n, *z = o + n, *h = p->h + b * n;
     const float *input = step + b * 3 * n + n;
-    for (int64_t i = 0; l->reset_after && i < n; i++) o[i] = input[i] + r[i] * (o[i] - input[i] + p->recurrent_bias[n + i]);
+    for (int64_t i = 0; l->reset_after && i < n; i++) o[i] = input[i] + r[i] * (o[i] + p->recurrent_bias[n + i]);
     apply(l->output, o, n);
     for (int64_t i = 0; i < n; i++) h[i] = (1 - z[i]) * o[i] + z[i] * h[i];
   }

@@ -398,6 +398,19 @@ def recurrent(f):
         states.append(h)
     f.add("gru", 16, {"x": x, "initial_h": h0, "weight_ih": wi, "weight_hh": wh, "direction": "forward", "output_sequence": np.bool_(True)},
           [stored(np.stack(states), F32), stored(h, F32)], **tolerance(F32))
+    torch.manual_seed(0)
+    layer = torch.nn.GRU(3, 4).double()  # a gate that an infinite input decides, with the reset behind the matrix
+    x = np.linspace(-1, 1, 30).reshape(5, 2, 3).astype(F32)
+    x[1, 0, 2], x[3, 1, 0] = INF, -INF
+    with torch.no_grad():
+        for w in layer.parameters():
+            w.copy_(t(w.numpy().astype(F32)))
+        out, h = layer(t(x))
+    order = lambda m: np.concatenate([np.split(m.detach().numpy().astype(F32), 3)[k] for k in (0, 2, 1)])
+    assert np.isfinite(out.numpy()).all()
+    f.add("gru", 18, {"x": x, "initial_h": np.zeros((2, 4), F32), "weight_ih": order(layer.weight_ih_l0), "weight_hh": order(layer.weight_hh_l0),
+                      "bias": order(layer.bias_hh_l0), "input_bias": order(layer.bias_ih_l0), "reset_after": np.bool_(True), "output_sequence": np.bool_(True)},
+          [stored(out.numpy(), F32), stored(h[0].numpy(), F32)], **tolerance(F32), note="infinite inputs")
 
 
 def untouched_pools(f):
