@@ -214,13 +214,9 @@ static void operand_init(operand *o, const cml_tensor *t, cml_lane lane, const c
 
 /* n copies of the lane's first element. */
 static void repeat_lane(cml_lane lane, void *buffer, size_t n) {
-  if (lane == CML_LANE_F32 || lane == CML_LANE_I32)
-    for (size_t i = 1; i < n; i++) ((uint32_t *)buffer)[i] = ((uint32_t *)buffer)[0];
-  else if (lane == CML_LANE_I64)
-    for (size_t i = 1; i < n; i++) ((int64_t *)buffer)[i] = ((int64_t *)buffer)[0];
-  else if (lane == CML_LANE_F16)
-    for (size_t i = 1; i < n; i++) ((cml_f16 *)buffer)[i] = ((cml_f16 *)buffer)[0];
-  else memset(buffer, ((uint8_t *)buffer)[0], n);
+  const size_t size = lane_size(lane);
+  if (size == 1) memset(buffer, ((uint8_t *)buffer)[0], n);
+  else for (size_t m = 1; m < n; m *= 2) memcpy((char *)buffer + m * size, buffer, (m < n - m ? m : n - m) * size);
 }
 
 /* A short row that repeats: its first round from where the chunk begins, then by doubling. */
@@ -372,10 +368,89 @@ static bool find_place(job *j, size_t i, size_t k) {
   return false;
 }
 
+/* ---- rows of two operands as they lie in memory ---- */
+
+/* Both operands over dims that both walk alike, which are more than one as a rule; strides in elements. */
+typedef struct rows_job {
+  const cml_elementwise *e;
+  bool half;
+  int32_t rank;
+  int64_t dims[CML_MAX_RANK], strides[2][CML_MAX_RANK];
+} rows_job;
+
+/* False where rows are short, or what the kernels take is not what is in memory. */
+static bool rows_init(rows_job *j, const cml_elementwise *e) {
+  enum { SHORT = 48 };
+  const cml_tensor *out = e->out;
+  if (!e->kernel || e->in[0]->dtype != out->dtype || e->in[1]->dtype != out->dtype || (out->dtype != CML_F32 && out->dtype != CML_F16)) return false;
+  *j = (rows_job){.e = e, .half = out->dtype == CML_F16};
+  int64_t stride[2] = {1, 1};
+  int32_t n = 0; /* from the last dim to the first */
+  for (int32_t i = 0; i < out->rank; i++) {
+    const int64_t dim = out->dims[out->rank - 1 - i];
+    int64_t step[2];
+    if (dim == 1) continue;
+    bool joined = n > 0;
+    for (int k = 0; k < 2; k++) {
+      const int64_t own = i < e->in[k]->rank ? e->in[k]->dims[e->in[k]->rank - 1 - i] : 1;
+      step[k] = own == 1 ? 0 : stride[k];
+      stride[k] *= own;
+      joined = joined && step[k] == j->strides[k][n - 1] * j->dims[n - 1];
+    }
+    if (joined) j->dims[n - 1] *= dim;
+    else j->dims[n] = dim, j->strides[0][n] = step[0], j->strides[1][n++] = step[1];
+  }
+  j->rank = n;
+  return n > 1 && j->dims[0] >= SHORT && j->strides[0][0] + j->strides[1][0] > 0; /* one row is a chunk of any length */
+}
+
+static float scalar_at(const void *data, bool half, int64_t i) { return half ? cml_f16_to_f32(((const cml_f16 *)data)[i]) : ((const float *)data)[i]; }
+
+/* Part of a row: one operand may be the same all along. */
+static void run_row(const rows_job *j, const cml_kernels *k, const int64_t *from, int64_t at, size_t n) {
+  const size_t size = j->half ? 2 : 4;
+  const char *x = (const char *)j->e->in[0]->data + (size_t)from[0] * size, *y = (const char *)j->e->in[1]->data + (size_t)from[1] * size;
+  void *to = (char *)j->e->out->data + (size_t)at * size;
+  const cml_binary f = j->e->function;
+  const bool first = !j->strides[0][0], second = !j->strides[1][0];
+  if (first || second) {
+    const float s = scalar_at(first ? x : y, j->half, 0);
+    if (j->half) k->binary_scalar_f16(f, (const void *)(first ? y : x), s, first, to, n);
+    else k->binary_scalar(f, (const void *)(first ? y : x), s, first, to, n);
+  } else if (j->half) k->binary_f16(f, (const void *)x, (const void *)y, to, n);
+  else k->binary(f, (const void *)x, (const void *)y, to, n);
+}
+
+static void run_rows(void *context, size_t begin, size_t end) {
+  const rows_job *j = context;
+  const cml_kernels *k = cml_kernels_get();
+  int64_t index[CML_MAX_RANK], from[2] = {0, 0}, rest = (int64_t)begin;
+  for (int32_t i = 0; i < j->rank; rest /= j->dims[i++]) {
+    index[i] = rest % j->dims[i];
+    from[0] += index[i] * j->strides[0][i], from[1] += index[i] * j->strides[1][i];
+  }
+  for (int64_t at = (int64_t)begin; at < (int64_t)end;) {
+    const int64_t left = j->dims[0] - index[0], n = left < (int64_t)end - at ? left : (int64_t)end - at;
+    run_row(j, k, from, at, (size_t)n);
+    at += n;
+    from[0] -= index[0] * j->strides[0][0], from[1] -= index[0] * j->strides[1][0], index[0] = 0;
+    for (int32_t i = 1; i < j->rank; i++) {
+      from[0] += j->strides[0][i], from[1] += j->strides[1][i];
+      if (++index[i] < j->dims[i]) break;
+      from[0] -= index[i] * j->strides[0][i], from[1] -= index[i] * j->strides[1][i], index[i] = 0;
+    }
+  }
+}
+
 void cml_elementwise_run_chain(const cml_elementwise *steps, size_t count, cml_pool *pool) {
   job j;
   const cml_tensor *out = steps[count - 1].out;
   uint8_t used = 0;
+  rows_job r;
+  if (count == 1 && rows_init(&r, steps)) {
+    cml_parallel(pool, (size_t)cml_tensor_count(out), 16 * CML_CHUNK, run_rows, &r);
+    return;
+  }
   j.e = steps;
   j.count = count;
   j.place_size = CML_CHUNK * (count == 1 ? sizeof(int64_t) : sizeof(float)) + APART;

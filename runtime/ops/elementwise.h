@@ -7,6 +7,8 @@
  * number of threads; float16 is rounded once, at the store. Where a kernel takes float16 as it is, the map has a second form,
  * which saves the conversions.
  *
+ * Where a kernel's function of two operands is all that is done, rows of them go to the kernel as they lie in memory, one that repeats as a scalar.
+ *
  * Several maps may run one after the other over each chunk: a step whose operand is the output of an earlier one takes that from a
  * buffer in the first-level cache, rounded to the output's type, and only the last output is written to memory. */
 #ifndef CML_ELEMENTWISE_H
@@ -106,6 +108,8 @@ cml_lane cml_lane_of(cml_dtype dtype);
 typedef struct cml_elementwise {
   cml_map *map;  /* NULL: hands the single operand on (a conversion) */
   cml_map *half; /* the same where operands of lane F32 are float16, and the output is unless its lane is another */
+  bool kernel;   /* map and half are the kernels' `function` of two operands */
+  cml_binary function;
   size_t arity;
   const cml_tensor *in[CML_MAX_OPERANDS]; /* each broadcastable to out's shape */
   cml_lane lanes[CML_MAX_OPERANDS], out_lane;

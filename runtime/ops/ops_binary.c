@@ -57,12 +57,14 @@ LOGICAL_MAP(LOGICAL)
 typedef struct binary {
   cml_map *f32, *half, *i32, *byte;
   bool truth; /* the result is bool whatever the operands are */
+  bool kernel;
+  cml_binary function; /* where there is a kernel for it */
 } binary;
 
 static const binary functions[] = {
-#define ARITHMETIC_ENTRY(name, kernel) {name##_f32, name##_f32_half, name##_i32, NULL, false},
-#define COMPARISON_ENTRY(name, kernel) {name##_f32, name##_f32_half, name##_i32, NULL, true},
-#define LOGICAL_ENTRY(name, e) {NULL, NULL, NULL, name##_byte, true},
+#define ARITHMETIC_ENTRY(name, kernel) {name##_f32, name##_f32_half, name##_i32, NULL, false, true, CML_BINARY_##kernel},
+#define COMPARISON_ENTRY(name, kernel) {name##_f32, name##_f32_half, name##_i32, NULL, true, false, 0},
+#define LOGICAL_ENTRY(name, e) {NULL, NULL, NULL, name##_byte, true, false, 0},
     ARITHMETIC_MAP(ARITHMETIC_ENTRY) COMPARISON_MAP(COMPARISON_ENTRY) LOGICAL_MAP(LOGICAL_ENTRY)
 };
 
@@ -103,8 +105,8 @@ static void binary_map(const cml_call *c, cml_elementwise *out) {
   const double p = b->f32 == pow_f32 && lane == CML_LANE_F32 ? power(x, y, c->outs[0]) : 0;
   if (p == 2) b = &functions[MUL], y = x;
   *out = (cml_elementwise){.map = lane == CML_LANE_F32 ? b->f32 : lane == CML_LANE_I32 ? b->i32 : b->byte,
-                           .half = b->half, .arity = 2, .in = {x, y}, .lanes = {lane, lane}, .out = c->outs[0], .out_lane = b->truth ? CML_LANE_BYTE : lane};
-  if (p == 3) out->map = cube_f32, out->half = cube_f32_half, out->arity = 1;
+                           .half = b->half, .kernel = b->kernel && lane == CML_LANE_F32, .function = b->function, .arity = 2, .in = {x, y}, .lanes = {lane, lane}, .out = c->outs[0], .out_lane = b->truth ? CML_LANE_BYTE : lane};
+  if (p == 3) out->map = cube_f32, out->half = cube_f32_half, out->kernel = false, out->arity = 1;
 }
 
 /* ---- select ---- */

@@ -262,6 +262,18 @@ def binary(f):
     f.add("cumsum", 15, {"x": np.ones((2, 2), F32)}, [np.array([[1, 1], [2, 2]], F32)])
     f.refuse("cumsum", 15, {"x": np.ones((2, 2), F32), "axis": I32(2)}, "axis")
     f.refuse("cumsum", 15, {"x": np.ones((), F32), "axis": I32(0)}, "rank 0")
+    rows = [((3, 1, 50), (1, 2, 50)), ((2, 1), (3, 1, 51)), ((3, 50), (3, 1)), ((2, 2, 1, 49), (1, 2, 2, 1)), ((2, 2, 7, 7), (2, 1, 1)), ((1, 50), (2, 3, 1, 1))]
+    for (a, b), dtype in itertools.product(rows, (F32, F16)):  # operands that lie in rows
+        for op in ("sub", "real_div", "minimum"):
+            x, y = f.floats(a, dtype), f.floats(b, dtype, 0.5, 2)
+            f.add(op, 15, {"x": x, "y": y}, [stored(arithmetic[op](x.astype(np.float64), y.astype(np.float64)), dtype)], **tolerance(dtype), kept=True)
+    with np.errstate(all="ignore"):
+        for (op, fn), dtype in itertools.product(arithmetic.items(), (F32, F16)):
+            if dtype == F16 and op not in ("sub", "maximum", "minimum"):
+                continue
+            few, many = s[[1, 3, 4, 6]].astype(dtype)[:, None], np.tile(s, 7).astype(dtype)[None, :50]
+            for x, y in ((few, many), (many, few)):
+                f.add(op, 17, {"x": x, "y": y}, [fn(x.astype(F32), y.astype(F32)).astype(dtype)], **tolerance(dtype), note="special, rows", kept=True)
 
 
 # ---- activations -----------------------------------------------------------------------------------------------------
