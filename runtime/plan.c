@@ -58,6 +58,8 @@ static cml_status infer_step(cml_planner *p, const cml_step *s, cml_error *err) 
   cml_call c = cml_planner_call(p, s);
   for (size_t i = 0; i < s->out_count; i++) *p->outs[i] = (cml_tensor){.rank = CML_RANK_UNKNOWN};
   CML_TRY(s->op->infer(&c, err));
+  for (size_t i = 0; i < s->arg_count; i++) /* what the results' shapes do not say may still be wrong, and scratch memory needs */
+    if (!cml_tensor_known_shape(p->args[i])) plan->dynamic[s->index] = true;
   for (size_t i = 0; i < s->out_count; i++)
     if (!cml_tensor_known_shape(p->outs[i]) || !p->outs[i]->dtype) plan->dynamic[s->index] = true;
   if (s->op->flags & CML_OP_CONTROL) plan->dynamic[s->index] = true;
