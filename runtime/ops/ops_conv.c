@@ -417,7 +417,7 @@ static cml_status infer(cml_call *c, cml_error *err) {
     if (cml_conv_shared(k, &conv, slots(c)) > shared) shared = cml_conv_shared(k, &conv, slots(c));
   }
   c->scratch_size = slots(c) * most + cml_scratch_part(shared);
-  if (!weights_constant(c)) c->scratch_size += packed + cml_scratch_part((uint64_t)v.outputs * 4);
+  if (!c->prepared) c->scratch_size += packed + cml_scratch_part((uint64_t)v.outputs * 4);
   return CML_OK;
 }
 

@@ -93,7 +93,7 @@ static cml_status infer_linear(cml_call *c, cml_error *err) {
     const packed_b *p = c->prepared;
     if (p && p->compressed && cml_tensor_known_shape(c->outs[0]))
       c->scratch_size = compressed_rows(c->outs[0]) * (cml_scratch_part(p->kernels->compressed_room(p->compressed) * 4) + cml_scratch_part((uint64_t)w->dims[0] * 4)) + cml_scratch_part((uint64_t)w->dims[1] * 4);
-    if (!cml_arg_is_constant(c, WEIGHT)) c->scratch_size += cml_scratch_part(cml_pack_bytes(k, (size_t)w->dims[1], (size_t)w->dims[0], w->dtype == CML_F16));
+    if (!c->prepared) c->scratch_size += cml_scratch_part(cml_pack_bytes(k, (size_t)w->dims[1], (size_t)w->dims[0], w->dtype == CML_F16));
   }
   return CML_OK;
 }

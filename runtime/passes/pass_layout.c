@@ -155,6 +155,8 @@ static cml_status take_conv(layout_pass *p, cml_step *s, bool *done, cml_error *
   bool transpose = cml_pass_is(s, "cml_conv_transpose");
   if (!transpose && !cml_pass_is(s, "cml_conv")) return CML_OK;
   uint32_t x = cml_pass_arg(s, "x"), residual = cml_pass_arg(s, "residual");
+  const int32_t rank = rank_of(p, x);
+  if (rank < 3 || rank_of(p, s->outs[0]) != rank || (residual != CML_NO_VALUE && rank_of(p, residual) != rank)) return CML_OK; /* a run will know */
   CML_TRY(want_last(p, x, &x, err));
   if (residual != CML_NO_VALUE) CML_TRY(want_last(p, residual, &residual, err));
   const cml_binding bindings[] = {
