@@ -228,7 +228,7 @@ VINLINE void affine_rows(const int R, const int bits, const bool offset, const b
 
 VINLINE __m512i entry_digit(const __m512i *table, __m512i code, const int bits) {
   if (bits < 8) return _mm512_permutexvar_epi8(code, table[0]);
-  return look_up_bytes(code, _mm512_movepi8_mask(code), table);
+  return look_up_halves(code, table);
 }
 
 /* Six sums, so that none waits for another: acc[3] is a part of acc[1], acc[4] and acc[5] are parts of acc[0]. */
@@ -366,7 +366,7 @@ static size_t together(const cml_compressed *w, const float *x, size_t room, siz
   return n == MOST_TOGETHER ? MOST_TOGETHER : n > 1 ? 2 : 1;
 }
 
-static void multiply(const cml_compressed *w, size_t begin, size_t end, const float *x, size_t room, size_t vectors, float *y, size_t y_stride) {
+static void multiply(const cml_compressed *w, bool quarters, size_t begin, size_t end, const float *x, size_t room, size_t vectors, float *y, size_t y_stride) {
   fixed_head heads[4];
   float *from[4];
   double units[4];
@@ -378,21 +378,29 @@ static void multiply(const cml_compressed *w, size_t begin, size_t end, const fl
   if (!heads->planes) ordinary.compressed_product(w, begin, end, from[0], 1, y, y_stride);
   else if (w->packed && w->scale) cml_scaled_product(w, begin, end, from, units, vectors, y, y_stride);
   else if (in_pairs(w)) cml_pairs_product(w, begin, end, from, heads, vectors, y, y_stride);
-  else if (in_tables(w)) cml_tables_product(w, begin, end, from[0], heads, y);
-  else if (w->packed) cml_lanes_product(w, begin, end, from[0], heads, y);
+  else if (in_tables(w)) cml_tables_product(w, quarters, begin, end, from[0], heads, y);
+  else if (w->packed) cml_lanes_product(w, quarters, begin, end, from[0], heads, y);
   else product_by_digits(w, begin, end, (float *)(uintptr_t)x, heads, y);
 }
 
 /* Rows in portions that stay in the cache while one vector comes after the other. */
-static void fixed_product(const cml_compressed *w, size_t begin, size_t end, const float *x, size_t vectors, float *y, size_t y_stride) {
+static void product_in_portions(const cml_compressed *w, bool quarters, size_t begin, size_t end, const float *x, size_t vectors, float *y, size_t y_stride) {
   size_t room = fixed_room(w), portion = end - begin, row_bytes = w->depth * w->bits / 8;
   if (vectors > 1 && row_bytes && !in_pairs(w)) portion = ((128 << 10) / row_bytes + CML_COMPRESSED_ROWS) / CML_COMPRESSED_ROWS * CML_COMPRESSED_ROWS;
   for (size_t n = begin; n < end; n += portion)
     for (size_t v = 0, many; v < vectors; v += many) {
       size_t last = end - n < portion ? end : n + portion;
       many = together(w, x + v * room, room, vectors - v);
-      multiply(w, n, last, x + v * room, room, many, y + v * y_stride, y_stride);
+      multiply(w, quarters, n, last, x + v * room, room, many, y + v * y_stride, y_stride);
     }
+}
+
+static void fixed_product(const cml_compressed *w, size_t begin, size_t end, const float *x, size_t vectors, float *y, size_t y_stride) {
+  product_in_portions(w, false, begin, end, x, vectors, y, y_stride);
+}
+
+static void fixed_product_by_quarters(const cml_compressed *w, size_t begin, size_t end, const float *x, size_t vectors, float *y, size_t y_stride) {
+  product_in_portions(w, true, begin, end, x, vectors, y, y_stride);
 }
 
 static size_t fixed_bytes(const cml_compressed *w) {
@@ -414,4 +422,8 @@ void cml_fill_compressed_avx512vbmi(cml_kernels *k) {
   k->compressed_room = fixed_room;
   k->compressed_arrange = fixed_arrange;
   k->compressed_product = fixed_product;
+}
+
+void cml_fill_quarters_avx512vbmi(cml_kernels *k) {
+  if (k->compressed_product == fixed_product) k->compressed_product = fixed_product_by_quarters;
 }

@@ -48,14 +48,34 @@ VINLINE vf join_digits(const int planes, const int lowest, const __m512i *acc) {
   return planes == 2 ? low : vf_fma(vf_from_int((vi)acc[2]), vf_set1((float)(256 << lowest)), low);
 }
 
-/* Entry `code` of 256 in four registers; upper: of which codes the highest bit is set. gcc copies tables over which it writes results. */
-VINLINE __m512i look_up_bytes(__m512i code, __mmask64 upper, const __m512i *table) {
+/* Of codes of 8 bits: which have the highest bit set, the second one, both; the latter two for quarters alone. */
+typedef struct code_masks {
+  __mmask64 upper, odd, last;
+} code_masks;
+
+VINLINE code_masks find_masks(const bool quarters, __m512i code) {
+  code_masks h = {.upper = _mm512_movepi8_mask(code)};
+  if (quarters) h.odd = _mm512_movepi8_mask(_mm512_add_epi8(code, code)), h.last = _kand_mask64(h.upper, h.odd);
+  return h;
+}
+
+/* Entry `code` of 256 in four registers: from two halves, or from quarters, each of which is written over what the ones before have. A half is one
+ * instruction of a Zen 4, and three of an Intel CPU, where a quarter is one. gcc copies tables over which it writes results. */
+VINLINE __m512i look_up_bytes(const bool quarters, __m512i code, code_masks h, const __m512i *table) {
   __m512i v = code;
+  if (quarters) {
+    v = _mm512_permutexvar_epi8(code, table[0]);
+    v = _mm512_mask_permutexvar_epi8(v, h.odd, code, table[1]);
+    v = _mm512_mask_permutexvar_epi8(v, h.upper, code, table[2]);
+    return _mm512_mask_permutexvar_epi8(v, h.last, code, table[3]);
+  }
   __asm__("vpermi2b %2, %1, %0" : "+v"(v) : "v"(table[0]), "v"(table[1]));
-  v = _mm512_mask_mov_epi8(v, upper, code);
-  __asm__("vpermi2b %2, %1, %0%{%3%}" : "+v"(v) : "v"(table[2]), "v"(table[3]), "Yk"(upper));
+  v = _mm512_mask_mov_epi8(v, h.upper, code);
+  __asm__("vpermi2b %2, %1, %0%{%3%}" : "+v"(v) : "v"(table[2]), "v"(table[3]), "Yk"(h.upper));
   return v;
 }
+
+VINLINE __m512i look_up_halves(__m512i code, const __m512i *table) { return look_up_bytes(false, code, find_masks(false, code), table); }
 
 /* Up to 64 bytes of a row from byte `at`, the others zero. */
 VINLINE __m512i load_bytes(const uint8_t *row, size_t at, size_t end) {
@@ -131,7 +151,8 @@ double cml_lanes_bound(const cml_compressed *w, const float *x, double largest);
 int cml_lanes_planes(const cml_compressed *w, const float *x, double largest);
 /* Returns what the last digit counts. bound: as cml_lanes_bound has it. */
 double cml_lanes_arrange(const cml_compressed *w, const float *x, int planes, double bound, float *arranged);
-void cml_lanes_product(const cml_compressed *w, size_t begin, size_t end, const float *x, const fixed_head *head, float *y);
+/* quarters: how codes of 8 bits are looked up. */
+void cml_lanes_product(const cml_compressed *w, bool quarters, size_t begin, size_t end, const float *x, const fixed_head *head, float *y);
 /* Dwords of 16 rows (NULL: zeros) side by side, a register after the other, `step` apart. */
 void cml_pack_dwords(const uint8_t *const *rows, size_t row_bytes, size_t dwords, char *to, size_t step);
 
@@ -152,7 +173,7 @@ void cml_tables_pack(const cml_compressed *w, size_t begin, size_t end, void *to
 size_t cml_tables_room(const cml_compressed *w);
 /* largest: of the elements' sizes. Fills the head but for the elements' sum. */
 void cml_tables_arrange(const cml_compressed *w, const float *x, double largest, fixed_head *head, float *arranged);
-void cml_tables_product(const cml_compressed *w, size_t begin, size_t end, const float *x, const fixed_head *head, float *y);
+void cml_tables_product(const cml_compressed *w, bool quarters, size_t begin, size_t end, const float *x, const fixed_head *head, float *y);
 
 /* ---- packed palettes of 3 bits: compressed_pairs.c ---- */
 

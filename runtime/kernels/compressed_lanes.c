@@ -157,7 +157,7 @@ static void renumber(const entry_order *o, char *codes, size_t bytes) {
   for (size_t i = 0; i < 4; i++) table[i] = _mm512_loadu_si512(o->place + i * REGISTER);
   for (size_t i = 0; i < bytes; i += REGISTER) {
     __m512i code = _mm512_loadu_si512(codes + i);
-    _mm512_storeu_si512(codes + i, look_up_bytes(code, _mm512_movepi8_mask(code), table));
+    _mm512_storeu_si512(codes + i, look_up_halves(code, table));
   }
 }
 
@@ -199,7 +199,7 @@ static void find_mean_errors(const cml_compressed *w, size_t n, const entry_orde
       __m512i code = load_bytes(row, k * w->bits / 8, row_bytes);
       if (w->bits == 6) code = spread_codes(code);
       __mmask64 there = w->depth - k < REGISTER ? UINT64_MAX >> (REGISTER - (w->depth - k)) : UINT64_MAX;
-      sum = dpbusd(sum, _mm512_maskz_set1_epi8(there, 1), look_up_bytes(code, _mm512_movepi8_mask(code), table));
+      sum = dpbusd(sum, _mm512_maskz_set1_epi8(there, 1), look_up_halves(code, table));
     }
     to[r] = (float)((double)_mm512_reduce_add_epi32(sum) * unit / (double)w->depth);
   }
@@ -418,21 +418,21 @@ VINLINE void six_products(const int X, const int T, const uint8_t *codes, const 
   }
 }
 
-VINLINE void byte_products(const int X, const int T, const uint8_t *codes, const int8_t *digits, size_t plane, __m512i table[PLANES][4],
+VINLINE void byte_products(const bool quarters, const int X, const int T, const uint8_t *codes, const int8_t *digits, size_t plane, __m512i table[PLANES][4],
                            __m512i acc[SETS][PLANES]) {
   __m512i x[PLANES], t[PLANES];
   spread_digits(X, digits, plane, x);
   CML_UNROLL for (int s = 0; s < SETS; s++) {
     __m512i code = _mm512_loadu_si512(codes + s * REGISTER);
-    __mmask64 upper = _mm512_movepi8_mask(code);
+    const code_masks h = find_masks(quarters, code);
     if (T == PLANES) t[0] = code;
-    CML_UNROLL for (int p = T - 2; p < T; p++) t[p] = look_up_bytes(code, upper, table[p]);
+    CML_UNROLL for (int p = T - 2; p < T; p++) t[p] = look_up_bytes(quarters, code, h, table[p]);
     add_products(X, T, acc[s], t, x);
     ask_after(codes + s * REGISTER + AHEAD, &acc[s][0]);
   }
 }
 
-VINLINE void entry_sums_of_block(const int bits, const int X, const int T, const uint8_t *codes, const cml_compressed *w, const int8_t *digits,
+VINLINE void entry_sums_of_block(const int bits, const bool quarters, const int X, const int T, const uint8_t *codes, const cml_compressed *w, const int8_t *digits,
                                  uint8_t palette[PLANES][256], float *sums) {
   const size_t plane = entry_plane(w), depth = up(w->depth, group_codes(w)), step = bits == 6 ? 16 : 4;
   const int32_t *of_digits = digit_sums(w, digits);
@@ -444,7 +444,7 @@ VINLINE void entry_sums_of_block(const int bits, const int X, const int T, const
     CML_UNROLL for (int s = 0; s < SETS; s++) entry_start(X, T, of_digits, acc[s]);
     for (size_t k = from; k < end; k += step, codes += step * (size_t)bits / 8 * BLOCK) {
       if (bits == 6) six_products(X, T, codes, digits + k, plane, table, acc);
-      else byte_products(X, T, codes, digits + k, plane, table, acc);
+      else byte_products(quarters, X, T, codes, digits + k, plane, table, acc);
     }
     CML_UNROLL for (int s = 0; s < SETS; s++) {
       vf sum = join_digits(PLANES, 8, acc[s]);
@@ -454,21 +454,20 @@ VINLINE void entry_sums_of_block(const int bits, const int X, const int T, const
 }
 
 typedef void entry_function(const uint8_t *codes, const cml_compressed *w, const int8_t *digits, uint8_t palette[PLANES][256], float *sums);
-#define ENTRY_SUMS(bits, X, T)                                                                                                                \
-  static void entry_sums_##bits##_##X##_##T(const uint8_t *codes, const cml_compressed *w, const int8_t *digits, uint8_t palette[PLANES][256], \
-                                            float *sums) {                                                                                    \
-    entry_sums_of_block(bits, X, T, codes, w, digits, palette, sums);                                                                         \
+#define ENTRY_SUMS(name, bits, quarters, X, T)                                                                                                             \
+  static void name##_##X##_##T(const uint8_t *codes, const cml_compressed *w, const int8_t *digits, uint8_t palette[PLANES][256], float *sums) {         \
+    entry_sums_of_block(bits, quarters, X, T, codes, w, digits, palette, sums);                                                                          \
   }
-ENTRY_SUMS(6, 2, 2)
-ENTRY_SUMS(6, 2, 3)
-ENTRY_SUMS(6, 3, 2)
-ENTRY_SUMS(6, 3, 3)
-ENTRY_SUMS(8, 2, 2)
-ENTRY_SUMS(8, 2, 3)
-ENTRY_SUMS(8, 3, 2)
-ENTRY_SUMS(8, 3, 3)
-static entry_function *const entry_functions[2][2][2] = {{{entry_sums_6_2_2, entry_sums_6_2_3}, {entry_sums_6_3_2, entry_sums_6_3_3}},
-                                                         {{entry_sums_8_2_2, entry_sums_8_2_3}, {entry_sums_8_3_2, entry_sums_8_3_3}}};
+#define ALL_ENTRY_SUMS(name, bits, quarters) \
+  ENTRY_SUMS(name, bits, quarters, 2, 2)     \
+  ENTRY_SUMS(name, bits, quarters, 2, 3)     \
+  ENTRY_SUMS(name, bits, quarters, 3, 2)     \
+  ENTRY_SUMS(name, bits, quarters, 3, 3)
+#define ENTRY_FUNCTIONS(name) {{name##_2_2, name##_2_3}, {name##_3_2, name##_3_3}}
+ALL_ENTRY_SUMS(sixes, 6, false)
+ALL_ENTRY_SUMS(bytes, 8, false)
+ALL_ENTRY_SUMS(bytes_by_quarters, 8, true)
+static entry_function *const entry_functions[3][2][2] = {ENTRY_FUNCTIONS(sixes), ENTRY_FUNCTIONS(bytes), ENTRY_FUNCTIONS(bytes_by_quarters)};
 
 /* Of one bit sums of x and -x were looked up: (t0 + t1) / 2 times the sum of x and (t1 - t0) / 2 times those. */
 static void finish(const cml_compressed *w, size_t n, size_t rows, const float *sums, const fixed_head *head, double unit, float *y) {
@@ -538,7 +537,7 @@ static double read_palette(const cml_compressed *w, size_t n, int planes, uint8_
   return o.unit;
 }
 
-void cml_lanes_product(const cml_compressed *w, size_t begin, size_t end, const float *x, const fixed_head *head, float *y) {
+void cml_lanes_product(const cml_compressed *w, bool quarters, size_t begin, size_t end, const float *x, const fixed_head *head, float *y) {
   const size_t groups = group_count(w), packed_row = groups * group_bytes(w);
   const int8_t *from = (const int8_t *)x;
   const uint8_t *codes = w->packed;
@@ -556,7 +555,7 @@ void cml_lanes_product(const cml_compressed *w, size_t begin, size_t end, const 
   const double unit = ldexp(head->unit * read_palette(w, 0, planes, palette), 8 * (head->planes + planes - 4));
   for (size_t n = begin; n < end; n += BLOCK) {
     float sums[BLOCK];
-    entry_functions[w->bits == 8][head->planes - 2][planes - 2](codes + n * packed_row, w, from, palette, sums);
+    entry_functions[w->bits == 8 ? 1 + quarters : 0][head->planes - 2][planes - 2](codes + n * packed_row, w, from, palette, sums);
     finish(w, n, end - n < BLOCK ? end - n : BLOCK, sums, head, unit, y + n);
   }
 }

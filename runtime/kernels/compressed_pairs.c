@@ -24,6 +24,8 @@
 enum { BLOCK = CML_COMPRESSED_ROWS, REGISTER = 64, GROUP = 8, ROW_BYTES = 3, TABLES = 4 }; /* of a group: elements, bytes in a row, tables */
 enum { PIECE = 16, GROUP_TABLES = PLANES * TABLES * PLANE };                              /* groups; bytes, by plane from the lowest one on */
 
+_Static_assert((int)ROW_BYTES == (int)PLANES, "a line of codes is asked for with each plane");
+
 static size_t group_count(const cml_compressed *w) { return w->depth / GROUP; }
 static pieces pieces_of(const cml_compressed *w) { return (pieces){group_count(w), PIECE, BLOCK, ROW_BYTES, GROUP_TABLES}; }
 

@@ -163,7 +163,7 @@ VINLINE const uint8_t *small_products(const int R, const int bits, const int kin
 }
 
 /* The same of 8 bits: a set's tables serve four registers. */
-VINLINE const uint8_t *byte_products(const int R, const int kind, const place *at, size_t k, size_t end, __m512i acc[SETS][PLANES]) {
+VINLINE const uint8_t *byte_products(const bool quarters, const int R, const int kind, const place *at, size_t k, size_t end, __m512i acc[SETS][PLANES]) {
   const int first = kind == BY_CODE ? 1 : first_plane(kind);
   const uint8_t *from = at->codes;
   for (; k < end; k += 4 * REGISTER / R)
@@ -178,9 +178,9 @@ VINLINE const uint8_t *byte_products(const int R, const int kind, const place *a
         __m512i x[PLANES], t[PLANES];
         load_digits(R, kind, at, k + (size_t)(i * REGISTER / R), 0, x);
         const __m512i code = _mm512_loadu_si512(from);
-        const __mmask64 upper = _mm512_movepi8_mask(code);
+        const code_masks h = find_masks(quarters, code);
         t[0] = code;
-        CML_UNROLL for (int p = first; p < PLANES; p++) t[p] = look_up_bytes(code, upper, table[p]);
+        CML_UNROLL for (int p = first; p < PLANES; p++) t[p] = look_up_bytes(quarters, code, h, table[p]);
         add_products(kind, acc[s], t, x);
         ask_after(from + AHEAD, &acc[s][0]);
       }
@@ -251,7 +251,7 @@ VINLINE void finish(const int R, const int kind, const uint8_t *block, const tab
   store_rows(R, t, head, numbers, 0, rows, sum, y);
 }
 
-VINLINE void block_product(const int R, const int bits, const int kind, const cml_compressed *w, const uint8_t *block, const tables_head *t, const fixed_head *head,
+VINLINE void block_product(const int R, const int bits, const bool quarters, const int kind, const cml_compressed *w, const uint8_t *block, const tables_head *t, const fixed_head *head,
                            const digits_of *d, size_t rows, float *y) {
   const size_t end = tables_steps(w) * (tables_registers(bits) * REGISTER / (size_t)R);
   place at = {block + codes_at((size_t)R, bits), block + tables_at((size_t)R), d->digits, d->plane};
@@ -262,18 +262,22 @@ VINLINE void block_product(const int R, const int bits, const int kind, const cm
     __m512i acc[SETS][PLANES];
     CML_UNROLL for (int s = 0; s < SETS; s++) start_sums(kind, R == 16 ? 0xffff : R == 4 ? 0x1111 : 1, sums, acc[s]);
     const size_t last = least(from + d->flush, end);
-    at.codes = bits == 8 ? byte_products(R, kind, &at, from, last, acc) : small_products(R, bits, kind, &at, from, last, acc);
+    at.codes = bits == 8 ? byte_products(quarters, R, kind, &at, from, last, acc) : small_products(R, bits, kind, &at, from, last, acc);
     CML_UNROLL for (int s = 0; s < SETS; s++) total[s] += join_digits(kind == TWO ? 2 : PLANES, 8, acc[s]);
   }
   finish(R, kind, block, t, head, total, rows, y);
 }
 
 typedef void block_function(const cml_compressed *w, const uint8_t *block, const tables_head *t, const fixed_head *head, const digits_of *d, size_t rows, float *y);
-#define BLOCK_FUNCTION(R, bits, kind)                                                                                                                       \
-  static void block_##R##_##bits##_##kind(const cml_compressed *w, const uint8_t *block, const tables_head *t, const fixed_head *head, const digits_of *d, \
-                                          size_t rows, float *y) {                                                                                          \
-    block_product(R, bits, kind, w, block, t, head, d, rows, y);                                                                                            \
+#define BLOCK_FUNCTION_OF(name, R, bits, quarters, kind)                                                                                                    \
+  static void name##_##R##_##bits##_##kind(const cml_compressed *w, const uint8_t *block, const tables_head *t, const fixed_head *head, const digits_of *d, \
+                                           size_t rows, float *y) {                                                                                         \
+    block_product(R, bits, quarters, kind, w, block, t, head, d, rows, y);                                                                                  \
   }
+#define BLOCK_FUNCTION(R, bits, kind) BLOCK_FUNCTION_OF(block, R, bits, false, kind)
+#define BYTES_FUNCTION(R, kind)                 \
+  BLOCK_FUNCTION_OF(block, R, 8, false, kind)   \
+  BLOCK_FUNCTION_OF(quarters, R, 8, true, kind)
 #define BLOCK_FUNCTIONS(R)     \
   BLOCK_FUNCTION(R, 2, TWO)    \
   BLOCK_FUNCTION(R, 2, MIXED)  \
@@ -287,18 +291,18 @@ typedef void block_function(const cml_compressed *w, const uint8_t *block, const
   BLOCK_FUNCTION(R, 6, TWO)    \
   BLOCK_FUNCTION(R, 6, FOUR)   \
   BLOCK_FUNCTION(R, 6, THREE)  \
-  BLOCK_FUNCTION(R, 8, TWO)    \
-  BLOCK_FUNCTION(R, 8, FOUR)   \
-  BLOCK_FUNCTION(R, 8, THREE)  \
-  BLOCK_FUNCTION(R, 8, BY_CODE)
+  BYTES_FUNCTION(R, TWO)       \
+  BYTES_FUNCTION(R, FOUR)      \
+  BYTES_FUNCTION(R, THREE)     \
+  BYTES_FUNCTION(R, BY_CODE)
 BLOCK_FUNCTIONS(16)
 BLOCK_FUNCTIONS(4)
 BLOCK_FUNCTIONS(1)
 #define KINDS_OF(R, bits, second) [bits] = {[TWO] = block_##R##_##bits##_TWO, [second] = block_##R##_##bits##_##second, [THREE] = block_##R##_##bits##_THREE}
-#define FUNCTIONS_OF(R)                                                                                        \
-  {KINDS_OF(R, 2, MIXED), KINDS_OF(R, 3, MIXED), KINDS_OF(R, 4, MIXED), KINDS_OF(R, 6, FOUR),                  \
-   [8] = {block_##R##_8_TWO, block_##R##_8_FOUR, [THREE] = block_##R##_8_THREE, block_##R##_8_BY_CODE}}
-static block_function *const functions[3][9][KINDS] = {FUNCTIONS_OF(1), FUNCTIONS_OF(4), FUNCTIONS_OF(16)};
+#define BYTES_OF(name, R) {name##_##R##_8_TWO, name##_##R##_8_FOUR, [THREE] = name##_##R##_8_THREE, name##_##R##_8_BY_CODE}
+enum { BY_QUARTERS = 9 }; /* bits, behind the others */
+#define FUNCTIONS_OF(R) {KINDS_OF(R, 2, MIXED), KINDS_OF(R, 3, MIXED), KINDS_OF(R, 4, MIXED), KINDS_OF(R, 6, FOUR), [8] = BYTES_OF(block, R), [BY_QUARTERS] = BYTES_OF(quarters, R)}
+static block_function *const functions[3][10][KINDS] = {FUNCTIONS_OF(1), FUNCTIONS_OF(4), FUNCTIONS_OF(16)};
 
 /* Two digits of both, without the lower ones' products, where all errors together are 85 dB below what products are in the mean. An element far larger than the
  * others multiplies what entries err, in rows that have a small one there. */
@@ -311,13 +315,14 @@ static int choose_kind(const cml_compressed *w, const tables_head *t, const fixe
   return w->bits < 6 ? MIXED : FOUR;
 }
 
-void cml_tables_product(const cml_compressed *w, size_t begin, size_t end, const float *x, const fixed_head *head, float *y) {
+void cml_tables_product(const cml_compressed *w, bool quarters, size_t begin, size_t end, const float *x, const fixed_head *head, float *y) {
   const digits_of d = find_digits(w, x);
   const size_t shared = tables_rows(w), rows = SETS * shared, bytes = tables_block(w);
   const uint8_t *block = (const uint8_t *)w->packed + begin / rows * bytes;
+  block_function *const(*of_bits)[KINDS] = &functions[shared == 16 ? 2 : shared == 4][w->bits == 8 && quarters ? BY_QUARTERS : w->bits];
   for (size_t n = begin; n < end; n += rows, block += bytes) {
     tables_head t;
     memcpy(&t, block, sizeof t);
-    functions[shared == 16 ? 2 : shared == 4][w->bits][choose_kind(w, &t, head)](w, block, &t, head, &d, least(end - n, rows), y + n);
+    (*of_bits)[choose_kind(w, &t, head)](w, block, &t, head, &d, least(end - n, rows), y + n);
   }
 }

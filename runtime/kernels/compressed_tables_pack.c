@@ -148,7 +148,7 @@ static void add_up(const int bits, const cut_table *c, __m512i bytes, __mmask64 
     if (bits == 8) {
       __m512i of_errors[4], of_digits[4];
       for (size_t i = 0; i < 4; i++) of_errors[i] = _mm512_loadu_si512(c->errors + i * REGISTER), of_digits[i] = _mm512_loadu_si512(c->digits[1] + i * REGISTER);
-      error = look_up_bytes(code, _mm512_movepi8_mask(code), of_errors), digit = look_up_bytes(code, _mm512_movepi8_mask(code), of_digits);
+      error = look_up_halves(code, of_errors), digit = look_up_halves(code, of_digits);
     }
     *errors = dpbusd(*errors, ones, error), *digits = dpbusd(*digits, digit, ones);
   }
@@ -167,7 +167,7 @@ VINLINE void pack_row(const int bits, const size_t rows, const cml_compressed *w
     uint8_t bytes[TOGETHER];
     for (size_t k = 0; k < TOGETHER; k += REGISTER) {
       __m512i some = row_bytes(bits, w, row, at + k);
-      if (bits == 8 && c->planes == PLANES && c->order.close) some = look_up_bytes(some, _mm512_movepi8_mask(some), place);
+      if (bits == 8 && c->planes == PLANES && c->order.close) some = look_up_halves(some, place);
       _mm512_storeu_si512(bytes + k, some);
       if (row && at + k < length) add_up(bits, c, some, UINT64_MAX >> (REGISTER - least(length - at - k, REGISTER)), &errors, &digits);
     }

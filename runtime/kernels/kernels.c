@@ -51,7 +51,11 @@ static cml_kernels *add_like_last(const char *name) {
 #if defined(CML_HAVE_X86_KERNELS)
 static void add_newer(cml_x86_features f) {
 #if defined(CML_HAVE_FP16_KERNELS)
-  if (f.fp16) cml_fill_half_avx512fp16(add_like_last("avx512fp16"));
+  if (f.fp16) {
+    cml_kernels *k = add_like_last("avx512fp16");
+    cml_fill_half_avx512fp16(k);
+    cml_fill_quarters_avx512vbmi(k);
+  }
 #endif
 #if defined(CML_HAVE_AMX_KERNELS)
   if (f.amx_bf16) {

@@ -35,6 +35,7 @@ void cml_fill_nibbles_avx2(cml_kernels *k);
 void cml_fill_nibbles_avx512(cml_kernels *k);
 void cml_fill_nibbles_avxvnni(cml_kernels *k);
 void cml_fill_compressed_avx512vbmi(cml_kernels *k);
+void cml_fill_quarters_avx512vbmi(cml_kernels *k); /* codes of 8 bits looked up as an Intel CPU likes it */
 void cml_fill_half_avx512fp16(cml_kernels *k);
 /* native: the CPU multiplies float16 in tiles (AMX-FP16), not bfloat16 alone */
 void cml_fill_parts_amx(cml_kernels *k, bool native);
