@@ -182,7 +182,7 @@ bool cml_conv_pack_half(const cml_kernels *k, const cml_conv *v, bool half) {
   return half && !v->winograd && (v->out[0] * v->out[1] * v->out[2] <= CML_CONV_FEW_PIXELS || (v->in_half && cml_conv_suits_parts(k, v)));
 }
 
-size_t cml_conv_shared(const cml_kernels *k, const cml_conv *v, size_t slots) { return v->winograd ? cml_winograd_shared(k, v, slots) : 0; }
+size_t cml_conv_shared(const cml_kernels *k, const cml_conv *v, size_t slots) { return v->winograd ? cml_winograd_shared(k, v, slots) : cml_im2col_suits(k, v) ? cml_im2col_shared(v) : 0; }
 
 static size_t block_scratch(const cml_kernels *k, const layout *l) {
   if (is_product(l)) return cml_gemm_scratch(k);
@@ -191,6 +191,7 @@ static size_t block_scratch(const cml_kernels *k, const layout *l) {
 
 size_t cml_conv_scratch(const cml_kernels *k, const cml_conv *v) {
   if (v->winograd) return cml_winograd_scratch(k, v);
+  if (cml_im2col_suits(k, v)) return up(cml_gemm_scratch_without_parts(), 64);
   if (cml_conv_narrow(k, v) || cml_conv_multiplier(v)) return cml_depthwise_scratch(k, v);
   layout l;
   lay_out(k, v, &l);
@@ -701,6 +702,10 @@ void cml_conv_run(const cml_conv_call *call) {
   if (c.slots < cml_pool_threads(c.pool) || work < SERIAL_BELOW) c.pool = NULL; /* waking threads would take longer */
   if (cml_depthwise_fits(c.k, v) && !(c.weights.half && cml_conv_slim(c.k, v))) {
     cml_depthwise_run(&c);
+    return;
+  }
+  if (cml_im2col_suits(c.k, v)) {
+    cml_im2col_run(&c);
     return;
   }
   layout l;

@@ -132,6 +132,11 @@ static inline size_t cml_conv_joined(const cml_conv *v) { return v->dilation[2] 
 /* Rows [first, first + n) of a panel's weights, floats or halves as they are packed, as [channel][tap][tile_columns]; n <= CML_CONV_ROWS. */
 void cml_conv_weight_rows(const cml_conv_packing *p, size_t group, size_t panel, size_t first, size_t n, void *to);
 
+/* im2col.c: images of few pixels, few enough for the weights to be read once for all */
+bool cml_im2col_suits(const cml_kernels *k, const cml_conv *v);
+size_t cml_im2col_shared(const cml_conv *v); /* bytes, behind cml_gemm_scratch_without_parts for each slot */
+void cml_im2col_run(const cml_conv_call *call);
+
 /* winograd.c */
 size_t cml_winograd_packed_bytes(const cml_kernels *k, const cml_conv *v);
 void cml_winograd_pack(cml_conv_packing *p, cml_pool *pool);

@@ -2,8 +2,8 @@
  * channels of what goes in and comes out. A thread makes the rows of it that the next rows of outputs want, of some of the channels, in a
  * ring small enough for the second-level cache, and reads them there: nothing of that image is written to memory.
  *
- * Channels are independent of one another in the second, so that work is cut along them; bands of rows, whose first rows are computed
- * twice, come in only where channels are too few for the threads. */
+ * Work is cut into bands of rows, whose first rows are computed twice, where each thread gets a few rows: pixels whose channels two threads
+ * write pass from one core's cache to the other's. Else it is cut along channels, which are independent of one another in the second. */
 #include "conv.h"
 #include "sizes.h"
 
@@ -27,24 +27,24 @@ typedef struct layout {
 
 static int64_t rows_for(const cml_conv *v, int64_t outputs) { return (outputs - 1) * v->stride[1] + (v->kernel[1] - 1) * v->dilation[1] + 1; }
 
-/* Rows of a band. Each makes rows that its neighbours make, too, so that more bands are more work; fewer leave more to wait for at the end, a quarter
+/* Rows of a band. Each makes rows that its neighbours make, too, so that more bands are more work; fewer leave more to wait for at the end, an eighth
  * of a band about. Making a row counts as much as convolving one. */
 static int64_t band_rows(const cml_conv *v, size_t units, size_t threads) {
   int64_t best = v->out[1];
   for (size_t bands = 1, least_cost = SIZE_MAX; threads > 1 && bands <= least((size_t)v->out[1], 2 * UNITS * threads); bands++) {
     int64_t band = (v->out[1] + (int64_t)bands - 1) / (int64_t)bands, made = rows_for(v, band) < v->in[1] ? rows_for(v, band) : v->in[1];
-    size_t cost = (4 * ((bands * units + threads - 1) / threads) + 1) * (size_t)(made + band);
+    size_t cost = (8 * ((bands * units + threads - 1) / threads) + 1) * (size_t)(made + band);
     if (cost < least_cost) least_cost = cost, best = band;
   }
   return best;
 }
 
-/* in_parts: what goes in is brought into parts for each chunk of channels again, so that threads take bands. */
+/* in_parts: what goes in is brought into parts for each chunk of channels again, which are as few as may be. */
 static void lay_out(const cml_kernels *k, const cml_conv *v, bool in_parts, size_t threads, layout *l) {
   size_t nr = k->tile_columns, panels = cml_panel_count(k, v->channels), panel_row = (size_t)v->in[2] * nr * 4;
   int64_t least_rows = rows_for(v, 1) < v->in[1] ? rows_for(v, 1) : v->in[1];
-  size_t fit = RING_BYTES / (panel_row * (size_t)least_rows + 1), each = !in_parts ? UNITS : v->out[1] < 2 * UNITS * (int64_t)threads, parts = threads > 1 && each ? least(panels, each * threads) : 1;
-  size_t most = (panels + parts - 1) / parts;
+  const bool by_rows = threads == 1 || v->out[1] >= 2 * UNITS * (int64_t)threads;
+  size_t fit = RING_BYTES / (panel_row * (size_t)least_rows + 1), parts = by_rows ? 1 : least(panels, (in_parts ? 1 : UNITS) * threads), most = (panels + parts - 1) / parts;
   fit = fit < 1 ? 1 : least(fit, most);
   l->chunks = (panels + fit - 1) / fit;
   l->chunk = (panels + l->chunks - 1) / l->chunks * nr;

@@ -352,7 +352,10 @@ void cml_gemm_run(const cml_kernels *k, const cml_gemm *g, size_t count, cml_poo
   /* enough units to end together */
   const size_t tiles = (g->rows + k->tile_rows - 1) / k->tile_rows, wanted = threads == 1 ? 1 : (12 * threads + count * c.panels - 1) / (count * c.panels);
   if (parts && count < threads) c.row_parts = parts_of_rows(g, c.panels, threads, c.row_parts);
-  if (!parts && c.row_parts < wanted) c.row_parts = least(wanted, tiles);
+  /* columns alone, where rows are fewer: each thread reads its weights only */
+  const size_t panels = count * c.panels, longest = (panels + threads - 1) / threads;
+  const bool even = g->rows < g->columns && longest >= 4 && 10 * longest * threads <= 11 * panels;
+  if (!parts && !even && c.row_parts < wanted) c.row_parts = least(wanted, tiles);
   c.units = count * c.row_parts * c.panels;
   for (size_t i = 0; i < threads && parts; i++) {
     *((size_t *)(void *)((char *)scratch + (i + 1) * slot) - 1) = SIZE_MAX;

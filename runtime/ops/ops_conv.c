@@ -387,6 +387,22 @@ static void do_as_prepared(conv_call *v, const conv_prepared *p) {
   if (p) join_pixels(v, p->joined);
 }
 
+/* Bytes of scratch that phases work in, one after the other; packed: behind it, of their weights where they are not prepared. */
+static uint64_t working_bytes(const cml_call *c, const cml_kernels *k, const conv_call *v, const cml_tensor *w, uint64_t *packed) {
+  uint64_t most = 0, shared = 0;
+  *packed = 0;
+  for (size_t i = 0; i < v->phases; i++) {
+    cml_conv conv;
+    cml_conv_source from;
+    if (!phase_conv(k, v, w, i, &conv, &from)) continue;
+    uint64_t need = cml_scratch_part(cml_conv_scratch(k, &conv)), bytes = phase_bytes(k, v, w, i, w->dtype == CML_F16), together = cml_conv_shared(k, &conv, slots(c));
+    if (need > most) most = need;
+    if (together > shared) shared = together;
+    if (bytes > *packed) *packed = bytes;
+  }
+  return slots(c) * most + cml_scratch_part(shared);
+}
+
 static cml_status infer(cml_call *c, cml_error *err) {
   conv_call v;
   const cml_tensor *x = cml_arg(c, X), *w = cml_arg(c, WEIGHT);
@@ -403,20 +419,11 @@ static cml_status infer(cml_call *c, cml_error *err) {
       (!cml_tensor_same_shape(residual, c->outs[0]) || residual->dtype != x->dtype))
     return cml_call_fail(c, err, "the residual does not have the output's shape and type");
   const cml_kernels *k = cml_kernels_get();
-  uint64_t most = 0, packed = 0, shared = 0;
   do_as_prepared(&v, c->prepared);
   c->spaces_rows = last && !residual && v.joined == 1;
   if (!v.known) return CML_OK;
-  for (size_t i = 0; i < v.phases; i++) {
-    cml_conv conv;
-    cml_conv_source from;
-    if (!phase_conv(k, &v, w, i, &conv, &from)) continue;
-    uint64_t need = cml_scratch_part(cml_conv_scratch(k, &conv)), bytes = phase_bytes(k, &v, w, i, w->dtype == CML_F16);
-    if (need > most) most = need;
-    if (bytes > packed) packed = bytes;
-    if (cml_conv_shared(k, &conv, slots(c)) > shared) shared = cml_conv_shared(k, &conv, slots(c));
-  }
-  c->scratch_size = slots(c) * most + cml_scratch_part(shared);
+  uint64_t packed;
+  c->scratch_size = working_bytes(c, k, &v, w, &packed);
   if (!c->prepared) c->scratch_size += packed + cml_scratch_part((uint64_t)v.outputs * 4);
   return CML_OK;
 }
@@ -444,17 +451,10 @@ static cml_status run(cml_call *c, cml_error *err) {
   if (!cml_tensor_count(y)) return CML_OK;
   const conv_prepared *p = c->prepared;
   const cml_kernels *k = p ? p->kernels : cml_kernels_get();
-  uint64_t most = 0;
   do_as_prepared(&v, p);
   if (c->out_row) v.conv.out_pixel = (size_t)c->out_row;
-  for (size_t i = 0; !p && i < v.phases; i++) {
-    cml_conv conv;
-    cml_conv_source from;
-    if (!phase_conv(k, &v, w, i, &conv, &from)) continue;
-    uint64_t need = cml_scratch_part(cml_conv_scratch(k, &conv));
-    if (need > most) most = need;
-  }
-  char *packed = (char *)c->scratch + slots(c) * most; /* of weights that are not packed yet */
+  uint64_t bytes;
+  char *packed = (char *)c->scratch + (p ? 0 : working_bytes(c, k, &v, w, &bytes)); /* of weights that are not packed yet */
   cml_epilogue after = {.bias = p ? p->bias : NULL, .activation = CML_UNARY_COPY};
   if (!p && bias) {
     widen_bias(k, bias, (float *)(void *)packed);

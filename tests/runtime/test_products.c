@@ -102,7 +102,7 @@ static conv_case draw_conv(bool transposed, bool fused) {
   if (v.groups > 1 && rnd() % 2) v.groups = between(2, 9), v.og = v.cg = between(2, 9);
   if (rnd() % 4 == 0) v.groups = between(2, 40), v.cg = 1, v.og = rnd() % 2 ? 1 : between(2, 5); /* depthwise, or several outputs for each channel */
   bool point = rnd() % 6 == 0, strided = rnd() % 2; /* a kernel of one element, which is computed as a matrix product */
-  if (fused && rnd() % 8 == 0) v.dims = 2, v.groups = v.n = 1, v.cg = between(100, 600), v.og = between(1, 80); /* a depth of several pieces */
+  if (fused && rnd() % 8 == 0) v.dims = (int32_t)between(2, 3), v.groups = 1, v.cg = between(100, v.dims == 3 ? 150 : 600), v.og = between(1, 140); /* a depth of several pieces */
   for (int i = 0; i < 3; i++) {
     v.in[i] = v.out[i] = v.kernel[i] = v.stride[i] = v.dilation[i] = 1;
     if (i < 3 - v.dims) continue;
