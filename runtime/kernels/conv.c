@@ -48,7 +48,7 @@ bool cml_conv_slim(const cml_kernels *k, const cml_conv *v) {
 }
 
 size_t cml_conv_bundle(const cml_kernels *k, const cml_conv *v) {
-  if (v->groups < 2 || cml_conv_is_depthwise(v) || cml_conv_narrow(k, v) || cml_conv_multiplier(v) || cml_conv_slim(k, v)) return 1;
+  if (v->groups < 2 || cml_planes_fit(v) || cml_conv_is_depthwise(v) || cml_conv_narrow(k, v) || cml_conv_multiplier(v) || cml_conv_slim(k, v)) return 1;
   size_t n = least(v->groups, k->width / least(k->width, v->outputs / v->groups));
   while (n > 1 && v->groups % n) n--;
   return n;
@@ -173,13 +173,13 @@ bool cml_conv_suits_parts(const cml_kernels *k, const cml_conv *v) {
   cml_conv direct = *v;
   layout l;
   direct.winograd = false;
-  if (!k->tile_parts) return false;
+  if (!k->tile_parts || cml_planes_fit(v)) return false;
   lay_out(k, &direct, &l);
   return l.parted > 0;
 }
 
 bool cml_conv_pack_half(const cml_kernels *k, const cml_conv *v, bool half) {
-  return half && !v->winograd && (v->out[0] * v->out[1] * v->out[2] <= CML_CONV_FEW_PIXELS || (v->in_half && cml_conv_suits_parts(k, v)));
+  return half && !cml_planes_fit(v) && !v->winograd && (v->out[0] * v->out[1] * v->out[2] <= CML_CONV_FEW_PIXELS || (v->in_half && cml_conv_suits_parts(k, v)));
 }
 
 size_t cml_conv_shared(const cml_kernels *k, const cml_conv *v, size_t slots) { return v->winograd ? cml_winograd_shared(k, v, slots) : cml_im2col_suits(k, v) ? cml_im2col_shared(v) : 0; }
@@ -192,6 +192,7 @@ static size_t block_scratch(const cml_kernels *k, const layout *l) {
 size_t cml_conv_scratch(const cml_kernels *k, const cml_conv *v) {
   if (v->winograd) return cml_winograd_scratch(k, v);
   if (cml_im2col_suits(k, v)) return up(cml_gemm_scratch_without_parts(), 64);
+  if (cml_planes_fit(v)) return cml_planes_scratch(v);
   if (cml_conv_narrow(k, v) || cml_conv_multiplier(v)) return cml_depthwise_scratch(k, v);
   layout l;
   lay_out(k, v, &l);
@@ -700,6 +701,10 @@ void cml_conv_run(const cml_conv_call *call) {
   size_t cost = cml_conv_taps(v) * (v->channels / v->groups) * (cml_conv_is_depthwise(v) ? DEPTHWISE_COST : 1);
   size_t work = v->batch * (size_t)(v->out[0] * v->out[1] * v->out[2]) * v->outputs * cost;
   if (c.slots < cml_pool_threads(c.pool) || work < SERIAL_BELOW) c.pool = NULL; /* waking threads would take longer */
+  if (cml_planes_fit(v)) {
+    cml_planes_run(&c);
+    return;
+  }
   if (cml_depthwise_fits(c.k, v) && !(c.weights.half && cml_conv_slim(c.k, v))) {
     cml_depthwise_run(&c);
     return;

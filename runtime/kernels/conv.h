@@ -102,6 +102,12 @@ void cml_depthwise_run(const cml_conv_call *call);
  * sums: out[2] * channels floats. */
 void cml_depthwise_row(const cml_conv_call *call, int64_t image, int64_t row, size_t c, size_t channels, const cml_depthwise *from, float *sums);
 
+/* planes.c: many groups of few channels, the channels first. Decided without the sizes of images. */
+bool cml_planes_fit(const cml_conv *v);
+size_t cml_planes_packed_bytes(const cml_conv *v);
+size_t cml_planes_scratch(const cml_conv *v); /* bytes, for one thread */
+void cml_planes_run(const cml_conv_call *call);
+
 /* conv_pair.c: a convolution of single pixels and the depthwise one that alone reads what it makes, which never is in memory as a whole. */
 typedef struct cml_conv_pair {
   cml_conv_call second; /* x: what the first reads, as the second's in_half and in_last say; no padding of its own */

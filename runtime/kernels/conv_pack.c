@@ -15,6 +15,7 @@ size_t cml_conv_group_bytes(const cml_kernels *k, const cml_conv *v, bool half) 
 
 size_t cml_conv_packed_bytes(const cml_kernels *k, const cml_conv *v, bool half) {
   if (v->winograd) return cml_winograd_packed_bytes(k, v);
+  if (cml_planes_fit(v)) return cml_planes_packed_bytes(v);
   if (cml_conv_is_depthwise(v) || cml_conv_multiplier(v)) return cml_conv_taps(v) * v->outputs * 4 + 64;
   if (cml_conv_narrow(k, v)) return cml_conv_taps(v) * v->channels * cml_conv_narrow(k, v) * 4 + 64;
   return v->groups * cml_conv_group_bytes(k, v, half) + 64;
@@ -126,10 +127,26 @@ static void pack_range(void *context, size_t begin, size_t end) {
   }
 }
 
+/* [group][CML_PLANE_OUTPUTS of its outputs, or what is left][channel][tap][output] */
+static void pack_planes(const cml_conv_packing *p) {
+  const cml_conv *v = p->v;
+  const size_t taps = cml_conv_taps(v), channels = v->channels / v->groups, outputs = v->outputs / v->groups;
+  float *to = p->to;
+  for (size_t g = 0; g < v->groups; g++)
+    for (size_t first = 0; first < outputs; first += CML_PLANE_OUTPUTS)
+      for (size_t i = 0; i < channels * taps; i++)
+        for (size_t o = first; o < outputs && o < first + CML_PLANE_OUTPUTS; o++)
+          *to++ = source_float(p->from, (int64_t)g * p->from->group_stride + (int64_t)o * p->from->output_stride + (int64_t)(i / taps) * p->from->channel_stride + tap_offset(v, p->from, i % taps));
+}
+
 void cml_conv_pack(const cml_kernels *k, const cml_conv *v, const cml_conv_source *from, bool half, void *to, cml_pool *pool) {
   cml_conv_packing p = {k, v, from, half && !v->winograd, to};
   if (v->winograd) {
     cml_winograd_pack(&p, pool);
+    return;
+  }
+  if (cml_planes_fit(v)) {
+    pack_planes(&p);
     return;
   }
   if (cml_conv_is_depthwise(v) || cml_conv_multiplier(v)) {

@@ -26,6 +26,7 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
     cml_fill_gemm_##variant(k);                \
     cml_fill_conv_##variant(k);                \
     cml_fill_pool_##variant(k);                \
+    cml_fill_plane_##variant(k);               \
     cml_fill_attention_##variant(k);           \
     cml_fill_pack_##variant(k);                \
     cml_fill_sample_##variant(k);              \

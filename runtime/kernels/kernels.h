@@ -213,6 +213,17 @@ typedef enum cml_row_fold { CML_FOLD_SUM, CML_FOLD_ABS, CML_FOLD_SQUARE, CML_FOL
 
 enum { CML_ATTEND = 4 };
 
+/* y[o * stride + i] = bias[o] (NULL: 0) + sum over k of weights[k * outputs + o] * x[offsets[k] + i] */
+enum { CML_PLANE_OUTPUTS = 4 };
+typedef struct cml_plane_taps {
+  size_t outputs, taps;
+  const size_t *offsets;
+  const float *x, *weights, *bias;
+  size_t n;
+  float *y;
+  size_t stride;
+} cml_plane_taps;
+
 typedef struct cml_kernels {
   const char *name;      /* "portable", "avx2", "avxvnni", "avx512", "avx512vnni", "avx512vbmi", "avx512fp16", "amx", "neon", "neondot" */
   size_t width;          /* floats in a vector */
@@ -384,6 +395,8 @@ typedef struct cml_kernels {
    * is 0. low[i] never falls. */
   void (*interpolate)(size_t n, const int32_t *low, const float *weight, const float *x, size_t count, float *y);
   const cml_fourier_kernels *fourier, *fourier64; /* of floats, of doubles */
+  /* Up to CML_PLANE_OUTPUTS lines of n sums. Whole vectors where n is a multiple of the width. */
+  void (*plane_taps)(const cml_plane_taps *t);
   /* sums[c] = sum over p of x[p * pixel + c] */
   void (*channel_sums)(size_t pixels, size_t channels, const void *x, bool half, size_t pixel, float *sums);
   /* Over pixels of `channels` neighbouring floats: sum[c] += x - shift[c], squares[c] += (x - shift[c])^2. */

@@ -9,6 +9,7 @@
   void cml_fill_gemm_##variant(cml_kernels *k);   \
   void cml_fill_conv_##variant(cml_kernels *k);   \
   void cml_fill_pool_##variant(cml_kernels *k);   \
+  void cml_fill_plane_##variant(cml_kernels *k);  \
   void cml_fill_attention_##variant(cml_kernels *k); \
   void cml_fill_pack_##variant(cml_kernels *k);   \
   void cml_fill_sample_##variant(cml_kernels *k); \

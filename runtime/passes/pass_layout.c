@@ -5,6 +5,8 @@
 
 #include "passes.h"
 
+enum { PLANES_CHANNELS = 32, PLANES_FEW = 8, PLANES_TAPS = 100 }; /* of a group: where planes are convolved as such, of single taps, of several, and taps of all its channels */
+
 typedef struct layout_pass {
   cml_graph *g;
   uint32_t *twin;   /* by value: the one with its channels last, or CML_NO_VALUE */
@@ -476,6 +478,23 @@ static cml_status write_planes(cml_graph *g, const cml_use *uses, size_t at, cml
   return CML_OK;
 }
 
+/* A convolution in groups of few channels that stands alone among planes, which would be turned for it and back: it reads and writes planes. */
+static cml_status stay_planes(cml_graph *g, const cml_use *uses, size_t at, cml_error *err) {
+  cml_step *s = &g->body.steps[at], *conv = cml_pass_is(s, "cml_to_last") ? cml_pass_only_user(g, uses, s->outs[0]) : NULL;
+  cml_step *next = conv && cml_pass_is(conv, "cml_conv") ? cml_pass_only_user(g, uses, conv->outs[0]) : NULL;
+  if (!next || !cml_pass_is(next, "cml_to_first") || cml_pass_arg(conv, "residual") != CML_NO_VALUE || cml_pass_arg(conv, "x") != s->outs[0]) return CML_OK;
+  const int64_t groups = (int64_t)cml_pass_number(g, conv, "groups", 1);
+  const cml_tensor *w = cml_pass_type(g, cml_pass_arg(conv, "weight"));
+  if (groups < 2 || !cml_tensor_known_shape(w) || w->rank < 3 || w->rank > 4) return CML_OK;
+  const int64_t taps = w->dims[2] * (w->rank > 3 ? w->dims[3] : 1);
+  if (w->dims[1] > (taps == 1 ? PLANES_CHANNELS : PLANES_FEW) || w->dims[0] < 2 * groups || w->dims[1] * taps > PLANES_TAPS) return CML_OK;
+  CML_TRY(cml_pass_become_like(g, conv, "cml_conv", conv, (const cml_binding[]){{"layout", cml_pass_int(g, 0)}, {"x", cml_pass_arg(s, "x")}}, 2, err));
+  conv->outs[0] = next->outs[0];
+  conv->declared[0] = *cml_pass_type(g, conv->outs[0]);
+  s->op = next->op = NULL;
+  return CML_OK;
+}
+
 cml_status cml_pass_layout(cml_graph *g, cml_error *err) {
   layout_pass p = {.g = g};
   cml_status status = CML_OK;
@@ -498,5 +517,7 @@ cml_status cml_pass_layout(cml_graph *g, cml_error *err) {
   free(p.twin);
   free(p.missing);
   free(p.uses);
-  return status ? status : cml_pass_each(g, write_planes, err);
+  CML_TRY(status);
+  CML_TRY(cml_pass_each(g, stay_planes, err));
+  return cml_pass_each(g, write_planes, err);
 }

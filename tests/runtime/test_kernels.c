@@ -1067,6 +1067,29 @@ static void test_depthwise(void **state) {
   }
 }
 
+/* Lines of sums of taps, between guard pages: against sums in double. */
+static void test_plane_taps(void **state) {
+  (void)state;
+  const cml_kernels *k;
+  EACH_TABLE(k) {
+    for (int round = 0; round < 300; round++) {
+      const size_t outputs = between(1, CML_PLANE_OUTPUTS), taps = between(1, 40), n = between(1, 300), stride = n + between(0, 20);
+      size_t offsets[40], most = 0;
+      for (size_t t = 0; t < taps; t++) offsets[t] = between(0, 200), most = offsets[t] > most ? offsets[t] : most;
+      float *x = at_end(0, (most + n) * 4), *w = at_end(1, taps * outputs * 4), *bias = rnd() % 2 ? at_end(2, outputs * 4) : NULL, *y = at_end(3, ((outputs - 1) * stride + n) * 4);
+      fill(x, most + n), fill(w, taps * outputs);
+      if (bias) fill(bias, outputs);
+      k->plane_taps(&(cml_plane_taps){.outputs = outputs, .taps = taps, .offsets = offsets, .x = x, .weights = w, .bias = bias, .n = n, .y = y, .stride = stride});
+      for (size_t o = 0; o < outputs; o++)
+        for (size_t i = 0; i < n; i++) {
+          double want = bias ? (double)bias[o] : 0;
+          for (size_t t = 0; t < taps; t++) want += (double)w[t * outputs + o] * (double)x[offsets[t] + i];
+          assert_true(fabs((double)y[o * stride + i] - want) < 4e-4);
+        }
+    }
+  }
+}
+
 /* Outputs that sum over all channels, between guard pages: against sums in double. */
 static void test_channel_sums(void **state) {
   (void)state;
@@ -1456,7 +1479,7 @@ int main(int argc, char **argv) {
   guard_buffers();
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_f16),  cmocka_unit_test(test_unary), cmocka_unit_test(test_unary_f16), cmocka_unit_test(test_unary_rows), cmocka_unit_test(test_f32_to_i32), cmocka_unit_test(test_compare), cmocka_unit_test(test_int32), cmocka_unit_test(test_binary), cmocka_unit_test(test_remainders), cmocka_unit_test(test_running_sums), cmocka_unit_test(test_binary_f16), cmocka_unit_test(test_same_halves), cmocka_unit_test(test_pow),
-      cmocka_unit_test(test_rows), cmocka_unit_test(test_softmax_rows), cmocka_unit_test(test_softmax_depths), cmocka_unit_test(test_lstm_cell), cmocka_unit_test(test_gemm), cmocka_unit_test(test_gemv_panels), cmocka_unit_test(test_slim_tile), cmocka_unit_test(test_packed_tile), cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_attend), cmocka_unit_test(test_interpolate), cmocka_unit_test(test_pool_lines), cmocka_unit_test(test_pool_strip), cmocka_unit_test(test_first_extreme), cmocka_unit_test(test_sort), cmocka_unit_test(test_rms_norm), cmocka_unit_test(test_depthwise), cmocka_unit_test(test_channel_sums), cmocka_unit_test(test_fold_rows),
+      cmocka_unit_test(test_rows), cmocka_unit_test(test_softmax_rows), cmocka_unit_test(test_softmax_depths), cmocka_unit_test(test_lstm_cell), cmocka_unit_test(test_gemm), cmocka_unit_test(test_gemv_panels), cmocka_unit_test(test_slim_tile), cmocka_unit_test(test_packed_tile), cmocka_unit_test(test_gemv_rows), cmocka_unit_test(test_attend), cmocka_unit_test(test_interpolate), cmocka_unit_test(test_pool_lines), cmocka_unit_test(test_pool_strip), cmocka_unit_test(test_first_extreme), cmocka_unit_test(test_sort), cmocka_unit_test(test_rms_norm), cmocka_unit_test(test_depthwise), cmocka_unit_test(test_channel_sums), cmocka_unit_test(test_plane_taps), cmocka_unit_test(test_fold_rows),
       cmocka_unit_test(test_pack_panel), cmocka_unit_test(test_softening), cmocka_unit_test(test_sampling), cmocka_unit_test(test_fourier), cmocka_unit_test(test_fourier_parts), cmocka_unit_test(test_transpose),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
