@@ -251,13 +251,15 @@ static void make_pixels(void *context, size_t thread, size_t begin, size_t end) 
   }
 }
 
-/* In how many blocks the tiles are cut: such that threads end together and the rows of the products are many. */
-static size_t choose_blocks(const cml_kernels *k, size_t count, size_t output_blocks, size_t threads) {
-  enum { FIXED = 4 }; /* what a block costs besides, in rows */
+/* In how many blocks the tiles are cut, by what the busiest thread does, in rows of a panel: those it multiplies, of each panel as many at least as take the time in
+ * which the panel comes from memory, and those that another thread transformed, which come from its cache, where threads share tiles. */
+static size_t choose_blocks(const cml_kernels *k, size_t count, size_t panels, size_t threads) {
+  enum { WAIT = 10, FIXED = 2 };
   size_t least_blocks = (count + tile_block(k) - 1) / tile_block(k), best = least_blocks, best_cost = SIZE_MAX;
   for (size_t blocks = least_blocks; blocks < least_blocks + 2 * threads && blocks <= count; blocks++) {
-    size_t rows = (count + blocks - 1) / blocks, groups = (rows + k->tile_rows - 1) / k->tile_rows, high = (rows + groups - 1) / groups;
-    size_t cost = (blocks * output_blocks + threads - 1) / threads * (groups * high + FIXED);
+    const size_t rows = (count + blocks - 1) / blocks, groups = (rows + k->tile_rows - 1) / k->tile_rows, high = groups * ((rows + groups - 1) / groups);
+    const size_t even = (blocks * panels + threads - 1) / threads, own = even > least(panels, block_panels(k)) ? even : least(panels, block_panels(k));
+    const size_t foreign = blocks % threads ? count * 6 / (5 * threads) : 0, cost = own * ((high > WAIT ? high : WAIT) + FIXED) + foreign;
     if (cost < best_cost) best = blocks, best_cost = cost;
   }
   return best;
@@ -277,7 +279,7 @@ void cml_winograd_run(const cml_conv_call *c) {
     for (size_t s = 0; s < stripes; s++) {
       j.first = s * tiles / stripes;
       j.count = (s + 1) * tiles / stripes - j.first;
-      j.tile_blocks = choose_blocks(c->k, j.count, j.output_blocks, cml_pool_threads(pool));
+      j.tile_blocks = choose_blocks(c->k, j.count, (v->groups + j.together - 1) / j.together * group_panels(c->k, v), cml_pool_threads(pool));
       j.shares = reads_tiles_once(v) ? j.tile_blocks : least(j.tile_blocks, cml_pool_threads(pool)); /* a thread has the tiles that it transformed */
       cml_parallel_with_thread(pool, j.count, 4, transform_tiles, &j);
       cml_parallel_with_thread(pool, j.tile_blocks * j.output_blocks, 1, make_pixels, &j);
