@@ -17,8 +17,9 @@ enum {
   WIDE_DEPTH = 160,         /* of tiles over two panels, which have to stay in the first-level cache */
   WIDENED_DEPTH = 256,      /* that halves are widened for at a time */
   LINE_CHANNELS = 16,
-  SERIAL_BELOW = 400000, /* multiply-adds */
-  DEPTHWISE_COST = 4     /* of a depthwise multiply-add, in those of a tile */
+  SERIAL_BELOW = 300000, PARTS_SERIAL_BELOW = 400000, /* multiply-adds */
+  FOREIGN = 4,           /* floats that another core has, which take as long to read as a step of a row of a tile */
+  DEPTHWISE_COST = 5     /* of a depthwise multiply-add, in those of a tile */
 };
 
 bool cml_conv_is_depthwise(const cml_conv *v) { return v->groups == v->channels && v->outputs == v->channels; }
@@ -641,18 +642,20 @@ static void run_blocks(void *context, size_t thread, size_t begin, size_t end) {
   for (size_t i = begin; i < end; i++) run_block(j, i, (float *)(void *)((char *)j->c->scratch + thread * j->slot));
 }
 
+static size_t region_pixels(const layout *l, int64_t rows, int64_t columns) {
+  return (size_t)(l->v.kernel[0] * span(rows, l->apart[0], l->v.kernel[1], l->near[0]) * span(columns, l->apart[1], l->v.kernel[2], l->near[1]));
+}
+
 /* Of a block and so many panels of so many groups, in multiply-adds of the other tile: bringing a number into parts takes as long as eight, and the
  * end of a strip as long as 48 of the depth. */
 static size_t parts_cost(const layout *l, int64_t rows, int64_t wide, size_t groups, size_t panels) {
   enum { STRIP = 16, FASTER = 5, STAGE = 8, END = 48, COLUMNS = 32 };
-  const cml_conv *v = &l->v;
   const size_t strips = (size_t)rows * (((size_t)wide + STRIP - 1) / STRIP);
-  const size_t staged = (size_t)(v->kernel[0] * span(rows, l->apart[0], v->kernel[1], l->near[0]) * span(wide, l->apart[1], v->kernel[2], l->near[1]));
-  return strips * STRIP * COLUMNS * groups * panels * (l->depth + END) / FASTER + staged * groups * l->group_channels * STAGE + 2000;
+  return strips * STRIP * COLUMNS * groups * panels * (l->depth + END) / FASTER + region_pixels(l, rows, wide) * groups * l->group_channels * STAGE + 2000;
 }
 
 /* How the work is shared: groups in parts, a group's output channels in parts of whole panels, and where blocks are few (late layers have few pixels) smaller
- * blocks, so that all threads end at about the same time. */
+ * blocks, so that all threads end at about the same time. Threads that share a block's pixels read what others made of them. */
 static void share_out(layout *l, job *j, size_t threads) {
   const cml_conv *v = &l->v;
   const size_t panels = cml_panel_count(j->c->k, l->group_outputs), mr = j->c->k->tile_rows, most = least(v->groups, 4 * threads);
@@ -669,6 +672,7 @@ static void share_out(layout *l, job *j, size_t threads) {
           const size_t groups = (v->groups + cut - 1) / cut, units = blocks * ((v->groups + groups - 1) / groups) * ((panels + part - 1) / part), rounds = (units + threads - 1) / threads;
           size_t cost = rounds * (steps * groups * part * (l->depth + 8) * mr + 500 + (size_t)wide * 4);
           if (in_parts(j)) cost = rounds * parts_cost(l, high, wide, groups, part);
+          else if (blocks < threads) cost += rounds * region_pixels(l, high, wide) * groups * l->group_channels / FOREIGN;
           if (cost < best) best = cost, j->groups = groups, j->part = part, rows = high, columns = wide;
         }
     }
@@ -716,6 +720,7 @@ void cml_conv_run(const cml_conv_call *call) {
   layout l;
   lay_out(c.k, v, &l);
   job j = {.c = &c, .l = &l, .slot = block_scratch(c.k, &l), .groups = v->groups, .group_parts = 1, .parts = 1};
+  if (in_parts(&j) && work < PARTS_SERIAL_BELOW) c.pool = NULL;
   if (is_product(&l) && in_parts(&j)) {
     run_product(&j);
     return;

@@ -21,8 +21,8 @@ enum {
   ROWS_AHEAD = 3,     /* that are asked for while one is staged: no prefetcher goes from page to page */
   GROUP_PANELS = 4,   /* panels after which a block's results are finished, while they are in the cache */
   PAD = 16,
-  SERIAL_BELOW = 400000, /* multiply-adds: waking threads would take longer */
-  PARTS_SERIAL_BELOW = 1600000, /* the same in parts */
+  SERIAL_BELOW = 200000, /* multiply-adds: waking threads would take longer */
+  PARTS_SERIAL_BELOW = 800000, /* the same in parts */
   LEAST_SHARE = 65536    /* that one thread takes at a time */
 };
 
