@@ -12,7 +12,7 @@ static const cml_pass passes[] = {
     {"dead-code", "operations whose results nobody uses are left out", cml_pass_dead_code},
     {"casts", "conversions behind the slices, gathers and views that leave little of what would be converted", cml_pass_casts},
     {"recurrent", "loops that write out a GRU layer as one operation", cml_pass_recurrent},
-    {"pads", "zeros around an image into the padding of the convolution that reads them", cml_pass_pads},
+    {"pads", "zeros around an image into the padding of the convolution that reads them, edges cut off of a transposed one's result into its own", cml_pass_pads},
     {"groups", "convolutions whose outputs each read one channel, the other weights being zeros, as depthwise ones", cml_pass_groups},
     {"scales", "constants that scale and shift a convolution's channels into its weights", cml_pass_scales},
     {"sums", "convolutions of one image whose results are summed as one", cml_pass_sums},

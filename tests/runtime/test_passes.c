@@ -896,6 +896,49 @@ static void spread_pixel(void) {
   }
 }
 
+/* Edges cut off of what a transposed convolution makes: its padding, but for steps over elements, channels, and results that others read. */
+static void cut_edges(void) {
+  static const struct { const char *input, *weight, *steps, *own, *made, *begin, *end, *by, *out; bool joined; } cases[] = {
+      {"[2, 20, 5, 7]", "[20, 8, 3, 3]", "[2, 2]", "[0, 0, 0, 0]", "[2, 8, 11, 15]", NULL, NULL, NULL, "[2, 8, 10, 14]", true},
+      {"[2, 20, 5, 7]", "[20, 8, 4, 4]", "[2, 2]", "[1, 2, 0, 1]", "[2, 8, 9, 15]", NULL, NULL, NULL, "[2, 8, 8, 14]", true},
+      {"[2, 20, 5, 7]", "[20, 8, 3, 3]", "[1, 2]", "[0, 0, 0, 0]", "[2, 8, 7, 15]", "[0, 0, 4, 6]", "[2, 8, 7, 11]", "[1, 1, 1, 1]", "[2, 8, 3, 5]", true},
+      {"[2, 20, 5, 7]", "[20, 8, 3, 3]", "[2, 2]", "[0, 1, 1, 0]", "[2, 8, 10, 14]", "[0, 0, -9, 0]", "[2, 8, -1, 14]", "[1, 1, 1, 1]", "[2, 8, 8, 14]", true},
+      {"[2, 20, 5, 7]", "[20, 8, 3, 3]", "[2, 2]", "[0, 0, 0, 0]", "[2, 8, 11, 15]", "[0, 0, 0, 1]", "[2, 8, 11, 15]", "[1, 1, 1, 2]", "[2, 8, 11, 7]", false},
+      {"[2, 20, 5, 7]", "[20, 8, 3, 3]", "[2, 2]", "[0, 0, 0, 0]", "[2, 8, 11, 15]", "[0, 1, 1, 1]", "[2, 8, 11, 15]", "[1, 1, 1, 1]", "[2, 7, 10, 14]", false},
+      {"[2, 20, 11]", "[20, 6, 4]", "[2]", "[0, 0]", "[2, 6, 24]", "[0, 0, 0]", "[2, 6, 22]", "[1, 1, 1]", "[2, 6, 22]", true},
+      {"[2, 20, 11]", "[20, 6, 9]", "[4]", "[1, 0]", "[2, 6, 48]", "[0, 0, 17]", "[2, 6, 43]", "[1, 1, 1]", "[2, 6, 26]", true}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+    for (int twice = 0; twice < 2; twice++) {
+      const bool line = strlen(cases[i].input) < 12, joined = cases[i].joined && !twice;
+      const char *vector = line ? "[3]" : "[4]";
+      start(cases[i].input);
+      constant("w", cases[i].weight);
+      ints("steps", line ? "[1]" : "[2]", cases[i].steps);
+      ints("own", line ? "[2]" : "[4]", cases[i].own);
+      word("custom", "custom");
+      op(cases[i].made, "c", "conv_transpose(x = x, weight = w, strides = steps, pad_type = custom, pad = own)");
+      if (cases[i].begin) {
+        ints("begin", vector, cases[i].begin);
+        ints("end", vector, cases[i].end);
+        ints("by", vector, cases[i].by);
+        op(cases[i].out, "s", "slice_by_index(x = c, begin = begin, end = end, stride = by)");
+      } else {
+        ints("down", "[2]", "[1, 0]");
+        ints("across", "[2]", "[0, 1]");
+        op(cases[i].out, "s", "crop(x = c, crop_height = down, crop_width = across)");
+      }
+      op(cases[i].out, "y", "sigmoid(x = s)");
+      if (twice) op(cases[i].made, "z", "sigmoid(x = c)");
+      finish(twice ? "y, z" : "y");
+      must_lack = !joined ? NULL : cases[i].begin ? "slice_by_index" : "crop";
+      int64_t dims[4];
+      int32_t rank = 0;
+      for (const char *p = cases[i].input + 1; *p; p = strchr(p, ',') ? strchr(p, ',') + 1 : "") dims[rank++] = strtol(p, NULL, 10);
+      same_with_and_without(dims, rank, "pads,epilogues", joined ? "cml_conv_transpose" : cases[i].begin ? "slice_by_index" : "crop");
+      must_lack = NULL;
+    }
+}
+
 static void spread_lines(void) {
   static const struct { const char *weight, *out, *strides, *pads, *op; } cases[] = {
       {"[12, 1, 4]", "[2, 1, 22]", "[2]", "[1, 1]", "slice_by_index"}, {"[12, 3, 5]", "[2, 3, 53]", "[5]", "[0, 2]", "slice_by_index"},
@@ -1605,7 +1648,7 @@ static void test_pairs(void **state) { (void)state, each_type(pairs); }
 static void test_transposed(void **state) { (void)state, each_type(transposed); }
 static void test_spread(void **state) { (void)state, each_type(spread), each_type(neighbours), each_type(spread_pixel), each_type(spread_lines); }
 static void test_unfolded(void **state) { (void)state, each_type(unfolded); }
-static void test_pads(void **state) { (void)state, each_type(pads); }
+static void test_pads(void **state) { (void)state, each_type(pads), each_type(cut_edges); }
 static void test_window_attention(void **state) { (void)state, each_type(window_attention); }
 static void test_affine_vectors(void **state) { (void)state, each_type(affine_vectors); }
 static void test_affine_runs(void **state) { (void)state, each_type(affine_runs); }
