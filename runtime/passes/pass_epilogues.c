@@ -1,5 +1,6 @@
 /* convolution or linear -> (+ residual) -> activation becomes one step, which finishes each block while it is in the cache. The
- * step takes the place of the last of them, where all arguments are known. Normalisations by constants (batch_norm) become a factor
+ * step takes the place of the last of them, where all arguments are known. An activation behind reshapes and transposes of such a result, as where
+ * rows and columns become tokens, goes before them first. Normalisations by constants (batch_norm) become a factor
  * and a term of each channel in the same way, and a softmax takes in the logarithm behind it. */
 #include <math.h>
 #include <stdlib.h>
@@ -137,6 +138,45 @@ static cml_status fuse(cml_graph *g, cml_use *uses, size_t known, cml_step *s, c
   return CML_OK;
 }
 
+/* ---- activations behind views ---- */
+
+static bool moves_elements(const cml_step *s) {
+  return cml_pass_is(s, "reshape") || cml_pass_is(s, "transpose") || cml_pass_is(s, "expand_dims") || cml_pass_is(s, "squeeze");
+}
+
+/* f(view(x)) becomes view(f(x)): the steps change places, the values between them stay. */
+static cml_status change_places(cml_graph *g, cml_step *view, cml_step *f, cml_error *err) {
+  const uint32_t x = cml_pass_arg(view, "x"), between = view->outs[0];
+  cml_tensor *declared = CML_ARENA_NEW(&g->arena, cml_tensor);
+  if (!declared) return cml_fail_memory(err);
+  const cml_step moved = *view;
+  *declared = *cml_pass_type(g, x);
+  CML_TRY(cml_pass_become_like(g, view, f->op->name, f, &(cml_binding){"x", x}, 1, err));
+  CML_TRY(cml_pass_become_like(g, f, moved.op->name, &moved, &(cml_binding){"x", between}, 1, err));
+  view->name = f->name, f->name = moved.name;
+  view->declared = declared;
+  g->values[between].type = *declared;
+  g->values[between].type.data = NULL;
+  return CML_OK;
+}
+
+static cml_status move_before_views(cml_graph *g, const cml_use *uses, size_t at, cml_error *err) {
+  enum { MOST = 4 };
+  activation f;
+  cml_step *views[MOST], *s = &g->body.steps[at], *maker = s;
+  size_t count = 0;
+  if (!read_activation(g, s, &f)) return CML_OK;
+  for (;; views[count++] = maker) {
+    const uint32_t x = cml_pass_arg(maker, "x");
+    if (x == CML_NO_VALUE || uses[x].count != 1 || !(maker = cml_pass_maker(g, (size_t)(maker - g->body.steps), x))) return CML_OK;
+    if (!moves_elements(maker)) break;
+    if (count == MOST) return CML_OK;
+  }
+  if (!cml_pass_is(maker, "linear") && !cml_pass_is(maker, "conv") && !cml_pass_is(maker, "conv_transpose")) return CML_OK;
+  for (size_t i = 0; i < count; s = views[i++]) CML_TRY(change_places(g, views[i], s, err));
+  return CML_OK;
+}
+
 /* ---- the logarithm of a softmax ---- */
 
 /* Exact but for rounding where what the logarithm adds to a quotient is at most the smallest float: that is then what takes the place of zeros. */
@@ -202,6 +242,7 @@ static cml_status fuse_norm(cml_graph *g, cml_use *uses, size_t known, cml_step 
 }
 
 cml_status cml_pass_epilogues(cml_graph *g, cml_error *err) {
+  CML_TRY(cml_pass_each(g, move_before_views, err));
   cml_use *uses = cml_pass_uses(g);
   if (!uses) return cml_fail_memory(err);
   cml_status status = CML_OK;

@@ -434,6 +434,21 @@ static cml_status take_transpose(layout_pass *p, cml_step *s, bool *done, cml_er
   return CML_OK;
 }
 
+/* Rows and columns become a line of tokens, or a line rows and columns: the channels stay where they are. */
+static cml_status take_reshape(layout_pass *p, cml_step *s, bool *done, cml_error *err) {
+  if (!cml_pass_is(s, "reshape")) return CML_OK;
+  const uint32_t x = cml_pass_arg(s, "x");
+  const cml_tensor *from = cml_pass_type(p->g, x), *to = cml_pass_type(p->g, s->outs[0]);
+  if (!p->missing[x] || from->rank < 3 || to->rank < 3 || !cml_tensor_known_shape(from) || !cml_tensor_known_shape(to)) return CML_OK;
+  if (from->dims[0] != to->dims[0] || from->dims[1] != to->dims[1] || cml_tensor_count(to) == 0) return CML_OK;
+  const cml_tensor twin = last_type(to);
+  const cml_binding others[] = {{"x", p->twin[x]}, {"shape", cml_pass_ints(p->g, twin.dims, twin.rank)}};
+  if (others[1].value == CML_NO_VALUE || !grow_values(p)) return cml_fail_memory(err);
+  CML_TRY(cml_pass_become_like(p->g, s, "reshape", s, others, 2, err));
+  *done = true;
+  return give_last(p, s, err);
+}
+
 static cml_status first_for_block(layout_pass *p, const cml_graph_block *b, cml_error *err) {
   for (size_t i = 0; i < b->step_count; i++) {
     for (size_t k = 0; k < b->steps[i].arg_count; k++) CML_TRY(want_first(p, b->steps[i].args[k], err));
@@ -447,7 +462,7 @@ static cml_status take_step(layout_pass *p, const cml_step *given, cml_error *er
   static cml_status (*const kinds[])(layout_pass *, cml_step *, bool *, cml_error *) = {take_conv,   take_unary,  take_binary, take_quantization,
                                                                                       take_concat, take_reduce, take_pool,
                                                                                       take_affine, take_transpose, take_resize,
-                                                                                      take_by_dims, take_split, take_layer_norm};
+                                                                                      take_by_dims, take_split, take_layer_norm, take_reshape};
   cml_step s = *given;
   bool done = false;
   if (!s.folded && (s.out_count == 1 || cml_pass_is(&s, "split")) && !s.block_count)

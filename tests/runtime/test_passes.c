@@ -896,6 +896,35 @@ static void spread_pixel(void) {
   }
 }
 
+/* Tokens become an image and tokens again: nothing is turned, and the function behind joins the convolution. */
+static void tokens(void) {
+  static const struct { const char *op, *made, *weight, *gone; } cases[] = {
+      {"conv(x = r, weight = w, pad_type = same)", "[2, 8, 3, 4]", "[8, 20, 3, 3]", "cml_to_last"},
+      {"conv(x = r, weight = w, pad_type = same)", "[2, 8, 3, 4]", "[8, 20, 3, 3]", "cml_to_first"},
+      {"conv(x = r, weight = w, pad_type = same)", "[2, 8, 3, 4]", "[8, 20, 3, 3]", "gelu"},
+      {"conv_transpose(x = r, weight = w, pad_type = same)", "[2, 8, 3, 4]", "[20, 8, 3, 3]", "cml_to_first"},
+      {"conv_transpose(x = r, weight = w, pad_type = same)", "[2, 8, 3, 4]", "[20, 8, 3, 3]", "gelu"}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    start("[2, 12, 20]");
+    constant("w", cases[i].weight);
+    word("same", "same");
+    word("exact", "EXACT");
+    ints("turn", "[3]", "[0, 2, 1]");
+    ints("image", "[4]", "[2, 20, 3, 4]");
+    ints("line", "[3]", "[2, 8, -1]");
+    op("[2, 20, 12]", "t", "transpose(x = x, perm = turn)");
+    op("[2, 20, 3, 4]", "r", "reshape(x = t, shape = image)");
+    op(cases[i].made, "c", cases[i].op);
+    op("[2, 8, 12]", "l", "reshape(x = c, shape = line)");
+    op("[2, 12, 8]", "k", "transpose(x = l, perm = turn)");
+    op("[2, 12, 8]", "y", "gelu(x = k, mode = exact)");
+    finish("y");
+    must_lack = cases[i].gone;
+    same_with_and_without((const int64_t[]){2, 12, 20}, 3, "epilogues,layout", i < 3 ? "cml_conv" : "cml_conv_transpose");
+    must_lack = NULL;
+  }
+}
+
 /* Edges cut off of what a transposed convolution makes: its padding, but for steps over elements, channels, and results that others read. */
 static void cut_edges(void) {
   static const struct { const char *input, *weight, *steps, *own, *made, *begin, *end, *by, *out; bool joined; } cases[] = {
@@ -1648,7 +1677,7 @@ static void test_pairs(void **state) { (void)state, each_type(pairs); }
 static void test_transposed(void **state) { (void)state, each_type(transposed); }
 static void test_spread(void **state) { (void)state, each_type(spread), each_type(neighbours), each_type(spread_pixel), each_type(spread_lines); }
 static void test_unfolded(void **state) { (void)state, each_type(unfolded); }
-static void test_pads(void **state) { (void)state, each_type(pads), each_type(cut_edges); }
+static void test_pads(void **state) { (void)state, each_type(pads), each_type(cut_edges), each_type(tokens); }
 static void test_window_attention(void **state) { (void)state, each_type(window_attention); }
 static void test_affine_vectors(void **state) { (void)state, each_type(affine_vectors); }
 static void test_affine_runs(void **state) { (void)state, each_type(affine_runs); }
