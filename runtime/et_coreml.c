@@ -315,6 +315,6 @@ void cml_et_coreml_observe(void *object, cml_et_method *method) {
     read_symbols(h->model);
     pthread_mutex_unlock(&method->program->mutex);
   }
-  cml_session_observe(h->session, method->observe ? observe : NULL, h);
+  cml_session_observe(h->session, method->observe ? observe : NULL, h, true);
   cml_session_stop_by(h->session, &method->cancelled);
 }

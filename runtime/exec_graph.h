@@ -95,7 +95,6 @@ typedef struct cml_plan {
   uint32_t *last;          /* by computed value: the last position that uses it, its own where none does, beyond all for the body's outputs */
   uint64_t *scratch;       /* by step: in the arena, or CML_NO_OFFSET for none */
   uint64_t *scratch_bytes; /* by step */
-  int64_t *out_row;        /* by step: as in cml_call */
   bool *dynamic;           /* by step: infer again right before run, outputs in memory of their slots */
   bool *skip;              /* by step: computed while planning, or a view */
   uint64_t arena_size, live_peak; /* values and scratch */

@@ -82,10 +82,10 @@ CML_API const cml_tensor *cml_session_output(const cml_session *session, size_t 
 CML_API cml_tensor *cml_session_state(cml_session *session, size_t i);
 
 /* Called after each operation of a run with its inputs (of which only types and shapes may be looked at) and outputs; for profiles and
- * traces. NULL switches it off. */
+ * traces. NULL switches it off. values: outputs may be read, row after row (costs a copy of those whose rows lie apart); else only where they lie. */
 typedef void cml_observe(void *context, const char *op_type, const char *op_name, uint64_t begin_ns, uint64_t end_ns,
                          const cml_tensor *const *inputs, size_t input_count, const cml_tensor *const *outputs, size_t output_count);
-CML_API void cml_session_observe(cml_session *session, cml_observe *observe, void *context);
+CML_API void cml_session_observe(cml_session *session, cml_observe *observe, void *context, bool values);
 /* The threads that run the executable's operations, to watch what each does (cml_pool_watch) while no session runs. */
 CML_API cml_pool *cml_executable_pool(const cml_executable *executable);
 

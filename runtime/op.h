@@ -67,7 +67,7 @@ enum cml_op_flags {
   CML_OP_IN_PLACE_FIRST = 64, /* output 0 may be in the memory of argument 0, when it has its shape and type; of no other */
 };
 
-/* What lies in what: parts of one run of bytes, or (row not 0) of `row` elements in each row of the output's last dimension, which
+/* What lies in what: parts of one run of bytes, or (row not 0) of `row` elements in each row of the whole's last dimension, which
  * they are parts of. Called with all shapes known; offsets in bytes, one a part. */
 typedef enum cml_parts { CML_PARTS_NONE, CML_PARTS_OF_OUTPUT /* arguments of parameter 0 in output 0 */, CML_PARTS_OF_ARGUMENT /* outputs in argument 0 */ } cml_parts;
 
@@ -81,7 +81,7 @@ struct cml_op {
   cml_status (*prepare)(cml_call *call, cml_error *err);
   cml_status (*run)(cml_call *call, cml_error *err);
   cml_parts (*parts)(const cml_call *call, uint64_t *offsets, int64_t *row);
-  void (*elementwise)(const cml_call *call, struct cml_elementwise *out);
+  void (*elementwise)(const cml_call *call, struct cml_elementwise *out); /* such a row heeds all tensors' `row` */
 };
 
 /* One operation with its arguments at hand. */
@@ -96,8 +96,8 @@ struct cml_call {
   const bool *arg_constant;     /* beside args: the value never changes (weights); valid in prepare and later */
   void *prepared;               /* from prepare */
   uint64_t unread;              /* set by prepare: bit i: run reads no data of argument i any more (the first 64; see cml_arg_unread) */
-  bool spaces_rows;             /* set by infer: run heeds out_row */
-  int64_t out_row;              /* elements from one row of output 0's last dimension to the next, in a whole that it is part of; 0: no whole */
+  bool spaces_rows;             /* set by infer: run heeds the `row` of output 0; of no other is it set */
+  uint64_t spaced_args;         /* set by infer: bit i: run heeds the `row` of argument i (the first 64); no other argument has one */
   uint64_t scratch_size;        /* set by infer: bytes of scratch for these shapes; 0 none */
   void *scratch;                /* 64-byte aligned, scratch_size bytes, contents undefined */
   const cml_tensor *declared;   /* outputs' types as the program declares them (out_count of them), or NULL */

@@ -56,6 +56,7 @@ cml_call cml_planner_call(cml_planner *p, const cml_step *s) {
 static cml_status infer_step(cml_planner *p, const cml_step *s, cml_error *err) {
   cml_plan *plan = p->plan;
   cml_call c = cml_planner_call(p, s);
+  if (s->op->elementwise) c.spaces_rows = true, c.spaced_args = UINT64_MAX;
   for (size_t i = 0; i < s->out_count; i++) *p->outs[i] = (cml_tensor){.rank = CML_RANK_UNKNOWN};
   CML_TRY(s->op->infer(&c, err));
   for (size_t i = 0; i < s->arg_count; i++) /* what the results' shapes do not say may still be wrong, and scratch memory needs */
@@ -65,6 +66,7 @@ static cml_status infer_step(cml_planner *p, const cml_step *s, cml_error *err) 
   if (s->op->flags & CML_OP_CONTROL) plan->dynamic[s->index] = true;
   CML_TRY(cml_scratch_check(c.scratch_size, err));
   p->spaces_rows[s->index] = c.spaces_rows;
+  p->spaced_args[s->index] = plan->dynamic[s->index] ? 0 : c.spaced_args;
   p->scratch[s->index] = plan->dynamic[s->index] ? 0 : c.scratch_size;
   return compute_now(p, s, &plan->skip[s->index], err);
 }
@@ -117,15 +119,16 @@ static cml_status find_lifetimes(cml_planner *p, cml_error *err) {
     p->within[v] = v;
     p->inner[v] = 0;
     p->first[v] = p->last[v] = 0;
-    p->parted[v] = false;
-    p->uses[v] = 0;
+    p->parted[v] = p->dense[v] = false;
+    p->row[v] = 0;
+    p->uses[v] = p->spaced_uses[v] = 0;
     p->pinned[v] = g->values[v].role != CML_ROLE_COMPUTED;
   }
-  for (uint32_t i = 0; i < g->step_total; i++) p->plan->out_row[i] = 0;
   for (uint32_t i = 0; i < g->body.step_count; i++) {
     const cml_step *s = cml_planner_step(p, i);
     size_t used = cml_planner_uses(p, s);
     for (size_t k = 0; k < used; k++) use_value(p, p->used[k], i); /* what blocks use of the values around them lives until their step */
+    for (size_t k = 0; k < s->arg_count && k < 64; k++) p->spaced_uses[s->args[k]] += p->spaced_args[s->index] >> k & 1;
     bool computed = s->folded || p->plan->skip[s->index];
     for (size_t k = 0; k < s->out_count; k++) {
       uint32_t v = s->outs[k];
@@ -148,7 +151,8 @@ static uint32_t in_place_source(cml_planner *p, const cml_step *s, uint32_t step
   for (size_t i = 0; i < candidates; i++) {
     uint32_t v = s->args[i], r = root_of(p, v);
     const cml_tensor *t = &p->plan->types[v];
-    if (p->pinned[r] || p->parted[r] || p->last[r] != step || r == out || t->dtype != p->plan->types[out].dtype ||
+    const bool part = p->parted[r] && cml_tensor_count(t) != cml_tensor_count(&p->plan->types[r]);
+    if (p->pinned[r] || part || p->last[r] != step || r == out || t->dtype != p->plan->types[out].dtype ||
         !cml_tensor_same_shape(t, &p->plan->types[out]))
       continue;
     bool only = true; /* the argument's memory may not be read under another name, too */
@@ -233,6 +237,9 @@ static cml_status place_roots(cml_planner *p, cml_error *err) {
     uint32_t r = cml_planner_root(p, v, &inner);
     plan->state[v] = r != v && g->values[r].role == CML_ROLE_STATE ? r : NO_VALUE;
     if (plan->offsets[r] != CML_NO_OFFSET) plan->offsets[v] = plan->offsets[r] + inner;
+    uint32_t host = v;
+    while (p->row[host] && p->row[p->host[host]]) host = p->host[host];
+    plan->types[v].row = p->row[host];
   }
   memcpy(plan->order, p->order, g->body.step_count * sizeof *plan->order);
   free(roots);
@@ -264,17 +271,21 @@ cml_status cml_plan_create(const cml_graph *g, const cml_tensor *input_types, cm
   plan->scratch = CML_ARENA_NEW_ARRAY(a, uint64_t, g->step_total);
   plan->dynamic = CML_ARENA_NEW_ARRAY(a, bool, g->step_total);
   plan->order = CML_ARENA_NEW_ARRAY(a, uint32_t, g->body.step_count + 1);
-  plan->out_row = CML_ARENA_NEW_ARRAY(a, int64_t, g->step_total);
   plan->skip = CML_ARENA_NEW_ARRAY(a, bool, g->step_total);
   cml_planner p = {.g = g, .plan = plan};
   p.order = CML_ARENA_NEW_ARRAY(&temporary, uint32_t, g->body.step_count + 1);
   p.other = CML_ARENA_NEW_ARRAY(&temporary, uint32_t, g->body.step_count + 1);
   p.spaces_rows = CML_ARENA_NEW_ARRAY(&temporary, bool, g->step_total);
+  p.spaced_args = CML_ARENA_NEW_ARRAY(&temporary, uint64_t, g->step_total);
   p.maker = CML_ARENA_NEW_ARRAY(&temporary, uint32_t, g->value_count);
   p.uses = CML_ARENA_NEW_ARRAY(&temporary, uint32_t, g->value_count);
+  p.spaced_uses = CML_ARENA_NEW_ARRAY(&temporary, uint32_t, g->value_count);
   p.within = CML_ARENA_NEW_ARRAY(&temporary, uint32_t, g->value_count);
   p.inner = CML_ARENA_NEW_ARRAY(&temporary, uint64_t, g->value_count);
   p.parted = CML_ARENA_NEW_ARRAY(&temporary, bool, g->value_count);
+  p.dense = CML_ARENA_NEW_ARRAY(&temporary, bool, g->value_count);
+  p.row = CML_ARENA_NEW_ARRAY(&temporary, int64_t, g->value_count);
+  p.host = CML_ARENA_NEW_ARRAY(&temporary, uint32_t, g->value_count);
   p.first = CML_ARENA_NEW_ARRAY(&temporary, uint32_t, g->value_count);
   p.last = CML_ARENA_NEW_ARRAY(&temporary, uint32_t, g->value_count);
   p.pinned = CML_ARENA_NEW_ARRAY(&temporary, bool, g->value_count);
@@ -283,8 +294,8 @@ cml_status cml_plan_create(const cml_graph *g, const cml_tensor *input_types, cm
   p.used = CML_ARENA_NEW_ARRAY(&temporary, uint32_t, p.use_total + 1);
   p.args = cml_arena_array(&temporary, g->max_args + 1, sizeof *p.args);
   p.outs = cml_arena_array(&temporary, g->max_outs + 1, sizeof *p.outs);
-  bool ok = plan->types && plan->order && plan->offsets && plan->state && plan->last && plan->scratch && plan->out_row && plan->dynamic && plan->skip &&
-            p.order && p.other && p.spaces_rows && p.maker && p.uses && p.within && p.inner && p.parted && p.first && p.last && p.pinned &&
+  bool ok = plan->types && plan->order && plan->offsets && plan->state && plan->last && plan->scratch && plan->dynamic && plan->skip && p.order &&
+            p.other && p.spaces_rows && p.spaced_args && p.maker && p.uses && p.spaced_uses && p.within && p.inner && p.parted && p.dense && p.row && p.host && p.first && p.last && p.pinned &&
             p.scratch && p.used && p.args && p.outs;
   cml_status status = ok ? plan_all(&p, input_types, err) : cml_fail_memory(err);
   cml_arena_free(&temporary);

@@ -15,9 +15,14 @@ typedef struct cml_planner {
   uint32_t *first, *last; /* by root: positions in the order */
   uint64_t *scratch;      /* by step: bytes */
   bool *spaces_rows;      /* by step: as in cml_call */
+  uint64_t *spaced_args;  /* the same */
   uint32_t *maker, *uses; /* by value: the step that makes it, and how often it is used */
+  uint32_t *spaced_uses;  /* by value: how often where its rows may lie apart */
   bool *pinned;           /* by value: its memory is not in the arena, or not known before the run */
-  bool *parted;           /* by root: other values are parts of it */
+  bool *parted;           /* by root: other values are parts of it, */
+  bool *dense;            /* some of which have no rows */
+  int64_t *row;           /* by value: 0, or the elements of a row of `host`, whose rows it is part of; these may be part of another's */
+  uint32_t *host;
   const cml_tensor **args;
   cml_tensor **outs;
   uint32_t *used;         /* what cml_planner_uses found last */

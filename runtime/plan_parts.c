@@ -1,5 +1,6 @@
 /* Parts of a whole: what concat joins can be computed where it will lie, and what split gives can be read where it is. Along the
- * last dimension (the channels of images that have them last) a part has its rows apart, if its maker can write them so.
+ * last dimension (the channels of images that have them last) a part has its rows apart, if its maker can write and all who use it
+ * can read them so; the whole may be such a part itself.
  *
  * The whole then lives as long as its parts do, which can take more memory than the copies. A whole is made only where that does
  * not lift the peak; late parts are tried alone when all of them would. */
@@ -18,7 +19,9 @@ typedef struct part {
 typedef struct joint {
   uint32_t step, whole;
   uint64_t base;
-  int64_t row; /* as in cml_op */
+  uint32_t host; /* the value that has the rows */
+  bool cut;      /* by a step that need not run to make them */
+  int64_t row;   /* as in cml_op */
   const uint32_t *values;
   size_t count;
 } joint;
@@ -83,8 +86,6 @@ static int late_first(const void *a, const void *b) {
   return x->first != y->first ? (x->first < y->first ? 1 : -1) : x->root < y->root ? -1 : 1;
 }
 
-/* A value whose rows may lie apart: its maker can write it so, and nobody but the whole reads it. */
-static bool may_be_spaced(const cml_planner *p, uint32_t v) { return p->spaces_rows[p->maker[v]] && p->uses[v] == 1 && !p->parted[v]; }
 
 static void join(joiner *j, const joint *t) {
   cml_planner *p = j->p;
@@ -93,13 +94,14 @@ static void join(joiner *j, const joint *t) {
     uint64_t inner, at = t->base + j->offsets[i];
     uint32_t v = t->values[i], r = cml_planner_root(p, v, &inner);
     if (r == t->whole || inner || !is_root(p, r) || j->seen[r] == t->step + 1 || !bytes_of(p, r) || bytes_of(p, r) != bytes_of(p, v)) continue;
-    if (t->row ? r != v || !may_be_spaced(p, v) : at % ALIGNMENT) continue;
+    if (t->row ? r != v || p->dense[v] || p->spaced_uses[v] != p->uses[v] || !(t->cut || p->spaces_rows[p->maker[v]]) : at % ALIGNMENT) continue;
     j->seen[r] = t->step + 1;
     j->parts[n++] = (part){r, p->first[r], at};
   }
   qsort(j->parts, n, sizeof *j->parts, late_first);
   while (n && !try_parts(j, t->whole, n)) n /= 2;
-  for (size_t i = 0; i < n; i++) p->plan->out_row[p->maker[j->parts[i].root]] = t->row;
+  for (size_t i = 0; i < n; i++) p->row[j->parts[i].root] = t->row, p->host[j->parts[i].root] = t->host;
+  if (n && !t->row) p->dense[t->whole] = true;
 }
 
 static void join_step(joiner *j, uint32_t i) {
@@ -109,14 +111,19 @@ static void join_step(joiner *j, uint32_t i) {
   cml_call c = cml_planner_call(p, s);
   for (size_t k = 0; k < s->arg_count; k++)
     if (!cml_tensor_known_shape(p->args[k])) return;
-  joint t = {.step = i, .whole = s->outs[0], .values = s->outs, .count = s->out_count};
+  joint t = {.step = i, .whole = s->outs[0], .host = s->outs[0], .values = s->outs, .count = s->out_count};
   switch (s->op->parts(&c, j->offsets, &t.row)) {
     case CML_PARTS_NONE: return;
     case CML_PARTS_OF_OUTPUT:
       t.values = s->args + s->first[0];
       t.count = (size_t)(s->first[1] - s->first[0]);
       break;
-    case CML_PARTS_OF_ARGUMENT: t.whole = cml_planner_root(p, s->args[0], &t.base); break;
+    case CML_PARTS_OF_ARGUMENT:
+      t.whole = cml_planner_root(p, s->args[0], &t.base);
+      t.host = s->args[0];
+      t.cut = true;
+      if (!t.row && p->row[t.host]) return;
+      break;
   }
   if (is_root(p, t.whole)) join(j, &t);
 }

@@ -109,7 +109,6 @@ cml_status cml_session_create(cml_executable *executable, cml_session **out, cml
   cml_session *s = calloc(1, sizeof *s);
   if (!s) return cml_fail_memory(err);
   s->executable = cml_executable_ref(executable);
-  cml_slot_use_account(&s->gathered, &executable->account);
   s->cancelled = &s->own_cancelled;
   s->runner.session = s;
   s->runner.run_block = run_block;
@@ -125,7 +124,9 @@ void cml_session_destroy(cml_session *s) {
   if (s->variant) leave_variant(s);
   for (size_t v = 0; s->inputs && v < s->executable->general.graph.function->input_count; v++) cml_slot_clear(&s->inputs[v]);
   for (size_t i = 0; s->results && i < s->executable->outputs.count; i++) cml_slot_clear(&s->results[i]);
-  cml_slot_clear(&s->gathered);
+  for (size_t i = 0; i < s->seen_count; i++) cml_slot_clear(&s->gathered[i]);
+  free(s->gathered);
+  free(s->seen);
   free(s->inputs);
   free(s->input_set);
   free(s->results);
@@ -136,9 +137,10 @@ void cml_session_destroy(cml_session *s) {
   free(s);
 }
 
-void cml_session_observe(cml_session *s, cml_observe *observe, void *context) {
+void cml_session_observe(cml_session *s, cml_observe *observe, void *context, bool values) {
   s->observe = observe;
   s->observe_context = context;
+  s->observe_values = values;
 }
 
 /* ---- plans ---- */
@@ -174,7 +176,6 @@ static cml_status apply_plan(cml_session *s, cml_error *err) {
   }
   for (size_t i = 0; i < g->body.step_count; i++) {
     size_t step = g->body.steps[i].index;
-    s->calls[step].out_row = plan->out_row[step];
     s->calls[step].scratch = plan->scratch[step] == CML_NO_OFFSET ? NULL : (char *)s->arena + plan->scratch[step];
   }
   return CML_OK;
@@ -241,26 +242,47 @@ static cml_status infer_now(cml_session *s, cml_call *c, cml_error *err) {
   return CML_OK;
 }
 
-/* Observers see values whose rows follow one another. */
-static cml_status gather_rows(cml_session *s, const cml_call *c, cml_error *err) {
-  cml_tensor *t = &s->gathered.tensor;
-  *t = *c->outs[0];
+static cml_status gather_rows(cml_slot *to, const cml_tensor *from, cml_error *err) {
+  cml_tensor *t = &to->tensor;
+  *t = *from;
+  t->row = 0;
   t->data = NULL;
-  CML_TRY(cml_slot_reserve(&s->gathered, err));
+  CML_TRY(cml_slot_reserve(to, err));
   cml_strided rows = {.size = cml_element_size(t)};
   int64_t n = t->dims[t->rank - 1];
-  cml_strided_loop(&rows, n ? cml_tensor_count(t) / n : 0, n, c->out_row);
+  cml_strided_loop(&rows, n ? cml_tensor_count(t) / n : 0, n, from->row);
   cml_strided_loop(&rows, n, 1, 1);
-  cml_strided_copy(&rows, t->data, c->outs[0]->data, NULL);
+  cml_strided_copy(&rows, t->data, from->data, NULL);
+  return CML_OK;
+}
+
+static cml_status gather(cml_session *s, const cml_call *c, cml_error *err) {
+  if (s->seen_count < c->out_count) {
+    cml_slot *slots = realloc(s->gathered, c->out_count * sizeof *slots);
+    if (slots) s->gathered = slots;
+    const cml_tensor **seen = slots ? realloc(s->seen, c->out_count * sizeof *seen) : NULL;
+    if (!seen) return cml_fail_memory(err);
+    s->seen = seen;
+    for (; s->seen_count < c->out_count; s->seen_count++) {
+      slots[s->seen_count] = (cml_slot){.owned = NULL};
+      cml_slot_use_account(&slots[s->seen_count], &s->executable->account);
+    }
+  }
+  for (size_t i = 0; i < c->out_count; i++) {
+    s->seen[i] = c->outs[i]->row ? &s->gathered[i].tensor : c->outs[i];
+    if (c->outs[i]->row) CML_TRY(gather_rows(&s->gathered[i], c->outs[i], err));
+  }
   return CML_OK;
 }
 
 static cml_status observe(cml_session *s, const cml_call *c, uint64_t begin, cml_error *err) {
   uint64_t end = now_ns();
-  const cml_tensor *const *outs = (const cml_tensor *const *)c->outs, *gathered = &s->gathered.tensor;
-  if (c->out_row) {
-    CML_TRY(gather_rows(s, c, err));
-    outs = &gathered;
+  const cml_tensor *const *outs = (const cml_tensor *const *)c->outs;
+  bool apart = false;
+  for (size_t i = 0; s->observe_values && i < c->out_count; i++) apart = apart || outs[i]->row;
+  if (apart) {
+    CML_TRY(gather(s, c, err));
+    outs = s->seen;
   }
   s->observe(s->observe_context, c->op->name, c->name, begin, end, c->args, c->step->arg_count, outs, c->out_count);
   return CML_OK;

@@ -20,9 +20,12 @@ struct cml_session {
   bool *input_set;         /* by input feature */
   cml_slot *results;       /* by output feature: what the caller sees */
   atomic_bool own_cancelled, *cancelled; /* the second: own, or that of a machine around it */
-  cml_slot gathered;       /* for the observer: a value whose rows lie apart */
+  cml_slot *gathered;      /* for the observer: copies of values whose rows lie apart, and all outputs with these in their place */
+  const cml_tensor **seen;
+  size_t seen_count;
   cml_observe *observe;
   void *observe_context;
+  bool observe_values;
 };
 
 static inline cml_slot *cml_session_slot(const cml_session *s, uint32_t value) {

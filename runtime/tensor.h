@@ -1,4 +1,4 @@
-/* Tensors of the runtime: contiguous, row-major, in the element type that the program says. */
+/* Tensors of the runtime: row-major, in the element type that the program says; contiguous, but for those whose rows lie apart. */
 #ifndef CML_TENSOR_H
 #define CML_TENSOR_H
 
@@ -16,6 +16,7 @@ typedef struct cml_tensor {
   cml_dtype dtype;  /* NONE for a list */
   int32_t rank;
   int64_t dims[CML_MAX_RANK];
+  int64_t row;      /* elements from one row of the last dimension to the next, where it is part of a wider tensor; 0: as many as the row has, always so outside of a run */
   void *data;       /* packed elements (sub-byte types low bits first); bool one byte; STRING: cml_string each */
   cml_list *list;   /* a list value (make_list …), else NULL */
   const struct cml_tensor *keys; /* a dictionary (classify): its keys, strings or int64, one for each element; else NULL */

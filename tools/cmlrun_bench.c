@@ -83,7 +83,7 @@ static cml_status time_runs(bench *b, cml_error *err) {
 
 static cml_status profile_runs(bench *b, cml_error *err) {
   enum { FEW = 5 };
-  cml_session_observe(b->session, cmlrun_profile_observe, b->profile);
+  cml_session_observe(b->session, cmlrun_profile_observe, b->profile, false);
   if (b->trace || b->html) {
     cml_pool *pool = cml_executable_pool(b->model.executable);
     CML_TRY(cmlrun_profile_keep_pieces(b->profile, err));

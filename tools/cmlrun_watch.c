@@ -69,7 +69,7 @@ static cml_status watch_model(const char *path, const cmlrun_options *options, c
   cml_session *session = NULL;
   CML_TRY(cmlrun_open(path, options, true, &model, err));
   cml_status status = cml_session_create(model.executable, &session, err);
-  if (!status) cml_session_observe(session, see_operation, w), cmlrun_stops(session, NULL);
+  if (!status) cml_session_observe(session, see_operation, w, true), cmlrun_stops(session, NULL);
   for (size_t i = 0; !status && i < (inputs->count ? inputs->count : 1); i++) {
     if (inputs->count) status = cmlrun_session_inputs(session, inputs->items[i], err);
     if (!status) status = cml_session_run(session, err);

@@ -282,12 +282,12 @@ static void stage_columns(const job *j, int64_t image, int64_t depth, int64_t ro
     return;
   }
   const size_t n = (size_t)(last - first), plane = (size_t)(v->in[0] * v->in[1] * v->in[2]), size = v->in_half ? 2 : 4, inside = to + (size_t)first * channels;
-  const size_t at = (size_t)((depth * v->in[1] + row) * v->in[2] + column + first), base = (size_t)image * plane * v->channels;
-  const char *x = (const char *)j->c->x + (base + (v->in_last ? at * v->channels + s->channel : at + s->channel * plane)) * size;
-  const size_t runs = channels < v->channels ? n : 1;
+  const size_t at = (size_t)((depth * v->in[1] + row) * v->in[2] + column + first), pixel = cml_conv_in_pixel(v), image_at = (size_t)image * plane;
+  const char *x = (const char *)j->c->x + (v->in_last ? (image_at + at) * pixel + s->channel : image_at * v->channels + at + s->channel * plane) * size;
+  const size_t runs = channels < pixel ? n : 1;
   stage_zeros(s, to, (size_t)first * channels);
   if (!v->in_last) stage_planes(j, s, x, plane, n, inside);
-  for (size_t i = 0; i < runs && v->in_last; i++) stage_run(j, s, x + i * v->channels * size, n / runs * channels, inside + i * channels);
+  for (size_t i = 0; i < runs && v->in_last; i++) stage_run(j, s, x + i * pixel * size, n / runs * channels, inside + i * channels);
   stage_zeros(s, to + (size_t)last * channels, (size_t)(width - last) * channels); /* after what part leaves behind */
 }
 
@@ -313,17 +313,17 @@ static region stage_region(const job *j, size_t group, int64_t image, int64_t d,
   int64_t in_rows = span(rows, v->stride[1], v->kernel[1], v->dilation[1]);
   const size_t channel = group * l->group_channels, channels = least(v->channels - channel, j->groups * l->group_channels);
   size_t row;
-  if (v->in_last && !v->in_half && !parts) {
+  if (v->in_last && !v->in_half && !parts && (!v->in_pixel || l->joined == 1)) {
     int64_t columns = span(l->columns < v->out[2] - (w - v->offset[2]) / v->stride[2] ? l->columns : v->out[2] - (w - v->offset[2]) / v->stride[2],
                            v->stride[2], v->kernel[2], v->dilation[2]);
     bool inside = d >= 0 && d + (v->kernel[0] - 1) * v->dilation[0] < v->in[0] && h >= 0 && h + in_rows <= v->in[1] && w >= 0 &&
                   w + columns <= v->in[2];
     if (inside) {
-      size_t at = ((((size_t)image * (size_t)v->in[0] + (size_t)d) * (size_t)v->in[1] + (size_t)h) * (size_t)v->in[2] + (size_t)w) * v->channels + channel;
-      row = (size_t)v->in[2] * v->channels;
-      return (region){.data = (const float *)j->c->x + at, .group = group, .pixel = v->channels, .row = row, .slice = (size_t)(v->dilation[0] * v->in[1]) * row,
-                      .next_row = (size_t)v->dilation[1] * row, .next_column = (size_t)v->dilation[2] * v->channels, .out_row = (size_t)v->stride[1] * row,
-                      .out_pixel = (size_t)v->stride[2] * v->channels};
+      const size_t pixel = cml_conv_in_pixel(v), at = ((((size_t)image * (size_t)v->in[0] + (size_t)d) * (size_t)v->in[1] + (size_t)h) * (size_t)v->in[2] + (size_t)w) * pixel + channel;
+      row = (size_t)v->in[2] * pixel;
+      return (region){.data = (const float *)j->c->x + at, .group = group, .pixel = pixel, .row = row, .slice = (size_t)(v->dilation[0] * v->in[1]) * row,
+                      .next_row = (size_t)v->dilation[1] * row, .next_column = (size_t)v->dilation[2] * pixel, .out_row = (size_t)v->stride[1] * row,
+                      .out_pixel = (size_t)v->stride[2] * pixel};
     }
   }
   row = (size_t)l->in_columns * channels;
@@ -689,7 +689,7 @@ static void share_out(layout *l, job *j, size_t threads) {
 static void run_product(const job *j) {
   const cml_conv_call *c = j->c;
   const cml_conv *v = &j->l->v;
-  const cml_gemm g = {.rows = v->batch * (size_t)v->out[2], .columns = v->outputs, .depth = v->channels, .a = c->x, .a_stride = v->channels, .a_depth_stride = 1, .a_half = v->in_half,
+  const cml_gemm g = {.rows = v->batch * (size_t)v->out[2], .columns = v->outputs, .depth = v->channels, .a = c->x, .a_stride = cml_conv_in_pixel(v), .a_depth_stride = 1, .a_half = v->in_half,
                       .b = c->weights.packed, .b_half = c->weights.half, .in_parts = true, .c = c->y, .c_stride = v->out_pixel, .c_half = v->out_half, .after = c->after};
   cml_gemm_run(c->k, &g, 1, c->pool, c->scratch, c->slots);
 }

@@ -20,6 +20,7 @@ typedef struct cml_conv {
   int64_t kernel[3], stride[3], dilation[3];
   int64_t offset[3];    /* input coordinate of output 0, tap 0: the negative padding */
   int64_t place[3], step[3], full[3]; /* pixel q goes to place + q * step of an output of size full */
+  size_t in_pixel;      /* elements from one pixel to the next with in_last, where they are parts of a larger image; 0: channels */
   size_t out_pixel;     /* elements from one pixel to the next with out_last: outputs, or more where they are parts of a larger image */
   bool in_last, out_last; /* channels last in memory; else right after the batch */
   bool in_half, out_half;
@@ -47,6 +48,7 @@ typedef struct cml_conv_source {
   int64_t joined_stride;
 } cml_conv_source;
 
+static inline size_t cml_conv_in_pixel(const cml_conv *v) { return v->in_pixel ? v->in_pixel : v->channels; }
 static inline size_t cml_conv_taps(const cml_conv *v) { return (size_t)(v->kernel[0] * v->kernel[1] * v->kernel[2]); }
 bool cml_conv_is_depthwise(const cml_conv *v);
 /* Channels of a group, up to 8, where groups are so narrow that the depthwise kernels work on one or more in a vector; 0: they are not. Decided

@@ -597,12 +597,16 @@ static void channel_moments(size_t pixels, size_t channels, const float *x, cons
   if (c < channels) vectors_moments(1, pixels, channels, x + c, shift + c, sum + c, squares + c, channels - c);
 }
 
-static void scale_channels(size_t pixels, size_t channels, const float *x, float *y, const float *scale, const float *bias) {
-  for (size_t c = 0; c < channels; c += W) {
+/* Many channels pixel by pixel, as they lie in memory; few with what they are scaled by in registers. */
+static void scale_channels(size_t pixels, size_t channels, const float *x, size_t x_pixel, float *y, size_t y_pixel, const float *scale, const float *bias) {
+  size_t c = 0, whole = channels > 4 * W ? channels / W * W : 0;
+  for (size_t p = 0; p < pixels && whole; p++)
+    for (c = 0; c < whole; c += W) vf_store(y + p * y_pixel + c, vf_fma(vf_load(x + p * x_pixel + c), vf_load(scale + c), vf_load(bias + c)));
+  for (; c < channels; c += W) {
     size_t n = channels - c < W ? channels - c : W;
     vf a = load_some(scale + c, n), b = load_some(bias + c, n);
-    for (size_t p = 0; p < pixels && n == W; p++) vf_store(y + p * channels + c, vf_fma(vf_load(x + p * channels + c), a, b));
-    for (size_t p = 0; p < pixels && n < W; p++) vf_store_n(y + p * channels + c, vf_fma(vf_load_n(x + p * channels + c, n), a, b), n);
+    for (size_t p = 0; p < pixels && n == W; p++) vf_store(y + p * y_pixel + c, vf_fma(vf_load(x + p * x_pixel + c), a, b));
+    for (size_t p = 0; p < pixels && n < W; p++) vf_store_n(y + p * y_pixel + c, vf_fma(vf_load_n(x + p * x_pixel + c, n), a, b), n);
   }
 }
 

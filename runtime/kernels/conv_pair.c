@@ -90,14 +90,14 @@ static void make_rows(const job *j, int64_t image, int64_t from, int64_t to, siz
   const cml_conv_pair *p = j->p;
   const cml_conv *v = p->second.v;
   const cml_kernels *k = p->second.k;
-  size_t width = (size_t)v->in[2], size = v->in_half ? 2 : 4;
+  const size_t width = (size_t)v->in[2], pixel = v->in_pixel ? v->in_pixel : p->depth, size = v->in_half ? 2 : 4;
   for (int64_t n; from < to; from += n) {
     int64_t at = from % j->l.ring;
     n = to - from < j->l.ring - at ? to - from : j->l.ring - at;
     cml_epilogue after = p->before;
     if (after.bias) after.bias += c;
-    cml_gemm g = {.rows = (size_t)n * width, .columns = channels, .depth = p->depth, .a_stride = p->depth, .a_depth_stride = 1, .a_half = v->in_half,
-                  .a = (const char *)p->second.x + (size_t)(image * v->in[1] + from) * width * p->depth * size,
+    cml_gemm g = {.rows = (size_t)n * width, .columns = channels, .depth = p->depth, .a_stride = pixel, .a_depth_stride = 1, .a_half = v->in_half,
+                  .a = (const char *)p->second.x + (size_t)(image * v->in[1] + from) * width * pixel * size,
                   .b = (const char *)p->packed + c / k->tile_columns * cml_panel_bytes(k, p->half, p->depth), .b_half = p->half, .in_parts = j->in_parts,
                   .c = ring + (size_t)at * width * channels, .c_stride = channels, .scratch = j->l.gemm_bytes, .after = after};
     cml_gemm_run(k, &g, 1, NULL, scratch, 1);

@@ -103,12 +103,12 @@ static void stage_row(const job *j, stage *s, int64_t image, int64_t h, size_t c
   before = least(before, s->columns);
   inside = least(inside, s->columns - before);
   float *to = s->rows + (size_t)(h % v->kernel[1]) * s->row_floats;
-  const char *from = (const char *)j->c->x + (((size_t)(image * v->in[1] + h) * (size_t)v->in[2] + skip) * v->channels + c) * size;
+  const char *from = (const char *)j->c->x + (((size_t)(image * v->in[1] + h) * (size_t)v->in[2] + skip) * cml_conv_in_pixel(v) + c) * size;
   memset(to, 0, before * channels * 4);
   to += before * channels;
-  const bool whole = channels == v->channels; /* pixels */
+  const bool whole = channels == cml_conv_in_pixel(v); /* pixels */
   size_t pieces = whole ? 1 : inside, n = whole ? inside * channels : channels;
-  for (size_t i = 0; i < pieces; i++, to += n, from += v->channels * size) {
+  for (size_t i = 0; i < pieces; i++, to += n, from += cml_conv_in_pixel(v) * size) {
     if (v->in_half) j->c->k->f16_to_f32((const cml_f16 *)(const void *)from, to, n);
     else if (n == 16) memcpy(to, from, 64); /* the most usual one, without a call */
     else memcpy(to, from, n * 4);
@@ -154,11 +154,11 @@ static void run_row(const job *j, int64_t image, int64_t row, size_t c, size_t c
       s->held[h % v->kernel[1]] = h;
     }
     rows[i] = outside ? NULL : s ? (const char *)(s->rows + (size_t)(h % v->kernel[1]) * s->row_floats)
-                                 : (const char *)j->c->x + (((size_t)image * plane + (size_t)h * line) * v->channels + c / each) * in;
+                                 : (const char *)j->c->x + (((size_t)image * plane + (size_t)h * line) * cml_conv_in_pixel(v) + c / each) * in;
   }
   cml_depthwise_row(j->c, image, row, c, channels,
                     &(cml_depthwise){.rows = rows, .x_half = v->in_half && !s, .first = s ? 0 : v->offset[2], .columns = s ? (int64_t)s->columns : v->in[2],
-                                     .pixel = s ? channels : (j->c->turned ? (size_t)v->in[1] : 1) * v->channels}, sums);
+                                     .pixel = s ? channels : (j->c->turned ? (size_t)v->in[1] : 1) * cml_conv_in_pixel(v)}, sums);
 }
 
 static void run_units(void *context, size_t thread, size_t begin, size_t end) {

@@ -35,7 +35,7 @@ size_t cml_im2col_shared(const cml_conv *v) { return images(v) * pixels(v) * (de
 /* Taps of a row of the kernel for one pixel: zeros where they are outside. */
 static float *gather_row(const job *j, size_t image, int64_t d, int64_t h, int64_t w, float *to) {
   const cml_conv *v = j->c->v;
-  const size_t n = v->channels, size = v->in_half ? 2 : 4;
+  const size_t n = v->channels, pixel = cml_conv_in_pixel(v), size = v->in_half ? 2 : 4;
   const bool outside = d < 0 || d >= v->in[0] || h < 0 || h >= v->in[1];
   const int64_t line = ((int64_t)image * v->in[0] + d) * v->in[1] + h;
   for (int64_t t = 0; t < v->kernel[2]; t++, to += n) {
@@ -44,7 +44,7 @@ static float *gather_row(const job *j, size_t image, int64_t d, int64_t h, int64
       memset(to, 0, n * sizeof(float));
       continue;
     }
-    const void *from = (const char *)j->c->x + (size_t)(line * v->in[2] + x) * n * size;
+    const void *from = (const char *)j->c->x + (size_t)(line * v->in[2] + x) * pixel * size;
     if (v->in_half) j->c->k->f16_to_f32(from, to, n);
     else memcpy(to, from, n * sizeof(float));
   }

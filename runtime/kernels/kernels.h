@@ -402,7 +402,7 @@ typedef struct cml_kernels {
   /* Over pixels of `channels` neighbouring floats: sum[c] += x - shift[c], squares[c] += (x - shift[c])^2. */
   void (*channel_moments)(size_t pixels, size_t channels, const float *x, const float *shift, float *sum, float *squares);
   /* y = x * scale[c] + bias[c] */
-  void (*scale_channels)(size_t pixels, size_t channels, const float *x, float *y, const float *scale, const float *bias);
+  void (*scale_channels)(size_t pixels, size_t channels, const float *x, size_t x_pixel, float *y, size_t y_pixel, const float *scale, const float *bias);
   /* y[c * y_stride + r] = x[r * x_stride + c] */
   void (*transpose)(size_t rows, size_t columns, const float *x, size_t x_stride, float *y, size_t y_stride);
   void (*transpose_16)(size_t rows, size_t columns, const uint16_t *x, size_t x_stride, uint16_t *y, size_t y_stride); /* any 16 bits */

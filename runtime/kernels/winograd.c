@@ -143,7 +143,7 @@ size_t cml_winograd_shared(const cml_kernels *k, const cml_conv *v, size_t slots
 /* The 6 x 6 pixels that a tile needs, zeros where they are padding. */
 static void patch_of(const job *j, int64_t row, int64_t column, float *to) {
   const cml_conv *v = j->c->v;
-  size_t n = v->channels;
+  const size_t n = v->channels, pixel = cml_conv_in_pixel(v);
   for (int64_t r = row; r < row + IN; r++, to += IN * n) {
     if (r < 0 || r >= v->in[1]) {
       memset(to, 0, IN * n * 4);
@@ -154,31 +154,35 @@ static void patch_of(const job *j, int64_t row, int64_t column, float *to) {
     if (last < first) last = first;
     memset(to, 0, (size_t)first * n * 4);
     memset(to + (size_t)last * n, 0, (size_t)(IN - last) * n * 4);
-    size_t at = ((j->image * (size_t)v->in[1] + (size_t)r) * (size_t)v->in[2] + (size_t)(column + first)) * n, count = (size_t)(last - first) * n;
-    if (!count) continue;
-    if (v->in_half) j->c->k->f16_to_f32((const cml_f16 *)j->c->x + at, to + (size_t)first * n, count);
-    else memcpy(to + (size_t)first * n, (const float *)j->c->x + at, count * 4);
+    size_t at = ((j->image * (size_t)v->in[1] + (size_t)r) * (size_t)v->in[2] + (size_t)(column + first)) * pixel, runs = pixel == n ? last > first : (size_t)(last - first);
+    size_t count = runs ? (size_t)(last - first) * n / runs : 0;
+    float *into = to + (size_t)first * n;
+    for (size_t i = 0; i < runs; i++, at += pixel, into += count) {
+      if (v->in_half) j->c->k->f16_to_f32((const cml_f16 *)j->c->x + at, into, count);
+      else memcpy(into, (const float *)j->c->x + at, count * 4);
+    }
   }
 }
 
 static void transform_tiles(void *context, size_t thread, size_t begin, size_t end) {
   const job *j = context;
   const cml_conv *v = j->c->v;
-  size_t n = v->channels, stride = n + PAD;
+  const size_t n = v->channels, pixel = cml_conv_in_pixel(v), stride = n + PAD;
   float *patch = (float *)(void *)((char *)j->c->scratch + thread * j->slot);
   for (size_t i = begin; i < end; i++) {
     size_t t = j->first + i;
     int64_t row = (int64_t)(t / j->across * OUT) + v->offset[1], column = (int64_t)(t % j->across * OUT) + v->offset[2];
     bool inside = !v->in_half && row >= 0 && column >= 0 && row + IN <= v->in[1] && column + IN <= v->in[2];
     const float *x = patch;
-    size_t line = IN * n;
+    size_t line = IN * n, each = n;
     if (inside) {
-      x = (const float *)j->c->x + ((j->image * (size_t)v->in[1] + (size_t)row) * (size_t)v->in[2] + (size_t)column) * n;
-      line = (size_t)v->in[2] * n;
+      each = pixel;
+      x = (const float *)j->c->x + ((j->image * (size_t)v->in[1] + (size_t)row) * (size_t)v->in[2] + (size_t)column) * pixel;
+      line = (size_t)v->in[2] * pixel;
     } else {
       patch_of(j, row, column, patch);
     }
-    j->c->k->winograd_input(n, x, n, line, j->tiles + i * stride, j->count * stride);
+    j->c->k->winograd_input(n, x, each, line, j->tiles + i * stride, j->count * stride);
   }
 }
 

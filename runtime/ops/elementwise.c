@@ -192,22 +192,32 @@ typedef struct operand {
   cml_dtype dtype;
   cml_lane lane;
   int32_t rank;
-  int64_t dims[CML_MAX_RANK], strides[CML_MAX_RANK];
+  int64_t dims[CML_MAX_RANK + 1], strides[CML_MAX_RANK + 1];
 } operand;
+
+/* The distance between elements of dim number i from the last. `stride`: of the dim behind it, then of it: what the dim before steps by. */
+static int64_t next_stride(const cml_tensor *t, int32_t i, int64_t *stride) {
+  const int64_t own = i < t->rank ? t->dims[t->rank - 1 - i] : 1, step = own == 1 ? 0 : *stride;
+  *stride *= i || !t->row ? own : t->row;
+  return step;
+}
 
 static void operand_init(operand *o, const cml_tensor *t, cml_lane lane, const cml_tensor *out) {
   *o = (operand){.data = t->data, .dtype = t->dtype, .lane = lane, .rank = 0};
-  int64_t dims[CML_MAX_RANK], strides[CML_MAX_RANK], stride = 1;
+  int64_t dims[CML_MAX_RANK + 1], strides[CML_MAX_RANK + 1], stride = 1;
   int32_t n = 0; /* from the last dim to the first */
   for (int32_t i = 0; i < out->rank; i++) {
-    int64_t dim = out->dims[out->rank - 1 - i], own = i < t->rank ? t->dims[t->rank - 1 - i] : 1;
+    const int64_t dim = out->dims[out->rank - 1 - i], step = next_stride(t, i, &stride);
     if (dim == 1) continue;
-    int64_t step = own == 1 ? 0 : stride;
-    stride *= own;
     if (n && (step ? strides[n - 1] && step == strides[n - 1] * dims[n - 1] : !strides[n - 1])) dims[n - 1] *= dim;
     else dims[n] = dim, strides[n++] = step;
   }
   if (!n) dims[0] = 1, strides[n++] = 0;
+  if (strides[0] > 1) { /* single columns of a wider tensor */
+    memmove(dims + 1, dims, (size_t)n * sizeof *dims);
+    memmove(strides + 1, strides, (size_t)n++ * sizeof *strides);
+    dims[0] = strides[0] = 1;
+  }
   for (int32_t i = 0; i < n; i++) o->dims[i] = dims[n - 1 - i], o->strides[i] = strides[n - 1 - i];
   o->rank = n;
 }
@@ -230,7 +240,7 @@ static void load_period(const operand *o, int64_t begin, size_t n, char *buffer)
 
 /* Row by row along the innermost dim, which is contiguous or repeats. held: of which element the buffer is all copies; -1: of none. */
 static void load_rows(const operand *o, int64_t begin, size_t n, char *buffer, int64_t *held) {
-  int64_t index[CML_MAX_RANK], at = 0, rest = begin;
+  int64_t index[CML_MAX_RANK + 1], at = 0, rest = begin;
   for (int32_t i = o->rank - 1; i >= 0; i--) {
     index[i] = rest % o->dims[i];
     rest /= o->dims[i];
@@ -256,6 +266,16 @@ static void load_rows(const operand *o, int64_t begin, size_t n, char *buffer, i
       at -= o->dims[i] * o->strides[i];
       index[i] = 0;
     }
+  }
+}
+
+/* Elements [at, at + n) of a tensor whose rows lie apart. */
+static void store_rows(const cml_tensor *t, cml_lane lane, int64_t at, size_t n, const char *from) {
+  const int64_t length = t->dims[t->rank - 1];
+  for (int64_t row = at / length, i = at % length; n; row++, i = 0) {
+    const size_t m = (uint64_t)(length - i) < n ? (size_t)(length - i) : n;
+    store_lane(lane, t->data, t->dtype, row * t->row + i, from, m);
+    from += m * lane_size(lane), n -= m;
   }
 }
 
@@ -321,7 +341,8 @@ static void run_wide(const job *j, size_t i, void *to, size_t at, size_t n, cons
   bool convert = !to || (e->out_lane == CML_LANE_F32 && e->out->dtype == CML_F16);
   const void *from = in[0];
   if (e->map) e->map(convert ? result : to, in, n, &e->scalars), from = result;
-  if (!to) store_lane(e->out_lane, e->out->data, e->out->dtype, (int64_t)at, from, n);
+  if (!to && e->out->row) store_rows(e->out, e->out_lane, (int64_t)at, n, from);
+  else if (!to) store_lane(e->out_lane, e->out->data, e->out->dtype, (int64_t)at, from, n);
   else if (convert) cml_store_f32(to, CML_F16, 0, from, n);
   else if (!e->map) memcpy(to, from, n * lane_size(e->out_lane));
 }
@@ -335,9 +356,11 @@ static void run_step(const job *j, size_t i, size_t at, size_t n, char *room, in
   }
   cml_lane lane = kept_lane(e->out_lane, e->out->dtype);
   void *to = room + j->results[i] * j->place_size;
-  if (i + 1 == j->count) to = lane_is_native(lane, e->out->dtype) ? (char *)e->out->data + at * lane_size(lane) : NULL;
+  const bool last = i + 1 == j->count, native = lane_is_native(lane, e->out->dtype), apart = last && native && e->out->row;
+  if (last && !apart) to = native ? (char *)e->out->data + at * lane_size(lane) : NULL;
   if (to && takes_half(e)) e->half(to, in, n, &e->scalars);
   else run_wide(j, i, to, at, n, in);
+  if (apart) store_rows(e->out, lane, (int64_t)at, n, to);
 }
 
 static void run_range(void *context, size_t begin, size_t end) {
@@ -370,35 +393,37 @@ static bool find_place(job *j, size_t i, size_t k) {
 
 /* ---- rows of two operands as they lie in memory ---- */
 
-/* Both operands over dims that both walk alike, which are more than one as a rule; strides in elements. */
+/* Both operands and the output over dims that all walk alike, which are more than one as a rule; strides in elements. */
+enum { ROWS_OUT = 2, ROWS_WALKED };
 typedef struct rows_job {
   const cml_elementwise *e;
   bool half;
   int32_t rank;
-  int64_t dims[CML_MAX_RANK], strides[2][CML_MAX_RANK];
+  int64_t dims[CML_MAX_RANK], strides[ROWS_WALKED][CML_MAX_RANK];
 } rows_job;
 
 /* False where rows are short, or what the kernels take is not what is in memory. */
 static bool rows_init(rows_job *j, const cml_elementwise *e) {
   enum { SHORT = 48 };
-  const cml_tensor *out = e->out;
+  const cml_tensor *out = e->out, *walked[ROWS_WALKED] = {e->in[0], e->in[1], out};
   if (!e->kernel || e->in[0]->dtype != out->dtype || e->in[1]->dtype != out->dtype || (out->dtype != CML_F32 && out->dtype != CML_F16)) return false;
   *j = (rows_job){.e = e, .half = out->dtype == CML_F16};
-  int64_t stride[2] = {1, 1};
+  int64_t stride[ROWS_WALKED] = {1, 1, 1};
   int32_t n = 0; /* from the last dim to the first */
   for (int32_t i = 0; i < out->rank; i++) {
     const int64_t dim = out->dims[out->rank - 1 - i];
-    int64_t step[2];
-    if (dim == 1) continue;
+    int64_t step[ROWS_WALKED];
     bool joined = n > 0;
-    for (int k = 0; k < 2; k++) {
-      const int64_t own = i < e->in[k]->rank ? e->in[k]->dims[e->in[k]->rank - 1 - i] : 1;
-      step[k] = own == 1 ? 0 : stride[k];
-      stride[k] *= own;
+    for (int k = 0; k < ROWS_WALKED; k++) {
+      step[k] = next_stride(walked[k], i, &stride[k]);
       joined = joined && step[k] == j->strides[k][n - 1] * j->dims[n - 1];
     }
+    if (dim == 1) continue;
     if (joined) j->dims[n - 1] *= dim;
-    else j->dims[n] = dim, j->strides[0][n] = step[0], j->strides[1][n++] = step[1];
+    else {
+      for (int k = 0; k < ROWS_WALKED; k++) j->strides[k][n] = step[k];
+      j->dims[n++] = dim;
+    }
   }
   j->rank = n;
   return n > 1 && j->dims[0] >= SHORT && j->strides[0][0] + j->strides[1][0] > 0; /* one row is a chunk of any length */
@@ -407,10 +432,10 @@ static bool rows_init(rows_job *j, const cml_elementwise *e) {
 static float scalar_at(const void *data, bool half, int64_t i) { return half ? cml_f16_to_f32(((const cml_f16 *)data)[i]) : ((const float *)data)[i]; }
 
 /* Part of a row: one operand may be the same all along. */
-static void run_row(const rows_job *j, const cml_kernels *k, const int64_t *from, int64_t at, size_t n) {
+static void run_row(const rows_job *j, const cml_kernels *k, const int64_t *from, size_t n) {
   const size_t size = j->half ? 2 : 4;
   const char *x = (const char *)j->e->in[0]->data + (size_t)from[0] * size, *y = (const char *)j->e->in[1]->data + (size_t)from[1] * size;
-  void *to = (char *)j->e->out->data + (size_t)at * size;
+  void *to = (char *)j->e->out->data + (size_t)from[ROWS_OUT] * size;
   const cml_binary f = j->e->function;
   const bool first = !j->strides[0][0], second = !j->strides[1][0];
   if (first || second) {
@@ -421,23 +446,25 @@ static void run_row(const rows_job *j, const cml_kernels *k, const int64_t *from
   else k->binary(f, (const void *)x, (const void *)y, to, n);
 }
 
+/* Moves all that is walked by `steps` of dim i. */
+static void walk(const rows_job *j, int64_t *from, int32_t i, int64_t steps) {
+  for (int k = 0; k < ROWS_WALKED; k++) from[k] += steps * j->strides[k][i];
+}
+
 static void run_rows(void *context, size_t begin, size_t end) {
   const rows_job *j = context;
   const cml_kernels *k = cml_kernels_get();
-  int64_t index[CML_MAX_RANK], from[2] = {0, 0}, rest = (int64_t)begin;
-  for (int32_t i = 0; i < j->rank; rest /= j->dims[i++]) {
-    index[i] = rest % j->dims[i];
-    from[0] += index[i] * j->strides[0][i], from[1] += index[i] * j->strides[1][i];
-  }
-  for (int64_t at = (int64_t)begin; at < (int64_t)end;) {
-    const int64_t left = j->dims[0] - index[0], n = left < (int64_t)end - at ? left : (int64_t)end - at;
-    run_row(j, k, from, at, (size_t)n);
+  int64_t index[CML_MAX_RANK], from[ROWS_WALKED] = {0}, rest = (int64_t)begin;
+  for (int32_t i = 0; i < j->rank; rest /= j->dims[i++]) walk(j, from, i, index[i] = rest % j->dims[i]);
+  for (size_t at = begin; at < end;) {
+    const size_t left = (size_t)(j->dims[0] - index[0]), n = left < end - at ? left : end - at;
+    run_row(j, k, from, n);
     at += n;
-    from[0] -= index[0] * j->strides[0][0], from[1] -= index[0] * j->strides[1][0], index[0] = 0;
+    walk(j, from, 0, -index[0]), index[0] = 0;
     for (int32_t i = 1; i < j->rank; i++) {
-      from[0] += j->strides[0][i], from[1] += j->strides[1][i];
+      walk(j, from, i, 1);
       if (++index[i] < j->dims[i]) break;
-      from[0] -= index[i] * j->strides[0][i], from[1] -= index[i] * j->strides[1][i], index[i] = 0;
+      walk(j, from, i, -index[i]), index[i] = 0;
     }
   }
 }

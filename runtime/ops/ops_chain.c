@@ -100,6 +100,8 @@ static cml_status infer_chain(cml_call *c, cml_error *err) {
       return cml_call_fail(c, err, "operation %zu gives another type or shape", i);
   }
   if (loads_of(&b, h.count) > CML_MAX_CHAIN_OPERANDS) return cml_call_fail(c, err, "it has too many operands, or integers");
+  c->spaces_rows = true;
+  c->spaced_args = UINT64_MAX;
   return CML_OK;
 }
 

@@ -421,6 +421,7 @@ static cml_status infer(cml_call *c, cml_error *err) {
   const cml_kernels *k = cml_kernels_get();
   do_as_prepared(&v, c->prepared);
   c->spaces_rows = last && !residual && v.joined == 1;
+  c->spaced_args = v.last && v.conv.channels > 1 ? 1 << X : 0; /* fold_columns takes single channels together */
   if (!v.known) return CML_OK;
   uint64_t packed;
   c->scratch_size = working_bytes(c, k, &v, w, &packed);
@@ -452,7 +453,8 @@ static cml_status run(cml_call *c, cml_error *err) {
   const conv_prepared *p = c->prepared;
   const cml_kernels *k = p ? p->kernels : cml_kernels_get();
   do_as_prepared(&v, p);
-  if (c->out_row) v.conv.out_pixel = (size_t)c->out_row;
+  v.conv.in_pixel = (size_t)x->row;
+  if (y->row) v.conv.out_pixel = (size_t)y->row;
   uint64_t bytes;
   char *packed = (char *)c->scratch + (p ? 0 : working_bytes(c, k, &v, w, &bytes)); /* of weights that are not packed yet */
   cml_epilogue after = {.bias = p ? p->bias : NULL, .activation = CML_UNARY_COPY};

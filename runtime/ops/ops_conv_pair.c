@@ -80,6 +80,7 @@ static cml_status infer(cml_call *c, cml_error *err) {
   if (residual && (!cml_tensor_same_shape(residual, c->outs[0]) || residual->dtype != x->dtype))
     return cml_call_fail(c, err, "the residual does not have the output's shape and type");
   c->spaces_rows = !residual;
+  c->spaced_args = 1 << X;
   c->scratch_size = slots(c) * cml_conv_pair_scratch(cml_kernels_get(), &v, slots(c));
   return CML_OK;
 }
@@ -94,7 +95,8 @@ static cml_status run(cml_call *c, cml_error *err) {
   const cml_tensor *x = cml_arg(c, X), *residual = cml_arg(c, RESIDUAL);
   const prepared *p = c->prepared;
   CML_TRY(read(c, &v, err));
-  if (c->out_row) v.out_pixel = (size_t)c->out_row;
+  v.in_pixel = (size_t)x->row;
+  if (c->outs[0]->row) v.out_pixel = (size_t)c->outs[0]->row;
   cml_epilogue after = epilogue(c, ACTIVATION, p->bias);
   if (residual) after.residual = residual->data, after.residual_stride = v.outputs;
   cml_conv_pair_run(&(cml_conv_pair){.second = {.k = p->k, .v = &v, .weights = {p->second, false}, .after = after, .x = x->data, .y = c->outs[0]->data,

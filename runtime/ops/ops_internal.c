@@ -206,7 +206,7 @@ static void apply_parts(void *context, size_t thread, size_t begin, size_t end) 
       size_t m = j->last ? (p1 - p < PIXELS ? p1 - p : PIXELS) * n : j->plane, at = j->last ? (image * j->plane + p) * n : (image * n + p) * j->plane;
       const float *x = norm_floats(j, at, m, wide);
       float *y = j->half ? wide : (float *)(void *)j->y + at;
-      if (j->last) j->k->scale_channels(m / n, n, x, y, scale, bias);
+      if (j->last) j->k->scale_channels(m / n, n, x, n, y, n, scale, bias);
       else j->k->unary(CML_UNARY_SCALE, x, y, m, scale[p], bias[p]);
       if (j->f != CML_UNARY_COPY) j->k->unary(j->f, y, y, m, 0, 0);
       if (j->half) j->k->f32_to_f16(y, (cml_f16 *)(void *)j->y + at, m);
@@ -252,6 +252,7 @@ typedef struct affine_job {
   char *y;
   size_t runs, run, block; /* runs of neighbouring elements: pixels of all channels, or planes of one; so many are a unit of work */
   size_t channels;
+  size_t x_row, y_row; /* elements from one pixel to the next */
   bool last, half;
   const float *scale, *bias;
   cml_unary f;
@@ -272,27 +273,52 @@ static cml_status infer_affine(cml_call *c, cml_error *err) {
     if (cml_tensor_count(cml_arg(c, i)) != channels) return cml_call_fail(c, err, "scale and bias must have %lld elements", (long long)channels);
   if (activation < 0 || activation >= CML_UNARY_COUNT) return cml_call_fail(c, err, "there is no activation %lld", (long long)activation);
   if (channels >= 0) c->scratch_size = 4 * cml_pool_threads(c->pool) * ((uint64_t)channels + AFFINE_FLOATS);
+  c->spaces_rows = affine_last(c);
+  c->spaced_args = affine_last(c) ? 1 : 0;
   return CML_OK;
 }
 
-/* Short runs are converted many at a time. */
-static void affine_blocks(void *context, size_t thread, size_t begin, size_t end) {
-  const affine_job *j = context;
-  float *wide = j->wide + thread * j->wide_floats;
+/* `n` pixels by way of `wide`, where they are not floats side by side. */
+static void affine_pixels(const affine_job *j, size_t first, size_t n, float *wide) {
+  const size_t channels = j->channels;
+  const cml_f16 *halves = (const cml_f16 *)(const void *)j->x + first * j->x_row;
+  cml_f16 *to_halves = (cml_f16 *)(void *)j->y + first * j->y_row;
+  const float *x = j->half ? wide : (const float *)(const void *)j->x + first * j->x_row;
+  float *to = (float *)(void *)j->y + first * j->y_row, *y = j->half || j->y_row != channels ? wide : to;
+  const size_t in = j->x_row == channels ? 1 : n, out = j->y_row == channels ? 1 : n; /* pieces */
+  for (size_t i = 0; i < in && j->half; i++) j->k->f16_to_f32(halves + i * j->x_row, wide + i * channels, n / in * channels);
+  j->k->scale_channels(n, channels, x, j->half ? channels : j->x_row, y, channels, j->scale, j->bias);
+  if (j->f != CML_UNARY_COPY) j->k->unary(j->f, y, y, n * channels, j->a, j->b);
+  for (size_t i = 0; i < out && y == wide; i++) {
+    if (j->half) j->k->f32_to_f16(wide + i * channels, to_halves + i * j->y_row, n / out * channels);
+    else memcpy(to + i * j->y_row, wide + i * channels, n / out * channels * sizeof(float));
+  }
+}
+
+/* Elements [from, last) of planes; short ones are converted many at a time. */
+static void affine_planes(const affine_job *j, size_t from, size_t last, float *wide) {
   const size_t most = j->run <= j->wide_floats ? j->wide_floats / j->run * j->run : AFFINE_FLOATS;
-  const size_t last = (end * j->block < j->runs ? end * j->block : j->runs) * j->run;
-  for (size_t from = begin * j->block * j->run, n; from < last; from += n) {
+  for (size_t n; from < last; from += n) {
     const size_t left = j->run <= j->wide_floats ? last - from : j->run - from % j->run;
     n = left < most ? left : most;
-    const float *x = wide;
+    const float *x = j->half ? wide : (const float *)(const void *)j->x + from;
     float *y = j->half ? wide : (float *)(void *)j->y + from;
     if (j->half) j->k->f16_to_f32((const cml_f16 *)(const void *)j->x + from, wide, n);
-    else x = (const float *)(const void *)j->x + from;
-    if (j->last) j->k->scale_channels(n / j->run, j->run, x, y, j->scale, j->bias);
-    for (size_t i = 0, c = j->last ? 0 : from / j->run % j->channels; i < n && !j->last; i += j->run, c = c + 1 < j->channels ? c + 1 : 0)
+    for (size_t i = 0, c = from / j->run % j->channels; i < n; i += j->run, c = c + 1 < j->channels ? c + 1 : 0)
       j->k->unary(CML_UNARY_SCALE, x + i, y + i, n - i < j->run ? n - i : j->run, j->scale[c], j->bias[c]);
     if (j->f != CML_UNARY_COPY) j->k->unary(j->f, y, y, n, j->a, j->b);
     if (j->half) j->k->f32_to_f16(y, (cml_f16 *)(void *)j->y + from, n);
+  }
+}
+
+static void affine_blocks(void *context, size_t thread, size_t begin, size_t end) {
+  const affine_job *j = context;
+  float *wide = j->wide + thread * j->wide_floats;
+  const size_t first = begin * j->block, last = end * j->block < j->runs ? end * j->block : j->runs, most = j->wide_floats / j->channels;
+  if (!j->last) affine_planes(j, first * j->run, last * j->run, wide);
+  for (size_t pixel = first, n; pixel < last && j->last; pixel += n) {
+    n = last - pixel < most ? last - pixel : most;
+    affine_pixels(j, pixel, n, wide);
   }
 }
 
@@ -306,6 +332,7 @@ static cml_status run_affine(cml_call *c, cml_error *err) {
                   .a = (float)cml_arg_float(c, A_ALPHA, 0), .b = (float)cml_arg_float(c, A_BETA, 0), .wide = c->scratch};
   j.channels = (size_t)x->dims[j.last ? x->rank - 1 : 1];
   j.last = j.last || count == j.channels * (size_t)x->dims[0]; /* vectors: their channels are neighbours either way */
+  j.x_row = x->row ? (size_t)x->row : j.channels, j.y_row = c->outs[0]->row ? (size_t)c->outs[0]->row : j.channels;
   j.run = j.last ? j.channels : count / j.channels / (size_t)x->dims[0];
   j.runs = count / j.run;
   j.wide_floats = j.channels + AFFINE_FLOATS;

@@ -60,6 +60,8 @@ static cml_status infer_concat(cml_call *c, cml_error *err) {
   for (size_t i = 1; i < n; i++) CML_TRY(add_value(c, cml_arg_at(c, 0, i), rank, axis, dims, interleave, err));
   if (interleave && !cml_dim_affine(dims[axis], (int64_t)n, 0, &dims[axis])) return cml_call_fail(c, err, "the result is too large");
   cml_out_set(c, 0, v->dtype, rank, dims);
+  c->spaces_rows = axis == rank - 1 && !interleave;
+  c->spaced_args = c->spaces_rows ? UINT64_MAX : 0;
   return cml_check_output(c, 0, err);
 }
 
@@ -70,20 +72,21 @@ static cml_status run_concat(cml_call *c, cml_error *err) {
   int32_t axis = 0;
   if (cml_arg(c, 0)->rank) CML_TRY(cml_check_axis(c, 1, 0, out->rank, &axis, err));
   int64_t outer = cml_dims_product(out->dims, 0, axis), inner = cml_dims_product(out->dims, axis + 1, out->rank);
-  int64_t row = out->dims[axis] * inner, at = 0;
+  const bool last = out->rank && axis == out->rank - 1; /* the tensors' rows may lie apart */
+  int64_t row = last ? cml_row_step(out) : out->dims[axis] * inner, at = 0;
   for (size_t i = 0; i < n; i++) {
     const cml_tensor *v = cml_arg_at(c, 0, i);
     int64_t length = v->rank ? v->dims[axis] : 1;
     if (interleave)
       copy_part((char *)out->data + i * (size_t)inner * size, v->data, size, outer * length, inner, (int64_t)n * inner, inner, c->pool);
     else
-      copy_part((char *)out->data + (size_t)at * size, v->data, size, outer, length * inner, row, length * inner, c->pool);
+      copy_part((char *)out->data + (size_t)at * size, v->data, size, outer, length * inner, row, v->row ? v->row : length * inner, c->pool);
     at += length * inner;
   }
   return CML_OK;
 }
 
-/* The parts follow one another where nothing lies before the axis; along the last one they share the rows. */
+/* The parts follow one another where nothing lies before the axis; along the last one they share the rows. The same for what is split. */
 static cml_parts parts_concat(const cml_call *c, uint64_t *offsets, int64_t *row) {
   const cml_tensor *out = c->outs[0];
   int32_t axis = 0;
@@ -194,6 +197,7 @@ static cml_status infer_split(cml_call *c, cml_error *err) {
   }
   if (sizes && sizes->data && length >= 0 && total != length)
     return cml_call_fail(c, err, "split_sizes add up to %lld and dimension %d is %lld", (long long)total, axis, (long long)length);
+  c->spaced_args = axis == x->rank - 1;
   return CML_OK;
 }
 
@@ -203,10 +207,11 @@ static cml_status run_split(cml_call *c, cml_error *err) {
   int32_t axis;
   CML_TRY(cml_check_axis(c, 3, 0, x->rank, &axis, err));
   int64_t outer = cml_dims_product(x->dims, 0, axis), inner = cml_dims_product(x->dims, axis + 1, x->rank), at = 0;
+  const int64_t row = axis == x->rank - 1 ? cml_row_step(x) : x->dims[axis] * inner;
   for (size_t i = 0; i < c->out_count; i++) {
     int64_t length = c->outs[i]->dims[axis] * inner;
     if (at + length > x->dims[axis] * inner) return cml_call_fail(c, err, "the parts are longer than x");
-    copy_part(c->outs[i]->data, (const char *)x->data + (size_t)at * size, size, outer, length, length, x->dims[axis] * inner, c->pool);
+    if (!c->outs[i]->row) copy_part(c->outs[i]->data, (const char *)x->data + (size_t)at * size, size, outer, length, length, row, c->pool); /* else it lies in x */
     at += length;
   }
   return CML_OK;
@@ -215,12 +220,14 @@ static cml_status run_split(cml_call *c, cml_error *err) {
 static cml_parts parts_split(const cml_call *c, uint64_t *offsets, int64_t *row) {
   const cml_tensor *x = cml_arg(c, 0);
   int32_t axis;
-  *row = 0;
-  if (!cml_axis(cml_arg_int(c, 3, 0), x->rank, &axis) || cml_dims_product(x->dims, 0, axis) != 1) return CML_PARTS_NONE;
+  if (!cml_axis(cml_arg_int(c, 3, 0), x->rank, &axis)) return CML_PARTS_NONE;
+  const bool one_run = cml_dims_product(x->dims, 0, axis) == 1;
+  if (!one_run && axis != x->rank - 1) return CML_PARTS_NONE;
+  *row = one_run ? 0 : x->dims[axis];
   uint64_t at = 0;
   for (size_t i = 0; i < c->out_count; i++) {
     offsets[i] = at;
-    at += (uint64_t)cml_tensor_count(c->outs[i]) * cml_element_size(x);
+    at += (uint64_t)(one_run ? cml_tensor_count(c->outs[i]) : c->outs[i]->dims[axis]) * cml_element_size(x);
   }
   return CML_PARTS_OF_ARGUMENT;
 }

@@ -91,6 +91,9 @@ static cml_status infer_linear(cml_call *c, cml_error *err) {
   if (w->dims[0] >= 0 && w->dims[1] >= 0 && is_float_product(x, w)) {
     c->scratch_size = slots(c) * cml_scratch_part(cml_gemm_scratch(k)) + cml_scratch_part((uint64_t)w->dims[0] * 4) + cml_scratch_part((uint64_t)w->dims[1] * 4);
     const packed_b *p = c->prepared;
+    const bool packed = !p || !p->compressed;
+    c->spaced_args = packed ? 1 << X : 0;
+    c->spaces_rows = packed && (c->op->param_count <= L_RESIDUAL || !cml_arg(c, L_RESIDUAL));
     if (p && p->compressed && cml_tensor_known_shape(c->outs[0]))
       c->scratch_size = compressed_rows(c->outs[0]) * (cml_scratch_part(p->kernels->compressed_room(p->compressed) * 4) + cml_scratch_part((uint64_t)w->dims[0] * 4)) + cml_scratch_part((uint64_t)w->dims[1] * 4);
     if (!c->prepared) c->scratch_size += cml_scratch_part(cml_pack_bytes(k, (size_t)w->dims[1], (size_t)w->dims[0], w->dtype == CML_F16));
@@ -259,8 +262,8 @@ static cml_status run_linear(cml_call *c, cml_error *err) {
       cml_epilogue_store(k, &after, v.y, columns, 1, columns, y->data, columns, y->dtype == CML_F16, 0, 0);
     return CML_OK;
   }
-  cml_gemm g = {.rows = rows, .columns = columns, .depth = depth, .a = x->data, .a_stride = depth, .a_depth_stride = 1,
-                .a_half = x->dtype == CML_F16, .b = p->b, .b_half = p->half, .c = y->data, .c_stride = columns,
+  cml_gemm g = {.rows = rows, .columns = columns, .depth = depth, .a = x->data, .a_stride = x->row ? (size_t)x->row : depth, .a_depth_stride = 1,
+                .a_half = x->dtype == CML_F16, .b = p->b, .b_half = p->half, .c = y->data, .c_stride = y->row ? (size_t)y->row : columns,
                 .in_parts = p->half == (x->dtype == CML_F16) && cml_parts_pay(k, p->half, (int64_t)rows, depth, columns),
                 .c_half = y->dtype == CML_F16, .after = read_epilogue(c, p->bias, columns)};
   cml_gemm_run(k, &g, 1, c->pool, scratch, slots(c));

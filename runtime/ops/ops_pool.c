@@ -478,7 +478,7 @@ static cml_status run(cml_call *c, cml_error *err) {
   to_three(&p);
   join_untouched(&p);
   pool_job j = {cml_kernels_get(), &p, cml_arg(c, X)->data, c->outs[0]->data, c->scratch, (2 * one * 4 + 127) & ~(size_t)63,
-                c->out_row ? (size_t)c->out_row : p.channels};
+                c->outs[0]->row ? (size_t)c->outs[0]->row : p.channels};
   size_t pixels = (size_t)(p.w.out[0] * p.w.out[1] * p.w.out[2]);
   if (slides(&p)) cml_parallel_with_thread(c->pool, p.batch * (size_t)(p.w.out[0] * p.w.out[1] * slide_parts(&p)), 1 + 2048 / ((size_t)slide_outputs(&p) * p.channels + 1), rows_last, &j);
   else if (p.last) cml_parallel_with_thread(c->pool, p.batch * pixels, 16, pixels_last, &j);

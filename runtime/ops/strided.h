@@ -42,6 +42,8 @@ void cml_copy_bytes(void *to, const void *from, size_t bytes, cml_pool *pool);
 
 /* ---- shapes ---- */
 
+/* Elements from one row of the last dimension to the next. */
+static inline int64_t cml_row_step(const cml_tensor *t) { return t->row ? t->row : t->dims[t->rank - 1]; }
 /* Row-major strides in elements. */
 void cml_row_strides(const cml_tensor *t, int64_t *strides);
 /* Offset of the i-th step, row by row, of a walk over n dims. */

@@ -25,6 +25,7 @@ static const cml_pass passes[] = {
     {"layout", "convolutions and their neighbours with the channels last, converted at the borders only", cml_pass_layout},
     {"integers", "what stands between dequantize and quantize, with weights of 8 bits: exact sums of bytes", cml_pass_integers},
     {"pairs", "convolutions of single pixels into the depthwise ones that alone read them", cml_pass_pairs},
+    {"joins", "what begins with all that an earlier concat joined takes its result", cml_pass_joins},
     {"chains", "elementwise operations that feed one another in one pass over memory", cml_pass_chains},
     {"parts", "in the plan: what is joined is made where it will lie, what is cut is read where it is", allow_parts},
     {"states", "in the plan: states are read and updated in their own memory", allow_states},

@@ -97,6 +97,7 @@ cml_status cml_pass_pairs(cml_graph *g, cml_error *err);
 cml_status cml_pass_pads(cml_graph *g, cml_error *err);
 cml_status cml_pass_recurrent(cml_graph *g, cml_error *err);
 cml_status cml_pass_integers(cml_graph *g, cml_error *err);
+cml_status cml_pass_joins(cml_graph *g, cml_error *err);
 cml_status cml_pass_layout(cml_graph *g, cml_error *err);
 cml_status cml_pass_scales(cml_graph *g, cml_error *err);
 cml_status cml_pass_sums(cml_graph *g, cml_error *err);
