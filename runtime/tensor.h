@@ -32,6 +32,9 @@ struct cml_list {
   int64_t element_dims[CML_MAX_RANK];
 };
 
+/* Elements from one row of the last dimension to the next. */
+static inline int64_t cml_row_step(const cml_tensor *t) { return t->row ? t->row : t->dims[t->rank - 1]; }
+
 /* Product of dims; 1 for rank 0. Only for tensors whose dims are known and were checked (their product fits). */
 static inline int64_t cml_tensor_count(const cml_tensor *t) {
   int64_t n = 1;

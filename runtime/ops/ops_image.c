@@ -10,6 +10,7 @@
 
 #include "elementwise.h"
 #include "families.h"
+#include "strided.h"
 
 /* ---- grids ---- */
 
@@ -192,6 +193,7 @@ typedef struct last_job {
   const cml_tensor *x;
   cml_tensor *out;
   int64_t from[2], to[2], channels, bands;
+  int64_t x_pixel, pixel; /* elements from one pixel of x, and of out, to the next */
   const tap *taps[2];
   float *scratch;  /* for each thread four pieces: input, two rows between which is blended, the result */
   size_t piece;    /* floats of one */
@@ -203,12 +205,13 @@ static size_t piece_floats(int64_t channels) { return PIECE + 2 * (size_t)channe
 static void widen_pixels(const last_job *j, int64_t row, int64_t begin, int64_t end, float *columns, float *to) {
   const cml_kernels *k = cml_kernels_get();
   const tap *taps = j->taps[1];
-  int64_t first = taps[begin].low, n = j->channels, at = (row * j->from[1] + first) * n;
-  const float *from = columns;
-  if (j->x->dtype == CML_F32) from = (const float *)j->x->data + at;
-  else cml_load_f32(columns, j->x->data, j->x->dtype, at, (size_t)((taps[end - 1].high - first + 1) * n));
+  const int64_t first = taps[begin].low, n = j->channels, at = (row * j->from[1] + first) * j->x_pixel, pixels = taps[end - 1].high - first + 1;
+  const bool in_place = j->x->dtype == CML_F32;
+  const float *from = in_place ? (const float *)j->x->data + at : columns;
+  const int64_t step = in_place ? j->x_pixel : n, pieces = j->x_pixel == n ? 1 : pixels;
+  for (int64_t i = 0; i < pieces && !in_place; i++) cml_load_f32(columns + i * n, j->x->data, j->x->dtype, at + i * j->x_pixel, (size_t)(pixels / pieces * n));
   for (int64_t i = begin; i < end; i++, to += n) {
-    const float *a = from + (taps[i].low - first) * n, *b = from + (taps[i].high - first) * n;
+    const float *a = from + (taps[i].low - first) * step, *b = from + (taps[i].high - first) * step;
     if (taps[i].weight == 0) memcpy(to, a, (size_t)n * sizeof *to);
     else k->blend(taps[i].weight, a, b, to, (size_t)n);
   }
@@ -229,7 +232,15 @@ static void band_pixels(const last_job *j, int64_t image, int64_t top, int64_t b
       cml_kernels_get()->blend(t->weight, from, rows[t->high & 1], result, (size_t)n);
       from = result;
     }
-    cml_store_f32(j->out->data, j->out->dtype, ((image * j->to[0] + r) * j->to[1] + begin) * j->channels, from, (size_t)n);
+    const int64_t at = ((image * j->to[0] + r) * j->to[1] + begin) * j->pixel;
+    if (j->pixel == j->channels) {
+      cml_store_f32(j->out->data, j->out->dtype, at, from, (size_t)n);
+      continue;
+    }
+    const size_t size = cml_dtype_bits(j->out->dtype) / 8, pixel = (size_t)j->channels * size;
+    const bool as_it_is = j->out->dtype == CML_F32;
+    if (!as_it_is) cml_store_f32(scratch, j->out->dtype, 0, from, (size_t)n);
+    cml_copy_runs((char *)j->out->data + (size_t)at * size, (size_t)j->pixel * size, as_it_is ? from : scratch, pixel, pixel, (size_t)(end - begin));
   }
 }
 
@@ -248,15 +259,15 @@ static void resize_pixels(void *context, size_t thread, size_t begin, size_t end
 static void nearest_pixels(void *context, size_t thread, size_t begin, size_t end) {
   (void)thread;
   const last_job *j = context;
-  size_t size = cml_dtype_bits(j->x->dtype) / 8, pixel = (size_t)j->channels * size, row = (size_t)j->to[1] * pixel;
+  const size_t size = cml_dtype_bits(j->x->dtype) / 8, bytes = (size_t)j->channels * size, in = (size_t)j->x_pixel * size, pixel = (size_t)j->pixel * size, row = (size_t)j->to[1] * pixel;
   for (size_t t = begin; t < end; t++) {
     int64_t image = (int64_t)t / j->bands, top = (int64_t)t % j->bands * BAND, bottom = top + BAND < j->to[0] ? top + BAND : j->to[0];
     for (int64_t r = top; r < bottom; r++) {
       char *to = (char *)j->out->data + (size_t)(image * j->to[0] + r) * row;
-      const char *from = (const char *)j->x->data + (size_t)((image * j->from[0] + j->taps[0][r].low) * j->from[1]) * pixel;
-      if (r > top && j->taps[0][r].low == j->taps[0][r - 1].low) memcpy(to, to - row, row);
+      const char *from = (const char *)j->x->data + (size_t)((image * j->from[0] + j->taps[0][r].low) * j->from[1]) * in;
+      if (r > top && j->taps[0][r].low == j->taps[0][r - 1].low && pixel == bytes) memcpy(to, to - row, row);
       else
-        for (int64_t i = 0; i < j->to[1]; i++) memcpy(to + (size_t)i * pixel, from + (size_t)j->taps[1][i].low * pixel, pixel);
+        for (int64_t i = 0; i < j->to[1]; i++) memcpy(to + (size_t)i * pixel, from + (size_t)j->taps[1][i].low * in, bytes);
     }
   }
 }
@@ -276,6 +287,7 @@ static cml_status run_resize_last(cml_call *c, cml_grid grid, enum rule rule, co
   }
   j.scratch = (float *)(void *)taps;
   j.piece = piece_floats(j.channels);
+  j.x_pixel = cml_row_step(j.x), j.pixel = cml_row_step(j.out);
   j.bands = (j.to[0] + BAND - 1) / BAND;
   cml_parallel_with_thread(c->pool, (size_t)(j.out->dims[0] * j.bands), (size_t)(16384 / (BAND * j.to[1] * j.channels) + 1),
                            rule == LINEAR ? resize_pixels : nearest_pixels, &j);
@@ -395,6 +407,8 @@ static cml_status finish_infer(cml_call *c, int32_t axes, cml_error *err) {
     if (out->dims[i] > INT32_MAX || x->dims[i] > INT32_MAX) return cml_call_fail(c, err, "dim %d is too large", (int)i);
     c->scratch_size += (uint64_t)out->dims[i] * sizeof(tap);
   }
+  c->spaces_rows = after;
+  c->spaced_args = after ? 1 : 0;
   if (after && out->rank == 4 && out->dims[3] >= 0) c->scratch_size += cml_pool_threads(c->pool) * 4 * piece_floats(out->dims[3]) * sizeof(float);
   return CML_OK;
 }

@@ -4,6 +4,7 @@
 
 #include "families.h"
 #include "kernels.h"
+#include "strided.h"
 
 /* ---- cml_to_last, cml_to_first ---- */
 
@@ -24,6 +25,8 @@ static cml_status infer_layout(cml_call *c, cml_error *err) {
     else dims[i] = x->dims[i - 1];
   }
   cml_out_set(c, 0, x->dtype, r, dims);
+  c->spaces_rows = to_last; /* the pixels */
+  c->spaced_args = !to_last;
   return CML_OK;
 }
 
@@ -31,24 +34,25 @@ typedef struct transpose_job {
   const cml_kernels *k;
   const char *x;
   char *y;
-  size_t rows, columns, size;                    /* y[c][r] = x[r][c] in each image */
+  size_t rows, columns, size;                    /* y[c][r] = x[r][c] in each image; */
+  size_t x_row, y_row;                           /* their strides in elements */
   size_t task_rows, task_columns, across, tasks; /* of an image, `across` of them side by side */
 } transpose_job;
 
 enum { BLOCK_ROWS = 64, TASK_BYTES = 64 << 10 };
 
 static void transpose_block(const transpose_job *j, size_t image, size_t r0, size_t rows, size_t c0, size_t columns) {
-  const char *x = j->x + ((image * j->rows + r0) * j->columns + c0) * j->size;
-  char *y = j->y + ((image * j->columns + c0) * j->rows + r0) * j->size;
+  const char *x = j->x + ((image * j->rows + r0) * j->x_row + c0) * j->size;
+  char *y = j->y + ((image * j->columns + c0) * j->y_row + r0) * j->size;
   if (j->size == 4) {
-    j->k->transpose(rows, columns, (const float *)(const void *)x, j->columns, (float *)(void *)y, j->rows);
+    j->k->transpose(rows, columns, (const float *)(const void *)x, j->x_row, (float *)(void *)y, j->y_row);
   } else if (j->size == 2) {
-    j->k->transpose_16(rows, columns, (const uint16_t *)(const void *)x, j->columns, (uint16_t *)(void *)y, j->rows);
+    j->k->transpose_16(rows, columns, (const uint16_t *)(const void *)x, j->x_row, (uint16_t *)(void *)y, j->y_row);
   } else if (j->size == 1) {
-    j->k->transpose_8(rows, columns, (const uint8_t *)x, j->columns, (uint8_t *)y, j->rows);
+    j->k->transpose_8(rows, columns, (const uint8_t *)x, j->x_row, (uint8_t *)y, j->y_row);
   } else {
     for (size_t c = 0; c < columns; c++)
-      for (size_t r = 0; r < rows; r++) memcpy(y + (c * j->rows + r) * j->size, x + (r * j->columns + c) * j->size, j->size);
+      for (size_t r = 0; r < rows; r++) memcpy(y + (c * j->y_row + r) * j->size, x + (r * j->x_row + c) * j->size, j->size);
   }
 }
 
@@ -68,8 +72,11 @@ static cml_status run_layout(cml_call *c, cml_error *err) {
   if (!count) return CML_OK;
   size_t plane = count / channels / images, size = cml_dtype_bits(x->dtype) / 8;
   if (!size) return cml_call_fail(c, err, "elements of less than a byte have no layout");
-  if (plane == 1 || channels == 1) return memcpy(c->outs[0]->data, x->data, count * size), CML_OK;
+  const cml_tensor *pixels = to_last ? c->outs[0] : x;
+  if ((plane == 1 || channels == 1) && !pixels->row) return memcpy(c->outs[0]->data, x->data, count * size), CML_OK;
   transpose_job j = {.k = cml_kernels_get(), .x = x->data, .y = c->outs[0]->data, .rows = to_last ? channels : plane, .columns = to_last ? plane : channels, .size = size};
+  const size_t pixel = (size_t)cml_row_step(pixels);
+  j.x_row = to_last ? plane : pixel, j.y_row = to_last ? pixel : plane;
   j.task_rows = BLOCK_ROWS, j.task_columns = j.columns;
   if (to_last && plane >= channels) { /* threads take pixels, as they will in what comes next */
     const size_t room = TASK_BYTES / (channels * size) / BLOCK_ROWS * BLOCK_ROWS;
@@ -289,10 +296,8 @@ static void affine_pixels(const affine_job *j, size_t first, size_t n, float *wi
   for (size_t i = 0; i < in && j->half; i++) j->k->f16_to_f32(halves + i * j->x_row, wide + i * channels, n / in * channels);
   j->k->scale_channels(n, channels, x, j->half ? channels : j->x_row, y, channels, j->scale, j->bias);
   if (j->f != CML_UNARY_COPY) j->k->unary(j->f, y, y, n * channels, j->a, j->b);
-  for (size_t i = 0; i < out && y == wide; i++) {
-    if (j->half) j->k->f32_to_f16(wide + i * channels, to_halves + i * j->y_row, n / out * channels);
-    else memcpy(to + i * j->y_row, wide + i * channels, n / out * channels * sizeof(float));
-  }
+  for (size_t i = 0; i < out && j->half; i++) j->k->f32_to_f16(wide + i * channels, to_halves + i * j->y_row, n / out * channels);
+  if (!j->half && y == wide) cml_copy_runs(to, j->y_row * sizeof(float), wide, channels * sizeof(float), channels * sizeof(float), n);
 }
 
 /* Elements [from, last) of planes; short ones are converted many at a time. */

@@ -262,8 +262,8 @@ static cml_status run_linear(cml_call *c, cml_error *err) {
       cml_epilogue_store(k, &after, v.y, columns, 1, columns, y->data, columns, y->dtype == CML_F16, 0, 0);
     return CML_OK;
   }
-  cml_gemm g = {.rows = rows, .columns = columns, .depth = depth, .a = x->data, .a_stride = x->row ? (size_t)x->row : depth, .a_depth_stride = 1,
-                .a_half = x->dtype == CML_F16, .b = p->b, .b_half = p->half, .c = y->data, .c_stride = y->row ? (size_t)y->row : columns,
+  cml_gemm g = {.rows = rows, .columns = columns, .depth = depth, .a = x->data, .a_stride = (size_t)cml_row_step(x), .a_depth_stride = 1,
+                .a_half = x->dtype == CML_F16, .b = p->b, .b_half = p->half, .c = y->data, .c_stride = (size_t)cml_row_step(y),
                 .in_parts = p->half == (x->dtype == CML_F16) && cml_parts_pay(k, p->half, (int64_t)rows, depth, columns),
                 .c_half = y->dtype == CML_F16, .after = read_epilogue(c, p->bias, columns)};
   cml_gemm_run(k, &g, 1, c->pool, scratch, slots(c));

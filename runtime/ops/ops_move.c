@@ -33,6 +33,8 @@ static cml_status infer_transpose(cml_call *c, cml_error *err) {
   CML_TRY(get_perm(c, x->rank, perm, err));
   for (int32_t i = 0; i < x->rank; i++) dims[i] = x->dims[perm[i]];
   cml_out_set(c, 0, x->dtype, x->rank, dims);
+  c->spaces_rows = true;
+  c->spaced_args = 1;
   return CML_OK;
 }
 

@@ -224,6 +224,8 @@ static cml_status infer_layer_norm(cml_call *c, cml_error *err) {
   cml_tensor shape = {.rank = 0};
   for (int32_t i = 0; i < x->rank; i++)
     if (axes >> i & 1) shape.dims[shape.rank++] = x->dims[i];
+  c->spaces_rows = x->rank > 0 && axes == 1u << (x->rank - 1) && x->dims[x->rank - 1] <= ROW;
+  c->spaced_args = c->spaces_rows;
   c->scratch_size = 0;
   for (unsigned p = 2; p < 4; p++) { /* gamma and beta as floats */
     const cml_tensor *t = cml_arg(c, p);
@@ -258,12 +260,13 @@ static void layer_runs(void *context, size_t begin, size_t end) {
   const cml_tensor *x = cml_arg(j->c, 0);
   const float *gamma = j->gamma ? j->gamma->data : NULL, *beta = j->beta ? j->beta->data : NULL;
   if (j->n <= ROW) {
+    const cml_tensor *y = j->c->outs[0];
     for (size_t i = begin; i < end; i++) {
-      size_t at = i * (size_t)j->n;
+      const size_t from = i * (x->row ? (size_t)x->row : (size_t)j->n), to = i * (y->row ? (size_t)y->row : (size_t)j->n);
       if (x->dtype == CML_F32)
-        kernels->layer_norm((const float *)x->data + at, (float *)j->c->outs[0]->data + at, (size_t)j->n, gamma, beta, (float)j->epsilon);
+        kernels->layer_norm((const float *)x->data + from, (float *)y->data + to, (size_t)j->n, gamma, beta, (float)j->epsilon);
       else
-        kernels->layer_norm_f16((const cml_f16 *)x->data + at, (cml_f16 *)j->c->outs[0]->data + at, (size_t)j->n, gamma, beta, (float)j->epsilon);
+        kernels->layer_norm_f16((const cml_f16 *)x->data + from, (cml_f16 *)y->data + to, (size_t)j->n, gamma, beta, (float)j->epsilon);
     }
     return;
   }

@@ -7,6 +7,7 @@
  * pixel is a vector of planes. */
 #include "families.h"
 #include "kernels.h"
+#include "strided.h"
 #include "windows.h"
 
 #include <math.h>
@@ -144,6 +145,7 @@ static cml_status infer(cml_call *c, cml_error *err) {
   for (int32_t i = 0; i < p.w.dims; i++) dims[i + (p.last ? 1 : 2)] = p.w.out[i];
   cml_out_set(c, 0, x->dtype, x->rank, dims);
   c->spaces_rows = p.last;
+  c->spaced_args = p.last ? 1 << X : 0;
   /* an accumulator of floats and a widened pixel for each thread; or a line of them and what its elements count */
   if (cml_tensor_known_shape(x)) {
     c->scratch_size = cml_pool_threads(c->pool) * ((2 * part_floats(&p) * 4 + 127) & ~UINT64_C(63));
@@ -157,7 +159,8 @@ typedef struct pool_job {
   const char *x;
   char *y;
   char *scratch;
-  size_t slot, pixel; /* bytes of a thread's scratch; channels last: elements from one pixel of y to the next */
+  size_t slot;           /* bytes of a thread's scratch */
+  size_t x_pixel, pixel; /* channels last: elements from one pixel of x, and of y, to the next */
 } pool_job;
 
 /* The part of a window that lies inside, and how many elements (padding included, as far as it was asked for) it counts. */
@@ -207,7 +210,7 @@ static void combine(const cml_kernels *k, pool_kind kind, float *sum, const floa
 static size_t gather_window(const pool_job *j, const place *t, const void **taps) {
   const cml_windows *w = &j->p->w;
   const int64_t *b = t->begin, *e = t->end;
-  size_t n = 0, bytes = j->p->channels * (j->p->half ? 2 : 4);
+  size_t n = 0, bytes = j->x_pixel * (j->p->half ? 2 : 4);
   if (j->p->kind == POOL_L2) return 0;
   for (int64_t d = b[0]; d < e[0]; d++)
     for (int64_t h = b[1]; h < e[1]; h++)
@@ -240,7 +243,7 @@ static void pixels_last(void *context, size_t thread, size_t begin, size_t end) 
     for (int64_t d = b[0]; d < e[0]; d++)
       for (int64_t h = b[1]; h < e[1]; h++)
         for (int64_t v = b[2]; v < e[2]; v++) {
-          const char *from = j->x + (size_t)(((t.image * w->in[0] + d) * w->in[1] + h) * w->in[2] + v) * n * size;
+          const char *from = j->x + (size_t)(((t.image * w->in[0] + d) * w->in[1] + h) * w->in[2] + v) * j->x_pixel * size;
           if (p->half) j->k->f16_to_f32((const cml_f16 *)(const void *)from, wide, n);
           combine(j->k, p->kind, sum, p->half ? wide : (const float *)(const void *)from, n);
         }
@@ -250,6 +253,19 @@ static void pixels_last(void *context, size_t thread, size_t begin, size_t end) 
     }
     if (p->kind == POOL_L2) j->k->unary(CML_UNARY_SQRT, sum, sum, n, 0, 0);
     if (p->half) j->k->f32_to_f16(sum, (cml_f16 *)(void *)y, n);
+  }
+}
+
+/* Rows of x, from the pixels that taps point at on, are combined to one of floats side by side. */
+static void fold_pixels(const pool_job *j, cml_pool_fold fold, size_t count, const void **taps, size_t pixels, bool begun, float *to) {
+  const size_t n = j->p->channels, size = j->p->half ? 2 : 4;
+  if (j->x_pixel == n) {
+    j->k->pool_rows(fold, j->p->half, count, taps, pixels * n, begun, to);
+    return;
+  }
+  for (size_t i = 0; i < pixels; i++, to += n) {
+    j->k->pool_rows(fold, j->p->half, count, taps, n, begun, to);
+    for (size_t k = 0; k < count; k++) taps[k] = (const char *)taps[k] + j->x_pixel * size;
   }
 }
 
@@ -270,10 +286,10 @@ static void slide_row(const pool_job *j, int64_t image, const int64_t *o, int64_
   bool begun = false;
   for (int64_t d = b[0]; d < e[0] && last > first; d++)
     for (int64_t h = b[1]; h < e[1]; h++) {
-      if (count == TAPS) j->k->pool_rows(fold, p->half, count, taps, (size_t)(last - first) * n, begun, line + (size_t)(first - from) * n), count = 0, begun = true;
-      taps[count++] = j->x + (size_t)(((image * w->in[0] + d) * w->in[1] + h) * w->in[2] + first) * n * size;
+      if (count == TAPS) fold_pixels(j, fold, count, taps, (size_t)(last - first), begun, line + (size_t)(first - from) * n), count = 0, begun = true;
+      taps[count++] = j->x + (size_t)(((image * w->in[0] + d) * w->in[1] + h) * w->in[2] + first) * j->x_pixel * size;
     }
-  j->k->pool_rows(fold, p->half, count, taps, (size_t)(last - first) * n, begun, line + (size_t)(first - from) * n);
+  fold_pixels(j, fold, count, taps, (size_t)(last - first), begun, line + (size_t)(first - from) * n);
   const bool direct = !p->half && j->pixel == n;
   float *z = direct ? (float *)(void *)y : sums;
   for (int64_t v = 0; v < w->kernel[2]; v++) taps[v] = line + (size_t)v * n;
@@ -289,12 +305,9 @@ static void slide_row(const pool_job *j, int64_t image, const int64_t *o, int64_
     float *part = z + (size_t)(v - begin) * n;
     j->k->binary_scalar(CML_BINARY_MUL, part, 1 / (float)(rows * columns), false, part, (size_t)(same - v) * n);
   }
-  const size_t lines = j->pixel == n ? 1 : outputs, each = outputs / lines * n;
-  for (size_t i = 0; i < lines && !direct; i++) {
-    char *at = y + i * j->pixel * size;
-    if (p->half) j->k->f32_to_f16(z + i * n, (cml_f16 *)(void *)at, each);
-    else memcpy(at, z + i * n, each * 4);
-  }
+  if (direct) return;
+  if (p->half) j->k->f32_to_f16(z, j->pixel == n ? (cml_f16 *)(void *)y : (cml_f16 *)(void *)line, outputs * n);
+  if (j->pixel != n) cml_copy_runs(y, j->pixel * size, p->half ? line : z, n * size, n * size, outputs);
 }
 
 static void rows_last(void *context, size_t thread, size_t begin, size_t end) {
@@ -477,7 +490,8 @@ static cml_status run(cml_call *c, cml_error *err) {
   size_t one = (size_t)part_floats(&p);
   to_three(&p);
   join_untouched(&p);
-  pool_job j = {cml_kernels_get(), &p, cml_arg(c, X)->data, c->outs[0]->data, c->scratch, (2 * one * 4 + 127) & ~(size_t)63,
+  const cml_tensor *x = cml_arg(c, X);
+  pool_job j = {cml_kernels_get(), &p, x->data, c->outs[0]->data, c->scratch, (2 * one * 4 + 127) & ~(size_t)63, x->row ? (size_t)x->row : p.channels,
                 c->outs[0]->row ? (size_t)c->outs[0]->row : p.channels};
   size_t pixels = (size_t)(p.w.out[0] * p.w.out[1] * p.w.out[2]);
   if (slides(&p)) cml_parallel_with_thread(c->pool, p.batch * (size_t)(p.w.out[0] * p.w.out[1] * slide_parts(&p)), 1 + 2048 / ((size_t)slide_outputs(&p) * p.channels + 1), rows_last, &j);

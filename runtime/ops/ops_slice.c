@@ -105,6 +105,7 @@ static cml_status infer_slice(cml_call *c, cml_error *err) {
   heed_declared(c, x, &s);
   int32_t rank = slice_shape(x, &s, dims);
   cml_out_set(c, 0, x->dtype, rank, dims);
+  c->spaced_args = 1;
   return CML_OK;
 }
 
@@ -140,7 +141,7 @@ static cml_status run_slice(cml_call *c, cml_error *err) {
   CML_TRY(solve_slice(c, x, 1, &s, err));
   heed_declared(c, x, &s);
   CML_TRY(check_slice(c, x, &s, c->outs[0], err));
-  if (cml_tensor_count(c->outs[0]) == 0) return CML_OK;
+  if (cml_tensor_count(c->outs[0]) == 0 || c->outs[0]->row) return CML_OK; /* of rows that lie apart: it lies in x */
   int64_t first = slice_loops(x, &s, false, &copy);
   cml_strided_copy(&copy, c->outs[0]->data, (const char *)x->data + first * (int64_t)copy.size, c->pool);
   return CML_OK;
@@ -183,6 +184,7 @@ static cml_status infer_slice_by_size(cml_call *c, cml_error *err) {
   }
   CML_TRY(solve_size(c, &s, err));
   cml_out_set(c, 0, x->dtype, x->rank, s.length);
+  c->spaced_args = 1;
   return CML_OK;
 }
 
@@ -192,19 +194,22 @@ static cml_status run_slice_by_size(cml_call *c, cml_error *err) {
   cml_strided copy;
   CML_TRY(solve_size(c, &s, err));
   CML_TRY(check_slice(c, x, &s, c->outs[0], err));
-  if (cml_tensor_count(c->outs[0]) == 0) return CML_OK;
+  if (cml_tensor_count(c->outs[0]) == 0 || c->outs[0]->row) return CML_OK; /* of rows that lie apart: it lies in x */
   int64_t first = slice_loops(x, &s, false, &copy);
   cml_strided_copy(&copy, c->outs[0]->data, (const char *)x->data + first * (int64_t)copy.size, c->pool);
   return CML_OK;
 }
 
-/* A slice is one run of x's elements when only its first dimension of several elements is cut. */
-static cml_parts one_run(const cml_tensor *x, const slice *s, uint64_t *offset) {
+/* A slice is one run of x's elements when only its first dimension of several elements is cut; of its rows, when the last dimension is, too. */
+static cml_parts one_run(const cml_tensor *x, const slice *s, uint64_t *offset, int64_t *row) {
   int64_t strides[CML_MAX_RANK], first = 0;
   bool several = false;
   cml_row_strides(x, strides);
+  *row = 0;
   for (int32_t i = 0; i < x->rank; i++) {
-    if (several ? s->length[i] != x->dims[i] || (s->length[i] > 1 && s->step[i] != 1) : s->length[i] > 1 && s->step[i] != 1) return CML_PARTS_NONE;
+    const bool last = i == x->rank - 1, whole = s->length[i] == x->dims[i], in_steps = s->length[i] > 1 && s->step[i] != 1;
+    if (in_steps || (several && !whole && (!last || s->squeezed[i]))) return CML_PARTS_NONE;
+    if (several && !whole) *row = x->dims[i];
     several = several || s->length[i] > 1;
     first += s->first[i] * strides[i];
   }
@@ -215,17 +220,15 @@ static cml_parts one_run(const cml_tensor *x, const slice *s, uint64_t *offset) 
 static cml_parts parts_slice(const cml_call *c, uint64_t *offsets, int64_t *row) {
   const cml_tensor *x = cml_arg(c, 0);
   slice s;
-  *row = 0;
   if (!cml_arg_known(c, 1) || !cml_arg_known(c, 2) || solve_slice(c, x, 1, &s, NULL)) return CML_PARTS_NONE;
   heed_declared(c, x, &s);
-  return one_run(x, &s, offsets);
+  return one_run(x, &s, offsets, row);
 }
 
 static cml_parts parts_slice_by_size(const cml_call *c, uint64_t *offsets, int64_t *row) {
   slice s;
-  *row = 0;
   if (!cml_arg_known(c, 1) || !cml_arg_known(c, 2) || solve_size(c, &s, NULL)) return CML_PARTS_NONE;
-  return one_run(cml_arg(c, 0), &s, offsets);
+  return one_run(cml_arg(c, 0), &s, offsets, row);
 }
 
 /* ---- slice_update ---- */

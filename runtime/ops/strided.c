@@ -313,6 +313,22 @@ void cml_fill_elements(void *to, const void *value, size_t size, int64_t count, 
   cml_strided_copy(&s, to, value, pool);
 }
 
+#define COPY_RUNS(size) \
+  case size:            \
+    for (size_t i = 0; i < runs; i++) memcpy(t + i * to_step, f + i * from_step, size); \
+    return;
+
+/* Usual sizes without a call for each. */
+void cml_copy_runs(void *to, size_t to_step, const void *from, size_t from_step, size_t bytes, size_t runs) {
+  char *t = to;
+  const char *f = from;
+  switch (bytes) {
+    COPY_RUNS(2) COPY_RUNS(4) COPY_RUNS(16) COPY_RUNS(32) COPY_RUNS(48) COPY_RUNS(64) COPY_RUNS(96) COPY_RUNS(128)
+    default:
+      for (size_t i = 0; i < runs; i++) memcpy(t + i * to_step, f + i * from_step, bytes);
+  }
+}
+
 void cml_copy_bytes(void *to, const void *from, size_t bytes, cml_pool *pool) {
   cml_strided s = {.size = 1};
   cml_strided_loop(&s, (int64_t)bytes, 1, 1);
@@ -325,7 +341,7 @@ void cml_row_strides(const cml_tensor *t, int64_t *strides) {
   uint64_t s = 1; /* unsigned: shapes of empty tensors may wrap, and are never walked */
   for (int32_t i = t->rank - 1; i >= 0; i--) {
     strides[i] = (int64_t)s;
-    s *= (uint64_t)t->dims[i];
+    s *= (uint64_t)(i == t->rank - 1 && t->row ? t->row : t->dims[i]);
   }
 }
 

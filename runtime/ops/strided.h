@@ -37,14 +37,15 @@ void cml_strided_zip(void *to, const void *const *from, int64_t n, size_t size, 
 /* Sets `count` elements of `size` bytes to the one at `value`. */
 void cml_fill_elements(void *to, const void *value, size_t size, int64_t count, cml_pool *pool);
 
+/* Runs of `bytes`, `to_step` and `from_step` bytes apart. */
+void cml_copy_runs(void *to, size_t to_step, const void *from, size_t from_step, size_t bytes, size_t runs);
+
 /* memcpy on several threads. */
 void cml_copy_bytes(void *to, const void *from, size_t bytes, cml_pool *pool);
 
 /* ---- shapes ---- */
 
-/* Elements from one row of the last dimension to the next. */
-static inline int64_t cml_row_step(const cml_tensor *t) { return t->row ? t->row : t->dims[t->rank - 1]; }
-/* Row-major strides in elements. */
+/* Row-major strides in elements, by the tensor's `row`. */
 void cml_row_strides(const cml_tensor *t, int64_t *strides);
 /* Offset of the i-th step, row by row, of a walk over n dims. */
 static inline int64_t cml_step_offset(int64_t i, int32_t n, const int64_t *dims, const int64_t *strides) {

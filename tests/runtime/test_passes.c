@@ -111,7 +111,7 @@ static float *run(const char *passes, const float *x, size_t n, const int64_t *d
     if (!strcmp(body->steps[i].op->name, must_lack)) fail_msg("%s is still there with passes '%s'", must_lack, passes ? passes : "(all)");
   size_t apart = 0;
   for (size_t i = 0; v->plan && i < v->graph.value_count; i++) apart += v->plan->types[i].row != 0;
-  if (must_have && apart < spaced + spaced_least) fail_msg("%zu values with their rows apart", apart);
+  if (must_have && apart < spaced + spaced_least) fail_msg("%zu values with their rows apart with passes '%s'", apart, passes ? passes : "(all)");
   if (must_have && (steps_wanted ? count != steps_wanted : !count)) fail_msg("%zu %s with passes '%s'", count, must_have, passes ? passes : "(all)");
   cml_tensor in = {.dtype = CML_F32, .rank = rank, .data = (void *)(uintptr_t)x};
   memcpy(in.dims, dims, (size_t)rank * sizeof *dims);
@@ -383,6 +383,83 @@ static void rows_apart(void) {
   finish("z");
   spaced_least = 8;
   same_with_and_without((const int64_t[]){2, 16, 10, 12}, 4, "epilogues,layout,joins,chains,parts", "cml_conv");
+  spaced_least = 0;
+}
+
+/* Pools and resizing of such images. */
+static void resized_rows_apart(void) {
+  start("[2, 16, 10, 12]");
+  word("custom", "custom");
+  word("valid", "valid");
+  ints("one", "[2]", "[1, 1]");
+  ints("two", "[2]", "[2, 2]");
+  ints("three", "[2]", "[3, 3]");
+  ints("pad1", "[4]", "[1, 1, 1, 1]");
+  ints("axis", "[]", "1");
+  ints("sizes", "[4]", "[20, 24, 17, 19]");
+  ints("factor", "[]", "2");
+  flag("no", "false");
+  flag("yes", "true");
+  constant("w0", "[80, 16, 1, 1]");
+  constant("w1", "[21, 80, 3, 3]");
+  op("[2, 80, 10, 12]", "c", "conv(x = x, weight = w0, pad_type = valid)");
+  put("tensor<%s, [2, 20, 10, 12]> p0, tensor<%s, [2, 24, 10, 12]> p1, tensor<%s, [2, 17, 10, 12]> p2, tensor<%s, [2, 19, 10, 12]> p3 = "
+      "split(x = c, split_sizes = sizes, axis = axis)[name = tensor<string, []>(\"p\")];\n", type, type, type, type);
+  op("[2, 20, 20, 24]", "u0", "upsample_nearest_neighbor(x = p0, scale_factor_height = factor, scale_factor_width = factor)");
+  op("[2, 24, 20, 24]", "u1", "upsample_bilinear(x = p1, scale_factor_height = factor, scale_factor_width = factor, align_corners = no)");
+  op("[2, 17, 10, 12]", "m2", "max_pool(x = p2, kernel_sizes = three, strides = one, pad_type = custom, pad = pad1, ceil_mode = no)");
+  op("[2, 17, 20, 24]", "u2", "upsample_nearest_neighbor(x = m2, scale_factor_height = factor, scale_factor_width = factor)");
+  op("[2, 19, 5, 6]", "a3", "avg_pool(x = p3, kernel_sizes = two, strides = two, pad_type = valid, exclude_padding_from_average = yes, ceil_mode = no)");
+  op("[2, 19, 10, 12]", "v3", "upsample_bilinear(x = a3, scale_factor_height = factor, scale_factor_width = factor, align_corners = no)");
+  op("[2, 19, 20, 24]", "u3", "upsample_nearest_neighbor(x = v3, scale_factor_height = factor, scale_factor_width = factor)");
+  op("[2, 80, 20, 24]", "j", "concat(values = (u0, u1, u2, u3), axis = axis, interleave = no)");
+  op("[2, 21, 18, 22]", "y", "conv(x = j, weight = w1, pad_type = valid)");
+  ints("reps", "[4]", "[1, 64, 1, 1]"); /* so much memory that wholes may be there early */
+  op("[2, 1344, 18, 22]", "z", "tile(x = y, reps = reps)");
+  finish("z");
+  spaced_least = 8;
+  same_with_and_without((const int64_t[]){2, 16, 10, 12}, 4, "epilogues,layout,parts", "cml_conv");
+  spaced_least = 0;
+}
+
+/* The same of rows of tokens: slices of the last dimension, linear layers, normalisations and transposes. */
+static void token_rows_apart(void) {
+  start("[2, 10, 24]");
+  constant("w0", "[96, 24]");
+  constant("w1", "[18, 32]");
+  constant("w2", "[40, 92]");
+  constant("gamma", "[31]");
+  ints("at0", "[3]", "[0, 0, 1]");
+  ints("at1", "[3]", "[0, 0, 32]");
+  ints("end1", "[3]", "[2, 10, 64]");
+  ints("at2", "[3]", "[0, 0, 64]");
+  ints("size0", "[3]", "[2, 10, 31]");
+  ints("size2", "[3]", "[-1, -1, -1]");
+  ints("at3", "[3]", "[0, 0, 20]");
+  ints("size3", "[3]", "[2, 10, 11]");
+  ints("axes", "[1]", "[-1]");
+  ints("axis", "[]", "2");
+  ints("turn", "[3]", "[0, 2, 1]");
+  flag("no", "false");
+  put("tensor<%s, []> epsilon = const()[name = tensor<string, []>(\"epsilon\"), val = tensor<%s, []>(0x1p-10)];\n", type, type);
+  op("[2, 10, 96]", "h", "linear(x = x, weight = w0)");
+  op("[2, 10, 31]", "s0", "slice_by_size(x = h, begin = at0, size = size0)");
+  op("[2, 10, 32]", "s1", "slice_by_index(x = h, begin = at1, end = end1)");
+  op("[2, 10, 32]", "s2", "slice_by_size(x = h, begin = at2, size = size2)");
+  op("[2, 10, 31]", "n", "layer_norm(x = s0, axes = axes, gamma = gamma, epsilon = epsilon)");
+  op("[2, 32, 10]", "t", "transpose(x = s1, perm = turn)");
+  op("[2, 32, 10]", "e", "exp(x = t)");
+  op("[2, 10, 32]", "f", "transpose(x = e, perm = turn)");
+  op("[2, 10, 18]", "l", "linear(x = s2, weight = w1)");
+  op("[2, 10, 11]", "s3", "slice_by_size(x = s0, begin = at3, size = size3)");
+  op("[2, 10, 11]", "q", "tanh(x = s3)");
+  op("[2, 10, 92]", "j", "concat(values = (n, f, l, q), axis = axis, interleave = no)");
+  op("[2, 10, 40]", "y", "linear(x = j, weight = w2)");
+  ints("reps", "[3]", "[1, 1, 2048]"); /* so much memory that wholes may be there early */
+  op("[2, 10, 81920]", "z", "tile(x = y, reps = reps)");
+  finish("z");
+  spaced_least = 8;
+  same_with_and_without((const int64_t[]){2, 10, 24}, 3, "parts", "linear");
   spaced_least = 0;
 }
 
@@ -1723,7 +1800,7 @@ static void test_window_attention(void **state) { (void)state, each_type(window_
 static void test_affine_vectors(void **state) { (void)state, each_type(affine_vectors); }
 static void test_affine_runs(void **state) { (void)state, each_type(affine_runs); }
 static void test_moved(void **state) { (void)state, each_type(moved); }
-static void test_rows_apart(void **state) { (void)state, each_type(rows_apart); }
+static void test_rows_apart(void **state) { (void)state, each_type(rows_apart), each_type(resized_rows_apart), each_type(token_rows_apart); }
 static void test_overlapping(void **state) { (void)state, each_type(overlapping); }
 static void test_volumes(void **state) { (void)state, each_type(volumes); }
 static void test_large(void **state) { (void)state, each_type(large); }
