@@ -5,6 +5,7 @@
 #include <strings.h>
 
 #include "f16.h"
+#include "strided.h"
 
 /* ---- elements in and out of lanes ---- */
 
@@ -222,6 +223,8 @@ static void operand_init(operand *o, const cml_tensor *t, cml_lane lane, const c
   o->rank = n;
 }
 
+enum { APART = 192 }; /* bytes between places: stores and loads at one distance in two pages get in each other's way */
+
 /* n copies of the lane's first element. */
 static void repeat_lane(cml_lane lane, void *buffer, size_t n) {
   const size_t size = lane_size(lane);
@@ -238,7 +241,45 @@ static void load_period(const operand *o, int64_t begin, size_t n, char *buffer)
   for (; filled < n; filled *= 2) memcpy(buffer + filled * size, buffer, (filled < n - filled ? filled : n - filled) * size);
 }
 
-/* Row by row along the innermost dim, which is contiguous or repeats. held: of which element the buffer is all copies; -1: of none. */
+#define SPREAD(type)                                                        \
+  case sizeof(type):                                                        \
+    for (; rows; rows--, from += step, to += bytes) {                       \
+      type value[SPREAD_BYTES / sizeof(type)];                              \
+      memcpy(value, from, sizeof(type));                                    \
+      for (size_t i = 1; i < SPREAD_BYTES / sizeof(type); i++) value[i] = *value; \
+      for (size_t i = 0; i < bytes; i += SPREAD_BYTES) memcpy(to + i, value, sizeof value); \
+    }                                                                       \
+    return;
+
+/* Rows of n copies each of elements `step` bytes apart; writes up to SPREAD_BYTES, less than APART, beyond the last. */
+static void spread_rows(cml_lane lane, char *to, const char *from, int64_t step, size_t n, size_t rows) {
+  enum { SPREAD_BYTES = 64 };
+  const size_t size = lane_size(lane), bytes = n * size;
+  if (bytes <= 8 * SPREAD_BYTES) switch (size) {
+    SPREAD(uint16_t) SPREAD(uint32_t)
+    default: break;
+  }
+  for (; rows; rows--, from += step, to += bytes) memcpy(to, from, size), repeat_lane(lane, to, n);
+}
+
+/* Rows of n elements, contiguous or one that repeats, the first at `at` and `step` elements apart. */
+static void load_row(const operand *o, int64_t at, int64_t step, size_t n, size_t rows, char *to) {
+  const size_t size = lane_size(o->lane), bytes = n * size;
+  const bool repeats = !o->strides[o->rank - 1];
+  if (lane_is_native(o->lane, o->dtype)) {
+    const char *from = (const char *)o->data + at * (int64_t)size;
+    step *= (int64_t)size;
+    if (repeats) spread_rows(o->lane, to, from, step, n, rows);
+    else cml_copy_runs(to, bytes, from, (size_t)step, bytes, rows);
+    return;
+  }
+  for (; rows; rows--, at += step, to += bytes) {
+    load_lane(o->lane, to, o->data, o->dtype, at, repeats ? 1 : n);
+    if (repeats) repeat_lane(o->lane, to, n);
+  }
+}
+
+/* Along the two innermost dims. held: of which element the buffer is all copies; -1: of none. */
 static void load_rows(const operand *o, int64_t begin, size_t n, char *buffer, int64_t *held) {
   int64_t index[CML_MAX_RANK + 1], at = 0, rest = begin;
   for (int32_t i = o->rank - 1; i >= 0; i--) {
@@ -246,25 +287,22 @@ static void load_rows(const operand *o, int64_t begin, size_t n, char *buffer, i
     rest /= o->dims[i];
     at += index[i] * o->strides[i];
   }
-  int32_t last = o->rank - 1;
-  size_t size = lane_size(o->lane);
-  const bool alike = !o->strides[last] && (uint64_t)(o->dims[last] - index[last]) >= n;
+  const int32_t last = o->rank - 1, next = last - 1;
+  const int64_t length = o->dims[last];
+  const size_t size = lane_size(o->lane);
+  const bool alike = !o->strides[last] && (uint64_t)(length - index[last]) >= n;
   if (alike && *held == at) return;
   *held = alike ? at : -1;
-  for (size_t done = 0; done < n;) {
-    int64_t left = o->dims[last] - index[last];
-    size_t run = (uint64_t)left < n - done ? (size_t)left : n - done;
-    char *to = buffer + done * size;
-    load_lane(o->lane, to, o->data, o->dtype, at, o->strides[last] ? run : 1);
-    if (!o->strides[last]) repeat_lane(o->lane, to, run);
-    done += run;
-    at -= index[last] * o->strides[last];
-    index[last] = 0;
-    for (int32_t i = last - 1; i >= 0; i--) {
-      at += o->strides[i];
-      if (++index[i] < o->dims[i]) break;
-      at -= o->dims[i] * o->strides[i];
-      index[i] = 0;
+  while (n) {
+    const uint64_t left = (uint64_t)(length - index[last]), whole = n / (uint64_t)length, rows = (uint64_t)(o->dims[next] - index[next]);
+    const size_t take = index[last] || !whole ? 1 : (size_t)(whole < rows ? whole : rows), run = left < n ? (size_t)left : n;
+    load_row(o, at, o->strides[next], run, take, buffer);
+    buffer += take * run * size, n -= take * run;
+    at += (int64_t)take * o->strides[next] - index[last] * o->strides[last];
+    index[last] = 0, index[next] += (int64_t)take;
+    for (int32_t i = next; i > 0 && index[i] == o->dims[i]; i--) {
+      at += o->strides[i - 1] - o->dims[i] * o->strides[i];
+      index[i] = 0, index[i - 1]++;
     }
   }
 }
@@ -304,7 +342,7 @@ typedef struct job {
   operand operands[CML_MAX_CHAIN][CML_MAX_OPERANDS];
 } job;
 
-enum { PLACES = CML_MAX_CHAIN + CML_MAX_CHAIN_OPERANDS, APART = 192 }; /* bytes: stores and loads at one distance in two pages get in each other's way */
+enum { PLACES = CML_MAX_CHAIN + CML_MAX_CHAIN_OPERANDS };
 
 /* float16 stays so between memory and maps. */
 static cml_lane kept_lane(cml_lane lane, cml_dtype dtype) { return lane == CML_LANE_F32 && dtype == CML_F16 ? CML_LANE_F16 : lane; }

@@ -267,6 +267,11 @@ def binary(f):
         for op in ("sub", "real_div", "minimum"):
             x, y = f.floats(a, dtype), f.floats(b, dtype, 0.5, 2)
             f.add(op, 15, {"x": x, "y": y}, [stored(arithmetic[op](x.astype(np.float64), y.astype(np.float64)), dtype)], **tolerance(dtype), kept=True)
+    short = [((5, 1, 16), (5, 15, 1)), ((3, 1, 7), (3, 53, 1)), ((4, 1, 9, 1), (4, 31, 1, 1)), ((2, 3, 1, 33), (2, 1, 17, 1))]
+    for (a, b), dtype in itertools.product(short, (F32, F16, np.bool_)):  # rows that a chunk holds many of
+        x, y = f.rng.integers(-99, 99, a).astype(dtype), f.rng.integers(-99, 99, b).astype(dtype)
+        cond = f.rng.integers(0, 2, (*b[:-1], 1)).astype(bool)
+        f.add("select", 15, {"cond": cond, "a": x, "b": y}, [np.where(cond, x, y)], note="short rows", kept=True)
     with np.errstate(all="ignore"):
         for (op, fn), dtype in itertools.product(arithmetic.items(), (F32, F16)):
             if dtype == F16 and op not in ("sub", "maximum", "minimum"):
