@@ -1,9 +1,9 @@
 /* 3 x 3 convolutions by Winograd's F(4 x 4, 3 x 3): 36 products of tiles x channels with channels x outputs make 16 pixels of a
  * tile, where the definition takes 144: a quarter of the multiplications, for transformations of input and output by additions.
  *
- * First the tiles of a stripe of the image, so many that they stay in cache, are transformed into V[36][tile][channels], which all
- * threads share; then each thread takes a block of tiles and of outputs, makes the 36 products in its own scratch and transforms them into pixels. Weights are
- * transformed when they are packed, in double. */
+ * Tiles of the input are transformed into V[36][tile][channels]; the 36 products of a block of tiles and of outputs are made in a thread's scratch and
+ * transformed into pixels. Where tiles are many, each thread takes some, transforms them and goes through all outputs; where weights are more, threads
+ * transform all tiles together and then take blocks of both. Weights are transformed when they are packed, in double. */
 #include <math.h>
 #include <string.h>
 
@@ -11,7 +11,7 @@
 #include "sizes.h"
 #include "winograd.h"
 
-enum { POINTS = 36, OUT = 4, IN = 6, PAD = 16, TILE_GROUPS = 2, OUTPUT_PANELS = 2, DEPTH_BLOCK = 288, STRIPE_BYTES = 512 << 10, FEWEST_TILES = 9,
+enum { POINTS = 36, OUT = 4, IN = 6, PAD = 16, TILE_GROUPS = 2, OUTPUT_PANELS = 2, DEPTH_BLOCK = 288, FEWEST_TILES = 9,
        GROUP_CHANNELS = 16, /* of each group, in and out, where there are several; */
        GROUP_WORK = 512 /* such channels times tiles: fewer wait for the weights as long as they save */ };
 
@@ -108,12 +108,17 @@ void cml_winograd_pack(cml_conv_packing *p, cml_pool *pool) { cml_parallel(pool,
 
 /* ---- running ---- */
 
+/* Transformed tiles of the images, from `first` on. */
+typedef struct stripe {
+  float *points; /* V: [36][count][channels + PAD] */
+  size_t first, count;
+} stripe;
+
 typedef struct job {
   const cml_conv_call *c;
-  size_t slot, image;           /* bytes of a thread's scratch; the image at work */
-  float *tiles;                 /* V: [36][tile][channels + PAD] */
-  size_t across;                /* tiles in a row of the image */
-  size_t first, count;          /* tiles of the stripe */
+  size_t slot;                  /* bytes of a thread's scratch */
+  stripe all;                   /* what threads share, or all tiles and the first thread's room for some */
+  size_t across, of_image;      /* tiles in a row of an image, and in an image */
   size_t tile_blocks, output_blocks;
   size_t in_group, together;    /* blocks of a group's outputs, or groups in a block */
   size_t shares;                /* of blocks of tiles: a share's units follow each other, those of the same weights first */
@@ -127,21 +132,18 @@ size_t cml_winograd_scratch(const cml_kernels *k, const cml_conv *v) {
   return up((sums + patch + pixels) * 4, 64) + 64;
 }
 
-/* What is larger, transformed tiles or weights, is read once. */
-static bool reads_tiles_once(const cml_conv *v) { return tile_count(v) >= group_outputs(v); }
+static size_t all_tiles(const cml_conv *v) { return v->batch * tile_count(v); }
 
-/* Tiles of a stripe: as many as stay in the second-level cache, and enough for the threads. */
-static size_t stripe_tiles(const cml_kernels *k, const cml_conv *v, size_t slots) {
-  size_t fit = STRIPE_BYTES / (POINTS * (v->channels + PAD) * 4) / tile_block(k), blocks = fit > 2 * slots ? fit : 2 * slots;
-  return reads_tiles_once(v) ? least(blocks * tile_block(k), tile_count(v)) : tile_count(v);
-}
+/* What is larger, transformed tiles or weights, is read once: tiles by the thread that made them. */
+static bool reads_tiles_once(const cml_conv *v) { return all_tiles(v) >= group_outputs(v); }
+static size_t stripe_floats(const cml_conv *v, size_t tiles) { return POINTS * tiles * (v->channels + PAD); }
 
 size_t cml_winograd_shared(const cml_kernels *k, const cml_conv *v, size_t slots) {
-  return POINTS * stripe_tiles(k, v, slots) * (v->channels + PAD) * 4 + 64;
+  return (reads_tiles_once(v) ? slots * stripe_floats(v, tile_block(k)) : stripe_floats(v, all_tiles(v))) * 4 + 64;
 }
 
 /* The 6 x 6 pixels that a tile needs, zeros where they are padding. */
-static void patch_of(const job *j, int64_t row, int64_t column, float *to) {
+static void patch_of(const job *j, size_t image, int64_t row, int64_t column, float *to) {
   const cml_conv *v = j->c->v;
   const size_t n = v->channels, pixel = cml_conv_in_pixel(v);
   for (int64_t r = row; r < row + IN; r++, to += IN * n) {
@@ -154,7 +156,7 @@ static void patch_of(const job *j, int64_t row, int64_t column, float *to) {
     if (last < first) last = first;
     memset(to, 0, (size_t)first * n * 4);
     memset(to + (size_t)last * n, 0, (size_t)(IN - last) * n * 4);
-    size_t at = ((j->image * (size_t)v->in[1] + (size_t)r) * (size_t)v->in[2] + (size_t)(column + first)) * pixel, runs = pixel == n ? last > first : (size_t)(last - first);
+    size_t at = ((image * (size_t)v->in[1] + (size_t)r) * (size_t)v->in[2] + (size_t)(column + first)) * pixel, runs = pixel == n ? last > first : (size_t)(last - first);
     size_t count = runs ? (size_t)(last - first) * n / runs : 0;
     float *into = to + (size_t)first * n;
     for (size_t i = 0; i < runs; i++, at += pixel, into += count) {
@@ -164,25 +166,24 @@ static void patch_of(const job *j, int64_t row, int64_t column, float *to) {
   }
 }
 
-static void transform_tiles(void *context, size_t thread, size_t begin, size_t end) {
-  const job *j = context;
+static void transform_tiles(const job *j, const stripe *s, size_t thread, size_t begin, size_t end) {
   const cml_conv *v = j->c->v;
   const size_t n = v->channels, pixel = cml_conv_in_pixel(v), stride = n + PAD;
   float *patch = (float *)(void *)((char *)j->c->scratch + thread * j->slot);
   for (size_t i = begin; i < end; i++) {
-    size_t t = j->first + i;
+    const size_t image = (s->first + i) / j->of_image, t = (s->first + i) % j->of_image;
     int64_t row = (int64_t)(t / j->across * OUT) + v->offset[1], column = (int64_t)(t % j->across * OUT) + v->offset[2];
     bool inside = !v->in_half && row >= 0 && column >= 0 && row + IN <= v->in[1] && column + IN <= v->in[2];
     const float *x = patch;
     size_t line = IN * n, each = n;
     if (inside) {
       each = pixel;
-      x = (const float *)j->c->x + ((j->image * (size_t)v->in[1] + (size_t)row) * (size_t)v->in[2] + (size_t)column) * pixel;
+      x = (const float *)j->c->x + ((image * (size_t)v->in[1] + (size_t)row) * (size_t)v->in[2] + (size_t)column) * pixel;
       line = (size_t)v->in[2] * pixel;
     } else {
-      patch_of(j, row, column, patch);
+      patch_of(j, image, row, column, patch);
     }
-    j->c->k->winograd_input(n, x, each, line, j->tiles + i * stride, j->count * stride);
+    j->c->k->winograd_input(n, x, each, line, s->points + i * stride, s->count * stride);
   }
 }
 
@@ -211,59 +212,81 @@ static void panel_products(const job *j, const float *a, const float *b, size_t 
 }
 
 /* A block of a group's outputs, or all of them. */
-static void products(const job *j, size_t t0, size_t tiles, size_t group, size_t block, size_t outputs, float *sums, size_t stride) {
+static void products(const job *j, const stripe *s, size_t t0, size_t tiles, size_t group, size_t block, size_t outputs, float *sums, size_t stride) {
   const cml_kernels *k = j->c->k;
   const cml_conv *v = j->c->v;
   size_t nr = k->tile_columns, panels;
   const float *b = (const float *)j->c->weights.packed + block_floats(k, v, group, block, &panels);
   const bool last = group + 1 == v->groups && block + 1 == j->in_group;
   for (size_t q = 0; q < POINTS; q++) {
-    const float *a = j->tiles + (q * j->count + t0) * (v->channels + PAD) + group * group_channels(v);
+    const float *a = s->points + (q * s->count + t0) * (v->channels + PAD) + group * group_channels(v);
     float *c = sums + q * tile_block(k) * stride;
     for (size_t p = 0; p < panels; p++, b += panel_floats(k, v))
       panel_products(j, a, b, tiles, least(outputs - p * nr, nr), c + p * nr, stride, last && q + 1 == POINTS && p + 1 == panels);
   }
 }
 
-static void make_pixels(void *context, size_t thread, size_t begin, size_t end) {
-  const job *j = context;
+/* Those of tiles [t0, t0 + tiles) of the stripe, of outputs' block o. */
+static void make_pixels(const job *j, const stripe *s, size_t thread, size_t t0, size_t tiles, size_t o) {
   const cml_conv *v = j->c->v;
-  size_t stride = output_block(j->c->k) + PAD, q_stride = tile_block(j->c->k) * stride;
+  const size_t stride = output_block(j->c->k) + PAD, q_stride = tile_block(j->c->k) * stride;
   float *sums = (float *)(void *)((char *)j->c->scratch + thread * j->slot), *pixels = sums + POINTS * q_stride + IN * IN * v->channels, low, high;
   cml_epilogue_clamp(&j->c->after, &low, &high);
+  const size_t group = o / j->in_group * j->together, block = o % j->in_group, some = least(v->groups - group, j->together);
+  const size_t before = block * output_block(j->c->k), each = least(group_outputs(v) - before, output_block(j->c->k));
+  const size_t o0 = group * group_outputs(v) + before, outputs = some * each;
+  for (size_t g = 0; g < some; g++) products(j, s, t0, tiles, group + g, block, each, sums + g * each, stride);
+  const float *bias = j->c->after.bias ? j->c->after.bias + o0 : NULL;
+  for (size_t t = t0; t < t0 + tiles; t++) {
+    const size_t image = (s->first + t) / j->of_image, place = (s->first + t) % j->of_image;
+    size_t row = place / j->across * OUT, column = place % j->across * OUT;
+    size_t rows = least((size_t)v->out[1] - row, OUT), columns = least((size_t)v->out[2] - column, OUT);
+    size_t at = (image * (size_t)v->out[1] + row) * (size_t)v->out[2] + column, line = (size_t)v->out[2];
+    const float *m = sums + (t - t0) * stride;
+    float *y = v->out_half ? pixels : (float *)j->c->y + at * v->out_pixel + o0;
+    size_t pixel = v->out_half ? outputs : v->out_pixel, y_row = v->out_half ? OUT * outputs : line * v->out_pixel;
+    j->c->k->winograd_output(outputs, m, q_stride, bias, low, high, y, pixel, y_row, rows, columns);
+    for (size_t r = 0; r < rows; r++)
+      cml_epilogue_store(j->c->k, &j->c->after, y + r * y_row, pixel, columns, outputs, j->c->y, v->out_pixel, v->out_half, at + r * line, o0);
+  }
+}
+
+static void transform_shared(void *context, size_t thread, size_t begin, size_t end) {
+  const job *j = context;
+  transform_tiles(j, &j->all, thread, begin, end);
+}
+
+static void pixels_of_shared(void *context, size_t thread, size_t begin, size_t end) {
+  const job *j = context;
   for (size_t i = begin; i < end; i++) {
     size_t share = ((i / j->output_blocks + 1) * j->shares - 1) / j->tile_blocks, begins = share * j->tile_blocks / j->shares;
     size_t parts = (share + 1) * j->tile_blocks / j->shares - begins, part = begins + (i - begins * j->output_blocks) % parts;
-    size_t o = (i - begins * j->output_blocks) / parts;
-    size_t t0 = part * j->count / j->tile_blocks, tiles = (part + 1) * j->count / j->tile_blocks - t0;
-    const size_t group = o / j->in_group * j->together, block = o % j->in_group, some = least(v->groups - group, j->together);
-    const size_t before = block * output_block(j->c->k), each = least(group_outputs(v) - before, output_block(j->c->k));
-    const size_t o0 = group * group_outputs(v) + before, outputs = some * each;
-    for (size_t g = 0; g < some; g++) products(j, t0, tiles, group + g, block, each, sums + g * each, stride);
-    const float *bias = j->c->after.bias ? j->c->after.bias + o0 : NULL;
-    for (size_t t = t0; t < t0 + tiles; t++) {
-      size_t row = (j->first + t) / j->across * OUT, column = (j->first + t) % j->across * OUT;
-      size_t rows = least((size_t)v->out[1] - row, OUT), columns = least((size_t)v->out[2] - column, OUT);
-      size_t at = (j->image * (size_t)v->out[1] + row) * (size_t)v->out[2] + column, line = (size_t)v->out[2];
-      const float *m = sums + (t - t0) * stride;
-      float *y = v->out_half ? pixels : (float *)j->c->y + at * v->out_pixel + o0;
-      size_t pixel = v->out_half ? outputs : v->out_pixel, y_row = v->out_half ? OUT * outputs : line * v->out_pixel;
-      j->c->k->winograd_output(outputs, m, q_stride, bias, low, high, y, pixel, y_row, rows, columns);
-      for (size_t r = 0; r < rows; r++)
-        cml_epilogue_store(j->c->k, &j->c->after, y + r * y_row, pixel, columns, outputs, j->c->y, v->out_pixel, v->out_half, at + r * line, o0);
-    }
+    size_t t0 = part * j->all.count / j->tile_blocks, tiles = (part + 1) * j->all.count / j->tile_blocks - t0;
+    make_pixels(j, &j->all, thread, t0, tiles, (i - begins * j->output_blocks) / parts);
+  }
+}
+
+static void blocks_alone(void *context, size_t thread, size_t begin, size_t end) {
+  const job *j = context;
+  for (size_t i = begin; i < end; i++) {
+    const size_t first = i * j->all.count / j->tile_blocks, count = (i + 1) * j->all.count / j->tile_blocks - first;
+    const stripe s = {j->all.points + thread * stripe_floats(j->c->v, tile_block(j->c->k)), first, count};
+    transform_tiles(j, &s, thread, 0, count);
+    for (size_t o = 0; o < j->output_blocks; o++) make_pixels(j, &s, thread, 0, count, o);
   }
 }
 
 /* In how many blocks the tiles are cut, by what the busiest thread does, in rows of a panel: those it multiplies, of each panel as many at least as take the time in
  * which the panel comes from memory, and those that another thread transformed, which come from its cache, where threads share tiles. */
-static size_t choose_blocks(const cml_kernels *k, size_t count, size_t panels, size_t threads) {
+static size_t choose_blocks(const cml_kernels *k, const cml_conv *v, size_t panels, size_t threads) {
   enum { WAIT = 10, FIXED = 2 };
-  size_t least_blocks = (count + tile_block(k) - 1) / tile_block(k), best = least_blocks, best_cost = SIZE_MAX;
+  const bool alone = reads_tiles_once(v);
+  const size_t count = all_tiles(v), least_blocks = (count + tile_block(k) - 1) / tile_block(k);
+  size_t best = least_blocks, best_cost = SIZE_MAX;
   for (size_t blocks = least_blocks; blocks < least_blocks + 2 * threads && blocks <= count; blocks++) {
     const size_t rows = (count + blocks - 1) / blocks, groups = (rows + k->tile_rows - 1) / k->tile_rows, high = groups * ((rows + groups - 1) / groups);
-    const size_t even = (blocks * panels + threads - 1) / threads, own = even > least(panels, block_panels(k)) ? even : least(panels, block_panels(k));
-    const size_t foreign = blocks % threads ? count * 6 / (5 * threads) : 0, cost = own * ((high > WAIT ? high : WAIT) + FIXED) + foreign;
+    const size_t even = alone ? (blocks + threads - 1) / threads * panels : (blocks * panels + threads - 1) / threads, fewest = least(panels, block_panels(k));
+    const size_t foreign = !alone && blocks % threads ? count * 6 / (5 * threads) : 0, cost = (even > fewest ? even : fewest) * ((high > WAIT ? high : WAIT) + FIXED) + foreign;
     if (cost < best_cost) best = blocks, best_cost = cost;
   }
   return best;
@@ -271,21 +294,18 @@ static size_t choose_blocks(const cml_kernels *k, size_t count, size_t panels, s
 
 void cml_winograd_run(const cml_conv_call *c) {
   const cml_conv *v = c->v;
-  job j = {.c = c, .slot = up(cml_winograd_scratch(c->k, v), 64)};
+  job j = {.c = c, .slot = up(cml_winograd_scratch(c->k, v), 64), .across = tiles_across(v), .of_image = tile_count(v)};
   cml_pool *pool = cml_pool_threads(c->pool) > c->slots ? NULL : c->pool;
-  j.tiles = (float *)(void *)((char *)c->scratch + c->slots * j.slot);
-  j.across = tiles_across(v);
+  j.all = (stripe){(float *)(void *)((char *)c->scratch + c->slots * j.slot), 0, all_tiles(v)};
   j.in_group = (group_outputs(v) + output_block(c->k) - 1) / output_block(c->k);
   j.together = j.in_group > 1 ? 1 : least(output_block(c->k) / group_outputs(v), v->groups);
   j.output_blocks = j.in_group * ((v->groups + j.together - 1) / j.together);
-  size_t tiles = tile_count(v), stripe = stripe_tiles(c->k, v, c->slots), stripes = stripe ? (tiles + stripe - 1) / stripe : 0;
-  for (j.image = 0; j.image < v->batch; j.image++)
-    for (size_t s = 0; s < stripes; s++) {
-      j.first = s * tiles / stripes;
-      j.count = (s + 1) * tiles / stripes - j.first;
-      j.tile_blocks = choose_blocks(c->k, j.count, (v->groups + j.together - 1) / j.together * group_panels(c->k, v), cml_pool_threads(pool));
-      j.shares = reads_tiles_once(v) ? j.tile_blocks : least(j.tile_blocks, cml_pool_threads(pool)); /* a thread has the tiles that it transformed */
-      cml_parallel_with_thread(pool, j.count, 4, transform_tiles, &j);
-      cml_parallel_with_thread(pool, j.tile_blocks * j.output_blocks, 1, make_pixels, &j);
-    }
+  j.tile_blocks = choose_blocks(c->k, v, (v->groups + j.together - 1) / j.together * group_panels(c->k, v), cml_pool_threads(pool));
+  if (reads_tiles_once(v)) {
+    cml_parallel_with_thread(pool, j.tile_blocks, 1, blocks_alone, &j);
+    return;
+  }
+  j.shares = least(j.tile_blocks, cml_pool_threads(pool)); /* a thread has the tiles that it transformed */
+  cml_parallel_with_thread(pool, j.all.count, 4, transform_shared, &j);
+  cml_parallel_with_thread(pool, j.tile_blocks * j.output_blocks, 1, pixels_of_shared, &j);
 }
