@@ -10,6 +10,8 @@ enum {
   BLOCK_PIXELS = 112,       /* output pixels of a block, about */
   PARTS_PIXELS = 400,       /* the same in parts: weights come from the second-level cache or from beyond, for each block again */
   PARTS_OUTPUTS = 48,       /* of floats, however often a number meets taps */
+  PARTS_WORK = 5 << 20,     /* multiply-adds of floats from which parts of them pay, and with few pixels, for which a panel of weights becomes parts */
+  PARTS_FEW_WORK = 9 << 20,
   PARTS_WIDTH = 4,          /* pixels of a row from which a strip of them pays */
   STAGE_FLOATS = 160 << 10, /* staged floats of a block, about */
   OUTPUT_BLOCK = 128,       /* output channels that scratch holds at once, on their way to planes */
@@ -117,10 +119,11 @@ static void flatten(cml_conv *v) {
  * `met` outputs' taps. Nothing that depends on blocks. */
 static bool suits_parts(const cml_kernels *k, const layout *l) {
   const cml_conv *v = &l->v;
-  const size_t depth = l->joined * l->group_channels, taps = cml_conv_taps(v) / (size_t)(v->kernel[0] * l->apart[0] * l->apart[1]);
+  const size_t pixels = (size_t)(v->out[0] * v->out[1] * v->out[2]), depth = l->joined * l->group_channels, taps = cml_conv_taps(v) / (size_t)(v->kernel[0] * l->apart[0] * l->apart[1]);
   const size_t met = v->in_half || l->group_outputs < PARTS_OUTPUTS ? l->group_outputs : l->group_outputs * (taps ? taps : 1);
   return !v->plain && !v->winograd && !l->depthwise && !cml_conv_slim(k, v) && !cml_conv_narrow(k, v) && !cml_conv_multiplier(v) && 3 * depth >= 2 * up(depth, CML_PART_DEPTH) &&
-         v->out[2] >= PARTS_WIDTH && cml_parts_pay(k, v->in_half, v->out[0] * v->out[1] * v->out[2], l->depth, met);
+         v->out[2] >= PARTS_WIDTH && (v->in_half || pixels * v->outputs * l->depth >= (pixels > CML_CONV_FEW_PIXELS ? PARTS_WORK : PARTS_FEW_WORK)) &&
+         cml_parts_pay(k, v->in_half, (int64_t)pixels, l->depth, met);
 }
 
 /* Of each part of the region that a block reads, with what a step may read behind. */

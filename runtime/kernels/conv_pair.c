@@ -9,6 +9,7 @@
 
 enum {
   RING_BYTES = 192 << 10, /* of rows that a thread holds, about; */
+  PARTS_WORK = 12 << 20,  /* multiply-adds of floats from which parts of them pay */
   PARTS_PIXELS = 128,     /* that are made at a time, where matrix units bring weights into parts each time */
   MOST_RING = 512 << 10,
   UNITS = 3,              /* of channels that each thread gets, where there are as many */
@@ -140,7 +141,8 @@ void cml_conv_pair_run(const cml_conv_pair *p) {
   if (!v->batch || v->out[1] <= 0 || v->out[2] <= 0) return;
   job j = {.p = p};
   size_t threads = least(cml_pool_threads(call->pool), call->slots);
-  j.in_parts = !v->plain && p->half == v->in_half && cml_parts_pay(call->k, p->half, v->in[1] * v->in[2], p->depth, v->channels);
+  const size_t work = (size_t)(v->in[1] * v->in[2]) * p->depth * v->channels;
+  j.in_parts = !v->plain && p->half == v->in_half && (p->half || work >= PARTS_WORK) && cml_parts_pay(call->k, p->half, v->in[1] * v->in[2], p->depth, v->channels);
   lay_out(call->k, v, j.in_parts, threads, &j.l);
   j.slot = slot_bytes(&j.l);
   bool little = v->batch * (size_t)(v->in[1] * v->in[2]) * v->channels * (p->depth + DEPTHWISE_COST * (size_t)(v->kernel[1] * v->kernel[2])) < SERIAL_BELOW;

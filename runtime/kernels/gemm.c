@@ -23,6 +23,7 @@ enum {
   PAD = 16,
   SERIAL_BELOW = 200000, /* multiply-adds: waking threads would take longer */
   PARTS_SERIAL_BELOW = 800000, /* the same in parts */
+  PARTS_WORK = 4 << 20, /* multiply-adds of floats from which parts pay */
   LEAST_SHARE = 65536    /* that one thread takes at a time */
 };
 
@@ -32,8 +33,8 @@ size_t cml_pack_bytes(const cml_kernels *k, size_t depth, size_t columns, bool h
 
 bool cml_parts_pay(const cml_kernels *k, bool half, int64_t rows, size_t depth, size_t columns) {
   if (!k->tile_parts || depth > PARTS_DEPTH) return false;
-  /* parts are made of A for all columns, and of B for all rows */
-  return half ? rows >= 32 && depth >= 20 && columns >= 20 : rows >= 40 && depth >= 64 && columns >= 96;
+  /* parts are made of A for all columns, and of B for all rows; of floats by each thread of all that it reads, and six products leave little to gain */
+  return half ? rows >= 32 && depth >= 20 && columns >= 20 : rows >= 40 && depth >= 64 && columns >= 96 && (size_t)rows * depth * columns >= PARTS_WORK;
 }
 
 /* One panel whose source has its columns side by side: row by row. */
