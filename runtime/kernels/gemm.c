@@ -23,6 +23,7 @@ enum {
   PAD = 16,
   SERIAL_BELOW = 200000, /* multiply-adds: waking threads would take longer */
   PARTS_SERIAL_BELOW = 800000, /* the same in parts */
+  SHARED_ROWS = 24, /* of a thread at least, where threads share rows */
   PARTS_WORK = 4 << 20, /* multiply-adds of floats from which parts pay */
   LEAST_SHARE = 65536    /* that one thread takes at a time */
 };
@@ -309,6 +310,18 @@ static size_t parts_of_rows(const cml_gemm *g, size_t panels, size_t threads, si
   return best;
 }
 
+/* How many threads share the rows; as many times fewer share the columns. A row of A, most likely from another thread's cache and not asked for, is worth 16
+ * columns of B. */
+static size_t row_shares(const cml_gemm *g, size_t threads) {
+  enum { ROW = 16 };
+  size_t best = 1, least_cost = SIZE_MAX;
+  for (size_t n = 1; n <= threads && (n == 1 || g->rows / n >= SHARED_ROWS); n++) {
+    const size_t cost = ROW * g->rows / n + g->columns * n / threads;
+    if (cost < least_cost) least_cost = cost, best = n;
+  }
+  return best;
+}
+
 /* The unit of work is a panel of columns against a part of the rows, all parts of nearly equal height. */
 typedef struct run_context {
   const cml_kernels *k;
@@ -353,10 +366,8 @@ void cml_gemm_run(const cml_kernels *k, const cml_gemm *g, size_t count, cml_poo
   /* enough units to end together */
   const size_t tiles = (g->rows + k->tile_rows - 1) / k->tile_rows, wanted = threads == 1 ? 1 : (12 * threads + count * c.panels - 1) / (count * c.panels);
   if (parts && count < threads) c.row_parts = parts_of_rows(g, c.panels, threads, c.row_parts);
-  /* columns alone, where rows are fewer: each thread reads its weights only */
-  const size_t panels = count * c.panels, longest = (panels + threads - 1) / threads;
-  const bool even = g->rows < g->columns && longest >= 4 && 10 * longest * threads <= 11 * panels;
-  if (!parts && !even && c.row_parts < wanted) c.row_parts = least(wanted, tiles);
+  const size_t row_parts = count < threads ? up(c.row_parts, row_shares(g, threads)) : c.row_parts, units = count * row_parts * c.panels, longest = (units + threads - 1) / threads;
+  if (!parts) c.row_parts = longest >= 3 && 10 * longest * threads <= 11 * units ? row_parts : c.row_parts < wanted ? least(wanted, tiles) : c.row_parts;
   c.units = count * c.row_parts * c.panels;
   for (size_t i = 0; i < threads && parts; i++) {
     *((size_t *)(void *)((char *)scratch + (i + 1) * slot) - 1) = SIZE_MAX;
