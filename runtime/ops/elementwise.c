@@ -464,7 +464,9 @@ static bool rows_init(rows_job *j, const cml_elementwise *e) {
     }
   }
   j->rank = n;
-  return n > 1 && j->dims[0] >= SHORT && j->strides[0][0] + j->strides[1][0] > 0; /* one row is a chunk of any length */
+  const int64_t x = j->strides[0][0], y = j->strides[1][0];
+  /* One row is a chunk of any length. Single elements of rows that lie apart are no row. */
+  return n > 1 && j->dims[0] >= SHORT && x <= 1 && y <= 1 && x + y > 0 && j->strides[ROWS_OUT][0] == 1;
 }
 
 static float scalar_at(const void *data, bool half, int64_t i) { return half ? cml_f16_to_f32(((const cml_f16 *)data)[i]) : ((const float *)data)[i]; }

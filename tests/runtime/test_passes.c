@@ -386,6 +386,35 @@ static void rows_apart(void) {
   spaced_least = 0;
 }
 
+/* A single channel of many, by a factor for each image: its elements are a row of the whole apart. */
+static void single_channel_apart(void) {
+  start("[2, 16, 10, 12]");
+  word("custom", "custom");
+  word("valid", "valid");
+  ints("one", "[2]", "[1, 1]");
+  ints("pad1", "[4]", "[1, 1, 1, 1]");
+  ints("axis", "[]", "1");
+  ints("space", "[2]", "[2, 3]");
+  flag("yes", "true");
+  flag("no", "false");
+  constant("w", "[40, 16, 3, 3]");
+  constant("w0", "[1, 40, 1, 1]");
+  constant("w1", "[15, 40, 3, 3]");
+  op("[2, 40, 10, 12]", "c", "conv(x = x, weight = w, pad = pad1, pad_type = custom, strides = one)");
+  op("[2, 1, 10, 12]", "c0", "conv(x = c, weight = w0, pad_type = valid)");
+  op("[2, 1, 1, 1]", "mean", "reduce_mean(x = c0, axes = space, keep_dims = yes)");
+  op("[2, 1, 10, 12]", "m0", "mul(x = c0, y = mean)");
+  op("[2, 15, 10, 12]", "c1", "conv(x = c, weight = w1, pad = pad1, pad_type = custom, strides = one)");
+  op("[2, 16, 10, 12]", "j", "concat(values = (c1, m0), axis = axis, interleave = no)");
+  op("[2, 16, 10, 12]", "y", "tanh(x = j)");
+  ints("reps", "[4]", "[1, 64, 1, 1]"); /* so much memory that the whole may be there early */
+  op("[2, 1024, 10, 12]", "z", "tile(x = y, reps = reps)");
+  finish("z");
+  spaced_least = 1;
+  same_with_and_without((const int64_t[]){2, 16, 10, 12}, 4, "epilogues,layout,joins,chains,parts", "mul");
+  spaced_least = 0;
+}
+
 /* Pools and resizing of such images. */
 static void resized_rows_apart(void) {
   start("[2, 16, 10, 12]");
@@ -1800,7 +1829,7 @@ static void test_window_attention(void **state) { (void)state, each_type(window_
 static void test_affine_vectors(void **state) { (void)state, each_type(affine_vectors); }
 static void test_affine_runs(void **state) { (void)state, each_type(affine_runs); }
 static void test_moved(void **state) { (void)state, each_type(moved); }
-static void test_rows_apart(void **state) { (void)state, each_type(rows_apart), each_type(resized_rows_apart), each_type(token_rows_apart); }
+static void test_rows_apart(void **state) { (void)state, each_type(rows_apart), each_type(single_channel_apart), each_type(resized_rows_apart), each_type(token_rows_apart); }
 static void test_overlapping(void **state) { (void)state, each_type(overlapping); }
 static void test_volumes(void **state) { (void)state, each_type(volumes); }
 static void test_large(void **state) { (void)state, each_type(large); }
