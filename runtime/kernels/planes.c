@@ -18,7 +18,7 @@ enum {
 
 bool cml_planes_fit(const cml_conv *v) {
   const size_t taps = (size_t)(v->kernel[1] * v->kernel[2]), channels = v->groups ? v->channels / v->groups : 0;
-  bool fits = v->groups > 1 && !v->in_last && !v->out_last && !v->winograd && v->planar && v->kernel[0] == 1 && taps && v->outputs >= 2 * v->groups && channels <= (taps == 1 ? 32 : 8) && channels * taps <= MOST_TAPS;
+  bool fits = v->groups > 1 && !v->in_last && !v->out_last && !v->winograd && v->planar && v->kernel[0] == 1 && taps && (channels > 1 || v->outputs >= 2 * v->groups) && channels <= (taps == 1 ? 32 : 8) && channels * taps <= MOST_TAPS;
   for (int i = 0; i < 3; i++) fits = fits && v->step[i] == 1 && v->place[i] == 0 && v->stride[i] <= MOST_STRIDE;
   return fits;
 }

@@ -101,6 +101,7 @@ static conv_case draw_conv(bool transposed, bool fused) {
   v.groups = between(0, 3) ? 1 : between(2, 4), v.cg = between(1, rnd() % 3 ? 6 : 40), v.og = between(1, rnd() % 3 ? 7 : 45), v.n = between(1, 2);
   if (v.groups > 1 && rnd() % 2) v.groups = between(2, 9), v.og = v.cg = between(2, 9);
   if (rnd() % 4 == 0) v.groups = between(2, 40), v.cg = 1, v.og = rnd() % 2 ? 1 : between(2, 5); /* depthwise, or several outputs for each channel */
+  if (rnd() % 8 == 0) v.groups = between(5, 40), v.cg = between(2, 6), v.og = between(1, 2); /* a few outputs a group: groups are taken together */
   bool point = rnd() % 6 == 0, strided = rnd() % 2; /* a kernel of one element, which is computed as a matrix product */
   if (fused && rnd() % 8 == 0) v.dims = (int32_t)between(2, 3), v.groups = 1, v.cg = between(100, v.dims == 3 ? 150 : 600), v.og = between(1, 140); /* a depth of several pieces */
   for (int i = 0; i < 3; i++) {
