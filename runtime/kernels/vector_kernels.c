@@ -630,21 +630,25 @@ VINLINE void softmax_group(const size_t group, const size_t vectors, bool half, 
   }
 }
 
+/* A row has the same bits whichever rows are beside it. */
 static void softmax_rows(size_t rows, size_t n, const void *from, void *to, bool half, bool logarithm, float low) {
-  const size_t row = n * (half ? 2 : 4), vectors = (n + W - 1) / W, group = vectors <= 2 ? 4 : 2;
+  const size_t row = n * (half ? 2 : 4), vectors = (n + W - 1) / W, group = vectors <= 2 ? 4 : vectors <= 4 ? 2 : 1;
   const char *x = from;
   char *y = to;
-  for (; vectors <= 4 && rows >= group; rows -= group, x += group * row, y += group * row) {
-    if (vectors <= 1) softmax_group(4, 1, half, logarithm, n, x, y, V(low));
+  for (size_t taken; rows; rows -= taken, x += taken * row, y += taken * row) {
+    taken = rows >= group ? group : 1;
+    if (vectors > 4 && logarithm && half) log_softmax_row(x, y, true, n, V(low));
+    else if (vectors > 4 && logarithm) log_softmax_row(x, y, false, n, V(low));
+    else if (vectors > 4 && half) softmax_row(x, y, true, n);
+    else if (vectors > 4) softmax_row(x, y, false, n);
+    else if (taken == 1 && vectors <= 1) softmax_group(1, 1, half, logarithm, n, x, y, V(low));
+    else if (taken == 1 && vectors == 2) softmax_group(1, 2, half, logarithm, n, x, y, V(low));
+    else if (taken == 1 && vectors == 3) softmax_group(1, 3, half, logarithm, n, x, y, V(low));
+    else if (taken == 1) softmax_group(1, 4, half, logarithm, n, x, y, V(low));
+    else if (vectors <= 1) softmax_group(4, 1, half, logarithm, n, x, y, V(low));
     else if (vectors == 2) softmax_group(4, 2, half, logarithm, n, x, y, V(low));
     else if (vectors == 3) softmax_group(2, 3, half, logarithm, n, x, y, V(low));
     else softmax_group(2, 4, half, logarithm, n, x, y, V(low));
-  }
-  for (; rows; rows--, x += row, y += row) {
-    if (logarithm && half) log_softmax_row(x, y, true, n, V(low));
-    else if (logarithm) log_softmax_row(x, y, false, n, V(low));
-    else if (half) softmax_row(x, y, true, n);
-    else softmax_row(x, y, false, n);
   }
 }
 
