@@ -15,7 +15,7 @@
 #include "mapping.h"
 
 enum {
-  FORMAT = 14,             /* another one whenever packed weights look different */
+  FORMAT = 15,             /* another one whenever packed weights look different */
   SMALLEST = 4096,        /* bytes of a piece worth keeping */
   BLOCK = 1 << 18,        /* bytes under one checksum */
   BLOCKS_CHECKED = 64,

@@ -430,7 +430,7 @@ static float mixed_dot(const cml_et_tensor *in, int64_t first, const int8_t *q, 
 
 /* The weights as the kernels of compressed weights take them; false where these do not: then each row is summed as it stands. */
 static bool mixed_matrix(const cml_et_tensor *w, const cml_et_tensor *scales, int64_t groups, cml_compressed *m) {
-  *m = (cml_compressed){.columns = (size_t)w->sizes[0], .depth = (size_t)w->sizes[1], .codes = w->data, .bits = 8, .is_signed = true, .scale = scales->data};
+  *m = (cml_compressed){.columns = (size_t)w->sizes[0], .depth = (size_t)w->sizes[1], .codes = w->data, .row_bytes = (size_t)w->sizes[1], .bits = 8, .is_signed = true, .scale = scales->data};
   if ((scales->dtype != CML_F32 && scales->dtype != CML_F16) || !m->columns || !m->depth || m->depth > MIXED_DEPTH) return false;
   m->scale_half = scales->dtype == CML_F16;
   m->scale_rows = m->vectors = 1;

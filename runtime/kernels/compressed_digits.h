@@ -31,6 +31,13 @@ VINLINE bool digits_suffice(double total, double largest, double depth) {
   return total <= 1e37 && largest * depth <= fmin(256, 4 * sqrt(depth)) * (total - largest);
 }
 
+/* For cml_kernels.compressed_depth: parts of 1024 elements or so, at least two and at most eight. */
+VINLINE size_t part_depth(size_t depth) {
+  enum { PART = 1024, MOST = 8, UNIT = 128 };
+  size_t parts = depth / PART < 2 ? 2 : depth / PART < MOST ? depth / PART : MOST;
+  return depth > UNIT ? (depth / parts + UNIT - 1) / UNIT * UNIT : depth;
+}
+
 VINLINE vf load_elements(const float *x, size_t at, size_t n) {
   return at + W <= n ? vf_load(x + at) : at < n ? vf_load_n(x + at, n - at) : vf_zero();
 }

@@ -256,8 +256,8 @@ VINLINE vf add_group(const unsigned bits, const uint8_t *codes, const int16_t *w
 /* What lies behind a row's end meets zeros, and is not read behind the last one's. */
 VINLINE float row_product(const unsigned bits, const cml_compressed *w, size_t n, const parts *x, const table *from) {
   const size_t elements = group_elements(bits), bytes_of = group_bytes(bits), units = group_units(bits), row_bytes = w->depth * bits / 8;
-  const size_t left = (w->columns - n) * row_bytes, groups = (w->depth + elements - 1) / elements, whole = least(groups, left / bytes_of);
-  const uint8_t *codes = w->codes + n * row_bytes;
+  const size_t left = (w->columns - n - 1) * w->row_bytes + row_bytes, groups = (w->depth + elements - 1) / elements, whole = least(groups, left / bytes_of);
+  const uint8_t *codes = w->codes + n * w->row_bytes;
   const int16_t *words = x->words;
   const float *scales = x->scales;
   const table t = *from;

@@ -205,7 +205,7 @@ VINLINE void affine_rows(const int R, const int bits, const bool offset, const b
   const size_t row_bytes = w->depth * (size_t)bits / 8, whole = row_bytes / 64, per = single ? 1 : l->per, groups = l->groups, blocks = l->blocks;
   const size_t group = (size_t)(8 / bits) * PLANES * PLANE, scale_bytes = w->scale_half ? 2 : 4;
   const __m512i flip = _mm512_set1_epi8((char)l->bias);
-  affine a = {.codes = w->codes + n * row_bytes, .distance = apart * row_bytes, .left = row_bytes};
+  affine a = {.codes = w->codes + n * w->row_bytes, .distance = apart * w->row_bytes, .left = row_bytes};
   size_t at[ROWS];
   CML_UNROLL for (int r = 0; r < R; r++) at[r] = (n + (size_t)r * apart) / w->scale_rows * w->blocks;
   for (size_t s = 0, g = 0, b = 0; g < groups; b += W) { /* 16 blocks after 16 blocks */
@@ -254,9 +254,9 @@ VINLINE void palette_group(const int R, const int bits, const bool masked, const
 
 VINLINE void palette_rows(const int R, const int bits, const cml_compressed *w, const layout *l, const parts *x, size_t n, size_t apart,
                           uint8_t palette[PLANES][256], float *sum) {
-  const size_t row_bytes = w->depth * (size_t)bits / 8, distance = apart * row_bytes, bytes = bits == 4 ? 64 : 8 * (size_t)bits, groups = l->groups;
+  const size_t row_bytes = w->depth * (size_t)bits / 8, distance = apart * w->row_bytes, bytes = bits == 4 ? 64 : 8 * (size_t)bits, groups = l->groups;
   const size_t digits = (bits == 4 ? 2 : 1) * PLANES * PLANE;
-  const uint8_t *codes = w->codes + n * row_bytes;
+  const uint8_t *codes = w->codes + n * w->row_bytes;
   __m512i table[PLANES][4], acc[ROWS][6];
   CML_UNROLL for (int p = 0; p < PLANES; p++) {
     CML_UNROLL for (int i = 0; i < 4; i++) table[p][i] = _mm512_loadu_si512(palette[p] + 64 * (bits == 8 ? i : 0));
@@ -408,6 +408,11 @@ static size_t fixed_bytes(const cml_compressed *w) {
   return w->scale ? cml_scaled_bytes(w) : w->bits == 3 ? cml_pairs_bytes(w) : cml_lanes_bytes(w);
 }
 
+static size_t fixed_depth(const cml_compressed *w) {
+  const bool sums = !w->scale && w->bits <= 4 && !several_tables(w); /* are looked up */
+  return sums && fixed_bytes(w) ? part_depth(w->depth) : w->depth;
+}
+
 static void fixed_pack(const cml_compressed *w, size_t begin, size_t end, void *to) {
   if (w->scale) cml_scaled_pack(w, begin, end, to);
   else if (several_tables(w)) cml_tables_pack(w, begin, end, to);
@@ -417,6 +422,7 @@ static void fixed_pack(const cml_compressed *w, size_t begin, size_t end, void *
 
 void cml_fill_compressed_avx512vbmi(cml_kernels *k) {
   cml_fill_compressed_avx512(&ordinary);
+  k->compressed_depth = fixed_depth;
   k->compressed_bytes = fixed_bytes;
   k->compressed_pack = fixed_pack;
   k->compressed_room = fixed_room;

@@ -39,6 +39,14 @@ VINLINE void store_digits(const int planes, const int lowest, vf scaled, int8_t 
   }
 }
 
+/* Bits `at` to `at` + 7 of 64 numbers, number 4 l + k of which is lane l of register k. */
+VINLINE __m512i gather_bits(const __m512i *q, const int at) {
+  const __m512i windows = _mm512_set1_epi64(0x2020202000000000 + at * INT64_C(0x0101010101010101));
+  __m512i to = _mm512_multishift_epi64_epi8(windows, q[0]);
+  CML_UNROLL for (int k = 1; k < 4; k++) to = _mm512_mask_multishift_epi64_epi8(to, UINT64_C(0x1111111111111111) << k, windows, q[k]);
+  return to;
+}
+
 VINLINE vf scaled_by(vf x, int e) { return vf_scalef(x, vf_set1((float)e)); }
 
 VINLINE __m512i load_plane(const int8_t *digits, size_t i) { return _mm512_loadu_si512(digits + i * PLANE); }
@@ -102,10 +110,11 @@ VINLINE double largest_sum(const float *x, size_t depth, int n) {
   return (double)vf_hmax(largest);
 }
 
+/* Entries repeat up to 16. */
 VINLINE float largest_entry(const float *table, size_t n) {
-  float largest = 0;
-  for (size_t i = 0; i < n; i++) largest = fmaxf(largest, fabsf(table[i]));
-  return largest;
+  vf largest = vf_zero();
+  for (size_t i = 0; i < n; i += W) largest = vf_max(largest, vf_abs(vf_load(table + i)));
+  return vf_hmax(largest);
 }
 
 VINLINE const float *palette_of(const cml_compressed *w, size_t n) { return w->table + n / w->table_rows * w->table_size; }

@@ -143,7 +143,7 @@ VINLINE void entry_product(const int R, const int bits, const cml_compressed *w,
       const uint8_t *codes[4];
       uint8_t copies[4][2 * sizeof(vi)];
       CML_UNROLL for (int r = 0; r < R; r++) {
-        codes[r] = w->codes + (n + (size_t)r * apart) * row_bytes + g * bytes;
+        codes[r] = w->codes + (n + (size_t)r * apart) * w->row_bytes + g * bytes;
         if (whole) continue;
         memset(copies[r], 0, sizeof *copies);
         memcpy(copies[r], codes[r], row_bytes - g * bytes);
@@ -184,7 +184,7 @@ VINLINE void product(const int R, const int M, const int bits, const int mode, c
   for (size_t g = 0; g < groups; g++) {
     bool whole = (g + 1) * bytes <= row_bytes;
     CML_UNROLL for (int r = 0; r < R; r++) {
-      const uint8_t *p = w->codes + (n + (size_t)r * apart) * row_bytes + g * bytes;
+      const uint8_t *p = w->codes + (n + (size_t)r * apart) * w->row_bytes + g * bytes;
       vi word;
       if (whole) {
         word = load_words(p, bits);
@@ -340,6 +340,8 @@ static bool compressed_fits(const cml_compressed *w) {
   return w->block % elements == 0 || (elements % w->block == 0 && w->block % c == 0);
 }
 
+static size_t compressed_depth(const cml_compressed *w) { return w->depth; }
+
 static size_t compressed_bytes(const cml_compressed *w) {
   (void)w;
   return 0; /* rows are used as they lie */
@@ -349,6 +351,7 @@ static void compressed_pack(const cml_compressed *w, size_t begin, size_t end, v
 
 void CML_SIMD(cml_fill_compressed)(cml_kernels *k) {
   k->compressed_fits = compressed_fits;
+  k->compressed_depth = compressed_depth;
   k->compressed_bytes = compressed_bytes;
   k->compressed_pack = compressed_pack;
   k->compressed_room = compressed_room;

@@ -14,8 +14,8 @@
  * their upper two bits. All sets' first registers come first, so that lines are read one after the other.
  * Tables of a long row would not stay in the first-level cache, so the depth is cut into pieces: stripes of rows take one piece after the other,
  * and in memory a stripe is its pieces, a piece its blocks.
- * Packed matrices are as large as their codes, but for rows and codes that fill up the last block and group, and for a number a row of 6 and 8 bits
- * in float16 programs.
+ * Packed matrices are as large as their codes, but for rows and codes that fill up the last block and group, for a number a row of 6 and 8 bits
+ * in float16 programs, and for these palettes.
  *
  * Those do with two planes of digits. Each table of sums of two planes has a power of two of its own, by which what is looked up in it is multiplied,
  * up to 128: 15 or 16 bits of each element's products count, and 22 of the largest one's. Entries of palettes, and elements that are multiplied
@@ -94,10 +94,19 @@ static bool has_errors(const cml_compressed *w) { return w->bits == 8 || (w->bit
 
 static size_t code_bytes(const cml_compressed *w) { return up(w->columns, BLOCK) * group_count(w) * group_bytes(w); }
 
+/* Behind codes and rows' numbers: digits of entries by packed codes, and what the last one counts. */
+typedef struct packed_palette {
+  uint8_t digits[PLANES][256];
+  double unit;
+  int32_t planes;
+} packed_palette;
+
+static size_t packed_palette_at(const cml_compressed *w) { return code_bytes(w) + (has_errors(w) ? up(w->columns, BLOCK) * sizeof(float) : 0); }
+
 size_t cml_lanes_bytes(const cml_compressed *w) {
   if (w->scale || w->columns < BLOCK || w->depth >= 1 << 18) return 0;
   if (w->bits == 8 && !ordered(w)) return 0;
-  return code_bytes(w) + (has_errors(w) ? up(w->columns, BLOCK) * sizeof(float) : 0);
+  return packed_palette_at(w) + (by_entries(w) ? sizeof(packed_palette) : 0);
 }
 
 /* ---- packing ---- */
@@ -193,7 +202,7 @@ static void find_mean_errors(const cml_compressed *w, size_t n, const entry_orde
   if (!(unit > 0)) return;
   for (size_t i = 0; i < 4; i++) table[i] = _mm512_loadu_si512(errors + i * REGISTER);
   for (size_t r = 0; r < BLOCK && n + r < w->columns; r++) {
-    const uint8_t *row = w->codes + (n + r) * row_bytes;
+    const uint8_t *row = w->codes + (n + r) * w->row_bytes;
     __m512i sum = _mm512_setzero_si512();
     for (size_t k = 0; k < w->depth; k += REGISTER) {
       __m512i code = load_bytes(row, k * w->bits / 8, row_bytes);
@@ -207,13 +216,23 @@ static void find_mean_errors(const cml_compressed *w, size_t n, const entry_orde
 
 static float *mean_errors(const cml_compressed *w, const void *packed) { return (float *)((uintptr_t)packed + code_bytes(w)); }
 
+/* o: of a palette whose codes are renumbered, or NULL. */
+static void pack_palette(const cml_compressed *w, const entry_order *o, void *packed) {
+  packed_palette p = {.planes = palette_planes(w, 0)};
+  if (!o) p.unit = cut_palette(w, 0, p.planes, 1, p.digits);
+  for (size_t i = 0; o && i < PLANES * 256; i++) p.digits[i / 256][o->place[i % 256]] = o->cut[i / 256][i % 256];
+  if (o) p.unit = o->unit;
+  memcpy((char *)packed + packed_palette_at(w), &p, sizeof p);
+}
+
 void cml_lanes_pack(const cml_compressed *w, size_t begin, size_t end, void *to) {
-  const size_t row_bytes = w->depth * w->bits / 8, groups = group_count(w), piece = piece_groups(w);
+  const size_t groups = group_count(w), piece = piece_groups(w);
   entry_order of_palette, *o = w->bits == 8 && palette_planes(w, 0) == PLANES ? &of_palette : NULL; /* of a palette whose codes are renumbered */
   if (o) cml_order_entries(w, 0, o);
+  if (by_entries(w) && begin == 0) pack_palette(w, o, to);
   for (size_t n = begin; n < end; n += BLOCK) {
     const uint8_t *rows[BLOCK];
-    for (size_t r = 0; r < BLOCK; r++) rows[r] = n + r < w->columns ? w->codes + (n + r) * row_bytes : NULL;
+    for (size_t r = 0; r < BLOCK; r++) rows[r] = n + r < w->columns ? w->codes + (n + r) * w->row_bytes : NULL;
     for (size_t g = 0; g < groups; g += piece) {
       size_t some = groups - g < piece ? groups - g : piece;
       pack_piece(w, rows, g, some, (char *)to + piece_at(w, n, g, some));
@@ -251,44 +270,76 @@ VINLINE vi own_exponents(vf sizes, int e) {
   return (vi)_mm512_max_epi32(_mm512_sub_epi32(_mm512_srli_epi32((__m512i)scaled, 23), _mm512_set1_epi32(126 + 15)), _mm512_setzero_si512());
 }
 
-/* The 16 sums that four bits of codes choose from; with one bit a code, sums of x and -x. */
-VINLINE vf nibble_sums(const float *x, size_t at, size_t n, size_t codes, const vf *factors) {
-  vf sum = vf_zero();
-  CML_UNROLL for (size_t j = 0; j < codes; j++) sum = vf_fma(vf_set1(at + j < n ? x[at + j] : 0), factors[j], sum);
-  return sum;
+/* For the nibble of each of 16 elements. largest: what they are multiplied with. */
+VINLINE vi nibble_exponents(const int codes, vf elements, float largest, int e) {
+  vf sizes = vf_abs(elements);
+  CML_UNROLL for (int apart = 1; apart < codes; apart *= 2) sizes += vf_permute(sizes, vi_iota() ^ apart);
+  return own_exponents(sizes * largest, e);
 }
 
-/* For the nibble of each of 16 elements. */
-static vi nibble_exponents(const cml_compressed *w, const float *x, size_t at, int e) {
-  vf sizes = vf_abs(load_elements(x, at, w->depth));
-  for (unsigned apart = 1; apart < 4 / w->bits; apart *= 2) sizes += vf_permute(sizes, vi_iota() ^ (int)apart);
-  return own_exponents(w->bits == 1 ? sizes : sizes * vf_set1(largest_entry(w->table, (size_t)1 << w->bits)), e);
+/* What the elements of a nibble are multiplied with for its 16 sums, in the order of gather_bits, which is that of a register with four nibbles' sums; of
+ * one bit x and -x are summed. */
+typedef struct nibble_factors {
+  vf of[4][4]; /* by element and register */
+} nibble_factors;
+
+static nibble_factors find_factors(const cml_compressed *w) {
+  nibble_factors f;
+  const vi mask = vi_set1((1 << w->bits) - 1);
+  for (size_t j = 0; j < 4 / w->bits; j++)
+    for (int k = 0; k < 4; k++) {
+      vi own = ((vi_iota() * 4 + k) & 15) >> (int)(j * w->bits) & mask;
+      f.of[j][k] = w->bits == 1 ? vf_from_int(own * 2 - 1) : vf_permute(vf_load(w->table), own);
+    }
+  return f;
+}
+
+/* Four tables of two or three planes, from sums times 2^exponents; digits as store_digits has them. */
+VINLINE void store_tables(const int planes, const vf *sums, vf exponents, int8_t *to) {
+  const __m512i sign = _mm512_set1_epi8(-128);
+  __m512i q[4];
+  CML_UNROLL for (int k = 0; k < 4; k++)
+    q[k] = _mm512_add_epi32(_mm512_cvtps_epi32((__m512)vf_scalef(sums[k], exponents)), _mm512_set1_epi32(planes == 2 ? 128 : 64 + (128 << 7)));
+  if (planes == 2) {
+    _mm512_storeu_si512(to, _mm512_xor_si512(gather_bits(q, 0), sign));
+    _mm512_storeu_si512(to + PLANE, gather_bits(q, 8));
+    return;
+  }
+  _mm512_storeu_si512(to, _mm512_sub_epi8(_mm512_and_si512(gather_bits(q, 0), _mm512_set1_epi8(127)), _mm512_set1_epi8(64)));
+  _mm512_storeu_si512(to + PLANE, _mm512_xor_si512(gather_bits(q, 7), sign));
+  _mm512_storeu_si512(to + 2 * PLANE, gather_bits(q, 15));
+}
+
+/* A group's eight nibbles, first the even and then the odd ones. codes: of a nibble. */
+VINLINE void arrange_groups(const int codes, const int planes, const cml_compressed *w, const float *x, int e, int8_t *to) {
+  const nibble_factors f = find_factors(w);
+  const size_t groups = group_count(w), elements = (size_t)codes * 8;
+  const float largest = w->bits == 1 ? 1 : largest_entry(w->table, (size_t)1 << w->bits);
+  uint8_t *powers = (uint8_t *)to + groups * group_tables(planes);
+  for (size_t g = 0; g < groups; g++, to += group_tables(planes)) {
+    const vf low = load_elements(x, g * elements, w->depth), high = codes == 4 ? load_elements(x, g * elements + W, w->depth) : low;
+    vi own_low = vi_set1(0), own_high = own_low;
+    if (planes == 2) own_low = nibble_exponents(codes, low, largest, e), own_high = codes == 4 ? nibble_exponents(codes, high, largest, e) : own_low;
+    CML_UNROLL for (int h = 0; h < 2; h++) {
+      const vi first = ((vi_iota() >> 2) * 2 + h) * codes; /* of each lane's nibble */
+      vf sums[4] = {vf_zero(), vf_zero(), vf_zero(), vf_zero()};
+      CML_UNROLL for (int j = 0; j < codes; j++) {
+        const vf v = (vf)_mm512_permutex2var_ps((__m512)low, (__m512i)(first + j), (__m512)high);
+        CML_UNROLL for (int k = 0; k < 4; k++) sums[k] = vf_fma(v, f.of[j][k], sums[k]);
+      }
+      const __m512i own = _mm512_permutex2var_epi32((__m512i)own_low, (__m512i)first, (__m512i)own_high);
+      store_tables(planes, sums, vf_set1((float)e) - vf_from_int((vi)own), to + h * planes * PLANE);
+      if (planes == PLANES) continue;
+      const __m512i four = _mm512_maskz_compress_epi32(0x1111, _mm512_sllv_epi32(_mm512_set1_epi32(1), own));
+      _mm_storeu_si32(powers + g * GROUP_POWERS + h * 4, _mm512_cvtepi32_epi8(four));
+    }
+  }
 }
 
 static void arrange_nibbles(const cml_compressed *w, const float *x, int planes, int e, int8_t *to) {
-  size_t codes = 4 / w->bits, nibbles = group_count(w) * 8, group = group_tables(planes);
-  uint8_t *powers = (uint8_t *)to + group_count(w) * group;
-  int32_t exponents[W] = {0};
-  vf factors[4];
-  vi code = vi_iota(), mask = vi_set1((1 << w->bits) - 1);
-  for (size_t j = 0; j < codes; j++) {
-    vi own = code >> (int)(j * w->bits) & mask;
-    factors[j] = w->bits == 1 ? vf_from_int(own * 2 - 1) : vf_permute(vf_load(w->table), own);
-  }
-  for (size_t i = 0; i < nibbles; i++) {
-    int8_t *table = to + i / 8 * group + i % 2 * (group / 2) + i / 2 % 4 * 16;
-    vf sums = w->bits == 1   ? nibble_sums(x, i * 4, w->depth, 4, factors)
-              : w->bits == 2 ? nibble_sums(x, i * 2, w->depth, 2, factors)
-                             : nibble_sums(x, i, w->depth, 1, factors);
-    if (planes == PLANES) {
-      store_digits(PLANES, 7, scaled_by(sums, e), table, PLANE);
-      continue;
-    }
-    if (i * codes % W == 0) _mm512_storeu_si512(exponents, (__m512i)nibble_exponents(w, x, i * codes, e));
-    int own = exponents[i * codes % W];
-    store_digits(2, 8, scaled_by(sums, e - own), table, PLANE);
-    powers[i / 8 * 8 + i % 2 * 4 + i / 2 % 4] = (uint8_t)(1 << own);
-  }
+  if (w->bits == 1) planes == 2 ? arrange_groups(4, 2, w, x, e, to) : arrange_groups(4, 3, w, x, e, to);
+  else if (w->bits == 2) planes == 2 ? arrange_groups(2, 2, w, x, e, to) : arrange_groups(2, 3, w, x, e, to);
+  else planes == 2 ? arrange_groups(1, 2, w, x, e, to) : arrange_groups(1, 3, w, x, e, to);
 }
 
 /* Where sums of the elements' digits lie, for each FLUSH elements by plane. */
@@ -433,7 +484,7 @@ VINLINE void byte_products(const bool quarters, const int X, const int T, const 
 }
 
 VINLINE void entry_sums_of_block(const int bits, const bool quarters, const int X, const int T, const uint8_t *codes, const cml_compressed *w, const int8_t *digits,
-                                 uint8_t palette[PLANES][256], float *sums) {
+                                 const uint8_t palette[PLANES][256], float *sums) {
   const size_t plane = entry_plane(w), depth = up(w->depth, group_codes(w)), step = bits == 6 ? 16 : 4;
   const int32_t *of_digits = digit_sums(w, digits);
   __m512i table[PLANES][4];
@@ -453,9 +504,9 @@ VINLINE void entry_sums_of_block(const int bits, const bool quarters, const int 
   }
 }
 
-typedef void entry_function(const uint8_t *codes, const cml_compressed *w, const int8_t *digits, uint8_t palette[PLANES][256], float *sums);
+typedef void entry_function(const uint8_t *codes, const cml_compressed *w, const int8_t *digits, const uint8_t palette[PLANES][256], float *sums);
 #define ENTRY_SUMS(name, bits, quarters, X, T)                                                                                                             \
-  static void name##_##X##_##T(const uint8_t *codes, const cml_compressed *w, const int8_t *digits, uint8_t palette[PLANES][256], float *sums) {         \
+  static void name##_##X##_##T(const uint8_t *codes, const cml_compressed *w, const int8_t *digits, const uint8_t palette[PLANES][256], float *sums) {         \
     entry_sums_of_block(bits, quarters, X, T, codes, w, digits, palette, sums);                                                                          \
   }
 #define ALL_ENTRY_SUMS(name, bits, quarters) \
@@ -528,20 +579,10 @@ static void whole_products(const cml_compressed *w, size_t begin, size_t end, co
   finish(w, begin + last, end - begin - last, sums, head, head->unit, y + begin + last);
 }
 
-/* Digits of row n's palette, by packed codes. Returns what the last digit counts. */
-static double read_palette(const cml_compressed *w, size_t n, int planes, uint8_t palette[PLANES][256]) {
-  entry_order o;
-  if (w->bits != 8 || planes == 2) return cut_palette(w, n, planes, 1, palette);
-  cml_order_entries(w, n, &o);
-  for (size_t i = 0; i < PLANES * 256; i++) palette[i / 256][o.place[i % 256]] = o.cut[i / 256][i % 256];
-  return o.unit;
-}
-
 void cml_lanes_product(const cml_compressed *w, bool quarters, size_t begin, size_t end, const float *x, const fixed_head *head, float *y) {
   const size_t groups = group_count(w), packed_row = groups * group_bytes(w);
   const int8_t *from = (const int8_t *)x;
   const uint8_t *codes = w->packed;
-  uint8_t palette[PLANES][256];
   if (!by_entries(w) && piece_groups(w) == groups) {
     whole_products(w, begin, end, from, head, y);
     return;
@@ -551,11 +592,11 @@ void cml_lanes_product(const cml_compressed *w, bool quarters, size_t begin, siz
     stripe_products(w, n, last, from, head, y);
   }
   if (!by_entries(w)) return;
-  const int planes = palette_planes(w, 0);
-  const double unit = ldexp(head->unit * read_palette(w, 0, planes, palette), 8 * (head->planes + planes - 4));
+  const packed_palette *p = (const packed_palette *)((uintptr_t)w->packed + packed_palette_at(w));
+  const double unit = ldexp(head->unit * p->unit, 8 * (head->planes + p->planes - 4));
   for (size_t n = begin; n < end; n += BLOCK) {
     float sums[BLOCK];
-    entry_functions[w->bits == 8 ? 1 + quarters : 0][head->planes - 2][planes - 2](codes + n * packed_row, w, from, palette, sums);
+    entry_functions[w->bits == 8 ? 1 + quarters : 0][head->planes - 2][p->planes - 2](codes + n * packed_row, w, from, p->digits, sums);
     finish(w, n, end - n < BLOCK ? end - n : BLOCK, sums, head, unit, y + n);
   }
 }

@@ -53,12 +53,17 @@ static pieces pieces_of(const cml_compressed *w) {
 
 static bool in_nibbles(const cml_compressed *w) { return w->packed && !w->scale; }
 
-static size_t nibbles_bytes(const cml_compressed *w) {
+static bool fits_nibbles(const cml_compressed *w) {
   const bool narrow = w->bits < 4 || (w->bits < 8 && W < 16); /* with AVX-512 words or floats of 4 and 6 bits take few instructions, and are as fast */
   const bool many = w->bits % 3 == 0 && w->vectors > 4; /* whose tables, 48 and 192 bytes an element each, give nothing over floats, which vectors share */
-  if (w->scale || !narrow || many || w->columns < CML_COMPRESSED_ROWS || w->table_rows != w->columns) return ordinary.compressed_bytes(w);
+  return !w->scale && narrow && !many && w->columns >= CML_COMPRESSED_ROWS && w->table_rows == w->columns;
+}
+
+static size_t nibbles_depth(const cml_compressed *w) { return fits_nibbles(w) ? part_depth(w->depth) : ordinary.compressed_depth(w); }
+
+static size_t nibbles_bytes(const cml_compressed *w) {
   const pieces p = pieces_of(w);
-  return pieces_bytes(&p, w);
+  return fits_nibbles(w) ? pieces_bytes(&p, w) : ordinary.compressed_bytes(w);
 }
 
 /* ---- packing ---- */
@@ -95,7 +100,7 @@ static void pack_piece(const cml_compressed *w, size_t n, size_t at, size_t grou
   const size_t row = w->depth * w->bits / 8;
   for (size_t j = 0; j < W; j++) {
     const uint8_t *rows[4];
-    for (size_t i = 0; i < 4; i++) rows[i] = n + i * W + j < w->columns ? w->codes + (n + i * W + j) * row + at : NULL;
+    for (size_t i = 0; i < 4; i++) rows[i] = n + i * W + j < w->columns ? w->codes + (n + i * W + j) * w->row_bytes + at : NULL;
     pack_rows(rows, row - at, groups * row_bytes(w), to + j * 4);
   }
   if (w->bits == 3) spread_threes(groups, to);
@@ -382,6 +387,7 @@ void cml_fill_nibbles_avxvnni(cml_kernels *k) {
 void CML_SIMD(cml_fill_nibbles)(cml_kernels *k) {
 #endif
   ordinary = *k;
+  k->compressed_depth = nibbles_depth;
   k->compressed_bytes = nibbles_bytes;
   k->compressed_pack = nibbles_pack;
   k->compressed_room = nibbles_room;

@@ -22,7 +22,7 @@
 #include "compressed_pieces.h"
 
 enum { BLOCK = CML_COMPRESSED_ROWS, REGISTER = 64, GROUP = 8, ROW_BYTES = 3, TABLES = 4 }; /* of a group: elements, bytes in a row, tables */
-enum { PIECE = 16, GROUP_TABLES = PLANES * TABLES * PLANE };                              /* groups; bytes, by plane from the lowest one on */
+enum { PIECE = 24, GROUP_TABLES = PLANES * TABLES * PLANE };                              /* groups; bytes, by plane from the lowest one on */
 
 _Static_assert((int)ROW_BYTES == (int)PLANES, "a line of codes is asked for with each plane");
 
@@ -63,7 +63,7 @@ static void pack_piece(const cml_compressed *w, size_t n, size_t begin, size_t g
       const uint8_t *rows[W];
       for (size_t r = 0; r < W; r++) {
         size_t row = n + s * W + r;
-        split_groups(row < w->columns ? w->codes + row * row_bytes : NULL, row_bytes, begin + g, split[r]);
+        split_groups(row < w->columns ? w->codes + row * w->row_bytes : NULL, row_bytes, begin + g, split[r]);
         rows[r] = (const uint8_t *)split[r];
       }
       cml_pack_dwords(rows, sizeof *split, W, (char *)dwords[0] + s * sizeof(vi), sizeof *dwords);
@@ -89,50 +89,32 @@ size_t cml_pairs_room(const cml_compressed *w) {
   return pieces_room(&p);
 }
 
-/* Entries less the palette's middle, for the 16 sums of each quarter of a table by the first and the second code. */
+/* Entries less the palette's middle, for the sums of a table in the order of gather_bits, by the first and the second code. */
 typedef struct palette {
   range of;
-  vf first, second[4];
+  vf first[4], second;
 } palette;
 
 static palette read_palette(const cml_compressed *w) {
   palette t = {.of = range_of(w)};
   const vf entries = vf_load(w->table) - t.of.middle;
-  t.first = vf_permute(entries, vi_iota() & 7);
-  for (int i = 0; i < 4; i++) t.second[i] = vf_permute(entries, (vi_iota() >> 3) + 2 * i);
+  for (int k = 0; k < 4; k++) t.first[k] = vf_permute(entries, (vi_iota() * 4 + k) & 7);
+  t.second = vf_permute(entries, vi_iota() >> 1);
   return t;
 }
 
-/* Where the digits of 16 sums lie when multishift has put those of two into a qword's bytes: two of the lowest, of the middle, of the highest. */
-typedef struct places {
-  __m512i low, high; /* of two registers, for the lowest and the middle digits; for the highest */
-} places;
-
-static places find_places(void) {
-  uint8_t low[REGISTER], high[REGISTER];
-  for (size_t i = 0; i < REGISTER; i++) {
-    size_t sum = i % 32, at = sum / W * REGISTER + sum % W / 2 * 8 + sum % 2;
-    low[i] = (uint8_t)(at + i / 32 * 2), high[i] = (uint8_t)(at + 4);
-  }
-  return (places){_mm512_loadu_si512(low), _mm512_loadu_si512(high)};
-}
-
 /* The table of two elements. from: what its sums begin with. */
-VINLINE void store_table(const bool fine, const palette *t, const places *p, float a, float b, float from, uint8_t *to) {
-  const __m512i windows = _mm512_set1_epi64(fine ? 0x00002f0f28082000 : 0x00002e0e28082000);
-  const vf first = vf_fma(vf_set1(a), t->first, vf_set1(-from));
+VINLINE void store_table(const bool fine, const palette *t, float a, float b, float from, uint8_t *to) {
+  const vf second = vf_fma(vf_set1(b), t->second, vf_set1(-from));
   __m512i q[4];
-  CML_UNROLL for (int i = 0; i < 4; i++)
-    q[i] = _mm512_multishift_epi64_epi8(windows, _mm512_cvtps_epi32((__m512)vf_fma(vf_set1(b), t->second[i], first)));
-  __m512i low = _mm512_permutex2var_epi8(q[0], p->low, q[1]), low2 = _mm512_permutex2var_epi8(q[2], p->low, q[3]);
-  __m512i high = _mm512_permutex2var_epi8(q[0], p->high, q[1]), high2 = _mm512_permutex2var_epi8(q[2], p->high, q[3]);
-  _mm512_storeu_si512(to, _mm512_shuffle_i64x2(low, low2, 0x44));
-  _mm512_storeu_si512(to + TABLES * PLANE, _mm512_and_si512(_mm512_shuffle_i64x2(low, low2, 0xee), _mm512_set1_epi8(fine ? 127 : 63)));
-  _mm512_storeu_si512(to + 2 * TABLES * PLANE, _mm512_shuffle_i64x2(high, high2, 0x44));
+  CML_UNROLL for (int k = 0; k < 4; k++) q[k] = _mm512_cvtps_epi32((__m512)vf_fma(vf_set1(a), t->first[k], second));
+  _mm512_storeu_si512(to, gather_bits(q, 0));
+  _mm512_storeu_si512(to + TABLES * PLANE, _mm512_and_si512(gather_bits(q, 8), _mm512_set1_epi8(fine ? 127 : 63)));
+  _mm512_storeu_si512(to + 2 * TABLES * PLANE, gather_bits(q, fine ? 15 : 14));
 }
 
 /* The tables of a piece, by `factor`. */
-VINLINE scale arrange_piece(const bool fine, const palette *t, const places *p, const float *x, size_t n, float factor, uint8_t *to) {
+VINLINE scale arrange_piece(const bool fine, const palette *t, const float *x, size_t n, float factor, uint8_t *to) {
   vi offset = vi_set1(0);
   for (size_t i = 0; i < n; i += W) {
     float scaled[W], from[W];
@@ -141,7 +123,7 @@ VINLINE scale arrange_piece(const bool fine, const palette *t, const places *p, 
     offset += vf_int(lowest);
     vf_store(scaled, v), vf_store(from, lowest * 4);
     for (size_t j = 0; j < W && i + j < n; j += 2)
-      store_table(fine, t, p, scaled[j], scaled[j + 1], from[j], to + (i + j) / GROUP * GROUP_TABLES + (i + j) % GROUP / 2 * PLANE);
+      store_table(fine, t, scaled[j], scaled[j + 1], from[j], to + (i + j) / GROUP * GROUP_TABLES + (i + j) % GROUP / 2 * PLANE);
   }
   int32_t twice = _mm512_reduce_add_epi32((__m512i)offset) + (int32_t)(n % W); /* of elements beyond the last: -1 */
   return (scale){factor > 0 ? (fine ? 2 : 4) / factor : 0, (fine ? twice : twice / 2) - rounded_up(fine, x, n, GROUP)};
@@ -150,7 +132,6 @@ VINLINE scale arrange_piece(const bool fine, const palette *t, const places *p, 
 int cml_pairs_arrange(const cml_compressed *w, const float *x, void *arranged, float *sum) {
   enum { ELEMENTS = PIECE * GROUP };
   const palette t = read_palette(w);
-  const places p = find_places();
   const pieces layout = pieces_of(w);
   scale *scales = scales_of(&layout, arranged);
   vf sizes = vf_zero(), largest = vf_zero();
@@ -171,7 +152,7 @@ int cml_pairs_arrange(const cml_compressed *w, const float *x, void *arranged, f
     size_t n = least(w->depth - i, ELEMENTS);
     uint8_t *to = (uint8_t *)arranged + i / GROUP * GROUP_TABLES;
     scale *s = scales + i / ELEMENTS;
-    *s = tables == FINE ? arrange_piece(true, &t, &p, x + i, n, 2 * s->unit, to) : arrange_piece(false, &t, &p, x + i, n, s->unit, to);
+    *s = tables == FINE ? arrange_piece(true, &t, x + i, n, 2 * s->unit, to) : arrange_piece(false, &t, x + i, n, s->unit, to);
   }
   double plain = 0;
   for (int i = 0; i < W; i++) plain += all[i];

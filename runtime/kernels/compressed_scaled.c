@@ -39,7 +39,7 @@ void cml_scaled_pack(const cml_compressed *w, size_t begin, size_t end, void *to
       if (w->offset) pack_scales(w, w->offset, n, k, block + scales_bytes(w));
       for (size_t s = 0; s < SETS; s++) {
         const uint8_t *rows[16];
-        for (size_t r = 0; r < 16; r++) rows[r] = n + s * 16 + r < w->columns ? w->codes + (n + s * 16 + r) * row_bytes + k * dwords * 4 : NULL;
+        for (size_t r = 0; r < 16; r++) rows[r] = n + s * 16 + r < w->columns ? w->codes + (n + s * 16 + r) * w->row_bytes + k * dwords * 4 : NULL;
         cml_pack_dwords(rows, row_bytes - k * dwords * 4, dwords, block + head + s * REGISTER, SETS * REGISTER);
       }
     }

@@ -197,7 +197,7 @@ VINLINE void pack_block(const int bits, const size_t rows, const cml_compressed 
   const uint8_t *from[SETS * 16];
   const size_t row = w->depth * (size_t)bits / 8;
   for (size_t r = 0; r < SETS * rows; r++) {
-    from[r] = n + r < w->columns ? w->codes + (n + r) * row : NULL;
+    from[r] = n + r < w->columns ? w->codes + (n + r) * w->row_bytes : NULL;
     pack_row(bits, rows, w, from[r], &c[r / rows], r / rows, r % rows, to + codes_at(rows, bits), numbers + r);
   }
   for (size_t s = 0; s < SETS && by_dwords(bits, rows); s++)

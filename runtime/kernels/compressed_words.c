@@ -317,7 +317,7 @@ VINLINE void product_rows(const int R, const int digits, const int bits, const b
   const int D = register_digits((unsigned)bits, digits);
   const size_t row_bytes = w->depth * (size_t)bits / 8, per = single ? few_groups((unsigned)bits) : l->per, blocks = l->blocks;
   const bytes flip = all_bytes(!is_signed ? 0 : bits == 4 ? 0x88 : 0x80);
-  rows a = {.codes = w->codes + n * row_bytes, .distance = apart * row_bytes, .left = row_bytes};
+  rows a = {.codes = w->codes + n * w->row_bytes, .distance = apart * w->row_bytes, .left = row_bytes};
   for (size_t s = 0, g = 0, b = 0; g < l->groups; b += W) { /* W blocks after W blocks */
     CML_UNROLL for (int r = 0; r < R; r++) {
       size_t at = (n + (size_t)r * apart) / w->scale_rows * w->blocks + b;

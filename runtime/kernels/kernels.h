@@ -49,12 +49,13 @@ typedef enum cml_binary {
 
 typedef enum cml_comparison { CML_COMPARE_EQUAL, CML_COMPARE_NOT_EQUAL, CML_COMPARE_LESS, CML_COMPARE_LESS_EQUAL, CML_COMPARE_GREATER, CML_COMPARE_GREATER_EQUAL, CML_COMPARE_COUNT } cml_comparison;
 
-/* A compressed matrix w[columns][depth]: row n's codes of `bits` bits (1, 2, 3, 4, 6, 8), low bits first, begin at codes[n * depth *
- * bits / 8]. Each stands for an entry of the table of its row, or for (code - offset) * scale of its row and block. */
+/* A compressed matrix w[columns][depth]: row n's codes of `bits` bits (1, 2, 3, 4, 6, 8), low bits first, begin at codes[n *
+ * row_bytes], `depth` of a longer row, maybe. Each stands for an entry of the table of its row, or for (code - offset) * scale of its row and block. */
 enum { CML_COMPRESSED_ROWS = 64 };
 typedef struct cml_compressed {
   size_t columns, depth;
   const uint8_t *codes;
+  size_t row_bytes;
   unsigned bits;
   bool is_signed;           /* codes in two's complement; with scales only */
   const float *table;       /* of row n: at n / table_rows * table_size; entries repeat up to 16. With scales and 4 bits: the codes' values */
@@ -347,6 +348,9 @@ typedef struct cml_kernels {
 
   /* Whether the other three can work with this matrix: rows of whole bytes, blocks that do not cut a vector's lanes. */
   bool (*compressed_fits)(const cml_compressed *w);
+  /* Elements of the depth that are best multiplied apart, a multiple of 128, where arranged vectors are tables many times their size, so that threads
+   * make tables of their own; the depth: all at once. */
+  size_t (*compressed_depth)(const cml_compressed *w);
   /* Bytes that the matrix takes when its codes are packed for the next three functions, about as many as codes; 0: it is not to be packed. */
   size_t (*compressed_bytes)(const cml_compressed *w);
   /* Packs rows [begin, end), begin a multiple of CML_COMPRESSED_ROWS and end, too, or the last row's. to: of all rows, at a cache line. */

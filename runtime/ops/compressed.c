@@ -16,6 +16,7 @@ static bool is_plain(const cml_tensor *t) { return t->dtype == CML_F16 || t->dty
 
 static void set_codes(cml_compressed *w, const cml_tensor *data, unsigned bits) {
   w->codes = data->data;
+  w->row_bytes = w->depth * bits / 8;
   w->bits = bits;
   w->is_signed = data->dtype == CML_I4 || data->dtype == CML_I8;
 }
@@ -173,8 +174,8 @@ static uint64_t mix(uint64_t hash, const void *data, size_t bytes) {
   return hash;
 }
 
-/* For kernels that want the codes in another order. */
-static cml_status pack_codes(const cml_kernels *k, const cml_tensor *codes, cml_call *keeper, cml_compressed *w, cml_error *err) {
+/* For kernels that want the codes in another order. begin: where in the depth the matrix begins. */
+static cml_status pack_codes(const cml_kernels *k, const cml_tensor *codes, size_t begin, cml_call *keeper, cml_compressed *w, cml_error *err) {
   enum { BLOCKS = 4 }; /* a thread packs at a time */
   size_t bytes = k->compressed_bytes(w);
   bool ready;
@@ -182,7 +183,7 @@ static cml_status pack_codes(const cml_kernels *k, const cml_tensor *codes, cml_
   size_t scales = w->scale ? w->columns / w->scale_rows * w->blocks * (w->scale_half ? 2 : 4) : 0;
   size_t tables = !w->scale && (w->bits >= 6 || w->table_rows < w->columns) ? w->columns / w->table_rows * w->table_size * sizeof *w->table : 0;
   uint64_t hash = mix(mix(mix(scales, w->scale, scales), w->offset, scales), w->table, tables) ^ (tables && w->vectors_half);
-  int64_t layout[] = {w->bits, (int64_t)w->columns, (int64_t)w->depth, (int64_t)w->block, w->scale_half, w->offset != NULL, (int64_t)hash};
+  int64_t layout[] = {w->bits, (int64_t)w->columns, (int64_t)begin, (int64_t)w->depth, (int64_t)w->block, w->scale_half, w->offset != NULL, (int64_t)hash};
   void *to = cml_call_keep_packed(keeper, bytes, codes, layout, sizeof layout / sizeof *layout, &ready, err);
   if (!to) return keeper->keep_status;
   if (!ready) cml_parallel(keeper->pool, (w->columns + CML_COMPRESSED_ROWS - 1) / CML_COMPRESSED_ROWS, BLOCKS, pack_blocks, &(pack_context){k, w, to});
@@ -190,10 +191,20 @@ static cml_status pack_codes(const cml_kernels *k, const cml_tensor *codes, cml_
   return CML_OK;
 }
 
-cml_status cml_compressed_make(const cml_kernels *k, const cml_call *c, size_t vectors, bool half, cml_call *keeper, cml_compressed *out, cml_error *err) {
-  if (!read_source(c, out)) return cml_call_fail(keeper, err, "the weights are not compressed in a way that can be multiplied");
-  out->vectors = vectors;
-  out->vectors_half = half;
-  CML_TRY(out->table_size ? make_tables(c, keeper, out, err) : make_scales(c, keeper, out, err));
-  return pack_codes(k, cml_arg(c, 0), keeper, out, err);
+cml_status cml_compressed_make(const cml_kernels *k, const cml_call *c, size_t vectors, bool half, cml_call *keeper, cml_compressed_parts *out, cml_error *err) {
+  cml_compressed w;
+  if (!read_source(c, &w)) return cml_call_fail(keeper, err, "the weights are not compressed in a way that can be multiplied");
+  w.vectors = vectors;
+  w.vectors_half = half;
+  CML_TRY(w.table_size ? make_tables(c, keeper, &w, err) : make_scales(c, keeper, &w, err));
+  const size_t depth = k->compressed_depth(&w), count = (w.depth + depth - 1) / depth;
+  if (!(out->parts = cml_call_keep(keeper, count * sizeof w, err))) return keeper->keep_status;
+  for (size_t at = 0; at < w.depth; at += depth) {
+    cml_compressed *part = &out->parts[out->count++];
+    *part = w;
+    part->depth = w.depth - at < depth ? w.depth - at : depth;
+    part->codes += at * w.bits / 8;
+    CML_TRY(pack_codes(k, cml_arg(c, 0), at, keeper, part, err));
+  }
+  return CML_OK;
 }

@@ -10,9 +10,15 @@
 bool cml_compressed_possible(const cml_kernels *k, const cml_call *source);
 /* Whether products of so many vectors with such a matrix are sooner computed from what it was compressed to than from its floats. */
 bool cml_compressed_pays(const cml_kernels *k, const cml_call *source, int64_t vectors);
-/* Fills `out` for a source that is possible and products of so many vectors, of float16 when `half`; tables and offsets that the kernels want
- * otherwise are kept by `keeper`. */
+/* A matrix by parts of its depth, whose products are summed. */
+typedef struct cml_compressed_parts {
+  cml_compressed *parts;
+  size_t count;
+} cml_compressed_parts;
+
+/* Fills `out`, zeros so far, for a source that is possible and products of so many vectors, of float16 when `half`; parts, tables and offsets that
+ * the kernels want otherwise are kept by `keeper`. */
 CML_NODISCARD cml_status cml_compressed_make(const cml_kernels *k, const cml_call *source, size_t vectors, bool half, cml_call *keeper,
-                                                cml_compressed *out, cml_error *err);
+                                                cml_compressed_parts *out, cml_error *err);
 
 #endif

@@ -15,7 +15,7 @@ typedef struct packed_b {
   bool half;
   bool raw;          /* row-major weights as they are, for one row of A */
   const cml_kernels *kernels;
-  cml_compressed *compressed; /* or NULL; then b is, too */
+  cml_compressed_parts compressed; /* or none; then b is NULL */
 } packed_b;
 
 static size_t slots(const cml_call *c) { return cml_pool_threads(c->pool); }
@@ -74,6 +74,27 @@ static size_t compressed_rows(const cml_tensor *y) {
   return columns ? (size_t)(cml_tensor_count(y) / columns) : 0;
 }
 
+/* Scratch memory of `vectors` vectors times compressed weights, in bytes: vectors as floats; sums, by part, vector and column; for each thread which part's
+ * vectors it has arranged, counted from 1, and these, `room` floats apart. */
+typedef struct compressed_rooms {
+  size_t sums, held, arranged, size, room;
+} compressed_rooms;
+
+static compressed_rooms compressed_scratch(const packed_b *p, size_t vectors, size_t threads) {
+  const cml_compressed *w = p->compressed.parts;
+  size_t depth = 0;
+  compressed_rooms r = {.room = 0};
+  for (size_t i = 0; i < p->compressed.count; i++) {
+    const size_t room = cml_scratch_part(p->kernels->compressed_room(&w[i]) * 4) / 4;
+    depth += w[i].depth, r.room = room > r.room ? room : r.room;
+  }
+  r.sums = cml_scratch_part(vectors * depth * 4);
+  r.held = r.sums + cml_scratch_part(p->compressed.count * vectors * w->columns * 4);
+  r.arranged = r.held + cml_scratch_part(threads * sizeof(size_t));
+  r.size = r.arranged + threads * vectors * r.room * 4;
+  return r;
+}
+
 static cml_status infer_linear(cml_call *c, cml_error *err) {
   const cml_tensor *x = cml_arg(c, X), *w = cml_arg(c, WEIGHT), *bias = cml_arg(c, BIAS);
   if (w->rank != 2) return cml_call_fail(c, err, "weight must have rank 2, not %d", w->rank);
@@ -91,11 +112,10 @@ static cml_status infer_linear(cml_call *c, cml_error *err) {
   if (w->dims[0] >= 0 && w->dims[1] >= 0 && is_float_product(x, w)) {
     c->scratch_size = slots(c) * cml_scratch_part(cml_gemm_scratch(k)) + cml_scratch_part((uint64_t)w->dims[0] * 4) + cml_scratch_part((uint64_t)w->dims[1] * 4);
     const packed_b *p = c->prepared;
-    const bool packed = !p || !p->compressed;
+    const bool packed = !p || !p->compressed.count;
     c->spaced_args = packed ? 1 << X : 0;
     c->spaces_rows = packed && (c->op->param_count <= L_RESIDUAL || !cml_arg(c, L_RESIDUAL));
-    if (p && p->compressed && cml_tensor_known_shape(c->outs[0]))
-      c->scratch_size = compressed_rows(c->outs[0]) * (cml_scratch_part(p->kernels->compressed_room(p->compressed) * 4) + cml_scratch_part((uint64_t)w->dims[0] * 4)) + cml_scratch_part((uint64_t)w->dims[1] * 4);
+    if (!packed && cml_tensor_known_shape(c->outs[0])) c->scratch_size = compressed_scratch(p, compressed_rows(c->outs[0]), slots(c)).size;
     if (!c->prepared) c->scratch_size += cml_scratch_part(cml_pack_bytes(k, (size_t)w->dims[1], (size_t)w->dims[0], w->dtype == CML_F16));
   }
   return CML_OK;
@@ -131,9 +151,10 @@ static cml_status prepare_linear(cml_call *c, cml_error *err) {
   int64_t rows = x->rank < 0 ? -1 : 1;
   for (int32_t i = 0; i + 1 < x->rank; i++) rows = cml_dim_mul(rows, x->dims[i]);
   if (!w->data) {
-    if (!(p->compressed = cml_call_keep(c, sizeof *p->compressed, err))) return c->keep_status;
-    CML_TRY(cml_compressed_make(k, c->compressed, rows > 0 ? (size_t)rows : 1, x->dtype == CML_F16, c, p->compressed, err));
-    if (p->compressed->packed) cml_arg_unread(c, w);
+    CML_TRY(cml_compressed_make(k, c->compressed, rows > 0 ? (size_t)rows : 1, x->dtype == CML_F16, c, &p->compressed, err));
+    bool packed = true;
+    for (size_t i = 0; i < p->compressed.count; i++) packed = packed && p->compressed.parts[i].packed;
+    if (packed) cml_arg_unread(c, w);
     c->prepared = p;
     return CML_OK;
   }
@@ -193,45 +214,74 @@ static void run_vector(void *context, size_t begin, size_t end) {
 
 typedef struct compressed_context {
   const packed_b *p;
-  const float *x;
-  size_t rows;
-  float *y;
+  const float *x; /* vectors, depth apart */
+  size_t depth, vectors, columns, blocks;
+  compressed_rooms rooms;
+  char *scratch;
+  float *y, *sums; /* of the first part; of all, by part */
+  const cml_epilogue *after;
+  cml_f16 *half; /* where the results go, or NULL */
 } compressed_context;
 
-static void run_compressed_rows(void *context, size_t begin, size_t end) {
+static float *part_sums(const compressed_context *v, size_t part) { return part ? v->sums + part * v->vectors * v->columns : v->y; }
+
+/* The vectors in a part's order, made by the thread that reads them: tables that another core has written come slowly. */
+static const float *arrange_part(const compressed_context *v, size_t part, size_t thread) {
+  const cml_compressed *w = v->p->compressed.parts;
+  size_t *held = (size_t *)(void *)(v->scratch + v->rooms.held) + thread, at = part * w->depth; /* only the last part is shorter */
+  float *arranged = (float *)(void *)(v->scratch + v->rooms.arranged) + thread * v->vectors * v->rooms.room;
+  if (*held == part + 1) return arranged;
+  const size_t room = v->p->kernels->compressed_room(&w[part]);
+  for (size_t r = 0; r < v->vectors; r++) v->p->kernels->compressed_arrange(&w[part], v->x + r * v->depth + at, arranged + r * room);
+  *held = part + 1;
+  return arranged;
+}
+
+/* Items: blocks of rows by part. */
+static void run_compressed_rows(void *context, size_t thread, size_t begin, size_t end) {
   const compressed_context *v = context;
-  const cml_compressed *w = v->p->compressed;
-  begin *= CML_COMPRESSED_ROWS;
-  end = end * CML_COMPRESSED_ROWS < w->columns ? end * CML_COMPRESSED_ROWS : w->columns;
-  v->p->kernels->compressed_product(w, begin, end, v->x, v->rows, v->y, w->columns);
-  for (size_t r = 0; v->p->bias && r < v->rows; r++) {
-    float *y = v->y + r * w->columns + begin;
-    v->p->kernels->binary(CML_BINARY_ADD, y, v->p->bias + begin, y, end - begin);
+  for (size_t last; begin < end; begin = last) {
+    const size_t part = begin / v->blocks, first = part * v->blocks;
+    last = first + v->blocks < end ? first + v->blocks : end;
+    const size_t from = (begin - first) * CML_COMPRESSED_ROWS, to = (last - first) * CML_COMPRESSED_ROWS;
+    v->p->kernels->compressed_product(&v->p->compressed.parts[part], from, to < v->columns ? to : v->columns, arrange_part(v, part, thread), v->vectors, part_sums(v, part), v->columns);
+  }
+}
+
+/* The parts' sums, and what follows them but for a residual. */
+static void finish_compressed(void *context, size_t begin, size_t end) {
+  const compressed_context *v = context;
+  const cml_kernels *k = v->p->kernels;
+  for (size_t r = 0; r < v->vectors; r++) {
+    const size_t at = r * v->columns + begin;
+    float *y = v->y + at;
+    for (size_t part = 1; part < v->p->compressed.count; part++) k->binary(CML_BINARY_ADD, y, part_sums(v, part) + at, y, end - begin);
+    if (v->p->bias) k->binary(CML_BINARY_ADD, y, v->p->bias + begin, y, end - begin);
+    if (v->after->activation != CML_UNARY_COPY && !v->after->residual) k->unary(v->after->activation, y, y, end - begin, v->after->a, v->after->b);
+    if (v->half) k->f32_to_f16(y, v->half + at, end - begin);
   }
 }
 
 /* Few vectors times weights that stay compressed. */
 static void run_compressed(cml_call *c, const packed_b *p) {
+  enum { ALONE = 100000, FINISH_ALONE = 1 << 14 }; /* products, sums that one thread makes sooner than two */
   const cml_tensor *x = cml_arg(c, X);
   cml_tensor *y = c->outs[0];
-  const cml_kernels *k = p->kernels;
-  size_t depth = p->compressed->depth, columns = p->compressed->columns, rows = compressed_rows(y), room = k->compressed_room(p->compressed);
-  float *arranged = c->scratch, *wide = arranged + cml_scratch_part(rows * room * 4) / 4, *line = wide + cml_scratch_part(rows * columns * 4) / 4;
-  for (size_t r = 0; r < rows; r++) {
-    const float *from = (const float *)x->data + r * depth;
-    if (x->dtype == CML_F16) k->f16_to_f32((const cml_f16 *)x->data + r * depth, line, depth), from = line;
-    k->compressed_arrange(p->compressed, from, arranged + r * room);
-  }
-  compressed_context v = {p, arranged, rows, y->dtype == CML_F32 ? y->data : wide};
-  size_t blocks = (columns + CML_COMPRESSED_ROWS - 1) / CML_COMPRESSED_ROWS; /* few at a time read all that rows share again */
-  cml_parallel(rows * depth * columns < 100000 ? NULL : c->pool, blocks, blocks / (4 * slots(c)) >= 4 ? 4 : 1, run_compressed_rows, &v);
-  cml_epilogue after = read_epilogue(c, NULL, columns);
-  if (after.residual) {
-    cml_epilogue_store(k, &after, v.y, columns, rows, columns, y->data, columns, y->dtype == CML_F16, 0, 0);
-    return;
-  }
-  if (after.activation != CML_UNARY_COPY) k->unary(after.activation, v.y, v.y, rows * columns, after.a, after.b);
-  if (y->dtype == CML_F16) k->f32_to_f16(v.y, y->data, rows * columns);
+  const size_t columns = p->compressed.parts->columns, parts = p->compressed.count, vectors = compressed_rows(y), depth = (size_t)x->dims[x->rank - 1];
+  const cml_epilogue after = read_epilogue(c, NULL, columns);
+  compressed_context v = {.p = p, .x = x->data, .depth = depth, .vectors = vectors, .columns = columns, .scratch = c->scratch, .after = &after};
+  v.blocks = (columns + CML_COMPRESSED_ROWS - 1) / CML_COMPRESSED_ROWS;
+  v.rooms = compressed_scratch(p, vectors, slots(c));
+  v.sums = (float *)(void *)(v.scratch + v.rooms.sums);
+  v.y = y->dtype == CML_F32 ? y->data : v.sums;
+  v.half = y->dtype == CML_F16 && !after.residual ? y->data : NULL;
+  memset(v.scratch + v.rooms.held, 0, slots(c) * sizeof(size_t));
+  if (x->dtype == CML_F16) p->kernels->f16_to_f32(x->data, c->scratch, vectors * depth), v.x = c->scratch;
+  /* A few blocks at a time read all that rows share again, and of several parts are sooner waited for than taken over. */
+  const size_t grain = parts > 1 ? (v.blocks + 3) / 4 : v.blocks / (4 * slots(c)) >= 4 ? 4 : 1;
+  cml_parallel_with_thread(vectors * depth * columns < ALONE ? NULL : c->pool, parts * v.blocks, grain, run_compressed_rows, &v);
+  cml_parallel(parts * vectors * columns < FINISH_ALONE ? NULL : c->pool, columns, FINISH_ALONE / 8, finish_compressed, &v);
+  if (after.residual) cml_epilogue_store(p->kernels, &after, v.y, columns, vectors, columns, y->data, columns, y->dtype == CML_F16, 0, 0);
 }
 
 static cml_status run_linear(cml_call *c, cml_error *err) {
@@ -240,7 +290,7 @@ static cml_status run_linear(cml_call *c, cml_error *err) {
   cml_tensor *y = c->outs[0];
   if (!is_float_product(x, w)) return linear_general(x, w, bias, y), CML_OK;
   const packed_b *p = c->prepared;
-  if (p && p->compressed) return run_compressed(c, p), CML_OK;
+  if (p && p->compressed.count) return run_compressed(c, p), CML_OK;
   const cml_kernels *k = p ? p->kernels : cml_kernels_get();
   size_t depth = (size_t)w->dims[1], columns = (size_t)w->dims[0], rows = columns ? (size_t)cml_tensor_count(y) / columns : 0;
   char *scratch = c->scratch, *vectors = scratch + slots(c) * cml_scratch_part(cml_gemm_scratch(k));
