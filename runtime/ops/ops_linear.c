@@ -74,13 +74,14 @@ static size_t compressed_rows(const cml_tensor *y) {
   return columns ? (size_t)(cml_tensor_count(y) / columns) : 0;
 }
 
-/* Scratch memory of `vectors` vectors times compressed weights, in bytes: vectors as floats; sums, by part, vector and column; for each thread which part's
- * vectors it has arranged, counted from 1, and these, `room` floats apart. */
+/* Scratch memory of `vectors` vectors times compressed weights, in bytes: vectors as floats; sums, by part, vector and column; for each thread, as many as
+ * take few megabytes, which part's vectors it has arranged, counted from 1, and these, `room` floats apart. */
 typedef struct compressed_rooms {
-  size_t sums, held, arranged, size, room;
+  size_t sums, held, arranged, size, room, threads;
 } compressed_rooms;
 
 static compressed_rooms compressed_scratch(const packed_b *p, size_t vectors, size_t threads) {
+  enum { MOST = 4 << 20 }; /* floats of arranged vectors */
   const cml_compressed *w = p->compressed.parts;
   size_t depth = 0;
   compressed_rooms r = {.room = 0};
@@ -88,10 +89,12 @@ static compressed_rooms compressed_scratch(const packed_b *p, size_t vectors, si
     const size_t room = cml_scratch_part(p->kernels->compressed_room(&w[i]) * 4) / 4;
     depth += w[i].depth, r.room = room > r.room ? room : r.room;
   }
+  const size_t most = 1 + MOST / (vectors * r.room + 1);
+  r.threads = threads < most ? threads : most;
   r.sums = cml_scratch_part(vectors * depth * 4);
   r.held = r.sums + cml_scratch_part(p->compressed.count * vectors * w->columns * 4);
-  r.arranged = r.held + cml_scratch_part(threads * sizeof(size_t));
-  r.size = r.arranged + threads * vectors * r.room * 4;
+  r.arranged = r.held + cml_scratch_part(r.threads * sizeof(size_t));
+  r.size = r.arranged + r.threads * vectors * r.room * 4;
   return r;
 }
 
@@ -275,11 +278,11 @@ static void run_compressed(cml_call *c, const packed_b *p) {
   v.sums = (float *)(void *)(v.scratch + v.rooms.sums);
   v.y = y->dtype == CML_F32 ? y->data : v.sums;
   v.half = y->dtype == CML_F16 && !after.residual ? y->data : NULL;
-  memset(v.scratch + v.rooms.held, 0, slots(c) * sizeof(size_t));
+  memset(v.scratch + v.rooms.held, 0, v.rooms.threads * sizeof(size_t));
   if (x->dtype == CML_F16) p->kernels->f16_to_f32(x->data, c->scratch, vectors * depth), v.x = c->scratch;
   /* A few blocks at a time read all that rows share again, and of several parts are sooner waited for than taken over. */
   const size_t grain = parts > 1 ? (v.blocks + 3) / 4 : v.blocks / (4 * slots(c)) >= 4 ? 4 : 1;
-  cml_parallel_with_thread(vectors * depth * columns < ALONE ? NULL : c->pool, parts * v.blocks, grain, run_compressed_rows, &v);
+  cml_parallel_among(vectors * depth * columns < ALONE ? NULL : c->pool, v.rooms.threads, parts * v.blocks, grain, run_compressed_rows, &v);
   cml_parallel(parts * vectors * columns < FINISH_ALONE ? NULL : c->pool, columns, FINISH_ALONE / 8, finish_compressed, &v);
   if (after.residual) cml_epilogue_store(p->kernels, &after, v.y, columns, vectors, columns, y->data, columns, y->dtype == CML_F16, 0, 0);
 }
